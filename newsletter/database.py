@@ -1,0 +1,181 @@
+"""The database: opening it, one transaction at a time, and knowing its version.
+
+SQLite runs in WAL mode with ``synchronous=FULL``: a commit is on disk before a
+request leaves, so that even a power cut cannot make us forget that it left.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from sqlite3 import Connection as SQLiteConnection
+
+import orjson
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+from newsletter.errors import DatabaseError
+from subscribers.schema import Session
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "busy_timeout=30000",
+    "cache_size=-16000",  # KiB: memory stays flat
+)
+
+
+def open_database(url: str, *, connections: int = 10) -> Engine:
+    """An engine for ``sqlite:///PATH`` or ``postgresql://…``; the schema is not looked at.
+
+    Raises DatabaseError when the URL cannot be read or the database not be opened.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in {"postgresql", "postgres"}:
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        # Parameters hold addresses: they stay out of error messages and logs.
+        engine = create_engine(
+            parsed,
+            hide_parameters=True,
+            pool_size=connections,
+            max_overflow=10,
+            pool_pre_ping=True,
+            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_deserializer=orjson.loads,
+        )
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise DatabaseError(
+            f"not a database address: {error}",
+            place="database_url",
+            hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
+        ) from None
+    except OSError as error:
+        raise DatabaseError(f"the folder cannot be made: {error}", place="database_url") from None
+    if engine.dialect.name == "sqlite":
+        _teach_sqlite(engine)
+    try:
+        with engine.connect():
+            return engine
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise DatabaseError(
+            f"cannot open the database: {reason}",
+            place="database_url",
+            hint="Is the server running, and do the name, user and password fit?",
+        ) from None
+
+
+def _teach_sqlite(engine: Engine) -> None:
+    """Real transactions: writers queue at BEGIN instead of failing half-way (SQLITE_BUSY)."""
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: SQLiteConnection, _record: object) -> None:
+        connection.isolation_level = None
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+#: Writers of one process queue here: SQLite's own queue polls with growing sleeps.
+_sqlite_turn = threading.Lock()
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """A session whose changes all happen, at the end of the block, or none do."""
+    if engine.dialect.name == "sqlite":
+        with _sqlite_turn, Session(engine) as session, session.begin():
+            yield session
+    else:
+        with Session(engine) as session, session.begin():
+            yield session
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """A session that only reads: one consistent view, no waiting for writers."""
+    with (
+        engine.connect().execution_options(reading=True) as connection,
+        Session(connection) as session,
+    ):
+        yield session
+
+
+def upgrade(engine: Engine) -> tuple[str | None, str]:
+    """Bring the schema to this code's version; returns the versions before and after."""
+    before = check_version(engine)
+    with engine.connect() as connection:
+        config = _alembic()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+    return before, _head()
+
+
+def check_version(engine: Engine) -> str | None:
+    """The schema's version, None for an empty database.
+
+    Raises DatabaseError when it was made by a newer release, whose rows this code may not grasp.
+    """
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in _versions():
+        raise DatabaseError(
+            f"the database is of version {current}, this program knows up to {_head()}",
+            place="database_url",
+            hint="Install the newer release of newsletter that made it, or restore a backup.",
+        )
+    return current
+
+
+def require_current(engine: Engine) -> None:
+    """Raise DatabaseError unless the schema is this code's; the embedded SQLite upgrades itself."""
+    current = check_version(engine)
+    if current == _head():
+        return
+    if engine.dialect.name == "sqlite":
+        upgrade(engine)
+        return
+    raise DatabaseError(
+        "the database has no tables yet"
+        if current is None
+        else f"the database is of version {current}",
+        place="database_url",
+        hint="Run `newsletter db upgrade` (take a backup first).",
+    )
+
+
+def _alembic() -> Config:
+    # Alembic logs through the root's handlers otherwise, into the operator's table.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _head() -> str:
+    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    assert head is not None, "there is always a first migration"
+    return head
+
+
+def _versions() -> frozenset[str]:
+    return frozenset(
+        script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()
+    )

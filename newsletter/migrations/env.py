@@ -1,0 +1,43 @@
+"""Alembic's entrance: runs migrations on the connection that newsletter.database hands over."""
+
+from typing import Literal
+
+from alembic import context
+
+import newsletter.issues.models
+import newsletter.scheduling.models
+import newsletter.sending.models
+import newsletter.tracking.models
+import subscribers.models
+from subscribers.schema import AutoString, UTCDateTime, metadata
+
+#: Imported so that their tables stand in ``metadata``.
+TABLES = (
+    newsletter.issues.models,
+    newsletter.scheduling.models,
+    newsletter.sending.models,
+    newsletter.tracking.models,
+    subscribers.models,
+)
+
+
+def plain_types(kind: str, item: object, _context: object) -> str | Literal[False]:
+    """Write SQLModel's column types as the SQLAlchemy types that they are in the database."""
+    if kind == "type" and isinstance(item, AutoString):
+        return f"sa.String({item.length or ''})"
+    return (
+        "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UTCDateTime) else False
+    )
+
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=metadata,
+    render_item=plain_types,
+    render_as_batch=connection.dialect.name == "sqlite",
+    # APScheduler owns its own table.
+    include_name=lambda name, kind, _parents: not (kind == "table" and name == "clock_job"),
+)
+with context.begin_transaction():
+    context.run_migrations()

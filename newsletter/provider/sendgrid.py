@@ -1,0 +1,155 @@
+"""The one door to SendGrid's SDK: sending a request, and proving that an event is SendGrid's.
+
+The SDK has no timeout of its own, lets urllib's errors through beside its own, and
+its verifier wants text where the wire has bytes. All of that ends here.
+"""
+
+import base64
+import binascii
+import errno
+import http.client
+import re
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+from collections.abc import Sequence
+from datetime import timedelta
+from email.message import Message
+
+import orjson
+import sendgrid
+from python_http_client.exceptions import HTTPError
+from sendgrid.helpers.eventwebhook import EventWebhook
+
+from newsletter.errors import ProviderError
+from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
+from newsletter.provider.payload import encoded
+
+#: Refusals: SendGrid read the request and took none of it.
+_FINAL = frozenset({400, 401, 403, 404, 405, 413, 415})
+_NEVER_CONNECTED = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
+_PERSONALIZATION = re.compile(r"personalizations\.(\d+)\.")
+
+
+class SendGridGateway:
+    """Sends through SendGrid's v3 API, or what speaks it at ``host``. Threads may share it."""
+
+    def __init__(self, *, api_key: str, host: str, timeout: timedelta) -> None:
+        self._api_key = api_key
+        self._host = host
+        self._timeout = timeout.total_seconds()
+        # The SDK's client changes its headers while it works, so each thread has its own.
+        self._of_thread = threading.local()
+
+    def send(self, request: MailRequest) -> Outcome:
+        """What became of the request; the network's and the provider's faults are outcomes."""
+        body = encoded(request)
+        try:
+            response = self._client().client.mail.send.post(request_body=body)
+        except HTTPError as error:
+            return _answered(error)
+        except urllib.error.URLError as error:
+            return _unreached(error)
+        except (OSError, http.client.HTTPException) as error:
+            return Unknown(f"no answer: {_said(error)}")
+        if response.status_code != 202:
+            # 200 may be a redirect followed as a GET, which hands over nothing at all.
+            return Unknown(f"{self._host} answered {response.status_code} instead of 202")
+        return Accepted(response.headers.get("X-Message-Id"))
+
+    def _client(self) -> sendgrid.SendGridAPIClient:
+        client: sendgrid.SendGridAPIClient | None = getattr(self._of_thread, "client", None)
+        if client is None:
+            client = sendgrid.SendGridAPIClient(self._api_key, host=self._host)
+            client.client.timeout = self._timeout
+            # With this header, which SendGrid's own C# SDK sends too, the SDK takes text
+            # that is already JSON instead of encoding an object with the slow encoder.
+            client.client.request_headers["Content-Type"] = "application/json; charset=utf-8"
+            self._of_thread.client = client
+        return client
+
+
+def _answered(error: HTTPError) -> Outcome:
+    status = int(error.status_code)
+    reason, place = _complaint(error.body)
+    if status == 429:
+        return NotSent("SendGrid's rate limit is reached", _reset(error.headers))
+    if status in _FINAL:
+        match = _PERSONALIZATION.search(place)
+        return Refused(status, reason, int(match[1]) if match else None)
+    return Unknown(f"SendGrid answered {status}: {reason}")
+
+
+def _unreached(error: urllib.error.URLError) -> Outcome:
+    """A URLError wraps what happened while connecting and sending, before any answer."""
+    cause = error.reason
+    if isinstance(cause, _NEVER_CONNECTED) or getattr(cause, "errno", None) in _NO_ROUTE:
+        return NotSent(f"cannot reach SendGrid: {_said(cause)}")
+    # A timeout or a reset may have come after the last byte had left.
+    return Unknown(f"no answer: {_said(cause)}")
+
+
+def _said(error: object) -> str:
+    return str(error) or type(error).__name__
+
+
+def _complaint(body: object) -> tuple[str, str]:
+    """SendGrid's own words, and the field that they are about."""
+    try:
+        first = orjson.loads(body if isinstance(body, (bytes, str)) else b"")["errors"][0]
+        return str(first["message"])[:500], str(first.get("field") or "")
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+        text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
+        return text.strip()[:200] or "no reason given", ""
+
+
+def _reset(headers: Message) -> timedelta | None:
+    """X-RateLimit-Reset: epoch seconds in one of SendGrid's pages, seconds to wait in another."""
+    try:
+        seconds = float(headers.get("X-RateLimit-Reset", ""))
+    except ValueError:
+        return None
+    if seconds > 1_000_000_000:
+        seconds -= time.time()
+    return timedelta(seconds=min(max(seconds, 0.0), 3600.0))
+
+
+class WebhookVerifier:
+    """Tells SendGrid's signed posts from others, with any of the keys in force.
+
+    Raises ProviderError when a key cannot be read.
+    """
+
+    def __init__(self, public_keys: Sequence[str], *, max_age: timedelta) -> None:
+        self._max_age = max_age.total_seconds()
+        self._verifier = EventWebhook()
+        try:
+            self._keys = [self._verifier.convert_public_key_to_ecdsa(key) for key in public_keys]
+        except (ValueError, binascii.Error) as error:
+            raise ProviderError(
+                f"not a public key: {error}",
+                place="sendgrid.webhook_public_keys",
+                hint="Copy it from SendGrid: Event Webhook, Signature Verification, Public key.",
+            ) from None
+
+    def verify(self, body: bytes, *, signature: str, timestamp: str) -> bool:
+        """Whether one of the keys signed ``timestamp`` and these very bytes, not too long ago."""
+        try:
+            text = body.decode()
+            base64.b64decode(signature, validate=True)
+            age = time.time() - int(timestamp)
+        except ValueError:
+            return False
+        if not -300 <= age <= self._max_age:
+            return False
+        return any(self._signed(text, signature, timestamp, key) for key in self._keys)
+
+    def _signed(self, text: str, signature: str, timestamp: str, key: object) -> bool:
+        try:
+            return bool(self._verifier.verify_signature(text, signature, timestamp, key))
+        except (ValueError, TypeError):
+            # Base64 that holds no DER signature.
+            return False

@@ -1,0 +1,117 @@
+"""The one door to APScheduler: a clock, kept in the database, that one process holds at a time.
+
+Two APSchedulers on one job store run jobs twice and break each other, so a process
+starts its own only while it holds the lease, and another takes over when the lease
+ends. What is due stands in our own rows: a tick that is missed or doubled is harmless.
+"""
+
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import Engine, delete
+from sqlalchemy.exc import SQLAlchemyError
+
+from newsletter.database import transaction
+from newsletter.scheduling import jobs
+from newsletter.scheduling.models import Lease
+from subscribers.schema import insert_into, table_of
+
+_log = logging.getLogger(__name__)
+_lease = table_of(Lease)
+
+_NAME = "clock"
+_LEASE = timedelta(seconds=10)
+_RENEW = 3.0  # seconds
+
+#: Job id, function, seconds between ticks.
+_JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
+    ("start-due-sends", jobs.start_due_sends, 1),
+    ("look-after-doubt", jobs.look_after_doubt, 15),
+)
+
+
+class Clock:
+    """Runs the jobs while this process holds the lease, and waits for it while it does not."""
+
+    def __init__(self, database: Engine, desk: jobs.Desk) -> None:
+        self._database = database
+        self._desk = desk
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="clock")
+        self._scheduler: BackgroundScheduler | None = None
+
+    def start(self) -> None:
+        """Begin to hold, or to wait for, the lease."""
+        jobs.sit_at(self._desk)
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """End the running job, give the lease back, and return."""
+        self._stopping.set()
+        self._keeper.join()
+
+    def _keep(self) -> None:
+        while True:
+            try:
+                held = self._hold()
+            except SQLAlchemyError:
+                _log.exception("the clock's lease cannot be renewed")
+                held = False
+            if held and self._scheduler is None:
+                self._begin()
+            elif not held and self._scheduler is not None:
+                self._end()
+            if self._stopping.wait(_RENEW):
+                break
+        if self._scheduler is not None:
+            self._end()
+            with transaction(self._database) as session:
+                session.execute(delete(_lease).where(_lease.c.holder == self._holder))
+
+    def _hold(self) -> bool:
+        """Take or renew the lease; False while another process holds it."""
+        now = datetime.now(UTC)
+        with transaction(self._database) as session:
+            insert = insert_into(session, _lease).values(
+                name=_NAME, holder=self._holder, until=now + _LEASE
+            )
+            statement = insert.on_conflict_do_update(
+                index_elements=["name"],
+                set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
+                where=(_lease.c.holder == self._holder) | (_lease.c.until < now),
+            ).returning(_lease.c.holder)
+            return bool(session.scalar(statement) == self._holder)
+
+    def _begin(self) -> None:
+        self._scheduler = BackgroundScheduler(
+            jobstores={"default": SQLAlchemyJobStore(engine=self._database, tablename="clock_job")},
+            executors={"default": ThreadPoolExecutor(2)},
+            # Late ticks are run once, however many were missed: what is due stands in our rows.
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
+            timezone=UTC,
+        )
+        for job_id, function, seconds in _JOBS:
+            self._scheduler.add_job(
+                function,
+                "interval",
+                seconds=seconds,
+                id=job_id,
+                replace_existing=True,
+                next_run_time=datetime.now(UTC),
+            )
+        self._scheduler.start()
+        _log.info("this process holds the clock")
+
+    def _end(self) -> None:
+        assert self._scheduler is not None
+        self._scheduler.shutdown(wait=True)
+        self._scheduler = None

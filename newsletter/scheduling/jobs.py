@@ -1,0 +1,73 @@
+"""What the clock calls. APScheduler stores these functions by name: never move or rename them.
+
+A job carries nothing but its name. Each looks at what is due in the database and
+claims it there, so that one that runs twice, or late, does no harm.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine
+
+from newsletter.database import transaction
+from newsletter.errors import SendError
+from newsletter.sending import control, doubt
+from newsletter.sending.plan import plan
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the jobs work with. The job store keeps names only, so the process provides it."""
+
+    database: Engine
+    batch_size: int
+    late_limit: timedelta
+    doubt_grace: timedelta
+    doubt_policy: str
+
+
+_desk: list[Desk] = []
+
+
+def sit_at(desk: Desk) -> None:
+    """Give the jobs of this process what they work with."""
+    _desk[:] = [desk]
+
+
+def start_due_sends() -> None:
+    """Plan every send whose time has come; hold those that come too late."""
+    start_due(_desk[0])
+
+
+def look_after_doubt() -> None:
+    """Take back what dead workers held, and settle old doubt by the operator's policy."""
+    desk = _desk[0]
+    with transaction(desk.database) as session:
+        swept = doubt.sweep(
+            session, now=datetime.now(UTC), grace=desk.doubt_grace, policy=desk.doubt_policy
+        )
+    if swept.freed or swept.doubtful or swept.resent:
+        _log.warning("abandoned batches: %s", swept)
+
+
+def start_due(desk: Desk) -> None:
+    """Start or hold each due send, each in a transaction of its own."""
+    now = datetime.now(UTC)
+    with transaction(desk.database) as session:
+        due = control.due(session, now=now)
+    for send_id, scheduled_for in due:
+        with transaction(desk.database) as session:
+            if now - scheduled_for > desk.late_limit:
+                control.hold_late(session, send_id, now=now)
+                _log.error("send %s is too late and waits for you: newsletter sends", send_id)
+                continue
+            try:
+                planned = plan(session, send_id, now=now, batch_size=desk.batch_size)
+            except SendError as error:
+                # Another process was faster, or an operator cancelled it a moment ago.
+                _log.info("%s", error)
+            else:
+                _log.info("send %s started: %s people", send_id, planned)

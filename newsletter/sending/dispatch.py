@@ -1,0 +1,126 @@
+"""One batch from claim to settlement: write, then send, then write.
+
+Commits on its own, three times: the claim, the departure before the first byte
+leaves, and the settlement. A crash between any two leaves a state that says so.
+"""
+
+import logging
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine
+
+from newsletter.database import reading, transaction
+from newsletter.links import Links
+from newsletter.provider.gateway import Gateway, MailRequest
+from newsletter.rendering.placeholders import Placeholders
+from newsletter.sending import ledger
+from newsletter.sending.ledger import Claimed, Person
+from newsletter.sending.models import Variant
+from newsletter.sending.personalise import Words, personalise
+from newsletter.sending.retry import Decision, Doubt, Reject, Settled, StopSend, TryAgain, decide
+from newsletter.sending.states import SendState
+from subscribers.schema import Session
+
+_log = logging.getLogger(__name__)
+#: Sends under way at once are few; each keeps its words in memory.
+_KEPT_VARIANTS = 8
+
+
+class Dispatcher:
+    """Sends batches one by one for one worker thread; not to be shared between threads."""
+
+    def __init__(
+        self,
+        database: Engine,
+        gateway: Gateway,
+        links: Links,
+        *,
+        worker: str,
+        base_url: str,
+        request_timeout: timedelta,
+    ) -> None:
+        self._database = database
+        self._gateway = gateway
+        self._links = links
+        self._worker = worker
+        self._base_url = base_url
+        # Twice the longest request, so that only a dead worker's lease ever ends.
+        self._lease = 2 * request_timeout + timedelta(seconds=60)
+        self._words: dict[int, Words] = {}
+
+    def send_next(self) -> bool:
+        """Send the earliest batch that is due; False when there is none."""
+        with transaction(self._database) as session:
+            now = datetime.now(UTC)
+            batch = ledger.claim(session, self._worker, now=now, lease=self._lease)
+            if batch is None:
+                return False
+            people = ledger.recipients(session, batch, now=now)
+            if not people:
+                ledger.skipped(session, batch, now=now)
+                ledger.finish(session, batch.send_id, now=now)
+                return True
+        request = self._request(batch, people)
+        if request is None or not self._depart(batch):
+            return True
+        outcome = self._gateway.send(request)
+        decision = decide(outcome, attempt=batch.attempt, jitter=random.random())  # noqa: S311
+        with transaction(self._database) as session:
+            settle(session, batch, decision, now=datetime.now(UTC))
+        return True
+
+    def _request(self, batch: Claimed, people: Sequence[Person]) -> MailRequest | None:
+        try:
+            words = self._words_of(batch.variant_id)
+            return personalise(batch, words, people, links=self._links, base_url=self._base_url)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the send must not spin)
+            # One bad value must not spin here for ever, nor cost anybody the issue.
+            _log.exception("send %s, batch %s: cannot be written", batch.send_id, batch.number)
+            with transaction(self._database) as session:
+                reason = f"batch {batch.number} cannot be written: {type(error).__name__}: {error}"
+                ledger.put_back(
+                    session, batch, after=datetime.now(UTC), detail=reason, departed=False
+                )
+                ledger.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
+            return None
+
+    def _depart(self, batch: Claimed) -> bool:
+        with transaction(self._database) as session:
+            now = datetime.now(UTC)
+            if ledger.depart(session, batch, now=now, lease=self._lease):
+                return True
+            ledger.put_back(session, batch, after=now, detail="", departed=False)
+            return False
+
+    def _words_of(self, variant_id: int) -> Words:
+        words = self._words.get(variant_id)
+        if words is None:
+            with reading(self._database) as session:
+                variant = session.get_one(Variant, variant_id)
+                session.expunge(variant)
+            words = Words(variant, Placeholders.from_json(variant.placeholders))
+            if len(self._words) >= _KEPT_VARIANTS:
+                self._words.clear()
+            self._words[variant_id] = words
+        return words
+
+
+def settle(session: Session, batch: Claimed, decision: Decision, *, now: datetime) -> None:
+    """Write down what was decided, and whether the send is thereby finished."""
+    match decision:
+        case Settled(message_id):
+            ledger.accepted(session, batch, now=now, message_id=message_id)
+        case TryAgain(wait, reason):
+            ledger.put_back(session, batch, after=now + wait, detail=reason)
+        case Reject(reason):
+            ledger.rejected(session, batch, now=now, reason=reason)
+        case StopSend(reason):
+            ledger.put_back(session, batch, after=now, detail=reason)
+            ledger.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
+        case Doubt(reason):
+            ledger.doubted(session, batch, reason=reason)
+    if not isinstance(decision, Settled):
+        _log.warning("send %s, batch %s: %s", batch.send_id, batch.number, decision)
+    ledger.finish(session, batch.send_id, now=now)

@@ -1,0 +1,399 @@
+"""The only writer of states: batches, deliveries and sends move here or not at all.
+
+Every change names the state that it starts from, and a settlement also the attempt
+that it settles. Whoever comes late changes nothing and is told so.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    bindparam,
+    case,
+    exists,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+
+from newsletter.sending.models import Batch, Delivery, Send
+from newsletter.sending.states import (
+    BATCH_NEXT,
+    UNSETTLED,
+    BatchState,
+    DeliveryState,
+    SendState,
+    batches_that_may_become,
+    may_become,
+    sends_that_may_become,
+)
+from subscribers import segments
+from subscribers.models import Subscriber, Suppression
+from subscribers.schema import Session, table_of
+
+_send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
+
+#: Events that come in one post touch few sends; ids go into one IN list up to this many.
+_CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A batch in this worker's hands, by the attempt that fences it from others."""
+
+    send_id: int
+    number: int
+    issue_id: int
+    variant_id: int
+    attempt: int
+    topics: tuple[str, ...]
+
+
+class Person(NamedTuple):
+    """What a batch's request needs of one recipient."""
+
+    id: int
+    email: str
+    name: str
+    attributes: dict[str, Any]
+
+
+def claim(session: Session, worker: str, *, now: datetime, lease: timedelta) -> Claimed | None:
+    """Take the earliest batch that is due, of any send under way; None when there is none."""
+    due = (
+        select(_batch.c.send_id, _batch.c.number)
+        .join(_send, _send.c.id == _batch.c.send_id)
+        .where(
+            _batch.c.state == BatchState.PENDING,
+            _batch.c.not_before <= now,
+            _send.c.state == SendState.SENDING,
+        )
+        .order_by(_batch.c.not_before, _batch.c.send_id, _batch.c.number)
+        .limit(1)
+        .with_for_update(of=_batch, skip_locked=True)
+    )
+    found = session.execute(due).one_or_none()
+    if found is None:
+        return None
+    row = session.execute(
+        update(_batch)
+        .where(
+            _batch.c.send_id == found.send_id,
+            _batch.c.number == found.number,
+            _batch.c.state == BatchState.PENDING,
+        )
+        .values(
+            state=BatchState.CLAIMED,
+            attempt=_batch.c.attempt + 1,
+            worker=worker,
+            lease_until=now + lease,
+        )
+        .returning(_batch.c.variant_id, _batch.c.attempt)
+    ).one()
+    send = session.execute(
+        select(_send.c.issue_id, _send.c.topics).where(_send.c.id == found.send_id)
+    ).one()
+    return Claimed(
+        found.send_id, found.number, send.issue_id, row.variant_id, row.attempt, tuple(send.topics)
+    )
+
+
+def recipients(session: Session, batch: Claimed, *, now: datetime) -> list[Person]:
+    """The people of a claimed batch who may be mailed at this very moment.
+
+    Whoever left, was suppressed, paused or erased since planning is skipped, with the reason.
+    """
+    people = _delivery.outerjoin(_subscriber, _subscriber.c.id == _delivery.c.subscriber_id)
+    objection = case(
+        (_subscriber.c.id.is_(None), literal("erased")),
+        else_=segments.objection(now, batch.topics),
+    ).label("objection")
+    rows = session.execute(
+        select(
+            _delivery.c.subscriber_id,
+            _subscriber.c.email,
+            _subscriber.c.name,
+            _subscriber.c.attributes,
+            objection,
+        )
+        .select_from(
+            people.outerjoin(
+                _suppression, _suppression.c.address_hash == _subscriber.c.address_hash
+            )
+        )
+        .where(_in_batch(batch), _delivery.c.state == DeliveryState.PLANNED)
+        .order_by(_delivery.c.subscriber_id)
+    ).all()
+    barred = [{"person": row[0], "why": row.objection} for row in rows if row.objection]
+    if barred:
+        session.connection().execute(
+            update(_delivery)
+            .where(
+                _delivery.c.issue_id == batch.issue_id,
+                _delivery.c.subscriber_id == bindparam("person"),
+                _delivery.c.state == DeliveryState.PLANNED,
+            )
+            .values(state=DeliveryState.SKIPPED, reason=bindparam("why")),
+            barred,
+        )
+    return [Person(row[0], row[1], row[2], row[3]) for row in rows if not row.objection]
+
+
+def depart(session: Session, batch: Claimed, *, now: datetime, lease: timedelta) -> bool:
+    """Mark the batch in flight, to be committed before its request leaves.
+
+    False when the claim was lost, or its send paused or cancelled: then nothing may leave.
+    """
+    may_leave = exists(
+        select(1).where(_send.c.id == batch.send_id, _send.c.state == SendState.SENDING)
+    )
+    return _move(
+        session,
+        batch,
+        BatchState.CLAIMED,
+        BatchState.IN_FLIGHT,
+        may_leave,
+        departed_at=now,
+        lease_until=now + lease,
+    )
+
+
+def accepted(session: Session, batch: Claimed, *, now: datetime, message_id: str | None) -> None:
+    """The provider took the batch. An event may have proved that already; the id is kept anyway."""
+    if _move(
+        session,
+        batch,
+        BatchState.IN_FLIGHT,
+        BatchState.ACCEPTED,
+        settled_at=now,
+        message_id=message_id,
+        detail="",
+    ):
+        _hand_over(session, [(batch.send_id, batch.number)])
+        return
+    # Proved by an event, or given up as lost: then the late answer settles the doubt.
+    prove(session, [(batch.send_id, batch.number)], now=now, detail="the answer came late")
+    session.execute(
+        update(_batch)
+        .where(*_is(batch), _batch.c.state == BatchState.ACCEPTED, _batch.c.message_id.is_(None))
+        .values(message_id=message_id)
+    )
+
+
+def put_back(
+    session: Session, batch: Claimed, *, after: datetime, detail: str, departed: bool = True
+) -> bool:
+    """Make the batch claimable again: its request was surely not taken, or never left."""
+    source = BatchState.IN_FLIGHT if departed else BatchState.CLAIMED
+    return _move(
+        session,
+        batch,
+        source,
+        BatchState.PENDING,
+        not_before=after,
+        detail=detail[:1000],
+        worker=None,
+        lease_until=None,
+    )
+
+
+def rejected(session: Session, batch: Claimed, *, now: datetime, reason: str) -> None:
+    """The provider will never take the batch: its people stand in the list with the reason."""
+    if _move(
+        session,
+        batch,
+        BatchState.IN_FLIGHT,
+        BatchState.REJECTED,
+        settled_at=now,
+        detail=reason[:1000],
+    ):
+        session.execute(
+            update(_delivery)
+            .where(_in_batch(batch), _delivery.c.state.in_(may_become(DeliveryState.REJECTED)))
+            .values(state=DeliveryState.REJECTED, reason=reason[:300])
+        )
+
+
+def doubted(session: Session, batch: Claimed, *, reason: str) -> None:
+    """Nobody knows whether the provider has the batch."""
+    _move(session, batch, BatchState.IN_FLIGHT, BatchState.UNCERTAIN, detail=reason[:1000])
+
+
+def skipped(session: Session, batch: Claimed, *, now: datetime) -> None:
+    """Nobody of the batch may be mailed any more."""
+    _move(session, batch, BatchState.CLAIMED, BatchState.SKIPPED, settled_at=now)
+
+
+def prove(
+    session: Session, batches: Collection[tuple[int, int]], *, now: datetime, detail: str
+) -> int:
+    """Settle (send, number) batches as accepted: evidence shows that the provider took them."""
+    if not batches:
+        return 0
+    proved = session.execute(
+        update(_batch)
+        .where(
+            tuple_(_batch.c.send_id, _batch.c.number).in_(list(batches)),
+            _batch.c.state.in_(batches_that_may_become(BatchState.ACCEPTED)),
+        )
+        .values(state=BatchState.ACCEPTED, settled_at=now, detail=detail)
+        .returning(_batch.c.send_id, _batch.c.number)
+    ).all()
+    _hand_over(session, [(row.send_id, row.number) for row in proved])
+    for send_id in {row.send_id for row in proved}:
+        finish(session, send_id, now=now)
+    return len(proved)
+
+
+def advance(
+    session: Session, issue_id: int, people: Iterable[int], state: DeliveryState, reason: str | None
+) -> int:
+    """Move deliveries forward as an event says; those that are further already stay."""
+    ids, moved = sorted(set(people)), 0
+    for start in range(0, len(ids), _CHUNK):
+        result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+            update(_delivery)
+            .where(
+                _delivery.c.issue_id == issue_id,
+                _delivery.c.subscriber_id.in_(ids[start : start + _CHUNK]),
+                _delivery.c.state.in_(may_become(state)),
+            )
+            .values(state=state, reason=reason)
+        )
+        moved += result.rowcount
+    return moved
+
+
+def move_send(
+    session: Session,
+    send_id: int,
+    target: SendState,
+    *,
+    only_from: Collection[SendState] | None = None,
+    **values: object,
+) -> bool:
+    """Move a send if the table allows it from where it stands; False when it does not."""
+    sources = sends_that_may_become(target) & frozenset(only_from or SendState)
+    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(_send)
+        .where(_send.c.id == send_id, _send.c.state.in_(sources))
+        .values(state=target, **values)
+    )
+    return result.rowcount == 1
+
+
+def finish(session: Session, send_id: int, *, now: datetime) -> bool:
+    """Call the send sent, if nothing of it is open: no batch unsettled, nobody merely planned."""
+    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(_send)
+        .where(
+            _send.c.id == send_id,
+            _send.c.state.in_(sends_that_may_become(SendState.SENT)),
+            ~exists(select(1).where(_batch.c.send_id == send_id, _batch.c.state.in_(UNSETTLED))),
+        )
+        .values(state=SendState.SENT, finished_at=now)
+    )
+    return result.rowcount == 1
+
+
+def recall_abandoned(session: Session, *, now: datetime) -> tuple[int, int]:
+    """Take back what dead workers held: (claims made pending again, requests now in doubt).
+
+    A claim never left, so it is simply free again. A request in flight may have been taken.
+    """
+    expired = _batch.c.lease_until < now
+    freed: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(_batch)
+        .where(_batch.c.state == BatchState.CLAIMED, expired)
+        .values(state=BatchState.PENDING, worker=None, lease_until=None)
+    )
+    doubtful: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(_batch)
+        .where(_batch.c.state == BatchState.IN_FLIGHT, expired)
+        .values(state=BatchState.UNCERTAIN, detail="the worker ended before the answer came")
+    )
+    return freed.rowcount, doubtful.rowcount
+
+
+def resend_doubted(session: Session, *, departed_before: datetime, now: datetime) -> int:
+    """Make doubtful batches claimable again: the operator's policy risks a second copy."""
+    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(_batch)
+        .where(_batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at < departed_before)
+        .values(
+            state=BatchState.PENDING,
+            not_before=now,
+            detail="sent again: no event proved it accepted within the grace time",
+        )
+    )
+    return result.rowcount
+
+
+def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) -> int:
+    """Reject what of a send has not left; returns how many people that leaves without the issue."""
+    dropped = session.scalars(
+        update(_batch)
+        .where(_batch.c.send_id == send_id, _batch.c.state == BatchState.PENDING)
+        .values(state=BatchState.REJECTED, settled_at=now, detail=reason)
+        .returning(_batch.c.number)
+    ).all()
+    if not dropped:
+        return 0
+    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(_delivery)
+        .where(
+            _delivery.c.send_id == send_id,
+            _delivery.c.batch.in_(dropped),
+            _delivery.c.state.in_(may_become(DeliveryState.REJECTED)),
+        )
+        .values(state=DeliveryState.REJECTED, reason=reason)
+    )
+    return result.rowcount
+
+
+def _hand_over(session: Session, batches: Sequence[tuple[int, int]]) -> None:
+    for send_id, number in batches:
+        session.execute(
+            update(_delivery)
+            .where(
+                _delivery.c.send_id == send_id,
+                _delivery.c.batch == number,
+                _delivery.c.state == DeliveryState.PLANNED,
+            )
+            .values(state=DeliveryState.ACCEPTED)
+        )
+
+
+def _move(
+    session: Session,
+    batch: Claimed,
+    source: BatchState,
+    target: BatchState,
+    *conditions: ColumnElement[bool],
+    **values: object,
+) -> bool:
+    assert target in BATCH_NEXT[source], f"{source} may not become {target}"
+    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(_batch)
+        .where(*_is(batch), _batch.c.state == source, *conditions)
+        .values(state=target, **values)
+    )
+    return result.rowcount == 1
+
+
+def _is(batch: Claimed) -> tuple[ColumnElement[bool], ...]:
+    return (
+        _batch.c.send_id == batch.send_id,
+        _batch.c.number == batch.number,
+        _batch.c.attempt == batch.attempt,
+    )
+
+
+def _in_batch(batch: Claimed) -> ColumnElement[bool]:
+    return (_delivery.c.send_id == batch.send_id) & (_delivery.c.batch == batch.number)

@@ -1,0 +1,119 @@
+"""Tables of the ledger: sends, what they say, their batches, and one row per person and issue.
+
+Keys are natural. A delivery is (issue, subscriber), which makes a second copy of an
+issue impossible across sends; a batch is (send, number), the number that operators see.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Index, text
+
+from newsletter.sending.states import BatchState, DeliveryState, SendState
+from subscribers.schema import Field, Id, Json, Model, one_of
+
+
+class Send(Model, table=True):
+    """One issue to one or more segments, with the rule of when and how fast."""
+
+    __tablename__ = "send"
+    __table_args__ = (one_of("state", SendState),)
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    issue_id: int = Field(sa_type=Id, foreign_key="issue.id", index=True)
+    revision_id: int = Field(sa_type=Id, foreign_key="revision.id")
+    #: Names and expressions of the segments as they were when the send was made.
+    segments: list[dict[str, str]] = Field(default_factory=list, sa_type=Json)
+    #: Slugs of the issue's topics; empty means that everybody may get it.
+    topics: list[str] = Field(default_factory=list, sa_type=Json)
+    state: str = Field(default=SendState.SCHEDULED, max_length=10)
+    #: Why it is paused or cancelled, in the operator's words.
+    reason: str = Field(default="", max_length=1000)
+    scheduled_for: datetime
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    #: Recipients per second; empty means as fast as possible.
+    rate: float | None = None
+    #: Deliveries written by the plan.
+    planned: int = 0
+    #: People of the segments that the plan left out, by reason.
+    left_out: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+
+
+class Variant(Model, table=True):
+    """What a send says: rendered once, with a tag wherever a personal value goes."""
+
+    __tablename__ = "variant"
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    send_id: int = Field(sa_type=Id, foreign_key="send.id", index=True)
+    label: str = Field(default="A", max_length=20)
+    subject: str = Field(max_length=1000)
+    sender_email: str = Field(max_length=320)
+    sender_name: str = Field(max_length=200)
+    reply_to: str | None = Field(default=None, max_length=320)
+    html: str
+    text: str
+    #: newsletter.rendering.placeholders.Placeholders as JSON.
+    placeholders: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+
+
+class Batch(Model, table=True):
+    """Up to a thousand deliveries: one request to the provider."""
+
+    __tablename__ = "batch"
+    __table_args__ = (
+        one_of("state", BatchState),
+        # The claim reads the earliest due batch; settled ones stay out of its way.
+        Index(
+            "ix_batch_due",
+            "not_before",
+            "send_id",
+            "number",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(None, "send_id", "state"),
+        {"sqlite_with_rowid": False},
+    )
+
+    send_id: int = Field(primary_key=True, sa_type=Id, foreign_key="send.id")
+    number: int = Field(primary_key=True)
+    variant_id: int = Field(sa_type=Id, foreign_key="variant.id")
+    state: str = Field(default=BatchState.PENDING, max_length=10)
+    #: Deliveries in it.
+    size: int
+    not_before: datetime
+    #: Counts claims; a settlement must name the attempt that it settles (fencing).
+    attempt: int = 0
+    worker: str | None = Field(default=None, max_length=100)
+    #: When a claim or a request under way counts as abandoned.
+    lease_until: datetime | None = None
+    departed_at: datetime | None = None
+    settled_at: datetime | None = None
+    #: The provider's id of the accepted request.
+    message_id: str | None = Field(default=None, max_length=100)
+    #: Why it was refused, put off or is in doubt.
+    detail: str = Field(default="", max_length=1000)
+
+
+class Delivery(Model, table=True):
+    """One issue to one subscriber."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        one_of("state", DeliveryState),
+        Index(None, "send_id", "batch"),
+        {"sqlite_with_rowid": False},
+    )
+
+    issue_id: int = Field(primary_key=True, sa_type=Id)
+    #: No foreign key: the row outlives a person who had their data erased.
+    subscriber_id: int = Field(primary_key=True, sa_type=Id)
+    #: (send_id, batch) names a Batch; deliveries are written first, in one statement.
+    send_id: int = Field(sa_type=Id)
+    batch: int
+    state: str = Field(default=DeliveryState.PLANNED, max_length=10)
+    #: Why it was skipped, rejected, bounced or dropped.
+    reason: str | None = Field(default=None, max_length=300)

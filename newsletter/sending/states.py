@@ -1,0 +1,139 @@
+"""The life of a send, a batch and a delivery: every state, what it means, what may follow.
+
+These tables are total and are the only place where a transition is allowed; the
+ledger asks them, the tests walk them, the documentation is checked against them.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class SendState(StrEnum):
+    """A send, from the operator's wish to the sum that adds up."""
+
+    #: Being put together; nothing will happen by itself.
+    DRAFT = "draft"
+    #: Content frozen; waits for a time.
+    APPROVED = "approved"
+    #: Starts at ``scheduled_for``.
+    SCHEDULED = "scheduled"
+    #: Its deliveries are being written, in one transaction.
+    PLANNING = "planning"
+    #: Its batches may be claimed.
+    SENDING = "sending"
+    #: No batch is claimed until an operator resumes it; requests under way end as they end.
+    PAUSED = "paused"
+    #: Every delivery is accepted, skipped or rejected.
+    SENT = "sent"
+    #: Ended by an operator; what had left has left.
+    CANCELLED = "cancelled"
+
+
+class BatchState(StrEnum):
+    """A batch, from plan to the provider's answer."""
+
+    #: Waits for its ``not_before``.
+    PENDING = "pending"
+    #: A worker reads its people; the request has surely not left.
+    CLAIMED = "claimed"
+    #: The request may have left. Committed before the first byte goes out.
+    IN_FLIGHT = "in_flight"
+    #: The provider took it: a 202, or an event that only an accepted request brings.
+    ACCEPTED = "accepted"
+    #: The provider refused it for good, or its send was cancelled.
+    REJECTED = "rejected"
+    #: The answer never came; evidence, policy or an operator decides.
+    UNCERTAIN = "uncertain"
+    #: Everybody in it had left since planning; there was nothing to send.
+    SKIPPED = "skipped"
+
+
+class DeliveryState(StrEnum):
+    """One issue to one person."""
+
+    #: Will be handed over.
+    PLANNED = "planned"
+    #: The provider has it.
+    ACCEPTED = "accepted"
+    #: The person's mail server took it.
+    DELIVERED = "delivered"
+    #: The person's mail server refused it for good.
+    BOUNCED = "bounced"
+    #: The provider did not try.
+    DROPPED = "dropped"
+    #: The person called it spam.
+    COMPLAINED = "complained"
+    #: The person had left, paused or been suppressed since planning.
+    SKIPPED = "skipped"
+    #: The provider refused the request for good, or the send was cancelled.
+    REJECTED = "rejected"
+
+
+SEND_NEXT: Final[Mapping[SendState, frozenset[SendState]]] = {
+    SendState.DRAFT: frozenset({SendState.APPROVED, SendState.CANCELLED}),
+    SendState.APPROVED: frozenset({SendState.SCHEDULED, SendState.CANCELLED}),
+    SendState.SCHEDULED: frozenset({SendState.PLANNING, SendState.PAUSED, SendState.CANCELLED}),
+    SendState.PLANNING: frozenset({SendState.SENDING, SendState.PAUSED, SendState.CANCELLED}),
+    SendState.SENDING: frozenset({SendState.PAUSED, SendState.SENT, SendState.CANCELLED}),
+    # A send paused before it was planned goes back to its schedule.
+    SendState.PAUSED: frozenset({SendState.SENDING, SendState.SCHEDULED, SendState.CANCELLED}),
+    SendState.SENT: frozenset(),
+    SendState.CANCELLED: frozenset(),
+}
+
+BATCH_NEXT: Final[Mapping[BatchState, frozenset[BatchState]]] = {
+    BatchState.PENDING: frozenset({BatchState.CLAIMED, BatchState.REJECTED}),
+    BatchState.CLAIMED: frozenset(
+        {BatchState.PENDING, BatchState.IN_FLIGHT, BatchState.SKIPPED, BatchState.REJECTED}
+    ),
+    # Back to pending only when the request was surely not taken.
+    BatchState.IN_FLIGHT: frozenset(
+        {BatchState.ACCEPTED, BatchState.REJECTED, BatchState.UNCERTAIN, BatchState.PENDING}
+    ),
+    BatchState.UNCERTAIN: frozenset({BatchState.ACCEPTED, BatchState.PENDING, BatchState.REJECTED}),
+    BatchState.ACCEPTED: frozenset(),
+    BatchState.REJECTED: frozenset(),
+    BatchState.SKIPPED: frozenset(),
+}
+
+DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
+    DeliveryState.PLANNED: frozenset(
+        {DeliveryState.ACCEPTED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
+    ),
+    DeliveryState.ACCEPTED: frozenset(
+        {
+            DeliveryState.DELIVERED,
+            DeliveryState.BOUNCED,
+            DeliveryState.DROPPED,
+            DeliveryState.COMPLAINED,
+        }
+    ),
+    # A server may take a mail and bounce it later; a person may complain after reading.
+    DeliveryState.DELIVERED: frozenset({DeliveryState.BOUNCED, DeliveryState.COMPLAINED}),
+    DeliveryState.BOUNCED: frozenset({DeliveryState.COMPLAINED}),
+    DeliveryState.DROPPED: frozenset(),
+    DeliveryState.COMPLAINED: frozenset(),
+    DeliveryState.SKIPPED: frozenset(),
+    DeliveryState.REJECTED: frozenset(),
+}
+
+#: Batches that still keep their send from being sent.
+UNSETTLED: Final = frozenset(
+    {BatchState.PENDING, BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN}
+)
+
+
+def may_become(target: DeliveryState) -> frozenset[DeliveryState]:
+    """The delivery states from which ``target`` may follow."""
+    return frozenset(state for state, after in DELIVERY_NEXT.items() if target in after)
+
+
+def batches_that_may_become(target: BatchState) -> frozenset[BatchState]:
+    """The batch states from which ``target`` may follow."""
+    return frozenset(state for state, after in BATCH_NEXT.items() if target in after)
+
+
+def sends_that_may_become(target: SendState) -> frozenset[SendState]:
+    """The send states from which ``target`` may follow."""
+    return frozenset(state for state, after in SEND_NEXT.items() if target in after)

@@ -1,0 +1,121 @@
+"""Tables of the audience: who the people are, what they agreed to, who must not be mailed."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Index
+
+from subscribers.schema import Field, Hash, Id, Json, Model, one_of
+
+
+class SuppressionReason(StrEnum):
+    """Why an address must not be mailed, weakest first: a stronger reason replaces a weaker."""
+
+    #: The person left: one-click, the page, a mail, or the provider's own link.
+    UNSUBSCRIBED = "unsubscribed"
+    #: The mailbox does not exist, or the address is malformed.
+    BOUNCED = "bounced"
+    #: The person called a mail spam.
+    COMPLAINED = "complained"
+    #: An operator decided so.
+    MANUAL = "manual"
+    #: The person had their data erased; only the keyed hash is left.
+    ERASED = "erased"
+
+
+class Subscriber(Model, table=True):
+    """A person, under one address. ``confirmed_at`` is empty until they have proved opting in."""
+
+    __tablename__ = "subscriber"
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    #: As the person wrote it, with the domain in lower case; shown and mailed.
+    email: str = Field(max_length=320)
+    #: Keyed hash of the normalised address: identity, and the join to suppressions.
+    address_hash: bytes = Field(sa_type=Hash, unique=True)
+    name: str = Field(default="", max_length=200)
+    attributes: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    #: BCP 47 tag, e.g. ``de-AT``.
+    language: str | None = Field(default=None, max_length=35)
+    #: IANA name, e.g. ``Europe/Berlin``.
+    timezone: str | None = Field(default=None, max_length=64)
+    #: Where the person came from: ``form:NAME``, ``import:NAME``, ``api``.
+    source: str = Field(default="", max_length=100)
+    created_at: datetime
+    confirmed_at: datetime | None = None
+    paused_until: datetime | None = None
+    last_open_at: datetime | None = None
+    last_click_at: datetime | None = None
+
+
+class Topic(Model, table=True):
+    """What a subscriber can opt in to and out of."""
+
+    __tablename__ = "topic"
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    slug: str = Field(max_length=64, unique=True)
+    name: str = Field(max_length=200)
+    description: str = Field(default="", max_length=1000)
+
+
+class Subscription(Model, table=True):
+    """One subscriber's opting in to one topic; its absence is opting out."""
+
+    __tablename__ = "subscription"
+    __table_args__ = (
+        # Issues ask "who wants this topic"; the primary key answers the opposite question.
+        Index(None, "topic_id", "subscriber_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    subscriber_id: int = Field(
+        primary_key=True, sa_type=Id, foreign_key="subscriber.id", ondelete="CASCADE"
+    )
+    topic_id: int = Field(primary_key=True, sa_type=Id, foreign_key="topic.id", ondelete="CASCADE")
+    since: datetime
+
+
+class Consent(Model, table=True):
+    """Proof of one act of opting in or out (GDPR Art. 7(1)): rows are added, never changed."""
+
+    __tablename__ = "consent"
+    __table_args__ = (one_of("act", ("requested", "confirmed", "imported", "withdrawn")),)
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    subscriber_id: int = Field(
+        sa_type=Id, foreign_key="subscriber.id", ondelete="CASCADE", index=True
+    )
+    at: datetime
+    act: str = Field(max_length=10)
+    #: The form or import that it came through, and the wording shown there.
+    source: str = Field(default="", max_length=100)
+    wording: str = Field(default="", max_length=2000)
+    ip: str | None = Field(default=None, max_length=45)
+    user_agent: str | None = Field(default=None, max_length=500)
+
+
+class Segment(Model, table=True):
+    """A saved rule over subscribers. An empty expression means everybody."""
+
+    __tablename__ = "segment"
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    name: str = Field(max_length=64, unique=True)
+    expression: str = Field(default="", max_length=4000)
+    description: str = Field(default="", max_length=1000)
+    created_at: datetime
+
+
+class Suppression(Model, table=True):
+    """An address that must not be mailed. It is kept by hash, so it outlives the person's row."""
+
+    __tablename__ = "suppression"
+    __table_args__ = (one_of("reason", SuppressionReason), {"sqlite_with_rowid": False})
+
+    address_hash: bytes = Field(sa_type=Hash, primary_key=True)
+    reason: str = Field(max_length=12)
+    at: datetime
+    #: What shows it: an event's type and text, a page, an operator's note. Never an address.
+    evidence: str = Field(default="", max_length=1000)

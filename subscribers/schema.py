@@ -1,0 +1,59 @@
+"""The one door to SQLModel: tables, sessions and the MetaData that both packages share.
+
+SQLModel classes describe the tables and serve single rows. Hot paths (plan, claim,
+import, event ingest) run Core statements on ``Model.__table__``, reached by ``table_of``.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Integer, LargeBinary, MetaData, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import AutoString as AutoString
+from sqlmodel import Field as Field
+from sqlmodel import Session as Session
+from sqlmodel import SQLModel
+from sqlmodel import UTCDateTime as UTCDateTime
+
+metadata: MetaData = SQLModel.metadata
+# Named constraints, so that a migration can drop one on either database and a
+# violation can be told from another by its name.
+metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+#: 64-bit ids; SQLite only numbers a column by itself when it is called INTEGER.
+Id = BigInteger().with_variant(Integer(), "sqlite")
+#: JSON objects, indexable on PostgreSQL.
+Json = JSON().with_variant(JSONB(), "postgresql")
+#: A truncated HMAC: 16 bytes keep collisions out of reach for any list of people.
+Hash = LargeBinary(16)
+
+
+class Model(SQLModel):
+    """Base of every table."""
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The Core table of a model, for statements over sets."""
+    table = model.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
+
+
+def one_of(column: str, values: Iterable[StrEnum | str]) -> CheckConstraint:
+    """A constraint that lets only these words into a text column."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def insert_into(session: Session, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say ON CONFLICT, in the session's dialect."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)

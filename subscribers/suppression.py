@@ -1,0 +1,68 @@
+"""The only writer of suppressions: who must not be mailed, why, and what shows it."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, case, delete, select
+
+from subscribers.models import Subscriber, Suppression, SuppressionReason
+from subscribers.schema import Session, insert_into, table_of
+
+_suppression = table_of(Suppression)
+_subscriber = table_of(Subscriber)
+#: Position in the enumeration is strength: complaint outweighs bounce outweighs leaving.
+_STRENGTH = {reason.value: rank for rank, reason in enumerate(SuppressionReason)}
+
+
+def add(
+    session: Session,
+    subscriber_ids: Iterable[int],
+    reason: SuppressionReason,
+    *,
+    at: datetime,
+    evidence: str,
+) -> int:
+    """Suppress these people, under the addresses that they have now.
+
+    Returns how many are newly or more strongly suppressed: a stronger reason replaces
+    a weaker one, the same or a weaker one changes nothing.
+    """
+    hashes = session.scalars(
+        select(_subscriber.c.address_hash).where(_subscriber.c.id.in_(list(subscriber_ids)))
+    )
+    return add_addresses(session, hashes, reason, at=at, evidence=evidence)
+
+
+def add_addresses(
+    session: Session,
+    address_hashes: Iterable[bytes],
+    reason: SuppressionReason,
+    *,
+    at: datetime,
+    evidence: str,
+) -> int:
+    """The same for addresses, known to the audience or not."""
+    # Sorted: two transactions that suppress the same addresses must not deadlock.
+    rows = [
+        {"address_hash": hashed, "reason": reason.value, "at": at, "evidence": evidence[:1000]}
+        for hashed in sorted(set(address_hashes))
+    ]
+    if not rows:
+        return 0
+    insert = insert_into(session, _suppression)
+    statement = insert.on_conflict_do_update(
+        index_elements=["address_hash"],
+        set_={column: insert.excluded[column] for column in ("reason", "at", "evidence")},
+        where=_strength(insert.excluded.reason) > _strength(_suppression.c.reason),
+    ).returning(_suppression.c.address_hash)
+    return len(session.scalars(statement, rows).all())
+
+
+def lift(session: Session, address_hashes: Sequence[bytes]) -> int:
+    """Let these addresses be mailed again, after their owners opted in anew."""
+    statement = delete(_suppression).where(_suppression.c.address_hash.in_(address_hashes))
+    return session.execute(statement).rowcount  # type: ignore[attr-defined,no-any-return]
+
+
+def _strength(reason: ColumnElement[str]) -> ColumnElement[int]:
+    return case(_STRENGTH, value=reason, else_=0)
