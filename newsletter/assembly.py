@@ -1,0 +1,158 @@
+"""Settings in, working parts out: the only place that builds clients.
+
+Floors below receive values and never read settings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from newsletter.database import open_database, require_current, transaction
+from newsletter.errors import SettingsError
+from newsletter.links import Links
+from newsletter.provider.events import Event
+from newsletter.provider.gateway import Gateway
+from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
+from newsletter.rendering.render import House
+from newsletter.scheduling.clock import Clock
+from newsletter.scheduling.jobs import Desk
+from newsletter.sending.dispatch import Dispatcher
+from newsletter.sending.engine import Workers
+from newsletter.settings import Settings
+from newsletter.tracking.ingest import Ingested, ingest
+from subscribers.address import address_key, hash_address, parse
+from subscribers.errors import AddressError
+
+_MAKE_KEY = (
+    'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"\n'
+    "and keep it: it is needed for as long as links in sent mails should work."
+)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of one process, each built when it is first asked for."""
+
+    settings: Settings
+
+    @cached_property
+    def database(self) -> Engine:
+        """The database, on this code's version of the schema."""
+        engine = open_database(
+            self.settings.database_url, connections=self.settings.sending.concurrency + 10
+        )
+        require_current(engine)
+        return engine
+
+    @cached_property
+    def gateway(self) -> Gateway:
+        """SendGrid, or whatever speaks its HTTP at ``sendgrid.host``."""
+        sendgrid = self.settings.sendgrid
+        key = _secret(
+            sendgrid.api_key,
+            "sendgrid.api_key",
+            "Make one in SendGrid with the Mail Send permission, or try `newsletter demo`.",
+        )
+        return SendGridGateway(api_key=key, host=sendgrid.host, timeout=sendgrid.timeout)
+
+    @cached_property
+    def links(self) -> Links:
+        """Makes and reads the tokens in mails."""
+        keys = [key.get_secret_value() for key in self.settings.links.keys]
+        if not keys:
+            raise _missing("links.keys", _MAKE_KEY)
+        return Links(keys)
+
+    @cached_property
+    def address_key(self) -> bytes:
+        """The key of the hashes by which addresses are told apart."""
+        secret = self.settings.subscribers.address_key
+        return address_key(_secret(secret, "subscribers.address_key", _MAKE_KEY))
+
+    @cached_property
+    def verifier(self) -> WebhookVerifier:
+        """Tells SendGrid's posts from forgeries; without a key it takes none."""
+        sendgrid = self.settings.sendgrid
+        return WebhookVerifier(sendgrid.webhook_public_keys, max_age=sendgrid.webhook_max_age)
+
+    @property
+    def house(self) -> House:
+        """What every issue shares."""
+        site, sender = self.settings.site, self.settings.sender
+        return House(
+            name=site.name,
+            base_url=site.base_url,
+            postal_address=site.postal_address,
+            from_email=sender.email,
+            from_name=sender.name,
+            reply_to=sender.reply_to or None,
+            language=site.language,
+            logo_url=site.logo_url or None,
+        )
+
+    @property
+    def desk(self) -> Desk:
+        """What the clock's jobs work with."""
+        sending = self.settings.sending
+        return Desk(
+            self.database,
+            batch_size=sending.batch_size,
+            late_limit=sending.late_limit,
+            doubt_grace=sending.doubt_grace,
+            doubt_policy=sending.doubt_policy,
+        )
+
+    def dispatcher(self, worker: str) -> Dispatcher:
+        """What one worker thread sends with."""
+        return Dispatcher(
+            self.database,
+            self.gateway,
+            self.links,
+            worker=worker,
+            base_url=self.settings.site.base_url,
+            request_timeout=self.settings.sendgrid.timeout,
+        )
+
+    def workers(self) -> Workers:
+        """The sending threads of this process."""
+        return Workers(self.dispatcher, concurrency=self.settings.sending.concurrency)
+
+    def clock(self) -> Clock:
+        """The clock of this process."""
+        return Clock(self.database, self.desk)
+
+    def ingest(self, events: list[Event]) -> Ingested:
+        """Store and apply events, durably when this returns."""
+        with transaction(self.database) as session:
+            return ingest(session, events, now=datetime.now(UTC), hash_of=self.hash_of)
+
+    @cached_property
+    def hash_of(self) -> Callable[[str], bytes | None]:
+        """The keyed hash of an address as somebody spells it; None for what is no address."""
+        key = self.address_key
+
+        def hashed(text: str) -> bytes | None:
+            try:
+                return hash_address(key, parse(text))
+            except AddressError:
+                return None
+
+        return hashed
+
+
+def _secret(value: SecretStr, key: str, hint: str) -> str:
+    secret = value.get_secret_value()
+    if not secret:
+        raise _missing(key, hint)
+    return secret
+
+
+def _missing(key: str, hint: str) -> SettingsError:
+    variable = "NEWSLETTER_" + key.replace(".", "__").upper()
+    return SettingsError(
+        f"not set: put it into the environment as {variable}", place=key, hint=hint
+    )

@@ -1,0 +1,71 @@
+"""`newsletter issue` and `newsletter render`: from a file to what readers will see."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newsletter.assembly import Assembly
+from newsletter.cli.output import facts, out
+from newsletter.errors import IssueError, MachineError
+from newsletter.issues.digest_import import import_digest
+from newsletter.issues.reading import Draft, read_issue, read_text
+from newsletter.rendering.render import Rendered, render
+from newsletter.settings import load
+
+app = typer.Typer(help="Make issue files.", no_args_is_help=True)
+
+
+@app.command("import")
+def import_issue(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A digest as plain text.")],
+    target: Annotated[Path, typer.Option("--out", "-o", help="The issue file to write.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
+) -> None:
+    """Turn a plain-text digest into an issue file, word for word."""
+    markdown = import_digest(read_text(source), name=str(source))
+    if target.exists() and not overwrite:
+        raise IssueError(
+            "the file exists", place=str(target), hint="Add --overwrite to replace it."
+        )
+    write(target, markdown)
+    entries = markdown.count("\n### ")
+    out.print(f"{target}: {entries} entries. Look at it: newsletter render {target} --out DIR")
+
+
+def render_issue(
+    issue: Annotated[Path, typer.Argument(help="An issue file (Markdown with front matter).")],
+    target: Annotated[Path, typer.Option("--out", help="Folder for issue.html and issue.txt.")],
+) -> None:
+    """Render an issue to issue.html and issue.txt, with its placeholders in place."""
+    began = time.perf_counter()
+    _, rendered = read_and_render(Assembly(load()), issue)
+    seconds = time.perf_counter() - began
+    write(target / "issue.html", rendered.html)
+    write(target / "issue.txt", rendered.text)
+    facts(
+        [
+            ("subject", rendered.subject),
+            (str(target / "issue.html"), f"{rendered.html_size:,} bytes (Gmail clips at 102,400)"),
+            (str(target / "issue.txt"), f"{rendered.text_size:,} bytes"),
+            ("rendered in", f"{seconds * 1000:.0f} ms"),
+        ]
+    )
+
+
+def read_and_render(assembly: Assembly, issue: Path) -> tuple[Draft, Rendered]:
+    """An issue file, read and rendered with the house's values."""
+    draft = read_issue(issue)
+    return draft, render(draft, assembly.house, templates=assembly.settings.templates_directory)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, with the folders above it; MachineError when the machine does not let us."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"cannot be written: {error.strerror}", place=str(path)) from None

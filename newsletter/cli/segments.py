@@ -1,0 +1,62 @@
+"""`newsletter segment`: rules over subscribers, saved under names."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from newsletter.assembly import Assembly
+from newsletter.cli.output import facts, out, rows
+from newsletter.cli.settings import AsJson
+from newsletter.database import reading, transaction
+from newsletter.settings import load
+from subscribers import segments
+
+app = typer.Typer(help="Save and count segments of subscribers.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    name: str,
+    expression: Annotated[
+        str, typer.Argument(help="A rule such as 'plan == \"pro\"'; empty for everybody.")
+    ] = "",
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+) -> None:
+    """Save a rule under a name."""
+    now = datetime.now(UTC)
+    with transaction(Assembly(load()).database) as session:
+        segments.save(session, name, expression, now=now, description=description)
+        people, reachable = segments.count(session, expression, now=now)
+    out.print(f"Segment {name}: {people:,} people, of whom {reachable:,} may be mailed.")
+
+
+@app.command("count")
+def count(name: str) -> None:
+    """Count the people of a segment, and those of them who may be mailed."""
+    with reading(Assembly(load()).database) as session:
+        segment = segments.find(session, name)
+        people, reachable = segments.count(session, segment.expression, now=datetime.now(UTC))
+    facts([("people", people), ("may be mailed", reachable)], title=name)
+
+
+@app.command("list")
+def listed(as_json: AsJson = False) -> None:
+    """List the segments."""
+    with reading(Assembly(load()).database) as session:
+        records = [
+            {
+                "segment": one.segment.name,
+                "people": one.people,
+                "may be mailed": one.mailable,
+                "expression": one.segment.expression,
+                "problem": one.problem.message if one.problem else "",
+            }
+            for one in segments.listing(session, now=datetime.now(UTC))
+        ]
+    rows(
+        records,
+        ["segment", "people", "may be mailed", "expression", "problem"],
+        as_json=as_json,
+        empty="There are no segments yet: newsletter segment create NAME EXPRESSION",
+    )

@@ -1,0 +1,53 @@
+"""`newsletter serve`: web, clock and workers in one process."""
+
+import logging
+import socket
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from newsletter.assembly import Assembly
+from newsletter.cli.output import err
+from newsletter.errors import MachineError
+from newsletter.settings import load
+from newsletter.web.app import create_app
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (web.host).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (web.port).")] = None,
+) -> None:
+    """Run the service: pages, webhooks, the clock and the sending, until it is told to stop."""
+    logging.getLogger("newsletter").setLevel(logging.INFO)
+    assembly = Assembly(load())
+    # What it cannot work without is looked at before it listens.
+    _ = assembly.database, assembly.gateway, assembly.links, assembly.address_key, assembly.verifier
+    web = assembly.settings.web
+    listening = listen(host or web.host, web.port if port is None else port)
+    bound = listening.getsockname()
+    address = f"http://{bound[0]}:{bound[1]}"
+    err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it orderly")
+    server_of(assembly).run(sockets=[listening])
+
+
+def server_of(assembly: Assembly) -> uvicorn.Server:
+    """The web server around the service."""
+    app = create_app(assembly, background=True)
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, lifespan="on"
+        )
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; MachineError when somebody else listens there."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise MachineError(
+            f"cannot listen there: {error.strerror or error}",
+            place=f"{host}:{port}",
+            hint="Stop what uses it, or choose another with --port.",
+        ) from None

@@ -1,0 +1,85 @@
+"""The service's HTTP: routes, security headers, and the background work that lives with it."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.staticfiles import StaticFiles
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from newsletter.assembly import Assembly
+from newsletter.database import reading
+from newsletter.web import errors, webhooks
+from newsletter.web.public import unsubscribe, view
+
+_log = logging.getLogger(__name__)
+
+#: No script, no frame, no plugin, nothing from elsewhere: the pages need none of it.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Links to our pages carry tokens: they are told to no other site.
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
+    """The web application; with ``background`` also the clock and the workers, in its lifetime."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if not background:
+            yield
+            return
+        clock, workers = assembly.clock(), assembly.workers()
+        clock.start()
+        workers.start()
+        try:
+            yield
+        finally:
+            # Orderly: requests under way are answered and written down before we go.
+            await run_in_threadpool(workers.stop)
+            await run_in_threadpool(clock.stop)
+
+    app = FastAPI(title="newsletter", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.assembly = assembly
+    errors.register(app)
+    app.include_router(webhooks.router)
+    app.include_router(unsubscribe.router)
+    app.include_router(view.router)
+    app.add_api_route("/healthz", health, methods=["GET"])
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+
+    @app.middleware("http")
+    async def _secure(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return app
+
+
+def health(request: Request, response: Response) -> dict[str, str]:
+    """Whether this process can do its work: 200, or 503 when the database does not answer."""
+    assembly: Assembly = request.app.state.assembly
+    try:
+        with reading(assembly.database) as session:
+            session.execute(text("SELECT 1"))
+    except SQLAlchemyError:
+        _log.exception("health: the database does not answer")
+        response.status_code = 503
+        return {"status": "database unreachable"}
+    return {"status": "ok"}

@@ -1,0 +1,30 @@
+"""What every page needs: the parts of the process, and the look."""
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+from fastapi.templating import Jinja2Templates
+
+from newsletter.assembly import Assembly
+
+_pages = Jinja2Templates(directory=Path(__file__).parent / "pages")
+
+
+def _assembly(request: Request) -> Assembly:
+    assembly: Assembly = request.app.state.assembly
+    return assembly
+
+
+#: Parameter of a handler that needs the parts of the process.
+Parts = Annotated[Assembly, Depends(_assembly)]
+
+
+def page(request: Request, name: str, *, status: int = 200, **values: object) -> Response:
+    """A page of the publication; values are escaped where they are put out."""
+    context = {"site": _assembly(request).settings.site, **values}
+    response = _pages.TemplateResponse(request, name, context, status_code=status)
+    # Pages are for one person, under a link that is theirs.
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Robots-Tag"] = "noindex"
+    return response

@@ -1,0 +1,39 @@
+"""From an error to an answer: a page for people, problem+json (RFC 9457) for programs."""
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from newsletter.errors import LinkError, UserError
+from newsletter.web.dependencies import page
+
+
+def register(app: FastAPI) -> None:
+    """Answer errors in the reader's words, and never with a traceback."""
+    app.add_exception_handler(UserError, _user_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def _user_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, UserError)
+    status = 404 if isinstance(error, LinkError) else 400
+    return problem(request, status, error.message, error.hint or "")
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    titles = {404: "There is no such page.", 405: "This page cannot be used that way."}
+    answer = problem(request, error.status_code, titles.get(error.status_code, error.detail), "")
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def problem(request: Request, status: int, title: str, detail: str) -> Response:
+    """The same words as a page or as problem+json, whichever the client asked for."""
+    if "text/html" in request.headers.get("accept", ""):
+        return page(request, "problem.html", status=status, title=title, detail=detail)
+    return JSONResponse(
+        {"title": title, "status": status, "detail": detail},
+        status_code=status,
+        media_type="application/problem+json",
+    )

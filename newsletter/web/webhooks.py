@@ -1,0 +1,49 @@
+"""Where SendGrid posts its events: verified as raw bytes, stored, only then answered 2xx."""
+
+import logging
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+
+from newsletter.provider.events import Event, Malformed, parse
+from newsletter.web.dependencies import Parts
+
+_log = logging.getLogger(__name__)
+router = APIRouter()
+
+#: SendGrid sends up to 768 KB; more than this is not SendGrid.
+_MAX_BYTES = 4 * 1024 * 1024
+_SIGNATURE = "X-Twilio-Email-Event-Webhook-Signature"
+_TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"
+
+
+@router.post("/webhooks/sendgrid/events")
+async def events(request: Request, parts: Parts) -> dict[str, int]:
+    """One post of signed events. 401 when the signature does not hold, 400 for what is no list."""
+    body = await _body(request)
+    signature, timestamp = request.headers.get(_SIGNATURE, ""), request.headers.get(_TIMESTAMP, "")
+    if not parts.verifier.verify(body, signature=signature, timestamp=timestamp):
+        _log.warning("a post of events was refused: its signature does not hold")
+        raise HTTPException(401, "The signature does not hold for this body.")
+    return await run_in_threadpool(_take, parts, body)
+
+
+def _take(parts: Parts, body: bytes) -> dict[str, int]:
+    try:
+        entries = parse(body)
+    except ValueError as error:
+        raise HTTPException(400, f"Not a list of events: {error}") from None
+    malformed = [entry for entry in entries if isinstance(entry, Malformed)]
+    for entry in malformed:
+        _log.warning("entry %s of a post is no event: %s", entry.index, entry.reason)
+    done = parts.ingest([entry for entry in entries if isinstance(entry, Event)])
+    return {"new": done.new, "repeated": done.repeated, "malformed": len(malformed)}
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BYTES:
+            raise HTTPException(413, "The body is larger than any post of events.")
+    return bytes(body)
