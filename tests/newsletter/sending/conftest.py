@@ -1,0 +1,131 @@
+"""A send of a small issue to everybody, and a gateway that answers as told."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from newsletter.issues.reading import parse_issue
+from newsletter.rendering.render import House, render
+from sqlalchemy import Engine, select
+
+from newsletter.database import reading, transaction
+from newsletter.links import Links
+from newsletter.provider.gateway import Accepted, MailRequest, Outcome
+from newsletter.sending import control
+from newsletter.sending.dispatch import Dispatcher
+from newsletter.sending.models import Batch, Delivery
+from newsletter.sending.plan import plan
+from newsletter.settings import resource
+from subscribers import segments
+from subscribers.models import Topic
+from subscribers.schema import table_of
+from tests.conftest import LINK_KEY, NOW, add_person
+
+HOUSE = House(
+    name="Paper",
+    base_url="https://news.example",
+    postal_address="Street 1, Town",
+    from_email="news@example.org",
+    from_name="Paper",
+    reply_to=None,
+    language="en",
+    logo_url=None,
+)
+TEXT = (
+    '---\nsubject: Hello {{ name | default("reader") }}\nslug: %s\n%s---\n\nGood day, {{ name }}.\n'
+)
+
+
+def make_send(
+    database: Engine,
+    *names: str,
+    slug: str = "first",
+    at: datetime = NOW,
+    topics: str = "",
+    rate: float | None = None,
+) -> int:
+    """Schedule an issue to segments (everybody unless named); returns the send's number."""
+    front = f"topics: [{topics}]\n" if topics else ""
+    draft = parse_issue(TEXT % (slug, front), name=f"{slug}.md")
+    rendered = render(draft, HOUSE, templates=resource("templates/email"))
+    with transaction(database) as session:
+        if not names:
+            names = ("everybody",)
+            if not any(s.segment.name == "everybody" for s in segments.listing(session, now=NOW)):
+                segments.save(session, "everybody", "", now=NOW)
+        send = control.create(session, draft, rendered, names, at=at, now=NOW, rate=rate)
+        assert send.id is not None
+        return send.id
+
+
+def make_plan(database: Engine, send_id: int, *, batch_size: int = 2, now: datetime = NOW) -> int:
+    with transaction(database) as session:
+        return plan(session, send_id, now=now, batch_size=batch_size)
+
+
+def make_topic(database: Engine, slug: str) -> int:
+    with transaction(database) as session:
+        topic = Topic(slug=slug, name=slug.capitalize())
+        session.add(topic)
+        session.flush()
+        assert topic.id is not None
+        return topic.id
+
+
+def states(database: Engine, send_id: int) -> dict[int, tuple[str, str | None]]:
+    """Subscriber → (state, reason)."""
+    delivery = table_of(Delivery)
+    with reading(database) as session:
+        rows = session.execute(
+            select(delivery.c.subscriber_id, delivery.c.state, delivery.c.reason).where(
+                delivery.c.send_id == send_id
+            )
+        )
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def batches(database: Engine, send_id: int) -> list[Any]:
+    batch = table_of(Batch)
+    with reading(database) as session:
+        return list(
+            session.execute(
+                select(batch).where(batch.c.send_id == send_id).order_by(batch.c.number)
+            ).all()
+        )
+
+
+class FakeGateway:
+    """Answers in turn as told, then accepts; remembers every request."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self.outcomes = list(outcomes)
+        self.requests: list[MailRequest] = []
+        self.during: Callable[[], None] = lambda: None
+
+    def send(self, request: MailRequest) -> Outcome:
+        self.requests.append(request)
+        self.during()
+        return self.outcomes.pop(0) if self.outcomes else Accepted(f"id{len(self.requests)}")
+
+    @property
+    def mailed(self) -> list[str]:
+        return [r.email for request in self.requests for r in request.recipients]
+
+
+def dispatcher(database: Engine, gateway: FakeGateway) -> Dispatcher:
+    return Dispatcher(
+        database,
+        gateway,
+        Links([LINK_KEY]),
+        worker="test",
+        base_url="https://news.example",
+        request_timeout=timedelta(seconds=30),
+    )
+
+
+@pytest.fixture
+def five(database: Engine) -> list[int]:
+    """Five confirmed people; their ids."""
+    with transaction(database) as session:
+        return [add_person(session, f"p{n}@example.org", name=f"P{n}") for n in range(1, 6)]

@@ -1,0 +1,287 @@
+"""One batch from claim to settlement, through every answer that a provider can give."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, delete, update
+
+from newsletter.database import reading, transaction
+from newsletter.provider.gateway import NotSent, Outcome, Refused, Unknown
+from newsletter.sending import control, doubt, ledger
+from newsletter.sending.models import Batch
+from subscribers import suppression
+from subscribers.models import Subscriber, SuppressionReason
+from subscribers.schema import table_of
+from tests.conftest import NOW
+from tests.newsletter.sending.conftest import (
+    FakeGateway,
+    batches,
+    dispatcher,
+    make_plan,
+    make_send,
+    states,
+)
+
+
+def all_of(database: Engine, gateway: FakeGateway) -> None:
+    worker = dispatcher(database, gateway)
+    while worker.send_next():
+        pass
+
+
+def state(database: Engine, send: int) -> str:
+    with reading(database) as session:
+        return control.find(session, send).state
+
+
+def planned(database: Engine, size: int = 2) -> int:
+    send = make_send(database)
+    make_plan(database, send, batch_size=size)
+    return send
+
+
+def test_everybody_is_mailed_once_and_the_send_is_sent(database: Engine, five: list[int]) -> None:
+    send, gateway = planned(database), FakeGateway()
+    all_of(database, gateway)
+    assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
+    assert {s for s, _ in states(database, send).values()} == {"accepted"}
+    assert state(database, send) == "sent"
+    assert {b.message_id for b in batches(database, send)} == {"id1", "id2", "id3"}
+
+
+def test_each_person_gets_their_own_values_links_and_ids(database: Engine, five) -> None:
+    send, gateway = planned(database, size=5), FakeGateway()
+    all_of(database, gateway)
+    (request,) = gateway.requests
+    assert request.custom_args == {"nl_issue": "1", "nl_send": str(send), "nl_batch": "1"}
+    assert request.headers == {"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    assert len({r.headers["List-Unsubscribe"] for r in request.recipients}) == 5
+    for person, recipient in zip(five, request.recipients, strict=True):
+        assert recipient.custom_args == {"nl_subscriber": str(person)}
+        assert recipient.headers["List-Unsubscribe"].startswith(
+            "<https://news.example/unsubscribe/"
+        )
+        assert f"P{person - five[0] + 1}" in recipient.substitutions.values()
+
+
+def test_somebody_who_left_a_moment_ago_is_skipped_with_the_reason(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database), FakeGateway()
+    with transaction(database) as session:
+        suppression.add(session, five[:1], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
+        session.execute(delete(table_of(Subscriber)).where(table_of(Subscriber).c.id == five[1]))
+        session.execute(
+            update(table_of(Subscriber))
+            .where(table_of(Subscriber).c.id == five[2])
+            .values(paused_until=datetime.now(UTC) + timedelta(days=1))
+        )
+    all_of(database, gateway)
+    assert sorted(gateway.mailed) == ["p4@example.org", "p5@example.org"]
+    found = states(database, send)
+    assert found[five[0]] == ("skipped", "unsubscribed")
+    assert found[five[1]] == ("skipped", "erased")
+    assert found[five[2]] == ("skipped", "paused")
+    assert [b.state for b in batches(database, send)] == ["skipped", "accepted", "accepted"]
+    assert state(database, send) == "sent"
+
+
+@pytest.mark.parametrize("outcome", [NotSent("refused"), NotSent("429", timedelta(seconds=40))])
+def test_what_was_surely_not_taken_waits_and_goes_out_once(
+    database: Engine, five: list[int], outcome: Outcome
+) -> None:
+    send, gateway = planned(database, size=5), FakeGateway(outcome)
+    all_of(database, gateway)
+    (batch,) = batches(database, send)
+    assert batch.state == "pending"
+    assert batch.not_before > datetime.now(UTC)
+    with transaction(database) as session:
+        session.execute(update(table_of(Batch)).values(not_before=NOW))
+    all_of(database, gateway)
+    assert len(gateway.requests) == 2
+    assert state(database, send) == "sent"
+
+
+def test_a_refused_request_is_rejected_for_good_with_the_reason(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database), FakeGateway(Refused(400, "bad subject"))
+    all_of(database, gateway)
+    found = states(database, send)
+    assert [found[person][0] for person in five] == ["rejected"] * 2 + ["accepted"] * 3
+    assert "bad subject" in str(found[five[0]][1])
+    assert state(database, send) == "sent"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_wrong_key_pauses_the_send_and_nobody_is_lost(
+    database: Engine, five: list[int], status: int
+) -> None:
+    send, gateway = planned(database), FakeGateway(Refused(status, "no"))
+    all_of(database, gateway)
+    assert len(gateway.requests) == 1
+    assert state(database, send) == "paused"
+    with transaction(database) as session:
+        assert "no" in control.find(session, send).reason
+        control.resume(session, send, now=datetime.now(UTC))
+    all_of(database, gateway)
+    assert state(database, send) == "sent"
+    assert len(set(gateway.mailed)) == 5
+
+
+def test_a_lost_answer_is_held_in_doubt_and_never_sent_again_by_itself(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database, size=5), FakeGateway(Unknown("timed out"))
+    all_of(database, gateway)
+    later = datetime.now(UTC) + timedelta(days=30)
+    with transaction(database) as session:
+        doubt.sweep(session, now=later, grace=timedelta(minutes=30), policy="hold")
+    all_of(database, gateway)
+    assert len(gateway.requests) == 1
+    assert batches(database, send)[0].state == "uncertain"
+    assert {s for s, _ in states(database, send).values()} == {"planned"}
+    assert state(database, send) == "sending"
+
+
+def test_doubt_is_sent_again_after_the_grace_time_if_the_operator_wants_it(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database, size=5), FakeGateway(Unknown("timed out"))
+    all_of(database, gateway)
+    grace = timedelta(minutes=30)
+    for minutes, requests in ((29, 1), (31, 2)):
+        now = datetime.now(UTC) + timedelta(minutes=minutes)
+        with transaction(database) as session:
+            doubt.sweep(session, now=now, grace=grace, policy="resend")
+            session.execute(update(table_of(Batch)).values(not_before=NOW))
+        all_of(database, gateway)
+        assert len(gateway.requests) == requests
+    assert state(database, send) == "sent"
+
+
+def test_an_event_proves_a_doubtful_batch(database: Engine, five: list[int]) -> None:
+    send, gateway = planned(database, size=5), FakeGateway(Unknown("timed out"))
+    all_of(database, gateway)
+    with transaction(database) as session:
+        assert ledger.prove(session, [(send, 1)], now=NOW, detail="an event") == 1
+    assert {s for s, _ in states(database, send).values()} == {"accepted"}
+    assert state(database, send) == "sent"
+
+
+def test_an_event_that_overtakes_the_answer_does_no_harm(database: Engine, five: list[int]) -> None:
+    send, gateway = planned(database, size=5), FakeGateway()
+
+    def event() -> None:
+        with transaction(database) as session:
+            ledger.prove(session, [(send, 1)], now=NOW, detail="an event")
+
+    gateway.during = event
+    all_of(database, gateway)
+    (batch,) = batches(database, send)
+    assert (batch.state, batch.message_id) == ("accepted", "id1")
+    assert state(database, send) == "sent"
+
+
+def test_a_worker_that_died_before_departure_costs_nothing(
+    database: Engine, five: list[int]
+) -> None:
+    send = planned(database, size=5)
+    with transaction(database) as session:
+        ledger.claim(session, "dead", now=datetime.now(UTC), lease=timedelta(seconds=-1))
+    with transaction(database) as session:
+        swept = doubt.sweep(
+            session, now=datetime.now(UTC), grace=timedelta(minutes=30), policy="hold"
+        )
+    assert (swept.freed, swept.doubtful) == (1, 0)
+    gateway = FakeGateway()
+    all_of(database, gateway)
+    assert len(gateway.mailed) == 5
+    assert state(database, send) == "sent"
+
+
+def test_a_worker_that_died_after_departure_leaves_a_doubt(
+    database: Engine, five: list[int]
+) -> None:
+    send = planned(database, size=5)
+    now = datetime.now(UTC)
+    with transaction(database) as session:
+        batch = ledger.claim(session, "dead", now=now, lease=timedelta(minutes=1))
+        assert batch is not None
+        assert ledger.depart(session, batch, now=now, lease=timedelta(seconds=-1))
+    with transaction(database) as session:
+        doubt.sweep(session, now=now, grace=timedelta(minutes=30), policy="hold")
+    assert batches(database, send)[0].state == "uncertain"
+    all_of(database, FakeGateway())
+    assert batches(database, send)[0].state == "uncertain"
+
+
+def test_a_claim_that_was_taken_back_cannot_depart(database: Engine, five: list[int]) -> None:
+    planned(database, size=5)
+    now = datetime.now(UTC)
+    with transaction(database) as session:
+        slow = ledger.claim(session, "slow", now=now, lease=timedelta(seconds=-1))
+        assert slow is not None
+    with transaction(database) as session:
+        doubt.sweep(session, now=now, grace=timedelta(minutes=30), policy="hold")
+        fast = ledger.claim(session, "fast", now=now, lease=timedelta(minutes=1))
+        assert fast is not None
+    with transaction(database) as session:
+        assert not ledger.depart(session, slow, now=now, lease=timedelta(minutes=1))
+        assert ledger.depart(session, fast, now=now, lease=timedelta(minutes=1))
+
+
+def test_a_pause_stops_a_batch_that_has_not_left_and_resume_goes_on_exactly(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database), FakeGateway()
+    worker = dispatcher(database, gateway)
+    assert worker.send_next()
+    with transaction(database) as session:
+        control.pause(session, send, reason="wait")
+    assert not worker.send_next()
+    with transaction(database) as session:
+        control.resume(session, send, now=datetime.now(UTC))
+    all_of(database, gateway)
+    assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
+
+
+def test_a_pause_between_claim_and_departure_holds_the_batch(
+    database: Engine, five: list[int]
+) -> None:
+    send = planned(database, size=5)
+    now = datetime.now(UTC)
+    with transaction(database) as session:
+        batch = ledger.claim(session, "w", now=now, lease=timedelta(minutes=1))
+        assert batch is not None
+        control.pause(session, send, reason="wait")
+    with transaction(database) as session:
+        assert not ledger.depart(session, batch, now=now, lease=timedelta(minutes=1))
+
+
+def test_cancelling_leaves_the_rest_in_the_list_with_the_reason(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database), FakeGateway()
+    dispatcher(database, gateway).send_next()
+    with transaction(database) as session:
+        assert control.cancel(session, send, now=NOW) == 3
+    all_of(database, gateway)
+    assert len(gateway.mailed) == 2
+    found = states(database, send)
+    assert [found[person] for person in five[2:]] == [("rejected", "cancelled")] * 3
+    with reading(database) as session:
+        assert control.standing(session, send).adds_up
+
+
+def test_two_workers_share_the_batches_and_nobody_is_mailed_twice(
+    database: Engine, five: list[int]
+) -> None:
+    planned(database, size=1)
+    one, two = FakeGateway(), FakeGateway()
+    first, second = dispatcher(database, one), dispatcher(database, two)
+    while first.send_next() | second.send_next():
+        pass
+    assert sorted(one.mailed + two.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
+    assert one.mailed
+    assert two.mailed

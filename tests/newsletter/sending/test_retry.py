@@ -1,0 +1,44 @@
+"""Only what was surely not accepted is tried again."""
+
+from datetime import timedelta
+
+import pytest
+
+from newsletter.provider.gateway import Accepted, NotSent, Refused, Unknown
+from newsletter.sending.retry import Doubt, Reject, Settled, StopSend, TryAgain, decide
+
+
+def test_an_accepted_request_is_settled_with_its_id() -> None:
+    assert decide(Accepted("abc"), attempt=1, jitter=0) == Settled("abc")
+
+
+def test_a_rate_limit_waits_for_its_reset() -> None:
+    decision = decide(NotSent("429", timedelta(seconds=17)), attempt=1, jitter=0)
+    assert decision == TryAgain(timedelta(seconds=17), "429")
+
+
+def test_a_refused_connection_waits_longer_each_time_up_to_five_minutes() -> None:
+    waits = [decide(NotSent("refused"), attempt=n, jitter=0).wait for n in range(1, 20)]  # type: ignore[union-attr]
+    assert waits == sorted(waits)
+    assert waits[0] == timedelta(seconds=1)
+    assert max(waits) == timedelta(minutes=2.5)
+    assert decide(NotSent("refused"), attempt=19, jitter=1).wait == timedelta(minutes=5)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_wrong_key_or_sender_stops_the_send_and_says_what_to_do(status: int) -> None:
+    decision = decide(Refused(status, "their words"), attempt=1, jitter=0)
+    assert isinstance(decision, StopSend)
+    assert "then resume" in decision.reason
+    assert "their words" in decision.reason
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 415])
+def test_a_refused_request_is_final_and_says_why(status: int) -> None:
+    assert decide(Refused(status, "bad"), attempt=1, jitter=0) == Reject(
+        f"SendGrid refused it ({status}): bad"
+    )
+
+
+def test_a_lost_answer_is_doubt() -> None:
+    assert decide(Unknown("timed out"), attempt=1, jitter=0) == Doubt("timed out")

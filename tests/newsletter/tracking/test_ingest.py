@@ -1,0 +1,271 @@
+"""Events: each counted once, each decided by the table, in any order."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, select
+
+from newsletter.database import reading, transaction
+from newsletter.provider.events import Event, Kind, parse
+from newsletter.sending import control
+from newsletter.tracking import counts
+from newsletter.tracking.ingest import Ingested, ingest
+from newsletter.tracking.policy import BY_KIND
+from subscribers.address import address_key, hash_address
+from subscribers.address import parse as parse_address
+from subscribers.errors import AddressError
+from subscribers.models import Subscriber, Suppression
+from subscribers.schema import table_of
+from tests.conftest import ADDRESS_KEY, NOW
+from tests.newsletter.sending.conftest import (
+    FakeGateway,
+    batches,
+    dispatcher,
+    five,
+    make_plan,
+    make_send,
+    states,
+)
+
+__all__ = ["five"]
+
+
+def hash_of(text: str) -> bytes | None:
+    try:
+        return hash_address(address_key(ADDRESS_KEY), parse_address(text))
+    except AddressError:
+        return None
+
+
+def take(database: Engine, *entries: dict[str, Any]) -> Ingested:
+    events = [e for e in parse(json.dumps(entries).encode()) if isinstance(e, Event)]
+    with transaction(database) as session:
+        return ingest(session, events, now=NOW, hash_of=hash_of)
+
+
+def suppressed(database: Engine) -> dict[str, str]:
+    """Address → reason."""
+    people, barred = table_of(Subscriber), table_of(Suppression)
+    with reading(database) as session:
+        rows = session.execute(
+            select(people.c.email, barred.c.reason).join(
+                barred, barred.c.address_hash == people.c.address_hash
+            )
+        )
+        return {row[0]: row[1] for row in rows}
+
+
+@pytest.fixture
+def sent(database: Engine, five: list[int]) -> int:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    dispatcher(database, FakeGateway()).send_next()
+    return send
+
+
+def entry(send: int, person: int, event: str, at: int = 1774594800, **more: Any) -> dict[str, Any]:
+    return {
+        "event": event,
+        "timestamp": at,
+        "email": f"p{person}@example.org",
+        "sg_message_id": f"m.{person}",
+        "nl_issue": "1",
+        "nl_send": str(send),
+        "nl_batch": "1",
+        "nl_subscriber": str(person),
+        **more,
+    }
+
+
+def test_every_kind_has_its_line_in_the_table() -> None:
+    assert set(BY_KIND) == set(Kind)
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "reason"),
+    [
+        ({"event": "processed"}, "accepted", None),
+        ({"event": "deferred", "response": "451 later"}, "accepted", None),
+        ({"event": "delivered"}, "delivered", None),
+        ({"event": "bounce", "reason": "550 no such user"}, "bounced", "bounced"),
+        ({"event": "bounce", "type": "blocked", "reason": "421 reputation"}, "bounced", None),
+        ({"event": "dropped", "reason": "Bounced Address"}, "dropped", "bounced"),
+        ({"event": "dropped", "reason": "Unsubscribed Address"}, "dropped", "unsubscribed"),
+        ({"event": "dropped", "reason": "Spam Reporting Address"}, "dropped", "complained"),
+        ({"event": "dropped", "reason": "Invalid"}, "dropped", "bounced"),
+        ({"event": "dropped", "reason": "Invalid SMTPAPI header"}, "dropped", None),
+        ({"event": "dropped", "reason": "Recipient List over Package Quota"}, "dropped", None),
+        ({"event": "spamreport"}, "complained", "complained"),
+        ({"event": "unsubscribe"}, "accepted", "unsubscribed"),
+        ({"event": "group_unsubscribe", "asm_group_id": 7}, "accepted", "unsubscribed"),
+        ({"event": "group_resubscribe", "asm_group_id": 7}, "accepted", None),
+        ({"event": "open"}, "accepted", None),
+        ({"event": "something_new"}, "accepted", None),
+    ],
+)
+def test_each_event_has_its_effect(
+    database: Engine, sent: int, five: list[int], fields: dict[str, str], state: str, reason: str
+) -> None:
+    take(database, entry(sent, five[0], **fields))
+    assert states(database, sent)[five[0]][0] == state
+    assert suppressed(database) == ({"p1@example.org": reason} if reason else {})
+    assert {s for p, (s, _) in states(database, sent).items() if p != five[0]} == {"accepted"}
+
+
+def test_an_event_that_comes_again_changes_nothing(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    first = entry(sent, five[0], "open", sg_event_id="a")
+    again = {**first, "sg_event_id": "b"}
+    assert take(database, first, first).new == 1
+    done = take(database, again)
+    assert (done.new, done.repeated) == (0, 1)
+    with reading(database) as session:
+        assert counts.of_send(session, sent) == {"open": 1}
+
+
+def test_an_event_proves_the_whole_batch(database: Engine, five: list[int]) -> None:
+    from newsletter.provider.gateway import Unknown
+
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    dispatcher(database, FakeGateway(Unknown("lost"))).send_next()
+    assert batches(database, send)[0].state == "uncertain"
+    take(database, entry(send, five[2], "delivered"))
+    assert batches(database, send)[0].state == "accepted"
+    found = states(database, send)
+    assert found[five[2]] == ("delivered", None)
+    assert {found[p][0] for p in five if p != five[2]} == {"accepted"}
+    with reading(database) as session:
+        assert control.find(session, send).state == "sent"
+
+
+def test_our_own_page_proves_nothing_about_a_batch(database: Engine, five: list[int]) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    with transaction(database) as session:
+        event = Event(
+            Kind.UNSUBSCRIBE,
+            datetime.now(UTC),
+            b"k" * 16,
+            None,
+            1,
+            send,
+            None,
+            five[0],
+            "",
+            False,
+            "{}",
+        )
+        ingest(session, [event], now=NOW, hash_of=hash_of)
+    assert batches(database, send)[0].state == "pending"
+    assert suppressed(database) == {"p1@example.org": "unsubscribed"}
+
+
+def test_a_bounce_without_our_ids_is_matched_by_its_address(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    take(database, {"event": "bounce", "timestamp": 1, "email": "P2@EXAMPLE.org"})
+    assert suppressed(database) == {"p2@example.org": "bounced"}
+
+
+def test_a_bounce_concerns_the_address_and_a_complaint_the_person(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    moved = {"email": "old@example.org"}
+    take(database, entry(sent, five[0], "bounce", **moved))
+    assert suppressed(database) == {}
+    take(database, entry(sent, five[0], "spamreport", at=1774594999, **moved))
+    assert suppressed(database) == {"p1@example.org": "complained"}
+
+
+def test_a_stronger_reason_replaces_a_weaker_one_and_never_the_reverse(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    for at, (event, reason) in enumerate(
+        [("unsubscribe", "unsubscribed"), ("spamreport", "complained"), ("bounce", "complained")]
+    ):
+        take(database, entry(sent, five[0], event, at=1774594800 + at))
+        assert suppressed(database) == {"p1@example.org": reason}
+
+
+def test_machine_opens_are_counted_apart_and_are_no_engagement(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    take(
+        database,
+        entry(sent, five[0], "open", sg_machine_open=True),
+        entry(sent, five[1], "open", at=1774594801),
+        entry(sent, five[1], "click", at=1774594802, url="https://x.example"),
+    )
+    people = table_of(Subscriber)
+    with reading(database) as session:
+        rows = dict(session.execute(select(people.c.id, people.c.last_open_at)).all())
+        clicked = session.scalar(select(people.c.last_click_at).where(people.c.id == five[1]))
+        assert counts.of_send(session, sent) == {"click": 1, "machine_open": 1, "open": 1}
+    assert rows[five[0]] is None
+    assert rows[five[1]] == datetime.fromtimestamp(1774594801, UTC)
+    assert clicked == datetime.fromtimestamp(1774594802, UTC)
+
+
+def test_an_event_of_a_send_that_we_do_not_know_is_kept_and_does_no_harm(
+    database: Engine, sent: int
+) -> None:
+    assert take(database, entry(4711, 99, "delivered", nl_issue="815")).new == 1
+    assert take(database, entry(sent, 10**17, "open")).new == 1
+
+
+LIFE = [
+    ("processed", {}),
+    ("deferred", {"response": "451"}),
+    ("delivered", {}),
+    ("open", {}),
+    ("click", {"url": "https://x.example"}),
+    ("bounce", {"reason": "550"}),
+    ("spamreport", {}),
+]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_order_repetition_and_splitting_gives_the_same_end(
+    database: Engine, data: st.DataObject
+) -> None:
+    """On one database, example after example: each example is a send of its own."""
+    from tests.conftest import add_person
+
+    with transaction(database) as session:
+        tag = f"{datetime.now(UTC).timestamp()}"
+        person = add_person(session, f"x{tag}@example.org")
+    send = make_send(database, slug=f"s{tag.replace('.', '-')}")
+    make_plan(database, send, batch_size=1000)
+    dispatcher(database, FakeGateway()).send_next()
+    with reading(database) as session:
+        issue = control.find(session, send).issue_id
+    known = data.draw(st.lists(st.sampled_from(range(len(LIFE))), min_size=1, max_size=10))
+    stream = [
+        entry(send, person, LIFE[n][0], at=1774594800 + n, nl_issue=str(issue), **LIFE[n][1])
+        for n in known
+    ]
+    cut = data.draw(st.integers(0, len(stream)))
+    take(database, *stream[:cut])
+    take(database, *stream[cut:])
+    kinds = {LIFE[n][0] for n in known}
+    expected = (
+        "complained"
+        if "spamreport" in kinds
+        else "bounced"
+        if "bounce" in kinds
+        else "delivered"
+        if "delivered" in kinds
+        else "accepted"
+    )
+    assert states(database, send)[person][0] == expected
+    with reading(database) as session:
+        assert counts.of_send(session, send) == dict.fromkeys(sorted(kinds), 1)
