@@ -171,6 +171,8 @@ def _requests(assembly: Assembly, people: int) -> list[bytes]:
         assembly.links,
         worker="recorder",
         base_url=assembly.settings.site.base_url,
+        sender_email=assembly.settings.sender.email,
+        sender_name=assembly.settings.sender.name,
         request_timeout=assembly.settings.sendgrid.timeout,
     )
     while dispatcher.send_next():

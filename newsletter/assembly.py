@@ -114,6 +114,8 @@ class Assembly:
             self.links,
             worker=worker,
             base_url=self.settings.site.base_url,
+            sender_email=self.settings.sender.email,
+            sender_name=self.settings.sender.name,
             request_timeout=self.settings.sendgrid.timeout,
         )
 

@@ -31,6 +31,8 @@ class Purpose(IntEnum):
 
     #: In every mail, numbers (subscriber, issue): leave, choose topics, read on the web.
     RECIPIENT = 1
+    #: In a mail that asks for a confirmation, number (confirmation): do what was asked.
+    CONFIRM = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,22 @@ class Audience(_Section):
     address_key: Key
 
 
+class Signup(_Section):
+    """How people come in, and what keeps abusers out."""
+
+    origins: Annotated[list[WebAddress], BeforeValidator(_listed)]
+    double_opt_in: bool
+    confirm_within: Duration
+    wording: Line
+    fill_time: Duration
+    per_ip: Annotated[int, Field(ge=1)]
+    per_address: Annotated[int, Field(ge=1)]
+    challenge: Literal["none", "altcha"]
+    refuse_disposable: bool
+    check_mx: bool
+    keep_ip: Duration
+
+
 class Sending(_Section):
     """Size and pace of requests, and what happens in doubt."""
 
@@ -169,6 +185,7 @@ class Settings(_Section):
     sendgrid: SendGrid
     links: LinkKeys
     subscribers: Audience
+    signup: Signup
     sending: Sending
     web: Web
     templates: Templates

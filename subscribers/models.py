@@ -119,3 +119,42 @@ class Suppression(Model, table=True):
     at: datetime
     #: What shows it: an event's type and text, a page, an operator's note. Never an address.
     evidence: str = Field(default="", max_length=1000)
+
+
+class Confirmation(Model, table=True):
+    """Something that was asked for and happens only when the link in its mail is followed.
+
+    A signup lives here until then: nobody gets into the audience unproved.
+    """
+
+    __tablename__ = "confirmation"
+    __table_args__ = (one_of("kind", ("signup", "address", "data", "erase")),)
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    kind: str = Field(max_length=10)
+    #: The address that the mail went to.
+    email: str = Field(max_length=320)
+    address_hash: bytes = Field(sa_type=Hash, index=True)
+    #: Who asked, where they are a subscriber already.
+    subscriber_id: int | None = Field(
+        default=None, sa_type=Id, foreign_key="subscriber.id", ondelete="CASCADE", index=True
+    )
+    #: What was asked: of a signup the name, topics, attributes, language, time zone, form,
+    #: wording, network address and browser.
+    asked: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    created_at: datetime
+    expires_at: datetime = Field(index=True)
+    done_at: datetime | None = None
+
+
+class RateLimit(Model, table=True):
+    """How often something was tried within a window of time, for all processes."""
+
+    __tablename__ = "rate_limit"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    #: Keyed hash of what is limited: a network address, an email address.
+    key: bytes = Field(sa_type=Hash, primary_key=True)
+    #: When the window ends; rows past it are swept away.
+    window_end: datetime = Field(primary_key=True, index=True)
+    count: int = 0

@@ -18,8 +18,8 @@ from subscribers.address import address_key, hash_address, parse
 from subscribers.models import Subscriber
 from subscribers.schema import Session
 
-ADDRESS_KEY = "a test's address key, 32 characters and more"
-LINK_KEY = "a test's link key, of 32 characters and more"
+ADDRESS_KEY = "a test's address key of 32 characters and more"
+LINK_KEY = "a test's link key of 32 characters and more"
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 
 

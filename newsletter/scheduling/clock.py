@@ -59,6 +59,11 @@ class Clock:
         self._stopping.set()
         self._keeper.join()
 
+    @property
+    def holding(self) -> bool:
+        """Whether this process is the one that ticks."""
+        return self._scheduler is not None
+
     def _keep(self) -> None:
         while True:
             try:

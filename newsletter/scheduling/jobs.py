@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from newsletter.database import transaction
 from newsletter.errors import SendError
-from newsletter.sending import control, doubt
+from newsletter.sending import control, doubt, notices
 from newsletter.sending.plan import plan
 
 _log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def look_after_doubt() -> None:
         swept = doubt.sweep(
             session, now=datetime.now(UTC), grace=desk.doubt_grace, policy=desk.doubt_policy
         )
+        notices.recall_abandoned(session, now=datetime.now(UTC))
     if swept.freed or swept.doubtful or swept.resent:
         _log.warning("abandoned batches: %s", swept)
 

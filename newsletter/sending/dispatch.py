@@ -15,7 +15,7 @@ from newsletter.database import reading, transaction
 from newsletter.links import Links
 from newsletter.provider.gateway import Gateway, MailRequest
 from newsletter.rendering.placeholders import Placeholders
-from newsletter.sending import ledger
+from newsletter.sending import ledger, notices
 from newsletter.sending.ledger import Claimed, Person
 from newsletter.sending.models import Variant
 from newsletter.sending.personalise import Words, personalise
@@ -39,6 +39,8 @@ class Dispatcher:
         *,
         worker: str,
         base_url: str,
+        sender_email: str,
+        sender_name: str,
         request_timeout: timedelta,
     ) -> None:
         self._database = database
@@ -46,12 +48,35 @@ class Dispatcher:
         self._links = links
         self._worker = worker
         self._base_url = base_url
+        self._sender_email = sender_email
+        self._sender_name = sender_name
         # Twice the longest request, so that only a dead worker's lease ever ends.
         self._lease = 2 * request_timeout + timedelta(seconds=60)
         self._words: dict[int, Words] = {}
 
     def send_next(self) -> bool:
-        """Send the earliest batch that is due; False when there is none."""
+        """Send what is due next, single mails before batches; False when nothing is due."""
+        return self._send_notice() or self._send_batch()
+
+    def _send_notice(self) -> bool:
+        with reading(self._database) as session:
+            if not notices.any_due(session, now=datetime.now(UTC)):
+                return False
+        with transaction(self._database) as session:
+            notice = notices.claim(session, now=datetime.now(UTC), lease=self._lease)
+        if notice is None:
+            return False
+        outcome = self._gateway.send(
+            notices.request(notice, sender_email=self._sender_email, sender_name=self._sender_name)
+        )
+        decision = decide(outcome, attempt=notice.attempt, jitter=random.random())  # noqa: S311
+        if not isinstance(decision, Settled):
+            _log.warning("notice %s: %s", notice.id, decision)
+        with transaction(self._database) as session:
+            notices.settle(session, notice, decision, now=datetime.now(UTC))
+        return True
+
+    def _send_batch(self) -> bool:
         with transaction(self._database) as session:
             now = datetime.now(UTC)
             batch = ledger.claim(session, self._worker, now=now, lease=self._lease)

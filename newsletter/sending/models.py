@@ -117,3 +117,35 @@ class Delivery(Model, table=True):
     state: str = Field(default=DeliveryState.PLANNED, max_length=10)
     #: Why it was skipped, rejected, bounced or dropped.
     reason: str | None = Field(default=None, max_length=300)
+
+
+class Notice(Model, table=True):
+    """One mail to one person outside any send: a confirmation, an answer to a request."""
+
+    __tablename__ = "notice"
+    __table_args__ = (
+        one_of("state", BatchState),
+        Index(
+            "ix_notice_due",
+            "not_before",
+            "id",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    #: What it is for: ``confirm``, ``data``, …
+    kind: str = Field(max_length=40)
+    email: str = Field(max_length=320)
+    subject: str = Field(max_length=1000)
+    html: str
+    text: str
+    state: str = Field(default=BatchState.PENDING, max_length=10)
+    created_at: datetime
+    not_before: datetime
+    attempt: int = 0
+    lease_until: datetime | None = None
+    settled_at: datetime | None = None
+    message_id: str | None = Field(default=None, max_length=100)
+    detail: str = Field(default="", max_length=1000)

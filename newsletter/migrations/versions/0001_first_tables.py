@@ -73,6 +73,48 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_lease")),
     )
     op.create_table(
+        "notice",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("kind", sa.String(40), nullable=False),
+        sa.Column("email", sa.String(320), nullable=False),
+        sa.Column("subject", sa.String(1000), nullable=False),
+        sa.Column("html", sa.String(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("state", sa.String(10), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("message_id", sa.String(100), nullable=True),
+        sa.Column("detail", sa.String(1000), nullable=False),
+        sa.CheckConstraint(
+            "state IN ('pending', 'claimed', 'in_flight', 'accepted', 'rejected', 'uncertain', 'skipped')",
+            name=op.f("ck_notice_state"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notice")),
+    )
+    with op.batch_alter_table("notice", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_notice_due",
+            ["not_before", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'pending'"),
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+
+    op.create_table(
+        "rate_limit",
+        sa.Column("key", sa.LargeBinary(length=16), nullable=False),
+        sa.Column("window_end", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("key", "window_end", name=op.f("pk_rate_limit")),
+        sqlite_with_rowid=False,
+    )
+    with op.batch_alter_table("rate_limit", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_rate_limit_window_end"), ["window_end"], unique=False)
+
+    op.create_table(
         "segment",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("name", sa.String(64), nullable=False),
@@ -133,6 +175,45 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_topic")),
         sa.UniqueConstraint("slug", name=op.f("uq_topic_slug")),
     )
+    op.create_table(
+        "confirmation",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("kind", sa.String(10), nullable=False),
+        sa.Column("email", sa.String(320), nullable=False),
+        sa.Column("address_hash", sa.LargeBinary(length=16), nullable=False),
+        sa.Column(
+            "subscriber_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column(
+            "asked",
+            sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"),
+            nullable=False,
+        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "kind IN ('signup', 'address', 'data', 'erase')", name=op.f("ck_confirmation_kind")
+        ),
+        sa.ForeignKeyConstraint(
+            ["subscriber_id"],
+            ["subscriber.id"],
+            name=op.f("fk_confirmation_subscriber_id_subscriber"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_confirmation")),
+    )
+    with op.batch_alter_table("confirmation", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_confirmation_address_hash"), ["address_hash"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_confirmation_expires_at"), ["expires_at"], unique=False
+        )
+        batch_op.create_index(
+            batch_op.f("ix_confirmation_subscriber_id"), ["subscriber_id"], unique=False
+        )
+
     op.create_table(
         "consent",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -341,11 +422,29 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_consent_subscriber_id"))
 
     op.drop_table("consent")
+    with op.batch_alter_table("confirmation", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_confirmation_subscriber_id"))
+        batch_op.drop_index(batch_op.f("ix_confirmation_expires_at"))
+        batch_op.drop_index(batch_op.f("ix_confirmation_address_hash"))
+
+    op.drop_table("confirmation")
     op.drop_table("topic")
     op.drop_table("suppression")
     op.drop_table("subscriber")
     op.drop_table("send_count")
     op.drop_table("segment")
+    with op.batch_alter_table("rate_limit", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_rate_limit_window_end"))
+
+    op.drop_table("rate_limit")
+    with op.batch_alter_table("notice", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_notice_due",
+            sqlite_where=sa.text("state = 'pending'"),
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+
+    op.drop_table("notice")
     op.drop_table("lease")
     op.drop_table("issue")
     with op.batch_alter_table("event", schema=None) as batch_op:

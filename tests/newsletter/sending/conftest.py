@@ -120,6 +120,8 @@ def dispatcher(database: Engine, gateway: FakeGateway) -> Dispatcher:
         Links([LINK_KEY]),
         worker="test",
         base_url="https://news.example",
+        sender_email="news@example.org",
+        sender_name="Paper",
         request_timeout=timedelta(seconds=30),
     )
 

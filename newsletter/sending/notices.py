@@ -1,0 +1,150 @@
+"""The outbox of single mails: written in the transaction that causes them, sent within seconds.
+
+A notice follows the states of a batch with one difference. When its answer is lost it
+is sent again: a second confirmation mail does no harm, a missing one costs a reader.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select, update
+
+from newsletter.provider.gateway import MailRequest, Recipient
+from newsletter.sending.models import Notice
+from newsletter.sending.retry import Decision, Doubt, Reject, Settled, StopSend, TryAgain
+from newsletter.sending.states import BatchState
+from subscribers.schema import Session, table_of
+
+_notice = table_of(Notice)
+
+#: The custom arg by which events find a notice.
+NOTICE = "nl_notice"
+_MAX_ATTEMPTS = 5
+_AGAIN = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """The words of one mail, complete: nothing in it is substituted."""
+
+    subject: str
+    html: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedNotice:
+    """A notice in this worker's hands."""
+
+    id: int
+    attempt: int
+    kind: str
+    email: str
+    mail: Mail
+
+
+def enqueue(session: Session, *, kind: str, email: str, mail: Mail, now: datetime) -> int:
+    """Put a mail into the outbox; it leaves after the caller's transaction, or not at all."""
+    notice = Notice(
+        kind=kind,
+        email=email,
+        subject=mail.subject,
+        html=mail.html,
+        text=mail.text,
+        created_at=now,
+        not_before=now,
+    )
+    session.add(notice)
+    session.flush()
+    return notice.id
+
+
+def any_due(session: Session, *, now: datetime) -> bool:
+    """Whether a notice waits: a look that, unlike a claim, holds up no writer."""
+    due = select(1).where(_notice.c.state == BatchState.PENDING, _notice.c.not_before <= now)
+    return session.scalar(due.limit(1)) is not None
+
+
+def claim(session: Session, *, now: datetime, lease: timedelta) -> ClaimedNotice | None:
+    """Take the earliest due notice; it counts as in flight when the transaction is committed."""
+    due = (
+        select(_notice.c.id)
+        .where(_notice.c.state == BatchState.PENDING, _notice.c.not_before <= now)
+        .order_by(_notice.c.not_before, _notice.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    notice_id = session.scalar(due)
+    if notice_id is None:
+        return None
+    row = session.execute(
+        update(_notice)
+        .where(_notice.c.id == notice_id, _notice.c.state == BatchState.PENDING)
+        .values(state=BatchState.IN_FLIGHT, attempt=_notice.c.attempt + 1, lease_until=now + lease)
+        .returning(_notice)
+    ).one()
+    return ClaimedNotice(
+        row.id, row.attempt, row.kind, row.email, Mail(row.subject, row.html, row.text)
+    )
+
+
+def request(notice: ClaimedNotice, *, sender_email: str, sender_name: str) -> MailRequest:
+    """The request for one notice."""
+    return MailRequest(
+        sender_email=sender_email,
+        sender_name=sender_name,
+        subject=notice.mail.subject,
+        text=notice.mail.text,
+        html=notice.mail.html,
+        recipients=[Recipient(notice.email, {}, {}, {})],
+        custom_args={NOTICE: str(notice.id)},
+        categories=(f"notice-{notice.kind}",),
+    )
+
+
+def settle(session: Session, notice: ClaimedNotice, decision: Decision, *, now: datetime) -> None:
+    """Write down what became of a notice."""
+    match decision:
+        case Settled(message_id):
+            _move(session, notice, BatchState.ACCEPTED, settled_at=now, message_id=message_id)
+        case Reject(reason):
+            _move(session, notice, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
+        case TryAgain(wait, reason):
+            _again(session, notice, now + wait, reason, now)
+        case StopSend(reason) | Doubt(reason):
+            _again(session, notice, now + _AGAIN * notice.attempt, reason, now)
+
+
+def recall_abandoned(session: Session, *, now: datetime) -> None:
+    """Send again what a dead worker held."""
+    session.execute(
+        update(_notice)
+        .where(_notice.c.state == BatchState.IN_FLIGHT, _notice.c.lease_until < now)
+        .values(state=BatchState.PENDING, not_before=now)
+    )
+
+
+def sweep(session: Session, *, settled_before: datetime) -> None:
+    """Forget old notices: they hold addresses and links."""
+    session.execute(delete(_notice).where(_notice.c.settled_at < settled_before))
+
+
+def _again(
+    session: Session, notice: ClaimedNotice, after: datetime, reason: str, now: datetime
+) -> None:
+    if notice.attempt >= _MAX_ATTEMPTS:
+        _move(session, notice, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
+    else:
+        _move(session, notice, BatchState.PENDING, not_before=after, detail=reason[:1000])
+
+
+def _move(session: Session, notice: ClaimedNotice, target: BatchState, **values: object) -> None:
+    session.execute(
+        update(_notice)
+        .where(
+            _notice.c.id == notice.id,
+            _notice.c.attempt == notice.attempt,
+            _notice.c.state == BatchState.IN_FLIGHT,
+        )
+        .values(state=target, **values)
+    )

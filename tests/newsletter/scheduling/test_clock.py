@@ -1,0 +1,121 @@
+"""The clock: one process holds it, sends start when due, late ones by the stated rule."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, text, update
+
+from newsletter.database import open_database, reading, transaction
+from newsletter.scheduling.clock import Clock
+from newsletter.scheduling.jobs import Desk, start_due
+from newsletter.scheduling.models import Lease
+from newsletter.sending import control
+from subscribers.schema import table_of
+from tests.newsletter.sending.conftest import five, make_send, states
+
+__all__ = ["five"]
+
+
+def desk(database: Engine) -> Desk:
+    return Desk(
+        database,
+        batch_size=2,
+        late_limit=timedelta(hours=6),
+        doubt_grace=timedelta(minutes=30),
+        doubt_policy="hold",
+    )
+
+
+def state(database: Engine, send: int) -> str:
+    with reading(database) as session:
+        return control.find(session, send).state
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.fixture
+def clocks(database: Engine) -> Iterator[Callable[[], Clock]]:
+    """Starts clocks as processes of their own would, and stops what is left."""
+    started: list[tuple[Clock, Engine]] = []
+
+    def start() -> Clock:
+        engine = open_database(database.url.render_as_string(hide_password=False))
+        clock = Clock(engine, desk(engine))
+        clock.start()
+        started.append((clock, engine))
+        return clock
+
+    yield start
+    for clock, engine in started:
+        clock.stop()
+        engine.dispose()
+
+
+def test_a_send_starts_when_it_is_due_and_not_before(database: Engine, five, clocks) -> None:
+    send = make_send(database, at=datetime.now(UTC) + timedelta(seconds=1.5))
+    clocks()
+    time.sleep(0.5)
+    assert state(database, send) == "scheduled"
+    assert until(lambda: state(database, send) == "sending")
+    assert len(states(database, send)) == 5
+
+
+def test_a_send_scheduled_before_a_restart_starts_after_it(database: Engine, five, clocks) -> None:
+    send = make_send(database, at=datetime.now(UTC) + timedelta(seconds=1))
+    clocks().stop()
+    time.sleep(1.1)
+    clocks()
+    assert until(lambda: state(database, send) == "sending")
+
+
+@pytest.mark.parametrize(("hours", "expected"), [(5.9, "sending"), (6.1, "paused")])
+def test_a_late_send_starts_within_the_limit_and_else_waits_with_the_reason(
+    database: Engine, five, hours: float, expected: str
+) -> None:
+    send = make_send(database, at=datetime.now(UTC) - timedelta(hours=hours))
+    start_due(desk(database))
+    assert state(database, send) == expected
+    if expected == "paused":
+        with transaction(database) as session:
+            assert "while nothing ran" in control.find(session, send).reason
+            control.resume(session, send, now=datetime.now(UTC))
+        start_due(desk(database))
+        assert state(database, send) == "sending"
+
+
+def test_only_one_process_holds_the_clock_and_another_takes_over(
+    database: Engine, five, clocks
+) -> None:
+    first, second = clocks(), clocks()
+    assert until(lambda: first.holding != second.holding)
+    holder, waiting = (first, second) if first.holding else (second, first)
+    holder.stop()
+    assert until(lambda: waiting.holding)
+
+
+def test_a_lease_of_a_dead_process_ends_by_itself(database: Engine, five, clocks) -> None:
+    with transaction(database) as session:
+        session.add(Lease(name="clock", holder="dead", until=datetime.now(UTC) + timedelta(hours=1)))
+    clock = clocks()
+    time.sleep(0.5)
+    assert not clock.holding
+    with transaction(database) as session:
+        session.execute(update(table_of(Lease)).values(until=datetime.now(UTC)))
+    assert until(lambda: clock.holding)
+
+
+def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> None:
+    clock = clocks()
+    assert until(lambda: clock.holding)
+    with database.connect() as connection:
+        names = set(connection.execute(text("SELECT id FROM clock_job")).scalars())
+    assert names == {"start-due-sends", "look-after-doubt"}
