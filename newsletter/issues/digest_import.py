@@ -1,0 +1,170 @@
+"""A digest copied as plain text from a web page, turned into an issue file word for word.
+
+The layout: a line with title and date, headings that kept the page's anchor mark
+(``Deep Dives#``), prose, and entries ``[title] · organisation · Source text``. Dropped
+as furniture of the page or of the layout: the line ``Sources`` at the top, the marks
+``#`` behind headings, the brackets around titles and the dot between title and
+organisation. All else stays, the word ``Source`` included, in its order.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import date
+from typing import NoReturn
+
+from newsletter.errors import IssueError
+from newsletter.issues.digest import SEPARATOR
+from newsletter.issues.reading import normalised, slug_of
+
+_TITLE = re.compile(r"(?P<title>\S.*?)\s+[—–-]\s+(?P<date>\d{4}-\d\d-\d\d)\s*#*")
+_HEADING = re.compile(r"(?P<title>[^\[\s].{0,118}?)\s*#+")
+_ENTRY = re.compile(
+    r"\[(?P<title>.+?)\]\s*·\s*(?P<organisation>.+?)\s*·\s*Source(?:\s+(?P<text>.*))?"
+)
+_PREHEADER = 110
+_EXPECTED_ENTRY = "An entry is written “[title] · organisation · Source text”."
+
+#: Characters that mean something to Markdown wherever they stand.
+_SPECIAL = re.compile(r"[\\`*_\[\]<>]|&(?=#?\w+;)|\{\{")
+#: What means something at the start of a paragraph only.
+_LEADING = re.compile(r"(?=[#>~=])|(?=[-+](?:\s|-|$))")
+_NUMBERED = re.compile(r"(\d{1,9})([.)])(?=\s|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Lines that stand together, joined; or one heading."""
+
+    text: str
+    line: int
+    is_heading: bool = False
+
+
+@dataclass(slots=True)
+class _Written:
+    """The Markdown so far, and where the preheader comes from."""
+
+    paragraphs: list[str] = field(default_factory=list)
+    first_prose: str = ""
+    first_story: str = ""
+
+
+def import_digest(text: str, *, name: str) -> str:
+    """The issue file for this plain-text digest; ``name`` is what errors call its file.
+
+    Raises IssueError with ``file:line`` and what was expected where the layout is another.
+    """
+    lines = [line.strip(" \t") for line in normalised(text, name=name).split("\n")]
+    at = next((n for n, line in enumerate(lines) if line and line != "Sources"), None)
+    if at is None:
+        _refuse(name, 1, "the file has no text", _EXPECTED_TITLE)
+    head = _TITLE.fullmatch(lines[at])
+    if head is None:
+        _refuse(name, at + 1, "expected title and date here", _EXPECTED_TITLE)
+    try:
+        day = date.fromisoformat(head["date"])
+    except ValueError:
+        _refuse(name, at + 1, f"there is no day {head['date']}", _EXPECTED_TITLE)
+    written = _body(_blocks(lines[at + 1 :], at + 2), name, at + 1)
+    front = _front_matter(head["title"], day, written.first_prose or written.first_story)
+    return front + "\n\n".join(("", *written.paragraphs)).removeprefix("\n") + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Markdown that reads as exactly this text, as a paragraph of its own or within a line."""
+    text = _SPECIAL.sub(lambda found: "\\" + found[0], text)
+    text = _LEADING.sub(r"\\", text, count=1) if _LEADING.match(text) else text
+    return _NUMBERED.sub(r"\1\\\2", text, count=1) if _NUMBERED.match(text) else text
+
+
+_EXPECTED_TITLE = "The first line is like “Engineering @ Scale — 2026-03-27”."
+
+
+def _blocks(lines: list[str], first_line: int) -> list[_Block]:
+    """Headings and paragraphs. A wrapped paragraph may end in “C#”, so a heading begins a block."""
+    blocks: list[_Block] = []
+    open_block = False
+    for number, line in enumerate(lines, first_line):
+        if not line:
+            open_block = False
+        elif not open_block and (heading := _HEADING.fullmatch(line)):
+            blocks.append(_Block(heading["title"], number, is_heading=True))
+        elif open_block and not _ENTRY.match(line):
+            blocks[-1] = _Block(f"{blocks[-1].text} {line}", blocks[-1].line)
+        else:
+            blocks.append(_Block(line, number))
+            open_block = True
+    return blocks
+
+
+def _body(blocks: list[_Block], name: str, title_line: int) -> _Written:
+    written = _Written()
+    if not any(block.is_heading for block in blocks):
+        expected = "A section begins with a line like “Deep Dives#”."
+        _refuse(name, title_line, "there is no section below the title", expected)
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if block.is_heading:
+            if following is None or following.is_heading:
+                _refuse(name, block.line, "this section is empty", _EXPECTED_ENTRY)
+            written.paragraphs.append(f"## {_heading(block.text)}")
+        elif block.text.startswith("["):
+            _add_entry(block, name, written)
+        else:
+            written.paragraphs.append(escape_markdown(block.text))
+            written.first_prose = written.first_prose or block.text
+    return written
+
+
+def _add_entry(block: _Block, name: str, written: _Written) -> None:
+    entry = _ENTRY.fullmatch(block.text)
+    if entry is None:
+        _refuse(name, block.line, "expected an entry here", _EXPECTED_ENTRY)
+    if not any(paragraph.startswith("## ") for paragraph in written.paragraphs):
+        _refuse(name, block.line, "an entry outside of a section", "Put “Deep Dives#” above it.")
+    written.paragraphs += [
+        f"### {_heading(entry['title'])}",
+        f"*{escape_markdown(entry['organisation'])}* {SEPARATOR} Source",
+    ]
+    if entry["text"]:
+        written.paragraphs.append(escape_markdown(entry["text"]))
+        written.first_story = written.first_story or entry["text"]
+
+
+def _heading(text: str) -> str:
+    """A heading's words: Markdown would take marks at its end for a closing sequence."""
+    return re.sub(r"(?<=\s)(#+)$", r"\\\1", escape_markdown(text.strip()))
+
+
+def _front_matter(title: str, day: date, first_words: str) -> str:
+    whole = f"{title} — {day.isoformat()}"
+    slug = slug_of(title) or "digest"
+    values = {
+        "subject": _quoted(whole),
+        "preheader": _quoted(_first_sentence(first_words)),
+        "template": "digest",
+        # The first word of the title is a first guess; a person looks at the file anyway.
+        "topics": f"[{slug.split('-')[0]}]",
+        "slug": f"{slug[:89].rstrip('-')}-{day.isoformat()}",
+        "date": day.isoformat(),
+        "language": "en",
+    }
+    return "---\n" + "".join(f"{key}: {value}\n" for key, value in values.items()) + "---\n"
+
+
+def _first_sentence(text: str) -> str:
+    """The first sentence, or as many whole words of it as fit into a preheader."""
+    sentence = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
+    if len(sentence) <= _PREHEADER:
+        return sentence
+    kept = sentence[:_PREHEADER].rsplit(" ", 1)[0]
+    return kept.rstrip(" ,;:—–-") + "…"
+
+
+def _quoted(text: str) -> str:
+    """A YAML scalar that reads as exactly this text, with no placeholder in it."""
+    return json.dumps(text.replace("{{", "\\{{"), ensure_ascii=False)
+
+
+def _refuse(name: str, line: int, message: str, hint: str) -> NoReturn:
+    raise IssueError(message, place=f"{name}:{line}", hint=hint)

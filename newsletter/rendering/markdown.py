@@ -1,0 +1,91 @@
+"""An issue's Markdown, the same tokens for HTML and text; raw HTML in it is text.
+
+Links lead to web pages and mailboxes only; anything else stays the text that it was
+written as. Link definitions (``[label]: https://…``) hold for the whole body, though
+parts of it are rendered one by one.
+"""
+
+import re
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from newsletter.errors import IssueError
+
+_ALLOWED_LINK = re.compile(r"https?://[^/\s]|mailto:[^\s]", re.IGNORECASE)
+#: Blocks deeper than this are left out by the parser; emphasis has no limit of its own.
+_MAX_DEPTH = 20
+_MAX_INLINE_DEPTH = 50
+_TAGS = {
+    "p", "br", "hr", "h2", "h3", "h4", "ul", "ol", "li", "blockquote", "pre", "code",
+    "em", "strong", "a", "img",
+}  # fmt: skip
+_ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}
+#: The title of an issue is its h1, so the author's headings begin below it.
+_HEADINGS = {"h1": "h2", "h2": "h2", "h3": "h3", "h4": "h4", "h5": "h4", "h6": "h4"}
+
+
+class Markdown:
+    """One body's Markdown; ``in_url`` is applied to every address in it."""
+
+    def __init__(self, body: str, *, in_url: Callable[[str], str], name: str, line: int) -> None:
+        """``line`` is the body's first line in the file ``name``.
+
+        Raises IssueError where emphasis or links are nested without end.
+        """
+        self._parser = MarkdownIt("commonmark", {"html": False, "maxNesting": _MAX_DEPTH})
+        # markdown-it documents replacing this method as the way to decide on links.
+        self._parser.validateLink = _allowed  # type: ignore[method-assign]
+        self._in_url = in_url
+        env: MutableMapping[str, Any] = {}
+        for token in self._parser.parse(body, env):
+            if any(child.level > _MAX_INLINE_DEPTH for child in token.children or ()):
+                raise IssueError(
+                    "this paragraph is nested too deeply",
+                    place=f"{name}:{line + (token.map or [0])[0]}",
+                    hint=f"Emphasis within emphasis goes {_MAX_INLINE_DEPTH} deep at most.",
+                )
+        self._references = env.get("references", {})
+
+    def blocks(self, text: str) -> list[Token]:
+        """The tokens of a piece of the body."""
+        tokens = self._parser.parse(text, self._env())
+        self._finish(tokens)
+        return tokens
+
+    def words(self, text: str) -> list[Token]:
+        """The tokens of one line of inline Markdown, such as a heading's words."""
+        tokens = self._parser.parseInline(text, self._env())
+        self._finish(tokens)
+        return tokens
+
+    def html(self, tokens: Sequence[Token]) -> str:
+        """Clean HTML: the tags of Markdown, and nothing that runs."""
+        raw = self._parser.renderer.render(tokens, self._parser.options, self._env())
+        return nh3.clean(
+            raw,
+            tags=_TAGS,
+            attributes=_ATTRIBUTES,
+            url_schemes={"http", "https", "mailto"},
+            link_rel=None,
+        )
+
+    def _env(self) -> MutableMapping[str, Any]:
+        return {"references": dict(self._references)}
+
+    def _finish(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            token.tag = _HEADINGS.get(token.tag, token.tag)
+            for key in ("href", "src"):
+                if key in token.attrs:
+                    token.attrs[key] = self._in_url(str(token.attrs[key]))
+            # A language of highlighting means nothing in a mail.
+            token.info = ""
+            self._finish(token.children or ())
+
+
+def _allowed(url: str) -> bool:
+    return bool(_ALLOWED_LINK.match(url))

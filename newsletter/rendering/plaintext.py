@@ -1,0 +1,139 @@
+"""The text part: made for reading, from the Markdown itself and not from the HTML.
+
+Lines are 72 columns wide where words allow it; an address or a tag is never broken.
+Links are numbered, and listed below the piece that they stand in.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from markdown_it.token import Token
+from markdown_it.tree import SyntaxTreeNode
+
+_WIDTH = 72
+RULE = "-" * _WIDTH
+
+
+@dataclass(slots=True)
+class Piece:
+    """A piece of text under way: its paragraphs, and the links that it names so far."""
+
+    links: list[str] = field(default_factory=list)
+
+    def blocks(self, tokens: Sequence[Token]) -> str:
+        """Paragraphs, lists and so on, with an empty line between any two."""
+        return self._blocks(SyntaxTreeNode(tokens).children, _WIDTH)
+
+    def words(self, tokens: Sequence[Token]) -> str:
+        """Inline Markdown on one line."""
+        return " ".join(self._inline(SyntaxTreeNode(tokens).children).split())
+
+    def link(self, label: str, url: str) -> str:
+        """``label [1]``, or the address alone where it is its own label."""
+        shown = url.removeprefix("mailto:")
+        if label in {url, shown}:
+            return shown
+        if shown not in self.links:
+            self.links.append(shown)
+        return f"{label} [{self.links.index(shown) + 1}]".lstrip()
+
+    def footnotes(self) -> str:
+        """The list of the links named, empty without any."""
+        return "\n".join(f"[{number}] {url}" for number, url in enumerate(self.links, 1))
+
+    def _blocks(self, nodes: Sequence[SyntaxTreeNode], width: int, *, tight: bool = False) -> str:
+        made = [self._block(node, width) for node in nodes]
+        return ("\n" if tight else "\n\n").join(text for text in made if text)
+
+    def _block(self, node: SyntaxTreeNode, width: int) -> str:
+        match node.type:
+            case "paragraph":
+                return wrapped(self._inline(node.children), width)
+            case "heading":
+                return heading(self._inline(node.children), "-" if node.tag == "h2" else "")
+            case "bullet_list" | "ordered_list":
+                return self._list(node, width)
+            case "blockquote":
+                return _prefixed(self._blocks(node.children, width - 2), "> ")
+            case "fence" | "code_block":
+                return _prefixed(node.content.rstrip("\n"), "    ")
+            case "hr":
+                return "* * *"
+            case _:
+                return self._blocks(node.children, width)
+
+    def _list(self, node: SyntaxTreeNode, width: int) -> str:
+        start = int(node.attrs.get("start", 1))
+        items = []
+        tight = _is_tight(node)
+        for number, item in enumerate(node.children, start):
+            bullet = f"{number}. " if node.type == "ordered_list" else "- "
+            text = self._blocks(item.children, width - len(bullet), tight=tight)
+            items.append(bullet + text.replace("\n", "\n" + " " * len(bullet)))
+        return _bare("\n".join(items) if tight else "\n\n".join(items))
+
+    def _inline(self, nodes: Sequence[SyntaxTreeNode]) -> str:
+        return "".join(self._word(node) for node in nodes)
+
+    def _word(self, node: SyntaxTreeNode) -> str:
+        match node.type:
+            case "text":
+                return node.content
+            case "softbreak":
+                return " "
+            case "hardbreak":
+                return "\n"
+            case "code_inline":
+                return f"`{node.content}`"
+            case "em":
+                return f"_{self._inline(node.children)}_"
+            case "strong":
+                return f"*{self._inline(node.children)}*"
+            case "link":
+                return self.link(self._inline(node.children), str(node.attrs["href"]))
+            case "image":
+                alt = self._inline(node.children)
+                return f"[{alt}]" if alt else ""
+            case _:
+                return self._inline(node.children)
+
+
+def heading(words: str, underline: str) -> str:
+    """Words on lines of their own, underlined as far as the longest."""
+    text = wrapped(words)
+    longest = max(map(len, text.split("\n")))
+    return f"{text}\n{underline * longest}" if underline and text else text
+
+
+def wrapped(text: str, width: int = _WIDTH) -> str:
+    """Lines of at most ``width`` columns, broken at spaces only; the text's own breaks stay."""
+    return "\n".join(
+        line
+        for part in text.split("\n")
+        for line in textwrap.wrap(part, width, break_long_words=False, break_on_hyphens=False)
+    )
+
+
+def joined(*parts: str) -> str:
+    """Parts with an empty line between any two, left out where they are empty."""
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_tight(node: SyntaxTreeNode) -> bool:
+    """Whether the author wrote the items without empty lines between them."""
+    return all(
+        child.hidden
+        for item in node.children
+        for child in item.children
+        if child.type == "paragraph"
+    )
+
+
+def _prefixed(text: str, prefix: str) -> str:
+    return _bare("\n".join(prefix + line for line in text.split("\n")))
+
+
+def _bare(text: str) -> str:
+    """Without blanks at the ends of lines."""
+    return "\n".join(line.rstrip() for line in text.split("\n"))

@@ -1,0 +1,239 @@
+"""From a draft to what is sent: once for everybody, with a tag wherever a personal value goes.
+
+Markdown → Jinja → MJML → premailer for the HTML part, Markdown → text for the text
+part. The same draft, house and templates give the same bytes.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markdown_it.token import Token
+from markupsafe import Markup
+
+from newsletter.issues.digest import SEPARATOR, Digest, Entry, parse_digest
+from newsletter.issues.personal import LINKS
+from newsletter.issues.reading import Draft
+from newsletter.rendering.inline import inline_css
+from newsletter.rendering.markdown import Markdown
+from newsletter.rendering.mjml import to_html
+from newsletter.rendering.placeholders import Marks, Placeholders, fill
+from newsletter.rendering.plaintext import RULE, Piece, heading, joined, wrapped
+from newsletter.rendering.template import clean, read_sheet, to_mjml
+
+#: Languages written from right to left.
+_RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What every issue of a publication shares. ``base_url`` has no slash at its end."""
+
+    name: str
+    base_url: str
+    postal_address: str
+    from_email: str
+    from_name: str
+    reply_to: str | None
+    language: str
+    logo_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One rendered issue. ``subject``, ``html`` and ``text`` hold the tags of ``placeholders``.
+
+    ``preheader`` and ``title`` speak to nobody in particular: defaults stand in them.
+    """
+
+    slug: str
+    title: str
+    language: str
+    subject: str
+    preheader: str
+    from_email: str
+    from_name: str
+    reply_to: str | None
+    html: str
+    text: str
+    placeholders: Placeholders
+
+    @property
+    def html_size(self) -> int:
+        """Bytes of the HTML part in UTF-8; Gmail clips at 102,400."""
+        return len(self.html.encode())
+
+    @property
+    def text_size(self) -> int:
+        """Bytes of the text part in UTF-8."""
+        return len(self.text.encode())
+
+
+def render(draft: Draft, house: House, *, templates: Path) -> Rendered:
+    """Render a draft with the templates of this folder.
+
+    Raises IssueError where a digest leaves its format, and TemplateError.
+    """
+    marks = _marks(draft, house)
+    press = _Press(draft, house, marks)
+    fragments, text = press.digest() if draft.template == "digest" else press.letter()
+    language = draft.language or house.language
+    right_to_left = language.split("-")[0].lower() in _RIGHT_TO_LEFT
+    preheader = marks.mark(draft.preheader, name=draft.name, line=1)
+    subject = marks.in_text(marks.mark(draft.subject, name=draft.name, line=1))
+    words, day = _heading(draft)
+    mjml = to_mjml(
+        f"{draft.template}.mjml",
+        {
+            "title": draft.title,
+            "heading": words,
+            "date": day,
+            "preheader": marks.in_html(preheader),
+            "language": language,
+            "direction": "rtl" if right_to_left else "ltr",
+            "start": "right" if right_to_left else "left",
+            "end": "left" if right_to_left else "right",
+            "house": house,
+            "links": {name.removesuffix("_url"): marks.link(name) for name in LINKS},
+            **fragments,
+        },
+        templates=templates,
+    )
+    name = str(templates / f"{draft.template}.mjml")
+    html = inline_css(
+        to_html(mjml.text, name=name, place=mjml.place),
+        read_sheet(templates),
+        name=str(templates / "body.css"),
+    )
+    text = marks.in_text(press.framed(words, day, text))
+    return Rendered(
+        slug=draft.slug,
+        title=draft.title,
+        language=language,
+        subject=subject,
+        preheader=marks.in_defaults(preheader),
+        from_email=draft.from_email or house.from_email,
+        from_name=draft.from_name or house.from_name,
+        reply_to=draft.reply_to or house.reply_to,
+        html=html,
+        text=text,
+        placeholders=marks.placeholders(subject, html, text),
+    )
+
+
+def preview(
+    rendered: Rendered,
+    person: Mapping[str, Any],
+    *,
+    token: str = "preview",  # noqa: S107 (it opens nothing)
+) -> tuple[str, str, str]:
+    """Subject, HTML and text as this person gets them; ``person`` as in Placeholders."""
+    values = rendered.placeholders.substitutions(person, token)
+    return fill(rendered.subject, values), fill(rendered.html, values), fill(rendered.text, values)
+
+
+class _Press:
+    """One draft's words, twice: as fragments of HTML for the template, and as text."""
+
+    def __init__(self, draft: Draft, house: House, marks: Marks) -> None:
+        self._draft, self._house, self._marks = draft, house, marks
+        self._body = marks.mark(draft.body, name=draft.name, line=draft.body_line)
+        self._markdown = Markdown(
+            self._body, in_url=marks.in_url, name=draft.name, line=draft.body_line
+        )
+
+    def letter(self) -> tuple[dict[str, object], str]:
+        """The body as a whole."""
+        tokens = self._markdown.blocks(self._body)
+        piece = Piece()
+        return {"body": self._html(tokens)}, joined(piece.blocks(tokens), piece.footnotes())
+
+    def digest(self) -> tuple[dict[str, object], str]:
+        """Sections and entries."""
+        digest: Digest = parse_digest(
+            self._body, name=self._draft.name, first_line=self._draft.body_line
+        )
+        opening, text = self._both(digest.opening)
+        sections, texts = [], [text]
+        for section in digest.sections:
+            title = self._markdown.words(section.title)
+            prose, prose_text = self._both(section.prose_markdown)
+            entries = [self._entry(entry) for entry in section.entries]
+            texts += [
+                heading(Piece().words(title), "="),
+                prose_text,
+                *(text for _, text in entries),
+            ]
+            sections.append(
+                {
+                    "title": self._html(title),
+                    "prose": prose,
+                    "entries": [entry for entry, _ in entries],
+                }
+            )
+        return {"opening": opening, "sections": sections}, joined(*texts)
+
+    def _entry(self, entry: Entry) -> tuple[dict[str, object], str]:
+        words, piece = self._markdown.words, Piece()
+        title, organisation = words(entry.title), words(entry.organisation)
+        label, body = words(entry.source_label), self._markdown.blocks(entry.body_markdown)
+        url = self._marks.in_url(entry.source_url) if entry.source_url else None
+        source = piece.words(label)
+        source = piece.link(source, url) if url else source
+        by = f" {SEPARATOR} ".join(filter(None, (piece.words(organisation), source)))
+        text = joined(
+            f"{heading(piece.words(title), '-')}\n{wrapped(by)}",
+            piece.blocks(body),
+            piece.footnotes(),
+        )
+        return {
+            "title": self._html(title),
+            "organisation": self._html(organisation),
+            "source_label": self._html(label),
+            "source_url": url,
+            "body": self._html(body),
+        }, text
+
+    def framed(self, words: str, day: str, text: str) -> str:
+        """The text part: heading above, addresses and who we are below."""
+        house, link = self._house, self._marks.link
+        head = joined(heading(words, "="), day)
+        foot = "\n".join(
+            (
+                RULE,
+                wrapped(f"You get {house.name} because you subscribed to it."),
+                "",
+                f"Unsubscribe: {link('unsubscribe_url')}",
+                f"Preferences: {link('preferences_url')}",
+                f"Read on the web: {link('web_view_url')}",
+                "",
+                wrapped(f"{house.name}, {house.postal_address}"),
+            )
+        )
+        return joined(head, text, foot) + "\n"
+
+    def _both(self, markdown: str) -> tuple[Markup, str]:
+        tokens, piece = self._markdown.blocks(markdown), Piece()
+        return self._html(tokens), joined(piece.blocks(tokens), piece.footnotes())
+
+    def _html(self, tokens: Sequence[Token]) -> Markup:
+        return clean(self._marks.in_html(self._markdown.html(tokens)))
+
+
+def _marks(draft: Draft, house: House) -> Marks:
+    links = {name: f"{house.base_url}/{path}/" for name, path in LINKS.items()}
+    avoid = (draft.source, draft.name, *(str(value) for value in _values(house)))
+    return Marks(draft.source, avoid=avoid, links=links)
+
+
+def _values(house: House) -> list[str | None]:
+    return [house.name, house.base_url, house.postal_address, house.language, house.logo_url]
+
+
+def _heading(draft: Draft) -> tuple[str, str]:
+    """Heading and date line: a date that ends the title moves to the line below it."""
+    day = draft.date.isoformat() if draft.date else ""
+    words = re.sub(rf"\s+[—–-]\s+{re.escape(day)}$", "", draft.title) if day else draft.title
+    return words, day
