@@ -6,8 +6,23 @@ import, event ingest) run Core statements on ``Model.__table__``, reached by ``t
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Integer, LargeBinary, MetaData, Table
+import orjson
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    cast,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import AutoString as AutoString
@@ -57,3 +72,16 @@ def insert_into(session: Session, table: Table) -> sqlite.Insert | postgresql.In
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+def json_rows(session: Session, rows: Select[Any]) -> list[dict[str, Any]]:
+    """The rows of a query as dictionaries, made by the database and read in one piece."""
+    row = rows.subquery()
+    if session.get_bind().dialect.name == "postgresql":
+        text = cast(func.json_agg(func.to_json(row.table_valued())), Text)
+    else:
+        # SQLite keeps JSON as text, which would be quoted once more.
+        values = [func.json(c) if isinstance(c.type, JSON) else c for c in row.c]
+        pairs = [part for c, value in zip(row.c, values, strict=True) for part in (c.name, value)]
+        text = func.json_group_array(func.json_object(*pairs))
+    return orjson.loads(session.scalar(select(text)) or "[]")  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ import sys
 import typer
 from sqlalchemy.exc import OperationalError
 
-from newsletter.cli import demo, issues, sandbox, segments, sends, serve, settings
+from newsletter.cli import demo, issues, sandbox, segments, sends, serve, settings, topics
 from newsletter.cli.output import complain, err
 from newsletter.errors import DatabaseError, UserError
 
@@ -22,6 +22,7 @@ app.command("render")(issues.render_issue)
 app.command("send")(sends.send)
 app.add_typer(sends.app, name="sends")
 app.add_typer(segments.app, name="segment")
+app.add_typer(topics.app, name="topic")
 app.add_typer(settings.database, name="db")
 app.command("settings")(settings.show)
 app.command("serve")(serve.serve)

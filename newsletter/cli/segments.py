@@ -36,7 +36,7 @@ def count(name: str) -> None:
     """Count the people of a segment, and those of them who may be mailed."""
     with reading(Assembly(load()).database) as session:
         segment = segments.find(session, name)
-        people, reachable = segments.count(session, segment.expression, now=datetime.now(UTC))
+        people, reachable = segments.count_of(session, segment, now=datetime.now(UTC))
     facts([("people", people), ("may be mailed", reachable)], title=name)
 
 
@@ -60,3 +60,43 @@ def listed(as_json: AsJson = False) -> None:
         as_json=as_json,
         empty="There are no segments yet: newsletter segment create NAME EXPRESSION",
     )
+
+
+@app.command("show")
+def show(name: str) -> None:
+    """Show a segment's rule, its counts, and some of its people."""
+    now = datetime.now(UTC)
+    with reading(Assembly(load()).database) as session:
+        segment = segments.find(session, name)
+        people, reachable = segments.count_of(session, segment, now=now)
+        sample = segments.sample(session, segment.expression, now=now, limit=10)
+        facts(
+            [
+                ("rule", segment.expression or "everybody"),
+                ("description", segment.description),
+                ("people", people),
+                ("may be mailed", reachable),
+                *(("for example", f"{p.email}  {p.objection or ''}") for p in sample),
+            ],
+            title=name,
+        )
+
+
+@app.command("delete")
+def delete(name: str) -> None:
+    """Delete a segment. Sends that used it keep the rule that they had."""
+    with transaction(Assembly(load()).database) as session:
+        segments.delete(session, name)
+    out.print(f"Segment {name} is deleted.")
+
+
+@app.command("index")
+def index(
+    attribute: Annotated[str, typer.Argument(help="The attribute that rules compare often.")],
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the index.")] = False,
+) -> None:
+    """Make counting and sending by an attribute fast on large lists."""
+    with transaction(Assembly(load()).database) as session:
+        change = segments.drop_index if drop else segments.create_index
+        name = change(session, attribute)
+    out.print(f"Index {name} is {'removed' if drop else 'made'}.")

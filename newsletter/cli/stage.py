@@ -115,15 +115,15 @@ def people(assembly: Assembly, *, engineers: int, leaders: int) -> None:
         session.add(topic)
         session.flush()
         numbers = range(1, engineers + leaders + 1)
-        first = _add(session, assembly.address_key, numbers[:engineers], "engineer", now)
+        _add(session, assembly.address_key, numbers[:engineers], "engineer", now)
         _add(session, assembly.address_key, numbers[engineers:], "leader", now)
-        rows = [{"subscriber_id": person, "topic_id": topic.id, "since": now} for person in first]
+        rows = [{"subscriber_id": n, "topic_id": topic.id, "since": now} for n in numbers]
         session.execute(insert(table_of(Subscription)), rows)
         segments.save(session, "engineers", 'role == "engineer"', now=now)
         segments.save(session, "leaders", 'role == "leader"', now=now)
 
 
-def _add(session: Session, key: bytes, numbers: range, role: str, now: datetime) -> range:
+def _add(session: Session, key: bytes, numbers: range, role: str, now: datetime) -> None:
     rows = []
     for n in numbers:
         name = f"{_FIRST[n % len(_FIRST)]} {_LAST[n * 7 % len(_LAST)]}"
@@ -142,4 +142,3 @@ def _add(session: Session, key: bytes, numbers: range, role: str, now: datetime)
             }
         )
     session.execute(insert(table_of(Subscriber)), rows)
-    return numbers

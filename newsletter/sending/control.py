@@ -15,7 +15,7 @@ from newsletter.sending import ledger
 from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.plan import audience_size, left_out_of
 from newsletter.sending.states import SEND_NEXT, SendState
-from subscribers import segments
+from subscribers import segments, topics
 from subscribers.schema import Session, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
@@ -49,8 +49,10 @@ def create(
 ) -> Send:
     """Freeze the issue as it is rendered now and schedule it to these segments.
 
-    Raises SegmentError for an unknown segment, NothingToDoError when nobody would get it.
+    Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
+    would get it.
     """
+    topics.require(session, draft.topics)
     chosen = [segments.find(session, name) for name in dict.fromkeys(segment_names)]
     revision = _freeze(session, draft, now)
     expressions = [segment.expression for segment in chosen]
@@ -147,7 +149,7 @@ def resume(session: Session, send_id: int, *, now: datetime) -> None:
         )
     else:
         _move(session, send_id, SendState.SENDING, only=SendState.PAUSED, reason="")
-        ledger.finish(session, send_id, now=now)
+        ledger.finish(session, now=now)
 
 
 def cancel(session: Session, send_id: int, *, now: datetime) -> int:

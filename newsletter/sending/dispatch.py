@@ -6,6 +6,7 @@ leaves, and the settlement. A crash between any two leaves a state that says so.
 
 import logging
 import random
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -26,6 +27,8 @@ from subscribers.schema import Session
 _log = logging.getLogger(__name__)
 #: Sends under way at once are few; each keeps its words in memory.
 _KEPT_VARIANTS = 8
+#: Seconds between two looks for single mails while none is there.
+_NOTICE_INTERVAL = 0.5
 
 
 class Dispatcher:
@@ -53,14 +56,19 @@ class Dispatcher:
         # Twice the longest request, so that only a dead worker's lease ever ends.
         self._lease = 2 * request_timeout + timedelta(seconds=60)
         self._words: dict[int, Words] = {}
+        self._look_for_notices_at = 0.0
 
     def send_next(self) -> bool:
         """Send what is due next, single mails before batches; False when nothing is due."""
         return self._send_notice() or self._send_batch()
 
     def _send_notice(self) -> bool:
+        # A look before each batch would cost a tenth of it.
+        if time.monotonic() < self._look_for_notices_at:
+            return False
         with reading(self._database) as session:
             if not notices.any_due(session, now=datetime.now(UTC)):
+                self._look_for_notices_at = time.monotonic() + _NOTICE_INTERVAL
                 return False
         with transaction(self._database) as session:
             notice = notices.claim(session, now=datetime.now(UTC), lease=self._lease)
@@ -81,13 +89,16 @@ class Dispatcher:
             now = datetime.now(UTC)
             batch = ledger.claim(session, self._worker, now=now, lease=self._lease)
             if batch is None:
+                ledger.finish(session, now=now)
                 return False
-            people = ledger.recipients(session, batch, now=now)
+            words = self._words_of(session, batch.variant_id)
+            people = ledger.recipients(
+                session, batch, now=now, with_attributes=words.placeholders.uses_attributes
+            )
             if not people:
                 ledger.skipped(session, batch, now=now)
-                ledger.finish(session, batch.send_id, now=now)
                 return True
-        request = self._request(batch, people)
+        request = self._request(batch, words, people)
         if request is None or not self._depart(batch):
             return True
         outcome = self._gateway.send(request)
@@ -96,9 +107,10 @@ class Dispatcher:
             settle(session, batch, decision, now=datetime.now(UTC))
         return True
 
-    def _request(self, batch: Claimed, people: Sequence[Person]) -> MailRequest | None:
+    def _request(
+        self, batch: Claimed, words: Words, people: Sequence[Person]
+    ) -> MailRequest | None:
         try:
-            words = self._words_of(batch.variant_id)
             return personalise(batch, words, people, links=self._links, base_url=self._base_url)
         except Exception as error:  # noqa: BLE001 (whatever it is, the send must not spin)
             # One bad value must not spin here for ever, nor cost anybody the issue.
@@ -119,12 +131,11 @@ class Dispatcher:
             ledger.put_back(session, batch, after=now, detail="", departed=False)
             return False
 
-    def _words_of(self, variant_id: int) -> Words:
+    def _words_of(self, session: Session, variant_id: int) -> Words:
         words = self._words.get(variant_id)
         if words is None:
-            with reading(self._database) as session:
-                variant = session.get_one(Variant, variant_id)
-                session.expunge(variant)
+            variant = session.get_one(Variant, variant_id)
+            session.expunge(variant)
             words = Words(variant, Placeholders.from_json(variant.placeholders))
             if len(self._words) >= _KEPT_VARIANTS:
                 self._words.clear()
@@ -133,7 +144,7 @@ class Dispatcher:
 
 
 def settle(session: Session, batch: Claimed, decision: Decision, *, now: datetime) -> None:
-    """Write down what was decided, and whether the send is thereby finished."""
+    """Write down what was decided."""
     match decision:
         case Settled(message_id):
             ledger.accepted(session, batch, now=now, message_id=message_id)
@@ -148,4 +159,3 @@ def settle(session: Session, batch: Claimed, decision: Decision, *, now: datetim
             ledger.doubted(session, batch, reason=reason)
     if not isinstance(decision, Settled):
         _log.warning("send %s, batch %s: %s", batch.send_id, batch.number, decision)
-    ledger.finish(session, batch.send_id, now=now)

@@ -7,7 +7,7 @@ that it settles. Whoever comes late changes nothing and is told so.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, TypedDict, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     exists,
     literal,
+    literal_column,
     select,
     tuple_,
     update,
@@ -34,7 +35,7 @@ from newsletter.sending.states import (
 )
 from subscribers import segments
 from subscribers.models import Subscriber, Suppression
-from subscribers.schema import Session, table_of
+from subscribers.schema import Session, json_rows, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
@@ -55,19 +56,20 @@ class Claimed:
     topics: tuple[str, ...]
 
 
-class Person(NamedTuple):
+class Person(TypedDict):
     """What a batch's request needs of one recipient."""
 
     id: int
     email: str
     name: str
+    #: Empty unless the variant speaks of attributes.
     attributes: dict[str, Any]
 
 
 def claim(session: Session, worker: str, *, now: datetime, lease: timedelta) -> Claimed | None:
     """Take the earliest batch that is due, of any send under way; None when there is none."""
     due = (
-        select(_batch.c.send_id, _batch.c.number)
+        select(_batch.c.send_id, _batch.c.number, _send.c.issue_id, _send.c.topics)
         .join(_send, _send.c.id == _batch.c.send_id)
         .where(
             _batch.c.state == BatchState.PENDING,
@@ -96,53 +98,64 @@ def claim(session: Session, worker: str, *, now: datetime, lease: timedelta) -> 
         )
         .returning(_batch.c.variant_id, _batch.c.attempt)
     ).one()
-    send = session.execute(
-        select(_send.c.issue_id, _send.c.topics).where(_send.c.id == found.send_id)
-    ).one()
     return Claimed(
-        found.send_id, found.number, send.issue_id, row.variant_id, row.attempt, tuple(send.topics)
+        found.send_id,
+        found.number,
+        found.issue_id,
+        row.variant_id,
+        row.attempt,
+        tuple(found.topics),
     )
 
 
-def recipients(session: Session, batch: Claimed, *, now: datetime) -> list[Person]:
+def recipients(
+    session: Session, batch: Claimed, *, now: datetime, with_attributes: bool = True
+) -> list[Person]:
     """The people of a claimed batch who may be mailed at this very moment.
 
     Whoever left, was suppressed, paused or erased since planning is skipped, with the reason.
+    The database hands over one JSON text: a thousand rows one by one would cost as much as
+    everything else, and pass the interpreter's lock around for each.
     """
-    people = _delivery.outerjoin(_subscriber, _subscriber.c.id == _delivery.c.subscriber_id)
     objection = case(
         (_subscriber.c.id.is_(None), literal("erased")),
         else_=segments.objection(now, batch.topics),
-    ).label("objection")
-    rows = session.execute(
+    )
+    attributes = _subscriber.c.attributes if with_attributes else literal_column("NULL")
+    rows = (
         select(
-            _delivery.c.subscriber_id,
-            _subscriber.c.email,
-            _subscriber.c.name,
-            _subscriber.c.attributes,
-            objection,
+            _delivery.c.subscriber_id.label("id"),
+            _subscriber.c.email.label("email"),
+            _subscriber.c.name.label("name"),
+            attributes.label("attributes"),
+            objection.label("objection"),
         )
         .select_from(
-            people.outerjoin(
-                _suppression, _suppression.c.address_hash == _subscriber.c.address_hash
-            )
+            _delivery.outerjoin(
+                _subscriber, _subscriber.c.id == _delivery.c.subscriber_id
+            ).outerjoin(_suppression, _suppression.c.address_hash == _subscriber.c.address_hash)
         )
         .where(_in_batch(batch), _delivery.c.state == DeliveryState.PLANNED)
-        .order_by(_delivery.c.subscriber_id)
-    ).all()
-    barred = [{"person": row[0], "why": row.objection} for row in rows if row.objection]
-    if barred:
-        session.connection().execute(
-            update(_delivery)
-            .where(
-                _delivery.c.issue_id == batch.issue_id,
-                _delivery.c.subscriber_id == bindparam("person"),
-                _delivery.c.state == DeliveryState.PLANNED,
-            )
-            .values(state=DeliveryState.SKIPPED, reason=bindparam("why")),
-            barred,
+    )
+    people = json_rows(session, rows)
+    barred = [
+        {"person": person["id"], "why": person["objection"]}
+        for person in people
+        if person["objection"]
+    ]
+    if not barred:
+        return cast("list[Person]", people)
+    session.connection().execute(
+        update(_delivery)
+        .where(
+            _delivery.c.issue_id == batch.issue_id,
+            _delivery.c.subscriber_id == bindparam("person"),
+            _delivery.c.state == DeliveryState.PLANNED,
         )
-    return [Person(row[0], row[1], row[2], row[3]) for row in rows if not row.objection]
+        .values(state=DeliveryState.SKIPPED, reason=bindparam("why")),
+        barred,
+    )
+    return [cast("Person", person) for person in people if not person["objection"]]
 
 
 def depart(session: Session, batch: Claimed, *, now: datetime, lease: timedelta) -> bool:
@@ -246,8 +259,8 @@ def prove(
         .returning(_batch.c.send_id, _batch.c.number)
     ).all()
     _hand_over(session, [(row.send_id, row.number) for row in proved])
-    for send_id in {row.send_id for row in proved}:
-        finish(session, send_id, now=now)
+    if proved:
+        finish(session, now=now)
     return len(proved)
 
 
@@ -288,18 +301,17 @@ def move_send(
     return result.rowcount == 1
 
 
-def finish(session: Session, send_id: int, *, now: datetime) -> bool:
-    """Call the send sent, if nothing of it is open: no batch unsettled, nobody merely planned."""
+def finish(session: Session, *, now: datetime) -> int:
+    """Call every send under way sent of which no batch is open; returns how many."""
     result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
         update(_send)
         .where(
-            _send.c.id == send_id,
             _send.c.state.in_(sends_that_may_become(SendState.SENT)),
-            ~exists(select(1).where(_batch.c.send_id == send_id, _batch.c.state.in_(UNSETTLED))),
+            ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
         )
         .values(state=SendState.SENT, finished_at=now)
     )
-    return result.rowcount == 1
+    return result.rowcount
 
 
 def recall_abandoned(session: Session, *, now: datetime) -> tuple[int, int]:

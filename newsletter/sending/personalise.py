@@ -28,15 +28,16 @@ def personalise(
 ) -> MailRequest:
     """The request for these people; RFC 8058 asks for exactly these two headers."""
     variant, values = words.variant, words.placeholders
+    token_of = links.series(Purpose.RECIPIENT, batch.issue_id)
     recipients = []
     for person in people:
-        token = links.token(Purpose.RECIPIENT, person.id, batch.issue_id)
+        token = token_of(person["id"])
         recipients.append(
             Recipient(
-                person.email,
-                values.substitutions(person._asdict(), token),
+                person["email"],
+                values.substitutions(person, token),
                 {"List-Unsubscribe": f"<{base_url}/unsubscribe/{token}>"},
-                {SUBSCRIBER: str(person.id)},
+                {SUBSCRIBER: str(person["id"])},
             )
         )
     return MailRequest(

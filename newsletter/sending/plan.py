@@ -41,7 +41,7 @@ def plan(session: Session, send_id: int, *, now: datetime, batch_size: int) -> i
     planned = _write_batches(session, send, now)
     ledger.move_send(session, send_id, SendState.SENDING, planned=planned, left_out=left_out)
     if not planned:
-        ledger.finish(session, send_id, now=now)
+        ledger.finish(session, now=now)
     return planned
 
 

@@ -34,7 +34,7 @@ def leave(token: str, request: Request, parts: Parts) -> Response:
 
     Answers 200 each time, without a redirect, as RFC 8058 §3.2 and Gmail ask.
     """
-    subscriber_id, issue_id = parts.links.read(token, Purpose.RECIPIENT).numbers
+    issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
     parts.ingest([_left(parts, subscriber_id, issue_id)])
     return page(request, "unsubscribed.html")
 

@@ -27,7 +27,7 @@ _POLICY = (
 @router.get("/view/{token}")
 def view(token: str, parts: Parts) -> Response:
     """The HTML part with this person's values; without them once the person is gone."""
-    subscriber_id, issue_id = parts.links.read(token, Purpose.RECIPIENT).numbers
+    issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
     with reading(parts.database) as session:
         found = session.execute(
             select(_variant.c.html, _variant.c.placeholders)

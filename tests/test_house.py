@@ -1,0 +1,52 @@
+"""The house is as ARCHITECTURE.md draws it."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = [*ROOT.glob("newsletter/**/*.py"), *ROOT.glob("subscribers/**/*.py")]
+
+
+def test_imports_go_down_the_floors_and_through_the_doors() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_floors_of_the_linter_are_those_of_the_picture() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+    picture = (ROOT / "ARCHITECTURE.md").read_text().split("## Floors")[1].split("```")[1]
+    drawn = [re.split(r"\s{2,}", line)[0] for line in picture.strip().splitlines()]
+    assert drawn == [layer.replace("newsletter.", "") for layer in layers]
+
+
+def test_every_door_of_the_page_is_held_by_a_contract() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text().split("## Doors")[1].split("##")[0]
+    doors = re.findall(r"^\| (\S+) \| (\S+\.py) \|$", page, re.MULTILINE)
+    assert len(doors) == 5
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    held = " ".join(
+        line for contract in contracts["contracts"] for line in contract.get("ignore_imports", [])
+    )
+    for _, path in doors:
+        assert path.removesuffix(".py").replace("/", ".") + " ->" in held
+
+
+def test_no_module_has_outgrown_one_reason_to_exist() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in PACKAGES
+        if "migrations" not in path.parts and (lines := len(path.read_text().splitlines())) > 350
+    }
+    assert long == {}
+
+
+def test_no_room_is_without_a_purpose_in_its_name() -> None:
+    forbidden = {"utils", "helpers", "common", "manager", "misc"}
+    assert [path for path in PACKAGES if path.stem in forbidden] == []
