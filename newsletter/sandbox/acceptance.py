@@ -7,7 +7,7 @@ can send is looked at; what is not looked at is taken.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 _ADDRESS = re.compile(r"[^@\s<>,;]+@[A-Za-z0-9.-]+\.[A-Za-z0-9-]{2,}")
 _MAX_PERSONALIZATIONS = 1000
@@ -153,5 +153,5 @@ def _addresses(person: Mapping[str, Any]) -> list[Any]:
     return [recipient for recipients in lists for recipient in recipients]
 
 
-def _is_address(email: object) -> bool:
+def _is_address(email: object) -> TypeGuard[str]:
     return isinstance(email, str) and len(email) <= 320 and bool(_ADDRESS.fullmatch(email))

@@ -18,14 +18,16 @@ from starlette.routing import Route
 from newsletter.sandbox.store import Mail, Store
 
 _PAGE = 50
-_PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True)
+_FOLDER = Path(__file__).parent / "pages"
+_PAGES = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True)
 _POLICY = (
     "default-src 'none'; style-src 'self'; frame-src 'self'; img-src 'self' data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _MAIL_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src https: http: data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
+    "form-action 'none'; frame-ancestors 'self'; "
+    "sandbox allow-popups allow-popups-to-escape-sandbox"
 )
 #: The mail's own dark styles follow the reader's system; these switch them by hand.
 _SCHEME = re.compile(r"\(\s*prefers-color-scheme\s*:\s*(dark|light)\s*\)")
@@ -42,72 +44,89 @@ def fill(text: str, part: Mapping[str, Any]) -> str:
 
 def routes(store: Store, one_click: Callable[[int], int]) -> list[Route]:
     """The pages, and the same mails as JSON for tests."""
+    pages = _Pages(store, one_click)
+    return [
+        Route("/", pages.index),
+        Route("/mailbox.css", pages.style),
+        Route("/mail/{id:int}", pages.show),
+        Route("/mail/{id:int}/html", pages.html),
+        Route("/mail/{id:int}/one-click", pages.click, methods=["POST"]),
+        Route("/sandbox/messages", pages.messages),
+        Route("/sandbox/messages/{id:int}", pages.message),
+    ]
 
-    async def index(request: Request) -> Response:
-        search, before = (
-            request.query_params.get("q", ""),
-            _number(request.query_params.get("before")),
-        )
-        mails = await run_in_threadpool(store.mails, search=search, before=before, limit=_PAGE)
-        counts = await run_in_threadpool(store.summary)
-        rows = [_row(mail) for mail in mails]
+
+class _Pages:
+    """The handlers."""
+
+    def __init__(self, store: Store, one_click: Callable[[int], int]) -> None:
+        self._store, self._one_click = store, one_click
+
+    async def index(self, request: Request) -> Response:
+        """The latest mails, or those to addresses that contain ``q``."""
+        mails = await self._mails(request)
+        counts = await run_in_threadpool(self._store.summary)
         older = mails[-1].id if len(mails) == _PAGE else None
+        search = request.query_params.get("q", "")
+        rows = [_row(mail) for mail in mails]
         return _page("index.html", rows=rows, search=search, older=older, counts=counts)
 
-    async def show(request: Request) -> Response:
-        mail = await _found(request)
+    async def show(self, request: Request) -> Response:
+        """One mail: as HTML on two screens, as text, or its source."""
+        mail = await self._mail(request)
         if mail is None:
             return _page("missing.html", status=404)
-        view = request.query_params.get("view", "mail")
-        scheme = request.query_params.get("scheme", "light")
-        values = {**_message(mail), "view": view, "scheme": scheme, "row": _row(mail)}
-        events = await run_in_threadpool(store.events_of, mail.id)
-        timeline = [{**e, "time": _clock(e["timestamp"])} for e in events]
-        clicked = request.query_params.get("clicked")
-        return _page("mail.html", events=timeline, clicked=clicked, **values)
+        query = request.query_params
+        events = await run_in_threadpool(self._store.events_of, mail.id)
+        return _page(
+            "mail.html",
+            **_message(mail),
+            row=_row(mail),
+            view=query.get("view", "mail"),
+            scheme=query.get("scheme", "light"),
+            clicked=query.get("clicked"),
+            events=[{**event, "time": _clock(event["timestamp"])} for event in events],
+        )
 
-    async def html(request: Request) -> Response:
-        mail = await _found(request)
+    async def html(self, request: Request) -> Response:
+        """The HTML part alone, for the frames."""
+        mail = await self._mail(request)
         if mail is None:
             return _page("missing.html", status=404)
         scheme = "dark" if request.query_params.get("scheme") == "dark" else "light"
         text = _SCHEME.sub(
-            lambda found: "all" if found[1] == scheme else "not all", _message(mail)["html"]
-        ).replace("@media all", "@media screen")
+            lambda found: "(min-width: 0)" if found[1] == scheme else "(max-width: 0)",
+            _message(mail)["html"],
+        )
         return HTMLResponse(text, headers={"Content-Security-Policy": _MAIL_POLICY})
 
-    async def click(request: Request) -> Response:
-        mail = await _found(request)
-        status = await run_in_threadpool(one_click, mail.id) if mail else 0
+    async def click(self, request: Request) -> Response:
+        """The button: unsubscribe as the mail's client would."""
+        mail = await self._mail(request)
+        status = await run_in_threadpool(self._one_click, mail.id) if mail else 0
         return RedirectResponse(f"/mail/{request.path_params['id']}?clicked={status}", 303)
 
-    async def messages(request: Request) -> Response:
-        query = request.query_params
-        mails = await run_in_threadpool(
-            store.mails, search=query.get("q", ""), before=_number(query.get("before")), limit=_PAGE
-        )
-        return JSONResponse([_row(mail) for mail in mails])
+    async def messages(self, request: Request) -> Response:
+        """The list as JSON."""
+        return JSONResponse([_row(mail) for mail in await self._mails(request)])
 
-    async def message(request: Request) -> Response:
-        mail = await _found(request)
+    async def message(self, request: Request) -> Response:
+        """One mail as JSON."""
+        mail = await self._mail(request)
         return JSONResponse(_message(mail) if mail else {}, 200 if mail else 404)
 
-    async def _found(request: Request) -> Mail | None:
-        return await run_in_threadpool(store.mail, request.path_params["id"])
-
-    async def style(_request: Request) -> Response:
-        text = (Path(__file__).parent / "pages" / "mailbox.css").read_text(encoding="utf-8")
+    async def style(self, _request: Request) -> Response:
+        """The pages' look."""
+        text = (_FOLDER / "mailbox.css").read_text(encoding="utf-8")
         return Response(text, media_type="text/css")
 
-    return [
-        Route("/", index),
-        Route("/mailbox.css", style),
-        Route("/mail/{id:int}", show),
-        Route("/mail/{id:int}/html", html),
-        Route("/mail/{id:int}/one-click", click, methods=["POST"]),
-        Route("/sandbox/messages", messages),
-        Route("/sandbox/messages/{id:int}", message),
-    ]
+    async def _mail(self, request: Request) -> Mail | None:
+        return await run_in_threadpool(self._store.mail, request.path_params["id"])
+
+    async def _mails(self, request: Request) -> list[Mail]:
+        search, before = request.query_params.get("q", ""), request.query_params.get("before", "")
+        number = int(before) if before.isascii() and before.isdigit() and len(before) < 18 else None
+        return await run_in_threadpool(self._store.mails, search=search, before=number, limit=_PAGE)
 
 
 def _row(mail: Mail) -> dict[str, Any]:
@@ -154,10 +173,6 @@ def _page(name: str, *, status: int = 200, **values: object) -> Response:
         "Cache-Control": "no-store",
     }
     return HTMLResponse(text, status, headers)
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
 
 
 def _clock(seconds: float) -> str:

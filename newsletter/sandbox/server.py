@@ -74,35 +74,44 @@ class RunningSandbox:
     """A sandbox that listens; use it as a context manager, or close it."""
 
     def __init__(self, config: SandboxConfig) -> None:
-        self._exit = ExitStack()
-        path = config.database
-        if path is None:
-            folder = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-"))
-            path = Path(folder) / "mailbox.db"
-        listening = self._exit.enter_context(_listen(config.host, config.port))
-        self.url = f"http://{config.host}:{listening.getsockname()[1]}"
-        self.store = Store(path)
-        self._exit.callback(self.store.close)
         self.config = config
         self.faults = Faults()
         self.signer = Signer()
-        self.poster = Poster(
-            self.store, self.signer, self.faults, batch=config.event_batch, one_click=self.one_click
-        )
-        self.poster.url = config.webhook_url
-        self.poster.start()
-        self._exit.callback(self.poster.stop)
+        # Whatever was opened is closed again if a later step fails.
+        with ExitStack() as opened:
+            listening = opened.enter_context(_listen(config.host, config.port))
+            self.url = f"http://{config.host}:{listening.getsockname()[1]}"
+            self.store = Store(config.database or _temporary(opened))
+            opened.callback(self.store.close)
+            self.poster = Poster(
+                self.store,
+                self.signer,
+                self.faults,
+                batch=config.event_batch,
+                one_click=self.one_click,
+            )
+            self.poster.url = config.webhook_url
+            self.poster.start()
+            opened.callback(self.poster.stop)
+            self._start(listening)
+            opened.callback(self._stop)
+            self._opened = opened.pop_all()
+
+    def _start(self, listening: socket.socket) -> None:
         self._server = uvicorn.Server(
             uvicorn.Config(
-                _with_transport(create_app(self)), log_level="critical", access_log=False, lifespan="off",
-                server_header=False, timeout_graceful_shutdown=1,
+                _with_transport(create_app(self)),
+                log_level="critical",
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=1,
             )
-        )  # fmt: skip
+        )
         self._thread = threading.Thread(
             target=self._server.run, args=([listening],), name="sandbox"
         )
         self._thread.start()
-        self._exit.callback(self._stop)
         while not self._server.started:
             time.sleep(0.01)
 
@@ -132,7 +141,7 @@ class RunningSandbox:
 
     def close(self) -> None:
         """Stop listening and posting."""
-        self._exit.close()
+        self._opened.close()
 
     def _stop(self) -> None:
         self._server.should_exit = True
@@ -360,6 +369,11 @@ def _with_transport(app: ASGIApp) -> ASGIApp:
 def errors(status: int, *wrong: Complaint) -> JSONResponse:
     """A refusal as SendGrid writes it."""
     return JSONResponse({"errors": [one.as_json() for one in wrong]}, status_code=status)
+
+
+def _temporary(opened: ExitStack) -> Path:
+    folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-"))
+    return Path(folder) / "mailbox.db"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ values of the tags in use, one header that cannot be substituted, and their id.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from newsletter.links import Links, Purpose
 from newsletter.provider.events import BATCH, ISSUE, SEND, SUBSCRIBER
@@ -24,11 +25,22 @@ class Words:
 
 
 def personalise(
-    batch: Claimed, words: Words, people: Sequence[Person], *, links: Links, base_url: str
+    batch: Claimed,
+    words: Words,
+    people: Sequence[Person],
+    *,
+    links: Links,
+    base_url: str,
+    mailbox: str = "",
 ) -> MailRequest:
-    """The request for these people; RFC 8058 asks for exactly these two headers."""
+    """The request for these people; RFC 8058 asks for exactly these two headers.
+
+    With a ``mailbox``, people can also leave by a mail there. The token stands in its
+    subject: on its way, the local part of an address may be written in lower case.
+    """
     variant, values = words.variant, words.placeholders
     token_of = links.series(Purpose.RECIPIENT, batch.issue_id)
+    by_mail = f", <mailto:{quote(mailbox, safe='@')}?subject=unsubscribe%20" if mailbox else ""
     recipients = []
     for person in people:
         token = token_of(person["id"])
@@ -36,7 +48,11 @@ def personalise(
             Recipient(
                 person["email"],
                 values.substitutions(person, token),
-                {"List-Unsubscribe": f"<{base_url}/unsubscribe/{token}>"},
+                {
+                    "List-Unsubscribe": f"<{base_url}/unsubscribe/{token}>{by_mail}{token}>"
+                    if by_mail
+                    else f"<{base_url}/unsubscribe/{token}>"
+                },
                 {SUBSCRIBER: str(person["id"])},
             )
         )

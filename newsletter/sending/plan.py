@@ -74,11 +74,12 @@ def audience_size(
     now: datetime,
 ) -> int:
     """How many people would get the issue if it were planned at ``now``."""
-    return session.execute(
+    counted = (
         select(func.count())
         .select_from(segments.PEOPLE)
         .where(segments.within(expressions, now), _reason(issue_id, topics, now).is_(None))
-    ).scalar_one()
+    )
+    return int(session.execute(counted).scalar_one())
 
 
 def _reason(
