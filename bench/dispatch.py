@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import sendgrid
-from sqlalchemy import insert
+from sqlalchemy import insert, literal, select
 
 from bench.report import peak_memory, table
 from bench.sink import sink
@@ -36,7 +36,7 @@ from newsletter.sending.dispatch import Dispatcher
 from newsletter.settings import load, resource
 from subscribers import segments
 from subscribers.address import hash_address, parse
-from subscribers.models import Subscriber
+from subscribers.models import Subscriber, Subscription, Topic
 from subscribers.schema import table_of
 
 _CHUNK = 10_000
@@ -121,6 +121,13 @@ def _fill(assembly: Assembly, people: int) -> None:
             session.connection().execute(insert(table_of(Subscriber)), rows)
     with transaction(assembly.database) as session:
         segments.save(session, "everybody", "", now=now)
+        topic = Topic(slug="engineering", name="Engineering")
+        session.add(topic)
+        session.flush()
+        person = table_of(Subscriber)
+        everybody = select(person.c.id, literal(topic.id), person.c.created_at)
+        columns = ["subscriber_id", "topic_id", "since"]
+        session.execute(insert(table_of(Subscription)).from_select(columns, everybody))
 
 
 def _send(assembly: Assembly) -> tuple[float, float]:

@@ -33,7 +33,7 @@ app.command("demo")(demo.demo)
 def run() -> None:
     """The console script. A user's mistake ends in words and an exit code, never in a traceback."""
     logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
         app()

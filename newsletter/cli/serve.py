@@ -19,6 +19,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on (web.port).")] = None,
 ) -> None:
     """Run the service: pages, webhooks, the clock and the sending, until it is told to stop."""
+    logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
     assembly = Assembly(load())
     # What it cannot work without is looked at before it listens.

@@ -317,11 +317,10 @@ class _Api:
     async def accepted(self, request: Request) -> Response:
         """Every accepted mail as JSON Lines, to be compared person by person."""
         after = int(request.query_params.get("after", "0"))
-        shared = await run_in_threadpool(self._store.shared_args)
 
         def lines() -> Any:  # noqa: ANN401
             for mail in self._store.accepted(after):
-                args = {**shared[mail.message_id], **mail.part.get("custom_args", {})}
+                args = {**mail.body["custom_args"], **mail.part.get("custom_args", {})}
                 line = {"id": mail.id, "email": mail.email, "message_id": mail.message_id}
                 yield orjson.dumps({**line, "custom_args": args}) + b"\n"
 

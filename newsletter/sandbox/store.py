@@ -15,7 +15,8 @@ import orjson
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS request (
-    id INTEGER PRIMARY KEY, message_id TEXT NOT NULL UNIQUE, at REAL NOT NULL, body TEXT NOT NULL);
+    id INTEGER PRIMARY KEY, message_id TEXT NOT NULL UNIQUE, at REAL NOT NULL, body TEXT NOT NULL,
+    args TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS mail (
     id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL REFERENCES request, number INTEGER NOT NULL,
     email TEXT NOT NULL, part TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'processed');
@@ -78,8 +79,13 @@ class Store:
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             request = self._db.execute(
-                "INSERT INTO request (message_id, at, body) VALUES (?, ?, ?)",
-                (message_id, time.time(), orjson.dumps(body).decode()),
+                "INSERT INTO request (message_id, at, body, args) VALUES (?, ?, ?, ?)",
+                (
+                    message_id,
+                    time.time(),
+                    orjson.dumps(body).decode(),
+                    orjson.dumps({"custom_args": body.get("custom_args", {})}).decode(),
+                ),
             ).lastrowid
             first = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM mail").fetchone()[0]
             self._db.executemany(
@@ -195,10 +201,10 @@ class Store:
         return [orjson.loads(row[0]) for row in rows]
 
     def accepted(self, after: int) -> Iterator[Mail]:
-        """Every mail behind an id, in order, in slices."""
+        """Every mail behind an id, in order, in slices; of the body only its custom args."""
         while True:
             rows = self._read(
-                "SELECT mail.id, message_id, number, at, email, state, '{}', part FROM mail"
+                "SELECT mail.id, message_id, number, at, email, state, args, part FROM mail"
                 " JOIN request ON request.id = request_id WHERE mail.id > ?"
                 " ORDER BY mail.id LIMIT 5000",
                 (after,),
@@ -208,11 +214,6 @@ class Store:
             for row in rows:
                 yield _mail(row)
             after = rows[-1][0]
-
-    def shared_args(self) -> dict[str, dict[str, str]]:
-        """Message id → the custom args that stand at the root of its request."""
-        rows = self._read("SELECT message_id, body -> '$.custom_args' FROM request", ())
-        return {row[0]: orjson.loads(row[1] or "{}") for row in rows}
 
     def summary(self) -> dict[str, Any]:
         """Counts of everything."""

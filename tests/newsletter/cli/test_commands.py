@@ -1,0 +1,235 @@
+"""The command line as an operator meets it: a mistake ends in words and an exit code."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from newsletter.database import open_database
+from newsletter.sandbox.server import SandboxConfig, start_sandbox
+from tests.conftest import ADDRESS_KEY, LINK_KEY
+
+NEWSLETTER = Path(sys.executable).with_name("newsletter")
+SEED = Path(__file__).parents[1] / "issues" / "engineering-at-scale-2026-03-27.txt"
+ISSUE = "---\nsubject: Hello\n---\n\nGood day, {{ name }}.\n"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a command in an empty folder, with the least environment that it needs."""
+
+    def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "NEWSLETTER_LINKS__KEYS": LINK_KEY,
+            "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
+            "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
+            "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
+            **settings,
+        }
+        return subprocess.run(
+            [NEWSLETTER, *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def complaint(done: subprocess.CompletedProcess[str], code: int) -> str:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    return done.stderr
+
+
+def test_help_names_every_command(run: Run) -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("issue", "render", "send", "sends", "segment", "serve", "sandbox", "settings"):
+        assert command in done.stdout
+
+
+def test_settings_are_listed_with_their_source_and_secrets_masked(run: Run) -> None:
+    done = run("settings", "--json", NEWSLETTER_SITE__NAME="Paper")
+    found = {row["setting"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert found["site.name"] == {
+        "setting": "site.name",
+        "value": "Paper",
+        "from": "NEWSLETTER_SITE__NAME",
+    }
+    assert LINK_KEY not in done.stdout
+    assert run("settings").stdout.splitlines()[0] == "setting\tvalue\tfrom"
+
+
+def test_a_wrong_setting_stops_the_start(run: Run) -> None:
+    said = complaint(run("settings", NEWSLETTER_SITE__NAM="x"), 2)
+    assert "NEWSLETTER_SITE__NAM: site.nam: there is no such setting" in said
+    assert "base_url" in said
+
+
+def test_the_seed_is_imported_and_rendered(run: Run, tmp_path: Path) -> None:
+    done = run("issue", "import", str(SEED), "-o", "issue.md")
+    assert done.returncode == 0
+    assert "18 entries" in done.stdout
+    assert (tmp_path / "issue.md").read_text().count("\n### ") == 18
+    assert "the file exists" in complaint(run("issue", "import", str(SEED), "-o", "issue.md"), 2)
+    done = run("render", "issue.md", "--out", "out")
+    assert done.returncode == 0
+    assert "bytes" in done.stdout
+    assert "<!DOCTYPE html>" in (tmp_path / "out/issue.html").read_text()
+    assert "Signal of the Day" in (tmp_path / "out/issue.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("---\nslug: x\n---\nHello\n", "subject"),
+        ("---\nsubject: [\n---\nHello\n", "issue.md:"),
+        ("---\nsubject: x\nsubjekt: y\n---\nHello\n", "subjekt"),
+        ("---\nsubject: x\n---\n\nHello {{ nmae }}\n", "issue.md:5"),
+        ("Just some words.\n", "issue.md:1"),
+    ],
+)
+def test_a_malformed_issue_is_named_with_its_line(
+    run: Run, tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "issue.md").write_text(content)
+    assert words in complaint(run("render", "issue.md", "--out", "out"), 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_is_named(run: Run) -> None:
+    assert "nowhere.md" in complaint(run("render", "nowhere.md", "--out", "out"), 2)
+
+
+def test_a_template_mistake_is_named_with_its_line(run: Run, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    from newsletter.settings import resource
+
+    copytree(resource("templates/email"), tmp_path / "mine")
+    letter = tmp_path / "mine" / "letter.mjml"
+    letter.write_text(letter.read_text().replace("</mj-body>", "<mj-broken></mj-body>"))
+    (tmp_path / "issue.md").write_text(ISSUE)
+    done = run("render", "issue.md", "--out", "out", NEWSLETTER_TEMPLATES__DIRECTORY="mine")
+    assert "letter.mjml:" in complaint(done, 2)
+
+
+def test_an_unknown_and_an_empty_segment_send_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "issue.md").write_text(ISSUE)
+    said = complaint(run("send", "issue.md", "--segment", "nobody"), 2)
+    assert "there is no segment of this name" in said
+    assert run("segment", "create", "nobody").returncode == 0
+    said = complaint(run("send", "issue.md", "--segment", "nobody"), 3)
+    assert "nobody would get this issue" in said
+    assert "no sends" in run("sends").stderr
+
+
+def add_readers(tmp_path: Path, run: Run, number: int) -> None:
+    """Sample people by SQL: importing is tested elsewhere."""
+    assert run("segment", "create", "all").returncode == 0
+    engine = open_database(f"sqlite:///{tmp_path / 'data' / 'newsletter.db'}")
+    with engine.begin() as connection:
+        for n in range(number):
+            connection.execute(
+                text(
+                    "INSERT INTO subscriber (email, address_hash, name, attributes, source,"
+                    " created_at, confirmed_at) VALUES (:email, :hash, '', '{}', '',"
+                    " '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000')"
+                ),
+                {"email": f"ok+{n}@example.org", "hash": bytes([n]) * 16},
+            )
+    engine.dispose()
+
+
+def test_a_send_now_reaches_everybody_and_says_so(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "issue.md").write_text(ISSUE)
+    add_readers(tmp_path, run, 3)
+    with start_sandbox(SandboxConfig(api_keys=frozenset({"SG.test"}))) as sandbox:
+        done = run("send", "issue.md", "--segment", "all", NEWSLETTER_SENDGRID__HOST=sandbox.url)
+        assert done.returncode == 0, done.stderr
+        assert sandbox.store.summary()["recipients"] == 3
+    shown = run("sends", "--json").stdout
+    assert json.loads(shown)["state"] == "sent"
+    assert "accepted" in run("sends", "show", "1").stdout
+    assert complaint(run("send", "issue.md", "--segment", "all"), 3).count("3 had this issue") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "sender", "words"),
+    [
+        ("SG.wrong", "example.com", "does not know the API key"),
+        ("SG.test", "elsewhere.example", "verify the sender's domain"),
+    ],
+)
+def test_a_wrong_key_or_sender_pauses_with_the_next_step_and_resumes(
+    run: Run, tmp_path: Path, key: str, sender: str, words: str
+) -> None:
+    (tmp_path / "issue.md").write_text(ISSUE)
+    add_readers(tmp_path, run, 3)
+    config = SandboxConfig(api_keys=frozenset({"SG.test"}), verified_senders=frozenset({sender}))
+    with start_sandbox(config) as sandbox:
+        done = run(
+            "send", "issue.md", "--segment", "all",
+            NEWSLETTER_SENDGRID__HOST=sandbox.url, NEWSLETTER_SENDGRID__API_KEY=key,
+        )  # fmt: skip
+        assert words in complaint(done, 4)
+        assert sandbox.store.summary()["recipients"] == 0
+    assert json.loads(run("sends", "--json").stdout)["state"] == "paused"
+    assert run("sends", "resume", "1").returncode == 0
+    assert json.loads(run("sends", "--json").stdout)["state"] == "sending"
+
+
+def test_a_send_for_later_waits_and_can_be_cancelled(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "issue.md").write_text(ISSUE)
+    add_readers(tmp_path, run, 3)
+    later = ("send", "issue.md", "--segment", "all", "--at")
+    assert "not a time" in complaint(run(*later, "soon"), 2)
+    assert "past" in complaint(run(*later, "2020-01-01T00:00Z"), 2)
+    assert "scheduled for" in run(*later, "2099-01-01T07:00+02:00").stdout
+    assert run("sends", "cancel", "1").returncode == 0
+    assert "cannot become" in complaint(run("sends", "pause", "1"), 2)
+    assert "no such send" in complaint(run("sends", "show", "7"), 2)
+
+
+def test_a_newer_database_is_refused(run: Run, tmp_path: Path) -> None:
+    assert run("db", "upgrade").returncode == 0
+    engine = open_database(f"sqlite:///{tmp_path / 'data' / 'newsletter.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    for command in (("db", "upgrade"), ("sends",), ("serve",)):
+        assert "newer release" in complaint(run(*command), 5)
+
+
+def test_a_port_in_use_and_a_missing_key_stop_the_service(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "cannot listen" in complaint(run("serve", "--port", port), 6)
+        assert "cannot listen" in complaint(run("sandbox", "--port", port), 6)
+    said = complaint(run("serve", NEWSLETTER_LINKS__KEYS=""), 2)
+    assert "NEWSLETTER_LINKS__KEYS" in said
+    assert "secrets.token_urlsafe" in said
+
+
+def test_topics_are_made_and_unknown_ones_are_named(run: Run, tmp_path: Path) -> None:
+    add_readers(tmp_path, run, 1)
+    (tmp_path / "issue.md").write_text(ISSUE.replace("subject", "topics: [tech]\nsubject"))
+    said = complaint(run("send", "issue.md", "--segment", "all"), 2)
+    assert "newsletter topic create tech" in said
+    assert run("topic", "create", "tech").returncode == 0
+    assert "1 topic" in complaint(run("send", "issue.md", "--segment", "all"), 3)
+    assert json.loads(run("topic", "list", "--json").stdout)["people"] == 0

@@ -1,0 +1,140 @@
+"""The whole way of an issue, as `make demo ONCE=1` goes it, and what a kill leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx2 as httpx
+
+from newsletter.assembly import Assembly
+from newsletter.cli.issues import read_and_render
+from newsletter.cli.stage import people
+from newsletter.database import reading, transaction
+from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
+from newsletter.sending import control
+from newsletter.settings import load, resource
+
+NEWSLETTER = Path(sys.executable).with_name("newsletter")
+
+
+def test_the_demo_adds_up() -> None:
+    done = subprocess.run(
+        [NEWSLETTER, "demo", "--once"], capture_output=True, text=True, timeout=170, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Everything adds up" in done.stdout
+    rows = {
+        line.rsplit(maxsplit=2)[0].strip(): line.split()[-2:]
+        for line in done.stdout.splitlines()
+        if len(line.split()) >= 3
+    }
+    assert rows["people of the segments"] == ["2,500", "4,000"]
+    assert rows["planned"][0] == "2,500"
+
+
+@contextmanager
+def service(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """`newsletter serve` as a process of its own."""
+    process = subprocess.Popen(
+        [NEWSLETTER, "serve", "--port", "0"],
+        env={"PATH": os.environ["PATH"], **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert "newsletter is at" in process.stderr.readline()
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(timeout=60)
+        process.stderr.close()
+
+
+def settled(parts: Assembly, send_id: int, states: set[str], seconds: float = 60) -> str:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with reading(parts.database) as session:
+            state = control.find(session, send_id).state
+        if state in states:
+            return state
+        time.sleep(0.05)
+    return state
+
+
+def taken(sandbox: RunningSandbox) -> Counter[str]:
+    lines = httpx.get(f"{sandbox.url}/sandbox/accepted").text.splitlines()
+    return Counter(json.loads(line)["email"] for line in lines)
+
+
+def scheduled(parts: Assembly, seconds: float) -> int:
+    people(parts, engineers=300, leaders=100)
+    draft, rendered = read_and_render(
+        parts, resource("issues") / "engineering-at-scale-2026-03-27.md"
+    )
+    now = datetime.now(UTC)
+    with transaction(parts.database) as session:
+        return control.create(
+            session, draft, rendered, ["engineers"], at=now + timedelta(seconds=seconds), now=now
+        ).id
+
+
+def test_a_send_scheduled_before_a_kill_goes_out_once_after_the_restart(
+    environment: dict[str, str],
+) -> None:
+    with start_sandbox(SandboxConfig(api_keys=frozenset({"SG.test"}))) as sandbox:
+        environment["NEWSLETTER_SENDGRID__HOST"] = sandbox.url
+        parts = Assembly(load(environment))
+        with service(environment) as first:
+            send = scheduled(parts, 2)
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+        with service(environment):
+            assert settled(parts, send, {"sent"}) == "sent"
+        parts.database.dispose()
+        assert len(taken(sandbox)) == 300
+        assert set(taken(sandbox).values()) == {1}
+
+
+def test_a_kill_in_the_middle_sends_nobody_a_second_copy(environment: dict[str, str]) -> None:
+    environment |= {
+        "NEWSLETTER_SENDING__BATCH_SIZE": "10",
+        "NEWSLETTER_SENDING__CONCURRENCY": "2",
+        "NEWSLETTER_SENDGRID__TIMEOUT": "1s",
+    }
+    with start_sandbox(SandboxConfig(api_keys=frozenset({"SG.test"}))) as sandbox:
+        environment["NEWSLETTER_SENDGRID__HOST"] = sandbox.url
+        sandbox.set_faults(slow={"probability": 1, "seconds": 0.15})
+        parts = Assembly(load(environment))
+        with service(environment) as first:
+            send = scheduled(parts, 0)
+            while len(taken(sandbox)) < 60:
+                time.sleep(0.02)
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+        sandbox.set_faults()
+        with service(environment):
+            deadline = time.monotonic() + 40
+            while time.monotonic() < deadline:
+                with reading(parts.database) as session:
+                    batches = control.batch_states(session, send)
+                if not batches.get("pending"):
+                    break
+                time.sleep(0.1)
+        got = taken(sandbox)
+        assert set(got.values()) == {1}
+        # What was claimed or in flight when it was killed is in the list, not lost.
+        held = sum(batches.get(state, 0) for state in ("claimed", "in_flight", "uncertain"))
+        assert batches["accepted"] + held == 300
+        assert len(got) >= batches["accepted"]
+        assert held <= 20
+        parts.database.dispose()
