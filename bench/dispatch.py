@@ -52,7 +52,7 @@ def main() -> None:
     run(options.people, options.concurrency, options.database)
 
 
-def run(people: int, concurrency: int, database_url: str | None = None) -> None:
+def run(people: int = 100_000, concurrency: int = 4, database_url: str | None = None) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder, sink() as host:
         url = database_url or f"sqlite:///{Path(folder) / 'bench.db'}"

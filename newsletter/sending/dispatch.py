@@ -17,7 +17,7 @@ from newsletter.links import Links
 from newsletter.provider.gateway import Gateway, MailRequest
 from newsletter.rendering.placeholders import Placeholders
 from newsletter.sending import ledger, notices
-from newsletter.sending.ledger import Claimed, Person
+from newsletter.sending.ledger import Barred, Claimed, Person
 from newsletter.sending.models import Variant
 from newsletter.sending.personalise import Words, personalise
 from newsletter.sending.retry import Decision, Doubt, Reject, Settled, StopSend, TryAgain, decide
@@ -91,15 +91,17 @@ class Dispatcher:
             if batch is None:
                 ledger.finish(session, now=now)
                 return False
+        with reading(self._database) as session:
             words = self._words_of(session, batch.variant_id)
-            people = ledger.recipients(
+            people, barred = ledger.recipients(
                 session, batch, now=now, with_attributes=words.placeholders.uses_attributes
             )
-            if not people:
-                ledger.skipped(session, batch, now=now)
-                return True
+        if not people:
+            with transaction(self._database) as session:
+                ledger.skipped(session, batch, barred, now=datetime.now(UTC))
+            return True
         request = self._request(batch, words, people)
-        if request is None or not self._depart(batch):
+        if request is None or not self._depart(batch, barred):
             return True
         outcome = self._gateway.send(request)
         decision = decide(outcome, attempt=batch.attempt, jitter=random.random())  # noqa: S311
@@ -123,10 +125,10 @@ class Dispatcher:
                 ledger.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
             return None
 
-    def _depart(self, batch: Claimed) -> bool:
+    def _depart(self, batch: Claimed, barred: Sequence[Barred]) -> bool:
         with transaction(self._database) as session:
             now = datetime.now(UTC)
-            if ledger.depart(session, batch, now=now, lease=self._lease):
+            if ledger.depart(session, batch, barred, now=now, lease=self._lease):
                 return True
             ledger.put_back(session, batch, after=now, detail="", departed=False)
             return False

@@ -66,6 +66,13 @@ class Person(TypedDict):
     attributes: dict[str, Any]
 
 
+class Barred(TypedDict):
+    """Somebody of a batch who may not be mailed any more, and why."""
+
+    person: int
+    why: str
+
+
 def claim(session: Session, worker: str, *, now: datetime, lease: timedelta) -> Claimed | None:
     """Take the earliest batch that is due, of any send under way; None when there is none."""
     due = (
@@ -110,11 +117,11 @@ def claim(session: Session, worker: str, *, now: datetime, lease: timedelta) -> 
 
 def recipients(
     session: Session, batch: Claimed, *, now: datetime, with_attributes: bool = True
-) -> list[Person]:
-    """The people of a claimed batch who may be mailed at this very moment.
+) -> tuple[list[Person], list[Barred]]:
+    """The people of a claimed batch: who may be mailed at this very moment, and who not.
 
-    Whoever left, was suppressed, paused or erased since planning is skipped, with the reason.
-    The database hands over one JSON text: a thousand rows one by one would cost as much as
+    Barred is whoever left, was suppressed, paused or erased since planning. Writes nothing,
+    so that no writer waits meanwhile. The database hands over one JSON text: a thousand rows one by one would cost as much as
     everything else, and pass the interpreter's lock around for each.
     """
     objection = case(
@@ -138,35 +145,28 @@ def recipients(
         .where(_in_batch(batch), _delivery.c.state == DeliveryState.PLANNED)
     )
     people = json_rows(session, rows)
-    barred = [
-        {"person": person["id"], "why": person["objection"]}
-        for person in people
-        if person["objection"]
-    ]
-    if not barred:
-        return cast("list[Person]", people)
-    session.connection().execute(
-        update(_delivery)
-        .where(
-            _delivery.c.issue_id == batch.issue_id,
-            _delivery.c.subscriber_id == bindparam("person"),
-            _delivery.c.state == DeliveryState.PLANNED,
-        )
-        .values(state=DeliveryState.SKIPPED, reason=bindparam("why")),
-        barred,
-    )
-    return [cast("Person", person) for person in people if not person["objection"]]
+    barred = [Barred(person=p["id"], why=p["objection"]) for p in people if p["objection"]]
+    if barred:
+        people = [person for person in people if not person["objection"]]
+    return cast("list[Person]", people), barred
 
 
-def depart(session: Session, batch: Claimed, *, now: datetime, lease: timedelta) -> bool:
-    """Mark the batch in flight, to be committed before its request leaves.
+def depart(
+    session: Session,
+    batch: Claimed,
+    barred: Sequence[Barred],
+    *,
+    now: datetime,
+    lease: timedelta,
+) -> bool:
+    """Mark the batch in flight, to be committed before its request leaves; skip the barred.
 
     False when the claim was lost, or its send paused or cancelled: then nothing may leave.
     """
     may_leave = exists(
         select(1).where(_send.c.id == batch.send_id, _send.c.state == SendState.SENDING)
     )
-    return _move(
+    leaves = _move(
         session,
         batch,
         BatchState.CLAIMED,
@@ -175,6 +175,9 @@ def depart(session: Session, batch: Claimed, *, now: datetime, lease: timedelta)
         departed_at=now,
         lease_until=now + lease,
     )
+    if leaves:
+        _skip(session, batch, barred)
+    return leaves
 
 
 def accepted(session: Session, batch: Claimed, *, now: datetime, message_id: str | None) -> None:
@@ -238,9 +241,10 @@ def doubted(session: Session, batch: Claimed, *, reason: str) -> None:
     _move(session, batch, BatchState.IN_FLIGHT, BatchState.UNCERTAIN, detail=reason[:1000])
 
 
-def skipped(session: Session, batch: Claimed, *, now: datetime) -> None:
+def skipped(session: Session, batch: Claimed, barred: Sequence[Barred], *, now: datetime) -> None:
     """Nobody of the batch may be mailed any more."""
-    _move(session, batch, BatchState.CLAIMED, BatchState.SKIPPED, settled_at=now)
+    if _move(session, batch, BatchState.CLAIMED, BatchState.SKIPPED, settled_at=now):
+        _skip(session, batch, barred)
 
 
 def prove(
@@ -367,6 +371,20 @@ def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) 
         .values(state=DeliveryState.REJECTED, reason=reason)
     )
     return result.rowcount
+
+
+def _skip(session: Session, batch: Claimed, barred: Sequence[Barred]) -> None:
+    if barred:
+        session.connection().execute(
+            update(_delivery)
+            .where(
+                _delivery.c.issue_id == batch.issue_id,
+                _delivery.c.subscriber_id == bindparam("person"),
+                _delivery.c.state == DeliveryState.PLANNED,
+            )
+            .values(state=DeliveryState.SKIPPED, reason=bindparam("why")),
+            list(barred),
+        )
 
 
 def _hand_over(session: Session, batches: Sequence[tuple[int, int]]) -> None:

@@ -208,7 +208,7 @@ def test_a_worker_that_died_after_departure_leaves_a_doubt(
     with transaction(database) as session:
         batch = ledger.claim(session, "dead", now=now, lease=timedelta(minutes=1))
         assert batch is not None
-        assert ledger.depart(session, batch, now=now, lease=timedelta(seconds=-1))
+        assert ledger.depart(session, batch, [], now=now, lease=timedelta(seconds=-1))
     with transaction(database) as session:
         doubt.sweep(session, now=now, grace=timedelta(minutes=30), policy="hold")
     assert batches(database, send)[0].state == "uncertain"
@@ -227,8 +227,8 @@ def test_a_claim_that_was_taken_back_cannot_depart(database: Engine, five: list[
         fast = ledger.claim(session, "fast", now=now, lease=timedelta(minutes=1))
         assert fast is not None
     with transaction(database) as session:
-        assert not ledger.depart(session, slow, now=now, lease=timedelta(minutes=1))
-        assert ledger.depart(session, fast, now=now, lease=timedelta(minutes=1))
+        assert not ledger.depart(session, slow, [], now=now, lease=timedelta(minutes=1))
+        assert ledger.depart(session, fast, [], now=now, lease=timedelta(minutes=1))
 
 
 def test_a_pause_stops_a_batch_that_has_not_left_and_resume_goes_on_exactly(
@@ -256,7 +256,7 @@ def test_a_pause_between_claim_and_departure_holds_the_batch(
         assert batch is not None
         control.pause(session, send, reason="wait")
     with transaction(database) as session:
-        assert not ledger.depart(session, batch, now=now, lease=timedelta(minutes=1))
+        assert not ledger.depart(session, batch, [], now=now, lease=timedelta(minutes=1))
 
 
 def test_cancelling_leaves_the_rest_in_the_list_with_the_reason(
