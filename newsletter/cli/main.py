@@ -6,7 +6,17 @@ import sys
 import typer
 from sqlalchemy.exc import OperationalError
 
-from newsletter.cli import demo, issues, sandbox, segments, sends, serve, settings, topics
+from newsletter.cli import (
+    demo,
+    issues,
+    sandbox,
+    segments,
+    sends,
+    serve,
+    settings,
+    subscribers,
+    topics,
+)
 from newsletter.cli.output import complain, err
 from newsletter.errors import DatabaseError, UserError
 
@@ -21,6 +31,7 @@ app.add_typer(issues.app, name="issue")
 app.command("render")(issues.render_issue)
 app.command("send")(sends.send)
 app.add_typer(sends.app, name="sends")
+app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(segments.app, name="segment")
 app.add_typer(topics.app, name="topic")
 app.add_typer(settings.database, name="db")

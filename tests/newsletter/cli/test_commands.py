@@ -233,3 +233,34 @@ def test_topics_are_made_and_unknown_ones_are_named(run: Run, tmp_path: Path) ->
     assert run("topic", "create", "tech").returncode == 0
     assert "1 topic" in complaint(run("send", "issue.md", "--segment", "all"), 3)
     assert json.loads(run("topic", "list", "--json").stdout)["people"] == 0
+
+
+def test_people_come_in_go_out_and_are_forgotten(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("Email,Name\nada@example.org,Ada\nnobody,X\n")
+    said = complaint_after_notes(run("subscribers", "import", "people.csv", "--confirmed"))
+    assert "1 rows could not be taken" in said
+    assert "line 3" in said
+    assert run("segment", "create", "all").returncode == 0
+    assert "may be mailed  1" in run("segment", "count", "all").stdout
+    assert run("subscribers", "export", "out.csv").returncode == 0
+    assert "ada@example.org" in (tmp_path / "out.csv").read_text()
+    assert "the file exists" in complaint(run("subscribers", "export", "out.csv"), 2)
+    kept = json.loads(run("subscribers", "data", "ADA@example.org").stdout)
+    assert kept["consent"][0]["act"] == "imported"
+    assert run("subscribers", "erase", "ada@example.org", "--yes").returncode == 0
+    assert "nobody is known" in complaint(run("subscribers", "data", "ada@example.org"), 2)
+    again = run("subscribers", "import", "out.csv", "--json")
+    assert json.loads(again.stdout)["stays out: erased"] == 1
+
+
+def complaint_after_notes(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_file_without_addresses_is_named_with_what_was_seen(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("Name,Plan\nAda,pro\n")
+    said = complaint(run("subscribers", "import", "people.csv"), 2)
+    assert "people.csv" in said
+    assert "email" in said.lower()

@@ -1,0 +1,52 @@
+"""A person's data: all of it on request, and nothing of it after erasure."""
+
+import json
+
+from sqlalchemy import Engine, select
+
+from newsletter.database import reading, transaction
+from newsletter.sending import control, notices
+from newsletter.sending.models import Notice
+from newsletter.tracking import person
+from newsletter.tracking.models import EventRow
+from subscribers.models import Subscriber, Suppression
+from subscribers.schema import table_of
+from tests.conftest import NOW
+from tests.newsletter.sending.conftest import five
+from tests.newsletter.tracking.test_ingest import entry, sent, take
+
+__all__ = ["five", "sent"]
+
+
+def test_a_copy_holds_deliveries_events_and_mails(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    take(database, entry(sent, five[0], "open"))
+    with transaction(database) as session:
+        mail = notices.Mail("Hello", "<p>Hello</p>", "Hello")
+        notices.enqueue(session, kind="confirm", email="p1@example.org", mail=mail, now=NOW)
+    with reading(database) as session:
+        copy = person.data_of(session, five[0])
+    assert copy["subscriber"]["email"] == "p1@example.org"
+    assert [one["slug"] for one in copy["issues"]] == ["first"]
+    assert [one["kind"] for one in copy["events"]] == ["open"]
+    assert [one["subject"] for one in copy["mails"]] == ["Hello"]
+    assert "p2@example.org" not in json.dumps(copy)
+
+
+def test_erasure_leaves_a_keyed_hash_and_figures_that_still_add_up(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    take(database, entry(sent, five[0], "delivered"))
+    with transaction(database) as session:
+        mail = notices.Mail("Hello", "<p>Hello</p>", "Hello")
+        notices.enqueue(session, kind="confirm", email="p1@example.org", mail=mail, now=NOW)
+        person.erase(session, five[0], now=NOW)
+    with reading(database) as session:
+        assert session.get(Subscriber, five[0]) is None
+        kept = session.execute(select(table_of(Suppression).c.reason)).scalars().all()
+        raws = session.execute(select(table_of(EventRow).c.raw)).scalars().all()
+        assert kept == ["erased"]
+        assert raws == ["{}"]
+        assert session.execute(select(table_of(Notice))).all() == []
+        assert control.standing(session, sent).adds_up
