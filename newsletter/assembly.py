@@ -116,6 +116,7 @@ class Assembly:
             base_url=self.settings.site.base_url,
             sender_email=self.settings.sender.email,
             sender_name=self.settings.sender.name,
+            mailbox=self.settings.inbound.address,
             request_timeout=self.settings.sendgrid.timeout,
         )
 

@@ -137,6 +137,13 @@ class Audience(_Section):
     address_key: Key
 
 
+class Inbound(_Section):
+    """How mail to us comes in: SendGrid's Inbound Parse posts it to a secret URL."""
+
+    address: Mailbox
+    key: Key
+
+
 class Signup(_Section):
     """How people come in, and what keeps abusers out."""
 
@@ -185,6 +192,7 @@ class Settings(_Section):
     sendgrid: SendGrid
     links: LinkKeys
     subscribers: Audience
+    inbound: Inbound
     signup: Signup
     sending: Sending
     web: Web

@@ -13,6 +13,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     Integer,
     LargeBinary,
     MetaData,
@@ -78,7 +79,7 @@ def json_rows(session: Session, rows: Select[Any]) -> list[dict[str, Any]]:
     """The rows of a query as dictionaries, made by the database and read in one piece."""
     row = rows.subquery()
     if session.get_bind().dialect.name == "postgresql":
-        text = cast(func.json_agg(func.to_json(row.table_valued())), Text)
+        text: ColumnElement[Any] = cast(func.json_agg(func.to_json(row.table_valued())), Text)
     else:
         # SQLite keeps JSON as text, which would be quoted once more.
         values = [func.json(c) if isinstance(c.type, JSON) else c for c in row.c]

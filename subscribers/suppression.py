@@ -28,7 +28,10 @@ def add(
     a weaker one, the same or a weaker one changes nothing.
     """
     hashes = session.scalars(
-        select(_subscriber.c.address_hash).where(_subscriber.c.id.in_(list(subscriber_ids)))
+        select(_subscriber.c.address_hash)
+        .where(_subscriber.c.id.in_(list(subscriber_ids)))
+        # Somebody who changes their address at this moment is waited for.
+        .with_for_update(read=True)
     )
     return add_addresses(session, hashes, reason, at=at, evidence=evidence)
 

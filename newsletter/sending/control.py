@@ -11,7 +11,7 @@ from newsletter.errors import NothingToDoError, SendError
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.reading import Draft
 from newsletter.rendering.render import Rendered
-from newsletter.sending import ledger
+from newsletter.sending import oversight
 from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.plan import audience_size, left_out_of
 from newsletter.sending.states import SEND_NEXT, SendState
@@ -149,13 +149,13 @@ def resume(session: Session, send_id: int, *, now: datetime) -> None:
         )
     else:
         _move(session, send_id, SendState.SENDING, only=SendState.PAUSED, reason="")
-        ledger.finish(session, now=now)
+        oversight.finish(session, now=now)
 
 
 def cancel(session: Session, send_id: int, *, now: datetime) -> int:
     """End the send; what had left has left. Returns how many people stay without the issue."""
     _move(session, send_id, SendState.CANCELLED, reason="cancelled", finished_at=now)
-    return ledger.drop_pending(session, send_id, now=now, reason="cancelled")
+    return oversight.drop_pending(session, send_id, now=now, reason="cancelled")
 
 
 def hold_late(session: Session, send_id: int, *, now: datetime) -> None:
@@ -165,7 +165,7 @@ def hold_late(session: Session, send_id: int, *, now: datetime) -> None:
         f"due {_hours(late)} ago while nothing ran, which is later than sending.late_limit allows; "
         f"`newsletter sends resume {send_id}` starts it now"
     )
-    ledger.move_send(
+    oversight.move_send(
         session, send_id, SendState.PAUSED, only_from=[SendState.SCHEDULED], reason=reason
     )
 
@@ -222,7 +222,9 @@ def _move(
     **values: object,
 ) -> None:
     send = find(session, send_id)
-    if not ledger.move_send(session, send_id, target, only_from=[only] if only else None, **values):
+    if not oversight.move_send(
+        session, send_id, target, only_from=[only] if only else None, **values
+    ):
         possible = ", ".join(sorted(SEND_NEXT[SendState(send.state)])) or "nothing more"
         raise SendError(
             f"it is {send.state} and cannot become {target}",

@@ -16,7 +16,7 @@ from newsletter.database import reading, transaction
 from newsletter.links import Links
 from newsletter.provider.gateway import Gateway, MailRequest
 from newsletter.rendering.placeholders import Placeholders
-from newsletter.sending import ledger, notices
+from newsletter.sending import ledger, notices, oversight
 from newsletter.sending.ledger import Barred, Claimed, Person
 from newsletter.sending.models import Variant
 from newsletter.sending.personalise import Words, personalise
@@ -44,6 +44,7 @@ class Dispatcher:
         base_url: str,
         sender_email: str,
         sender_name: str,
+        mailbox: str = "",
         request_timeout: timedelta,
     ) -> None:
         self._database = database
@@ -51,6 +52,7 @@ class Dispatcher:
         self._links = links
         self._worker = worker
         self._base_url = base_url
+        self._mailbox = mailbox
         self._sender_email = sender_email
         self._sender_name = sender_name
         # Twice the longest request, so that only a dead worker's lease ever ends.
@@ -89,7 +91,7 @@ class Dispatcher:
             now = datetime.now(UTC)
             batch = ledger.claim(session, self._worker, now=now, lease=self._lease)
             if batch is None:
-                ledger.finish(session, now=now)
+                oversight.finish(session, now=now)
                 return False
         with reading(self._database) as session:
             words = self._words_of(session, batch.variant_id)
@@ -113,7 +115,14 @@ class Dispatcher:
         self, batch: Claimed, words: Words, people: Sequence[Person]
     ) -> MailRequest | None:
         try:
-            return personalise(batch, words, people, links=self._links, base_url=self._base_url)
+            return personalise(
+                batch,
+                words,
+                people,
+                links=self._links,
+                base_url=self._base_url,
+                mailbox=self._mailbox,
+            )
         except Exception as error:  # noqa: BLE001 (whatever it is, the send must not spin)
             # One bad value must not spin here for ever, nor cost anybody the issue.
             _log.exception("send %s, batch %s: cannot be written", batch.send_id, batch.number)
@@ -122,7 +131,7 @@ class Dispatcher:
                 ledger.put_back(
                     session, batch, after=datetime.now(UTC), detail=reason, departed=False
                 )
-                ledger.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
+                oversight.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
             return None
 
     def _depart(self, batch: Claimed, barred: Sequence[Barred]) -> bool:
@@ -156,7 +165,7 @@ def settle(session: Session, batch: Claimed, decision: Decision, *, now: datetim
             ledger.rejected(session, batch, now=now, reason=reason)
         case StopSend(reason):
             ledger.put_back(session, batch, after=now, detail=reason)
-            ledger.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
+            oversight.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
         case Doubt(reason):
             ledger.doubted(session, batch, reason=reason)
     if not isinstance(decision, Settled):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from newsletter.sending import ledger
+from newsletter.sending import oversight
 from subscribers.schema import Session
 
 
@@ -18,8 +18,8 @@ class Swept:
 
 def sweep(session: Session, *, now: datetime, grace: timedelta, policy: str) -> Swept:
     """Take back what dead workers held; after ``grace``, resend doubtful batches if wanted."""
-    freed, doubtful = ledger.recall_abandoned(session, now=now)
+    freed, doubtful = oversight.recall_abandoned(session, now=now)
     resent = 0
     if policy == "resend":
-        resent = ledger.resend_doubted(session, departed_before=now - grace, now=now)
+        resent = oversight.resend_doubted(session, departed_before=now - grace, now=now)
     return Swept(freed, doubtful, resent)

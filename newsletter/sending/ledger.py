@@ -1,7 +1,8 @@
-"""The only writer of states: batches, deliveries and sends move here or not at all.
+"""The ledger: what workers and events write of batches and deliveries.
 
-Every change names the state that it starts from, and a settlement also the attempt
-that it settles. Whoever comes late changes nothing and is told so.
+With oversight.py, which holds what the clock and the operator write, it is the only
+writer of states. Every change names the state that it starts from, and a settlement also
+the attempt that it settles. Whoever comes late changes nothing and is told so.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -22,16 +23,15 @@ from sqlalchemy import (
     update,
 )
 
+from newsletter.sending import oversight
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.states import (
     BATCH_NEXT,
-    UNSETTLED,
     BatchState,
     DeliveryState,
     SendState,
     batches_that_may_become,
     may_become,
-    sends_that_may_become,
 )
 from subscribers import segments
 from subscribers.models import Subscriber, Suppression
@@ -121,8 +121,9 @@ def recipients(
     """The people of a claimed batch: who may be mailed at this very moment, and who not.
 
     Barred is whoever left, was suppressed, paused or erased since planning. Writes nothing,
-    so that no writer waits meanwhile. The database hands over one JSON text: a thousand rows one by one would cost as much as
-    everything else, and pass the interpreter's lock around for each.
+    so that no writer waits meanwhile. The database hands over one JSON text: a thousand
+    rows one by one would cost as much as everything else, and pass the interpreter's lock
+    around for each.
     """
     objection = case(
         (_subscriber.c.id.is_(None), literal("erased")),
@@ -264,7 +265,7 @@ def prove(
     ).all()
     _hand_over(session, [(row.send_id, row.number) for row in proved])
     if proved:
-        finish(session, now=now)
+        oversight.finish(session, now=now)
     return len(proved)
 
 
@@ -285,92 +286,6 @@ def advance(
         )
         moved += result.rowcount
     return moved
-
-
-def move_send(
-    session: Session,
-    send_id: int,
-    target: SendState,
-    *,
-    only_from: Collection[SendState] | None = None,
-    **values: object,
-) -> bool:
-    """Move a send if the table allows it from where it stands; False when it does not."""
-    sources = sends_that_may_become(target) & frozenset(only_from or SendState)
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_send)
-        .where(_send.c.id == send_id, _send.c.state.in_(sources))
-        .values(state=target, **values)
-    )
-    return result.rowcount == 1
-
-
-def finish(session: Session, *, now: datetime) -> int:
-    """Call every send under way sent of which no batch is open; returns how many."""
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_send)
-        .where(
-            _send.c.state.in_(sends_that_may_become(SendState.SENT)),
-            ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
-        )
-        .values(state=SendState.SENT, finished_at=now)
-    )
-    return result.rowcount
-
-
-def recall_abandoned(session: Session, *, now: datetime) -> tuple[int, int]:
-    """Take back what dead workers held: (claims made pending again, requests now in doubt).
-
-    A claim never left, so it is simply free again. A request in flight may have been taken.
-    """
-    expired = _batch.c.lease_until < now
-    freed: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_batch)
-        .where(_batch.c.state == BatchState.CLAIMED, expired)
-        .values(state=BatchState.PENDING, worker=None, lease_until=None)
-    )
-    doubtful: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_batch)
-        .where(_batch.c.state == BatchState.IN_FLIGHT, expired)
-        .values(state=BatchState.UNCERTAIN, detail="the worker ended before the answer came")
-    )
-    return freed.rowcount, doubtful.rowcount
-
-
-def resend_doubted(session: Session, *, departed_before: datetime, now: datetime) -> int:
-    """Make doubtful batches claimable again: the operator's policy risks a second copy."""
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_batch)
-        .where(_batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at < departed_before)
-        .values(
-            state=BatchState.PENDING,
-            not_before=now,
-            detail="sent again: no event proved it accepted within the grace time",
-        )
-    )
-    return result.rowcount
-
-
-def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) -> int:
-    """Reject what of a send has not left; returns how many people that leaves without the issue."""
-    dropped = session.scalars(
-        update(_batch)
-        .where(_batch.c.send_id == send_id, _batch.c.state == BatchState.PENDING)
-        .values(state=BatchState.REJECTED, settled_at=now, detail=reason)
-        .returning(_batch.c.number)
-    ).all()
-    if not dropped:
-        return 0
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_delivery)
-        .where(
-            _delivery.c.send_id == send_id,
-            _delivery.c.batch.in_(dropped),
-            _delivery.c.state.in_(may_become(DeliveryState.REJECTED)),
-        )
-        .values(state=DeliveryState.REJECTED, reason=reason)
-    )
-    return result.rowcount
 
 
 def _skip(session: Session, batch: Claimed, barred: Sequence[Barred]) -> None:

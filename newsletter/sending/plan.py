@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, case, exists, func, insert, literal, select
 
 from newsletter.errors import SendError
-from newsletter.sending import ledger
+from newsletter.sending import oversight
 from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.states import BatchState, DeliveryState, SendState
 from newsletter.sending.timetable import departures
@@ -32,16 +32,16 @@ def plan(session: Session, send_id: int, *, now: datetime, batch_size: int) -> i
     Raises SendError when the send is not scheduled. All of it happens in the
     caller's transaction: a crash leaves the send scheduled, with nothing planned.
     """
-    if not ledger.move_send(session, send_id, SendState.PLANNING, started_at=now):
+    if not oversight.move_send(session, send_id, SendState.PLANNING, started_at=now):
         raise SendError("it is not scheduled, so it cannot be planned", place=f"send {send_id}")
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     expressions = [segment["expression"] for segment in send.segments]
     left_out = left_out_of(session, send.issue_id, expressions, send.topics, now=now)
     _write_deliveries(session, send, expressions, now, batch_size)
     planned = _write_batches(session, send, now)
-    ledger.move_send(session, send_id, SendState.SENDING, planned=planned, left_out=left_out)
+    oversight.move_send(session, send_id, SendState.SENDING, planned=planned, left_out=left_out)
     if not planned:
-        ledger.finish(session, now=now)
+        oversight.finish(session, now=now)
     return planned
 
 

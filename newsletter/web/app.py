@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.assembly import Assembly
 from newsletter.database import reading
-from newsletter.web import errors, webhooks
-from newsletter.web.public import unsubscribe, view
+from newsletter.web import errors, inbound, webhooks
+from newsletter.web.public import preferences, requests, unsubscribe, view
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,10 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.state.assembly = assembly
     errors.register(app)
     app.include_router(webhooks.router)
+    app.include_router(inbound.router)
     app.include_router(unsubscribe.router)
+    app.include_router(preferences.router)
+    app.include_router(requests.router)
     app.include_router(view.router)
     app.add_api_route("/healthz", health, methods=["GET"])
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")

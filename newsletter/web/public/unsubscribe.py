@@ -7,21 +7,25 @@ scanners follow every link in a mail.
 import hashlib
 from datetime import UTC, datetime
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
-from newsletter.database import reading
+from newsletter.assembly import Assembly
+from newsletter.database import transaction
 from newsletter.links import Purpose
 from newsletter.provider.events import Event, Kind
 from newsletter.sending.models import Delivery
+from newsletter.tracking.ingest import ingest
 from newsletter.web.dependencies import Parts, page
+from subscribers import preferences
 from subscribers.schema import table_of
 
 router = APIRouter()
 _delivery = table_of(Delivery)
 
 
-@router.get("/unsubscribe/{token}")
+@router.api_route("/unsubscribe/{token}", methods=["GET", "HEAD"])
 def ask(token: str, request: Request, parts: Parts) -> Response:
     """The page with the button. Changes nothing."""
     parts.links.read(token, Purpose.RECIPIENT)
@@ -35,30 +39,41 @@ def leave(token: str, request: Request, parts: Parts) -> Response:
     Answers 200 each time, without a redirect, as RFC 8058 §3.2 and Gmail ask.
     """
     issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
-    parts.ingest([_left(parts, subscriber_id, issue_id)])
+    # Each click is its own happening: somebody who came back may leave again by an old mail.
+    happening = f"one-click\0{subscriber_id}\0{issue_id}\0{datetime.now(UTC).isoformat()}"
+    take_out(parts, subscriber_id, issue_id, by="our link", happening=happening)
     return page(request, "unsubscribed.html")
 
 
-def _left(parts: Parts, subscriber_id: int, issue_id: int) -> Event:
+def take_out(
+    parts: Assembly, subscriber_id: int, issue_id: int | None, *, by: str, happening: str
+) -> None:
+    """Let a person leave: the same event, and the same policy, as when the provider says so.
+
+    ``happening`` tells one leaving from another; the same one again changes nothing.
+    """
     now = datetime.now(UTC)
-    with reading(parts.database) as session:
+    with transaction(parts.database) as session:
         send_id = session.scalar(
             select(_delivery.c.send_id).where(
                 _delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id
             )
         )
-    # Each click is its own happening: somebody who came back may leave again by an old mail.
-    key = f"one-click\0{subscriber_id}\0{issue_id}\0{now.isoformat()}"
-    return Event(
-        kind=Kind.UNSUBSCRIBE,
-        at=now,
-        key=hashlib.sha256(key.encode()).digest()[:16],
-        email=None,
-        issue_id=issue_id,
-        send_id=send_id,
-        batch=None,
-        subscriber_id=subscriber_id,
-        reason="our link",
-        by_machine=False,
-        raw="{}",
-    )
+        event = Event(
+            kind=Kind.UNSUBSCRIBE,
+            at=now,
+            key=hashlib.sha256(happening.encode()).digest()[:16],
+            email=None,
+            issue_id=issue_id,
+            send_id=send_id,
+            batch=None,
+            subscriber_id=subscriber_id,
+            reason=by,
+            by_machine=False,
+            raw=orjson.dumps({"by": by}).decode(),
+        )
+        done = ingest(session, [event], now=now, hash_of=parts.hash_of)
+        if done.suppressed:
+            preferences.record(
+                session, subscriber_id, "withdrawn", source=by, wording="Unsubscribed", now=now
+            )

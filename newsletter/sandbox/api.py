@@ -1,0 +1,209 @@
+"""The handlers of mail send, and of looking into what was accepted."""
+
+import asyncio
+import base64
+import re
+import secrets
+import time
+from typing import Any
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from newsletter.errors import UserError
+from newsletter.sandbox import mailbox
+from newsletter.sandbox.acceptance import Complaint, complaints
+from newsletter.sandbox.config import SandboxConfig
+from newsletter.sandbox.events import Poster, body
+from newsletter.sandbox.faults import Faults
+from newsletter.sandbox.outcomes import Fate, fate
+from newsletter.sandbox.store import Mail, Store
+
+_MAX_BYTES = 30_000_000
+#: Where server.py keeps the connection in a request's scope.
+TRANSPORT = "sandbox.transport"
+_HREF = re.compile(r'href="(https?://[^"]+)"')
+#: Happenings that put the address on one of the account's own lists.
+_LISTED = {
+    "bounce": ("bounces", "550 5.1.1"),
+    "blocked": ("blocks", "421 4.7.0"),
+    "spamreport": ("spam_reports", ""),
+    "unsubscribe": ("unsubscribes", ""),
+}
+
+
+class Api:
+    """The handlers of mail send and of inspection."""
+
+    def __init__(
+        self, config: SandboxConfig, store: Store, faults: Faults, poster: Poster, public_key: str
+    ) -> None:
+        self._config, self._store, self._faults = config, store, faults
+        self._poster, self._public_key = poster, public_key
+
+    def authorised(self, request: Request) -> Response | None:
+        """None for a known key, else SendGrid's 401."""
+        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if key in self._config.api_keys:
+            return None
+        return errors(
+            401, Complaint("The provided authorization grant is invalid, expired, or revoked")
+        )
+
+    async def send(self, request: Request) -> Response:
+        """POST /v3/mail/send."""
+        faults = self._faults
+        if faults.happens("refuse"):
+            return _Hangup()
+        raw = await request.body()
+        if faults.happens("slow"):
+            await asyncio.sleep(faults.seconds("slow"))
+        if faults.happens("rate_limit"):
+            reset = str(int(time.time()) + max(1, round(faults.seconds("rate_limit"))))
+            limited = errors(429, Complaint("too many requests"))
+            limited.headers["X-RateLimit-Reset"] = reset
+            return limited
+        if faults.happens("server_error"):
+            return errors(500, Complaint("Internal Server Error"))
+        answer = await run_in_threadpool(self._take, request, raw)
+        if answer.status_code == 202:
+            if faults.happens("accept_then_lose"):
+                return _Hangup()
+            if faults.happens("error_after_accepting"):
+                return errors(500, Complaint("Internal Server Error"))
+        return answer
+
+    def _take(self, request: Request, raw: bytes) -> Response:
+        if refusal := self.authorised(request):
+            return refusal
+        if len(raw) > _MAX_BYTES:
+            return errors(413, Complaint("Payload too large"))
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return errors(415, Complaint("Content-Type should be application/json."))
+        try:
+            message = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            return errors(400, Complaint("Bad Request"))
+        if wrong := complaints(message):
+            return errors(400, *wrong)
+        if not self._may_send(message["from"]["email"]):
+            return errors(
+                403,
+                Complaint(
+                    "The from address does not match a verified Sender Identity. Mail cannot be "
+                    "sent until this error is resolved. Visit https://sendgrid.com/docs/for-"
+                    "developers/sending-email/sender-identity/ to see the Sender Identity "
+                    "requirements",
+                    "from",
+                ),
+            )
+        if message.get("mail_settings", {}).get("sandbox_mode", {}).get("enable"):
+            return Response(status_code=200)
+        return self._accept(message)
+
+    def _may_send(self, email: str) -> bool:
+        verified = self._config.verified_senders
+        return verified is None or bool(verified & {email, email.rpartition("@")[2]})
+
+    def _accept(self, message: dict[str, Any]) -> Response:
+        message_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
+        personalizations = message.pop("personalizations")
+        parts = [(to["email"], part) for part in personalizations for to in part.pop("to")]
+        first = self._store.accept(message_id, message, parts)
+        self._plan_events(message_id, message, parts, first)
+        return Response(status_code=202, headers={"X-Message-Id": message_id})
+
+    def _plan_events(
+        self,
+        message_id: str,
+        message: dict[str, Any],
+        parts: list[tuple[str, dict[str, Any]]],
+        first: int,
+    ) -> None:
+        now = time.time()
+        listed = self._store.lists_of([email for email, _ in parts])
+        links = _HREF.findall(message["content"][-1]["value"])
+        shared = {
+            "custom_args": message.get("custom_args", {}),
+            "categories": message.get("categories"),
+        }
+        rows = []
+        for number, (email, part) in enumerate(parts):
+            mail = Mail(first + number, message_id, number, now, email, "", shared, part)
+            coming = fate(
+                email, message_id,
+                rates=self._config.event_rates, seed=self._config.seed,
+                listed_on=listed.get(email.lower()),
+            )  # fmt: skip
+            rows += self._happenings(mail, coming, links, now)
+        self._store.schedule(rows)
+
+    def _happenings(
+        self, mail: Mail, coming: Fate, links: list[str], now: float
+    ) -> list[tuple[int, float, str, str]]:
+        rows = []
+        kinds = coming.happenings if coming.drop_reason else ("processed", *coming.happenings)
+        for step, kind in enumerate(kinds):
+            if kind in _LISTED:
+                self._store.suppress(_LISTED[kind][0], mail.email, _LISTED[kind][1])
+            at = now + step * self._config.event_delay
+            link = mailbox.fill(links[mail.number % len(links)], mail.part) if links else ""
+            text = orjson.dumps(
+                body(mail, kind, at=at, reason=coming.drop_reason, url=link)
+            ).decode()
+            rows.append((mail.id, at, kind, text))
+        return rows
+
+    async def summary(self, _request: Request) -> Response:
+        """Counts of what was accepted and of what happened."""
+        counts = await run_in_threadpool(self._store.summary)
+        poster = self._poster
+        return JSONResponse({**counts, "posts": poster.posts, "failed_posts": poster.failed})
+
+    async def accepted(self, request: Request) -> Response:
+        """Every accepted mail as JSON Lines, to be compared person by person."""
+        after = int(request.query_params.get("after", "0"))
+
+        def lines() -> Any:  # noqa: ANN401
+            for mail in self._store.accepted(after):
+                args = {**mail.body["custom_args"], **mail.part.get("custom_args", {})}
+                line = {"id": mail.id, "email": mail.email, "message_id": mail.message_id}
+                yield orjson.dumps({**line, "custom_args": args}) + b"\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    async def switch_faults(self, request: Request) -> Response:
+        """Set all faults from a JSON object."""
+        try:
+            wanted = orjson.loads(await request.body() or b"{}")
+            self._faults.switch(wanted)
+        except (orjson.JSONDecodeError, AttributeError):
+            return errors(400, Complaint("Send a JSON object."))
+        except UserError as error:
+            return errors(400, Complaint(str(error)))
+        return JSONResponse({"faults": wanted})
+
+    async def reset(self, _request: Request) -> Response:
+        """Forget everything."""
+        await run_in_threadpool(self._store.reset)
+        return JSONResponse({})
+
+    async def public_key(self, _request: Request) -> Response:
+        """The key that proves the events."""
+        return JSONResponse({"public_key": self._public_key})
+
+
+class _Hangup(Response):
+    """No answer: the connection is cut under the client."""
+
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """Leave without a word."""
+        scope[TRANSPORT].abort()
+
+
+def errors(status: int, *wrong: Complaint) -> JSONResponse:
+    """A refusal as SendGrid writes it."""
+    return JSONResponse({"errors": [one.as_json() for one in wrong]}, status_code=status)

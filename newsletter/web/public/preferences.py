@@ -1,0 +1,222 @@
+"""The preference centre, from the link in every mail: plain forms, no script.
+
+Taste is saved at once. A new address, the data and erasing each send a further mail and
+happen only from there (``newsletter.web.public.requests``): this link travels with every
+mail that is passed on. For the same reason the page shows the address only in part.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
+
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.errors import UserError
+from newsletter.links import Purpose
+from newsletter.sending import notices
+from newsletter.web.dependencies import Parts, page
+from newsletter.web.public import request_mails
+from subscribers import preferences, requests
+from subscribers.address import hash_address, parse
+from subscribers.preferences import Choice, PreferenceError, Preferences
+from subscribers.requests import Asked, AskedTooOftenError
+from subscribers.requests import Request as Kind
+from subscribers.schema import Session
+
+router = APIRouter()
+
+#: Offered to everybody, each in its own words; a person's other language is kept.
+LANGUAGES: Final = {
+    "da": "Dansk",
+    "de": "Deutsch",
+    "en": "English",
+    "es": "Español",
+    "fr": "Français",
+    "it": "Italiano",
+    "nl": "Nederlands",
+    "pl": "Polski",
+    "pt": "Português",
+    "sv": "Svenska",
+}
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+_WEEKS = (1, 2, 3, 4, 6, 8, 12, 26)
+#: How long the link in the further mail works.
+_WITHIN = {
+    Kind.ADDRESS: timedelta(days=7),
+    Kind.DATA: timedelta(days=1),
+    Kind.ERASE: timedelta(days=1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the page shows beside the person's decisions."""
+
+    email: str
+    paused_until: str | None
+    languages: dict[str, str]
+    weeks: tuple[int, ...] = _WEEKS
+
+
+@router.api_route("/preferences/{token}", methods=["GET", "HEAD"])
+def show(token: str, request: Request, parts: Parts) -> Response:
+    """The form, as things stand. Changes nothing."""
+    return _show(request, parts, token, saved="saved" in request.query_params)
+
+
+@router.post("/preferences/{token}")
+def save(
+    token: str,
+    request: Request,
+    parts: Parts,
+    *,
+    topic: Annotated[list[str] | None, Form()] = None,
+    pause: Annotated[str, Form()] = "",
+    language: Annotated[str, Form()] = "",
+) -> Response:
+    """Save the form and show it again, by a redirect: reloading the page saves nothing twice."""
+    subscriber_id = _person(parts, token)
+    try:
+        choice = Choice(frozenset(topic or ()), _language(language), _weeks(pause))
+        with transaction(parts.database) as session:
+            found = preferences.save(session, subscriber_id, choice, now=datetime.now(UTC))
+    except PreferenceError as error:
+        return _show(request, parts, token, problem=error)
+    if not found:
+        return _show(request, parts, token)
+    return RedirectResponse(f"/preferences/{token}?saved", status_code=303)
+
+
+@router.post("/preferences/{token}/address")
+def ask_address(
+    token: str, request: Request, parts: Parts, email: Annotated[str, Form()] = ""
+) -> Response:
+    """Send a mail to the new address, and tell the old one."""
+
+    def write_down(session: Session, person: int, now: datetime) -> Asked | None:
+        address = parse(email)
+        hashed = hash_address(parts.address_key, address)
+        expires = now + _WITHIN[Kind.ADDRESS]
+        return requests.ask_address(session, person, address, hashed, now=now, expires=expires)
+
+    return _ask(request, parts, token, Kind.ADDRESS, write_down)
+
+
+@router.post("/preferences/{token}/data")
+def ask_data(token: str, request: Request, parts: Parts) -> Response:
+    """Send a mail with a link to the person's data."""
+    return _ask(request, parts, token, Kind.DATA, _by_own_mail(Kind.DATA))
+
+
+@router.post("/preferences/{token}/erase")
+def ask_erase(token: str, request: Request, parts: Parts) -> Response:
+    """Send a mail with a link that erases."""
+    return _ask(request, parts, token, Kind.ERASE, _by_own_mail(Kind.ERASE))
+
+
+_WriteDown = Callable[[Session, int, datetime], Asked | None]
+
+
+def _by_own_mail(kind: Kind) -> _WriteDown:
+    def write_down(session: Session, person: int, now: datetime) -> Asked | None:
+        return requests.ask(session, person, kind, now=now, expires=now + _WITHIN[kind])
+
+    return write_down
+
+
+def _ask(
+    request: Request, parts: Assembly, token: str, kind: Kind, write_down: _WriteDown
+) -> Response:
+    subscriber_id, now = _person(parts, token), datetime.now(UTC)
+    try:
+        with transaction(parts.database) as session:
+            asked = write_down(session, subscriber_id, now)
+            if asked is not None and not asked.repeated:
+                _send(session, parts, kind, asked, now)
+    except UserError as error:
+        return _show(request, parts, token, problem=error)
+    if asked is None:
+        return _show(request, parts, token)
+    email = asked.email if kind is Kind.ADDRESS else masked(asked.email)
+    return page(request, "request_sent.html", kind=kind, email=email, token=token)
+
+
+def _send(session: Session, parts: Assembly, kind: Kind, asked: Asked, now: datetime) -> None:
+    """Both mails are written whether or not they leave: the time it takes tells nothing."""
+    mails = request_mails.written(
+        parts, kind, asked, expires=now + _WITHIN[kind], take_back=requests.TAKE_BACK
+    )
+    if asked.mail:
+        notices.enqueue(session, kind=kind, email=asked.email, mail=mails.ask, now=now)
+    if mails.warn:
+        notices.enqueue(session, kind="warn", email=asked.current, mail=mails.warn, now=now)
+
+
+def _show(
+    request: Request,
+    parts: Assembly,
+    token: str,
+    *,
+    saved: bool = False,
+    problem: UserError | None = None,
+) -> Response:
+    subscriber_id, now = _person(parts, token), datetime.now(UTC)
+    with reading(parts.database) as session:
+        so_far = preferences.view(session, subscriber_id, now=now)
+    if so_far is None:
+        return page(request, "preferences_gone.html", status=410)
+    status = 429 if isinstance(problem, AskedTooOftenError) else 400 if problem else 200
+    return page(
+        request,
+        "preferences.html",
+        status=status,
+        token=token,
+        person=so_far,
+        form=_form(so_far),
+        saved=saved,
+        problem=problem,
+    )
+
+
+def _form(so_far: Preferences) -> _Form:
+    languages = dict(LANGUAGES)
+    if so_far.language:
+        languages.setdefault(so_far.language, so_far.language)
+    paused = so_far.paused_until
+    return _Form(masked(so_far.email), day(paused) if paused else None, languages)
+
+
+def _person(parts: Assembly, token: str) -> int:
+    _issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
+    return subscriber_id
+
+
+def _weeks(pause: str) -> int | None:
+    """Weeks from the form's own words; anything else did not come from the form as it is."""
+    if pause == "keep":
+        return None
+    if not re.fullmatch(r"[0-9]{1,2}", pause):
+        raise PreferenceError("the form arrived incomplete", hint="Nothing was saved. Try again.")
+    return int(pause)
+
+
+def _language(tag: str) -> str | None:
+    if tag and (len(tag) > 35 or not _LANGUAGE.fullmatch(tag)):
+        raise PreferenceError("this is not a language", hint="Choose one from the list.")
+    return tag or None
+
+
+def masked(email: str) -> str:
+    """Enough of an address for its owner to know it, too little for anybody else to use it."""
+    local, _, domain = email.rpartition("@")
+    return f"{local[:1]}…@{domain}"
+
+
+def day(moment: datetime) -> str:
+    """``24 Apr 2026``: short enough for a narrow list."""
+    return f"{moment.day} {moment:%b %Y}"

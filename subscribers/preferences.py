@@ -1,0 +1,179 @@
+"""What a person decides about their own subscription: topics, a pause, the language.
+
+It takes effect at once. What touches their identity or their data waits for a further
+mail: see ``subscribers.requests``.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+
+from subscribers.errors import UserError
+from subscribers.models import (
+    Consent,
+    Subscriber,
+    Subscription,
+    Suppression,
+    SuppressionReason,
+    Topic,
+)
+from subscribers.schema import Session, insert_into, table_of
+
+_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
+_subscription, _topic = table_of(Subscription), table_of(Topic)
+
+MAX_PAUSE_WEEKS = 26
+#: Where consent and leaving by the person's own hand are recorded to come from.
+_SOURCE = "preferences"
+
+
+class PreferenceError(UserError):
+    """A wish that cannot be granted as it was expressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A topic, and whether the person has chosen it."""
+
+    slug: str
+    name: str
+    description: str
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What a person has decided so far."""
+
+    subscriber_id: int
+    email: str
+    language: str | None
+    #: The end of a pause that is not over yet.
+    paused_until: datetime | None
+    #: Mail to the address came back: it gets none until it is changed.
+    bounced: bool
+    topics: tuple[Offer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a person wants from now on."""
+
+    topics: Collection[str]
+    language: str | None
+    #: Weeks from now; 0 ends a pause, None leaves everything as it is.
+    pause_weeks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pause_weeks is not None and not 0 <= self.pause_weeks <= MAX_PAUSE_WEEKS:
+            raise PreferenceError(
+                f"a pause lasts up to {MAX_PAUSE_WEEKS} weeks", hint="Choose one from the list."
+            )
+
+
+def view(session: Session, subscriber_id: int, *, now: datetime) -> Preferences | None:
+    """A person's decisions; None when they have left or nobody is known by that number."""
+    person = session.get(Subscriber, subscriber_id)
+    if person is None:
+        return None
+    reason = suppressed(session, person.address_hash)
+    if reason not in {None, SuppressionReason.BOUNCED}:
+        return None
+    rows = session.execute(
+        select(_topic, _subscription.c.since.is_not(None).label("chosen"))
+        .outerjoin(
+            _subscription,
+            (_subscription.c.topic_id == _topic.c.id)
+            & (_subscription.c.subscriber_id == subscriber_id),
+        )
+        .order_by(_topic.c.name, _topic.c.slug)
+    )
+    paused = person.paused_until
+    return Preferences(
+        subscriber_id,
+        person.email,
+        person.language,
+        paused if paused and paused > now else None,
+        bounced=reason is not None,
+        topics=tuple(Offer(row.slug, row.name, row.description, bool(row.chosen)) for row in rows),
+    )
+
+
+def save(session: Session, subscriber_id: int, choice: Choice, *, now: datetime) -> bool:
+    """Put a choice into effect; False, and nothing happens, for somebody who is not there.
+
+    A topic that is no longer offered is passed over: it went while the form stood open.
+    """
+    person = held(session, subscriber_id)
+    before = view(session, subscriber_id, now=now)
+    if person is None or before is None:
+        return False
+    person.language = choice.language
+    if choice.pause_weeks is not None:
+        weeks = timedelta(weeks=choice.pause_weeks)
+        person.paused_until = now + weeks if weeks else None
+    session.add(person)
+    added = [o for o in before.topics if o.slug in choice.topics and not o.chosen]
+    dropped = [o for o in before.topics if o.slug not in choice.topics and o.chosen]
+    _subscribe(session, subscriber_id, added, now)
+    _drop(session, subscriber_id, dropped)
+    for act, offers in (("confirmed", added), ("withdrawn", dropped)):
+        if offers:
+            topics = ", ".join(offer.name for offer in offers)
+            record(session, subscriber_id, act, wording=f"Topics: {topics}", now=now)
+    session.flush()
+    return True
+
+
+def record(
+    session: Session,
+    subscriber_id: int,
+    act: str,
+    *,
+    wording: str,
+    now: datetime,
+    source: str = _SOURCE,
+) -> None:
+    """Add to the person's record of consent; nothing for somebody who is not there."""
+    known = select(_subscriber.c.id).where(_subscriber.c.id == subscriber_id)
+    # The lock keeps the row from being erased between the look and the insert.
+    if session.scalar(known.with_for_update(read=True, key_share=True)) is not None:
+        session.add(
+            Consent(
+                subscriber_id=subscriber_id, at=now, act=act, source=source, wording=wording[:2000]
+            )
+        )
+        session.flush()
+
+
+def held(session: Session, subscriber_id: int) -> Subscriber | None:
+    """The person, as they are now, and nobody else's to change until the transaction ends."""
+    return session.get(Subscriber, subscriber_id, with_for_update=True, populate_existing=True)
+
+
+def suppressed(session: Session, address_hash: bytes) -> str | None:
+    """Why this address must not be mailed; None when it may."""
+    return session.scalar(
+        select(_suppression.c.reason).where(_suppression.c.address_hash == address_hash)
+    )
+
+
+def _subscribe(session: Session, person: int, offers: Sequence[Offer], now: datetime) -> None:
+    chosen = select(_topic.c.id).where(_topic.c.slug.in_([offer.slug for offer in offers]))
+    rows = [
+        {"subscriber_id": person, "topic_id": topic, "since": now}
+        for topic in session.scalars(chosen)
+    ]
+    if rows:
+        session.execute(insert_into(session, _subscription).on_conflict_do_nothing(), rows)
+
+
+def _drop(session: Session, person: int, offers: Sequence[Offer]) -> None:
+    topics = select(_topic.c.id).where(_topic.c.slug.in_([offer.slug for offer in offers]))
+    session.execute(
+        delete(_subscription).where(
+            _subscription.c.subscriber_id == person, _subscription.c.topic_id.in_(topics)
+        )
+    )
