@@ -48,6 +48,8 @@ class Refused:
     reason: str
     #: Index of the recipient that the complaint is about, where the provider says so.
     recipient: int | None = None
+    #: The field that all recipients share and that the complaint is about, likewise.
+    shared: str = ""
 
 
 @dataclass(frozen=True, slots=True)

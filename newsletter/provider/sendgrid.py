@@ -31,7 +31,7 @@ from newsletter.provider.payload import encoded
 _FINAL = frozenset({400, 401, 403, 404, 405, 413, 415})
 _NEVER_CONNECTED = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
-_PERSONALIZATION = re.compile(r"personalizations\.(\d+)\.")
+_PERSONALIZATION = re.compile(r"personalizations\.(\d+)(?:\.|$)")
 
 
 class SendGridGateway:
@@ -78,8 +78,9 @@ def _answered(error: HTTPError) -> Outcome:
     if status == 429:
         return NotSent("SendGrid's rate limit is reached", _reset(error.headers))
     if status in _FINAL:
-        match = _PERSONALIZATION.search(place)
-        return Refused(status, reason, int(match[1]) if match else None)
+        if match := _PERSONALIZATION.match(place):
+            return Refused(status, reason, recipient=int(match[1]))
+        return Refused(status, reason, shared=place)
     return Unknown(f"SendGrid answered {status}: {reason}")
 
 

@@ -17,10 +17,21 @@ from newsletter.links import Links
 from newsletter.provider.gateway import Gateway, MailRequest
 from newsletter.rendering.placeholders import Placeholders
 from newsletter.sending import ledger, notices, oversight
-from newsletter.sending.ledger import Barred, Claimed, Person
+from newsletter.sending.ledger import Barred, Claimed
 from newsletter.sending.models import Variant
 from newsletter.sending.personalise import Words, personalise
-from newsletter.sending.retry import Decision, Doubt, Reject, Settled, StopSend, TryAgain, decide
+from newsletter.sending.recipients import Person, recipients
+from newsletter.sending.retry import (
+    Decision,
+    Doubt,
+    Reject,
+    RejectOne,
+    Settled,
+    Split,
+    StopSend,
+    TryAgain,
+    decide,
+)
 from newsletter.sending.states import SendState
 from subscribers.schema import Session
 
@@ -79,7 +90,7 @@ class Dispatcher:
         outcome = self._gateway.send(
             notices.request(notice, sender_email=self._sender_email, sender_name=self._sender_name)
         )
-        decision = decide(outcome, attempt=notice.attempt, jitter=random.random())  # noqa: S311
+        decision = decide(outcome, attempt=notice.attempt, size=1, jitter=random.random())  # noqa: S311
         if not isinstance(decision, Settled):
             _log.warning("notice %s: %s", notice.id, decision)
         with transaction(self._database) as session:
@@ -95,7 +106,7 @@ class Dispatcher:
                 return False
         with reading(self._database) as session:
             words = self._words_of(session, batch.variant_id)
-            people, barred = ledger.recipients(
+            people, barred = recipients(
                 session, batch, now=now, with_attributes=words.placeholders.uses_attributes
             )
         if not people:
@@ -106,9 +117,14 @@ class Dispatcher:
         if request is None or not self._depart(batch, barred):
             return True
         outcome = self._gateway.send(request)
-        decision = decide(outcome, attempt=batch.attempt, jitter=random.random())  # noqa: S311
+        decision = decide(
+            outcome,
+            attempt=batch.attempt,
+            size=len(people),
+            jitter=random.random(),  # noqa: S311
+        )
         with transaction(self._database) as session:
-            settle(session, batch, decision, now=datetime.now(UTC))
+            settle(session, batch, people, decision, now=datetime.now(UTC))
         return True
 
     def _request(
@@ -154,8 +170,15 @@ class Dispatcher:
         return words
 
 
-def settle(session: Session, batch: Claimed, decision: Decision, *, now: datetime) -> None:
-    """Write down what was decided."""
+def settle(
+    session: Session,
+    batch: Claimed,
+    people: Sequence[Person],
+    decision: Decision,
+    *,
+    now: datetime,
+) -> None:
+    """Write down what was decided about a batch that left with these people."""
     match decision:
         case Settled(message_id):
             ledger.accepted(session, batch, now=now, message_id=message_id)
@@ -163,6 +186,12 @@ def settle(session: Session, batch: Claimed, decision: Decision, *, now: datetim
             ledger.put_back(session, batch, after=now + wait, detail=reason)
         case Reject(reason):
             ledger.rejected(session, batch, now=now, reason=reason)
+        case RejectOne(index, reason):
+            person = people[index]["id"]
+            ledger.rejected_one(session, batch, person, now=now, reason=reason)
+        case Split(reason):
+            half = [person["id"] for person in people[len(people) // 2 :]]
+            ledger.split(session, batch, half, now=now, reason=reason)
         case StopSend(reason):
             ledger.put_back(session, batch, after=now, detail=reason)
             oversight.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])

@@ -8,16 +8,15 @@ the attempt that it settles. Whoever comes late changes nothing and is told so.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
     bindparam,
-    case,
     exists,
-    literal,
-    literal_column,
+    func,
+    insert,
     select,
     tuple_,
     update,
@@ -33,9 +32,8 @@ from newsletter.sending.states import (
     batches_that_may_become,
     may_become,
 )
-from subscribers import segments
 from subscribers.models import Subscriber, Suppression
-from subscribers.schema import Session, json_rows, table_of
+from subscribers.schema import Session, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
@@ -54,16 +52,6 @@ class Claimed:
     variant_id: int
     attempt: int
     topics: tuple[str, ...]
-
-
-class Person(TypedDict):
-    """What a batch's request needs of one recipient."""
-
-    id: int
-    email: str
-    name: str
-    #: Empty unless the variant speaks of attributes.
-    attributes: dict[str, Any]
 
 
 class Barred(TypedDict):
@@ -113,43 +101,6 @@ def claim(session: Session, worker: str, *, now: datetime, lease: timedelta) -> 
         row.attempt,
         tuple(found.topics),
     )
-
-
-def recipients(
-    session: Session, batch: Claimed, *, now: datetime, with_attributes: bool = True
-) -> tuple[list[Person], list[Barred]]:
-    """The people of a claimed batch: who may be mailed at this very moment, and who not.
-
-    Barred is whoever left, was suppressed, paused or erased since planning. Writes nothing,
-    so that no writer waits meanwhile. The database hands over one JSON text: a thousand
-    rows one by one would cost as much as everything else, and pass the interpreter's lock
-    around for each.
-    """
-    objection = case(
-        (_subscriber.c.id.is_(None), literal("erased")),
-        else_=segments.objection(now, batch.topics),
-    )
-    attributes = _subscriber.c.attributes if with_attributes else literal_column("NULL")
-    rows = (
-        select(
-            _delivery.c.subscriber_id.label("id"),
-            _subscriber.c.email.label("email"),
-            _subscriber.c.name.label("name"),
-            attributes.label("attributes"),
-            objection.label("objection"),
-        )
-        .select_from(
-            _delivery.outerjoin(
-                _subscriber, _subscriber.c.id == _delivery.c.subscriber_id
-            ).outerjoin(_suppression, _suppression.c.address_hash == _subscriber.c.address_hash)
-        )
-        .where(_in_batch(batch), _delivery.c.state == DeliveryState.PLANNED)
-    )
-    people = json_rows(session, rows)
-    barred = [Barred(person=p["id"], why=p["objection"]) for p in people if p["objection"]]
-    if barred:
-        people = [person for person in people if not person["objection"]]
-    return cast("list[Person]", people), barred
 
 
 def depart(
@@ -235,6 +186,50 @@ def rejected(session: Session, batch: Claimed, *, now: datetime, reason: str) ->
             .where(_in_batch(batch), _delivery.c.state.in_(may_become(DeliveryState.REJECTED)))
             .values(state=DeliveryState.REJECTED, reason=reason[:300])
         )
+
+
+def rejected_one(
+    session: Session, batch: Claimed, person: int, *, now: datetime, reason: str
+) -> None:
+    """One person stands in the list with the reason; the batch goes out again without them."""
+    if put_back(session, batch, after=now, detail=reason):
+        session.execute(
+            update(_delivery)
+            .where(
+                _delivery.c.issue_id == batch.issue_id,
+                _delivery.c.subscriber_id == person,
+                _delivery.c.state.in_(may_become(DeliveryState.REJECTED)),
+            )
+            .values(state=DeliveryState.REJECTED, reason=reason[:300])
+        )
+
+
+def split(
+    session: Session, batch: Claimed, people: Sequence[int], *, now: datetime, reason: str
+) -> None:
+    """Give these people of the batch a batch of their own; both go out again."""
+    if not put_back(session, batch, after=now, detail=reason):
+        return
+    last = select(func.max(_batch.c.number)).where(_batch.c.send_id == batch.send_id)
+    number = session.execute(last).scalar_one() + 1
+    session.execute(
+        insert(_batch).values(
+            send_id=batch.send_id,
+            number=number,
+            variant_id=batch.variant_id,
+            state=BatchState.PENDING,
+            size=len(people),
+            not_before=now,
+            attempt=0,
+            detail=reason[:1000],
+        )
+    )
+    session.execute(
+        update(_delivery)
+        .where(_delivery.c.issue_id == batch.issue_id, _delivery.c.subscriber_id.in_(people))
+        .values(batch=number)
+    )
+    session.execute(update(_batch).where(*_is(batch)).values(size=_batch.c.size - len(people)))
 
 
 def doubted(session: Session, batch: Claimed, *, reason: str) -> None:

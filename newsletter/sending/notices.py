@@ -11,7 +11,16 @@ from sqlalchemy import delete, select, update
 
 from newsletter.provider.gateway import MailRequest, Recipient
 from newsletter.sending.models import Notice
-from newsletter.sending.retry import Decision, Doubt, Reject, Settled, StopSend, TryAgain
+from newsletter.sending.retry import (
+    Decision,
+    Doubt,
+    Reject,
+    RejectOne,
+    Settled,
+    Split,
+    StopSend,
+    TryAgain,
+)
 from newsletter.sending.states import BatchState
 from subscribers.schema import Session, table_of
 
@@ -107,7 +116,7 @@ def settle(session: Session, notice: ClaimedNotice, decision: Decision, *, now: 
     match decision:
         case Settled(message_id):
             _move(session, notice, BatchState.ACCEPTED, settled_at=now, message_id=message_id)
-        case Reject(reason):
+        case Reject(reason) | RejectOne(_, reason) | Split(reason):
             _move(session, notice, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
         case TryAgain(wait, reason):
             _again(session, notice, now + wait, reason, now)

@@ -12,8 +12,9 @@ from newsletter.links import Links, Purpose
 from newsletter.provider.events import BATCH, ISSUE, SEND, SUBSCRIBER
 from newsletter.provider.gateway import MailRequest, Recipient
 from newsletter.rendering.placeholders import Placeholders
-from newsletter.sending.ledger import Claimed, Person
+from newsletter.sending.ledger import Claimed
 from newsletter.sending.models import Variant
+from newsletter.sending.recipients import Person
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,15 @@ from newsletter.provider.gateway import Accepted, NotSent, Outcome, Refused, Unk
 _FIRST_WAIT = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=5)
 
-#: Refusals that the next batch would meet too, and what the operator does about them.
+_CHECK = "then `newsletter sends resume`."
+#: Refusals that every batch would meet, and what the operator does about them.
 _STOPS_SEND = {
-    401: "SendGrid does not know the API key: check NEWSLETTER_SENDGRID__API_KEY, then resume.",
+    401: f"SendGrid does not know the API key: check NEWSLETTER_SENDGRID__API_KEY, {_CHECK}",
     403: "SendGrid does not let this key or sender send: verify the sender's domain or address "
-    "in SendGrid, or give the key the Mail Send permission, then resume.",
+    f"in SendGrid, or give the key the Mail Send permission, {_CHECK}",
+    404: f"There is no SendGrid at this address: check NEWSLETTER_SENDGRID__HOST, {_CHECK}",
+    405: f"There is no SendGrid at this address: check NEWSLETTER_SENDGRID__HOST, {_CHECK}",
+    415: f"What answers is not SendGrid's mail send: check NEWSLETTER_SENDGRID__HOST, {_CHECK}",
 }
 
 
@@ -37,7 +41,23 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The provider will never take this batch."""
+    """The provider will never take this batch, of one person."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RejectOne:
+    """The provider refused the batch because of one person; all others shall have the issue."""
+
+    #: Index among the batch's recipients.
+    recipient: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The provider refused the batch and does not say because of whom: halve it, to find out."""
 
     reason: str
 
@@ -56,22 +76,34 @@ class Doubt:
     reason: str
 
 
-Decision = Settled | TryAgain | Reject | StopSend | Doubt
+Decision = Settled | TryAgain | Reject | RejectOne | Split | StopSend | Doubt
 
 
-def decide(outcome: Outcome, *, attempt: int, jitter: float) -> Decision:
-    """What follows from ``outcome`` of the ``attempt``-th try; ``jitter`` is in [0, 1)."""
+def decide(outcome: Outcome, *, attempt: int, size: int, jitter: float) -> Decision:
+    """What follows from ``outcome`` of the ``attempt``-th try of a batch of ``size`` people.
+
+    ``jitter`` is in [0, 1).
+    """
     match outcome:
         case Accepted(message_id):
             return Settled(message_id)
         case NotSent(reason, retry_after):
             return TryAgain(retry_after or _backoff(attempt, jitter), reason)
-        case Refused(status, reason) if status in _STOPS_SEND:
-            return StopSend(f"{_STOPS_SEND[status]} SendGrid said: {reason}")
-        case Refused(status, reason):
-            return Reject(f"SendGrid refused it ({status}): {reason}")
+        case Refused():
+            return _refused(outcome, size)
         case Unknown(reason):
             return Doubt(reason)
+
+
+def _refused(outcome: Refused, size: int) -> Decision:
+    said = f"SendGrid refused it ({outcome.status}): {outcome.reason}"
+    if outcome.status in _STOPS_SEND:
+        return StopSend(f"{_STOPS_SEND[outcome.status]} SendGrid said: {outcome.reason}")
+    if outcome.recipient is not None and outcome.recipient < size:
+        return RejectOne(outcome.recipient, said)
+    if outcome.shared:
+        return StopSend(f"{said} ({outcome.shared}). Every batch would be refused alike.")
+    return Split(said) if size > 1 else Reject(said)
 
 
 def _backoff(attempt: int, jitter: float) -> timedelta:

@@ -114,7 +114,7 @@ def test_the_payload_holds_what_all_share_once_and_each_persons_part_apart() -> 
 def test_a_refusal_is_final_and_carries_the_providers_words(status: int) -> None:
     complaint = {"errors": [{"message": "no good", "field": "personalizations.7.to.0.email"}]}
     with provider(says(status, complaint)) as host:
-        assert gateway(host).send(REQUEST) == Refused(status, "no good", 7)
+        assert gateway(host).send(REQUEST) == Refused(status, "no good", recipient=7)
 
 
 def test_a_refusal_without_json_is_still_explained() -> None:

@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from newsletter.issues.reading import parse_issue
-from newsletter.rendering.render import House, render
 from sqlalchemy import Engine, select
 
 from newsletter.database import reading, transaction
+from newsletter.issues.reading import parse_issue
 from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
+from newsletter.rendering.render import House, render
 from newsletter.sending import control
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.models import Batch, Delivery

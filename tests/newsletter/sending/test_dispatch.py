@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, delete, update
 
 from newsletter.database import reading, transaction
-from newsletter.provider.gateway import NotSent, Outcome, Refused, Unknown
+from newsletter.provider.gateway import MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.sending import control, doubt, ledger
 from newsletter.sending.models import Batch
 from subscribers import suppression
@@ -102,15 +102,43 @@ def test_what_was_surely_not_taken_waits_and_goes_out_once(
     assert state(database, send) == "sent"
 
 
-def test_a_refused_request_is_rejected_for_good_with_the_reason(
-    database: Engine, five: list[int]
-) -> None:
-    send, gateway = planned(database), FakeGateway(Refused(400, "bad subject"))
+def test_one_refused_address_costs_nobody_else_the_issue(database: Engine, five: list[int]) -> None:
+    send, gateway = planned(database, size=5), FakeGateway(Refused(400, "bad", recipient=3))
     all_of(database, gateway)
     found = states(database, send)
-    assert [found[person][0] for person in five] == ["rejected"] * 2 + ["accepted"] * 3
-    assert "bad subject" in str(found[five[0]][1])
+    assert found.pop(five[3]) == ("rejected", "SendGrid refused it (400): bad")
+    assert set(found.values()) == {("accepted", None)}
+    assert [len(request.recipients) for request in gateway.requests] == [5, 4]
     assert state(database, send) == "sent"
+
+
+class Picky(FakeGateway):
+    """Refuses every request with this address in it, and does not say why."""
+
+    def send(self, request: MailRequest) -> Outcome:
+        outcome = super().send(request)
+        emails = [recipient.email for recipient in request.recipients]
+        return Refused(400, "bad") if "p3@example.org" in emails else outcome
+
+
+def test_a_refusal_of_unknown_cause_is_narrowed_down_to_the_one_person(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database, size=5), Picky()
+    all_of(database, gateway)
+    found = states(database, send)
+    assert found.pop(five[2]) == ("rejected", "SendGrid refused it (400): bad")
+    assert set(found.values()) == {("accepted", None)}
+    assert sum(batch.size for batch in batches(database, send)) == 5
+    assert state(database, send) == "sent"
+
+
+def test_a_refusal_of_what_all_share_pauses_the_send(database: Engine, five: list[int]) -> None:
+    send, gateway = planned(database), FakeGateway(Refused(400, "too long", shared="subject"))
+    all_of(database, gateway)
+    assert len(gateway.requests) == 1
+    assert state(database, send) == "paused"
+    assert {s for s, _ in states(database, send).values()} == {"planned"}
 
 
 @pytest.mark.parametrize("status", [401, 403])

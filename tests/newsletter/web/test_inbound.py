@@ -18,6 +18,7 @@ from newsletter.rendering.placeholders import Placeholders
 from newsletter.sending import ledger
 from newsletter.sending.models import Variant
 from newsletter.sending.personalise import Words, personalise
+from newsletter.sending.recipients import recipients
 from newsletter.settings import load
 from newsletter.tracking.models import EventRow
 from newsletter.web.app import create_app
@@ -90,7 +91,7 @@ def test_every_mail_names_both_ways_and_its_mailto_unsubscribes_its_reader(
         now = datetime.now(UTC)
         batch = ledger.claim(session, "test", now=now, lease=timedelta(minutes=1))
         assert batch is not None
-        people, _ = ledger.recipients(session, batch, now=now)
+        people, _ = recipients(session, batch, now=now)
         variant = session.get_one(Variant, batch.variant_id)
         words = Words(variant, Placeholders.from_json(variant.placeholders))
         request = personalise(
