@@ -3,6 +3,7 @@
 Floors below receive values and never read settings.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,6 +69,16 @@ class Assembly:
         return Links(keys)
 
     @cached_property
+    def form_keys(self) -> list[bytes]:
+        """Keys of what our forms carry for some minutes, made of the links'; the first signs."""
+        if not self.settings.links.keys:
+            raise _missing("links.keys", _MAKE_KEY)
+        return [
+            hashlib.sha256(b"newsletter.form\0" + key.get_secret_value().encode()).digest()
+            for key in self.settings.links.keys
+        ]
+
+    @cached_property
     def address_key(self) -> bytes:
         """The key of the hashes by which addresses are told apart."""
         secret = self.settings.subscribers.address_key
@@ -104,6 +115,7 @@ class Assembly:
             late_limit=sending.late_limit,
             doubt_grace=sending.doubt_grace,
             doubt_policy=sending.doubt_policy,
+            keep_network_data=self.settings.signup.keep_ip,
         )
 
     def dispatcher(self, worker: str) -> Dispatcher:

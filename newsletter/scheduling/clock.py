@@ -35,6 +35,7 @@ _RENEW = 3.0  # seconds
 _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("start-due-sends", jobs.start_due_sends, 1),
     ("look-after-doubt", jobs.look_after_doubt, 15),
+    ("tidy-up", jobs.tidy_up, 3600),
 )
 
 

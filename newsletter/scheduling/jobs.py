@@ -14,8 +14,11 @@ from newsletter.database import transaction
 from newsletter.errors import SendError
 from newsletter.sending import control, doubt, notices
 from newsletter.sending.plan import plan
+from subscribers import consent, limits, signup
 
 _log = logging.getLogger(__name__)
+#: Single mails hold an address and a link; they are kept to answer "did it leave?".
+_KEEP_NOTICES = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Desk:
     late_limit: timedelta
     doubt_grace: timedelta
     doubt_policy: str
+    keep_network_data: timedelta
 
 
 _desk: list[Desk] = []
@@ -52,6 +56,16 @@ def look_after_doubt() -> None:
         notices.recall_abandoned(session, now=datetime.now(UTC))
     if swept.freed or swept.doubtful or swept.resent:
         _log.warning("abandoned batches: %s", swept)
+
+
+def tidy_up() -> None:
+    """Forget what is kept for a time only: limits, links that ended, old mails, network data."""
+    desk, now = _desk[0], datetime.now(UTC)
+    with transaction(desk.database) as session:
+        limits.sweep(session, now=now)
+        signup.sweep(session, now=now)
+        notices.sweep(session, settled_before=now - _KEEP_NOTICES)
+        consent.forget_network_data(session, before=now - desk.keep_network_data)
 
 
 def start_due(desk: Desk) -> None:

@@ -25,6 +25,7 @@ def desk(database: Engine) -> Desk:
         late_limit=timedelta(hours=6),
         doubt_grace=timedelta(minutes=30),
         doubt_policy="hold",
+        keep_network_data=timedelta(days=365),
     )
 
 
@@ -104,7 +105,8 @@ def test_only_one_process_holds_the_clock_and_another_takes_over(
 
 def test_a_lease_of_a_dead_process_ends_by_itself(database: Engine, five, clocks) -> None:
     with transaction(database) as session:
-        session.add(Lease(name="clock", holder="dead", until=datetime.now(UTC) + timedelta(hours=1)))
+        later = datetime.now(UTC) + timedelta(hours=1)
+        session.add(Lease(name="clock", holder="dead", until=later))
     clock = clocks()
     time.sleep(0.5)
     assert not clock.holding
@@ -118,4 +120,4 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
     assert until(lambda: clock.holding)
     with database.connect() as connection:
         names = set(connection.execute(text("SELECT id FROM clock_job")).scalars())
-    assert names == {"start-due-sends", "look-after-doubt"}
+    assert names == {"start-due-sends", "look-after-doubt", "tidy-up"}

@@ -1,0 +1,150 @@
+"""Importing and exporting people, against a bare ``executemany`` of the same rows.
+
+The limit writes ready-made tuples into the same table of an equally opened SQLite file,
+in transactions of the same size, and nothing else: no reading, no checks, no consent.
+"""
+
+import argparse
+import csv
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+from sqlalchemy import Engine, true
+
+from bench.report import peak_memory, table
+from newsletter.database import open_database, reading, upgrade
+from subscribers.address import hash_address, parse
+from subscribers.exporting import export_people
+from subscribers.importing import ImportOptions, import_people
+
+_KEY = b"a benchmark's key is no secret"
+_CHUNK = 20_000
+_COLUMNS = "email, address_hash, name, attributes, source, created_at, confirmed_at"
+_NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
+
+Measure = dict[str, object]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.importing", description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--database", help="a database URL; a new SQLite file unless given")
+    options = parser.parse_args()
+    measures = run(options.rows, options.database)
+    table(
+        f"{options.rows:,} rows of CSV, 6 columns",
+        ["", "seconds", "rows/s", "÷ executemany", "peak MB"],
+        [list(measure.values()) for measure in measures],
+    )
+
+
+def run(rows: int = 1_000_000, database_url: str | None = None) -> list[Measure]:
+    """One dict for each line of the table: what, seconds, rows a second, ratio, peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        file = path / "people.csv"
+        _write(file, rows)
+        # Memory first: what the limit holds must not be counted for the import.
+        steps = _import_and_export(database_url or f"sqlite:///{path / 'import.db'}", file, rows)
+        limit = _executemany(path / "limit.db", file)
+    whole = [*steps, ("limit: executemany, SQLite", limit, "")]
+    return [
+        {
+            "what": what,
+            "seconds": seconds,
+            "rows/s": rows / seconds,
+            "ratio": limit / seconds,
+            "peak MB": peak,
+        }
+        for what, seconds, peak in whole
+    ]
+
+
+def _write(file: Path, rows: int) -> None:
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["Email", "Name", "Plan", "Country", "Company", "Created at"])
+        for n in range(rows):
+            day = f"2024-{n % 12 + 1:02d}-{n % 28 + 1:02d} 10:00:00"
+            email = f"Reader.{n}@example{n % 50}.com"
+            writer.writerow([email, f"Zoë Reader {n}", "pro", "DE", f"Company {n % 999}, Ltd", day])
+
+
+def _import_and_export(url: str, file: Path, rows: int) -> list[tuple[str, float, object]]:
+    engine = open_database(url)
+    upgrade(engine)
+    steps: list[tuple[str, float, object]] = []
+    for what, options, attribute in (
+        ("dry run", ImportOptions(dry_run=True), "added"),
+        ("import, all new", ImportOptions(confirmed=True, wording="bench"), "added"),
+        ("import, nothing new", ImportOptions(confirmed=True), "unchanged"),
+    ):
+        report = import_people(
+            engine, file, address_key=_KEY, now=_NOW, name="bench", options=options
+        )
+        assert getattr(report, attribute) == rows, report
+        steps.append((what, report.seconds, peak_memory()))
+    steps.append(_export(engine, file.with_name("export.csv"), rows))
+    engine.dispose()
+    return steps
+
+
+def _export(engine: Engine, target: Path, rows: int) -> tuple[str, float, object]:
+    began = time.perf_counter()
+    with reading(engine) as session:
+        assert export_people(session, true(), target) == rows
+    return "export, CSV", time.perf_counter() - began, peak_memory()
+
+
+def _executemany(path: Path, file: Path) -> float:
+    engine = open_database(f"sqlite:///{path}")
+    upgrade(engine)
+    seconds = 0.0
+    connection = engine.raw_connection()
+    cursor = connection.cursor()
+    for chunk in _chunks(file):
+        began = time.perf_counter()
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.executemany(
+            f"INSERT INTO subscriber ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            chunk,
+        )
+        cursor.execute("COMMIT")
+        seconds += time.perf_counter() - began
+    connection.close()
+    engine.dispose()
+    return seconds
+
+
+def _chunks(file: Path) -> Iterator[list[tuple[object, ...]]]:
+    now = _NOW.strftime("%Y-%m-%d %H:%M:%S.%f")
+    chunk: list[tuple[object, ...]] = []
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            address = parse(row["Email"])
+            attributes = {key.lower(): row[key] for key in ("Plan", "Country", "Company")}
+            chunk.append(
+                (
+                    address.email,
+                    hash_address(_KEY, address),
+                    row["Name"],
+                    orjson.dumps(attributes).decode(),
+                    "import:bench",
+                    f"{row['Created at']}.000000",
+                    now,
+                )
+            )
+            if len(chunk) == _CHUNK:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk
+
+
+if __name__ == "__main__":
+    main()
