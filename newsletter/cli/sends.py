@@ -15,7 +15,7 @@ from newsletter.cli.settings import AsJson
 from newsletter.database import reading, transaction
 from newsletter.errors import ProviderError, SendError
 from newsletter.scheduling.jobs import start_due
-from newsletter.sending import control
+from newsletter.sending import control, doubt
 from newsletter.sending.control import Standing
 from newsletter.sending.models import Send
 from newsletter.sending.states import BatchState, SendState
@@ -199,7 +199,30 @@ def show(number: Number) -> None:
     assembly = Assembly(load())
     with reading(assembly.database) as session:
         standing = control.standing(session, number)
+        doubtful = doubt.listed(session, number)
     summary(assembly, standing)
+    for one in doubtful:
+        out.print(
+            f"\nbatch {one.number} is in doubt: {one.people:,} people, "
+            f"left {shown(one.departed_at)}, {one.why}.\nAn event will settle it, or you: "
+            f"newsletter sends resolve {number} --batch {one.number} --sent|--resend",
+            markup=False,
+        )
+
+
+@app.command("resolve")
+def resolve(
+    number: Number,
+    batch: Annotated[int, typer.Option(help="The batch's number, as shown.")],
+    sent: Annotated[
+        bool, typer.Option("--sent/--resend", help="It was sent, or it is to be sent again.")
+    ],
+) -> None:
+    """Settle a doubtful batch by your word. Look into SendGrid's activity first."""
+    with transaction(Assembly(load()).database) as session:
+        control.find(session, number)
+        doubt.resolve(session, number, batch, sent=sent, now=datetime.now(UTC))
+    out.print(f"Batch {batch} of send {number} {'was sent' if sent else 'is sent again'}.")
 
 
 @app.command("pause")

@@ -1,10 +1,17 @@
-"""Doubtful batches: evidence first (newsletter.tracking), then the operator's policy."""
+"""Doubtful batches: evidence first (newsletter.tracking), then policy, then the operator's word."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from newsletter.sending import oversight
-from subscribers.schema import Session
+from sqlalchemy import select
+
+from newsletter.errors import SendError
+from newsletter.sending import ledger, oversight
+from newsletter.sending.models import Batch
+from newsletter.sending.states import BatchState
+from subscribers.schema import Session, table_of
+
+_batch = table_of(Batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,16 @@ class Swept:
     resent: int
 
 
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """A batch of which nobody knows whether the provider took it."""
+
+    number: int
+    people: int
+    departed_at: datetime
+    why: str
+
+
 def sweep(session: Session, *, now: datetime, grace: timedelta, policy: str) -> Swept:
     """Take back what dead workers held; after ``grace``, resend doubtful batches if wanted."""
     freed, doubtful = oversight.recall_abandoned(session, now=now)
@@ -23,3 +40,29 @@ def sweep(session: Session, *, now: datetime, grace: timedelta, policy: str) -> 
     if policy == "resend":
         resent = oversight.resend_doubted(session, departed_before=now - grace, now=now)
     return Swept(freed, doubtful, resent)
+
+
+def listed(session: Session, send_id: int) -> list[Doubtful]:
+    """The doubtful batches of a send, with what is known of them."""
+    rows = session.execute(
+        select(_batch.c.number, _batch.c.size, _batch.c.departed_at, _batch.c.detail)
+        .where(_batch.c.send_id == send_id, _batch.c.state == BatchState.UNCERTAIN)
+        .order_by(_batch.c.number)
+    )
+    return [Doubtful(*row) for row in rows]
+
+
+def resolve(session: Session, send_id: int, number: int, *, sent: bool, now: datetime) -> None:
+    """Settle a doubtful batch by the operator's word; SendError when it is not in doubt."""
+    if sent:
+        detail = "the operator says that it was sent"
+        settled = ledger.prove(session, [(send_id, number)], now=now, detail=detail) == 1
+    else:
+        settled = oversight.resend_one(session, send_id, number, now=now)
+    if not settled:
+        numbers = ", ".join(str(one.number) for one in listed(session, send_id)) or "none"
+        raise SendError(
+            "this batch is not in doubt",
+            place=f"send {send_id}, batch {number}",
+            hint=f"In doubt: {numbers}.",
+        )

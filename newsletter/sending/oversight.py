@@ -88,6 +88,24 @@ def resend_doubted(session: Session, *, departed_before: datetime, now: datetime
     return result.rowcount
 
 
+def resend_one(session: Session, send_id: int, number: int, *, now: datetime) -> bool:
+    """Make one doubtful batch claimable again, by the operator's word; False if it is not one."""
+    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        update(_batch)
+        .where(
+            _batch.c.send_id == send_id,
+            _batch.c.number == number,
+            _batch.c.state == BatchState.UNCERTAIN,
+        )
+        .values(
+            state=BatchState.PENDING,
+            not_before=now,
+            detail="sent again, because the operator says that it was not sent",
+        )
+    )
+    return result.rowcount == 1
+
+
 def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) -> int:
     """Reject what of a send has not left; returns how many people that leaves without the issue."""
     dropped = session.scalars(

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Engine, delete, update
 
 from newsletter.database import reading, transaction
+from newsletter.errors import SendError
 from newsletter.provider.gateway import MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.sending import control, doubt, ledger
 from newsletter.sending.models import Batch
@@ -186,6 +187,24 @@ def test_doubt_is_sent_again_after_the_grace_time_if_the_operator_wants_it(
         all_of(database, gateway)
         assert len(gateway.requests) == requests
     assert state(database, send) == "sent"
+
+
+def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: list[int]) -> None:
+    send, gateway = planned(database), FakeGateway(Unknown("lost"), Unknown("lost"))
+    all_of(database, gateway)
+    with transaction(database) as session:
+        assert [(one.number, one.people, one.why) for one in doubt.listed(session, send)] == [
+            (1, 2, "lost"),
+            (2, 2, "lost"),
+        ]
+        doubt.resolve(session, send, 1, sent=True, now=NOW)
+        doubt.resolve(session, send, 2, sent=False, now=NOW)
+    all_of(database, gateway)
+    assert state(database, send) == "sent"
+    assert {s for s, _ in states(database, send).values()} == {"accepted"}
+    assert [gateway.mailed.count(f"p{n}@example.org") for n in range(1, 6)] == [1, 1, 2, 2, 1]
+    with transaction(database) as session, pytest.raises(SendError, match="not in doubt"):
+        doubt.resolve(session, send, 1, sent=False, now=NOW)
 
 
 def test_an_event_proves_a_doubtful_batch(database: Engine, five: list[int]) -> None:
