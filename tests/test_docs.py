@@ -1,5 +1,6 @@
 """The pages say what is true: settings, commands and states are all there."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_every_setting_is_explained_in_the_default_file() -> None:
     lines = text.splitlines()
     unexplained = [
         line
-        for above, line in zip(lines, lines[1:], strict=False)
+        for above, line in itertools.pairwise(lines)
         if re.match(r"^\w+ = ", line)
         and not above.startswith("#")
         # The address to listen on and its port explain themselves side by side.

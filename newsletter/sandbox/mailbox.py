@@ -98,6 +98,8 @@ class _Pages:
             lambda found: "(min-width: 0)" if found[1] == scheme else "(max-width: 0)",
             _message(mail)["html"],
         )
+        # Links open in a window of their own, as in a mail client, not inside the frame.
+        text = text.replace("<head>", '<head><base target="_blank">', 1)
         return HTMLResponse(text, headers={"Content-Security-Policy": _MAIL_POLICY})
 
     async def click(self, request: Request) -> Response:

@@ -178,8 +178,8 @@ class Store:
         """The latest mails to addresses that contain ``search``, those before an id."""
         rows = self._read(
             "SELECT mail.id, message_id, number, at, email, state, body, part FROM mail"
-            " JOIN request ON request.id = request_id WHERE mail.id < ? AND instr(email, ?) > 0"
-            " ORDER BY mail.id DESC LIMIT ?",
+            " JOIN request ON request.id = request_id"
+            " WHERE mail.id < ? AND instr(lower(email), ?) > 0 ORDER BY mail.id DESC LIMIT ?",
             (before or 2**62, search.lower(), limit),
         )
         return [_mail(row) for row in rows]

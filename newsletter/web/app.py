@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.web import errors, inbound, webhooks
-from newsletter.web.public import preferences, requests, unsubscribe, view
+from newsletter.web.public import confirm, preferences, requests, subscribe, unsubscribe, view
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     errors.register(app)
     app.include_router(webhooks.router)
     app.include_router(inbound.router)
+    app.include_router(subscribe.router)
+    app.include_router(confirm.router)
     app.include_router(unsubscribe.router)
     app.include_router(preferences.router)
     app.include_router(requests.router)

@@ -63,10 +63,12 @@ def service(parts_of: dict[str, str], sandbox: RunningSandbox) -> Iterator[tuple
         thread.start()
         while not server.started:
             time.sleep(0.02)
-        yield parts, url
-        server.should_exit = True
-        thread.join()
-        parts.database.dispose()
+        try:
+            yield parts, url
+        finally:
+            server.should_exit = True
+            thread.join()
+            parts.database.dispose()
 
 
 @contextmanager
@@ -84,10 +86,12 @@ def elsewhere(folder: Path, snippet: str) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://localhost:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"http://localhost:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @pytest.fixture

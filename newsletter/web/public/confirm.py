@@ -1,0 +1,58 @@
+"""The link of a confirmation mail: GET asks, POST subscribes. Link scanners only GET."""
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Request, Response
+
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.errors import LinkError, UserError
+from newsletter.links import Purpose
+from newsletter.web.dependencies import Parts, page
+from newsletter.web.public.signup_mails import preferences_url
+from newsletter.web.public.visitor import browser, network_address
+from subscribers import signup
+from subscribers.signup import SignupLinkError
+
+router = APIRouter()
+
+
+@router.api_route("/confirm/{token}", methods=["GET", "HEAD"])
+def ask(token: str, request: Request, parts: Parts) -> Response:
+    """The page with the button. Changes nothing."""
+    try:
+        number = _number(parts, token)
+        with reading(parts.database) as session:
+            email = signup.find(session, number, now=datetime.now(UTC)).email
+    except (LinkError, SignupLinkError) as error:
+        return _over(request, error)
+    return page(request, "confirm.html", token=token, email=email)
+
+
+@router.post("/confirm/{token}")
+def confirm(token: str, request: Request, parts: Parts) -> Response:
+    """Subscribe. A second press shows the same page and changes nothing."""
+    try:
+        number = _number(parts, token)
+        with transaction(parts.database) as session:
+            subscriber_id = signup.confirm(
+                session,
+                number,
+                now=datetime.now(UTC),
+                ip=network_address(request),
+                user_agent=browser(request),
+            )
+    except (LinkError, SignupLinkError) as error:
+        return _over(request, error)
+    return page(request, "confirmed.html", preferences=preferences_url(parts, subscriber_id))
+
+
+def _number(parts: Assembly, token: str) -> int:
+    """Which confirmation a link is about; a link of another kind is about none."""
+    number, *more = parts.links.read(token, Purpose.CONFIRM).numbers
+    return -1 if more else number
+
+
+def _over(request: Request, error: UserError) -> Response:
+    status = 404 if isinstance(error, LinkError) else 410
+    return page(request, "confirm_over.html", status=status, problem=error)

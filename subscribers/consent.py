@@ -1,0 +1,71 @@
+"""The record of consent: what was agreed to, when, where and in which words.
+
+Rows are added and never changed, but for one thing: network address and browser help
+to prove a disputed consent for a while, and are forgotten after it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import insert, or_, select, update
+
+from subscribers.models import Consent
+from subscribers.schema import Session, table_of
+
+_consent = table_of(Consent)
+_MAX_SOURCE = 100
+_MAX_WORDING = 2000
+_MAX_AGENT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One act of opting in or out; ``act`` is requested, confirmed, imported or withdrawn."""
+
+    at: datetime
+    act: str
+    source: str = ""
+    wording: str = ""
+    ip: str | None = None
+    user_agent: str | None = None
+
+
+def record(session: Session, subscriber_id: int, acts: Sequence[Act]) -> None:
+    """Add to a person's record."""
+    session.execute(
+        insert(_consent),
+        [
+            {
+                **asdict(act),
+                "subscriber_id": subscriber_id,
+                "source": act.source[:_MAX_SOURCE],
+                "wording": act.wording[:_MAX_WORDING],
+                "user_agent": act.user_agent[:_MAX_AGENT] if act.user_agent else None,
+            }
+            for act in acts
+        ],
+    )
+
+
+def of_person(session: Session, subscriber_id: int) -> list[Act]:
+    """A person's record, oldest first."""
+    rows = session.execute(
+        select(_consent)
+        .where(_consent.c.subscriber_id == subscriber_id)
+        .order_by(_consent.c.at, _consent.c.id)
+    )
+    return [Act(r.at, r.act, r.source, r.wording, r.ip, r.user_agent) for r in rows]
+
+
+def forget_network_data(session: Session, *, before: datetime) -> int:
+    """Empty network address and browser of what happened before then; returns how many rows."""
+    result = session.execute(
+        update(_consent)
+        .where(
+            _consent.c.at < before,
+            or_(_consent.c.ip.is_not(None), _consent.c.user_agent.is_not(None)),
+        )
+        .values(ip=None, user_agent=None)
+    )
+    return result.rowcount  # type: ignore[attr-defined,no-any-return]

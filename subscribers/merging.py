@@ -1,0 +1,260 @@
+"""From the stage into the audience: the people who are new, in sets.
+
+Nobody who is suppressed is added, whatever a file says; that is asked in the same
+transaction. Rows that need a closer look are put by for settling.py.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    and_,
+    delete,
+    exists,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+)
+
+from subscribers.models import Consent, Subscriber, Subscription, Suppression, Topic
+from subscribers.rows import SUBSCRIBED, UNCONFIRMED
+from subscribers.schema import Session, insert_into, table_of
+from subscribers.staging import ACT, PERSON, Span, Tables
+
+_subscriber = table_of(Subscriber)
+_suppression = table_of(Suppression)
+_subscription = table_of(Subscription)
+_consent = table_of(Consent)
+_topic = table_of(Topic)
+
+
+@dataclass
+class Tally:
+    """What came of the rows, so far."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    left: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    #: Topics that were made, in the order of their making.
+    new_topics: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass
+class Merger:
+    """Merges one import; without ``apply`` it only finds out what would come of it."""
+
+    tables: Tables
+    now: datetime
+    source: str
+    wording: str
+    #: Topics that everybody gets, by slug; they exist.
+    topics: Sequence[str]
+    apply: bool
+    tally: Tally = field(default_factory=Tally)
+
+    def prepare(self, session: Session) -> None:
+        """Make the tables that live as long as the connection."""
+        tables = self.tables.temporary
+        if _is_postgres(session):
+            tables += self.tables.staged
+        for table in tables:
+            table.create(session.connection(), checkfirst=False)
+
+    def batch(self, session: Session, span: Span) -> None:
+        """Add the new people among these rows, and put the others by.
+
+        A few statements and no loop over rows: each fetched row would wait for the
+        interpreter lock, which the thread that reads the file holds meanwhile.
+        """
+        t = self.tables
+        self.lock(session)
+        those = t.row.c.n.between(span.first, span.last)
+        seen = insert_into(session, t.seen).from_select(
+            ["address_hash", "n"],
+            select(t.row.c.address_hash, t.row.c.n)
+            .where(those)
+            .order_by(t.row.c.address_hash, t.row.c.n),
+        )
+        count = span.last - span.first + 1
+        firsts = _count(session, seen.on_conflict_do_nothing())
+        self.tally.duplicates += count - firsts
+        new = (
+            select(t.row.c.n, self._new_id(session))
+            .where(those, t.row.c.status.in_((SUBSCRIBED, UNCONFIRMED)))
+            .where(~exists().where(_suppression.c.address_hash == t.row.c.address_hash))
+            .where(~exists().where(_subscriber.c.address_hash == t.row.c.address_hash))
+            .order_by(t.row.c.n)
+        )
+        if firsts < count:
+            first = and_(t.seen.c.address_hash == t.row.c.address_hash, t.seen.c.n == t.row.c.n)
+            new = new.join(t.seen, first)
+        fresh = _count(session, insert(t.fresh).from_select(["n", "person"], new))
+        if fresh < count:
+            others = select(t.row.c.n).where(those, t.row.c.n.not_in(select(t.fresh.c.n)))
+            session.execute(insert(t.later).from_select(["n"], others))
+            if firsts == count and not (span.topics or self.topics):
+                self.tally.unchanged += self._forget_same(session, span)
+        if fresh:
+            self._add(session, fresh, span)
+
+    def _forget_same(self, session: Session, span: Span) -> int:
+        """Spare the closer look at people of whom the file says what is known: a file read again.
+
+        Returns how many they are.
+        """
+        t = self.tables
+        row, person = t.row.c, _subscriber.c
+        same = (
+            select(row.n)
+            .join(_subscriber, person.address_hash == row.address_hash)
+            .where(row.n.between(span.first, span.last))
+            .where(row.status.in_((SUBSCRIBED, UNCONFIRMED)))
+            .where(row.attributes == person.attributes, row.name.in_(("", person.name)))
+            .where(or_(row.confirmed_at.is_(None), person.confirmed_at.is_not(None)))
+            .where(*(or_(row[c].is_(None), row[c] == person[c]) for c in ("language", "timezone")))
+            .where(~exists().where(_suppression.c.address_hash == row.address_hash))
+        )
+        return _count(session, delete(t.later).where(t.later.c.n.in_(same)))
+
+    def add(self, session: Session, numbers: Sequence[int], counted: int) -> None:
+        """Add the people of these rows, of whom ``counted`` are not suppressed afterwards."""
+        t = self.tables
+        new = select(t.row.c.n, self._new_id(session)).where(t.row.c.n.in_(numbers))
+        ordered = new.order_by(t.row.c.n)
+        session.execute(insert(t.fresh).from_select(["n", "person"], ordered))
+        self._add(session, counted, Span(min(numbers), max(numbers)))
+
+    def lock(self, session: Session) -> None:
+        """Nobody else may add the people whom we are about to add."""
+        if not self.apply:
+            return
+        if _is_postgres(session):
+            session.execute(text("LOCK TABLE subscriber IN SHARE ROW EXCLUSIVE MODE"))
+        else:
+            # It writes nothing, and waits its turn to write.
+            session.execute(delete(_subscriber).where(false()))
+
+    def _new_id(self, session: Session) -> ColumnElement[int]:
+        """Ids given beforehand spare a search by hash for each consent and topic."""
+        if _is_postgres(session):
+            return func.nextval(func.pg_get_serial_sequence("subscriber", "id"))
+        last = select(func.coalesce(func.max(_subscriber.c.id), 0)).scalar_subquery()
+        return last + func.row_number().over(order_by=self.tables.row.c.n)
+
+    def _add(self, session: Session, counted: int, span: Span) -> None:
+        """Write the people of ``fresh``, with their consent and topics, and empty it."""
+        self.tally.added += counted
+        t = self.tables
+        if span.topics:
+            self._make_topics(session, span)
+        if self.apply:
+            session.execute(
+                insert(_subscriber).from_select(
+                    ["id", *PERSON],
+                    select(t.fresh.c.person, *(t.row.c[name] for name in PERSON))
+                    .join(t.fresh, t.fresh.c.n == t.row.c.n)
+                    .where(t.row.c.n.between(span.first, span.last))
+                    .order_by(t.row.c.n),
+                )
+            )
+            self._prove(session, span)
+            self._subscribe(session, span)
+        session.execute(delete(t.fresh))
+
+    def _prove(self, session: Session, span: Span) -> None:
+        """This import is an act of consent, and so are those that our own export tells of."""
+        t = self.tables
+        people = (
+            select()
+            .select_from(t.fresh)
+            .join(t.row, t.row.c.n == t.fresh.c.n)
+            # Planners know nothing of temporary tables, and may begin with the long one.
+            .where(t.row.c.n.between(span.first, span.last))
+        )
+        session.execute(
+            insert(_consent).from_select(
+                ["subscriber_id", "at", "act", "source", "wording", "ip"],
+                people.add_columns(
+                    t.fresh.c.person,
+                    literal(self.now, _consent.c.at.type),
+                    literal("imported"),
+                    literal(self.source),
+                    literal(self.wording),
+                    t.row.c.ip,
+                ).where(~t.row.c.proven),
+            )
+        )
+        if span.consents:
+            acts = people.add_columns(t.fresh.c.person, *(t.consent.c[name] for name in ACT))
+            session.execute(
+                insert(_consent).from_select(
+                    ["subscriber_id", *ACT],
+                    acts.join(t.consent, t.consent.c.n == t.row.c.n).order_by(
+                        t.consent.c.n, t.consent.c.place
+                    ),
+                )
+            )
+
+    def _subscribe(self, session: Session, span: Span) -> None:
+        t = self.tables
+        since = literal(self.now, _subscription.c.since.type)
+        people = select(t.fresh.c.person, _topic.c.id, since).select_from(t.fresh)
+        chosen = []
+        if span.topics:
+            theirs = people.join(t.topic, t.topic.c.n == t.fresh.c.n)
+            chosen.append(theirs.join(_topic, _topic.c.slug == t.topic.c.slug))
+        if self.topics:
+            chosen.append(people.join(_topic, _topic.c.slug.in_(self.topics)))
+        for rows in chosen:
+            session.execute(
+                insert_into(session, _subscription)
+                # SQLite takes the ON of ON CONFLICT for a join's, unless WHERE comes between.
+                .from_select(["subscriber_id", "topic_id", "since"], rows.where(t.fresh.c.n > 0))
+                .on_conflict_do_nothing()
+            )
+
+    def _make_topics(self, session: Session, span: Span) -> None:
+        t = self.tables
+        join = func.string_agg if _is_postgres(session) else func.group_concat
+        # One row for all: see ``batch``.
+        slugs = session.scalar(
+            select(join(t.topic.c.slug, "\n")).where(
+                t.topic.c.wanted,
+                t.topic.c.n.between(span.first, span.last),
+                t.topic.c.n.in_(select(t.fresh.c.n)),
+                t.topic.c.slug.not_in(select(_topic.c.slug)),
+            )
+        )
+        if slugs:
+            self.make_topics(session, slugs.split("\n"))
+
+    def make_topics(self, session: Session, slugs: Sequence[str]) -> None:
+        """Make topics that the file names and that there are not."""
+        missing = dict.fromkeys(slugs)
+        self.tally.new_topics |= missing
+        if self.apply:
+            rows = [{"slug": slug, "name": slug, "description": ""} for slug in missing]
+            statement = insert_into(session, _topic).on_conflict_do_nothing()
+            session.connection().execute(statement, rows)
+
+
+def _is_postgres(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def _count(session: Session, statement: Any) -> int:  # noqa: ANN401 (any INSERT … SELECT)
+    result = session.execute(statement, execution_options={"preserve_rowcount": True})
+    assert isinstance(result, CursorResult)
+    return result.rowcount

@@ -1,0 +1,271 @@
+"""Signing up: what was asked waits, outside the audience, until its link is confirmed.
+
+Whether an address is known shows nowhere: every request takes the same statements, and
+whoever asks learns what the mail says only by reading it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import delete, literal, select
+
+from subscribers import limits, suppression
+from subscribers.address import hash_address
+from subscribers.consent import Act, record
+from subscribers.errors import UserError
+from subscribers.models import (
+    Confirmation,
+    Subscriber,
+    Subscription,
+    Suppression,
+    SuppressionReason,
+    Topic,
+)
+from subscribers.schema import Session, insert_into, table_of
+from subscribers.signup_form import Signup
+
+_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
+_subscription, _topic = table_of(Subscription), table_of(Topic)
+_confirmation = table_of(Confirmation)
+
+_DAY = timedelta(days=1)
+_KIND = "signup"
+#: Who has gone by their own wish comes back by a link only if they asked for it afterwards.
+_WENT = {
+    SuppressionReason.UNSUBSCRIBED,
+    SuppressionReason.COMPLAINED,
+    SuppressionReason.ERASED,
+}
+
+
+class SignupLinkError(UserError):
+    """The link of a confirmation mail that can no longer be followed."""
+
+
+class Mail(StrEnum):
+    """Which mail answers a signup."""
+
+    #: Press the button to subscribe.
+    CONFIRM = "confirm"
+    #: You are subscribed already; here is where to change it.
+    KNOWN = "known"
+    #: You are subscribed now. Without double opt-in only.
+    WELCOME = "welcome"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A signup written down."""
+
+    confirmation_id: int
+    mail: Mail
+    #: Whether the mail is to leave. The answer on the web is the same if it does not.
+    send: bool
+    #: The subscriber, for any mail but ``CONFIRM``.
+    subscriber_id: int | None
+    expires: datetime
+
+
+def request(
+    session: Session,
+    signup: Signup,
+    *,
+    address_key: bytes,
+    now: datetime,
+    confirm_within: timedelta,
+    per_address: int,
+    double_opt_in: bool = True,
+) -> Asked:
+    """Write a signup down; says which mail is to leave, if any.
+
+    An address gets ``per_address`` mails a day, whoever asks for them, and none when an
+    operator has barred it. Without ``double_opt_in``, somebody new is subscribed at once,
+    but not who has left or bounced: they have to prove that it is them who come back.
+    """
+    address_hash = hash_address(address_key, signup.address)
+    limit = limits.key_of(address_key, "signup mail", signup.address.identity)
+    within = limits.hit(session, limit, limit=per_address, window=_DAY, now=now)
+    person = session.execute(
+        select(_subscriber.c.id, _subscriber.c.confirmed_at).where(
+            _subscriber.c.address_hash == address_hash
+        )
+    ).one_or_none()
+    barred = _barred(session, address_hash)
+    known = person is not None and person.confirmed_at is not None and barred is None
+    open_door = not double_opt_in and barred is None
+    waits = within and not known and not open_door and barred != SuppressionReason.MANUAL
+    asked = Confirmation(
+        kind=_KIND,
+        email=signup.address.email,
+        address_hash=address_hash,
+        asked=_asked(signup),
+        created_at=now,
+        # The row is there in any case, for equal work; nothing leads to one that is over.
+        expires_at=now + confirm_within if waits else now,
+    )
+    session.add(asked)
+    session.flush()
+    subscriber_id = person.id if person is not None else None
+    if not double_opt_in:
+        # Done for everybody and undone where it may not be: again for equal work.
+        with session.begin_nested() as point:
+            made = _enrol(session, asked, now=now, proof=None)
+            if open_door and not known:
+                subscriber_id = made
+            else:
+                point.rollback()
+    mail = Mail.KNOWN if known else Mail.WELCOME if open_door else Mail.CONFIRM
+    return Asked(
+        asked.id,
+        mail,
+        within and barred != SuppressionReason.MANUAL,
+        None if mail is Mail.CONFIRM else subscriber_id,
+        asked.expires_at,
+    )
+
+
+def find(session: Session, confirmation_id: int, *, now: datetime) -> Confirmation:
+    """A signup to be looked at; SignupLinkError when there is none, or it is over."""
+    asked = session.get(Confirmation, confirmation_id)
+    return _usable(asked, now)
+
+
+def confirm(
+    session: Session,
+    confirmation_id: int,
+    *,
+    now: datetime,
+    ip: str | None,
+    user_agent: str | None,
+) -> int:
+    """Subscribe who asked; returns their id. A second time changes nothing.
+
+    Whoever left, bounced or complained before they asked can be mailed again. Raises
+    SignupLinkError, also for those who left after asking, and for those an operator barred.
+    """
+    address_hash = find(session, confirmation_id, now=now).address_hash
+    # The person first, as everywhere: two that lock in opposite orders wait for each other.
+    session.execute(
+        select(_subscriber.c.id).where(_subscriber.c.address_hash == address_hash).with_for_update()
+    )
+    asked = _usable(
+        session.get(Confirmation, confirmation_id, with_for_update=True, populate_existing=True),
+        now,
+    )
+    if asked.done_at is not None and asked.subscriber_id is not None:
+        return asked.subscriber_id
+    barred = session.execute(
+        select(_suppression.c.reason, _suppression.c.at)
+        .where(_suppression.c.address_hash == address_hash)
+        .with_for_update()
+    ).one_or_none()
+    if barred is not None and barred.reason == SuppressionReason.MANUAL:
+        raise SignupLinkError(
+            "this address cannot be subscribed", hint="Write to the editors if this is a mistake."
+        )
+    if barred is not None and barred.reason in _WENT and barred.at > asked.created_at:
+        raise SignupLinkError(
+            "you have left since this link was sent", hint="Subscribe again to get a new one."
+        )
+    proof = Act(now, "confirmed", ip=ip, user_agent=user_agent)
+    subscriber_id = _enrol(session, asked, now=now, proof=proof)
+    suppression.lift(session, [address_hash])
+    asked.done_at, asked.subscriber_id = now, subscriber_id
+    session.add(asked)
+    session.flush()
+    return subscriber_id
+
+
+def sweep(session: Session, *, now: datetime) -> int:
+    """Forget signups whose time is over, confirmed or not; returns how many."""
+    result = session.execute(
+        delete(_confirmation).where(
+            _confirmation.c.kind == _KIND, _confirmation.c.expires_at <= now
+        )
+    )
+    return result.rowcount  # type: ignore[attr-defined,no-any-return]
+
+
+def _usable(asked: Confirmation | None, now: datetime) -> Confirmation:
+    if asked is None or asked.kind != _KIND:
+        raise SignupLinkError("there is nothing to confirm here", hint="Subscribe again.")
+    if asked.expires_at <= now:
+        raise SignupLinkError("this link has expired", hint="Subscribe again to get a new one.")
+    return asked
+
+
+def _barred(session: Session, address_hash: bytes) -> str | None:
+    return session.scalar(
+        select(_suppression.c.reason).where(_suppression.c.address_hash == address_hash)
+    )
+
+
+def _asked(signup: Signup) -> dict[str, Any]:
+    return {
+        "name": signup.name,
+        "topics": list(signup.topics),
+        "attributes": dict(signup.attributes),
+        "language": signup.language,
+        "timezone": signup.timezone,
+        "form": signup.form,
+        "wording": signup.wording,
+        "ip": signup.ip,
+        "agent": signup.user_agent,
+    }
+
+
+def _enrol(session: Session, asked: Confirmation, *, now: datetime, proof: Act | None) -> int:
+    """Put the person into the audience, or what they asked for to what is known of them."""
+    wish = asked.asked
+    source = f"form:{wish['form']}"
+    found = session.execute(
+        select(_subscriber)
+        .where(_subscriber.c.address_hash == asked.address_hash)
+        .with_for_update()
+    ).one_or_none()
+    # In force from the first proof on; who comes back proves it anew.
+    back = _barred(session, asked.address_hash) is not None
+    before: dict[str, Any] = dict(found._mapping) if found is not None else {}
+    since = None if back else before.get("confirmed_at")
+    values = {
+        "email": asked.email,
+        "name": wish["name"] or before.get("name", ""),
+        "attributes": {**before.get("attributes", {}), **wish["attributes"]},
+        "language": wish["language"] or before.get("language"),
+        "timezone": wish["timezone"] or before.get("timezone"),
+        "confirmed_at": since or now,
+        "paused_until": None if back else before.get("paused_until"),
+    }
+    added = insert_into(session, _subscriber).values(
+        address_hash=asked.address_hash, source=source, created_at=now, **values
+    )
+    # The unique key decides: two links of one address may be followed at once.
+    subscriber_id: int = session.execute(
+        added.on_conflict_do_update(index_elements=["address_hash"], set_=values).returning(
+            _subscriber.c.id
+        )
+    ).scalar_one()
+    _subscribe(session, subscriber_id, wish["topics"], now)
+    requested = Act(
+        asked.created_at, "requested", source, wish["wording"], wish["ip"], wish["agent"]
+    )
+    if proof is None:
+        record(session, subscriber_id, [requested])
+    else:
+        confirmed = Act(proof.at, proof.act, source, wish["wording"], proof.ip, proof.user_agent)
+        record(session, subscriber_id, [requested, confirmed])
+    return subscriber_id
+
+
+def _subscribe(session: Session, subscriber_id: int, topics: list[str], now: datetime) -> None:
+    """Add topics. One that is no longer offered is passed over: it went while the mail lay."""
+    chosen = select(
+        literal(subscriber_id), _topic.c.id, literal(now, _subscription.c.since.type)
+    ).where(_topic.c.slug.in_(topics))
+    session.execute(
+        insert_into(session, _subscription)
+        .from_select(["subscriber_id", "topic_id", "since"], chosen)
+        .on_conflict_do_nothing()
+    )

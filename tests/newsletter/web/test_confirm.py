@@ -1,0 +1,180 @@
+"""The link of a confirmation mail: a scanner's visit changes nothing, a person's click once."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from newsletter.assembly import Assembly
+from newsletter.database import reading
+from newsletter.links import Links, Purpose
+from newsletter.sending.models import Notice
+from newsletter.settings import load
+from newsletter.web.app import create_app
+from subscribers import consent
+from subscribers.models import Subscriber, Suppression
+from subscribers.schema import table_of
+from tests.conftest import LINK_KEY
+
+HTML = {"accept": "text/html"}
+
+
+@pytest.fixture
+def client(assembly: Assembly) -> Iterator[TestClient]:
+    app = create_app(assembly, background=False)
+    with TestClient(app, follow_redirects=False, client=("192.0.2.9", 50000)) as client:
+        yield client
+
+
+def ask(client: TestClient, email: str = "ada@example.org", **more: str) -> str:
+    """Sign up; returns the path in the mail, the same in both parts."""
+    assert client.post("/subscribe", data={"email": email, **more}).status_code == 200
+    notice = table_of(Notice)
+    with reading(client.app.state.assembly.database) as session:  # type: ignore[attr-defined]
+        row = session.execute(
+            select(notice).where(notice.c.email == email).order_by(notice.c.id.desc()).limit(1)
+        ).one()
+    found = re.search(r"/(?:confirm|preferences)/[\w-]+", row.text)
+    assert found
+    assert found[0] in row.html
+    return found[0]
+
+
+def people(assembly: Assembly, model: type = Subscriber) -> int:
+    with reading(assembly.database) as session:
+        return session.scalar(select(func.count()).select_from(table_of(model))) or 0
+
+
+def test_a_scanner_that_follows_the_link_confirms_nothing(
+    client: TestClient, assembly: Assembly
+) -> None:
+    path = ask(client)
+    for _ in range(3):
+        answer = client.get(path, headers=HTML)
+        assert answer.status_code == 200
+        assert client.head(path).status_code == 200
+    assert people(assembly) == 0
+    assert "ada@example.org" in answer.text
+    assert f'<form method="post" action="{path}">' in answer.text
+    assert "<script" not in answer.text
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def test_the_button_subscribes_and_pressing_it_again_shows_the_same_page(
+    client: TestClient, assembly: Assembly
+) -> None:
+    path = ask(client, form="footer")
+    first = client.post(path, headers=HTML | {"user-agent": "Phone/2"})
+    assert first.status_code == 200
+    assert "You are subscribed." in first.text
+    again = client.post(path, headers=HTML)
+    assert again.text == first.text
+    assert people(assembly) == 1
+    with reading(assembly.database) as session:
+        person = session.scalar(select(Subscriber))
+        assert person is not None
+        acts = consent.of_person(session, person.id)
+    assert [(act.act, act.source, act.ip) for act in acts] == [
+        ("requested", "form:footer", "192.0.2.9"),
+        ("confirmed", "form:footer", "192.0.2.9"),
+    ]
+    assert acts[1].user_agent == "Phone/2"
+    assert person.source == "form:footer"
+
+
+def test_two_presses_at_once_make_one_subscriber(client: TestClient, assembly: Assembly) -> None:
+    paths = [ask(client), ask(client)] * 4
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda path: client.post(path).status_code, paths))
+    assert statuses == [200] * 8
+    assert people(assembly) == 1
+
+
+def test_the_page_leads_to_the_preferences(client: TestClient) -> None:
+    page = client.post(ask(client)).text
+    found = re.search(r'href="[^"]*(/preferences/[\w-]+)"', page)
+    assert found
+    assert client.get(found[1], headers=HTML).status_code == 200
+
+
+def test_a_subscriber_who_signs_up_again_is_mailed_the_way_to_their_preferences(
+    client: TestClient, assembly: Assembly
+) -> None:
+    client.post(ask(client))
+    path = ask(client)
+    assert path.startswith("/preferences/")
+    assert client.get(path, headers=HTML).status_code == 200
+    leave = path.replace("/preferences/", "/unsubscribe/")
+    assert client.post(leave).status_code == 200
+    assert people(assembly, Suppression) == 1
+
+
+def test_who_left_comes_back_by_a_new_link_and_not_by_the_old_one(
+    client: TestClient, assembly: Assembly
+) -> None:
+    old, unused = ask(client), ask(client)
+    page = client.post(old).text
+    leave = re.search(r"/preferences/[\w-]+", page)
+    assert leave
+    client.post(leave[0].replace("preferences", "unsubscribe"))
+    assert people(assembly, Suppression) == 1
+    client.post(old)
+    assert client.post(unused, headers=HTML).status_code == 410
+    assert people(assembly, Suppression) == 1
+    new = ask(client)
+    assert people(assembly, Suppression) == 1
+    assert client.post(new).status_code == 200
+    assert people(assembly, Suppression) == 0
+    assert people(assembly) == 1
+
+
+def test_a_link_past_its_time_says_so_and_how_to_get_another(
+    client: TestClient, assembly: Assembly
+) -> None:
+    path = ask(client)
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=8)):
+        for answer in (client.get(path, headers=HTML), client.post(path, headers=HTML)):
+            assert answer.status_code in {404, 410}
+            assert "expired" in answer.text
+            assert 'href="/subscribe"' in answer.text
+    assert people(assembly) == 0
+
+
+@pytest.mark.parametrize("forge", [lambda t: t[:-1], lambda t: t + "A", lambda t: "A" * 40])
+def test_a_forged_link_confirms_nothing(client: TestClient, assembly: Assembly, forge) -> None:
+    path = ask(client)
+    token = path.removeprefix("/confirm/")
+    for send in (client.get, client.post):
+        assert send(f"/confirm/{forge(token)}", headers=HTML).status_code == 404
+    assert people(assembly) == 0
+
+
+def test_links_of_other_kinds_confirm_nothing(client: TestClient, assembly: Assembly) -> None:
+    ask(client)
+    soon = datetime.now(UTC) + timedelta(days=1)
+    links = assembly.links
+    assert client.post(f"/confirm/{links.token(Purpose.RECIPIENT, 1, 1)}").status_code == 404
+    for numbers in [(1, 1), (99,)]:
+        token = links.token(Purpose.CONFIRM, *numbers, expires=soon)
+        assert client.post(f"/confirm/{token}", headers=HTML).status_code == 410
+    stranger = Links(["another key of 32 characters and more"])
+    token = stranger.token(Purpose.CONFIRM, 1, expires=soon)
+    assert client.post(f"/confirm/{token}").status_code == 404
+    assert people(assembly) == 0
+
+
+def test_a_link_works_after_the_keys_were_rotated(
+    client: TestClient, assembly: Assembly, environment: dict[str, str]
+) -> None:
+    path = ask(client)
+    environment["NEWSLETTER_LINKS__KEYS"] = f"{'n' * 40},{LINK_KEY}"
+    later = Assembly(load(environment))
+    with TestClient(create_app(later, background=False)) as rotated:
+        assert rotated.post(path).status_code == 200
+    later.database.dispose()
+    assert people(assembly) == 1
