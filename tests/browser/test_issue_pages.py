@@ -129,9 +129,7 @@ def test_dark_is_dark(browser: Browser, pages: dict[str, Path]) -> None:
     tab.close()
 
 
-@pytest.mark.skipif(
-    "SCREENSHOTS" not in os.environ, reason="SCREENSHOTS names no folder"
-)
+@pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS names no folder")
 def test_pictures_for_the_documentation_are_made(browser: Browser, pages: dict[str, Path]) -> None:
     folder = Path(os.environ["SCREENSHOTS"])
     for name, file, width, scheme in (
