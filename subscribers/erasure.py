@@ -15,6 +15,7 @@ from subscribers import suppression
 from subscribers.address import hash_address, parse
 from subscribers.errors import UserError
 from subscribers.models import (
+    Confirmation,
     Consent,
     Subscriber,
     Subscription,
@@ -29,6 +30,7 @@ _subscription = table_of(Subscription)
 _suppression = table_of(Suppression)
 _consent = table_of(Consent)
 _topic = table_of(Topic)
+_confirmation = table_of(Confirmation)
 
 
 def find(session: Session, email: str, *, address_key: bytes) -> int:
@@ -57,8 +59,9 @@ def erase(session: Session, subscriber_id: int, *, now: datetime) -> None:
     same transaction. Raises UserError when there is nobody of this id.
     """
     row = _row(session, _subscriber, subscriber_id)
-    # Topics and consent go by cascade.
+    # Topics, consent and open requests go by cascade; a signup of theirs names no person yet.
     session.execute(delete(_subscriber).where(_subscriber.c.id == subscriber_id))
+    session.execute(delete(_confirmation).where(_confirmation.c.address_hash == row.address_hash))
     suppression.add_addresses(
         session,
         [row.address_hash],

@@ -179,12 +179,8 @@ def confirm(
 
 
 def sweep(session: Session, *, now: datetime) -> int:
-    """Forget signups whose time is over, confirmed or not; returns how many."""
-    result = session.execute(
-        delete(_confirmation).where(
-            _confirmation.c.kind == _KIND, _confirmation.c.expires_at <= now
-        )
-    )
+    """Forget what was asked and whose time is over, done or not; returns how many."""
+    result = session.execute(delete(_confirmation).where(_confirmation.c.expires_at <= now))
     return result.rowcount  # type: ignore[attr-defined,no-any-return]
 
 

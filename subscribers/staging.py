@@ -262,8 +262,8 @@ def open_stage(engine: Engine) -> Iterator[tuple[Stage, Connection]]:
                     # Not within a transaction, which SQLAlchemy would begin.
                     driver.execute("ATTACH ? AS stage", (path,))
                     # KiB: indexes over hashes are entered all over the place.
-                    driver.execute("PRAGMA main.cache_size=-64000")
-                    driver.execute("PRAGMA temp.cache_size=-32000")
+                    driver.execute("PRAGMA main.cache_size=-32000")
+                    driver.execute("PRAGMA temp.cache_size=-16000")
                     yield stage, connection
                     connection.close()
         else:

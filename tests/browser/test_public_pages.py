@@ -79,6 +79,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
                 "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
                 "NEWSLETTER_SITE__NAME": "Engineering @ Scale",
                 "NEWSLETTER_SITE__BASE_URL": url,
+                # A browser under test fills in forms faster than people do.
+                "NEWSLETTER_SIGNUP__FILL_TIME": "0s",
             }
         )
     )
@@ -273,6 +275,31 @@ def test_a_wish_goes_by_a_further_mail_and_its_pages_are_sound(
     sound(tab)
 
 
+def test_signing_up_is_sound_from_the_empty_form_to_the_answer(service: Service, tab: Page) -> None:
+    tab.goto(f"{service.url}/subscribe")
+    sound(tab)
+    tab.get_by_label("Email address").fill("nobody@nowhere")
+    tab.locator("form").evaluate("form => { form.noValidate = true; form.submit() }")
+    tab.get_by_role("alert").wait_for()
+    assert tab.get_by_label("Email address").get_attribute("aria-invalid") == "true"
+    sound(tab)
+    tab.goto(f"{service.url}/subscribe")
+    tab.get_by_label("Email address").fill("new@example.org")
+    tab.get_by_label("Engineering").check()
+    tab.get_by_role("button", name="Subscribe").click()
+    assert heading(tab) == "Look into your inbox."
+    sound(tab)
+    notice = table_of(Notice)
+    with reading(service.parts.database) as session:
+        mail = session.scalars(select(notice.c.text).where(notice.c.email == "new@example.org"))
+        link = re.findall(r"http\S+/confirm/[\w-]+", mail.one())[0]
+    tab.goto(link)
+    sound(tab)
+    tab.get_by_role("button").click()
+    assert heading(tab) == "You are subscribed."
+    sound(tab)
+
+
 def links_mailed_for(service: Service, kind: str) -> list[str]:
     """The links of the mails that wait for this test's person, in order."""
     notice = table_of(Notice)
@@ -292,3 +319,7 @@ def test_pictures_for_the_documentation_are_made(service: Service, tab: Page) ->
             tab.set_viewport_size({"width": width, "height": 720})
             tab.goto(service.link(page, person))
             tab.screenshot(path=folder / f"{page}-{width}.png", full_page=True)
+    for width in (375, 1280):
+        tab.set_viewport_size({"width": width, "height": 720})
+        tab.goto(f"{service.url}/subscribe")
+        tab.screenshot(path=folder / f"subscribe-{width}.png", full_page=True)
