@@ -1,22 +1,19 @@
-"""Counting segments and exporting, over a million people.
+"""Counting segments of a million people.
 
-Prints milliseconds of each rule's count, with and without an index on the attribute,
-and of an export against a bare read of the same rows.
+Prints milliseconds of each rule's count, without and with indexes on the attributes.
 """
 
 import argparse
 import tempfile
 import time
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert
 
 from bench.report import peak_memory, table
 from newsletter.database import open_database, reading, transaction, upgrade
-from subscribers import expression, segments
-from subscribers.exporting import export_people
+from subscribers import segments
 from subscribers.models import Subscriber
 from subscribers.schema import table_of
 
@@ -34,7 +31,7 @@ RULES = (
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.audience", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.segments", description=__doc__)
     parser.add_argument("--people", type=int, default=1_000_000)
     parser.add_argument("--database", help="a database URL; a new SQLite file unless given")
     options = parser.parse_args()
@@ -52,7 +49,6 @@ def run(people: int = 1_000_000, database_url: str | None = None) -> None:
             for name in ("country", "plan", "domain"):
                 segments.create_index(session, name)
         indexed = [_count(engine, rule) for rule in RULES]
-        exported = _export(engine)
         kind = engine.dialect.name
         engine.dispose()
     table(
@@ -61,14 +57,6 @@ def run(people: int = 1_000_000, database_url: str | None = None) -> None:
         [
             [rule or "everybody", count, ms, faster]
             for rule, (count, ms), (_, faster) in zip(RULES, plain, indexed, strict=True)
-        ],
-    )
-    table(
-        f"Export of {people:,} people, {kind}",
-        ["", "seconds", "people/s", "export ÷ this"],
-        [
-            ["export to CSV", exported[0], people / exported[0], ""],
-            ["limit: bare read", exported[1], people / exported[1], exported[1] / exported[0]],
         ],
     )
     table("Memory, MB", ["", "MB"], [["peak", peak_memory()]])
@@ -107,26 +95,6 @@ def _count(engine: Engine, rule: str) -> tuple[int, float]:
             people, _ = segments.count(session, rule, now=datetime.now(UTC))
             best = min(best, time.perf_counter() - began)
     return people, best * 1000
-
-
-class _Nowhere(BytesIO):
-    """Takes bytes and keeps none."""
-
-    def write(self, data: object, /) -> int:
-        return len(data)  # type: ignore[arg-type]
-
-
-def _export(engine: Engine) -> tuple[float, float]:
-    """Seconds of the export, and of a bare read of the same columns."""
-    with reading(engine) as session:
-        began = time.perf_counter()
-        export_people(session, expression.condition("", now=datetime.now(UTC)), _Nowhere())
-        export = time.perf_counter() - began
-        began = time.perf_counter()
-        rows = session.connection().execution_options(yield_per=_CHUNK)
-        for _ in rows.execute(select(table_of(Subscriber))):
-            pass
-        return export, time.perf_counter() - began
 
 
 if __name__ == "__main__":
