@@ -98,7 +98,7 @@ class Clock:
             return bool(session.scalar(statement) == self._holder)
 
     def _begin(self) -> None:
-        self._scheduler = BackgroundScheduler(
+        scheduler = BackgroundScheduler(
             jobstores={"default": SQLAlchemyJobStore(engine=self._database, tablename="clock_job")},
             executors={"default": ThreadPoolExecutor(2)},
             # Late ticks are run once, however many were missed: what is due stands in our rows.
@@ -106,7 +106,7 @@ class Clock:
             timezone=UTC,
         )
         for job_id, function, seconds in _JOBS:
-            self._scheduler.add_job(
+            scheduler.add_job(
                 function,
                 "interval",
                 seconds=seconds,
@@ -114,7 +114,8 @@ class Clock:
                 replace_existing=True,
                 next_run_time=datetime.now(UTC),
             )
-        self._scheduler.start()
+        scheduler.start()
+        self._scheduler = scheduler
         _log.info("this process holds the clock")
 
     def _end(self) -> None:
