@@ -10,6 +10,7 @@ index on it is found (``index_ddl``).
 """
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -90,7 +91,7 @@ def negation(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return condition.is_not(true())
 
 
-class Field:
+class Field(ABC):
     """A property of a person that expressions compare with literals.
 
     ``kind`` names what it holds in errors; ``accepts`` are the types of literals that
@@ -101,18 +102,21 @@ class Field:
     accepts: tuple[type, ...]
     sorts: tuple[type, ...]
 
+    @abstractmethod
     def equals(self, value: Value) -> ColumnElement[bool]:
-        raise NotImplementedError
+        """Holding this very value."""
 
+    @abstractmethod
     def ordered(self, sign: str, value: Value) -> ColumnElement[bool]:
-        raise NotImplementedError
+        """Standing in this order to the value; ``sign`` is one of ``< <= > >=``."""
 
     def part(self, where: str, text: str) -> ColumnElement[bool]:
-        raise NotImplementedError
+        """Holding this text at its start, at its end or anywhere; only texts can."""
+        raise TypeError(f"{self.kind} has no {where} {text}")
 
+    @abstractmethod
     def indexed(self) -> ColumnElement[Any]:
         """What an index must hold to answer ``equals``."""
-        raise NotImplementedError
 
     def among(self, values: Sequence[Value]) -> ColumnElement[bool]:
         return or_(false(), *(self.equals(value) for value in values))

@@ -6,6 +6,7 @@ stays flat: a line is at most ``lines.LONGEST`` bytes long, and so is a row.
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from io import StringIO
 from typing import Any, BinaryIO
 
@@ -149,13 +150,12 @@ def _delimiter(sample: str) -> tuple[str, int]:
 
     def score(delimiter: str) -> tuple[bool, float, int]:
         rows: list[list[str]] = []
-        try:
+        # What the sample cuts off, or another delimiter garbles, counts for nothing.
+        with suppress(csv.Error):
             for row in csv.reader(StringIO(sample, newline="\n"), delimiter=delimiter):
                 rows.append(row)
                 if len(rows) > _SHOWN_ROWS:
                     break
-        except csv.Error:
-            pass
         full = [row for row in rows if row]
         if not full:
             return False, 0, 0

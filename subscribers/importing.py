@@ -34,6 +34,9 @@ from subscribers.staging import Batch, Span, Stage, open_stage
 #: write more: each transaction touches most pages of the index over address hashes.
 _BATCH = 20_000
 _SLICE = 5_000
+#: Seconds between two transactions. Who waits for SQLite's write lock looks for it every
+#: 25 to 100 ms; without a pause they might look in vain for seconds.
+_PAUSE = 0.04
 
 Progress = Callable[[int, float], None]
 
@@ -186,6 +189,8 @@ class _Run:
         while after is not None:
             with self._transaction() as session:
                 after = self._settle(session, after)
+            if after is not None:
+                time.sleep(_PAUSE)
         return True
 
     def whole(self, batches: Iterator[Batch]) -> bool:
@@ -210,6 +215,8 @@ class _Run:
         with self._transaction() as session:
             self._stage.take(session.connection(), batch)
             self._merger.batch(session, batch.span)
+        if self._merger.apply and len(batch) == _BATCH:
+            time.sleep(_PAUSE)
 
     def _settle(self, session: Session, after: int) -> int | None:
         further, again = self._settler.slice(session, after, _SLICE)

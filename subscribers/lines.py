@@ -199,11 +199,8 @@ class Lines:
 
     def _lines(self, block: bytes) -> Iterator[str]:
         if not (self._too_long or len(block) > LONGEST or b"\0" in block):
-            try:
-                text = block.decode()
-            except UnicodeDecodeError:
-                pass
-            else:
+            text = _decoded(block)
+            if text is not None:
                 yield from StringIO(text, newline="\n")
                 return
         for part in _split(block):
@@ -260,3 +257,10 @@ def _transcoded(file: BinaryIO, encoding: Encoding) -> Iterator[bytes]:
         yield decoder.decode(block).encode(errors="surrogateescape")
     if last := decoder.decode(b"", final=True):
         yield last.encode(errors="surrogateescape")
+
+
+def _decoded(block: bytes) -> str | None:
+    try:
+        return block.decode()
+    except UnicodeDecodeError:
+        return None

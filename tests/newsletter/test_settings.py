@@ -85,7 +85,8 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_the_production_example_is_valid_as_it_stands() -> None:
-    load({"NEWSLETTER_CONFIG": str(resource("config") / "production.example.toml")})
+    settings = load({"NEWSLETTER_CONFIG": str(resource("config") / "production.example.toml")})
+    assert settings.database_url.startswith("postgresql://")
 
 
 def test_every_setting_stands_in_the_default_file_with_an_explanation() -> None:
