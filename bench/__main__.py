@@ -1,10 +1,9 @@
 """`make bench`: every benchmark, one after the other. ``ARGS="dispatch"`` runs one."""
 
-import importlib
+import subprocess
 import sys
-from collections.abc import Callable
 
-#: Name → what it measures; each is a module with ``run()``.
+#: Name → what it measures; each is a module with a command line of its own.
 BENCHMARKS = {
     "dispatch": "planning and dispatching 100,000 recipients, against what the SDK alone can do",
     "importing": "importing and exporting people, against a bare executemany of the same rows",
@@ -20,8 +19,8 @@ def main() -> None:
         known = "\n".join(f"  {name}: {what}" for name, what in BENCHMARKS.items())
         sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}. There are:\n{known}")
     for name in names:
-        run: Callable[[], None] = importlib.import_module(f"bench.{name}").run
-        run()
+        # In a process of its own: the peak of one is not counted for the next.
+        subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from subscribers.staging import Batch, Span, Stage, open_stage
 #: Rows of a transaction: about a fifth of a second of SQLite's only write lock. Fewer would
 #: write more: each transaction touches most pages of the index over address hashes.
 _BATCH = 20_000
-_SLICE = 5_000
+#: Rows looked at one by one take longer, people who left the longest.
+_SLICE = 2_000
 #: Seconds between two transactions. Who waits for SQLite's write lock looks for it every
 #: 25 to 100 ms; without a pause they might look in vain for seconds.
 _PAUSE = 0.04
