@@ -1,4 +1,4 @@
-"""When a person last read: the only writer of ``last_open_at`` and ``last_click_at``."""
+"""When a person last read, as events tell. Only an import of our own export writes it too."""
 
 from collections.abc import Mapping
 from datetime import datetime
