@@ -9,6 +9,7 @@ import newsletter.scheduling.models
 import newsletter.sending.models
 import newsletter.tracking.models
 import subscribers.models
+from newsletter.sending import guards
 from subscribers.schema import AutoString, UTCDateTime, metadata
 
 #: Imported so that their tables stand in ``metadata``.
@@ -41,3 +42,5 @@ context.configure(
 )
 with context.begin_transaction():
     context.run_migrations()
+    # Not frozen in a version: the tables of states are always those of this code.
+    guards.install(connection)

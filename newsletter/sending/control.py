@@ -73,7 +73,7 @@ def create(
         state=SendState.SCHEDULED,
         scheduled_for=at,
         created_at=now,
-        rate=rate,
+        timetable={"per_second": rate} if rate else {},
     )
     session.add(send)
     session.flush()

@@ -5,6 +5,7 @@ issue impossible across sends; a batch is (send, number), the number that operat
 """
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Index, text
@@ -24,6 +25,8 @@ class Send(Model, table=True):
     revision_id: int = Field(sa_type=Id, foreign_key="revision.id")
     #: Names and expressions of the segments as they were when the send was made.
     segments: list[dict[str, str]] = Field(default_factory=list, sa_type=Json)
+    #: Segments whose people are left out, likewise.
+    excluded: list[dict[str, str]] = Field(default_factory=list, sa_type=Json)
     #: Slugs of the issue's topics; empty means that everybody may get it.
     topics: list[str] = Field(default_factory=list, sa_type=Json)
     state: str = Field(default=SendState.SCHEDULED, max_length=10)
@@ -33,10 +36,21 @@ class Send(Model, table=True):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    #: Recipients per second; empty means as fast as possible.
-    rate: float | None = None
+    paused_at: datetime | None = None
+    #: newsletter.sending.timetable.Timetable as JSON; empty means as fast as possible.
+    timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    #: newsletter.sending.variants.Test as JSON; empty means that there is one variant.
+    test: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    #: Label of the variant that the test's rest gets, and why that one.
+    winner: str | None = Field(default=None, max_length=20)
+    #: Figures of newsletter.tracking.alerts at the last resume: only what came since counts.
+    alarm: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+    #: The provider's name for what it holds of this send until its time.
+    hold_id: str | None = Field(default=None, max_length=100)
     #: Deliveries written by the plan.
     planned: int = 0
+    #: Of these, people whom this send missed and another send of the issue took over.
+    handed_on: int = 0
     #: People of the segments that the plan left out, by reason.
     left_out: dict[str, int] = Field(default_factory=dict, sa_type=Json)
 
@@ -59,12 +73,26 @@ class Variant(Model, table=True):
     placeholders: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
 
 
+class Part(StrEnum):
+    """What a batch is in its send's test of variants."""
+
+    #: There is no test.
+    WHOLE = "whole"
+    #: Gets one of the variants, at once.
+    SAMPLE = "sample"
+    #: Waits for the winner; nobody claims it.
+    REST = "rest"
+    #: Gets the winner.
+    WINNER = "winner"
+
+
 class Batch(Model, table=True):
     """Up to a thousand deliveries: one request to the provider."""
 
     __tablename__ = "batch"
     __table_args__ = (
         one_of("state", BatchState),
+        one_of("part", Part),
         # The claim reads the earliest due batch; settled ones stay out of its way.
         Index(
             "ix_batch_due",
@@ -81,10 +109,15 @@ class Batch(Model, table=True):
     send_id: int = Field(primary_key=True, sa_type=Id, foreign_key="send.id")
     number: int = Field(primary_key=True)
     variant_id: int = Field(sa_type=Id, foreign_key="variant.id")
+    part: str = Field(default=Part.WHOLE, max_length=10)
+    #: Its people live by this zone's clock (IANA); empty where the clock does not matter.
+    zone: str = Field(default="", max_length=64)
     state: str = Field(default=BatchState.PENDING, max_length=10)
     #: Deliveries in it.
     size: int
     not_before: datetime
+    #: Until when the provider holds it, if it was handed over ahead of its time.
+    hold_until: datetime | None = None
     #: Counts claims; a settlement must name the attempt that it settles (fencing).
     attempt: int = 0
     worker: str | None = Field(default=None, max_length=100)
@@ -117,6 +150,28 @@ class Delivery(Model, table=True):
     state: str = Field(default=DeliveryState.PLANNED, max_length=10)
     #: Why it was skipped, rejected, bounced or dropped.
     reason: str | None = Field(default=None, max_length=300)
+
+
+class Hold(Model, table=True):
+    """Nobody sends before ``until``: the provider asked for it, or cannot be reached."""
+
+    __tablename__ = "hold"
+
+    #: What is held: there is one provider.
+    name: str = Field(primary_key=True, max_length=40)
+    until: datetime
+    reason: str = Field(default="", max_length=1000)
+
+
+class Worker(Model, table=True):
+    """A process that sends. While it is alive nobody takes its batches from it."""
+
+    __tablename__ = "worker"
+
+    #: Host, process and a random part, so that a number used again is another worker.
+    name: str = Field(primary_key=True, max_length=100)
+    started_at: datetime
+    alive_until: datetime
 
 
 class Notice(Model, table=True):

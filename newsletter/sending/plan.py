@@ -131,7 +131,9 @@ def _write_batches(session: Session, send: Row[Any], now: datetime) -> int:
     variant_id = session.execute(
         select(_variant.c.id).where(_variant.c.send_id == send.id)
     ).scalar_one()
-    moments = departures((row[1] for row in sizes), start=now, rate=send.rate)
+    moments = departures(
+        (row[1] for row in sizes), start=now, rate=send.timetable.get("per_second")
+    )
     rows = [
         {
             "send_id": send.id,

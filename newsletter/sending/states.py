@@ -78,21 +78,34 @@ SEND_NEXT: Final[Mapping[SendState, frozenset[SendState]]] = {
     SendState.SENDING: frozenset({SendState.PAUSED, SendState.SENT, SendState.CANCELLED}),
     # A send paused before it was planned goes back to its schedule.
     SendState.PAUSED: frozenset({SendState.SENDING, SendState.SCHEDULED, SendState.CANCELLED}),
-    SendState.SENT: frozenset(),
-    SendState.CANCELLED: frozenset(),
+    # `newsletter sends retry` sends to those who missed it.
+    SendState.SENT: frozenset({SendState.SENDING}),
+    SendState.CANCELLED: frozenset({SendState.SENDING}),
 }
 
 BATCH_NEXT: Final[Mapping[BatchState, frozenset[BatchState]]] = {
-    BatchState.PENDING: frozenset({BatchState.CLAIMED, BatchState.REJECTED}),
+    # Accepted or uncertain at once when an event, or this machine's journal, knows more
+    # than the database: a backup was restored, or a doubtful batch was to go out again.
+    BatchState.PENDING: frozenset(
+        {BatchState.CLAIMED, BatchState.REJECTED, BatchState.ACCEPTED, BatchState.UNCERTAIN}
+    ),
     BatchState.CLAIMED: frozenset(
-        {BatchState.PENDING, BatchState.IN_FLIGHT, BatchState.SKIPPED, BatchState.REJECTED}
+        {
+            BatchState.PENDING,
+            BatchState.IN_FLIGHT,
+            BatchState.SKIPPED,
+            BatchState.REJECTED,
+            BatchState.ACCEPTED,
+            BatchState.UNCERTAIN,
+        }
     ),
     # Back to pending only when the request was surely not taken.
     BatchState.IN_FLIGHT: frozenset(
         {BatchState.ACCEPTED, BatchState.REJECTED, BatchState.UNCERTAIN, BatchState.PENDING}
     ),
     BatchState.UNCERTAIN: frozenset({BatchState.ACCEPTED, BatchState.PENDING, BatchState.REJECTED}),
-    BatchState.ACCEPTED: frozenset(),
+    # Called back before the provider's time for it had come.
+    BatchState.ACCEPTED: frozenset({BatchState.REJECTED}),
     BatchState.REJECTED: frozenset(),
     BatchState.SKIPPED: frozenset(),
 }
@@ -107,16 +120,21 @@ DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
             DeliveryState.BOUNCED,
             DeliveryState.DROPPED,
             DeliveryState.COMPLAINED,
+            DeliveryState.REJECTED,
         }
     ),
     # A server may take a mail and bounce it later; a person may complain after reading.
     DeliveryState.DELIVERED: frozenset({DeliveryState.BOUNCED, DeliveryState.COMPLAINED}),
     DeliveryState.BOUNCED: frozenset({DeliveryState.COMPLAINED}),
-    DeliveryState.DROPPED: frozenset(),
     DeliveryState.COMPLAINED: frozenset(),
-    DeliveryState.SKIPPED: frozenset(),
-    DeliveryState.REJECTED: frozenset(),
+    # Whoever missed the issue may be planned again: by a retry, or by another send of it.
+    DeliveryState.DROPPED: frozenset({DeliveryState.PLANNED}),
+    DeliveryState.SKIPPED: frozenset({DeliveryState.PLANNED}),
+    DeliveryState.REJECTED: frozenset({DeliveryState.PLANNED}),
 }
+
+#: Deliveries that surely never reached the person's mail server.
+MISSED: Final = frozenset({DeliveryState.DROPPED, DeliveryState.SKIPPED, DeliveryState.REJECTED})
 
 #: Batches that still keep their send from being sent.
 UNSETTLED: Final = frozenset(

@@ -96,6 +96,7 @@ def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Eve
             "send_id": event.send_id,
             "batch": event.batch,
             "subscriber_id": event.subscriber_id,
+            "by_machine": event.by_machine,
             "raw": event.raw,
         }
         for event in events

@@ -24,6 +24,8 @@ class EventRow(Model, table=True):
     send_id: int | None = Field(default=None, sa_type=Id)
     batch: int | None = None
     subscriber_id: int | None = Field(default=None, sa_type=Id)
+    #: A proxy or a scanner did it, not a person.
+    by_machine: bool = False
     #: The event as received, JSON.
     raw: str
 

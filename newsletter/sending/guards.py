@@ -1,0 +1,57 @@
+"""Illegal transitions are impossible in the database too: a trigger for each table with states.
+
+Made from the tables in states.py whenever the schema is brought up to date, so that a
+statement typed by hand, or another program, can break the life of a send no more than
+this code can.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection
+
+from newsletter.sending.states import BATCH_NEXT, DELIVERY_NEXT, SEND_NEXT
+
+GUARDED: Mapping[str, Mapping[Any, frozenset[Any]]] = {
+    "send": SEND_NEXT,
+    "batch": BATCH_NEXT,
+    "delivery": DELIVERY_NEXT,
+}
+
+
+def install(connection: Connection) -> None:
+    """Write the triggers of today's tables in place of whatever was there."""
+    make = _postgresql if connection.dialect.name == "postgresql" else _sqlite
+    for table, next_states in GUARDED.items():
+        for statement in make(table, next_states):
+            connection.exec_driver_sql(statement)
+
+
+def _legal(next_states: Mapping[StrEnum, frozenset[StrEnum]]) -> list[str]:
+    return sorted(f"{state}>{target}" for state, after in next_states.items() for target in after)
+
+
+def _sqlite(table: str, next_states: Mapping[StrEnum, frozenset[StrEnum]]) -> Iterator[str]:
+    legal = ", ".join(f"'{pair}'" for pair in _legal(next_states))
+    yield f"DROP TRIGGER IF EXISTS {table}_state"
+    yield (
+        f"CREATE TRIGGER {table}_state BEFORE UPDATE OF state ON {table} "
+        f"WHEN NEW.state <> OLD.state AND OLD.state || '>' || NEW.state NOT IN ({legal}) "
+        f"BEGIN SELECT RAISE(ABORT, 'illegal transition of a {table}'); END"
+    )
+
+
+def _postgresql(table: str, next_states: Mapping[StrEnum, frozenset[StrEnum]]) -> Iterator[str]:
+    legal = ", ".join(f"'{pair}'" for pair in _legal(next_states))
+    yield (
+        "CREATE OR REPLACE FUNCTION newsletter_illegal_transition() RETURNS trigger "
+        "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'illegal transition of a %%: %% to %%', "
+        "TG_TABLE_NAME, OLD.state, NEW.state USING ERRCODE = 'check_violation'; END $$"
+    )
+    yield f"DROP TRIGGER IF EXISTS {table}_state ON {table}"
+    yield (
+        f"CREATE TRIGGER {table}_state BEFORE UPDATE OF state ON {table} FOR EACH ROW "
+        f"WHEN (NEW.state <> OLD.state AND OLD.state || '>' || NEW.state NOT IN ({legal})) "
+        "EXECUTE FUNCTION newsletter_illegal_transition()"
+    )
