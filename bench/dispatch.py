@@ -31,7 +31,7 @@ from newsletter.database import reading, transaction
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.provider.payload import encoded
 from newsletter.scheduling.jobs import start_due
-from newsletter.sending import control
+from newsletter.sending import control, standing
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.settings import load, resource
 from subscribers import segments
@@ -144,7 +144,7 @@ def _send(assembly: Assembly) -> tuple[float, float]:
     workers.start()
     while True:
         with reading(assembly.database) as session:
-            if control.find(session, send_id).state == "sent":
+            if standing.find(session, send_id).state == "sent":
                 break
         time.sleep(0.01)
     done = time.perf_counter()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -16,14 +17,18 @@ from newsletter.database import open_database, require_current, transaction
 from newsletter.errors import SettingsError
 from newsletter.links import Links
 from newsletter.provider.events import Event
-from newsletter.provider.gateway import Gateway
 from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
 from newsletter.rendering.render import House
 from newsletter.scheduling.clock import Clock
 from newsletter.scheduling.jobs import Desk
 from newsletter.sending.dispatch import Dispatcher
-from newsletter.sending.engine import Workers
-from newsletter.settings import Settings
+from newsletter.sending.distributed import DistributedWorkers
+from newsletter.sending.engine import Crew, Threads
+from newsletter.sending.heartbeat import Heartbeat
+from newsletter.sending.journal import Journal
+from newsletter.sending.limits import WarmUp
+from newsletter.settings import Settings, resource
+from newsletter.tracking.alerts import Rule, load_rules
 from newsletter.tracking.ingest import Ingested, ingest
 from subscribers.address import address_key, hash_address, parse
 from subscribers.errors import AddressError
@@ -50,7 +55,7 @@ class Assembly:
         return engine
 
     @cached_property
-    def gateway(self) -> Gateway:
+    def gateway(self) -> SendGridGateway:
         """SendGrid, or whatever speaks its HTTP at ``sendgrid.host``."""
         sendgrid = self.settings.sendgrid
         key = _secret(
@@ -105,6 +110,26 @@ class Assembly:
             logo_url=site.logo_url or None,
         )
 
+    @cached_property
+    def journal(self) -> Journal | None:
+        """What this machine writes down of its departures; None when it is switched off."""
+        folder = self.settings.sending.journal
+        return Journal(Path(folder)) if folder else None
+
+    @property
+    def warm_up(self) -> WarmUp | None:
+        """The volumes of a new sending address, if there is one."""
+        sending = self.settings.sending
+        if not sending.warm_up or sending.warm_up_from is None:
+            return None
+        return WarmUp(begins=sending.warm_up_from, volumes=tuple(sending.warm_up))
+
+    @cached_property
+    def alert_rules(self) -> tuple[Rule, ...]:
+        """When a send pauses itself."""
+        own = self.settings.sending.alerts
+        return load_rules(Path(own) if own else resource("config") / "alerts.toml")
+
     @property
     def desk(self) -> Desk:
         """What the clock's jobs work with."""
@@ -116,6 +141,8 @@ class Assembly:
             doubt_grace=sending.doubt_grace,
             doubt_policy=sending.doubt_policy,
             keep_network_data=self.settings.signup.keep_ip,
+            warm_up=self.warm_up,
+            alert_rules=self.alert_rules,
         )
 
     def dispatcher(self, worker: str) -> Dispatcher:
@@ -130,11 +157,20 @@ class Assembly:
             sender_name=self.settings.sender.name,
             mailbox=self.settings.inbound.address,
             request_timeout=self.settings.sendgrid.timeout,
+            journal=self.journal,
+            patience=self.settings.sending.retry_for,
         )
 
-    def workers(self) -> Workers:
-        """The sending threads of this process."""
-        return Workers(self.dispatcher, concurrency=self.settings.sending.concurrency)
+    def workers(self, *, alone: bool = False) -> Crew:
+        """Whoever sends in this process: on PostgreSQL one of many, unless it is ``alone``."""
+        heartbeat = Heartbeat(self.database)
+        distributed = self.database.dialect.name == "postgresql" and not alone
+        workers = (DistributedWorkers if distributed else Threads)(
+            self.database,
+            lambda: self.dispatcher(heartbeat.name),
+            concurrency=self.settings.sending.concurrency,
+        )
+        return Crew(self.database, workers, heartbeat, self.journal)
 
     def clock(self) -> Clock:
         """The clock of this process."""

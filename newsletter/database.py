@@ -96,12 +96,18 @@ _sqlite_turn = threading.Lock()
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Session]:
-    """A session whose changes all happen, at the end of the block, or none do."""
+def transaction(engine: Engine, *, snapshot: bool = False) -> Iterator[Session]:
+    """A session whose changes all happen, at the end of the block, or none do.
+
+    With ``snapshot`` all its statements see the database as it was at the beginning, which
+    SQLite does anyhow.
+    """
     if engine.dialect.name == "sqlite":
         with _sqlite_turn, Session(engine) as session, session.begin():
             yield session
     else:
+        if snapshot:
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
         with Session(engine) as session, session.begin():
             yield session
 

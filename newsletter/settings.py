@@ -10,10 +10,11 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -76,6 +77,14 @@ def _long_enough(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (OSError, ValueError):
+        raise ValueError("a time zone is written like Europe/Berlin or UTC") from None
+    return text
+
+
 def _listed(value: object) -> object:
     """A list from the environment is written as JSON or separated by commas."""
     if not isinstance(value, str):
@@ -90,6 +99,8 @@ WebAddress = Annotated[str, AfterValidator(_web_address)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 Key = Annotated[SecretStr, AfterValidator(_long_enough)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -104,6 +115,7 @@ class Site(_Section):
     base_url: WebAddress
     postal_address: Line
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+    timezone: Zone
     logo_url: Annotated[str, Field(pattern=r"^(https://\S+)?$")]
 
 
@@ -168,6 +180,12 @@ class Sending(_Section):
     late_limit: Duration
     doubt_grace: Duration
     doubt_policy: Literal["hold", "resend"]
+    retry_for: Duration
+    journal: str
+    quiet_hours: str
+    warm_up: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)]
+    warm_up_from: Day
+    alerts: str
 
 
 class Web(_Section):

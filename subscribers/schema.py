@@ -4,7 +4,7 @@ SQLModel classes describe the tables and serve single rows. Hot paths (plan, cla
 import, event ingest) run Core statements on ``Model.__table__``, reached by ``table_of``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -14,12 +14,16 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ColumnElement,
+    CursorResult,
+    Delete,
+    Insert,
     Integer,
     LargeBinary,
     MetaData,
     Select,
     Table,
     Text,
+    Update,
     cast,
     func,
     select,
@@ -73,6 +77,19 @@ def insert_into(session: Session, table: Table) -> sqlite.Insert | postgresql.In
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+def changed(
+    session: Session,
+    statement: Update | Delete | Insert,
+    values: Mapping[str, Any] | None = None,
+) -> int:
+    """Run a statement that writes, with values for its parameters; returns how many rows it hit."""
+    # For an INSERT, SQLAlchemy forgets the number unless it is told to keep it.
+    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+        statement, values, execution_options={"preserve_rowcount": True}
+    )
+    return result.rowcount
 
 
 def json_rows(session: Session, rows: Select[Any]) -> list[dict[str, Any]]:

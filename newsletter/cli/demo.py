@@ -14,12 +14,12 @@ from sqlalchemy import func, select
 from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.cli.output import err, out
-from newsletter.cli.sends import watch
 from newsletter.cli.stage import Stage, people, stage
+from newsletter.cli.watching import watch
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
-from newsletter.sending import control
-from newsletter.sending.control import Standing
+from newsletter.sending import control, standing
+from newsletter.sending.standing import Standing
 from newsletter.sending.states import DeliveryState, SendState
 from newsletter.settings import resource
 from newsletter.tracking import counts
@@ -70,7 +70,7 @@ def _play(on: Stage, name: str, segment_names: list[str]) -> Standing:
     watch(on.assembly, send_id)
     _await_events(on)
     with reading(on.assembly.database) as session:
-        return control.standing(session, send_id)
+        return standing.of(session, send_id)
 
 
 def _await_events(on: Stage) -> None:
@@ -115,13 +115,13 @@ def _faults(on: Stage, digest: Standing, letter: Standing, suppressed: dict[int,
     """Every way in which the figures of ledger and sandbox disagree."""
     faults = []
     taken = _accepted(on)
-    for standing in (digest, letter):
-        send, states = standing.send, standing.people
+    for one in (digest, letter):
+        send, states = one.send, one.people
         handed = send.planned - states.get(DeliveryState.SKIPPED, 0)
         mine = [number for (send_id, _), number in taken.items() if send_id == send.id]
         for holds, words in (
             (send.state == SendState.SENT, f"send {send.id} is {send.state}"),
-            (standing.adds_up, f"send {send.id} planned {send.planned}, has {states}"),
+            (one.adds_up, f"send {send.id} planned {send.planned}, has {states}"),
             (len(mine) == handed, f"send {send.id}: {handed} handed over, {len(mine)} taken"),
             (set(mine) <= {1}, f"send {send.id}: somebody got it twice"),
             (
@@ -144,8 +144,8 @@ def _faults(on: Stage, digest: Standing, letter: Standing, suppressed: dict[int,
 def _print(assembly: Assembly, *standings: Standing) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
-    for standing in standings:
-        table.add_column(f"Send {standing.send.id}", justify="right")
+    for one in standings:
+        table.add_column(f"Send {one.send.id}", justify="right")
     with reading(assembly.database) as session:
         happened = [counts.of_send(session, standing.send.id) for standing in standings]
         total = session.execute(select(func.count()).select_from(_suppression)).scalar_one()

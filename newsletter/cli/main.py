@@ -11,11 +11,13 @@ from newsletter.cli import (
     issues,
     sandbox,
     segments,
+    send,
     sends,
     serve,
     settings,
     subscribers,
     topics,
+    worker,
 )
 from newsletter.cli.output import complain, err
 from newsletter.errors import DatabaseError, UserError
@@ -29,7 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(issues.app, name="issue")
 app.command("render")(issues.render_issue)
-app.command("send")(sends.send)
+app.command("send")(send.send)
 app.add_typer(sends.app, name="sends")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(segments.app, name="segment")
@@ -37,6 +39,7 @@ app.add_typer(topics.app, name="topic")
 app.add_typer(settings.database, name="db")
 app.command("settings")(settings.show)
 app.command("serve")(serve.serve)
+app.command("worker")(worker.worker)
 app.command("sandbox")(sandbox.sandbox)
 app.command("demo")(demo.demo)
 

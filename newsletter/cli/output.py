@@ -39,6 +39,24 @@ def rows(
     out.print(table)
 
 
+def stream(
+    records: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str
+) -> None:
+    """Like ``rows`` for more records than memory should hold: printed as they come."""
+    first = True
+    for record in records:
+        if as_json:
+            line = json.dumps(record, default=_plain, ensure_ascii=False)
+        else:
+            if first:
+                sys.stdout.write("\t".join(columns) + "\n")
+            line = "\t".join(shown(record[column]) for column in columns)
+        sys.stdout.write(line + "\n")
+        first = False
+    if first and not as_json:
+        err.print(escape(empty))
+
+
 def facts(pairs: Iterable[tuple[str, object]], *, title: str | None = None) -> None:
     """Names and values, one to a line."""
     if title:

@@ -1,174 +1,30 @@
-"""`newsletter send` and `newsletter sends`: make a send, watch it, stop it."""
+"""`newsletter sends`: see and control sends."""
 
-import time
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from newsletter.assembly import Assembly
-from newsletter.cli.issues import read_and_render
-from newsletter.cli.output import err, facts, out, rows, shown
+from newsletter.cli import pace as options
+from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.settings import AsJson
+from newsletter.cli.watching import exit_by, run_to_rest, summary
 from newsletter.database import reading, transaction
-from newsletter.errors import ProviderError, SendError
-from newsletter.scheduling.jobs import start_due
-from newsletter.sending import control, doubt
-from newsletter.sending.control import Standing
-from newsletter.sending.models import Send
-from newsletter.sending.states import BatchState, SendState
+from newsletter.sending import control, doubt, oversight, retiming, standing
+from newsletter.sending.states import DeliveryState
+from newsletter.sending.timetable import Timetable
+from newsletter.sending.variants import Measure
 from newsletter.settings import load
-from newsletter.tracking import counts
+from newsletter.tracking import trial
 
 app = typer.Typer(help="See and control sends.", invoke_without_command=True)
 
-#: A send in one of these goes no further by itself.
-_RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
 Number = Annotated[int, typer.Argument(metavar="N", help="The send's number.")]
-
-
-def send(
-    issue: Annotated[Path, typer.Argument(help="The issue file.")],
-    segment: Annotated[list[str], typer.Option(help="Segment to send to; may be given again.")],
-    at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHEN", help="ISO time, e.g. 2026-04-01T07:00+02:00; local without a zone."
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(min=0.01, help="Recipients a second at most.")
-    ] = None,
-) -> None:
-    """Send an issue to segments: now, with progress, or at a time, by the running service."""
-    assembly = Assembly(load())
-    now = datetime.now(UTC)
-    moment = _moment(at, now) if at else now
-    # Whatever a send needs is looked at before anything is written.
-    _ = assembly.gateway, assembly.links
-    draft, rendered = read_and_render(assembly, issue)
-    with transaction(assembly.database) as session:
-        made = control.create(session, draft, rendered, segment, at=moment, now=now, rate=rate)
-        send_id = made.id
-    if at:
-        out.print(f"Send {send_id} is scheduled for {shown(moment)}. `newsletter serve` starts it.")
-        return
-    standing = run_to_rest(assembly, send_id)
-    summary(assembly, standing)
-    _exit_by(standing)
-
-
-def run_to_rest(assembly: Assembly, send_id: int) -> Standing:
-    """Work in this process until the send rests; safe beside a service that works on it too."""
-    workers = assembly.workers()
-    start_due(assembly.desk)
-    workers.start()
-    try:
-        return watch(assembly, send_id)
-    finally:
-        workers.stop()
-
-
-def watch(assembly: Assembly, send_id: int) -> Standing:
-    """Show progress until the send rests, then say where it stands."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} · {task.fields[pace]}"),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    )
-    began = time.monotonic()
-    with bar:
-        task = bar.add_task(f"Send {send_id}", total=None, pace="planning")
-        while True:
-            with reading(assembly.database) as session:
-                current = control.find(session, send_id)
-                batches = control.batch_states(session, send_id)
-            _advance(bar, task, current, batches, time.monotonic() - began)
-            if current.state in _RESTING or _only_doubt_is_left(batches):
-                break
-            time.sleep(0.2)
-    with reading(assembly.database) as session:
-        return control.standing(session, send_id)
-
-
-def _advance(
-    bar: Progress, task: TaskID, send: Send, batches: dict[str, int], seconds: float
-) -> None:
-    settled = sum(
-        batches.get(state, 0)
-        for state in (BatchState.ACCEPTED, BatchState.REJECTED, BatchState.SKIPPED)
-    )
-    if send.started_at is not None:
-        bar.update(task, total=send.planned, completed=settled, pace=f"{settled / seconds:,.0f}/s")
-
-
-def _only_doubt_is_left(batches: dict[str, int]) -> bool:
-    open_states = (BatchState.PENDING, BatchState.CLAIMED, BatchState.IN_FLIGHT)
-    return BatchState.UNCERTAIN in batches and not any(batches.get(s) for s in open_states)
-
-
-def summary(assembly: Assembly, standing: Standing) -> None:
-    """Where a send stands, in figures that add up."""
-    send = standing.send
-    with reading(assembly.database) as session:
-        happened = counts.of_send(session, send.id)
-    took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
-    facts(
-        [
-            ("issue", standing.slug),
-            ("segments", ", ".join(segment["name"] for segment in send.segments)),
-            ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
-            ("planned", send.planned),
-            *((f"  {state}", number) for state, number in sorted(standing.people.items())),
-            *((f"left out: {why}", number) for why, number in sorted(send.left_out.items())),
-            *((f"batches {s}", n) for s, n in standing.batches.items() if s in _TELLING),
-            *((f"events: {kind}", number) for kind, number in sorted(happened.items())),
-            ("took", took),
-        ],
-        title=f"Send {send.id}",
-    )
-
-
-_TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PENDING})
-
-
-def _exit_by(standing: Standing) -> None:
-    """Scripts are told by the exit code whether everybody has the issue."""
-    send = standing.send
-    if send.state == SendState.PAUSED:
-        raise ProviderError(send.reason, place=f"send {send.id}")
-    if rejected := standing.people.get("rejected", 0):
-        raise ProviderError(
-            f"{rejected:,} people did not get it",
-            place=f"send {send.id}",
-            hint="The batches' reasons: newsletter sends show " + str(send.id),
-        )
-    if BatchState.UNCERTAIN in standing.batches:
-        raise ProviderError(
-            f"it is not known whether {standing.batches[BatchState.UNCERTAIN]:,} people have it",
-            place=f"send {send.id}",
-            hint="An event from SendGrid will tell; `newsletter serve` takes them in.",
-        )
-
-
-def _moment(text: str, now: datetime) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise SendError(
-            "not a time", place=f"--at {text}", hint="Write it like 2026-04-01T07:00+02:00."
-        ) from None
-    moment = moment.astimezone(UTC)
-    if moment < now:
-        raise SendError(
-            "this time is past", place=f"--at {text}", hint="Leave --at out to send now."
-        )
-    return moment
+#: What SendGrid holds for less may be on its way ("stopping a scheduled send").
+_SURELY_HELD = timedelta(minutes=10)
+_PEOPLE = ["subscriber", "email", "state", "reason", "batch"]
 
 
 @app.callback()
@@ -187,20 +43,33 @@ def list_sends(context: typer.Context, as_json: AsJson = False) -> None:
                 "scheduled for": made.scheduled_for,
                 "reason": made.reason,
             }
-            for made, slug in control.listed(session)
+            for made, slug in standing.listed(session)
         ]
     columns = ["send", "issue", "segments", "state", "planned", "scheduled for", "reason"]
     rows(records, columns, as_json=as_json, empty="There are no sends yet.")
 
 
 @app.command("show")
-def show(number: Number) -> None:
-    """Show where a send stands."""
+def show(
+    number: Number,
+    people: Annotated[
+        bool, typer.Option("--people", help="List everybody: address, state and reason.")
+    ] = False,
+    state: Annotated[
+        DeliveryState | None, typer.Option(help="With --people: only those in this state.")
+    ] = None,
+    email: Annotated[str | None, typer.Option(help="With --people: only this address.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a send stands, or where each of its people does."""
     assembly = Assembly(load())
+    if people or state or email:
+        _list_people(assembly, number, state, email, as_json=as_json)
+        return
     with reading(assembly.database) as session:
-        standing = control.standing(session, number)
+        stands = standing.of(session, number)
         doubtful = doubt.listed(session, number)
-    summary(assembly, standing)
+    summary(assembly, stands)
     for one in doubtful:
         out.print(
             f"\nbatch {one.number} is in doubt: {one.people:,} people, "
@@ -208,6 +77,29 @@ def show(number: Number) -> None:
             f"newsletter sends resolve {number} --batch {one.number} --sent|--resend",
             markup=False,
         )
+
+
+def _list_people(
+    assembly: Assembly,
+    number: int,
+    state: DeliveryState | None,
+    email: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    with reading(assembly.database) as session:
+        standing.find(session, number)
+        records = (
+            {
+                "subscriber": row.id,
+                "email": row.email or "(erased)",
+                "state": row.state,
+                "reason": row.reason,
+                "batch": row.batch,
+            }
+            for row in standing.people(session, number, state=state, email=email)
+        )
+        stream(records, _PEOPLE, as_json=as_json, empty="There is nobody like that in this send.")
 
 
 @app.command("resolve")
@@ -220,7 +112,7 @@ def resolve(
 ) -> None:
     """Settle a doubtful batch by your word. Look into SendGrid's activity first."""
     with transaction(Assembly(load()).database) as session:
-        control.find(session, number)
+        standing.find(session, number)
         doubt.resolve(session, number, batch, sent=sent, now=datetime.now(UTC))
     out.print(f"Batch {batch} of send {number} {'was sent' if sent else 'is sent again'}.")
 
@@ -228,22 +120,142 @@ def resolve(
 @app.command("pause")
 def pause(number: Number) -> None:
     """Let no further batch leave; requests under way end as they end."""
-    with transaction(Assembly(load()).database) as session:
-        control.pause(session, number, reason="paused by the operator")
+    assembly = Assembly(load())
+    now = datetime.now(UTC)
+    with transaction(assembly.database) as session:
+        control.pause(session, number, reason="paused by the operator", now=now)
+        hold_id = standing.find(session, number).hold_id
     out.print(f"Send {number} is paused.")
+    if hold_id:
+        assembly.gateway.pause_held(hold_id)
+        out.print("SendGrid keeps what it holds of it, for up to 72 hours.")
 
 
 @app.command("resume")
 def resume(number: Number) -> None:
-    """Go on with a paused send, where it stopped."""
-    with transaction(Assembly(load()).database) as session:
-        control.resume(session, number, now=datetime.now(UTC))
+    """Go on with a paused send, where it stopped; a timetable is shifted by the pause."""
+    assembly = Assembly(load())
+    with transaction(assembly.database) as session:
+        control.resume(session, number, now=datetime.now(UTC), warm_up=assembly.warm_up)
+        hold_id = standing.find(session, number).hold_id
+    if hold_id:
+        assembly.gateway.release_held(hold_id)
     out.print(f"Send {number} goes on. `newsletter serve` does the work.")
 
 
 @app.command("cancel")
 def cancel(number: Number) -> None:
-    """End a send for good; what has left has left."""
-    with transaction(Assembly(load()).database) as session:
-        without = control.cancel(session, number, now=datetime.now(UTC))
+    """End a send; what had left has left, but what SendGrid holds of it is called back."""
+    assembly = Assembly(load())
+    with transaction(assembly.database) as session:
+        send = standing.find(session, number)
+        hold_id, ended = send.hold_id, send.state == "cancelled"
+        # Once more is no mistake where SendGrid was not told yet.
+        without = 0 if ended and hold_id else control.cancel(session, number, now=datetime.now(UTC))
+    if hold_id:
+        assembly.gateway.cancel_held(hold_id)
+        with transaction(assembly.database) as session:
+            without += oversight.call_back(
+                session, number, now=datetime.now(UTC), surely=_SURELY_HELD
+            )
     out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
+
+
+@app.command("retry")
+def retry(number: Number) -> None:
+    """Send to those who missed the issue in an ended send, and to nobody else."""
+    assembly = Assembly(load())
+    _ = assembly.gateway, assembly.links
+    with transaction(assembly.database, snapshot=True) as session:
+        people = control.retry(
+            session,
+            number,
+            now=datetime.now(UTC),
+            batch_size=assembly.settings.sending.batch_size,
+            warm_up=assembly.warm_up,
+        )
+    err.print(f"{people:,} people missed it.")
+    stands = run_to_rest(assembly, number)
+    summary(assembly, stands)
+    exit_by(stands)
+
+
+@app.command("pace")
+def pace(
+    number: Number,
+    rate: options.Rate = None,
+    per_hour: options.PerHour = None,
+    per_day: options.PerDay = None,
+    quiet: options.Quiet = None,
+    window: options.Window = None,
+) -> None:
+    """Change how fast a send goes on; what is not named has no limit any more."""
+    assembly = Assembly(load())
+    wanted = options.timetable(
+        assembly, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
+    )
+    now = datetime.now(UTC)
+    with transaction(assembly.database) as session:
+        before = Timetable.from_json(standing.find(session, number).timetable)
+        kept = replace(
+            wanted,
+            local_time=before.local_time,
+            local_date=before.local_date,
+            ahead=before.ahead,
+        )
+        control.change_pace(session, number, kept, now=now, warm_up=assembly.warm_up)
+        outlook = standing.outlook(session, number, now=now)
+    last = f"; the last leave {shown(outlook.last_at)}" if outlook.last_at else ""
+    out.print(f"Send {number} goes on at another pace{last}.")
+
+
+@app.command("test")
+def show_test(number: Number) -> None:
+    """Show what a send's test of variants has found."""
+    with reading(Assembly(load()).database) as session:
+        found = trial.report(session, number)
+    for arm in found.arms:
+        facts(
+            [
+                ("handed over", arm.people),
+                *(
+                    (f"{done} by", _share(arm.share(measure), count))
+                    for measure, done, count in (
+                        (Measure.OPENS, "opened", arm.opened),
+                        (Measure.CLICKS, "clicked", arm.clicked),
+                    )
+                ),
+                ("left", arm.unsubscribed),
+            ],
+            title=f"{arm.label}: {arm.subject}",
+        )
+    for compared in found.comparisons:
+        out.print(f"{compared.sentence}.", markup=False)
+    if found.winner:
+        out.print(f"The rest gets {found.winner}.")
+    elif found.decides_at:
+        out.print(f"The winner is chosen at {shown(found.decides_at)}.")
+    else:
+        out.print(f"You choose: newsletter sends winner {number} LABEL", markup=False)
+
+
+def _share(share: trial.Share | None, count: int) -> str:
+    if share is None:
+        return "–"
+    low, high = share.low * 100, share.high * 100
+    return f"{count:,}, {share.rate * 100:.1f} % (95 %: {low:.1f} to {high:.1f})"
+
+
+@app.command("winner")
+def winner(
+    number: Number,
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="The variant, e.g. B.")],
+) -> None:
+    """Give the rest of a test this variant, now."""
+    assembly = Assembly(load())
+    with transaction(assembly.database) as session:
+        standing.find(session, number)
+        people = retiming.crown(
+            session, number, label.upper(), now=datetime.now(UTC), warm_up=assembly.warm_up
+        )
+    out.print(f"{people:,} people get variant {label.upper()} of send {number}.")

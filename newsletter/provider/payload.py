@@ -1,5 +1,6 @@
 """A MailRequest in the words of SendGrid's POST /v3/mail/send. Pure."""
 
+import math
 from typing import Any
 
 import orjson
@@ -47,6 +48,11 @@ def payload(request: MailRequest) -> dict[str, Any]:
         body["custom_args"] = request.custom_args
     if request.categories:
         body["categories"] = list(request.categories)
+    if request.send_at is not None:
+        # Whole seconds, and never before the time.
+        body["send_at"] = math.ceil(request.send_at.timestamp())
+    if request.hold_id is not None:
+        body["batch_id"] = request.hold_id
     return body
 
 

@@ -1,4 +1,4 @@
-"""The one door to SendGrid's SDK: sending a request, and proving that an event is SendGrid's.
+"""The one door to SendGrid's SDK: sending, calling back, and proving an event to be SendGrid's.
 
 The SDK has no timeout of its own, lets urllib's errors through beside its own, and
 its verifier wants text where the wire has bytes. All of that ends here.
@@ -14,9 +14,11 @@ import ssl
 import threading
 import time
 import urllib.error
-from collections.abc import Sequence
+import urllib.parse
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from email.message import Message
+from typing import Any
 
 import orjson
 import sendgrid
@@ -31,6 +33,7 @@ from newsletter.provider.payload import encoded
 _FINAL = frozenset({400, 401, 403, 404, 405, 413, 415})
 _NEVER_CONNECTED = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
+_AGAIN = "Try again in a minute: it is not known whether this was heard; twice does no harm."
 _PERSONALIZATION = re.compile(r"personalizations\.(\d+)(?:\.|$)")
 
 
@@ -60,6 +63,77 @@ class SendGridGateway:
             return Unknown(f"{self._host} answered {response.status_code} instead of 202")
         return Accepted(response.headers.get("X-Message-Id"))
 
+    def new_hold(self) -> str:
+        """See Holds."""
+        answer = self._ask("a new hold", lambda api: api.mail.batch.post(), 201)
+        hold_id = answer.get("batch_id") if isinstance(answer, dict) else None
+        if not isinstance(hold_id, str) or not hold_id:
+            raise self._senseless("a new hold", "it named no batch_id")
+        return hold_id
+
+    def cancel_held(self, hold_id: str) -> None:
+        """See Holds."""
+        self._stop(hold_id, "cancel")
+
+    def pause_held(self, hold_id: str) -> None:
+        """See Holds."""
+        self._stop(hold_id, "pause")
+
+    def release_held(self, hold_id: str) -> None:
+        """See Holds."""
+        place = f"hold {hold_id}"
+        try:
+            self._ask(place, lambda api: _of(api, hold_id).delete(), 204)
+        except _NoSuchError:
+            # Nothing stops this hold: released twice, or never stopped. If there is one.
+            self._ask(place, lambda api: api.mail.batch._(_quoted(hold_id)).get(), 200)
+
+    def _stop(self, hold_id: str, status: str) -> None:
+        place = f"hold {hold_id}"
+        new, changed = _json(batch_id=hold_id, status=status), _json(status=status)
+        try:
+            self._ask(place, lambda api: api.user.scheduled_sends.post(request_body=new), 201)
+        except _NoSuchError:
+            # The same 400 says that there is no such hold and that this one is stopped already.
+            rows = self._ask(place, lambda api: _of(api, hold_id).get(), 200)
+            if not (now := _statuses(rows, hold_id)):
+                raise
+            if now != [status]:
+                self._ask(place, lambda api: _of(api, hold_id).patch(request_body=changed), 204)
+
+    def _ask(self, place: str, call: Callable[[Any], Any], expected: int) -> Any:  # noqa: ANN401
+        """The JSON of an answer with the expected status; anything else is raised."""
+        try:
+            response = call(self._client().client)
+            if response.status_code != expected:
+                raise self._senseless(place, f"{response.status_code} instead of {expected}")
+            return orjson.loads(response.body) if response.body else None
+        except HTTPError as error:
+            refusal = _refusal(error, place)
+        except orjson.JSONDecodeError:
+            refusal = self._senseless(place, "no JSON")
+        except (OSError, http.client.HTTPException) as error:
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            refusal = ProviderError(
+                f"no answer from {self._host}: {_said(cause)}", place=place, hint=_AGAIN
+            )
+        except ValueError:
+            # Its text may hold the whole Authorization header.
+            refusal = ProviderError(
+                "the request cannot be made",
+                place=place,
+                hint="Look for stray characters in sendgrid.host and sendgrid.api_key.",
+            )
+        # Outside the except blocks: a cause's traceback would show what was on the wire.
+        raise refusal
+
+    def _senseless(self, place: str, what: str) -> ProviderError:
+        return ProviderError(
+            f"the answer makes no sense: {what}",
+            place=place,
+            hint=f"Make sure that sendgrid.host is SendGrid's: it is {self._host}. {_AGAIN}",
+        )
+
     def _client(self) -> sendgrid.SendGridAPIClient:
         client: sendgrid.SendGridAPIClient | None = getattr(self._of_thread, "client", None)
         if client is None:
@@ -70,6 +144,48 @@ class SendGridGateway:
             client.client.request_headers["Content-Type"] = "application/json; charset=utf-8"
             self._of_thread.client = client
         return client
+
+
+class _NoSuchError(ProviderError):
+    """SendGrid knows no such thing, or it is not in a state to be changed so."""
+
+
+def _refusal(error: HTTPError, place: str) -> ProviderError:
+    status = int(error.status_code)
+    reason, _ = _complaint(error.body)
+    kind, hint = ProviderError, _AGAIN
+    match status:
+        case 400 | 404:
+            kind = _NoSuchError
+            hint = "SendGrid forgets a hold after ten days and stops only so many at once: "
+            hint += "release those that are over."
+        case 401:
+            hint = "Set sendgrid.api_key to a key that is in force."
+        case 403:
+            hint = "Give the API key SendGrid's scopes mail.batch and user.scheduled_sends."
+        case 429:
+            hint = "Wait until SendGrid's rate limit is over, then try again."
+    return kind(f"SendGrid answered {status}: {reason}", place=place, hint=hint)
+
+
+def _of(api: Any, hold_id: str) -> Any:  # noqa: ANN401 (the SDK makes paths of attributes)
+    return api.user.scheduled_sends._(_quoted(hold_id))
+
+
+def _statuses(rows: object, hold_id: str) -> list[object]:
+    return [
+        row.get("status")
+        for row in (rows if isinstance(rows, list) else ())
+        if isinstance(row, dict) and row.get("batch_id") == hold_id
+    ]
+
+
+def _quoted(hold_id: str) -> str:
+    return urllib.parse.quote(hold_id, safe="")
+
+
+def _json(**values: str) -> str:
+    return orjson.dumps(values).decode()
 
 
 def _answered(error: HTTPError) -> Outcome:

@@ -5,6 +5,7 @@ can send is looked at; what is not looked at is taken.
 """
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -12,6 +13,10 @@ from typing import Any, TypeGuard
 _ADDRESS = re.compile(r"[^@\s<>,;]+@[A-Za-z0-9.-]+\.[A-Za-z0-9-]{2,}")
 _MAX_PERSONALIZATIONS = 1000
 _MAX_BYTES_PER_PERSON = 10_000
+#: So far ahead a mail is taken, and so long after its time a paused one is kept: seconds.
+LONGEST_HOLD = 72 * 3600
+#: So long a batch id is good: seconds.
+BATCH_LIFE = 10 * 24 * 3600
 _FORBIDDEN_HEADERS = frozenset(
     {
         "x-sg-id", "x-sg-eid", "received", "dkim-signature", "content-type",
@@ -73,6 +78,7 @@ def _of_request(body: Mapping[str, Any]) -> Iterator[Complaint]:
     yield from _of_content(body.get("content"))
     yield from _of_headers(body.get("headers"), "headers")
     yield from _of_strings(body.get("custom_args"), "custom_args")
+    yield from _of_schedule(body)
     total = 0
     for index, person in enumerate(people):
         yield from _of_person(person, f"personalizations.{index}")
@@ -108,6 +114,20 @@ def _of_content(content: Any) -> Iterator[Complaint]:  # noqa: ANN401
             "content.",
             "content",
         )
+
+
+def _of_schedule(body: Mapping[str, Any]) -> Iterator[Complaint]:
+    send_at = body.get("send_at")
+    if send_at is not None and type(send_at) is not int:
+        yield Complaint(
+            "The send_at parameter is expecting a Unix timestamp as an integer. We will send "
+            "immediately if you include a send_at timestamp that is in the past.",
+            "send_at",
+        )
+    elif send_at is not None and send_at > time.time() + LONGEST_HOLD:
+        yield Complaint("Scheduling more than 72 hours in advance is forbidden.", "send_at")
+    if not isinstance(body.get("batch_id", ""), str):
+        yield Complaint("The batch_id must be a string.", "batch_id")
 
 
 def _of_person(person: Any, place: str) -> Iterator[Complaint]:  # noqa: ANN401

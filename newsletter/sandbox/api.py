@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import re
 import secrets
 import time
 from typing import Any
@@ -14,25 +13,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from newsletter.errors import UserError
-from newsletter.sandbox import mailbox
 from newsletter.sandbox.acceptance import Complaint, complaints
 from newsletter.sandbox.config import SandboxConfig
-from newsletter.sandbox.events import Poster, body
+from newsletter.sandbox.events import Poster
 from newsletter.sandbox.faults import Faults
-from newsletter.sandbox.outcomes import Fate, fate
-from newsletter.sandbox.store import Mail, Store
+from newsletter.sandbox.planning import Planner
+from newsletter.sandbox.store import NOT_GONE, Store
 
 _MAX_BYTES = 30_000_000
 #: Where server.py keeps the connection in a request's scope.
 TRANSPORT = "sandbox.transport"
-_HREF = re.compile(r'href="(https?://[^"]+)"')
-#: Happenings that put the address on one of the account's own lists.
-_LISTED = {
-    "bounce": ("bounces", "550 5.1.1"),
-    "blocked": ("blocks", "421 4.7.0"),
-    "spamreport": ("spam_reports", ""),
-    "unsubscribe": ("unsubscribes", ""),
-}
 
 
 class Api:
@@ -43,6 +33,7 @@ class Api:
     ) -> None:
         self._config, self._store, self._faults = config, store, faults
         self._poster, self._public_key = poster, public_key
+        self._planner = Planner(config, store)
 
     def authorised(self, request: Request) -> Response | None:
         """None for a known key, else SendGrid's 401."""
@@ -89,6 +80,8 @@ class Api:
             return errors(400, Complaint("Bad Request"))
         if wrong := complaints(message):
             return errors(400, *wrong)
+        if "batch_id" in message and not self._store.knows_batch(message["batch_id"]):
+            return errors(400, Complaint("invalid batch id", "batch_id"))
         if not self._may_send(message["from"]["email"]):
             return errors(
                 403,
@@ -112,50 +105,12 @@ class Api:
         message_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
         personalizations = message.pop("personalizations")
         parts = [(to["email"], part) for part in personalizations for to in part.pop("to")]
-        first = self._store.accept(message_id, message, parts)
-        self._plan_events(message_id, message, parts, first)
+        # What is to go at a time that has passed goes at once, whatever its batch says.
+        held = (message.get("send_at") or 0) > time.time()
+        first = self._store.accept(message_id, message, parts, held=held)
+        if not held:
+            self._store.schedule(self._planner.events(message_id, message, parts, first))
         return Response(status_code=202, headers={"X-Message-Id": message_id})
-
-    def _plan_events(
-        self,
-        message_id: str,
-        message: dict[str, Any],
-        parts: list[tuple[str, dict[str, Any]]],
-        first: int,
-    ) -> None:
-        now = time.time()
-        listed = self._store.lists_of([email for email, _ in parts])
-        links = _HREF.findall(message["content"][-1]["value"])
-        shared = {
-            "custom_args": message.get("custom_args", {}),
-            "categories": message.get("categories"),
-        }
-        rows = []
-        for number, (email, part) in enumerate(parts):
-            mail = Mail(first + number, message_id, number, now, email, "", shared, part)
-            coming = fate(
-                email, message_id,
-                rates=self._config.event_rates, seed=self._config.seed,
-                listed_on=listed.get(email.lower()),
-            )  # fmt: skip
-            rows += self._happenings(mail, coming, links, now)
-        self._store.schedule(rows)
-
-    def _happenings(
-        self, mail: Mail, coming: Fate, links: list[str], now: float
-    ) -> list[tuple[int, float, str, str]]:
-        rows = []
-        kinds = coming.happenings if coming.drop_reason else ("processed", *coming.happenings)
-        for step, kind in enumerate(kinds):
-            if kind in _LISTED:
-                self._store.suppress(_LISTED[kind][0], mail.email, _LISTED[kind][1])
-            at = now + step * self._config.event_delay
-            link = mailbox.fill(links[mail.number % len(links)], mail.part) if links else ""
-            text = orjson.dumps(
-                body(mail, kind, at=at, reason=coming.drop_reason, url=link)
-            ).decode()
-            rows.append((mail.id, at, kind, text))
-        return rows
 
     async def summary(self, _request: Request) -> Response:
         """Counts of what was accepted and of what happened."""
@@ -164,14 +119,18 @@ class Api:
         return JSONResponse({**counts, "posts": poster.posts, "failed_posts": poster.failed})
 
     async def accepted(self, request: Request) -> Response:
-        """Every accepted mail as JSON Lines, to be compared person by person."""
+        """Every accepted mail as JSON Lines, to be compared person by person.
+
+        ``hold`` is null for what went out, else held, paused, cancelled or expired.
+        """
         after = int(request.query_params.get("after", "0"))
 
         def lines() -> Any:  # noqa: ANN401
             for mail in self._store.accepted(after):
                 args = {**mail.body["custom_args"], **mail.part.get("custom_args", {})}
                 line = {"id": mail.id, "email": mail.email, "message_id": mail.message_id}
-                yield orjson.dumps({**line, "custom_args": args}) + b"\n"
+                hold = mail.state if mail.state in NOT_GONE else None
+                yield orjson.dumps({**line, "custom_args": args, "hold": hold}) + b"\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 

@@ -73,6 +73,8 @@ def body(mail: Mail, kind: str, *, at: float, reason: str = "", url: str = "") -
         event["category"] = mail.body["categories"]
     if reason:
         event["reason"] = reason
+    if kind == "processed" and mail.body.get("send_at"):
+        event["send_at"] = mail.body["send_at"]
     if kind == "click":
         event["url"] = url
     if kind in {"open", "machine_open", "click", "unsubscribe", "group_unsubscribe"}:

@@ -20,11 +20,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.errors import MachineError
-from newsletter.sandbox import lists, mailbox
+from newsletter.sandbox import holds, lists, mailbox
 from newsletter.sandbox.api import TRANSPORT, Api
 from newsletter.sandbox.config import SandboxConfig as SandboxConfig
 from newsletter.sandbox.events import Poster, Signer, one_click
 from newsletter.sandbox.faults import Faults
+from newsletter.sandbox.planning import Planner
 from newsletter.sandbox.store import Store
 
 
@@ -51,6 +52,9 @@ class RunningSandbox:
             self.poster.url = config.webhook_url
             self.poster.start()
             opened.callback(self.poster.stop)
+            self.releaser = holds.Releaser(self.store, Planner(config, self.store))
+            self.releaser.start()
+            opened.callback(self.releaser.stop)
             self._start(listening)
             opened.callback(self._stop)
             self._opened = opened.pop_all()
@@ -135,6 +139,7 @@ def create_app(sandbox: RunningSandbox) -> Starlette:
     return Starlette(
         routes=[
             Route("/v3/mail/send", api.send, methods=["POST"]),
+            *holds.routes(sandbox.store, api.authorised),
             *lists.routes(sandbox.store, api.authorised),
             Route("/sandbox/summary", api.summary),
             Route("/sandbox/accepted", api.accepted),

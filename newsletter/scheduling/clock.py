@@ -34,7 +34,10 @@ _RENEW = 3.0  # seconds
 #: Job id, function, seconds between ticks.
 _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("start-due-sends", jobs.start_due_sends, 1),
-    ("look-after-doubt", jobs.look_after_doubt, 15),
+    ("feed-workers", jobs.feed_workers, 1),
+    ("decide-tests", jobs.decide_tests, 1),
+    ("watch-alarms", jobs.watch_alarms, 5),
+    ("look-after-doubt", jobs.look_after_doubt, 5),
     ("tidy-up", jobs.tidy_up, 3600),
 )
 
@@ -100,7 +103,7 @@ class Clock:
     def _begin(self) -> None:
         scheduler = BackgroundScheduler(
             jobstores={"default": SQLAlchemyJobStore(engine=self._database, tablename="clock_job")},
-            executors={"default": ThreadPoolExecutor(2)},
+            executors={"default": ThreadPoolExecutor(3)},
             # Late ticks are run once, however many were missed: what is due stands in our rows.
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
             timezone=UTC,

@@ -12,8 +12,11 @@ from sqlalchemy import Engine
 
 from newsletter.database import transaction
 from newsletter.errors import SendError
-from newsletter.sending import control, doubt, notices
+from newsletter.sending import control, distributed, doubt, heartbeat, notices
+from newsletter.sending.limits import WarmUp
 from newsletter.sending.plan import plan
+from newsletter.tracking import alerts, trial
+from newsletter.tracking.alerts import Rule
 from subscribers import consent, limits, signup
 
 _log = logging.getLogger(__name__)
@@ -31,6 +34,8 @@ class Desk:
     doubt_grace: timedelta
     doubt_policy: str
     keep_network_data: timedelta
+    warm_up: WarmUp | None
+    alert_rules: tuple[Rule, ...]
 
 
 _desk: list[Desk] = []
@@ -46,6 +51,31 @@ def start_due_sends() -> None:
     start_due(_desk[0])
 
 
+def decide_tests() -> None:
+    """Choose the winner of every test of variants whose time has come."""
+    desk = _desk[0]
+    with transaction(desk.database) as session:
+        decided = trial.decide_due(session, now=datetime.now(UTC), warm_up=desk.warm_up)
+    for send_id, label, why in decided:
+        _log.info("send %s: the rest gets variant %s (%s)", send_id, label, why)
+
+
+def watch_alarms() -> None:
+    """Pause every send whose mails come back more often than the rules allow."""
+    desk = _desk[0]
+    with transaction(desk.database) as session:
+        for send_id, why in alerts.watch(session, desk.alert_rules, now=datetime.now(UTC)):
+            _log.error("send %s paused itself: %s", send_id, why)
+
+
+def feed_workers() -> None:
+    """On PostgreSQL, give the workers of all machines their jobs."""
+    desk = _desk[0]
+    if desk.database.dialect.name == "postgresql":
+        with transaction(desk.database) as session:
+            distributed.feed(session, now=datetime.now(UTC))
+
+
 def look_after_doubt() -> None:
     """Take back what dead workers held, and settle old doubt by the operator's policy."""
     desk = _desk[0]
@@ -54,6 +84,9 @@ def look_after_doubt() -> None:
             session, now=datetime.now(UTC), grace=desk.doubt_grace, policy=desk.doubt_policy
         )
         notices.recall_abandoned(session, now=datetime.now(UTC))
+        heartbeat.forget_dead(session, now=datetime.now(UTC))
+        if desk.database.dialect.name == "postgresql":
+            distributed.sweep(session)
     if swept.freed or swept.doubtful or swept.resent:
         _log.warning("abandoned batches: %s", swept)
 
@@ -74,13 +107,19 @@ def start_due(desk: Desk) -> None:
     with transaction(desk.database) as session:
         due = control.due(session, now=now)
     for send_id, scheduled_for in due:
-        with transaction(desk.database) as session:
+        with transaction(desk.database, snapshot=True) as session:
             if now - scheduled_for > desk.late_limit:
                 control.hold_late(session, send_id, now=now)
                 _log.error("send %s is too late and waits for you: newsletter sends", send_id)
                 continue
             try:
-                planned = plan(session, send_id, now=now, batch_size=desk.batch_size)
+                planned = plan(
+                    session,
+                    send_id,
+                    now=now,
+                    batch_size=desk.batch_size,
+                    warm_up=desk.warm_up,
+                )
             except SendError as error:
                 # Another process was faster, or an operator cancelled it a moment ago.
                 _log.info("%s", error)

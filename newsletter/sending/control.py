@@ -1,40 +1,58 @@
-"""What an operator does with sends: make one, pause, resume, cancel, and see where it stands."""
+"""What an operator does with sends: make one, pause, resume, cancel, retry, change its pace."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from newsletter.errors import NothingToDoError, SendError
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.reading import Draft
 from newsletter.rendering.render import Rendered
-from newsletter.sending import oversight
-from newsletter.sending.models import Batch, Delivery, Send, Variant
-from newsletter.sending.plan import audience_size, left_out_of
+from newsletter.sending import hold, oversight
+from newsletter.sending.audience import Audience, counted
+from newsletter.sending.limits import WarmUp
+from newsletter.sending.models import Send, Variant
+from newsletter.sending.plan import forecast, plan_missed
+from newsletter.sending.retiming import retime
+from newsletter.sending.standing import find
 from newsletter.sending.states import SEND_NEXT, SendState
+from newsletter.sending.timetable import Timetable
+from newsletter.sending.variants import LABELS, Test
 from subscribers import segments, topics
+from subscribers.models import Segment
 from subscribers.schema import Session, table_of
 
-_send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
-_issue, _revision = table_of(Issue), table_of(Revision)
+_send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
+_ENDED = (SendState.SENT, SendState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a send stands: its row, its issue's slug, and its people and batches by state."""
+class Terms:
+    """How a send is wanted, beyond what, to whom and when."""
 
-    send: Send
-    slug: str
-    batches: dict[str, int]
-    people: dict[str, int]
+    #: Names of segments whose people are left out.
+    excluded: Sequence[str] = ()
+    timetable: Timetable = field(default_factory=Timetable)
+    #: Other variants than the first, in the order of their labels.
+    others: Sequence[Rendered] = ()
+    test: Test | None = None
+    #: The provider's name for what it will hold, where batches are handed over ahead.
+    hold_id: str | None = None
+    batch_size: int = 1000
+    warm_up: WarmUp | None = None
 
-    @property
-    def adds_up(self) -> bool:
-        """Whether every planned delivery stands in exactly one state."""
-        return sum(self.people.values()) == self.send.planned
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A send that was made, and when its last batch leaves by its timetable."""
+
+    id: int
+    people: int
+    last_at: datetime
 
 
 def create(
@@ -45,52 +63,76 @@ def create(
     *,
     at: datetime,
     now: datetime,
-    rate: float | None = None,
-) -> Send:
+    terms: Terms = Terms(),
+) -> Made:
     """Freeze the issue as it is rendered now and schedule it to these segments.
 
     Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
-    would get it.
+    would get it, SendError when its limits stretch it over more than a year.
     """
     topics.require(session, draft.topics)
-    chosen = [segments.find(session, name) for name in dict.fromkeys(segment_names)]
+    chosen = _found(session, segment_names)
+    excluded = _found(session, terms.excluded)
     revision = _freeze(session, draft, now)
-    expressions = [segment.expression for segment in chosen]
-    who = (revision.issue_id, expressions, draft.topics)
-    if not audience_size(session, *who, now=now):
-        left_out = left_out_of(session, *who, now=now)
+    audience = Audience(
+        segments=[segment.expression for segment in chosen],
+        excluded=[segment.expression for segment in excluded],
+        topics=draft.topics,
+        issue_id=revision.issue_id,
+    )
+    people, left_out = counted(session, audience, now=now)
+    if not people:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise NothingToDoError(
             "nobody would get this issue",
             place=f"segment {', '.join(segment.name for segment in chosen)}",
             hint=f"Left out: {why}." if why else "The segment has no people.",
         )
+    last_at = forecast(
+        session,
+        audience,
+        terms.timetable,
+        start=max(at, now),
+        batch_size=terms.batch_size,
+        warm_up=terms.warm_up,
+    )
     send = Send(
         issue_id=revision.issue_id,
         revision_id=revision.id,
         segments=[{"name": s.name, "expression": s.expression} for s in chosen],
+        excluded=[{"name": s.name, "expression": s.expression} for s in excluded],
         topics=list(draft.topics),
         state=SendState.SCHEDULED,
         scheduled_for=at,
         created_at=now,
-        timetable={"per_second": rate} if rate else {},
+        timetable=terms.timetable.to_json(),
+        test=terms.test.to_json() if terms.test else {},
+        hold_id=terms.hold_id,
     )
     session.add(send)
     session.flush()
-    session.add(
-        Variant(
-            send_id=send.id,
-            subject=rendered.subject,
-            sender_email=rendered.from_email,
-            sender_name=rendered.from_name,
-            reply_to=rendered.reply_to,
-            html=rendered.html,
-            text=rendered.text,
-            placeholders=rendered.placeholders.to_json(),
-        )
-    )
+    for label, words in zip(LABELS, (rendered, *terms.others), strict=False):
+        session.add(_variant(send.id, label, words))
     session.flush()
-    return send
+    return Made(send.id, people, last_at)
+
+
+def _found(session: Session, names: Sequence[str]) -> list[Segment]:
+    return [segments.find(session, name) for name in dict.fromkeys(names)]
+
+
+def _variant(send_id: int, label: str, rendered: Rendered) -> Variant:
+    return Variant(
+        send_id=send_id,
+        label=label,
+        subject=rendered.subject,
+        sender_email=rendered.from_email,
+        sender_name=rendered.from_name,
+        reply_to=rendered.reply_to,
+        html=rendered.html,
+        text=rendered.text,
+        placeholders=rendered.placeholders.to_json(),
+    )
 
 
 def _freeze(session: Session, draft: Draft, now: datetime) -> Revision:
@@ -120,42 +162,86 @@ def _freeze(session: Session, draft: Draft, now: datetime) -> Revision:
     return revision
 
 
-def find(session: Session, send_id: int) -> Send:
-    """The send of this number; SendError when there is none."""
-    send = session.get(Send, send_id)
-    if send is None:
-        raise SendError(
-            "there is no such send", place=f"send {send_id}", hint="See newsletter sends."
-        )
-    return send
-
-
-def pause(session: Session, send_id: int, *, reason: str) -> None:
+def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None:
     """Let no further batch leave."""
-    _move(session, send_id, SendState.PAUSED, reason=reason)
+    _move(session, send_id, SendState.PAUSED, reason=reason, paused_at=now)
 
 
-def resume(session: Session, send_id: int, *, now: datetime) -> None:
-    """Go on where it stopped: with its batches, or with its schedule if it was not planned yet."""
+def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None) -> None:
+    """Go on where it stopped: with its batches, or with its schedule if it was not planned yet.
+
+    A timetable is shifted: what should have left during the pause leaves at the same pace.
+    """
     send = find(session, send_id)
+    resumed: dict[str, Any] = {"reason": "", "paused_at": None}
+    hold.begin_anew(session, now=now)
     if send.started_at is None:
+        # Its time stays; only one that was missed is now.
+        at = max(send.scheduled_for, now)
         _move(
             session,
             send_id,
             SendState.SCHEDULED,
             only=SendState.PAUSED,
-            reason="",
-            scheduled_for=now,
+            scheduled_for=at,
+            **resumed,
         )
-    else:
-        _move(session, send_id, SendState.SENDING, only=SendState.PAUSED, reason="")
-        oversight.finish(session, now=now)
+        return
+    if send.timetable and send.state == SendState.PAUSED:
+        retime(session, send_id, now=now, warm_up=warm_up)
+    _move(session, send_id, SendState.SENDING, only=SendState.PAUSED, **resumed)
+    oversight.finish(session, now=now)
 
 
 def cancel(session: Session, send_id: int, *, now: datetime) -> int:
     """End the send; what had left has left. Returns how many people stay without the issue."""
     _move(session, send_id, SendState.CANCELLED, reason="cancelled", finished_at=now)
     return oversight.drop_pending(session, send_id, now=now, reason="cancelled")
+
+
+def retry(
+    session: Session,
+    send_id: int,
+    *,
+    now: datetime,
+    batch_size: int,
+    warm_up: WarmUp | None = None,
+) -> int:
+    """Send to those who missed the issue in an ended send, and to nobody else; counts them.
+
+    Missed means rejected, dropped by the provider, or skipped and by now mailable again.
+    Raises NothingToDoError when there is nobody.
+    """
+    _move(session, send_id, SendState.SENDING, ended=True, finished_at=None, reason="")
+    people = plan_missed(session, send_id, now=now, batch_size=batch_size, warm_up=warm_up)
+    if not people:
+        raise NothingToDoError(
+            "nobody missed it who may be mailed now",
+            place=f"send {send_id}",
+            hint=f"See newsletter sends show {send_id} --people.",
+        )
+    return people
+
+
+def change_pace(
+    session: Session,
+    send_id: int,
+    timetable: Timetable,
+    *,
+    now: datetime,
+    warm_up: WarmUp | None = None,
+) -> int:
+    """Give what has not left another timetable; returns how many batches that moves."""
+    send = find(session, send_id)
+    state = SendState(send.state)
+    if state not in {SendState.SCHEDULED, SendState.SENDING, SendState.PAUSED}:
+        raise SendError(f"it is {state}: its pace is past", place=f"send {send_id}")
+    session.execute(
+        update(_send).where(_send.c.id == send_id).values(timetable=timetable.to_json())
+    )
+    if send.started_at is None:
+        return 0
+    return retime(session, send_id, now=now, warm_up=warm_up)
 
 
 def hold_late(session: Session, send_id: int, *, now: datetime) -> None:
@@ -166,7 +252,12 @@ def hold_late(session: Session, send_id: int, *, now: datetime) -> None:
         f"`newsletter sends resume {send_id}` starts it now"
     )
     oversight.move_send(
-        session, send_id, SendState.PAUSED, only_from=[SendState.SCHEDULED], reason=reason
+        session,
+        send_id,
+        SendState.PAUSED,
+        only_from=[SendState.SCHEDULED],
+        reason=reason,
+        paused_at=now,
     )
 
 
@@ -180,54 +271,21 @@ def due(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:
     return [(row.id, row.scheduled_for) for row in rows]
 
 
-def standing(session: Session, send_id: int) -> Standing:
-    """Where a send stands, counted from its rows."""
-    send = find(session, send_id)
-    slug = session.execute(select(_issue.c.slug).where(_issue.c.id == send.issue_id)).scalar_one()
-    people = session.execute(
-        select(_delivery.c.state, func.count())
-        .where(_delivery.c.send_id == send_id)
-        .group_by(_delivery.c.state)
-    )
-    return Standing(send, slug, batch_states(session, send_id), {row[0]: row[1] for row in people})
-
-
-def batch_states(session: Session, send_id: int) -> dict[str, int]:
-    """People of a send by the state of their batch: cheap, for progress."""
-    rows = session.execute(
-        select(_batch.c.state, func.sum(_batch.c.size))
-        .where(_batch.c.send_id == send_id)
-        .group_by(_batch.c.state)
-    )
-    return {row[0]: int(row[1]) for row in rows}
-
-
-def listed(session: Session, *, limit: int = 50) -> list[tuple[Send, str]]:
-    """The latest sends with their issues' slugs, newest first."""
-    rows = session.execute(
-        select(Send, _issue.c.slug)
-        .join(_issue, _issue.c.id == _send.c.issue_id)
-        .order_by(_send.c.id.desc())
-        .limit(limit)
-    )
-    return [(row[0], row[1]) for row in rows]
-
-
 def _move(
     session: Session,
     send_id: int,
     target: SendState,
     *,
     only: SendState | None = None,
+    ended: bool = False,
     **values: object,
 ) -> None:
     send = find(session, send_id)
-    if not oversight.move_send(
-        session, send_id, target, only_from=[only] if only else None, **values
-    ):
+    sources = _ENDED if ended else [only] if only else None
+    if not oversight.move_send(session, send_id, target, only_from=sources, **values):
         possible = ", ".join(sorted(SEND_NEXT[SendState(send.state)])) or "nothing more"
         raise SendError(
-            f"it is {send.state} and cannot become {target}",
+            f"it is {send.state} and cannot become {target} in this way",
             place=f"send {send_id}",
             hint=f"From here it can become: {possible}.",
         )

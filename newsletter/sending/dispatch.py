@@ -1,45 +1,45 @@
 """One batch from claim to settlement: write, then send, then write.
 
 Commits on its own, three times: the claim, the departure before the first byte
-leaves, and the settlement. A crash between any two leaves a state that says so.
+leaves, and the settlement. A crash between any two leaves a state that says so. While
+there is more to do, a settlement and the next claim share a commit.
 """
 
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
 from newsletter.database import reading, transaction
 from newsletter.links import Links
-from newsletter.provider.gateway import Gateway, MailRequest
-from newsletter.rendering.placeholders import Placeholders
+from newsletter.provider.gateway import Accepted, Gateway, NotSent, Outcome, Refused
 from newsletter.sending import ledger, notices, oversight
+from newsletter.sending.journal import Journal
 from newsletter.sending.ledger import Barred, Claimed
-from newsletter.sending.models import Variant
-from newsletter.sending.personalise import Words, personalise
+from newsletter.sending.personalise import Words, WordsKept, personalise
 from newsletter.sending.recipients import Person, recipients
-from newsletter.sending.retry import (
-    Decision,
-    Doubt,
-    Reject,
-    RejectOne,
-    Settled,
-    Split,
-    StopSend,
-    TryAgain,
-    decide,
-)
+from newsletter.sending.retry import Decision, Settled, decide
+from newsletter.sending.settlement import settle
 from newsletter.sending.states import SendState
-from subscribers.schema import Session
 
 _log = logging.getLogger(__name__)
-#: Sends under way at once are few; each keeps its words in memory.
-_KEPT_VARIANTS = 8
 #: Seconds between two looks for single mails while none is there.
 _NOTICE_INTERVAL = 0.5
+#: What is held for less cannot be called back reliably (SendGrid, "stopping a scheduled send").
+_SHORTEST_HOLD = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A batch with the provider's answer, which is written down as soon as that can be done."""
+
+    batch: Claimed
+    people: Sequence[Person]
+    decision: Decision
 
 
 class Dispatcher:
@@ -57,6 +57,8 @@ class Dispatcher:
         sender_name: str,
         mailbox: str = "",
         request_timeout: timedelta,
+        journal: Journal | None = None,
+        patience: timedelta = timedelta(hours=1),
     ) -> None:
         self._database = database
         self._gateway = gateway
@@ -66,19 +68,32 @@ class Dispatcher:
         self._mailbox = mailbox
         self._sender_email = sender_email
         self._sender_name = sender_name
+        self._journal = journal
+        self._patience = patience
         # Twice the longest request, so that only a dead worker's lease ever ends.
         self._lease = 2 * request_timeout + timedelta(seconds=60)
-        self._words: dict[int, Words] = {}
+        self._words = WordsKept()
         self._look_for_notices_at = 0.0
+        self._answered: _Answered | None = None
+        self._next: Claimed | None = None
 
-    def send_next(self) -> bool:
-        """Send what is due next, single mails before batches; False when nothing is due."""
-        return self._send_notice() or self._send_batch()
+    def send_next(self, *, more: Callable[[], bool] = lambda: False) -> bool:
+        """Send what is due next, single mails before batches; False when nothing is due.
 
-    def _send_notice(self) -> bool:
-        # A look before each batch would cost a tenth of it.
-        if time.monotonic() < self._look_for_notices_at:
-            return False
+        While ``more`` says so, the batch after it is claimed together with the settlement;
+        the next call sends that one, or ``let_go`` gives it back.
+        """
+        # A look for notices before each batch would cost a tenth of it.
+        if time.monotonic() >= self._look_for_notices_at and self.send_notice():
+            return True
+        return self._send_batch(None, more)
+
+    def send_batch(self, send_id: int, number: int) -> bool:
+        """Send this very batch if it is due and nobody else has it; False otherwise."""
+        return self._send_batch((send_id, number), lambda: False)
+
+    def send_notice(self) -> bool:
+        """Send the earliest single mail that is due; False when there is none."""
         with reading(self._database) as session:
             if not notices.any_due(session, now=datetime.now(UTC)):
                 self._look_for_notices_at = time.monotonic() + _NOTICE_INTERVAL
@@ -97,41 +112,84 @@ class Dispatcher:
             notices.settle(session, notice, decision, now=datetime.now(UTC))
         return True
 
-    def _send_batch(self) -> bool:
-        with transaction(self._database) as session:
-            now = datetime.now(UTC)
-            batch = ledger.claim(session, self._worker, now=now, lease=self._lease)
-            if batch is None:
-                oversight.finish(session, now=now)
-                return False
+    def let_go(self) -> None:
+        """Write down what was answered and give back what is claimed: this worker ends."""
+        self._settle()
+        if self._next is not None:
+            with transaction(self._database) as session:
+                ledger.put_back(session, self._next, detail="", departed=False)
+                oversight.drop_cancelled(session, now=datetime.now(UTC))
+            self._next = None
+
+    def _send_batch(self, only: tuple[int, int] | None, more: Callable[[], bool]) -> bool:
+        self._settle()
+        batch = self._claim(only)
+        if batch is None:
+            return False
+        if self._too_late_to_be_held(batch):
+            return True
         with reading(self._database) as session:
-            words = self._words_of(session, batch.variant_id)
+            words = self._words.of(session, batch.variant_id)
             people, barred = recipients(
-                session, batch, now=now, with_attributes=words.placeholders.uses_attributes
+                session,
+                batch,
+                now=datetime.now(UTC),
+                with_attributes=words.placeholders.uses_attributes,
             )
         if not people:
             with transaction(self._database) as session:
                 ledger.skipped(session, batch, barred, now=datetime.now(UTC))
             return True
-        request = self._request(batch, words, people)
-        if request is None or not self._depart(batch, barred):
-            return True
-        outcome = self._gateway.send(request)
-        decision = decide(
-            outcome,
-            attempt=batch.attempt,
-            size=len(people),
-            jitter=random.random(),  # noqa: S311
-        )
-        with transaction(self._database) as session:
-            settle(session, batch, people, decision, now=datetime.now(UTC))
+        outcome = self._hand_over(batch, words, people, barred)
+        if outcome is not None:
+            decision = decide(
+                outcome,
+                attempt=batch.attempt,
+                size=len(people),
+                jitter=random.random(),  # noqa: S311
+            )
+            self._answered = _Answered(batch, people, decision)
+            self._settle(more)
         return True
 
-    def _request(
-        self, batch: Claimed, words: Words, people: Sequence[Person]
-    ) -> MailRequest | None:
+    def _claim(self, only: tuple[int, int] | None) -> Claimed | None:
+        if only is None and (kept := self._next) is not None:
+            self._next = None
+            return kept
+        with transaction(self._database) as session:
+            now = datetime.now(UTC)
+            batch = ledger.claim(session, self._worker, now=now, lease=self._lease, only=only)
+            if batch is None:
+                oversight.finish(session, now=now)
+            return batch
+
+    def _settle(self, more: Callable[[], bool] = lambda: False) -> None:
+        """Write the answer down. What fails stays in hand, for the next try: an answer that
+        came must not turn into doubt because the database was away for a moment."""
+        answered = self._answered
+        if answered is None:
+            return
+        claimed = None
+        with transaction(self._database) as session:
+            now = datetime.now(UTC)
+            settle(
+                session,
+                answered.batch,
+                answered.people,
+                answered.decision,
+                now=now,
+                patience=self._patience,
+            )
+            if more():
+                claimed = ledger.claim(session, self._worker, now=now, lease=self._lease)
+        self._answered, self._next = None, claimed
+
+    def _hand_over(
+        self, batch: Claimed, words: Words, people: Sequence[Person], barred: Sequence[Barred]
+    ) -> Outcome | None:
+        """Let the request leave; None when nothing left and that is written down."""
         try:
-            return personalise(
+            request = personalise(
                 batch,
                 words,
                 people,
@@ -142,60 +200,57 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 (whatever it is, the send must not spin)
             # One bad value must not spin here for ever, nor cost anybody the issue.
             _log.exception("send %s, batch %s: cannot be written", batch.send_id, batch.number)
-            with transaction(self._database) as session:
-                reason = f"batch {batch.number} cannot be written: {type(error).__name__}: {error}"
-                ledger.put_back(
-                    session, batch, after=datetime.now(UTC), detail=reason, departed=False
-                )
-                oversight.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
+            self._give_up(batch, f"cannot be written: {type(error).__name__}: {error}")
             return None
-
-    def _depart(self, batch: Claimed, barred: Sequence[Barred]) -> bool:
         with transaction(self._database) as session:
             now = datetime.now(UTC)
-            if ledger.depart(session, batch, barred, now=now, lease=self._lease):
-                return True
-            ledger.put_back(session, batch, after=now, detail="", departed=False)
+            if not ledger.depart(session, batch, barred, now=now, lease=self._lease):
+                ledger.put_back(session, batch, detail="", departed=False)
+                oversight.drop_cancelled(session, now=now)
+                return None
+        if batch.hold_until and batch.hold_until > now:
+            request = replace(request, send_at=batch.hold_until, hold_id=batch.hold_id)
+        if self._journal is None:
+            return self._gateway.send(request)
+        try:
+            self._journal.left(batch, barred, now=now)
+        except OSError as error:
+            self._give_up(batch, f"the journal cannot be written: {error}", departed=True)
+            return None
+        outcome = self._gateway.send(request)
+        self._note(self._journal, batch, outcome)
+        return outcome
+
+    def _note(self, journal: Journal, batch: Claimed, outcome: Outcome) -> None:
+        now = datetime.now(UTC)
+        try:
+            match outcome:
+                case Accepted(message_id):
+                    journal.answered(batch, taken=True, message_id=message_id, now=now)
+                case NotSent() | Refused():
+                    journal.answered(batch, taken=False, now=now)
+        except OSError:
+            # The departure stands there: a restored database would ask the operator.
+            _log.exception("the journal cannot be written")
+
+    def _too_late_to_be_held(self, batch: Claimed) -> bool:
+        """Keep a batch for its own time when the provider can no longer be told to hold it."""
+        now = datetime.now(UTC)
+        if not batch.hold_until or not now < batch.hold_until <= now + _SHORTEST_HOLD:
             return False
+        with transaction(self._database) as session:
+            ledger.put_back(session, batch, detail="", after=batch.hold_until, departed=False)
+        return True
 
-    def _words_of(self, session: Session, variant_id: int) -> Words:
-        words = self._words.get(variant_id)
-        if words is None:
-            variant = session.get_one(Variant, variant_id)
-            session.expunge(variant)
-            words = Words(variant, Placeholders.from_json(variant.placeholders))
-            if len(self._words) >= _KEPT_VARIANTS:
-                self._words.clear()
-            self._words[variant_id] = words
-        return words
-
-
-def settle(
-    session: Session,
-    batch: Claimed,
-    people: Sequence[Person],
-    decision: Decision,
-    *,
-    now: datetime,
-) -> None:
-    """Write down what was decided about a batch that left with these people."""
-    match decision:
-        case Settled(message_id):
-            ledger.accepted(session, batch, now=now, message_id=message_id)
-        case TryAgain(wait, reason):
-            ledger.put_back(session, batch, after=now + wait, detail=reason)
-        case Reject(reason):
-            ledger.rejected(session, batch, now=now, reason=reason)
-        case RejectOne(index, reason):
-            person = people[index]["id"]
-            ledger.rejected_one(session, batch, person, now=now, reason=reason)
-        case Split(reason):
-            half = [person["id"] for person in people[len(people) // 2 :]]
-            ledger.split(session, batch, half, now=now, reason=reason)
-        case StopSend(reason):
-            ledger.put_back(session, batch, after=now, detail=reason)
-            oversight.move_send(session, batch.send_id, SendState.PAUSED, reason=reason[:1000])
-        case Doubt(reason):
-            ledger.doubted(session, batch, reason=reason)
-    if not isinstance(decision, Settled):
-        _log.warning("send %s, batch %s: %s", batch.send_id, batch.number, decision)
+    def _give_up(self, batch: Claimed, why: str, *, departed: bool = False) -> None:
+        """Put back what surely did not leave, and let the operator look at its send."""
+        with transaction(self._database) as session:
+            reason = f"batch {batch.number}: {why}"[:1000]
+            ledger.put_back(session, batch, detail=reason, departed=departed)
+            oversight.move_send(
+                session,
+                batch.send_id,
+                SendState.PAUSED,
+                reason=reason,
+                paused_at=datetime.now(UTC),
+            )

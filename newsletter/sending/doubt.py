@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 
 from newsletter.errors import SendError
-from newsletter.sending import ledger, oversight
+from newsletter.sending import evidence, oversight
 from newsletter.sending.models import Batch
 from newsletter.sending.states import BatchState
 from subscribers.schema import Session, table_of
@@ -36,6 +36,7 @@ class Doubtful:
 def sweep(session: Session, *, now: datetime, grace: timedelta, policy: str) -> Swept:
     """Take back what dead workers held; after ``grace``, resend doubtful batches if wanted."""
     freed, doubtful = oversight.recall_abandoned(session, now=now)
+    oversight.drop_cancelled(session, now=now)
     resent = 0
     if policy == "resend":
         resent = oversight.resend_doubted(session, departed_before=now - grace, now=now)
@@ -56,7 +57,7 @@ def resolve(session: Session, send_id: int, number: int, *, sent: bool, now: dat
     """Settle a doubtful batch by the operator's word; SendError when it is not in doubt."""
     if sent:
         detail = "the operator says that it was sent"
-        settled = ledger.prove(session, [(send_id, number)], now=now, detail=detail) == 1
+        settled = evidence.prove(session, [(send_id, number)], now=now, detail=detail) == 1
     else:
         settled = oversight.resend_one(session, send_id, number, now=now)
     if not settled:

@@ -1,15 +1,19 @@
-"""Who does the work: dispatching threads inside this process."""
+"""Who does the work inside this process, and on SQLite how: threads that ask the ledger."""
 
 import gc
 import logging
-import os
-import socket
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from newsletter.database import transaction
 from newsletter.sending.dispatch import Dispatcher
+from newsletter.sending.heartbeat import Heartbeat
+from newsletter.sending.journal import Journal, compare
 
 _log = logging.getLogger(__name__)
 #: An idle thread looks for due batches this often, in seconds.
@@ -20,25 +24,62 @@ _TROUBLED = 2.0
 _COLLECT_AFTER = 50_000
 
 
-class Workers:
-    """Threads that send whatever is due until they are told to stop."""
+class Workers(Protocol):
+    """Whoever sends what is due, from ``start`` to ``stop``."""
 
-    def __init__(self, dispatcher: Callable[[str], Dispatcher], *, concurrency: int) -> None:
+    def start(self) -> None:
+        """Begin to send."""
+        ...
+
+    def stop(self) -> None:
+        """Finish the requests under way, begin no more, and return when all is written down."""
+        ...
+
+
+class Crew:
+    """The workers of this process and what they need: a heartbeat, and a look into the journal."""
+
+    def __init__(
+        self, database: Engine, workers: Workers, heartbeat: Heartbeat, journal: Journal | None
+    ) -> None:
+        self._database = database
+        self._workers = workers
+        self._heartbeat = heartbeat
+        #: By which this process is known to the others.
+        self.name = heartbeat.name
+        self._journal = journal
+
+    def start(self) -> None:
+        """Begin to send, after a look whether this machine knows more than the database."""
+        if self._journal is not None:
+            with transaction(self._database) as session:
+                known = compare(session, self._journal, now=datetime.now(UTC))
+            if known.accepted or known.doubtful or known.paused:
+                _log.warning("this machine's journal knew more than the database: %s", known)
+        self._heartbeat.start()
+        self._workers.start()
+
+    def stop(self) -> None:
+        """Finish the requests under way, begin no more, and return when all is written down."""
+        self._workers.stop()
+        self._heartbeat.stop()
+
+
+class Threads:
+    """Workers of one process: each thread takes the earliest due batch, and the next, and so on."""
+
+    def __init__(
+        self, _database: Engine, dispatcher: Callable[[], Dispatcher], *, concurrency: int
+    ) -> None:
         self._stopping = threading.Event()
-        name = f"{socket.gethostname()}:{os.getpid()}"
         self._threads = [
-            threading.Thread(
-                target=self._work, args=(dispatcher(f"{name}:{n}"),), name=f"dispatch-{n}"
-            )
+            threading.Thread(target=self._work, args=(dispatcher(),), name=f"dispatch-{n}")
             for n in range(concurrency)
         ]
 
     def start(self) -> None:
         """Begin to send."""
-        # A batch makes ten thousand short-lived objects; with the usual threshold the
-        # collector runs in the midst of each, and finds nothing (a fifth of the time).
-        gc.freeze()
-        gc.set_threshold(_COLLECT_AFTER, 20, 50)
+        spare_the_collector()
         for thread in self._threads:
             thread.start()
 
@@ -51,10 +92,24 @@ class Workers:
     def _work(self, dispatcher: Dispatcher) -> None:
         while not self._stopping.is_set():
             try:
-                idle = 0.0 if dispatcher.send_next() else _IDLE
+                idle = 0.0 if dispatcher.send_next(more=self._going_on) else _IDLE
             except SQLAlchemyError:
-                # What was in flight stands in the ledger as such and is looked into later.
+                # What was answered is kept and written down when the database is back.
                 _log.exception("the database failed; trying again")
                 idle = _TROUBLED
             if idle:
                 self._stopping.wait(idle)
+        try:
+            dispatcher.let_go()
+        except SQLAlchemyError:
+            _log.exception("the database failed; what was under way is looked into later")
+
+    def _going_on(self) -> bool:
+        return not self._stopping.is_set()
+
+
+def spare_the_collector() -> None:
+    """A batch makes ten thousand short-lived objects; with the usual threshold the collector
+    runs in the midst of each, and finds nothing (a fifth of the time)."""
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 50)

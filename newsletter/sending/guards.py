@@ -6,7 +6,6 @@ this code can.
 """
 
 from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection
@@ -28,22 +27,26 @@ def install(connection: Connection) -> None:
             connection.exec_driver_sql(statement)
 
 
-def _legal(next_states: Mapping[StrEnum, frozenset[StrEnum]]) -> list[str]:
-    return sorted(f"{state}>{target}" for state, after in next_states.items() for target in after)
+def _illegal(next_states: Mapping[Any, frozenset[Any]]) -> str:
+    """The condition on OLD and NEW. Plain comparisons: SQLite needs thrice as long for IN lists."""
+    cases = " ".join(
+        f"WHEN '{state}' THEN "
+        + (" AND ".join(f"NEW.state <> '{target}'" for target in sorted(after)) or "TRUE")
+        for state, after in next_states.items()
+    )
+    return f"NEW.state <> OLD.state AND CASE OLD.state {cases} ELSE TRUE END"
 
 
-def _sqlite(table: str, next_states: Mapping[StrEnum, frozenset[StrEnum]]) -> Iterator[str]:
-    legal = ", ".join(f"'{pair}'" for pair in _legal(next_states))
+def _sqlite(table: str, next_states: Mapping[Any, frozenset[Any]]) -> Iterator[str]:
     yield f"DROP TRIGGER IF EXISTS {table}_state"
     yield (
-        f"CREATE TRIGGER {table}_state BEFORE UPDATE OF state ON {table} "
-        f"WHEN NEW.state <> OLD.state AND OLD.state || '>' || NEW.state NOT IN ({legal}) "
+        f"CREATE TRIGGER {table}_state AFTER UPDATE OF state ON {table} "
+        f"WHEN {_illegal(next_states)} "
         f"BEGIN SELECT RAISE(ABORT, 'illegal transition of a {table}'); END"
     )
 
 
-def _postgresql(table: str, next_states: Mapping[StrEnum, frozenset[StrEnum]]) -> Iterator[str]:
-    legal = ", ".join(f"'{pair}'" for pair in _legal(next_states))
+def _postgresql(table: str, next_states: Mapping[Any, frozenset[Any]]) -> Iterator[str]:
     yield (
         "CREATE OR REPLACE FUNCTION newsletter_illegal_transition() RETURNS trigger "
         "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'illegal transition of a %%: %% to %%', "
@@ -52,6 +55,5 @@ def _postgresql(table: str, next_states: Mapping[StrEnum, frozenset[StrEnum]]) -
     yield f"DROP TRIGGER IF EXISTS {table}_state ON {table}"
     yield (
         f"CREATE TRIGGER {table}_state BEFORE UPDATE OF state ON {table} FOR EACH ROW "
-        f"WHEN (NEW.state <> OLD.state AND OLD.state || '>' || NEW.state NOT IN ({legal})) "
-        "EXECUTE FUNCTION newsletter_illegal_transition()"
+        f"WHEN ({_illegal(next_states)}) EXECUTE FUNCTION newsletter_illegal_transition()"
     )

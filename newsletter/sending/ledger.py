@@ -1,45 +1,42 @@
-"""The ledger: what workers and events write of batches and deliveries.
+"""The ledger: what workers write of batches and deliveries.
 
-With oversight.py, which holds what the clock and the operator write, it is the only
-writer of states. Every change names the state that it starts from, and a settlement also
-the attempt that it settles. Whoever comes late changes nothing and is told so.
+With oversight.py (clock and operator) and evidence.py (events and journals) it is the
+only writer of states. Every change names the state that it starts from, and a settlement
+also the attempt that it settles. Whoever comes late changes nothing and is told so.
+
+A batch costs a handful of statements and there are many batches: the statements on that
+path are built once.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from sqlalchemy import (
     ColumnElement,
-    CursorResult,
     bindparam,
     exists,
     func,
     insert,
+    literal_column,
     select,
-    tuple_,
     update,
 )
 
-from newsletter.sending import oversight
-from newsletter.sending.models import Batch, Delivery, Send
+from newsletter.sending import evidence
+from newsletter.sending.models import Batch, Delivery, Hold, Part, Send
 from newsletter.sending.states import (
     BATCH_NEXT,
     BatchState,
     DeliveryState,
     SendState,
-    batches_that_may_become,
     may_become,
 )
-from subscribers.models import Subscriber, Suppression
-from subscribers.schema import Session, table_of
+from subscribers.schema import Session, changed, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
-_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
-
-#: Events that come in one post touch few sends; ids go into one IN list up to this many.
-_CHUNK = 1000
+_hold = table_of(Hold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,13 @@ class Claimed:
     issue_id: int
     variant_id: int
     attempt: int
+    #: Deliveries that the plan put into it.
+    size: int
     topics: tuple[str, ...]
+    #: When the send was made: tells it from another of the same number in a restored database.
+    made_at: datetime
+    hold_until: datetime | None = None
+    hold_id: str | None = None
 
 
 class Barred(TypedDict):
@@ -61,45 +64,123 @@ class Barred(TypedDict):
     why: str
 
 
-def claim(session: Session, worker: str, *, now: datetime, lease: timedelta) -> Claimed | None:
-    """Take the earliest batch that is due, of any send under way; None when there is none."""
-    due = (
-        select(_batch.c.send_id, _batch.c.number, _send.c.issue_id, _send.c.topics)
-        .join(_send, _send.c.id == _batch.c.send_id)
-        .where(
-            _batch.c.state == BatchState.PENDING,
-            _batch.c.not_before <= now,
-            _send.c.state == SendState.SENDING,
-        )
-        .order_by(_batch.c.not_before, _batch.c.send_id, _batch.c.number)
-        .limit(1)
-        .with_for_update(of=_batch, skip_locked=True)
+_DUE = (
+    select(
+        _batch.c.send_id,
+        _batch.c.number,
+        _batch.c.variant_id,
+        _batch.c.attempt,
+        _batch.c.size,
+        _batch.c.hold_until,
+        _send.c.issue_id,
+        _send.c.topics,
+        _send.c.created_at,
+        _send.c.hold_id,
     )
-    found = session.execute(due).one_or_none()
+    .join(_send, _send.c.id == _batch.c.send_id)
+    .where(
+        # The word itself, not a parameter: only so does the partial index serve.
+        _batch.c.state == literal_column(f"'{BatchState.PENDING}'"),
+        _batch.c.not_before <= bindparam("now"),
+        _batch.c.part != Part.REST,
+        _send.c.state == SendState.SENDING,
+        ~exists(select(1).select_from(_hold).where(_hold.c.until > bindparam("now"))),
+    )
+    .order_by(_batch.c.not_before, _batch.c.send_id, _batch.c.number)
+    .limit(1)
+    .with_for_update(of=_batch, skip_locked=True)
+)
+_DUE_NAMED = _DUE.where(
+    _batch.c.send_id == bindparam("of_send"), _batch.c.number == bindparam("of_number")
+)
+_IS = (
+    _batch.c.send_id == bindparam("of_send"),
+    _batch.c.number == bindparam("of_number"),
+    _batch.c.attempt == bindparam("of_attempt"),
+)
+_TAKE = (
+    update(_batch)
+    .where(*_IS, _batch.c.state == BatchState.PENDING)
+    .values(
+        state=BatchState.CLAIMED,
+        attempt=bindparam("of_attempt") + 1,
+        worker=bindparam("by"),
+        lease_until=bindparam("until"),
+    )
+)
+_DEPART = (
+    update(_batch)
+    .where(
+        *_IS,
+        _batch.c.state == BatchState.CLAIMED,
+        exists(
+            select(1).where(_send.c.id == bindparam("of_send"), _send.c.state == SendState.SENDING)
+        ),
+    )
+    .values(
+        state=BatchState.IN_FLIGHT, departed_at=bindparam("now"), lease_until=bindparam("until")
+    )
+)
+_ACCEPT = (
+    update(_batch)
+    .where(*_IS, _batch.c.state == BatchState.IN_FLIGHT)
+    .values(
+        state=BatchState.ACCEPTED,
+        settled_at=bindparam("now"),
+        message_id=bindparam("answer"),
+        detail="",
+    )
+)
+_SKIP = (
+    update(_delivery)
+    .where(
+        _delivery.c.issue_id == bindparam("of_issue"),
+        _delivery.c.subscriber_id == bindparam("person"),
+        _delivery.c.state == DeliveryState.PLANNED,
+    )
+    .values(state=DeliveryState.SKIPPED, reason=bindparam("why"))
+)
+
+
+def claim(
+    session: Session,
+    worker: str,
+    *,
+    now: datetime,
+    lease: timedelta,
+    only: tuple[int, int] | None = None,
+) -> Claimed | None:
+    """Take the earliest batch that is due, of any send under way; None when there is none.
+
+    ``only`` names one (send, number) to take, or none. Nothing is due while a hold lasts.
+    """
+    if only is None:
+        found = session.execute(_DUE, {"now": now}).one_or_none()
+    else:
+        named = {"now": now, "of_send": only[0], "of_number": only[1]}
+        found = session.execute(_DUE_NAMED, named).one_or_none()
     if found is None:
         return None
-    row = session.execute(
-        update(_batch)
-        .where(
-            _batch.c.send_id == found.send_id,
-            _batch.c.number == found.number,
-            _batch.c.state == BatchState.PENDING,
-        )
-        .values(
-            state=BatchState.CLAIMED,
-            attempt=_batch.c.attempt + 1,
-            worker=worker,
-            lease_until=now + lease,
-        )
-        .returning(_batch.c.variant_id, _batch.c.attempt)
-    ).one()
+    taken = {
+        "of_send": found.send_id,
+        "of_number": found.number,
+        "of_attempt": found.attempt,
+        "by": worker,
+        "until": now + lease,
+    }
+    if not changed(session, _TAKE, taken):
+        return None
     return Claimed(
-        found.send_id,
-        found.number,
-        found.issue_id,
-        row.variant_id,
-        row.attempt,
-        tuple(found.topics),
+        send_id=found.send_id,
+        number=found.number,
+        issue_id=found.issue_id,
+        variant_id=found.variant_id,
+        attempt=found.attempt + 1,
+        size=found.size,
+        topics=tuple(found.topics),
+        made_at=found.created_at,
+        hold_until=found.hold_until,
+        hold_id=found.hold_id,
     )
 
 
@@ -115,38 +196,20 @@ def depart(
 
     False when the claim was lost, or its send paused or cancelled: then nothing may leave.
     """
-    may_leave = exists(
-        select(1).where(_send.c.id == batch.send_id, _send.c.state == SendState.SENDING)
-    )
-    leaves = _move(
-        session,
-        batch,
-        BatchState.CLAIMED,
-        BatchState.IN_FLIGHT,
-        may_leave,
-        departed_at=now,
-        lease_until=now + lease,
-    )
+    values = {**_named(batch), "now": now, "until": now + lease}
+    leaves = changed(session, _DEPART, values) == 1
     if leaves:
-        _skip(session, batch, barred)
+        skip(session, batch.issue_id, barred)
     return leaves
 
 
 def accepted(session: Session, batch: Claimed, *, now: datetime, message_id: str | None) -> None:
     """The provider took the batch. An event may have proved that already; the id is kept anyway."""
-    if _move(
-        session,
-        batch,
-        BatchState.IN_FLIGHT,
-        BatchState.ACCEPTED,
-        settled_at=now,
-        message_id=message_id,
-        detail="",
-    ):
-        _hand_over(session, [(batch.send_id, batch.number)])
+    if changed(session, _ACCEPT, {**_named(batch), "now": now, "answer": message_id}):
+        evidence.hand_over(session, batch.send_id, batch.number)
         return
     # Proved by an event, or given up as lost: then the late answer settles the doubt.
-    prove(session, [(batch.send_id, batch.number)], now=now, detail="the answer came late")
+    evidence.prove(session, [(batch.send_id, batch.number)], now=now, detail="the answer came late")
     session.execute(
         update(_batch)
         .where(*_is(batch), _batch.c.state == BatchState.ACCEPTED, _batch.c.message_id.is_(None))
@@ -155,19 +218,27 @@ def accepted(session: Session, batch: Claimed, *, now: datetime, message_id: str
 
 
 def put_back(
-    session: Session, batch: Claimed, *, after: datetime, detail: str, departed: bool = True
+    session: Session,
+    batch: Claimed,
+    *,
+    detail: str,
+    after: datetime | None = None,
+    departed: bool = True,
 ) -> bool:
-    """Make the batch claimable again: its request was surely not taken, or never left."""
-    source = BatchState.IN_FLIGHT if departed else BatchState.CLAIMED
+    """Make the batch claimable again: its request was surely not taken, or never left.
+
+    It keeps its place in the timetable unless ``after`` names a later one.
+    """
+    later = {"not_before": after} if after else {}
     return _move(
         session,
         batch,
-        source,
+        BatchState.IN_FLIGHT if departed else BatchState.CLAIMED,
         BatchState.PENDING,
-        not_before=after,
         detail=detail[:1000],
         worker=None,
         lease_until=None,
+        **later,
     )
 
 
@@ -181,18 +252,18 @@ def rejected(session: Session, batch: Claimed, *, now: datetime, reason: str) ->
         settled_at=now,
         detail=reason[:1000],
     ):
+        in_batch = (_delivery.c.send_id == batch.send_id) & (_delivery.c.batch == batch.number)
+        # Only who was in the request: the skipped keep their own reason.
         session.execute(
             update(_delivery)
-            .where(_in_batch(batch), _delivery.c.state.in_(may_become(DeliveryState.REJECTED)))
+            .where(in_batch, _delivery.c.state == DeliveryState.PLANNED)
             .values(state=DeliveryState.REJECTED, reason=reason[:300])
         )
 
 
-def rejected_one(
-    session: Session, batch: Claimed, person: int, *, now: datetime, reason: str
-) -> None:
+def rejected_one(session: Session, batch: Claimed, person: int, *, reason: str) -> None:
     """One person stands in the list with the reason; the batch goes out again without them."""
-    if put_back(session, batch, after=now, detail=reason):
+    if put_back(session, batch, detail=reason):
         session.execute(
             update(_delivery)
             .where(
@@ -204,24 +275,24 @@ def rejected_one(
         )
 
 
-def split(
-    session: Session, batch: Claimed, people: Sequence[int], *, now: datetime, reason: str
-) -> None:
+def split(session: Session, batch: Claimed, people: Sequence[int], *, reason: str) -> None:
     """Give these people of the batch a batch of their own; both go out again."""
-    if not put_back(session, batch, after=now, detail=reason):
+    if not put_back(session, batch, detail=reason):
         return
+    same = _batch.c.send_id == batch.send_id, _batch.c.number == batch.number
     last = select(func.max(_batch.c.number)).where(_batch.c.send_id == batch.send_id)
     number = session.execute(last).scalar_one() + 1
+    changed(session, update(_batch).where(*same).values(size=_batch.c.size - len(people)))
+    row = session.execute(select(_batch).where(*same)).mappings().one()
     session.execute(
         insert(_batch).values(
-            send_id=batch.send_id,
-            number=number,
-            variant_id=batch.variant_id,
-            state=BatchState.PENDING,
-            size=len(people),
-            not_before=now,
-            attempt=0,
-            detail=reason[:1000],
+            **{
+                **row,
+                "number": number,
+                "size": len(people),
+                "attempt": 0,
+                "departed_at": None,
+            }
         )
     )
     session.execute(
@@ -229,7 +300,6 @@ def split(
         .where(_delivery.c.issue_id == batch.issue_id, _delivery.c.subscriber_id.in_(people))
         .values(batch=number)
     )
-    session.execute(update(_batch).where(*_is(batch)).values(size=_batch.c.size - len(people)))
 
 
 def doubted(session: Session, batch: Claimed, *, reason: str) -> None:
@@ -240,91 +310,27 @@ def doubted(session: Session, batch: Claimed, *, reason: str) -> None:
 def skipped(session: Session, batch: Claimed, barred: Sequence[Barred], *, now: datetime) -> None:
     """Nobody of the batch may be mailed any more."""
     if _move(session, batch, BatchState.CLAIMED, BatchState.SKIPPED, settled_at=now):
-        _skip(session, batch, barred)
+        skip(session, batch.issue_id, barred)
 
 
-def prove(
-    session: Session, batches: Collection[tuple[int, int]], *, now: datetime, detail: str
-) -> int:
-    """Settle (send, number) batches as accepted: evidence shows that the provider took them."""
-    if not batches:
-        return 0
-    proved = session.execute(
-        update(_batch)
-        .where(
-            tuple_(_batch.c.send_id, _batch.c.number).in_(list(batches)),
-            _batch.c.state.in_(batches_that_may_become(BatchState.ACCEPTED)),
-        )
-        .values(state=BatchState.ACCEPTED, settled_at=now, detail=detail)
-        .returning(_batch.c.send_id, _batch.c.number)
-    ).all()
-    _hand_over(session, [(row.send_id, row.number) for row in proved])
-    if proved:
-        oversight.finish(session, now=now)
-    return len(proved)
-
-
-def advance(
-    session: Session, issue_id: int, people: Iterable[int], state: DeliveryState, reason: str | None
-) -> int:
-    """Move deliveries forward as an event says; those that are further already stay."""
-    ids, moved = sorted(set(people)), 0
-    for start in range(0, len(ids), _CHUNK):
-        result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-            update(_delivery)
-            .where(
-                _delivery.c.issue_id == issue_id,
-                _delivery.c.subscriber_id.in_(ids[start : start + _CHUNK]),
-                _delivery.c.state.in_(may_become(state)),
-            )
-            .values(state=state, reason=reason)
-        )
-        moved += result.rowcount
-    return moved
-
-
-def _skip(session: Session, batch: Claimed, barred: Sequence[Barred]) -> None:
+def skip(session: Session, issue_id: int, barred: Sequence[Barred]) -> None:
+    """Write down who is left out of a request, and why."""
     if barred:
-        session.connection().execute(
-            update(_delivery)
-            .where(
-                _delivery.c.issue_id == batch.issue_id,
-                _delivery.c.subscriber_id == bindparam("person"),
-                _delivery.c.state == DeliveryState.PLANNED,
-            )
-            .values(state=DeliveryState.SKIPPED, reason=bindparam("why")),
-            list(barred),
-        )
-
-
-def _hand_over(session: Session, batches: Sequence[tuple[int, int]]) -> None:
-    for send_id, number in batches:
-        session.execute(
-            update(_delivery)
-            .where(
-                _delivery.c.send_id == send_id,
-                _delivery.c.batch == number,
-                _delivery.c.state == DeliveryState.PLANNED,
-            )
-            .values(state=DeliveryState.ACCEPTED)
-        )
+        session.connection().execute(_SKIP, [{"of_issue": issue_id, **one} for one in barred])
 
 
 def _move(
-    session: Session,
-    batch: Claimed,
-    source: BatchState,
-    target: BatchState,
-    *conditions: ColumnElement[bool],
-    **values: object,
+    session: Session, batch: Claimed, source: BatchState, target: BatchState, **values: object
 ) -> bool:
     assert target in BATCH_NEXT[source], f"{source} may not become {target}"
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_batch)
-        .where(*_is(batch), _batch.c.state == source, *conditions)
-        .values(state=target, **values)
+    moved = (
+        update(_batch).where(*_is(batch), _batch.c.state == source).values(state=target, **values)
     )
-    return result.rowcount == 1
+    return changed(session, moved) == 1
+
+
+def _named(batch: Claimed) -> dict[str, Any]:
+    return {"of_send": batch.send_id, "of_number": batch.number, "of_attempt": batch.attempt}
 
 
 def _is(batch: Claimed) -> tuple[ColumnElement[bool], ...]:
@@ -333,7 +339,3 @@ def _is(batch: Claimed) -> tuple[ColumnElement[bool], ...]:
         _batch.c.number == batch.number,
         _batch.c.attempt == batch.attempt,
     )
-
-
-def _in_batch(batch: Claimed) -> ColumnElement[bool]:
-    return (_delivery.c.send_id == batch.send_id) & (_delivery.c.batch == batch.number)

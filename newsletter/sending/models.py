@@ -160,6 +160,8 @@ class Hold(Model, table=True):
     #: What is held: there is one provider.
     name: str = Field(primary_key=True, max_length=40)
     until: datetime
+    #: When the trouble began that has not ended since.
+    since: datetime
     reason: str = Field(default="", max_length=1000)
 
 

@@ -4,13 +4,12 @@ Like ledger.py, every change names the states that it starts from; it happens, o
 changes nothing and says so.
 """
 
-from collections.abc import Collection
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 
-from sqlalchemy import CursorResult, exists, select, update
+from sqlalchemy import bindparam, exists, func, select, update
 
-from newsletter.sending.models import Batch, Delivery, Send
+from newsletter.sending.models import Batch, Delivery, Send, Worker
 from newsletter.sending.states import (
     UNSETTLED,
     BatchState,
@@ -19,9 +18,18 @@ from newsletter.sending.states import (
     may_become,
     sends_that_may_become,
 )
-from subscribers.schema import Session, table_of
+from subscribers.schema import Session, changed, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+_worker = table_of(Worker)
+
+_FINISHED = select(_send.c.id).where(
+    _send.c.state == SendState.SENDING,
+    ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
+)
+_LEFT_OVER = select(func.count()).where(
+    _delivery.c.send_id == bindparam("of_send"), _delivery.c.state == DeliveryState.PLANNED
+)
 
 
 def move_send(
@@ -34,76 +42,91 @@ def move_send(
 ) -> bool:
     """Move a send if the table allows it from where it stands; False when it does not."""
     sources = sends_that_may_become(target) & frozenset(only_from or SendState)
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_send)
-        .where(_send.c.id == send_id, _send.c.state.in_(sources))
-        .values(state=target, **values)
+    return (
+        changed(
+            session,
+            update(_send)
+            .where(_send.c.id == send_id, _send.c.state.in_(sources))
+            .values(state=target, **values),
+        )
+        == 1
     )
-    return result.rowcount == 1
 
 
 def finish(session: Session, *, now: datetime) -> int:
-    """Call every send under way sent of which no batch is open; returns how many."""
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_send)
-        .where(
-            _send.c.state.in_(sends_that_may_become(SendState.SENT)),
-            ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
-        )
-        .values(state=SendState.SENT, finished_at=now)
-    )
-    return result.rowcount
+    """Call every send under way sent that adds up: no batch is open, nobody is still planned.
+
+    Returns how many. A send that does not add up, which cannot happen by this program
+    alone, is paused and says so.
+    """
+    done = session.scalars(_FINISHED).all()
+    for send_id in done:
+        left_over = session.scalar(_LEFT_OVER, {"of_send": send_id})
+        if left_over:
+            why = f"it does not add up: {left_over:,} planned people are in no open batch"
+            move_send(session, send_id, SendState.PAUSED, reason=why, paused_at=now)
+        else:
+            move_send(session, send_id, SendState.SENT, finished_at=now)
+    return len(done)
 
 
 def recall_abandoned(session: Session, *, now: datetime) -> tuple[int, int]:
     """Take back what dead workers held: (claims made pending again, requests now in doubt).
 
     A claim never left, so it is simply free again. A request in flight may have been taken.
+    A worker is dead that has not been heard of for a while, whatever its lease says; one
+    that was only slow finds its claim gone, or settles the doubt with its late answer.
     """
-    expired = _batch.c.lease_until < now
-    freed: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+    alive = exists(select(1).where(_worker.c.name == _batch.c.worker, _worker.c.alive_until > now))
+    abandoned = (_batch.c.lease_until < now) | ~alive
+    freed = changed(
+        session,
         update(_batch)
-        .where(_batch.c.state == BatchState.CLAIMED, expired)
-        .values(state=BatchState.PENDING, worker=None, lease_until=None)
+        .where(_batch.c.state == BatchState.CLAIMED, abandoned)
+        .values(state=BatchState.PENDING, worker=None, lease_until=None),
     )
-    doubtful: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+    doubtful = changed(
+        session,
         update(_batch)
-        .where(_batch.c.state == BatchState.IN_FLIGHT, expired)
-        .values(state=BatchState.UNCERTAIN, detail="the worker ended before the answer came")
+        .where(_batch.c.state == BatchState.IN_FLIGHT, abandoned)
+        .values(state=BatchState.UNCERTAIN, detail="the worker ended before the answer came"),
     )
-    return freed.rowcount, doubtful.rowcount
+    return freed, doubtful
 
 
 def resend_doubted(session: Session, *, departed_before: datetime, now: datetime) -> int:
     """Make doubtful batches claimable again: the operator's policy risks a second copy."""
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+    return changed(
+        session,
         update(_batch)
         .where(_batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at < departed_before)
         .values(
             state=BatchState.PENDING,
             not_before=now,
             detail="sent again: no event proved it accepted within the grace time",
-        )
+        ),
     )
-    return result.rowcount
 
 
 def resend_one(session: Session, send_id: int, number: int, *, now: datetime) -> bool:
     """Make one doubtful batch claimable again, by the operator's word; False if it is not one."""
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
-        update(_batch)
-        .where(
-            _batch.c.send_id == send_id,
-            _batch.c.number == number,
-            _batch.c.state == BatchState.UNCERTAIN,
+    return (
+        changed(
+            session,
+            update(_batch)
+            .where(
+                _batch.c.send_id == send_id,
+                _batch.c.number == number,
+                _batch.c.state == BatchState.UNCERTAIN,
+            )
+            .values(
+                state=BatchState.PENDING,
+                not_before=now,
+                detail="sent again, because the operator says that it was not sent",
+            ),
         )
-        .values(
-            state=BatchState.PENDING,
-            not_before=now,
-            detail="sent again, because the operator says that it was not sent",
-        )
+        == 1
     )
-    return result.rowcount == 1
 
 
 def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) -> int:
@@ -114,15 +137,53 @@ def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) 
         .values(state=BatchState.REJECTED, settled_at=now, detail=reason)
         .returning(_batch.c.number)
     ).all()
-    if not dropped:
+    return _reject_planned(session, send_id, dropped, reason)
+
+
+def drop_cancelled(session: Session, *, now: datetime) -> int:
+    """Reject what came back from a worker after its send was cancelled; returns how many people."""
+    cancelled = session.scalars(
+        select(_send.c.id).where(
+            _send.c.state == SendState.CANCELLED,
+            exists(
+                select(1).where(
+                    _batch.c.send_id == _send.c.id, _batch.c.state == BatchState.PENDING
+                )
+            ),
+        )
+    ).all()
+    return sum(drop_pending(session, send_id, now=now, reason="cancelled") for send_id in cancelled)
+
+
+def call_back(session: Session, send_id: int, *, now: datetime, surely: timedelta) -> int:
+    """Note that the provider will not send what it still holds of a cancelled send.
+
+    What it holds for less than ``surely`` may be on its way. Returns how many people stay
+    without the issue.
+    """
+    held = session.scalars(
+        update(_batch)
+        .where(
+            _batch.c.send_id == send_id,
+            _batch.c.state == BatchState.ACCEPTED,
+            _batch.c.hold_until > now + surely,
+        )
+        .values(state=BatchState.REJECTED, detail="called back from the provider")
+        .returning(_batch.c.number)
+    ).all()
+    return _reject_planned(session, send_id, held, "called back before it left the provider")
+
+
+def _reject_planned(session: Session, send_id: int, batches: Sequence[int], reason: str) -> int:
+    if not batches:
         return 0
-    result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+    return changed(
+        session,
         update(_delivery)
         .where(
             _delivery.c.send_id == send_id,
-            _delivery.c.batch.in_(dropped),
+            _delivery.c.batch.in_(batches),
             _delivery.c.state.in_(may_become(DeliveryState.REJECTED)),
         )
-        .values(state=DeliveryState.REJECTED, reason=reason)
+        .values(state=DeliveryState.REJECTED, reason=reason),
     )
-    return result.rowcount

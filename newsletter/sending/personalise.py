@@ -15,6 +15,9 @@ from newsletter.rendering.placeholders import Placeholders
 from newsletter.sending.ledger import Claimed
 from newsletter.sending.models import Variant
 from newsletter.sending.recipients import Person
+from subscribers.schema import Session
+
+_KEPT_VARIANTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,25 @@ class Words:
 
     variant: Variant
     placeholders: Placeholders
+
+
+class WordsKept:
+    """Variants that were used last: sends under way at once are few."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Words] = {}
+
+    def of(self, session: Session, variant_id: int) -> Words:
+        """The variant of this number, from memory if it is there."""
+        words = self._kept.get(variant_id)
+        if words is None:
+            variant = session.get_one(Variant, variant_id)
+            session.expunge(variant)
+            words = Words(variant, Placeholders.from_json(variant.placeholders))
+            if len(self._kept) >= _KEPT_VARIANTS:
+                self._kept.clear()
+            self._kept[variant_id] = words
+        return words
 
 
 def personalise(

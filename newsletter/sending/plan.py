@@ -1,152 +1,293 @@
 """From a send to its deliveries: one INSERT … SELECT writes them all, or none.
 
-The audience is frozen here. The primary key (issue, subscriber) keeps out whoever
-had this issue through another send; nothing loops over people.
+The audience is frozen here. The primary key (issue, subscriber) keeps out whoever has
+this issue through another send; nothing loops over people. Run it in a transaction that
+sees one snapshot: the counts by which batches are cut are those of the people written.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, exists, func, insert, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Row,
+    Select,
+    case,
+    func,
+    insert,
+    literal,
+    not_,
+    select,
+    update,
+)
 
 from newsletter.errors import SendError
-from newsletter.sending import oversight
-from newsletter.sending.models import Batch, Delivery, Send, Variant
-from newsletter.sending.states import BatchState, DeliveryState, SendState
-from newsletter.sending.timetable import departures
+from newsletter.sending import oversight, warmup
+from newsletter.sending.audience import Audience, audience_of, by_zones, zone_of_people
+from newsletter.sending.limits import WarmUp
+from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
+from newsletter.sending.states import MISSED, BatchState, DeliveryState, SendState
+from newsletter.sending.timetable import Group, Slot, Timetable, cut
+from newsletter.sending.variants import Measure, Test, lot
 from subscribers import segments
 from subscribers.models import Subscriber
-from subscribers.schema import Session, insert_into, table_of
+from subscribers.schema import Session, changed, insert_into, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _variant, _subscriber = table_of(Variant), table_of(Subscriber)
 
-#: The reason shown for people whom another send of the same issue has reached or will.
-HAD_IT = "had this issue"
+#: What is held at the provider for less than this cannot be called back: it leaves on time.
+_SHORTEST_HOLD = timedelta(minutes=10)
 
 
-def plan(session: Session, send_id: int, *, now: datetime, batch_size: int) -> int:
+def plan(
+    session: Session, send_id: int, *, now: datetime, batch_size: int, warm_up: WarmUp | None = None
+) -> int:
     """Write the deliveries and batches of a scheduled send and let it go; returns how many people.
 
-    Raises SendError when the send is not scheduled. All of it happens in the
-    caller's transaction: a crash leaves the send scheduled, with nothing planned.
+    Raises SendError when the send is not scheduled. All of it happens in the caller's
+    transaction: a crash leaves the send scheduled, with nothing planned.
     """
     if not oversight.move_send(session, send_id, SendState.PLANNING, started_at=now):
         raise SendError("it is not scheduled, so it cannot be planned", place=f"send {send_id}")
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
-    expressions = [segment["expression"] for segment in send.segments]
-    left_out = left_out_of(session, send.issue_id, expressions, send.topics, now=now)
-    _write_deliveries(session, send, expressions, now, batch_size)
-    planned = _write_batches(session, send, now)
+    planned, left_out = _write(
+        session, send, audience_of(send), now=now, batch_size=batch_size, warm_up=warm_up
+    )
+    _note_handed_on(session, send)
     oversight.move_send(session, send_id, SendState.SENDING, planned=planned, left_out=left_out)
     if not planned:
         oversight.finish(session, now=now)
     return planned
 
 
-def left_out_of(
-    session: Session,
-    issue_id: int | None,
-    expressions: Sequence[str],
-    topics: Sequence[str],
-    *,
-    now: datetime,
-) -> dict[str, int]:
-    """People of these segments who will not get the issue, counted by reason."""
-    reason = _reason(issue_id, topics, now).label("reason")
-    counted = session.execute(
-        select(reason, func.count())
-        .select_from(segments.PEOPLE)
-        .where(segments.within(expressions, now), reason.is_not(None))
-        .group_by(reason)
-        .order_by(reason)
-    )
-    return {str(row[0]): int(row[1]) for row in counted}
-
-
-def audience_size(
-    session: Session,
-    issue_id: int | None,
-    expressions: Sequence[str],
-    topics: Sequence[str],
-    *,
-    now: datetime,
+def plan_missed(
+    session: Session, send_id: int, *, now: datetime, batch_size: int, warm_up: WarmUp | None = None
 ) -> int:
-    """How many people would get the issue if it were planned at ``now``."""
-    counted = (
-        select(func.count())
-        .select_from(segments.PEOPLE)
-        .where(segments.within(expressions, now), _reason(issue_id, topics, now).is_(None))
+    """Write new batches for those who missed a send's issue and may be mailed now; counts them.
+
+    Whoever has the issue, or left, is in none of the batches.
+    """
+    send = session.execute(select(_send).where(_send.c.id == send_id)).one()
+    people, _ = _write(
+        session,
+        send,
+        audience_of(send, missed=True),
+        now=now,
+        batch_size=batch_size,
+        warm_up=warm_up,
+        again=True,
     )
-    return int(session.execute(counted).scalar_one())
-
-
-def _reason(
-    issue_id: int | None, topics: Sequence[str], now: datetime
-) -> ColumnElement[str | None]:
-    objection = segments.objection(now, topics)
-    if issue_id is None:
-        return objection
-    had_it = exists(
-        select(1).where(
-            _delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == _subscriber.c.id
+    if people:
+        sizes = select(func.count()).where(
+            _delivery.c.send_id == send_id, _delivery.c.batch == _batch.c.number
         )
-    )
-    return func.coalesce(objection, case((had_it, literal(HAD_IT))))
-
-
-def _write_deliveries(
-    session: Session, send: Row[Any], expressions: Sequence[str], now: datetime, batch_size: int
-) -> None:
-    number = (func.row_number().over(order_by=_subscriber.c.id) - 1) // batch_size + 1
-    people = (
-        select(
-            literal(send.issue_id, _delivery.c.issue_id.type),
-            _subscriber.c.id,
-            literal(send.id, _delivery.c.send_id.type),
-            number,
-            literal(DeliveryState.PLANNED.value),
+        session.execute(
+            update(_batch).where(_batch.c.send_id == send_id).values(size=sizes.scalar_subquery())
         )
-        .select_from(segments.PEOPLE)
-        .where(
-            segments.within(expressions, now), _reason(send.issue_id, send.topics, now).is_(None)
-        )
-        .order_by(_subscriber.c.id)
-    )
-    columns = ["issue_id", "subscriber_id", "send_id", "batch", "state"]
-    # Another send of the same issue may be planned at this moment: first come, first served.
-    session.execute(
-        insert_into(session, _delivery).from_select(columns, people).on_conflict_do_nothing()
-    )
+    return people
 
 
-def _write_batches(session: Session, send: Row[Any], now: datetime) -> int:
-    sizes = session.execute(
-        select(_delivery.c.batch, func.count())
-        .where(_delivery.c.send_id == send.id)
-        .group_by(_delivery.c.batch)
-        .order_by(_delivery.c.batch)
-    ).all()
-    variant_id = session.execute(
-        select(_variant.c.id).where(_variant.c.send_id == send.id)
-    ).scalar_one()
-    moments = departures(
-        (row[1] for row in sizes), start=now, rate=send.timetable.get("per_second")
+def forecast(
+    session: Session,
+    audience: Audience,
+    timetable: Timetable,
+    *,
+    start: datetime,
+    batch_size: int,
+    warm_up: WarmUp | None = None,
+) -> datetime:
+    """When the last batch would leave if this were planned at ``start``; SendError if never."""
+    zones, _ = by_zones(session, audience, start, split=timetable.by_zone)
+    slots = cut(
+        timetable,
+        [Group(zone, people, start) for zone, people in zones],
+        start=start,
+        batch_size=batch_size,
+        warm_up=warmup.with_others(session, warm_up, timetable, 0),
     )
-    rows = [
-        {
-            "send_id": send.id,
-            "number": number,
-            "variant_id": variant_id,
-            "state": BatchState.PENDING,
-            "size": size,
-            "not_before": moment,
-            "attempt": 0,
-            "detail": "",
-        }
-        for (number, size), moment in zip(sizes, moments, strict=True)
-    ]
+    return max((slot.moment for batches in slots for slot in batches), default=start)
+
+
+def _write(
+    session: Session,
+    send: Row[Any],
+    audience: Audience,
+    *,
+    now: datetime,
+    batch_size: int,
+    warm_up: WarmUp | None,
+    again: bool = False,
+) -> tuple[int, dict[str, int]]:
+    timetable = Timetable.from_json(send.timetable)
+    variants = _variants(session, send, again=again)
+    test = None if again else Test.from_json(send.test)
+    zones, left_out = by_zones(session, audience, now, split=timetable.by_zone)
+    total = sum(people for _, people in zones)
+    sizes = test.sizes(total, len(variants)) if test else []
+    people = _people(audience, now, send.issue_id, sizes, by_zone=timetable.by_zone)
+    groups = _groups(session, people) if test else [(0, zone, n) for zone, n in zones]
+    wait = test.wait if test and test.by is not Measure.OPERATOR else timedelta()
+    slots = cut(
+        timetable,
+        [
+            Group(zone, n, now if part < len(sizes) or not test else now + wait)
+            for part, zone, n in groups
+        ],
+        start=now,
+        batch_size=batch_size,
+        warm_up=warmup.with_others(session, warm_up, timetable, send.id),
+    )
+    first = 1 + (session.scalar(_last_number(send.id)) or 0)
+    number = _number(slots, first, func.row_number().over(order_by=_order(people)))
+    written = _insert(session, send, people, number)
+    if written != total:
+        raise SendError("people changed while it was planned", place=f"send {send.id}")
+    rows: list[dict[str, Any]] = []
+    for (part, zone, _), batches in zip(groups, slots, strict=True):
+        words = variants[part] if part < len(variants) else variants[0]
+        in_test = (Part.SAMPLE if part < len(sizes) else Part.REST) if test else Part.WHOLE
+        for slot in batches:
+            rows.append(
+                {
+                    "send_id": send.id,
+                    "number": first + len(rows),
+                    "variant_id": words,
+                    "part": in_test,
+                    "zone": zone,
+                    "state": BatchState.PENDING,
+                    "size": slot.size,
+                    "attempt": 0,
+                    "detail": "",
+                    **departure(timetable, slot.moment, now),
+                }
+            )
     if rows:
         session.execute(insert(_batch), rows)
-    return sum(int(size) for _, size in sizes)
+    return total, left_out
+
+
+def departure(timetable: Timetable, moment: datetime, now: datetime) -> dict[str, datetime | None]:
+    """When a batch for ``moment`` leaves, and until when the provider is to hold it."""
+    ahead = timetable.ahead or timedelta()
+    if not ahead or moment - now <= _SHORTEST_HOLD:
+        return {"not_before": moment, "hold_until": None}
+    return {"not_before": max(now, moment - ahead), "hold_until": moment}
+
+
+def _variants(session: Session, send: Row[Any], *, again: bool) -> list[int]:
+    """The variants in the order of their labels; for a retry the one that won, or the first."""
+    rows = session.execute(
+        select(_variant.c.label, _variant.c.id)
+        .where(_variant.c.send_id == send.id)
+        .order_by(_variant.c.label)
+    ).all()
+    won = [row.id for row in rows if row.label == send.winner]
+    return won or [rows[0].id] if again else [row.id for row in rows]
+
+
+def _people(
+    audience: Audience, now: datetime, issue_id: int, sizes: Sequence[int], *, by_zone: bool
+) -> FromClause:
+    """Everybody who gets it: id, zone, and the part of the test, in the order of the batches."""
+    columns: list[Any] = [_subscriber.c.id, zone_of_people(split=by_zone).label("zone")]
+    if sizes:
+        drawn = [lot(issue_id, _subscriber.c.id), _subscriber.c.id]
+        columns.append(func.row_number().over(order_by=drawn).label("place"))
+    found = (
+        select(*columns)
+        .select_from(segments.PEOPLE)
+        .where(audience.meant(now), audience.reasons(now).is_(None))
+        .subquery("found")
+    )
+    if not sizes:
+        return found
+    ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
+    part = case(*((found.c.place <= end, n) for n, end in enumerate(ends)), else_=len(sizes))
+    return select(found.c.id, found.c.zone, part.label("part")).subquery("people")
+
+
+def _groups(session: Session, people: FromClause) -> list[tuple[int, str, int]]:
+    rows = session.execute(
+        select(people.c.part, people.c.zone, func.count())
+        .group_by(people.c.part, people.c.zone)
+        .order_by(people.c.part, people.c.zone)
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _order(people: FromClause) -> list[Any]:
+    return [column for name in ("part", "zone", "id") if (column := people.c.get(name)) is not None]
+
+
+def _number(
+    slots: Sequence[Sequence[Slot]], first: int, row: ColumnElement[int]
+) -> ColumnElement[int]:
+    """The batch of the row-th person: division within each stretch of equal batches."""
+    stretches: list[list[int]] = []  # first row, first batch, size
+    at, number, closed = 1, first, True
+    for slot in (slot for batches in slots for slot in batches):
+        if closed or slot.size > stretches[-1][2]:
+            stretches.append([at, number, slot.size])
+            closed = False
+        # A smaller one may end a stretch, and only end it.
+        closed = slot.size != stretches[-1][2]
+        at, number = at + slot.size, number + 1
+    return _choose(stretches, row) if stretches else literal(first)
+
+
+def _choose(stretches: Sequence[Sequence[int]], row: ColumnElement[int]) -> ColumnElement[int]:
+    """By halves: a person's batch costs few comparisons, however many stretches there are."""
+    if len(stretches) == 1:
+        begin, number, size = stretches[0]
+        return (row - begin) // size + number
+    middle = len(stretches) // 2
+    return case(
+        (row < stretches[middle][0], _choose(stretches[:middle], row)),
+        else_=_choose(stretches[middle:], row),
+    )
+
+
+def _insert(
+    session: Session, send: Row[Any], people: FromClause, number: ColumnElement[int]
+) -> int:
+    """Write the deliveries; whoever missed the issue before is taken over."""
+    rows = select(
+        literal(send.issue_id, _delivery.c.issue_id.type),
+        people.c.id,
+        literal(send.id, _delivery.c.send_id.type),
+        number,
+        literal(DeliveryState.PLANNED.value),
+        # SQLite cannot tell an upsert's ON from a join's without a WHERE.
+    ).where(people.c.id.is_not(None))
+    columns = ["issue_id", "subscriber_id", "send_id", "batch", "state"]
+    statement = insert_into(session, _delivery).from_select(columns, rows)
+    new = statement.excluded
+    return changed(
+        session,
+        statement.on_conflict_do_update(
+            index_elements=["issue_id", "subscriber_id"],
+            set_={"send_id": new.send_id, "batch": new.batch, "state": new.state, "reason": None},
+            where=_delivery.c.state.in_(MISSED),
+        ),
+    )
+
+
+def _note_handed_on(session: Session, send: Row[Any]) -> None:
+    """Other sends of the issue lose those whom this one took over; their sums must still hold."""
+    left = select(func.count()).where(_delivery.c.send_id == _send.c.id).scalar_subquery()
+    session.execute(
+        update(_send)
+        .where(
+            _send.c.issue_id == send.issue_id,
+            not_(_send.c.id == send.id),
+            _send.c.started_at.is_not(None),
+        )
+        .values(handed_on=_send.c.planned - left)
+    )
+
+
+def _last_number(send_id: int) -> Select[Any]:
+    return select(func.max(_batch.c.number)).where(_batch.c.send_id == send_id)

@@ -33,10 +33,15 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """Put the batch back; nobody claims it before ``wait`` is over."""
+    """Put the batch back; nobody sends anything before ``wait`` is over.
+
+    What stopped one request, a rate limit or a broken line, would stop every other.
+    """
 
     wait: timedelta
     reason: str
+    #: The provider said when; otherwise trouble that lasts ends in a pause.
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,9 @@ def decide(outcome: Outcome, *, attempt: int, size: int, jitter: float) -> Decis
         case Accepted(message_id):
             return Settled(message_id)
         case NotSent(reason, retry_after):
-            return TryAgain(retry_after or _backoff(attempt, jitter), reason)
+            if retry_after is not None:
+                return TryAgain(retry_after, reason, asked=True)
+            return TryAgain(_backoff(attempt, jitter), reason)
         case Refused():
             return _refused(outcome, size)
         case Unknown(reason):

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from newsletter.provider.events import Event, Kind
-from newsletter.sending import ledger
+from newsletter.sending import evidence
 from newsletter.sending.states import DeliveryState
 from newsletter.tracking import counts
 from newsletter.tracking.models import EventRow
@@ -66,12 +66,12 @@ def ingest(
     for event in fresh:
         _gather(changes, event, hash_of)
     # Acceptance first: a delivery has to be accepted before it can be delivered.
-    ledger.prove(session, changes.batches, now=now, detail="proved by an event")
+    evidence.prove(session, changes.batches, now=now, detail="proved by an event")
     # In the order of the life of a mail, so that the last word stands.
     for (issue_id, state, reason), people in sorted(
         changes.deliveries.items(), key=lambda item: _ORDER[item[0][1]]
     ):
-        ledger.advance(session, issue_id, people, state, reason)
+        evidence.advance(session, issue_id, people, state, reason)
     done = Ingested(new=len(fresh), repeated=len(events) - len(fresh))
     done.suppressed = _suppress(session, changes, now)
     engagement.record(session, opened=changes.opened, clicked=changes.clicked)
@@ -129,10 +129,10 @@ def _gather(changes: _Changes, event: Event, hash_of: HashOf) -> None:
 
 def _suppress(session: Session, changes: _Changes, now: datetime) -> int:
     suppressed = 0
-    for (reason, evidence), people in _weakest_first(changes.people.items()):
-        suppressed += suppression.add(session, people, reason, at=now, evidence=evidence)
-    for (reason, evidence), hashes in _weakest_first(changes.addresses.items()):
-        suppressed += suppression.add_addresses(session, hashes, reason, at=now, evidence=evidence)
+    for (reason, words), people in _weakest_first(changes.people.items()):
+        suppressed += suppression.add(session, people, reason, at=now, evidence=words)
+    for (reason, words), hashes in _weakest_first(changes.addresses.items()):
+        suppressed += suppression.add_addresses(session, hashes, reason, at=now, evidence=words)
     return suppressed
 
 

@@ -19,7 +19,7 @@ from newsletter.cli.issues import read_and_render
 from newsletter.cli.stage import people
 from newsletter.database import reading, transaction
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.sending import control
+from newsletter.sending import control, standing
 from newsletter.settings import load, resource
 
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
@@ -64,7 +64,7 @@ def settled(parts: Assembly, send_id: int, states: set[str], seconds: float = 60
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with reading(parts.database) as session:
-            state = control.find(session, send_id).state
+            state = standing.find(session, send_id).state
         if state in states:
             return state
         time.sleep(0.05)
@@ -126,13 +126,13 @@ def test_a_kill_in_the_middle_sends_nobody_a_second_copy(environment: dict[str, 
             deadline = time.monotonic() + 40
             while time.monotonic() < deadline:
                 with reading(parts.database) as session:
-                    batches = control.batch_states(session, send)
+                    batches = standing.batch_states(session, send)
                 if not batches.get("pending"):
                     break
                 time.sleep(0.1)
         # The second service has ended what it had begun: what is open is the first one's.
         with reading(parts.database) as session:
-            batches = control.batch_states(session, send)
+            batches = standing.batch_states(session, send)
         got = taken(sandbox)
         assert set(got.values()) == {1}
         # What was claimed or in flight when it was killed is in the list, not lost.

@@ -46,6 +46,7 @@ def upgrade() -> None:
         "hold",
         sa.Column("name", sa.String(40), nullable=False),
         sa.Column("until", _MOMENT, nullable=False),
+        sa.Column("since", _MOMENT, nullable=False),
         sa.Column("reason", sa.String(1000), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_hold")),
     )

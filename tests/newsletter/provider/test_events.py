@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newsletter.provider.events import Event, Kind, Malformed, parse
@@ -87,6 +87,8 @@ _json = st.recursive(
 )
 
 
+# A busy machine makes examples slowly; that is no fault of the parser.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.dictionaries(

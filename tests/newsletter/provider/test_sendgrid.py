@@ -5,12 +5,11 @@ import io
 import json
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from newsletter.errors import ProviderError
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Recipient, Refused, Unknown
 from newsletter.provider.payload import payload
-from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
+from newsletter.provider.sendgrid import WebhookVerifier
+from tests.newsletter.provider.conftest import gateway, provider, says
 
 ALICE = Recipient(
     "alice@example.org", {"-x-": "Ä"}, {"List-Unsubscribe": "<https://x/u>"}, {"i": "1"}
@@ -34,50 +34,6 @@ REQUEST = MailRequest(
     recipients=[ALICE],
     custom_args={"nl_send": "1"},
 )
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-@contextmanager
-def provider(answer: Answer) -> Iterator[str]:
-    """A server that takes the request whole and then answers as told."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.body = self.rfile.read(int(self.headers["Content-Length"]))
-            answer(self)
-
-        do_GET = do_POST  # noqa: N815
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def gateway(host: str, seconds: float = 5) -> SendGridGateway:
-    return SendGridGateway(api_key="SG.key", host=host, timeout=timedelta(seconds=seconds))
-
-
-def says(status: int, body: object = b"", **headers: str) -> Answer:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(data)))
-        handler.end_headers()
-        handler.wfile.write(data)
-
-    return answer
 
 
 def test_a_202_is_accepted_and_the_request_is_what_sendgrid_documents() -> None:
@@ -108,6 +64,15 @@ def test_the_payload_holds_what_all_share_once_and_each_persons_part_apart() -> 
         }
     ]
     assert body["tracking_settings"]["subscription_tracking"] == {"enable": False}
+
+
+def test_a_time_is_whole_seconds_never_too_early_and_stands_with_the_batch_at_the_root() -> None:
+    at = datetime(2026, 3, 27, 9, 0, 0, 1, tzinfo=timezone(timedelta(hours=2)))
+    body = payload(replace(REQUEST, send_at=at, hold_id="abc"))
+    assert body["send_at"] == datetime(2026, 3, 27, 7, 0, 1, tzinfo=UTC).timestamp()
+    assert type(body["send_at"]) is int
+    assert body["batch_id"] == "abc"
+    assert not {"send_at", "batch_id"} & payload(REQUEST).keys()
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415])

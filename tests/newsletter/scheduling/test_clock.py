@@ -11,7 +11,7 @@ from newsletter.database import open_database, reading, transaction
 from newsletter.scheduling.clock import Clock
 from newsletter.scheduling.jobs import Desk, start_due
 from newsletter.scheduling.models import Lease
-from newsletter.sending import control
+from newsletter.sending import control, standing
 from subscribers.schema import table_of
 from tests.newsletter.sending.conftest import five, make_send, states
 
@@ -31,7 +31,7 @@ def desk(database: Engine) -> Desk:
 
 def state(database: Engine, send: int) -> str:
     with reading(database) as session:
-        return control.find(session, send).state
+        return standing.find(session, send).state
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
@@ -87,7 +87,7 @@ def test_a_late_send_starts_within_the_limit_and_else_waits_with_the_reason(
     assert state(database, send) == expected
     if expected == "paused":
         with transaction(database) as session:
-            assert "while nothing ran" in control.find(session, send).reason
+            assert "while nothing ran" in standing.find(session, send).reason
             control.resume(session, send, now=datetime.now(UTC))
         start_due(desk(database))
         assert state(database, send) == "sending"

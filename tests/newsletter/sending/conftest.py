@@ -1,6 +1,6 @@
 """A send of a small issue to everybody, and a gateway that answers as told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,9 +13,11 @@ from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.rendering.render import House, render
 from newsletter.sending import control
+from newsletter.sending.control import Terms
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.plan import plan
+from newsletter.sending.timetable import Timetable
 from newsletter.settings import resource
 from subscribers import segments
 from subscribers.models import Topic
@@ -43,7 +45,8 @@ def make_send(
     slug: str = "first",
     at: datetime = NOW,
     topics: str = "",
-    rate: float | None = None,
+    timetable: Timetable = Timetable(),  # noqa: B008 (frozen)
+    excluded: Sequence[str] = (),
 ) -> int:
     """Schedule an issue to segments (everybody unless named); returns the send's number."""
     front = f"topics: [{topics}]\n" if topics else ""
@@ -54,8 +57,8 @@ def make_send(
             names = ("everybody",)
             if not any(s.segment.name == "everybody" for s in segments.listing(session, now=NOW)):
                 segments.save(session, "everybody", "", now=NOW)
-        send = control.create(session, draft, rendered, names, at=at, now=NOW, rate=rate)
-        assert send.id is not None
+        terms = Terms(timetable=timetable, excluded=excluded)
+        send = control.create(session, draft, rendered, names, at=at, now=NOW, terms=terms)
         return send.id
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, delete, update
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
 from newsletter.provider.gateway import MailRequest, NotSent, Outcome, Refused, Unknown
-from newsletter.sending import control, doubt, ledger
+from newsletter.sending import control, doubt, evidence, hold, ledger, standing
 from newsletter.sending.models import Batch
 from subscribers import suppression
 from subscribers.models import Subscriber, SuppressionReason
@@ -32,7 +32,7 @@ def all_of(database: Engine, gateway: FakeGateway) -> None:
 
 def state(database: Engine, send: int) -> str:
     with reading(database) as session:
-        return control.find(session, send).state
+        return standing.find(session, send).state
 
 
 def planned(database: Engine, size: int = 2) -> int:
@@ -95,9 +95,9 @@ def test_what_was_surely_not_taken_waits_and_goes_out_once(
     all_of(database, gateway)
     (batch,) = batches(database, send)
     assert batch.state == "pending"
-    assert batch.not_before > datetime.now(UTC)
     with transaction(database) as session:
-        session.execute(update(table_of(Batch)).values(not_before=NOW))
+        assert hold.in_force(session, now=datetime.now(UTC)) is not None
+        hold.lift(session)
     all_of(database, gateway)
     assert len(gateway.requests) == 2
     assert state(database, send) == "sent"
@@ -151,7 +151,7 @@ def test_a_wrong_key_pauses_the_send_and_nobody_is_lost(
     assert len(gateway.requests) == 1
     assert state(database, send) == "paused"
     with transaction(database) as session:
-        assert "no" in control.find(session, send).reason
+        assert "no" in standing.find(session, send).reason
         control.resume(session, send, now=datetime.now(UTC))
     all_of(database, gateway)
     assert state(database, send) == "sent"
@@ -211,7 +211,7 @@ def test_an_event_proves_a_doubtful_batch(database: Engine, five: list[int]) -> 
     send, gateway = planned(database, size=5), FakeGateway(Unknown("timed out"))
     all_of(database, gateway)
     with transaction(database) as session:
-        assert ledger.prove(session, [(send, 1)], now=NOW, detail="an event") == 1
+        assert evidence.prove(session, [(send, 1)], now=NOW, detail="an event") == 1
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
     assert state(database, send) == "sent"
 
@@ -221,7 +221,7 @@ def test_an_event_that_overtakes_the_answer_does_no_harm(database: Engine, five:
 
     def event() -> None:
         with transaction(database) as session:
-            ledger.prove(session, [(send, 1)], now=NOW, detail="an event")
+            evidence.prove(session, [(send, 1)], now=NOW, detail="an event")
 
     gateway.during = event
     all_of(database, gateway)
@@ -285,7 +285,7 @@ def test_a_pause_stops_a_batch_that_has_not_left_and_resume_goes_on_exactly(
     worker = dispatcher(database, gateway)
     assert worker.send_next()
     with transaction(database) as session:
-        control.pause(session, send, reason="wait")
+        control.pause(session, send, reason="wait", now=NOW)
     assert not worker.send_next()
     with transaction(database) as session:
         control.resume(session, send, now=datetime.now(UTC))
@@ -301,7 +301,7 @@ def test_a_pause_between_claim_and_departure_holds_the_batch(
     with transaction(database) as session:
         batch = ledger.claim(session, "w", now=now, lease=timedelta(minutes=1))
         assert batch is not None
-        control.pause(session, send, reason="wait")
+        control.pause(session, send, reason="wait", now=NOW)
     with transaction(database) as session:
         assert not ledger.depart(session, batch, [], now=now, lease=timedelta(minutes=1))
 
@@ -318,7 +318,7 @@ def test_cancelling_leaves_the_rest_in_the_list_with_the_reason(
     found = states(database, send)
     assert [found[person] for person in five[2:]] == [("rejected", "cancelled")] * 3
     with reading(database) as session:
-        assert control.standing(session, send).adds_up
+        assert standing.of(session, send).adds_up
 
 
 def test_two_workers_share_the_batches_and_nobody_is_mailed_twice(

@@ -7,7 +7,8 @@ from sqlalchemy import Engine
 
 from newsletter.database import reading, transaction
 from newsletter.errors import NothingToDoError, SendError
-from newsletter.sending import control
+from newsletter.sending import standing
+from newsletter.sending.timetable import Timetable
 from subscribers import segments, suppression
 from subscribers.errors import SegmentError
 from subscribers.models import Subscription, SuppressionReason
@@ -41,7 +42,7 @@ def test_whoever_may_not_be_mailed_is_left_out_and_counted_by_reason(
     assert make_plan(database, send) == 4
     assert set(states(database, send)) == {*five[2:], back}
     with reading(database) as session:
-        assert control.find(session, send).left_out == {
+        assert standing.find(session, send).left_out == {
             "bounced": 1,
             "paused": 1,
             "unconfirmed": 1,
@@ -79,7 +80,7 @@ def test_a_second_send_of_the_same_issue_reaches_only_those_who_have_not_had_it(
     assert make_plan(database, again) == 1
     assert set(states(database, again)) == {late}
     with reading(database) as session:
-        assert control.find(session, again).left_out == {"had this issue": 5}
+        assert standing.find(session, again).left_out == {"had this issue": 5}
 
 
 def test_another_issue_reaches_everybody(database: Engine, five: list[int]) -> None:
@@ -113,12 +114,12 @@ def test_a_crash_while_planning_leaves_nothing_half_written(
         _ = 1 / 0
     assert states(database, send) == {}
     with reading(database) as session:
-        assert control.find(session, send).state == "scheduled"
+        assert standing.find(session, send).state == "scheduled"
     assert make_plan(database, send) == 5
 
 
 def test_a_rate_spreads_the_batches(database: Engine, five: list[int]) -> None:
-    send = make_send(database, rate=4)
+    send = make_send(database, timetable=Timetable(per_second=4))
     make_plan(database, send, batch_size=2)
     assert [b.not_before - NOW for b in batches(database, send)] == [
         timedelta(seconds=s) for s in (0, 0.5, 1)
@@ -137,7 +138,7 @@ def test_an_empty_segment_sends_nothing_and_says_so(database: Engine) -> None:
     with pytest.raises(NothingToDoError, match="nobody would get this issue"):
         make_send(database)
     with reading(database) as session:
-        assert control.listed(session) == []
+        assert standing.listed(session) == []
 
 
 def test_a_send_whose_people_have_all_left_by_its_time_is_finished_at_once(
@@ -148,4 +149,4 @@ def test_a_send_whose_people_have_all_left_by_its_time_is_finished_at_once(
         suppression.add(session, five, SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
     assert make_plan(database, send) == 0
     with reading(database) as session:
-        assert control.find(session, send).state == "sent"
+        assert standing.find(session, send).state == "sent"

@@ -23,7 +23,7 @@ def test_an_accepted_request_is_settled_with_its_id() -> None:
 
 def test_a_rate_limit_waits_for_its_reset() -> None:
     decision = decide(NotSent("429", timedelta(seconds=17)), attempt=1, size=1000, jitter=0)
-    assert decision == TryAgain(timedelta(seconds=17), "429")
+    assert decision == TryAgain(timedelta(seconds=17), "429", asked=True)
 
 
 def test_a_refused_connection_waits_longer_each_time_up_to_five_minutes() -> None:

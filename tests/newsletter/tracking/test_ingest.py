@@ -11,7 +11,7 @@ from sqlalchemy import Engine, select
 
 from newsletter.database import reading, transaction
 from newsletter.provider.events import Event, Kind, parse
-from newsletter.sending import control
+from newsletter.sending import standing
 from newsletter.tracking import counts
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.policy import BY_KIND
@@ -141,7 +141,7 @@ def test_an_event_proves_the_whole_batch(database: Engine, five: list[int]) -> N
     assert found[five[2]] == ("delivered", None)
     assert {found[p][0] for p in five if p != five[2]} == {"accepted"}
     with reading(database) as session:
-        assert control.find(session, send).state == "sent"
+        assert standing.find(session, send).state == "sent"
 
 
 def test_our_own_page_proves_nothing_about_a_batch(database: Engine, five: list[int]) -> None:
@@ -247,7 +247,7 @@ def test_any_order_repetition_and_splitting_gives_the_same_end(
     make_plan(database, send, batch_size=1000)
     dispatcher(database, FakeGateway()).send_next()
     with reading(database) as session:
-        issue = control.find(session, send).issue_id
+        issue = standing.find(session, send).issue_id
     known = data.draw(st.lists(st.sampled_from(range(len(LIFE))), min_size=1, max_size=10))
     stream = [
         entry(send, person, LIFE[n][0], at=1774594800 + n, nl_issue=str(issue), **LIFE[n][1])

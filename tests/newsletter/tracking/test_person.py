@@ -5,7 +5,7 @@ import json
 from sqlalchemy import Engine, select
 
 from newsletter.database import reading, transaction
-from newsletter.sending import control, notices
+from newsletter.sending import notices, standing
 from newsletter.sending.models import Notice
 from newsletter.tracking import person
 from newsletter.tracking.models import EventRow
@@ -49,4 +49,4 @@ def test_erasure_leaves_a_keyed_hash_and_figures_that_still_add_up(
         assert kept == ["erased"]
         assert raws == ["{}"]
         assert session.execute(select(table_of(Notice))).all() == []
-        assert control.standing(session, sent).adds_up
+        assert standing.of(session, sent).adds_up

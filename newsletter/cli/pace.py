@@ -1,0 +1,116 @@
+"""Options of when and how fast a send leaves, as `send` and `sends pace` share them."""
+
+from datetime import UTC, date, datetime
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from newsletter.assembly import Assembly
+from newsletter.errors import SendError
+from newsletter.sending.hours import local_moment, parse_hours, parse_time, parse_window
+from newsletter.sending.timetable import Timetable
+from newsletter.settings import duration
+
+Rate = Annotated[float | None, typer.Option(min=0.01, help="Recipients a second at most.")]
+PerHour = Annotated[int | None, typer.Option(min=1, help="Recipients in a clock hour at most.")]
+PerDay = Annotated[
+    int | None, typer.Option(min=1, help="Recipients in a day of site.timezone at most.")
+]
+LocalTime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HH:MM", help="Not before this time on each person's own clock, e.g. 07:00."
+    ),
+]
+Quiet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HH:MM-HH:MM",
+        help="Nothing leaves in these hours of each person's clock (sending.quiet_hours).",
+    ),
+]
+Window = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DAYS HOURS",
+        help='Only in these hours of each person\'s clock, e.g. "mon-fri 08:00-18:00"; '
+        "may be given again.",
+    ),
+]
+Ahead = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Hand over so long before its time, e.g. 2h; SendGrid holds it until then.",
+    ),
+]
+
+#: The zone where each day begins.
+_FIRST_ZONE = ZoneInfo("Pacific/Kiritimati")
+
+
+def timetable(
+    assembly: Assembly,
+    *,
+    rate: float | None,
+    per_hour: int | None,
+    per_day: int | None,
+    local_time: str | None = None,
+    local_date: date | None = None,
+    quiet: str | None = None,
+    window: list[str] | None = None,
+    ahead: str | None = None,
+) -> Timetable:
+    """The timetable of these options; SendError names the option that cannot be kept."""
+    settings = assembly.settings
+    quiet_place = "--quiet"
+    if quiet is None:
+        quiet, quiet_place = settings.sending.quiet_hours, "sending.quiet_hours"
+    try:
+        held_for = duration(ahead) if ahead else None
+    except ValueError as error:
+        raise SendError(str(error), place=f"--ahead {ahead}") from None
+    return Timetable(
+        per_second=rate,
+        per_hour=per_hour,
+        per_day=per_day,
+        local_time=parse_time(local_time, place="--local-time") if local_time else None,
+        local_date=local_date,
+        quiet=parse_hours(quiet, place=quiet_place) if quiet else None,
+        windows=tuple(parse_window(text, place="--window") for text in window or ()),
+        zone=settings.site.timezone,
+        ahead=held_for,
+    )
+
+
+def moment(at: str | None, local_time: str | None, now: datetime) -> tuple[datetime, date | None]:
+    """When the send starts, and the day of its local time if ``--at`` names one.
+
+    A day with ``--local-time`` starts where on earth that time comes first.
+    """
+    if at is None:
+        return now, None
+    day = None
+    try:
+        if local_time:
+            day = date.fromisoformat(at)
+            start = local_moment(day, parse_time(local_time, place="--local-time"), _FIRST_ZONE)
+        else:
+            start = datetime.fromisoformat(at).astimezone(UTC)
+    except ValueError:
+        hint = (
+            "With --local-time it is a day, like 2026-04-01."
+            if local_time
+            else "Write it like 2026-04-01T07:00+02:00."
+        )
+        raise SendError("not a time", place=f"--at {at}", hint=hint) from None
+    if start < now:
+        hint = (
+            "On that day this time has come somewhere already. Leave --at out: everybody gets "
+            "it when it next comes."
+            if local_time
+            else "Leave --at out to send now."
+        )
+        raise SendError("this time is past", place=f"--at {at}", hint=hint)
+    return start, day

@@ -1,0 +1,139 @@
+"""`newsletter send`: an issue to segments, now or at a time, and with a test of variants."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newsletter.assembly import Assembly
+from newsletter.cli import pace
+from newsletter.cli.issues import read_and_render
+from newsletter.cli.output import err, out, shown
+from newsletter.cli.watching import exit_by, run_to_rest, summary
+from newsletter.database import transaction
+from newsletter.errors import SendError
+from newsletter.rendering.render import Rendered, render
+from newsletter.sending import control
+from newsletter.sending.control import Terms
+from newsletter.sending.timetable import Timetable
+from newsletter.sending.variants import LABELS, Measure, Test
+from newsletter.settings import duration, load
+
+
+def send(
+    issue: Annotated[Path, typer.Argument(help="The issue file.")],
+    segment: Annotated[list[str], typer.Option(help="Segment to send to; may be given again.")],
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--except", help="Segment to leave out; may be given again."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="ISO time, e.g. 2026-04-01T07:00+02:00; local without a zone. "
+            "With --local-time a day.",
+        ),
+    ] = None,
+    rate: pace.Rate = None,
+    per_hour: pace.PerHour = None,
+    per_day: pace.PerDay = None,
+    local_time: pace.LocalTime = None,
+    quiet: pace.Quiet = None,
+    window: pace.Window = None,
+    ahead: pace.Ahead = None,
+    subject: Annotated[
+        list[str] | None,
+        typer.Option(help="Test: the same issue with this subject; may be given again."),
+    ] = None,
+    variant: Annotated[
+        list[Path] | None, typer.Option(help="Test: another issue file; may be given again.")
+    ] = None,
+    sample: Annotated[
+        str, typer.Option(metavar="SHARE", help="Test: this share of all gets the variants first.")
+    ] = "20%",
+    winner: Annotated[
+        str, typer.Option(metavar="BY", help="Test: the rest gets what won by opens, clicks or me.")
+    ] = "opens",
+    after: Annotated[
+        str, typer.Option(metavar="TIME", help="Test: when the winner is chosen.")
+    ] = "4h",
+) -> None:
+    """Send an issue to segments: now, with progress, or at a time, by the running service."""
+    assembly = Assembly(load())
+    now = datetime.now(UTC)
+    start, day = pace.moment(at, local_time, now)
+    timetable = pace.timetable(
+        assembly,
+        rate=rate,
+        per_hour=per_hour,
+        per_day=per_day,
+        local_time=local_time,
+        local_date=day,
+        quiet=quiet,
+        window=window,
+        ahead=ahead,
+    )
+    # Whatever a send needs is looked at before anything is written.
+    _ = assembly.gateway, assembly.links
+    draft, rendered = read_and_render(assembly, issue)
+    others = [
+        *(
+            render(
+                replace(draft, subject=words),
+                assembly.house,
+                templates=assembly.settings.templates_directory,
+            )
+            for words in subject or ()
+        ),
+        *(read_and_render(assembly, path)[1] for path in variant or ()),
+    ]
+    terms = Terms(
+        excluded=exclude or (),
+        timetable=timetable,
+        others=others,
+        test=_test(others, sample, winner, after),
+        hold_id=assembly.gateway.new_hold() if ahead else None,
+        batch_size=assembly.settings.sending.batch_size,
+        warm_up=assembly.warm_up,
+    )
+    with transaction(assembly.database) as session:
+        made = control.create(session, draft, rendered, segment, at=start, now=now, terms=terms)
+    if made.last_at > max(start, now) and not terms.test:
+        err.print(f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}.")
+    if at or _takes_long(timetable, terms.test):
+        when = f"is scheduled for {shown(start)}" if at else "starts now"
+        out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
+        return
+    standing = run_to_rest(assembly, made.id)
+    summary(assembly, standing)
+    exit_by(standing)
+
+
+def _takes_long(timetable: Timetable, test: Test | None) -> bool:
+    """Whether the send lasts longer than a command should."""
+    return bool(
+        test or timetable.by_zone or timetable.per_hour or timetable.per_day or timetable.ahead
+    )
+
+
+def _test(others: list[Rendered], sample: str, winner: str, after: str) -> Test | None:
+    if not others:
+        return None
+    if len(others) >= len(LABELS):
+        raise SendError(f"a test has up to {len(LABELS)} variants", place="--subject, --variant")
+    by = {"me": Measure.OPERATOR, **{measure.value: measure for measure in Measure}}.get(winner)
+    if by is None:
+        raise SendError(
+            "no way to choose a winner", place=f"--winner {winner}", hint="opens, clicks or me."
+        )
+    try:
+        share = float(sample.removesuffix("%")) / (100 if sample.endswith("%") else 1)
+        wait = duration(after)
+    except ValueError as error:
+        raise SendError(str(error), place=f"--sample {sample}, --after {after}") from None
+    if not 0 < share <= 1:
+        raise SendError("not a share", place=f"--sample {sample}", hint="Write it like 20%.")
+    return Test(share=share, by=by, wait=wait)

@@ -1,0 +1,145 @@
+"""Watching a send go out, and saying in the end where it stands."""
+
+import time
+from datetime import UTC, datetime
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from newsletter.assembly import Assembly
+from newsletter.cli.output import err, facts, shown
+from newsletter.database import reading
+from newsletter.errors import ProviderError
+from newsletter.scheduling.jobs import start_due
+from newsletter.sending import hold, standing
+from newsletter.sending.models import Hold, Send
+from newsletter.sending.standing import Outlook, Standing
+from newsletter.sending.states import BatchState, SendState
+from newsletter.tracking import counts
+
+#: A send in one of these goes no further by itself.
+_RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
+_TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PENDING})
+
+
+def run_to_rest(assembly: Assembly, send_id: int) -> Standing:
+    """Work in this process until the send rests; safe beside a service that works on it too."""
+    workers = assembly.workers(alone=True)
+    start_due(assembly.desk)
+    workers.start()
+    try:
+        return watch(assembly, send_id)
+    finally:
+        workers.stop()
+
+
+def watch(assembly: Assembly, send_id: int) -> Standing:
+    """Show progress until the send rests, then say where it stands."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} · {task.fields[pace]}"),
+        console=err,
+        disable=not err.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(f"Send {send_id}", total=None, pace="planning")
+        while True:
+            now = datetime.now(UTC)
+            with reading(assembly.database) as session:
+                current = standing.find(session, send_id)
+                batches = standing.batch_states(session, send_id)
+                if not bar.disable:
+                    outlook = standing.outlook(session, send_id, now=now)
+                    waits = hold.in_force(session, now=now)
+                    _advance(bar, task, current, batches, _pace(outlook, waits, now))
+            if current.state in _RESTING or _only_doubt_is_left(batches):
+                break
+            time.sleep(0.2)
+    with reading(assembly.database) as session:
+        return standing.of(session, send_id)
+
+
+def _pace(outlook: Outlook, waits: Hold | None, now: datetime) -> str:
+    """How fast it goes and how long it will take, by its rate or its timetable."""
+    if waits is not None:
+        return f"waiting until {shown(waits.until)}: {waits.reason}"
+    if not outlook.waiting:
+        return f"{outlook.rate:,.0f}/s"
+    by_rate = outlook.waiting / outlook.rate if outlook.rate else 0.0
+    by_plan = (outlook.last_at - now).total_seconds() if outlook.last_at else 0.0
+    return f"{outlook.rate:,.0f}/s, {_lasting(max(by_rate, by_plan))} left"
+
+
+def _lasting(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _advance(bar: Progress, task: TaskID, send: Send, batches: dict[str, int], pace: str) -> None:
+    settled = sum(
+        batches.get(state, 0)
+        for state in (BatchState.ACCEPTED, BatchState.REJECTED, BatchState.SKIPPED)
+    )
+    if send.started_at is not None:
+        bar.update(task, total=send.planned, completed=settled, pace=pace)
+
+
+def _only_doubt_is_left(batches: dict[str, int]) -> bool:
+    open_states = (BatchState.PENDING, BatchState.CLAIMED, BatchState.IN_FLIGHT)
+    return BatchState.UNCERTAIN in batches and not any(batches.get(s) for s in open_states)
+
+
+def summary(assembly: Assembly, stands: Standing) -> None:
+    """Where a send stands, in figures that add up."""
+    send, now = stands.send, datetime.now(UTC)
+    with reading(assembly.database) as session:
+        happened = counts.of_send(session, send.id)
+        outlook = standing.outlook(session, send.id, now=now)
+        waits = hold.in_force(session, now=now)
+    took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
+    left_out = [f"not {segment['name']}" for segment in send.excluded]
+    facts(
+        [
+            ("issue", stands.slug),
+            ("segments", ", ".join([*(segment["name"] for segment in send.segments), *left_out])),
+            ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
+            *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),
+            *((("winner", send.winner or "not chosen yet"),) if send.test else ()),
+            ("planned", send.planned),
+            *((f"  {state}", number) for state, number in sorted(stands.people.items())),
+            *((("  went on to another send", send.handed_on),) if send.handed_on else ()),
+            *((f"left out: {why}", number) for why, number in sorted(send.left_out.items())),
+            *((f"batches {s}", n) for s, n in stands.batches.items() if s in _TELLING),
+            *((f"events: {kind}", number) for kind, number in sorted(happened.items())),
+            *(
+                (("pace", _pace(outlook, waits, now)),)
+                if send.state == SendState.SENDING and outlook.waiting
+                else ()
+            ),
+            ("took", took),
+        ],
+        title=f"Send {send.id}",
+    )
+
+
+def _in_words(timetable: dict[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in timetable.items())
+
+
+def exit_by(stands: Standing) -> None:
+    """Scripts are told by the exit code whether everybody has the issue."""
+    send = stands.send
+    if send.state == SendState.PAUSED:
+        raise ProviderError(send.reason, place=f"send {send.id}")
+    if rejected := stands.people.get("rejected", 0):
+        raise ProviderError(
+            f"{rejected:,} people did not get it",
+            place=f"send {send.id}",
+            hint=f"Who and why: newsletter sends show {send.id} --people --state rejected",
+        )
+    if BatchState.UNCERTAIN in stands.batches:
+        raise ProviderError(
+            f"it is not known whether {stands.batches[BatchState.UNCERTAIN]:,} people have it",
+            place=f"send {send.id}",
+            hint="An event from SendGrid will tell; `newsletter serve` takes them in.",
+        )

@@ -1,0 +1,74 @@
+"""`newsletter worker`: more hands for the sending, on this machine or another."""
+
+import logging
+import os
+import signal
+import threading
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+from sqlalchemy import func, select
+
+from newsletter.assembly import Assembly
+from newsletter.cli.output import err
+from newsletter.database import reading
+from newsletter.errors import DatabaseError
+from newsletter.sending.models import Batch
+from newsletter.sending.states import BatchState
+from newsletter.settings import load
+from subscribers.schema import table_of
+
+_HOW_TO_MOVE = """\
+On SQLite `newsletter serve` does all the work: leave this command out.
+For many machines, set database_url to postgresql://USER:PASSWORD@HOST/NAME and run
+`newsletter db upgrade` there; docs/many-machines.md says how."""
+
+
+def worker(
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Requests under way at once (sending.concurrency)."),
+    ] = None,
+) -> None:
+    """Send batches beside `newsletter serve`, until it is told to stop. Needs PostgreSQL.
+
+    Start as many as you want, on as many machines. Each batch is sent by one of them, and
+    when one dies the others go on. It also stands by to take the clock over. SIGTERM and
+    Ctrl-C let it finish the requests under way.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("newsletter").setLevel(logging.INFO)
+    environment = dict(os.environ)
+    if concurrency is not None:
+        environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
+    settings = load(environment)
+    if settings.database_url.startswith("sqlite"):
+        raise DatabaseError(
+            "workers need PostgreSQL to share their work", place="database_url", hint=_HOW_TO_MOVE
+        )
+    assembly = Assembly(settings)
+    workers = assembly.workers()
+    told_to_stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told_to_stop.set())
+    with ExitStack() as running:
+        # The workers before the clock: they make the tables of jobs that it feeds.
+        for part in (workers, assembly.clock()):
+            part.start()
+            running.callback(part.stop)
+        err.print(
+            f"worker {workers.name} sends up to {settings.sending.concurrency} requests at once"
+            " · Ctrl-C stops it orderly"
+        )
+        told_to_stop.wait()
+        err.print("stopping: the requests under way end first")
+    err.print(f"stopped orderly · {_sent(assembly, workers.name):,} batches sent")
+
+
+def _sent(assembly: Assembly, name: str) -> int:
+    """How many batches this process sent, by the ledger."""
+    batch = table_of(Batch)
+    mine = batch.c.worker == name, batch.c.state == BatchState.ACCEPTED
+    with reading(assembly.database) as session:
+        return session.scalar(select(func.count()).where(*mine)) or 0

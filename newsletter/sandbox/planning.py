@@ -1,0 +1,70 @@
+"""From a request that goes out to the events that will be told of it."""
+
+import re
+import time
+from typing import Any
+
+import orjson
+
+from newsletter.sandbox import mailbox
+from newsletter.sandbox.config import SandboxConfig
+from newsletter.sandbox.events import body
+from newsletter.sandbox.outcomes import Fate, fate
+from newsletter.sandbox.store import EventRow, Mail, Store
+
+_HREF = re.compile(r'href="(https?://[^"]+)"')
+#: Happenings that put the address on one of the account's own lists.
+_LISTED = {
+    "bounce": ("bounces", "550 5.1.1"),
+    "blocked": ("blocks", "421 4.7.0"),
+    "spamreport": ("spam_reports", ""),
+    "unsubscribe": ("unsubscribes", ""),
+}
+
+
+class Planner:
+    """Decides what becomes of each mail at the moment when it goes out."""
+
+    def __init__(self, config: SandboxConfig, store: Store) -> None:
+        self._config, self._store = config, store
+
+    def events(
+        self,
+        message_id: str,
+        message: dict[str, Any],
+        parts: list[tuple[str, dict[str, Any]]],
+        first: int,
+    ) -> list[EventRow]:
+        """What will happen to a request's mails, the first of which has the id ``first``."""
+        now = time.time()
+        listed = self._store.lists_of([email for email, _ in parts])
+        links = _HREF.findall(message["content"][-1]["value"])
+        shared = {
+            "custom_args": message.get("custom_args", {}),
+            "categories": message.get("categories"),
+            "send_at": message.get("send_at"),
+        }
+        rows = []
+        for number, (email, part) in enumerate(parts):
+            mail = Mail(first + number, message_id, number, now, email, "", shared, part)
+            coming = fate(
+                email, message_id,
+                rates=self._config.event_rates, seed=self._config.seed,
+                listed_on=listed.get(email.lower()),
+            )  # fmt: skip
+            rows += self._happenings(mail, coming, links, now)
+        return rows
+
+    def _happenings(self, mail: Mail, coming: Fate, links: list[str], now: float) -> list[EventRow]:
+        rows = []
+        kinds = coming.happenings if coming.drop_reason else ("processed", *coming.happenings)
+        for step, kind in enumerate(kinds):
+            if kind in _LISTED:
+                self._store.suppress(_LISTED[kind][0], mail.email, _LISTED[kind][1])
+            at = now + step * self._config.event_delay
+            link = mailbox.fill(links[mail.number % len(links)], mail.part) if links else ""
+            text = orjson.dumps(
+                body(mail, kind, at=at, reason=coming.drop_reason, url=link)
+            ).decode()
+            rows.append((mail.id, at, kind, text))
+        return rows

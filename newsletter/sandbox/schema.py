@@ -1,0 +1,29 @@
+"""The tables of the sandbox's one SQLite file."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS request (
+    id INTEGER PRIMARY KEY, message_id TEXT NOT NULL UNIQUE, at REAL NOT NULL, body TEXT NOT NULL,
+    args TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS mail (
+    id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL REFERENCES request, number INTEGER NOT NULL,
+    email TEXT NOT NULL, part TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'processed');
+CREATE INDEX IF NOT EXISTS mail_email ON mail (email);
+CREATE TABLE IF NOT EXISTS event (
+    id INTEGER PRIMARY KEY, mail_id INTEGER NOT NULL, due REAL NOT NULL, kind TEXT NOT NULL,
+    body TEXT NOT NULL, posted INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS event_due ON event (due) WHERE posted = 0;
+CREATE INDEX IF NOT EXISTS event_mail ON event (mail_id);
+CREATE TABLE IF NOT EXISTS batch (
+    id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT CHECK (status IN ('pause', 'cancel')));
+CREATE TABLE IF NOT EXISTS held (
+    request_id INTEGER PRIMARY KEY REFERENCES request, batch_id TEXT, send_at INTEGER NOT NULL,
+    first INTEGER NOT NULL, number INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS held_send_at ON held (send_at);
+CREATE VIEW IF NOT EXISTS gone AS
+    SELECT * FROM mail WHERE state NOT IN ('held', 'cancelled', 'expired');
+CREATE VIEW IF NOT EXISTS barred AS
+    SELECT email, kind FROM suppression WHERE kind <> 'blocks';
+CREATE TABLE IF NOT EXISTS suppression (
+    kind TEXT NOT NULL, email TEXT NOT NULL, reason TEXT NOT NULL, created INTEGER NOT NULL,
+    PRIMARY KEY (kind, email)) WITHOUT ROWID;
+"""

@@ -1,0 +1,106 @@
+"""Who is meant by a send, who of them gets it, and why the others do not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, case, exists, func, literal, select
+
+from newsletter.sending.models import Delivery, Send
+from newsletter.sending.states import MISSED
+from subscribers import segments
+from subscribers.models import Subscriber
+from subscribers.schema import Session, table_of
+
+_delivery, _subscriber = table_of(Delivery), table_of(Subscriber)
+
+#: The reason shown for people whom another send of the same issue has reached or will.
+HAD_IT = "had this issue"
+#: The reason shown for people of a segment that the send leaves out.
+EXCLUDED = "segment left out"
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who is meant: expressions of segments, and what keeps people out."""
+
+    segments: Sequence[str]
+    excluded: Sequence[str] = ()
+    #: Slugs; whoever chose none of them is left out.
+    topics: Sequence[str] = ()
+    #: Whoever had this issue is left out.
+    issue_id: int | None = None
+    #: Instead of segments: those who missed the issue in this send.
+    missed_in: int | None = None
+
+    def reasons(self, now: datetime) -> ColumnElement[str | None]:
+        """Why somebody who is meant does not get it; NULL for those who do."""
+        why: list[ColumnElement[Any]] = [segments.objection(now, self.topics)]
+        if self.excluded:
+            why.append(case((segments.within(self.excluded, now), literal(EXCLUDED))))
+        if self.issue_id is not None:
+            had_it = exists(
+                select(1).where(
+                    _delivery.c.issue_id == self.issue_id,
+                    _delivery.c.subscriber_id == _subscriber.c.id,
+                    _delivery.c.state.not_in(MISSED),
+                )
+            )
+            why.append(case((had_it, literal(HAD_IT))))
+        return func.coalesce(*why) if len(why) > 1 else why[0]
+
+    def meant(self, now: datetime) -> ColumnElement[bool]:
+        """Whether somebody is meant at all."""
+        if self.missed_in is None:
+            return segments.within(self.segments, now)
+        return exists(
+            select(1).where(
+                _delivery.c.issue_id == self.issue_id,
+                _delivery.c.subscriber_id == _subscriber.c.id,
+                _delivery.c.send_id == self.missed_in,
+                _delivery.c.state.in_(MISSED),
+            )
+        )
+
+
+def audience_of(send: Row[Any] | Send, *, missed: bool = False) -> Audience:
+    """The audience of a send, or those who missed the issue in it."""
+    return Audience(
+        segments=[segment["expression"] for segment in send.segments],
+        excluded=[segment["expression"] for segment in send.excluded],
+        topics=send.topics,
+        issue_id=send.issue_id,
+        missed_in=send.id if missed else None,
+    )
+
+
+def counted(session: Session, audience: Audience, *, now: datetime) -> tuple[int, dict[str, int]]:
+    """How many people would get it if it were planned at ``now``, and who not, by reason."""
+    groups, left_out = by_zones(session, audience, now, split=False)
+    return sum(people for _, people in groups), left_out
+
+
+def by_zones(
+    session: Session, audience: Audience, now: datetime, *, split: bool
+) -> tuple[list[tuple[str, int]], dict[str, int]]:
+    """People who get it, zone by zone if they are to be split, and those who do not, by reason."""
+    reason = audience.reasons(now).label("reason")
+    zone = zone_of_people(split=split).label("zone")
+    rows = session.execute(
+        select(reason, zone, func.count())
+        .select_from(segments.PEOPLE)
+        .where(audience.meant(now))
+        .group_by(reason, zone)
+        .order_by(zone, reason)
+    ).all()
+    left_out: dict[str, int] = {}
+    for why, _, people in rows:
+        if why is not None:
+            left_out[why] = left_out.get(why, 0) + people
+    return [(name, people) for why, name, people in rows if why is None], left_out
+
+
+def zone_of_people(*, split: bool) -> ColumnElement[str]:
+    """The IANA zone that somebody gave, or nothing for all when zones do not matter."""
+    return func.coalesce(_subscriber.c.timezone, "") if split else literal("")

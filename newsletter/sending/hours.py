@@ -1,0 +1,198 @@
+"""Hours of the day in people's own zones: what operators write, and when such hours are.
+
+A wall-clock time of a day becomes a moment by RFC 5545, section 3.3.5: a time that the
+clocks skip that day is read with the UTC offset before the gap, and a time that they
+show twice is the first of both. Moments are aware datetimes in UTC; hours are half-open,
+so 08:00-18:00 contains 08:00 and does not contain 18:00.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from itertools import pairwise, product
+from zoneinfo import ZoneInfo
+
+from newsletter.errors import SendError
+
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+EVERY_DAY = frozenset(range(7))
+#: Two weeks: hours that a change of the clocks swallows on one Sunday exist on the next.
+_SEARCHED_DAYS = 14
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """From a time of day to another, in whole minutes; an end before the start is the next day."""
+
+    start: time
+    end: time
+
+    def __post_init__(self) -> None:
+        if self.start == self.end:
+            raise _no_hours(str(self))
+
+    def __str__(self) -> str:
+        return f"{self.start:%H:%M}-{self.end:%H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Hours on some days of the week (Monday is 0); past midnight they belong to the first day."""
+
+    days: frozenset[int]
+    hours: Hours
+
+    def __post_init__(self) -> None:
+        if not self.days or not self.days <= EVERY_DAY:
+            raise _no_days(str(self.hours))
+
+    def __str__(self) -> str:
+        if self.days == EVERY_DAY:
+            return str(self.hours)
+        runs = []
+        for first in sorted(day for day in self.days if (day - 1) % 7 not in self.days):
+            length = next(n for n in range(1, 8) if (first + n) % 7 not in self.days)
+            names = [_DAYS[(first + n) % 7][:3] for n in range(length)]
+            runs.append(f"{names[0]}-{names[-1]}" if length > 2 else ",".join(names))
+        return f"{','.join(runs)} {self.hours}"
+
+
+def parse_time(text: str, *, place: str) -> time:
+    """A time of day from ``07:00``."""
+    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text.strip())
+    if not match:
+        hint = "Write hours and minutes from 00:00 to 23:59, like 07:00."
+        raise SendError("that is no time of day", place=place, hint=hint)
+    return time(int(match[1]), int(match[2]))
+
+
+def parse_hours(text: str, *, place: str) -> Hours:
+    """Hours from ``08:00-18:00``, or ``22:00-07:00`` over midnight."""
+    times = [parse_time(part, place=place) for part in re.split("[-–]", text)]
+    if len(times) != 2 or times[0] == times[1]:
+        raise _no_hours(place)
+    return Hours(*times)
+
+
+def parse_window(text: str, *, place: str) -> Window:
+    """A window from ``mon-fri 08:00-18:00``, ``sat,sun 10:00-12:00`` or ``08:00-18:00``."""
+    match = re.fullmatch(r"(?:([a-z][a-z\s,–-]*?)\s+)?([0-9].*)", text.strip().lower())
+    if not match:
+        raise _no_days(place)
+    days = _parse_days(match[1], place) if match[1] else EVERY_DAY
+    return Window(days, parse_hours(match[2], place=place))
+
+
+def _parse_days(text: str, place: str) -> frozenset[int]:
+    days: set[int] = set()
+    for part in text.split(","):
+        ends = [_parse_day(name.strip(), place) for name in re.split("[-–]", part)]
+        if len(ends) > 2:
+            raise _no_days(place)
+        days.update((ends[0] + n) % 7 for n in range((ends[-1] - ends[0]) % 7 + 1))
+    return frozenset(days)
+
+
+def _parse_day(name: str, place: str) -> int:
+    """``mon``, ``tues`` or ``wednesday``: three letters or more of an English name."""
+    number = next((n for n, full in enumerate(_DAYS) if full.startswith(name)), None)
+    if number is None or len(name) < 3:
+        raise _no_days(place)
+    return number
+
+
+def _no_hours(place: str) -> SendError:
+    hint = "Write two different times of day, like 08:00-18:00, or 22:00-07:00 over midnight."
+    return SendError("these are no hours of a day", place=place, hint=hint)
+
+
+def _no_days(place: str) -> SendError:
+    hint = "Write days and hours, like mon-fri 08:00-18:00 or sat,sun 10:00-12:00."
+    return SendError("that is no window of the week", place=place, hint=hint)
+
+
+@lru_cache(maxsize=2048)
+def find_zone(name: str) -> ZoneInfo | None:
+    """The zone of an IANA name; None where the name is empty or unknown."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown; malformed, such as "../x"; a folder
+        return None
+
+
+def local_moment(day: date, at: time, zone: ZoneInfo) -> datetime:
+    """The moment at which the clocks of ``zone`` show ``at`` on ``day`` (RFC 5545, 3.3.5)."""
+    # Python's fold=0 is that very rule, for gaps as for repeated hours (PEP 495).
+    return datetime.combine(day, at.replace(fold=0), zone).astimezone(UTC)
+
+
+def next_open(
+    moment: datetime, zone: ZoneInfo, *, quiet: Hours | None, windows: Sequence[Window]
+) -> datetime:
+    """The first moment from ``moment`` on that is not quiet and, if there are windows, in one.
+
+    What the clock shows decides. Besides, hours that begin or end within a gap do so by
+    RFC 5545: quiet until 02:30 is quiet until 03:30 on the day that has no 02:30.
+    Raises SendError when nothing is open within 14 days.
+    """
+    if quiet is None and not windows:
+        return moment
+    today = moment.astimezone(zone).date()
+    for ahead in range(-1, _SEARCHED_DAYS + 1):
+        for begin, end in _openings(today + ahead * _DAY, zone, quiet, tuple(windows)):
+            if moment < end:
+                return max(moment, begin)
+    place = ", ".join([*([f"quiet {quiet}"] if quiet else []), *map(str, windows)])
+    hint = "Make the quiet hours shorter or the windows wider."
+    raise SendError("these hours leave no time to send", place=place, hint=hint)
+
+
+@lru_cache(maxsize=8192)
+def _openings(
+    day: date, zone: ZoneInfo, quiet: Hours | None, windows: tuple[Window, ...]
+) -> tuple[tuple[datetime, datetime], ...]:
+    """The open stretches of a local day, in order; neighbours may touch."""
+    begin, end = (local_moment(d, time.min, zone) for d in (day, day + _DAY))
+    closed = Window(EVERY_DAY, quiet) if quiet else None
+    hours = [window.hours for window in windows] + ([quiet] if quiet else [])
+    times = {at for each in hours for at in (each.start, each.end)}
+    # Nothing changes but at these times, each at both its readings, and at a change of clocks.
+    marks = {_clock_change(begin, end, zone)} | {
+        datetime.combine(each, at.replace(fold=fold), zone).astimezone(UTC)
+        for each, at, fold in product((day - _DAY, day), times, (0, 1))
+    }
+    inner = sorted(mark for mark in marks if begin < mark < end)
+    return tuple(
+        (since, until)
+        for since, until in pairwise([begin, *inner, end])
+        if not (closed and any(_within(closed, since, zone)))
+        and (not windows or any(all(_within(window, since, zone)) for window in windows))
+    )
+
+
+def _clock_change(begin: datetime, end: datetime, zone: ZoneInfo) -> datetime:
+    """The moment in between, to the second, at which the UTC offset changes; else ``end``."""
+
+    def changed(second: int) -> bool:
+        moment = begin + timedelta(seconds=second)
+        return moment.astimezone(zone).utcoffset() != begin.astimezone(zone).utcoffset()
+
+    seconds = range(int((end - begin).total_seconds()))
+    return begin + timedelta(seconds=bisect_left(seconds, 1, key=changed))
+
+
+def _within(window: Window, moment: datetime, zone: ZoneInfo) -> tuple[bool, bool]:
+    """Whether the clock shows a time of the window; whether its beginning is past, its end not."""
+    wall = moment.astimezone(zone).replace(tzinfo=None)
+    shown = reached = False
+    start, end = window.hours.start, window.hours.end
+    for day in (wall.date() - _DAY, wall.date()):
+        if day.weekday() in window.days:
+            last = day + _DAY if end < start else day
+            shown |= datetime.combine(day, start) <= wall < datetime.combine(last, end)
+            reached |= local_moment(day, start, zone) <= moment < local_moment(last, end, zone)
+    return shown, reached

@@ -1,0 +1,87 @@
+"""New moments for what has not left: after a pause, at another pace, or with a test decided."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import bindparam, select, update
+
+from newsletter.sending import variants, warmup
+from newsletter.sending.limits import WarmUp
+from newsletter.sending.models import Batch, Part, Send
+from newsletter.sending.plan import departure
+from newsletter.sending.states import BatchState
+from newsletter.sending.timetable import Lot, Timetable
+from newsletter.sending.timetable import retime as moments_of
+from subscribers.schema import Session, table_of
+
+_send, _batch = table_of(Send), table_of(Batch)
+
+_MOVE = (
+    update(_batch)
+    .where(
+        _batch.c.send_id == bindparam("of_send"),
+        _batch.c.number == bindparam("of_number"),
+        _batch.c.state == BatchState.PENDING,
+    )
+    .values(not_before=bindparam("leaves"), hold_until=bindparam("held"))
+)
+
+
+def retime(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None) -> int:
+    """Give the pending batches of a send their moments anew, from ``now`` on; returns how many.
+
+    Their order stays. What waits for the winner of a test is left for ``crown``.
+    """
+    send = session.execute(select(_send).where(_send.c.id == send_id)).one()
+    timetable = Timetable.from_json(send.timetable)
+    rows = session.execute(
+        select(_batch.c.number, _batch.c.size, _batch.c.zone)
+        .where(
+            _batch.c.send_id == send_id,
+            _batch.c.state == BatchState.PENDING,
+            _batch.c.part != Part.REST,
+        )
+        .order_by(_batch.c.not_before, _batch.c.number)
+    ).all()
+    moments = moments_of(
+        timetable,
+        [Lot(row.zone, row.size, now) for row in rows],
+        start=now,
+        warm_up=warmup.with_others(session, warm_up, timetable, send_id),
+        began=send.started_at,
+        left=_left(session, send_id, now),
+    )
+    values = []
+    for row, moment in zip(rows, moments, strict=True):
+        leaves = departure(timetable, moment, now)
+        values.append(
+            {
+                "of_send": send_id,
+                "of_number": row.number,
+                "leaves": leaves["not_before"],
+                "held": leaves["hold_until"],
+            }
+        )
+    if values:
+        session.connection().execute(_MOVE, values)
+    return len(rows)
+
+
+def crown(
+    session: Session, send_id: int, label: str, *, now: datetime, warm_up: WarmUp | None = None
+) -> int:
+    """Let the rest of a test go out with the variant of this label; returns how many people."""
+    people = variants.crown(session, send_id, label)
+    retime(session, send_id, now=now, warm_up=warm_up)
+    return people
+
+
+def _left(session: Session, send_id: int, now: datetime) -> list[tuple[datetime, int]]:
+    """What has left of the send within the longest day that there is."""
+    rows = session.execute(
+        select(_batch.c.departed_at, _batch.c.size).where(
+            _batch.c.send_id == send_id,
+            _batch.c.departed_at > now - timedelta(hours=25),
+            _batch.c.state.not_in([BatchState.PENDING, BatchState.CLAIMED]),
+        )
+    )
+    return [(row.departed_at, row.size) for row in rows]

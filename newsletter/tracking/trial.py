@@ -1,0 +1,248 @@
+"""What a test of variants found, and the choice of its winner.
+
+Only the sample is counted, by people: whoever opened ten times opened once. The winner is
+the variant with the highest share at the set time, whether or not chance explains its lead:
+the rest of the audience has to get something. The report says whether it may be chance.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import ModuleType
+
+from sqlalchemy import and_, case, func, select
+
+from newsletter.errors import SendError
+from newsletter.provider.events import Kind
+from newsletter.sending.limits import WarmUp
+from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
+from newsletter.sending.retiming import crown
+from newsletter.sending.states import DeliveryState, SendState
+from newsletter.sending.variants import Measure, Test
+from newsletter.tracking.models import EventRow
+from subscribers.schema import Session, table_of
+
+_log = logging.getLogger(__name__)
+_send, _batch, _variant = table_of(Send), table_of(Batch), table_of(Variant)
+_delivery, _event = table_of(Delivery), table_of(EventRow)
+
+#: How often a difference is claimed where there is none: once in twenty tests.
+_ALPHA = 0.05
+_NOT_HANDED_OVER = (DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED)
+#: Many mail clients block pictures, and with them the open; who clicks has surely read.
+_OPENED = (Kind.OPEN, Kind.CLICK)
+_LEFT = (Kind.UNSUBSCRIBE, Kind.GROUP_UNSUBSCRIBE)
+_DONE = {Measure.OPENS: "opened", Measure.CLICKS: "clicked"}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of people, from 0 to 1, and its 95 % interval."""
+
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A variant in the sample; figures are people, machines' opens and clicks left out."""
+
+    label: str
+    subject: str
+    #: To whom it was handed over.
+    people: int
+    opened: int
+    clicked: int
+    unsubscribed: int
+
+    def count(self, measure: Measure) -> int:
+        """How many people did what is measured; opens unless it is clicks."""
+        return self.clicked if measure is Measure.CLICKS else self.opened
+
+    def rate(self, measure: Measure) -> float:
+        """Their share, from 0 to 1; 0 while nobody has got the variant."""
+        return self.count(measure) / self.people if self.people else 0.0
+
+    def share(self, measure: Measure) -> Share | None:
+        """With its interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927); None without people."""
+        if not self.people:
+            return None
+        found = _stats().binomtest(self.count(measure), self.people)
+        low, high = found.proportion_ci(1 - _ALPHA, method="wilson")
+        return Share(self.rate(measure), float(low), float(high))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The best variant against another one.
+
+    The same figures told which is best, so any two might have been compared: p and interval
+    are corrected for all pairs of variants (Bonferroni: simple, and valid for intervals, too).
+    """
+
+    measure: Measure
+    best: Arm
+    other: Arm
+    #: Pairs among the variants.
+    pairs: int
+    #: Best share / other share, with its 95 % interval; None where the other's share is 0.
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    #: How often chance makes such a difference, 0 to 1 (Fisher's exact test, two-sided).
+    p: float | None = None
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the figures do not show that the two differ."""
+        return self.p is None or self.p >= _ALPHA
+
+    @property
+    def sentence(self) -> str:
+        """The finding in plain words, without a full stop."""
+        best, other, done = self.best, self.other, _DONE[self.measure]
+        count = best.count(self.measure)
+        if unsent := [arm.label for arm in (best, other) if not arm.people]:
+            return f"nobody has got {' or '.join(unsent)} yet"
+        if not count:
+            return f"nobody has {done} {best.label} or {other.label}"
+        chance = "; the difference may be chance" if self.may_be_chance else ""
+        if self.ratio is None:
+            return f"{best.label} was {done} by {count:,} people, {other.label} by nobody{chance}"
+        pairs = ", all pairs together" if self.pairs > 1 else ""
+        return (
+            f"{best.label} was {done} {self.ratio:.2f} times as often as {other.label} "
+            f"(95 %{pairs}: {self.low:.2f} to {self.high:.2f}){chance}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A send's test as it stands, its arms by label."""
+
+    send_id: int
+    test: Test
+    arms: tuple[Arm, ...]
+    #: By the test's measure; by opens and by clicks where the operator chooses.
+    comparisons: tuple[Comparison, ...]
+    #: The label that the rest gets; None before it is chosen.
+    winner: str | None
+    #: When it is chosen; None before the start, and where the operator chooses.
+    decides_at: datetime | None
+
+
+def report(session: Session, send_id: int) -> Report:
+    """What the test of a send has found so far; SendError when it has none."""
+    wanted = select(_send.c.issue_id, _send.c.test, _send.c.winner, _send.c.started_at)
+    row = session.execute(wanted.where(_send.c.id == send_id)).one_or_none()
+    test = Test.from_json(row.test) if row else None
+    if row is None or test is None:
+        raise SendError("there is no test of variants", place=f"send {send_id}")
+    arms, by_hand = _arms(session, send_id, row.issue_id), test.by is Measure.OPERATOR
+    pairs = len(arms) * (len(arms) - 1) // 2
+    comparisons = [
+        _compare(best, other, measure, pairs)
+        for measure in (_DONE if by_hand else [test.by])
+        for best, *others in [_ranked(arms, measure)]
+        for other in others
+    ]
+    decides_at = row.started_at + test.wait if row.started_at and not by_hand else None
+    return Report(send_id, test, arms, tuple(comparisons), row.winner, decides_at)
+
+
+def winner_of(report: Report) -> tuple[str, str]:
+    """The label with the highest share, the first of several, and why; SendError by hand."""
+    by, place = report.test.by, f"send {report.send_id}"
+    if by is Measure.OPERATOR:
+        raise SendError("you choose the winner", place=place, hint="See newsletter sends winner.")
+    done, arms = _DONE[by], _ranked(report.arms, by)
+    first = arms[0].label
+    if not arms[0].count(by):
+        return first, f"nobody has {done} any variant, so it is {first}, the first"
+    shares = [f"{arm.label} {100 * arm.rate(by):.1f} % of {arm.people:,}" for arm in arms]
+    why = f"{done}: {', '.join(shares)}"
+    level = [arm.label for arm in arms if arm.rate(by) == arms[0].rate(by)]
+    if len(level) > 1:
+        return first, f"{why}; {' and '.join(level)} are level, so it is {first}, the first of them"
+    doubtful = " and ".join(c.other.label for c in report.comparisons if c.may_be_chance)
+    return first, f"{why}; the lead over {doubtful} may be chance" if doubtful else why
+
+
+def decide_due(
+    session: Session, *, now: datetime, warm_up: WarmUp | None = None
+) -> list[tuple[int, str, str]]:
+    """Choose each winner whose time has come: (send, label, why). One query if there is none."""
+    sends = select(_send.c.id, _send.c.test, _send.c.started_at).order_by(_send.c.id)
+    waiting = sends.where(_send.c.state == SendState.SENDING, _send.c.winner.is_(None))
+    decided = []
+    for row in session.execute(waiting).all():
+        try:
+            test = Test.from_json(row.test)
+            if test is None or test.by is Measure.OPERATOR or row.started_at + test.wait > now:
+                continue
+            with session.begin_nested():
+                label, why = winner_of(report(session, row.id))
+                crown(session, row.id, label, now=now, warm_up=warm_up)
+            decided.append((row.id, label, why))
+        except SendError as error:
+            _log.info("%s", error)  # an operator chose a moment ago
+        except Exception:  # noqa: BLE001 (whatever it is, the other sends are waiting)
+            _log.exception("send %s: the winner of its test cannot be chosen", row.id)
+    return decided
+
+
+def _arms(session: Session, send_id: int, issue_id: int) -> tuple[Arm, ...]:
+    # The delivery tells which variant somebody got, not the event: our own page for leaving
+    # knows the send and the person, and no batch. Each step goes by a key, so that it is fast
+    # even while PostgreSQL has no statistics of rows that came a moment ago.
+    in_batch = (_batch.c.send_id == _delivery.c.send_id) & (_batch.c.number == _delivery.c.batch)
+    got_it = (_batch.c.part == Part.SAMPLE, _delivery.c.state.not_in(_NOT_HANDED_OVER))
+    people = select(_batch.c.variant_id, func.count()).group_by(_batch.c.variant_id)
+    people = people.select_from(_batch.join(_delivery, in_batch))
+    sizes = session.execute(people.where(_batch.c.send_id == send_id, *got_it))
+    deeds = (
+        _event.c.kind.in_(_OPENED) & _event.c.by_machine.is_(False),
+        (_event.c.kind == Kind.CLICK) & _event.c.by_machine.is_(False),
+        _event.c.kind.in_(_LEFT),
+    )
+    counts = [func.count(case((deed, _event.c.subscriber_id)).distinct()) for deed in deeds]
+    key = (_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == _event.c.subscriber_id)
+    did = select(_batch.c.variant_id, *counts).group_by(_batch.c.variant_id)
+    did = did.select_from(_event.join(_delivery, and_(*key)).join(_batch, in_batch))
+    ours = (_event.c.send_id == send_id, _event.c.kind.in_(_OPENED + _LEFT))
+    done = {row[0]: row[1:] for row in session.execute(did.where(*ours, *got_it))}
+    size = {row[0]: row[1] for row in sizes}
+    variants = select(_variant.c.id, _variant.c.label, _variant.c.subject)
+    rows = session.execute(variants.where(_variant.c.send_id == send_id).order_by("label"))
+    return tuple(
+        Arm(row.label, row.subject, size.get(row.id, 0), *done.get(row.id, (0, 0, 0)))
+        for row in rows
+    )
+
+
+def _ranked(arms: Sequence[Arm], measure: Measure) -> list[Arm]:
+    """The highest share first; equal fractions are equal floats, and stay in order of label."""
+    return sorted(arms, key=lambda arm: -arm.rate(measure))
+
+
+def _compare(best: Arm, other: Arm, measure: Measure, pairs: int) -> Comparison:
+    compared = Comparison(measure, best, other, pairs)
+    if not (best.people and other.people):
+        return compared
+    stats, first, second = _stats(), best.count(measure), other.count(measure)
+    table = [[first, best.people - first], [second, other.people - second]]
+    compared = replace(compared, p=min(1.0, float(stats.fisher_exact(table).pvalue) * pairs))
+    if not second:  # nothing to divide by
+        return compared
+    # Interval of the logarithm: D. Katz and others, Biometrics 34 (1978).
+    found = stats.contingency.relative_risk(first, best.people, second, other.people)
+    low, high = found.confidence_interval(1 - _ALPHA / pairs)
+    return replace(compared, ratio=float(found.relative_risk), low=float(low), high=float(high))
+
+
+def _stats() -> ModuleType:
+    from scipy import stats  # type: ignore[import-untyped]  # noqa: PLC0415 (takes a second)
+
+    return stats  # type: ignore[no-any-return]
