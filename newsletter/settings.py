@@ -4,22 +4,16 @@ Each value remembers where it came from. A key that is unknown or of the wrong k
 stops the start, and says where it stands and what is allowed there.
 """
 
-import json
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -29,79 +23,28 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from newsletter.errors import SettingsError
+from newsletter.setting_kinds import (
+    Day,
+    Duration,
+    Key,
+    Line,
+    Listed,
+    Mailbox,
+    Port,
+    WebAddress,
+    Zone,
+    duration_text,
+)
 
 _PREFIX = "NEWSLETTER_"
 #: Names the operator's file, so it is not itself a setting.
 _FILE_VARIABLE = "NEWSLETTER_CONFIG"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def resource(name: str) -> Path:
     """A folder of files for operators (``templates/email``), in the repository or the wheel."""
     packed = Path(__file__).parent / f"_{name}"
     return packed if packed.is_dir() else Path(__file__).parent.parent / name
-
-
-def duration(text: object) -> timedelta:
-    """``30s``, ``15m``, ``6h``, ``2d`` or ``1w``; ValueError says so otherwise."""
-    if isinstance(text, timedelta):
-        return text
-    match = re.fullmatch(r"(\d{1,6})\s*([smhdw])", str(text).strip())
-    if not match:
-        raise ValueError("a length of time is written like 30s, 15m, 6h, 2d or 1w")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-
-
-def _web_address(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("a web address is written like https://news.example.com")
-    return text.rstrip("/")
-
-
-def _one_line(text: str) -> str:
-    if re.search(r"[\x00-\x1f\x7f]", text):
-        raise ValueError("line breaks and control characters are not allowed here")
-    return text
-
-
-def _mailbox(text: str) -> str:
-    if text and not re.fullmatch(r"[^@\s<>,;]+@[^@\s<>,;]+", text):
-        raise ValueError("an address is written like editors@example.com, without a name")
-    return text
-
-
-def _long_enough(secret: SecretStr) -> SecretStr:
-    if 0 < len(secret.get_secret_value()) < 32:
-        raise ValueError("a key has 32 characters or more")
-    return secret
-
-
-def _zone(text: str) -> str:
-    try:
-        ZoneInfo(text)
-    except (OSError, ValueError):
-        raise ValueError("a time zone is written like Europe/Berlin or UTC") from None
-    return text
-
-
-def _listed(value: object) -> object:
-    """A list from the environment is written as JSON or separated by commas."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-Duration = Annotated[timedelta, BeforeValidator(duration)]
-WebAddress = Annotated[str, AfterValidator(_web_address)]
-Line = Annotated[str, AfterValidator(_one_line)]
-Mailbox = Annotated[str, AfterValidator(_mailbox)]
-Key = Annotated[SecretStr, AfterValidator(_long_enough)]
-Zone = Annotated[str, AfterValidator(_zone)]
-Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
-Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class _Section(BaseModel):
@@ -133,14 +76,14 @@ class SendGrid(_Section):
     host: WebAddress
     api_key: SecretStr
     timeout: Duration
-    webhook_public_keys: Annotated[list[str], BeforeValidator(_listed)]
+    webhook_public_keys: Annotated[list[str], Listed]
     webhook_max_age: Duration
 
 
 class LinkKeys(_Section):
     """Keys of the links in mails."""
 
-    keys: Annotated[list[Key], BeforeValidator(_listed)]
+    keys: Annotated[list[Key], Listed]
 
 
 class Audience(_Section):
@@ -159,7 +102,7 @@ class Inbound(_Section):
 class Signup(_Section):
     """How people come in, and what keeps abusers out."""
 
-    origins: Annotated[list[WebAddress], BeforeValidator(_listed)]
+    origins: Annotated[list[WebAddress], Listed]
     double_opt_in: bool
     confirm_within: Duration
     wording: Line
@@ -183,7 +126,7 @@ class Sending(_Section):
     retry_for: Duration
     journal: str
     quiet_hours: str
-    warm_up: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)]
+    warm_up: Annotated[list[Annotated[int, Field(ge=0)]], Listed]
     warm_up_from: Day
     alerts: str
 
@@ -342,16 +285,10 @@ def _masked(settings: Settings, key: str) -> str:
             ", ".join("********" if isinstance(v, SecretStr) else str(v) for v in value) or "(none)"
         )
     if isinstance(value, timedelta):
-        return _duration_text(value)
+        return duration_text(value)
     if key == "database_url":
         try:
             return make_url(value).render_as_string(hide_password=True)
         except ArgumentError:
             return "(not a database address)"
     return str(value) or "(empty)"
-
-
-def _duration_text(value: timedelta) -> str:
-    seconds = int(value.total_seconds())
-    unit = next(u for u in "wdhms" if seconds % _UNITS[u] == 0)
-    return f"{seconds // _UNITS[unit]}{unit}"

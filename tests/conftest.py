@@ -79,7 +79,7 @@ def database(database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def environment(database_url: str) -> dict[str, str]:
+def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
     """The environment of a service on that database, complete but for a provider."""
     return {
         "NEWSLETTER_DATABASE_URL": database_url,
@@ -87,6 +87,7 @@ def environment(database_url: str) -> dict[str, str]:
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
         "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
         "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
+        "NEWSLETTER_SENDING__JOURNAL": str(tmp_path / "departures"),
     }
 
 

@@ -10,7 +10,7 @@ from newsletter.assembly import Assembly
 from newsletter.errors import SendError
 from newsletter.sending.hours import local_moment, parse_hours, parse_time, parse_window
 from newsletter.sending.timetable import Timetable
-from newsletter.settings import duration
+from newsletter.setting_kinds import duration
 
 Rate = Annotated[float | None, typer.Option(min=0.01, help="Recipients a second at most.")]
 PerHour = Annotated[int | None, typer.Option(min=1, help="Recipients in a clock hour at most.")]

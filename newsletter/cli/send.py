@@ -19,7 +19,8 @@ from newsletter.sending import control
 from newsletter.sending.control import Terms
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import LABELS, Measure, Test
-from newsletter.settings import duration, load
+from newsletter.setting_kinds import duration
+from newsletter.settings import load
 
 
 def send(

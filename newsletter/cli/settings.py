@@ -6,6 +6,7 @@ import typer
 
 from newsletter import database as db
 from newsletter.cli.output import out, rows
+from newsletter.sending import distributed
 from newsletter.settings import load, load_with_origins
 
 database = typer.Typer(help="Look after the database.", no_args_is_help=True)
@@ -23,7 +24,10 @@ def show(as_json: AsJson = False) -> None:
 @database.command("upgrade")
 def upgrade() -> None:
     """Bring the database to this program's version. Take a backup first."""
-    before, after = db.upgrade(db.open_database(load().database_url))
+    engine = db.open_database(load().database_url)
+    before, after = db.upgrade(engine)
+    if engine.dialect.name == "postgresql":
+        distributed.install(engine)
     if before == after:
         out.print(f"The database is of version {after} already.")
     else:

@@ -70,6 +70,7 @@ def stage(*, fixed_ports: bool) -> Iterator[Stage]:
 def _environment(folder: Path, sandbox: RunningSandbox, service_url: str) -> dict[str, str]:
     return {
         "NEWSLETTER_DATABASE_URL": f"sqlite:///{folder / 'newsletter.db'}",
+        "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
         "NEWSLETTER_SITE__NAME": "Engineering @ Scale",
         "NEWSLETTER_SITE__BASE_URL": service_url,
         "NEWSLETTER_SITE__POSTAL_ADDRESS": "Example Street 1, 12345 Example Town",

@@ -34,8 +34,8 @@ class Desk:
     doubt_grace: timedelta
     doubt_policy: str
     keep_network_data: timedelta
-    warm_up: WarmUp | None
-    alert_rules: tuple[Rule, ...]
+    warm_up: WarmUp | None = None
+    alert_rules: tuple[Rule, ...] = ()
 
 
 _desk: list[Desk] = []
@@ -85,7 +85,8 @@ def look_after_doubt() -> None:
         )
         notices.recall_abandoned(session, now=datetime.now(UTC))
         heartbeat.forget_dead(session, now=datetime.now(UTC))
-        if desk.database.dialect.name == "postgresql":
+    if desk.database.dialect.name == "postgresql":
+        with transaction(desk.database) as session:
             distributed.sweep(session)
     if swept.freed or swept.doubtful or swept.resent:
         _log.warning("abandoned batches: %s", swept)

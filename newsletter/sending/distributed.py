@@ -101,6 +101,8 @@ def feed(session: Session, *, now: datetime) -> int:
     A batch has at most one job that waits. Sends that add up are called sent on the way.
     """
     oversight.finish(session, now=now)
+    if not _installed(session):
+        return 0
     waiting = session.execute(_WAITING_NOW, {"notices": _NOTICES_JOB}).one()
     asked = {"now": now, "until": now + _AHEAD, "room": max(0, _WAITING - waiting.jobs)}
     jobs = [
@@ -126,6 +128,8 @@ def sweep(session: Session) -> int:
 
     Nothing is lost with them: what is unfinished stands in the ledger and is fed again.
     """
+    if not _installed(session):
+        return 0
     _look_there_first(session)
     session.execute(_FORGET_SILENT)
     return len(session.execute(_REMOVE_LEFT_BEHIND).all())
@@ -234,6 +238,12 @@ def _job(task: str, name: str, due: datetime | None = None, **ids: int) -> Job:
         # Before batches: somebody waits for a confirmation.
         priority=int(task == _NOTICES_JOB),
     )
+
+
+def _installed(session: Session) -> bool:
+    """Whether any worker has been here yet."""
+    there = func.to_regclass(f"{_APART}.procrastinate_jobs")
+    return session.scalar(select(there.is_not(None))) is True
 
 
 def _look_there_first(session: Session) -> None:

@@ -92,7 +92,11 @@ class Journal:
     def _open(self, now: datetime) -> None:
         before, self._day = self._file, now.date().isoformat()
         path = self._folder / f"{self._day}.jsonl"
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            # A power cut has torn the last line: the next one must not be lost with it.
+            os.write(self._file, b"\n")
         if before >= 0:
             os.close(before)
         for old in self._folder.glob("????-??-??.jsonl"):

@@ -77,13 +77,10 @@ def crown(session: Session, send_id: int, label: str) -> int:
 
     Raises SendError when there is no such variant, or the winner is chosen already.
     """
-    labels = dict(
-        session.execute(
-            select(_variant.c.label, _variant.c.id).where(_variant.c.send_id == send_id)
-        )
-        .tuples()
-        .all()
+    rows = session.execute(
+        select(_variant.c.label, _variant.c.id).where(_variant.c.send_id == send_id)
     )
+    labels = {row.label: row.id for row in rows}
     if label not in labels:
         raise SendError(
             f"there is no variant {label}",

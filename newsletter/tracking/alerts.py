@@ -21,7 +21,7 @@ from newsletter.provider.events import Kind
 from newsletter.sending import oversight
 from newsletter.sending.models import Batch, Send
 from newsletter.sending.states import BatchState, SendState
-from newsletter.settings import Line
+from newsletter.setting_kinds import Line
 from newsletter.tracking.models import SendCount
 from subscribers.schema import Session, table_of
 

@@ -42,14 +42,14 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
             yield
             return
         clock, workers = assembly.clock(), assembly.workers()
-        clock.start()
         workers.start()
+        clock.start()
         try:
             yield
         finally:
             # Orderly: requests under way are answered and written down before we go.
-            await run_in_threadpool(workers.stop)
             await run_in_threadpool(clock.stop)
+            await run_in_threadpool(workers.stop)
 
     app = FastAPI(title="newsletter", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.assembly = assembly

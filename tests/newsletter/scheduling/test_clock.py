@@ -120,4 +120,11 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
     assert until(lambda: clock.holding)
     with database.connect() as connection:
         names = set(connection.execute(text("SELECT id FROM clock_job")).scalars())
-    assert names == {"start-due-sends", "look-after-doubt", "tidy-up"}
+    assert names == {
+        "start-due-sends",
+        "feed-workers",
+        "decide-tests",
+        "watch-alarms",
+        "look-after-doubt",
+        "tidy-up",
+    }

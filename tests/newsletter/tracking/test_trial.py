@@ -18,7 +18,7 @@ from sqlalchemy import Engine, delete, event, select, update
 
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
-from newsletter.sending import control, standing, variants
+from newsletter.sending import control, retiming, standing
 from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.variants import Measure, Test
 from newsletter.tracking import trial
@@ -231,7 +231,7 @@ def test_the_sample_stays_the_sample_when_the_rest_gets_the_winner(database: Eng
     make_people(database, 10)
     test = make_trial(database)
     with transaction(database) as session:
-        assert variants.crown(session, test.send, "B") == len(test.rest)
+        assert retiming.crown(session, test.send, "B", now=NOW) == len(test.rest)
         accept(session, test.send, *test.rest.values())
     take(database, *(test.event(person, "open") for person in test.rest))
     report = found(database, test.send)
@@ -515,8 +515,8 @@ def test_the_trouble_of_one_send_does_not_stop_another(
     make_people(database, 10)
     first, second = make_trial(database), make_trial(database, slug="second")
 
-    def crown(session: Any, send: int, label: str) -> int:
-        count = variants.crown(session, send, label)
+    def crown(session: Any, send: int, label: str, **how: Any) -> int:
+        count = retiming.crown(session, send, label, **how)
         if send == first.send:
             raise trouble
         return count

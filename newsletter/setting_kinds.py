@@ -1,0 +1,83 @@
+"""What a setting's value may be: kinds of text, each with an error that says how it is written."""
+
+import json
+import re
+from datetime import date, timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def duration(text: object) -> timedelta:
+    """``30s``, ``15m``, ``6h``, ``2d`` or ``1w``; ValueError says so otherwise."""
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"(\d{1,6})\s*([smhdw])", str(text).strip())
+    if not match:
+        raise ValueError("a length of time is written like 30s, 15m, 6h, 2d or 1w")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("a web address is written like https://news.example.com")
+    return text.rstrip("/")
+
+
+def _one_line(text: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError("line breaks and control characters are not allowed here")
+    return text
+
+
+def _mailbox(text: str) -> str:
+    if text and not re.fullmatch(r"[^@\s<>,;]+@[^@\s<>,;]+", text):
+        raise ValueError("an address is written like editors@example.com, without a name")
+    return text
+
+
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if 0 < len(secret.get_secret_value()) < 32:
+        raise ValueError("a key has 32 characters or more")
+    return secret
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (OSError, ValueError):
+        raise ValueError("a time zone is written like Europe/Berlin or UTC") from None
+    return text
+
+
+def _listed(value: object) -> object:
+    """A list from the environment is written as JSON or separated by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def duration_text(value: timedelta) -> str:
+    """The shortest text that ``duration`` reads as this."""
+    seconds = int(value.total_seconds())
+    unit = next(u for u in "wdhms" if seconds % _UNITS[u] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+#: For lists, in TOML or in the environment.
+Listed = BeforeValidator(_listed)
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Line = Annotated[str, AfterValidator(_one_line)]
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
+Key = Annotated[SecretStr, AfterValidator(_long_enough)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
+Port = Annotated[int, Field(ge=0, le=65535)]

@@ -1,0 +1,236 @@
+"""A database restored from a backup forgets; the journal beside it does not."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+from sqlalchemy import Engine, text
+
+from newsletter.database import reading, transaction
+from newsletter.errors import MachineError
+from newsletter.provider.gateway import Refused, Unknown
+from newsletter.sending import control, doubt, standing
+from newsletter.sending.dispatch import Dispatcher
+from newsletter.sending.journal import Compared, Journal, compare
+from subscribers import suppression
+from subscribers.models import SuppressionReason
+from tests.conftest import NOW
+from tests.newsletter.sending.conftest import (
+    FakeGateway,
+    batches,
+    dispatcher,
+    make_plan,
+    make_send,
+    states,
+)
+
+#: Children last: the order in which rows can be written back.
+_TABLES = ("send", "variant", "batch", "delivery")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "departures")
+    yield made
+    made.close()
+
+
+def writing(database: Engine, gateway: FakeGateway, journal: Journal) -> Dispatcher:
+    worker = dispatcher(database, gateway)
+    worker._journal = journal
+    return worker
+
+
+def backup(database: Engine) -> dict[str, list[dict[str, object]]]:
+    """The rows of the ledger as they stand."""
+    with database.connect() as connection:
+        return {
+            name: [
+                dict(row) for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()
+            ]
+            for name in _TABLES
+        }
+
+
+def restore(database: Engine, rows: dict[str, list[dict[str, object]]]) -> None:
+    with database.begin() as connection:
+        for name in reversed(_TABLES):
+            connection.execute(text(f"DELETE FROM {name}"))
+        for name in _TABLES:
+            for row in rows[name]:
+                values = {
+                    key: orjson.dumps(value).decode() if isinstance(value, dict | list) else value
+                    for key, value in row.items()
+                }
+                names = ", ".join(values)
+                marks = ", ".join(f":{key}" for key in values)
+                connection.execute(text(f"INSERT INTO {name} ({names}) VALUES ({marks})"), values)
+
+
+def compared(database: Engine, journal: Journal) -> Compared:
+    with transaction(database) as session:
+        return compare(session, journal, now=datetime.now(UTC))
+
+
+def test_what_left_after_the_backup_is_not_sent_again(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send)
+    before = backup(database)
+    gateway = FakeGateway()
+    worker = writing(database, gateway, journal)
+    worker.send_next()
+    with transaction(database) as session:
+        suppression.add(session, [five[2]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="")
+    worker.send_next()
+    restore(database, before)
+    assert [batch.state for batch in batches(database, send)] == ["pending"] * 3
+    assert compared(database, journal) == Compared(accepted=2)
+    worker = writing(database, gateway, journal)
+    while worker.send_next():
+        pass
+    assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in (1, 2, 4, 5)]
+    # Whoever was left out of a request is not said to have it.
+    assert states(database, send)[five[2]][0] == "skipped"
+    with reading(database) as session:
+        assert standing.find(session, send).state == "sent"
+
+
+def test_what_left_without_an_answer_is_in_doubt(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    before = backup(database)
+    writing(database, FakeGateway(Unknown("lost")), journal).send_next()
+    restore(database, before)
+    assert compared(database, journal) == Compared(doubtful=1)
+    assert batches(database, send)[0].state == "uncertain"
+    assert not writing(database, FakeGateway(), journal).send_next()
+
+
+def test_an_answer_that_was_not_written_down_settles_its_batch(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    writing(database, FakeGateway(), journal).send_next()
+    with database.begin() as connection:  # a crash between the answer and its commit
+        connection.execute(text("DELETE FROM batch"))
+        connection.execute(text("UPDATE delivery SET state = 'rejected'"))
+        connection.execute(text("UPDATE delivery SET state = 'planned'"))
+    rows = backup(database)
+    # The same batch as it stood when its request left.
+    made = dict(before_batch(send))
+    rows["batch"] = [made | {"variant_id": rows["variant"][0]["id"]}]
+    rows["send"] = [row | {"state": "sending", "finished_at": None} for row in rows["send"]]
+    restore(database, rows)
+    assert compared(database, journal) == Compared(accepted=1)
+    assert batches(database, send)[0].state == "accepted"
+
+
+def before_batch(send: int) -> dict[str, object]:
+    moment = NOW.replace(tzinfo=None).isoformat(" ")
+    return {
+        "send_id": send,
+        "number": 1,
+        "part": "whole",
+        "zone": "",
+        "state": "in_flight",
+        "size": 5,
+        "not_before": moment,
+        "attempt": 1,
+        "detail": "",
+    }
+
+
+def test_a_refusal_may_be_tried_again(database: Engine, five: list[int], journal: Journal) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    before = backup(database)
+    writing(database, FakeGateway(Refused(401, "no")), journal).send_next()
+    restore(database, before)
+    assert compared(database, journal) == Compared()
+    assert batches(database, send)[0].state == "pending"
+
+
+def test_a_send_older_than_its_plan_waits_for_the_operator_and_says_so_once(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    before = backup(database)
+    make_plan(database, send)
+    writing(database, FakeGateway(), journal).send_next()
+    restore(database, before)
+    assert compared(database, journal) == Compared(paused=1)
+    with transaction(database) as session:
+        found = standing.find(session, send)
+        assert (found.state, "restored from a backup" in found.reason) == ("paused", True)
+        control.resume(session, send, now=datetime.now(UTC))
+    assert compared(database, journal) == Compared()
+
+
+def test_the_operators_word_is_not_taken_back(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    writing(database, FakeGateway(Unknown("lost")), journal).send_next()
+    with transaction(database) as session:
+        doubt.resolve(session, send, 1, sent=False, now=datetime.now(UTC))
+    assert compared(database, journal) == Compared()
+    assert batches(database, send)[0].state == "pending"
+
+
+def test_another_send_of_the_same_number_is_another_send(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send)
+    writing(database, FakeGateway(), journal).send_next()
+    with database.begin() as connection:
+        connection.execute(text("UPDATE send SET created_at = '2026-01-01 00:00:00+00:00'"))
+        connection.execute(text("UPDATE delivery SET state = 'rejected' WHERE state <> 'planned'"))
+    assert compared(database, journal) == Compared()
+
+
+def test_torn_lines_and_old_files_do_no_harm(
+    database: Engine, five: list[int], tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "2026-01-01.jsonl").write_text("{}\n")
+    torn = folder / f"{datetime.now(UTC):%Y-%m-%d}.jsonl"
+    torn.write_bytes(b'{"send": 1, "ma')
+    journal = Journal(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [torn.name]
+    make_plan(database, make_send(database))
+    writing(database, FakeGateway(), journal).send_next()
+    assert len(journal.entries()) == 1
+    journal.close()
+
+
+def test_a_journal_that_cannot_be_written_stops_the_send_before_anything_leaves(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send)
+    journal.close()  # every write fails from now on
+    gateway = FakeGateway()
+    writing(database, gateway, journal).send_next()
+    assert gateway.requests == []
+    with reading(database) as session:
+        found = standing.find(session, send)
+    assert (found.state, "the journal cannot be written" in found.reason) == ("paused", True)
+    assert batches(database, send)[0].state == "pending"
+    journal._open(datetime.now(UTC))
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="cannot be written to") as caught:
+        Journal(tmp_path / "file" / "departures")
+    assert "sending.journal" in str(caught.value.place)

@@ -1,0 +1,297 @@
+"""When batches leave: shared waits, pauses that shift, changes of pace, warm-ups, tests, holds."""
+
+from datetime import UTC, date, datetime, time, timedelta
+
+import pytest
+from sqlalchemy import Engine, select
+
+from newsletter.database import reading, transaction
+from newsletter.errors import SendError
+from newsletter.issues.reading import parse_issue
+from newsletter.provider.gateway import NotSent
+from newsletter.rendering.render import render
+from newsletter.sending import control, heartbeat, hold, ledger, oversight, retiming, standing
+from newsletter.sending.control import Terms
+from newsletter.sending.limits import WarmUp
+from newsletter.sending.models import Batch, Variant
+from newsletter.sending.plan import plan
+from newsletter.sending.timetable import Timetable
+from newsletter.sending.variants import Measure, Test
+from newsletter.settings import resource
+from subscribers import segments
+from subscribers.schema import table_of
+from tests.conftest import NOW, add_person
+from tests.newsletter.sending.conftest import (
+    HOUSE,
+    TEXT,
+    FakeGateway,
+    batches,
+    dispatcher,
+    make_plan,
+    make_send,
+    states,
+)
+
+_SECOND, _HOUR = timedelta(seconds=1), timedelta(hours=1)
+
+
+def leaves(database: Engine, send: int) -> list[timedelta]:
+    return [batch.not_before - NOW for batch in batches(database, send)]
+
+
+def found(database: Engine, send: int) -> object:
+    with reading(database) as session:
+        return standing.find(session, send)
+
+
+def test_a_rate_limit_holds_every_worker(database: Engine, five: list[int]) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=1)
+    first, second = FakeGateway(NotSent("429", timedelta(seconds=40))), FakeGateway()
+    dispatcher(database, first).send_next()
+    assert not dispatcher(database, second).send_next()
+    with reading(database) as session:
+        waits = hold.in_force(session, now=datetime.now(UTC))
+        assert waits is not None
+        assert 30 < (waits.until - datetime.now(UTC)).total_seconds() < 41
+        assert hold.in_force(session, now=datetime.now(UTC) + 41 * _SECOND) is None
+    assert found(database, send).state == "sending"  # type: ignore[attr-defined]
+
+
+def test_a_shorter_wait_does_not_end_a_longer_one(database: Engine) -> None:
+    with transaction(database) as session:
+        hold.impose(session, now=NOW, until=NOW + _HOUR, reason="long")
+        hold.impose(session, now=NOW, until=NOW + _SECOND, reason="short")
+        waits = hold.in_force(session, now=NOW + 2 * _SECOND)
+        assert waits is not None
+        assert waits.until == NOW + _HOUR
+
+
+def test_trouble_that_lasts_pauses_the_send_and_a_resume_begins_anew(
+    database: Engine, five: list[int]
+) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    with transaction(database) as session:
+        began = datetime.now(UTC) - 2 * _HOUR
+        for minutes in range(0, 120, 5):
+            at = began + timedelta(minutes=minutes)
+            hold.impose(session, now=at, until=at + 5 * _SECOND, reason="refused")
+    gateway = FakeGateway(NotSent("refused"), NotSent("refused"))
+    worker = dispatcher(database, gateway)
+    worker.send_next()
+    assert found(database, send).state == "paused"  # type: ignore[attr-defined]
+    assert "for 120 minutes: refused" in found(database, send).reason  # type: ignore[attr-defined]
+    with transaction(database) as session:
+        control.resume(session, send, now=datetime.now(UTC))
+        session.execute(table_of_hold().update().values(until=NOW))
+    worker.send_next()
+    assert found(database, send).state == "sending"  # type: ignore[attr-defined]
+
+
+def table_of_hold():  # type: ignore[no-untyped-def]
+    from newsletter.sending.models import Hold
+
+    return table_of(Hold)
+
+
+def test_a_pause_shifts_the_timetable(database: Engine, five: list[int]) -> None:
+    send = make_send(database, timetable=Timetable(per_second=0.1))
+    make_plan(database, send, batch_size=1)
+    assert leaves(database, send) == [n * 10 * _SECOND for n in range(5)]
+    with transaction(database) as session:
+        control.pause(session, send, reason="wait", now=NOW + 5 * _SECOND)
+        control.resume(session, send, now=NOW + _HOUR)
+    assert leaves(database, send) == [_HOUR + n * 10 * _SECOND for n in range(5)]
+
+
+def test_another_pace_moves_what_has_not_left(database: Engine, five: list[int]) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=1)
+    dispatcher(database, FakeGateway()).send_next()
+    with transaction(database) as session:
+        moved = control.change_pace(session, send, Timetable(per_hour=2), now=NOW)
+    assert moved == 4
+    assert [at // _HOUR for at in leaves(database, send)[1:]] == [0, 0, 1, 1]
+    with transaction(database) as session:
+        control.cancel(session, send, now=NOW)
+    with transaction(database) as session, pytest.raises(SendError, match="its pace is past"):
+        control.change_pace(session, send, Timetable(), now=NOW)
+
+
+def test_each_person_gets_it_at_their_own_time(database: Engine) -> None:
+    with transaction(database) as session:
+        zones = ["Europe/Berlin", "America/New_York", "Europe/Berlin", None, "Nowhere/At_All"]
+        people = [
+            add_person(session, f"p{n}@example.org", timezone=zone) for n, zone in enumerate(zones)
+        ]
+    morning = Timetable(local_time=time(9), local_date=date(2026, 3, 29), zone="UTC")
+    send = make_send(database, timetable=morning)
+    assert make_plan(database, send) == 5
+    at = {batch.number: batch.not_before.replace(tzinfo=UTC) for batch in batches(database, send)}
+    with reading(database) as session:
+        got = {row.id: at[row.batch] for row in standing.people(session, send)}
+    day = datetime(2026, 3, 29, tzinfo=UTC)
+    # Clocks went forward in Berlin that night; New York had changed before.
+    assert [got[person] - day for person in people] == [n * _HOUR for n in (7, 13, 7, 9, 9)]
+
+
+def test_a_warm_up_is_shared_by_all_sends(database: Engine, five: list[int]) -> None:
+    warm_up = WarmUp(begins=NOW.date(), volumes=(3, 4))
+    first, second = make_send(database), make_send(database, slug="second")
+    with transaction(database) as session:
+        plan(session, first, now=NOW, batch_size=2, warm_up=warm_up)
+    with transaction(database) as session:
+        plan(session, second, now=NOW, batch_size=2, warm_up=warm_up)
+    days: dict[date, int] = {}
+    for batch in [*batches(database, first), *batches(database, second)]:
+        day = batch.not_before.date()
+        days[day] = days.get(day, 0) + batch.size
+    assert days == {
+        NOW.date(): 3,
+        NOW.date() + timedelta(days=1): 4,
+        NOW.date() + timedelta(days=2): 3,
+    }
+
+
+def make_test(database: Engine, *, by: Measure = Measure.OPENS, share: float = 0.4) -> int:
+    first, other = (
+        parse_issue((TEXT % ("tested", "")).replace("Hello", words), name="t.md")
+        for words in ("Hello", "Good morning")
+    )
+    templates = resource("templates/email")
+    with transaction(database) as session:
+        segments.save(session, "everybody", "", now=NOW)
+        terms = Terms(
+            others=[render(other, HOUSE, templates=templates)],
+            test=Test(share=share, by=by, wait=4 * _HOUR),
+        )
+        made = control.create(
+            session,
+            first,
+            render(first, HOUSE, templates=templates),
+            ["everybody"],
+            at=NOW,
+            now=NOW,
+            terms=terms,
+        )
+    return made.id
+
+
+def test_a_test_gives_the_sample_its_variants_and_the_rest_waits(database: Engine) -> None:
+    with transaction(database) as session:
+        for n in range(20):
+            add_person(session, f"p{n}@example.org")
+    send = make_test(database)
+    make_plan(database, send, batch_size=3)
+    rows = batches(database, send)
+    with reading(database) as session:
+        variant = table_of(Variant)
+        labels = {row.id: row.label for row in session.execute(select(variant))}
+    parts = [(b.part, labels[b.variant_id], b.size) for b in rows]
+    assert parts[:4] == [
+        ("sample", "A", 3),
+        ("sample", "A", 1),
+        ("sample", "B", 3),
+        ("sample", "B", 1),
+    ]
+    assert {(part, label) for part, label, _ in parts[4:]} == {("rest", "A")}
+    assert sum(size for _, _, size in parts[4:]) == 12
+    gateway = FakeGateway()
+    worker = dispatcher(database, gateway)
+    while worker.send_next():
+        pass
+    assert len(gateway.mailed) == 8
+    assert {request.subject[:4] for request in gateway.requests} == {"Hell", "Good"}
+    with transaction(database) as session:
+        assert retiming.crown(session, send, "B", now=NOW) == 12
+        with pytest.raises(SendError, match="chosen already"):
+            retiming.crown(session, send, "A", now=NOW)
+    while worker.send_next():
+        pass
+    assert len(set(gateway.mailed)) == len(gateway.mailed) == 20
+    assert {request.subject[:4] for request in gateway.requests[4:]} == {"Good"}
+
+
+def test_the_sample_is_the_same_when_it_is_drawn_again(database: Engine) -> None:
+    with transaction(database) as session:
+        for n in range(200):
+            add_person(session, f"p{n}@example.org")
+    drawn = []
+    for _ in range(2):
+        send = make_test(database)
+        make_plan(database, send, batch_size=50)
+        with reading(database) as session:
+            part = {b.number: (b.part, b.variant_id) for b in batches(database, send)}
+            drawn.append({r.id: part[r.batch][0] for r in standing.people(session, send)})
+        with transaction(database) as session:
+            for table in ("delivery", "batch", "variant", "send", "segment"):
+                session.connection().exec_driver_sql(f"DELETE FROM {table}")
+    assert drawn[0] == drawn[1]
+    sample = [person for person, part in drawn[0].items() if part == "sample"]
+    # Scattered over the list, not its first or last people.
+    assert min(sample) < 20
+    assert max(sample) > 180
+
+
+def test_what_is_handed_over_ahead_says_until_when_it_is_held(
+    database: Engine, five: list[int]
+) -> None:
+    now = datetime.now(UTC)
+    tomorrow = now + timedelta(days=1)
+    at = Timetable(
+        local_time=tomorrow.time().replace(microsecond=0),
+        local_date=tomorrow.date(),
+        ahead=timedelta(hours=30),
+    )
+    send = make_send(database, timetable=at)
+    make_plan(database, send, now=now)
+    gateway = FakeGateway()
+    worker = dispatcher(database, gateway)
+    while worker.send_next():
+        pass
+    assert len(gateway.mailed) == 5
+    assert {request.send_at for request in gateway.requests} == {
+        tomorrow.replace(second=0, microsecond=0)
+    }
+    with transaction(database) as session:
+        assert standing.find(session, send).state == "sent"
+        surely = timedelta(minutes=10)
+        assert oversight.call_back(session, send, now=now, surely=surely) == 5
+    assert set(states(database, send).values()) == {
+        ("rejected", "called back before it left the provider")
+    }
+
+
+def test_a_worker_that_fell_silent_loses_its_batches_at_once(
+    database: Engine, five: list[int]
+) -> None:
+    send = make_send(database)
+    make_plan(database, send)
+    lease = _HOUR
+    with transaction(database) as session:
+        heartbeat.beat(session, "alive", now=NOW)
+        heartbeat.beat(session, "silent", now=NOW - timedelta(minutes=1))
+        claimed = [
+            ledger.claim(session, who, now=NOW, lease=lease)
+            for who in ("alive", "silent", "silent")
+        ]
+        assert claimed[2] is not None
+        assert ledger.depart(session, claimed[2], [], now=NOW, lease=lease)
+    with transaction(database) as session:
+        assert oversight.recall_abandoned(session, now=NOW) == (1, 1)
+    assert [b.state for b in batches(database, send)] == ["claimed", "pending", "uncertain"]
+
+
+def test_a_send_that_does_not_add_up_says_so(database: Engine, five: list[int]) -> None:
+    send = make_send(database)
+    make_plan(database, send)
+    batch = table_of(Batch)
+    with transaction(database) as session:
+        session.execute(batch.delete().where(batch.c.number == 2))
+    worker = dispatcher(database, FakeGateway())
+    while worker.send_next():
+        pass
+    stands = found(database, send)
+    assert stands.state == "paused"  # type: ignore[attr-defined]
+    assert "2 planned people are in no open batch" in stands.reason  # type: ignore[attr-defined]
