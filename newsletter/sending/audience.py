@@ -33,6 +33,8 @@ class Audience:
     issue_id: int | None = None
     #: Instead of segments: those who missed the issue in this send.
     missed_in: int | None = None
+    #: Whoever is in this send already is not meant once more.
+    beside: int | None = None
 
     def reasons(self, now: datetime) -> ColumnElement[str | None]:
         """Why somebody who is meant does not get it; NULL for those who do."""
@@ -53,25 +55,33 @@ class Audience:
     def meant(self, now: datetime) -> ColumnElement[bool]:
         """Whether somebody is meant at all."""
         if self.missed_in is None:
-            return segments.within(self.segments, now)
+            within = segments.within(self.segments, now)
+            return within if self.beside is None else within & ~self._in_send(self.beside)
+        return self._in_send(self.missed_in, _delivery.c.state.in_(MISSED))
+
+    def _in_send(self, send_id: int, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
         return exists(
             select(1).where(
                 _delivery.c.issue_id == self.issue_id,
                 _delivery.c.subscriber_id == _subscriber.c.id,
-                _delivery.c.send_id == self.missed_in,
-                _delivery.c.state.in_(MISSED),
+                _delivery.c.send_id == send_id,
+                *conditions,
             )
         )
 
 
-def audience_of(send: Row[Any] | Send, *, missed: bool = False) -> Audience:
-    """The audience of a send, or those who missed the issue in it."""
+def audience_of(send: Row[Any] | Send, *, missed: bool = False, recalled: bool = False) -> Audience:
+    """The audience of a send, or those who missed the issue in it.
+
+    With ``recalled`` the send has people already, and only the others are meant.
+    """
     return Audience(
         segments=[segment["expression"] for segment in send.segments],
         excluded=[segment["expression"] for segment in send.excluded],
         topics=send.topics,
         issue_id=send.issue_id,
         missed_in=send.id if missed else None,
+        beside=send.id if recalled else None,
     )
 
 

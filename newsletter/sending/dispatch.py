@@ -182,6 +182,8 @@ class Dispatcher:
             )
             if more():
                 claimed = ledger.claim(session, self._worker, now=now, lease=self._lease)
+            if claimed is None:
+                oversight.finish(session, now=now)
         self._answered, self._next = None, claimed
 
     def _hand_over(
@@ -213,7 +215,7 @@ class Dispatcher:
         if self._journal is None:
             return self._gateway.send(request)
         try:
-            self._journal.left(batch, barred, now=now)
+            self._journal.left(batch, [person["id"] for person in people], barred, now=now)
         except OSError as error:
             self._give_up(batch, f"the journal cannot be written: {error}", departed=True)
             return None

@@ -104,9 +104,17 @@ def feed(session: Session, *, now: datetime) -> int:
     if not _installed(session):
         return 0
     waiting = session.execute(_WAITING_NOW, {"notices": _NOTICES_JOB}).one()
+    # Jobs wait by the database's clock, batches by ours.
+    ahead = session.execute(select(func.clock_timestamp())).scalar_one() - now
     asked = {"now": now, "until": now + _AHEAD, "room": max(0, _WAITING - waiting.jobs)}
     jobs = [
-        _job(_BATCH_JOB, f"{send_id}/{number}", due, send_id=send_id, number=number)
+        _job(
+            _BATCH_JOB,
+            f"{send_id}/{number}",
+            due + ahead if due > now else None,
+            send_id=send_id,
+            number=number,
+        )
         for send_id, number, due in session.execute(_TO_FEED, asked)
     ]
     if not waiting.notices and notices.any_due(session, now=now):

@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from newsletter.database import transaction
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.heartbeat import Heartbeat
-from newsletter.sending.journal import Journal, compare
+from newsletter.sending.journal import Journal
+from newsletter.sending.recollection import compare
 
 _log = logging.getLogger(__name__)
 #: An idle thread looks for due batches this often, in seconds.
@@ -54,7 +55,7 @@ class Crew:
         if self._journal is not None:
             with transaction(self._database) as session:
                 known = compare(session, self._journal, now=datetime.now(UTC))
-            if known.accepted or known.doubtful or known.paused:
+            if known.accepted or known.doubtful:
                 _log.warning("this machine's journal knew more than the database: %s", known)
         self._heartbeat.start()
         self._workers.start()

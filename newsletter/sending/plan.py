@@ -53,10 +53,20 @@ def plan(
     if not oversight.move_send(session, send_id, SendState.PLANNING, started_at=now):
         raise SendError("it is not scheduled, so it cannot be planned", place=f"send {send_id}")
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
+    # Some stand in it already where a lost plan was written again from the journal.
+    recalled = session.scalar(_last_number(send_id)) is not None
     planned, left_out = _write(
-        session, send, audience_of(send), now=now, batch_size=batch_size, warm_up=warm_up
+        session,
+        send,
+        audience_of(send, recalled=recalled),
+        now=now,
+        batch_size=batch_size,
+        warm_up=warm_up,
     )
     _note_handed_on(session, send)
+    if recalled:
+        mine = select(func.count()).where(_delivery.c.send_id == send_id)
+        planned = session.execute(mine).scalar_one()
     oversight.move_send(session, send_id, SendState.SENDING, planned=planned, left_out=left_out)
     if not planned:
         oversight.finish(session, now=now)

@@ -11,9 +11,10 @@ from sqlalchemy import Engine, text
 from newsletter.database import reading, transaction
 from newsletter.errors import MachineError
 from newsletter.provider.gateway import Refused, Unknown
-from newsletter.sending import control, doubt, standing
+from newsletter.sending import doubt, standing
 from newsletter.sending.dispatch import Dispatcher
-from newsletter.sending.journal import Compared, Journal, compare
+from newsletter.sending.journal import Journal
+from newsletter.sending.recollection import Recalled, compare
 from subscribers import suppression
 from subscribers.models import SuppressionReason
 from tests.conftest import NOW
@@ -69,7 +70,7 @@ def restore(database: Engine, rows: dict[str, list[dict[str, object]]]) -> None:
                 connection.execute(text(f"INSERT INTO {name} ({names}) VALUES ({marks})"), values)
 
 
-def compared(database: Engine, journal: Journal) -> Compared:
+def compared(database: Engine, journal: Journal) -> Recalled:
     with transaction(database) as session:
         return compare(session, journal, now=datetime.now(UTC))
 
@@ -88,7 +89,7 @@ def test_what_left_after_the_backup_is_not_sent_again(
     worker.send_next()
     restore(database, before)
     assert [batch.state for batch in batches(database, send)] == ["pending"] * 3
-    assert compared(database, journal) == Compared(accepted=2)
+    assert compared(database, journal) == Recalled(accepted=2)
     worker = writing(database, gateway, journal)
     while worker.send_next():
         pass
@@ -107,7 +108,7 @@ def test_what_left_without_an_answer_is_in_doubt(
     before = backup(database)
     writing(database, FakeGateway(Unknown("lost")), journal).send_next()
     restore(database, before)
-    assert compared(database, journal) == Compared(doubtful=1)
+    assert compared(database, journal) == Recalled(doubtful=1)
     assert batches(database, send)[0].state == "uncertain"
     assert not writing(database, FakeGateway(), journal).send_next()
 
@@ -128,7 +129,7 @@ def test_an_answer_that_was_not_written_down_settles_its_batch(
     rows["batch"] = [made | {"variant_id": rows["variant"][0]["id"]}]
     rows["send"] = [row | {"state": "sending", "finished_at": None} for row in rows["send"]]
     restore(database, rows)
-    assert compared(database, journal) == Compared(accepted=1)
+    assert compared(database, journal) == Recalled(accepted=1)
     assert batches(database, send)[0].state == "accepted"
 
 
@@ -153,24 +154,54 @@ def test_a_refusal_may_be_tried_again(database: Engine, five: list[int], journal
     before = backup(database)
     writing(database, FakeGateway(Refused(401, "no")), journal).send_next()
     restore(database, before)
-    assert compared(database, journal) == Compared()
+    assert compared(database, journal) == Recalled()
     assert batches(database, send)[0].state == "pending"
 
 
-def test_a_send_older_than_its_plan_waits_for_the_operator_and_says_so_once(
+def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     database: Engine, five: list[int], journal: Journal
 ) -> None:
     send = make_send(database)
     before = backup(database)
     make_plan(database, send)
-    writing(database, FakeGateway(), journal).send_next()
+    gateway = FakeGateway()
+    worker = writing(database, gateway, journal)
+    worker.send_next()
+    gateway.outcomes.append(Unknown("lost"))
+    worker.send_next()
     restore(database, before)
-    assert compared(database, journal) == Compared(paused=1)
+    assert compared(database, journal) == Recalled(accepted=1, doubtful=1)
+    assert compared(database, journal) == Recalled()
+    make_plan(database, send)
+    while writing(database, gateway, journal).send_next():
+        pass
+    assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
+    assert [b.state for b in batches(database, send)] == ["accepted", "uncertain", "accepted"]
     with transaction(database) as session:
-        found = standing.find(session, send)
-        assert (found.state, "restored from a backup" in found.reason) == ("paused", True)
-        control.resume(session, send, now=datetime.now(UTC))
-    assert compared(database, journal) == Compared()
+        assert standing.of(session, send).adds_up
+        doubt.resolve(session, send, 2, sent=True, now=NOW)
+        assert standing.find(session, send).state == "sent"
+
+
+def test_what_was_split_since_the_backup_is_put_together_from_its_parts(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    before = backup(database)
+    gateway = FakeGateway(Refused(400, "bad"))
+    worker = writing(database, gateway, journal)
+    worker.send_next()  # refused as a whole, and halved
+    worker.send_next()  # one half
+    restore(database, before)
+    assert compared(database, journal) == Recalled(accepted=1)
+    worker = writing(database, gateway, journal)
+    while worker.send_next():
+        pass
+    taken = [r.email for request in gateway.requests[1:] for r in request.recipients]
+    assert sorted(taken) == [f"p{n}@example.org" for n in range(1, 6)]
+    with reading(database) as session:
+        assert standing.of(session, send).adds_up
 
 
 def test_the_operators_word_is_not_taken_back(
@@ -181,7 +212,7 @@ def test_the_operators_word_is_not_taken_back(
     writing(database, FakeGateway(Unknown("lost")), journal).send_next()
     with transaction(database) as session:
         doubt.resolve(session, send, 1, sent=False, now=datetime.now(UTC))
-    assert compared(database, journal) == Compared()
+    assert compared(database, journal) == Recalled()
     assert batches(database, send)[0].state == "pending"
 
 
@@ -194,7 +225,7 @@ def test_another_send_of_the_same_number_is_another_send(
     with database.begin() as connection:
         connection.execute(text("UPDATE send SET created_at = '2026-01-01 00:00:00+00:00'"))
         connection.execute(text("UPDATE delivery SET state = 'rejected' WHERE state <> 'planned'"))
-    assert compared(database, journal) == Compared()
+    assert compared(database, journal) == Recalled(unknown_sends=1)
 
 
 def test_torn_lines_and_old_files_do_no_harm(

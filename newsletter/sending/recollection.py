@@ -1,0 +1,192 @@
+"""Bringing a restored database up to what this machine remembers of its departures.
+
+The journal tells of each batch who was in its request and what came of it. Whatever part
+of the plan the database has lost is written again from there, so that a plan made anew
+leaves these people out.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, or_, select, update
+
+from newsletter.sending import evidence, ledger, oversight
+from newsletter.sending.journal import BACK, TAKEN, Journal
+from newsletter.sending.ledger import Barred
+from newsletter.sending.models import Batch, Delivery, Part, Send
+from newsletter.sending.states import MISSED, BatchState, DeliveryState
+from subscribers.schema import Session, insert_into, table_of
+
+_log = logging.getLogger(__name__)
+_send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+
+_TAKEN = "by the journal, the provider took it"
+_UNANSWERED = (
+    "by the journal it left unanswered; the database, restored from a backup, did not know"
+)
+#: Deliveries that a line of the journal may say more about.
+_OPEN = frozenset({DeliveryState.PLANNED, *MISSED})
+
+
+@dataclass(slots=True)
+class Recalled:
+    """What the journal knew better than the database, in batches."""
+
+    accepted: int = 0
+    doubtful: int = 0
+    #: Sends that the database has lost as a whole.
+    unknown_sends: int = 0
+
+
+def compare(session: Session, journal: Journal, *, now: datetime) -> Recalled:
+    """Write down what this machine knows it has handed over and the database does not.
+
+    Batches that were taken become accepted, those that left unanswered uncertain.
+    """
+    recalled, known = Recalled(), journal.entries()
+    ids = sorted({send_id for send_id, _ in known})
+    rows = session.execute(select(_send).where(_send.c.id.in_(ids))).all() if ids else []
+    sends = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
+    for key, lines in known.items():
+        send = sends.get(key)
+        if send is None:
+            recalled.unknown_sends += 1
+            _log.warning("the journal knows send %s, made %s; this database does not", *key)
+        elif send.finished_at is None:
+            _recall(session, send, lines, recalled, now)
+    oversight.finish(session, now=now)
+    return recalled
+
+
+def _recall(
+    session: Session,
+    send: Row[Any],
+    lines: dict[int, dict[str, Any]],
+    recalled: Recalled,
+    now: datetime,
+) -> None:
+    rows = {
+        row.number: row
+        for row in session.execute(select(_batch).where(_batch.c.send_id == send.id))
+    }
+    before = recalled.accepted + recalled.doubtful
+    for number, line in sorted(lines.items()):
+        row = rows.get(number)
+        if line["what"] == BACK or (row is not None and not _behind(row, line)):
+            continue
+        _rewrite(session, send, number, line, row)
+        if line["what"] == TAKEN:
+            evidence.prove(session, [(send.id, number)], now=now, detail=_TAKEN)
+            recalled.accepted += 1
+        else:
+            evidence.left_unanswered(session, send.id, [number], now=now, detail=_UNANSWERED)
+            recalled.doubtful += 1
+    if recalled.accepted + recalled.doubtful > before:
+        _count_again(session, send)
+
+
+def _rewrite(
+    session: Session,
+    send: Row[Any],
+    number: int,
+    line: dict[str, Any],
+    row: Row[Any] | None,
+) -> None:
+    """Let the batch hold those who were in its request, and nobody else who is planned."""
+    people, barred = line["people"], [Barred(person=p, why=why) for p, why in line["skip"]]
+    members = [*people, *(one["person"] for one in barred)]
+    if row is None:
+        session.execute(insert(_batch).values(**_lost(send, number, line)))
+    else:
+        _move_others(session, send, row, members)
+    written = insert_into(session, _delivery)
+    session.connection().execute(
+        written.on_conflict_do_update(
+            index_elements=["issue_id", "subscriber_id"],
+            set_={
+                "send_id": written.excluded.send_id,
+                "batch": written.excluded.batch,
+                "state": written.excluded.state,
+                "reason": None,
+            },
+            # Comparisons one by one: a statement for many rows takes no list.
+            where=or_(*(_delivery.c.state == state for state in sorted(_OPEN))),
+        ),
+        [
+            {
+                "issue_id": send.issue_id,
+                "subscriber_id": person,
+                "send_id": send.id,
+                "batch": number,
+                "state": DeliveryState.PLANNED,
+            }
+            for person in members
+        ],
+    )
+    ledger.skip(session, send.issue_id, barred)
+
+
+def _lost(send: Row[Any], number: int, line: dict[str, Any]) -> dict[str, Any]:
+    left_at = datetime.fromisoformat(line["at"])
+    return {
+        "send_id": send.id,
+        "number": number,
+        "variant_id": line["variant"],
+        "part": Part.SAMPLE if send.test else Part.WHOLE,
+        "zone": "",
+        "state": BatchState.CLAIMED,
+        "size": len(line["people"]),
+        "not_before": left_at,
+        "attempt": line["attempt"],
+        "departed_at": left_at,
+        "detail": "",
+    }
+
+
+def _move_others(session: Session, send: Row[Any], row: Row[Any], members: Sequence[int]) -> None:
+    """Whoever was planned here and was not in the request gets a batch of their own."""
+    others = session.scalars(
+        select(_delivery.c.subscriber_id).where(
+            _delivery.c.send_id == send.id,
+            _delivery.c.batch == row.number,
+            _delivery.c.state == DeliveryState.PLANNED,
+            _delivery.c.subscriber_id.not_in(members),
+        )
+    ).all()
+    if not others:
+        return
+    last = select(func.max(_batch.c.number)).where(_batch.c.send_id == send.id)
+    number = session.execute(last).scalar_one() + 1
+    fresh = {"number": number, "state": BatchState.PENDING, "size": len(others), "attempt": 0}
+    session.execute(insert(_batch).values(**{**row._mapping, **fresh}))
+    session.execute(
+        update(_delivery)
+        .where(_delivery.c.issue_id == send.issue_id, _delivery.c.subscriber_id.in_(others))
+        .values(batch=number)
+    )
+
+
+def _count_again(session: Session, send: Row[Any]) -> None:
+    """Sizes and the plan's sum, after people were written again or moved."""
+    mine = select(func.count()).where(_delivery.c.send_id == send.id)
+    sizes = mine.where(_delivery.c.batch == _batch.c.number).scalar_subquery()
+    session.execute(update(_batch).where(_batch.c.send_id == send.id).values(size=sizes))
+    if send.started_at is not None:
+        session.execute(
+            update(_send)
+            .where(_send.c.id == send.id)
+            .values(planned=mine.scalar_subquery() + _send.c.handed_on)
+        )
+
+
+def _behind(row: Row[Any], line: dict[str, Any]) -> bool:
+    """Whether the database stands before the moment that the line tells of."""
+    if row.state in {BatchState.ACCEPTED, BatchState.REJECTED, BatchState.SKIPPED}:
+        return False
+    if row.attempt != line["attempt"]:
+        return bool(row.attempt < line["attempt"])
+    # A crash between the answer and its settlement, too.
+    return bool(line["what"] == TAKEN or row.state == BatchState.CLAIMED)

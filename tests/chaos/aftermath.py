@@ -1,0 +1,105 @@
+"""The operator: looks at what stands in the list, at what the provider has, and decides."""
+
+from dataclasses import dataclass
+
+from newsletter.sending.states import BatchState
+from tests.chaos.books import Finding
+from tests.chaos.launch import until
+from tests.chaos.world import LATER, World
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a round came to."""
+
+    #: Right after the last crash, with every process dead.
+    crashed: Finding
+    #: In the list of doubt before any event was let in.
+    in_doubt: int
+    #: Of these batches, proved by events.
+    proved: int
+    #: And settled by the operator's word: was sent, is to be sent again.
+    sent: int
+    resent: int
+    #: At the end.
+    final: Finding
+
+    @property
+    def sound(self) -> bool:
+        """Whether the promise held at both looks."""
+        return self.crashed.sound and self.final.sound
+
+
+def put_right(world: World, *, later: float = LATER, set_back: bool = False) -> Verdict:
+    """From a crash to a send that adds up, by what an operator has: events, list, commands.
+
+    Every process is dead. AssertionError or TimeoutError says what did not come right. A
+    database that was ``set_back`` cannot know what left: it is judged once a process has begun.
+    """
+    world.at_rest()
+    crashed = Finding() if set_back else world.compare()
+    world.faults()
+    world.relay.open()
+    world.clock += later
+    world.start()
+    world.until(lambda b: b.quiet, seconds=90, what="the service comes to rest after the crash")
+    if world.books().send == "paused":
+        world.command("sends", "resume", str(world.send))
+        world.until(lambda b: b.quiet, seconds=90, what="the resumed send comes to rest")
+    doubtful = _list_is_complete(world)
+    in_doubt = sum(len(world.books().within(batch)) for batch in doubtful)
+    proved = _events_prove(world, doubtful)
+    sent, resent = _resolve_the_rest(world)
+    world.until(lambda b: b.quiet, seconds=90, what="what was sent again is settled")
+    world.end_all()
+    final = world.compare(final=True)
+    state = world.books().send
+    if state not in {"sent", "cancelled"}:
+        final.wrong.append(f"the send is {state}")
+    return Verdict(crashed, in_doubt, proved, sent, resent, final)
+
+
+def _list_is_complete(world: World) -> list[int]:
+    """What is open is in doubt, every doubt is shown, and the others are as they should be."""
+    world.wire_is_idle()
+    now, taken = world.books(), world.taken()
+    doubtful = now.of(BatchState.UNCERTAIN)
+    shown = world.command("sends", "show", str(world.send))
+    for batch in doubtful:
+        assert f"batch {batch} is in doubt" in shown, f"batch {batch} is not listed\n{shown}"
+    for person, line in now.people.items():
+        if line.state == "planned" and line.batch not in doubtful:
+            assert not taken[person], f"{person} has it, and no list says so"
+    return doubtful
+
+
+def _events_prove(world: World, doubtful: list[int]) -> int:
+    """Let the events in: the doubts go whose people the provider has."""
+    world.relay.posted.gate.set()
+    books, taken = world.books(), world.taken()
+    has = {batch for batch in doubtful if any(taken[person] for person in books.within(batch))}
+
+    def proved() -> set[int]:
+        return has - set(world.books().of(BatchState.UNCERTAIN))
+
+    until(
+        lambda: proved() == has or world.events_are_in(),
+        seconds=90,
+        what="the events do not come in",
+    )
+    known = proved()
+    assert known == has or world.events_were_lost, f"no event proved {sorted(has - known)}"
+    return len(known)
+
+
+def _resolve_the_rest(world: World) -> tuple[int, int]:
+    """What no event settled, the operator does: looks for each batch into the sandbox."""
+    now, taken = world.books(), world.taken()
+    sent = resent = 0
+    for batch in now.of(BatchState.UNCERTAIN) if now.send == "sending" else ():
+        has = {taken[p] > 0 for p in now.within(batch) if now.people[p].state == "planned"}
+        assert len(has) == 1, f"the provider has a part of batch {batch}"
+        word = "--sent" if has == {True} else "--resend"
+        world.command("sends", "resolve", str(world.send), "--batch", str(batch), word)
+        sent, resent = sent + (word == "--sent"), resent + (word == "--resend")
+    return sent, resent

@@ -1,0 +1,331 @@
+"""One world for one round: database, sandbox behind its relay, processes, people, a send."""
+
+import json
+import random
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sqlalchemy import Engine, insert
+
+from newsletter.assembly import Assembly
+from newsletter.cli.issues import read_and_render
+from newsletter.database import open_database, transaction
+from newsletter.sending import control
+from newsletter.settings import Sending, load
+from subscribers import segments, suppression
+from subscribers.address import hash_address, parse
+from subscribers.models import Subscriber, SuppressionReason
+from subscribers.schema import table_of
+from tests.chaos import books as ledger
+from tests.chaos.databases import Database
+from tests.chaos.launch import Launcher, Running, until
+from tests.chaos.relay import PUZZLE, Relay
+
+ISSUE = """---
+subject: Hello {{ name | default("reader") }}
+slug: chaos
+---
+
+Good day, {{ name | default("reader") }}.
+"""
+#: One in so many has an address that the provider refuses by name, or without one.
+_REFUSED, _PUZZLING = 97, 149
+#: Seconds that one request may take. Leases are made of it: see dispatch.py.
+TIMEOUT: Final = 2
+#: When every process is dead, the next one lives this much later: all leases have ended,
+#: and so have the waits between two tries.
+LATER: Final = 900.0
+_KEY = "a key of 32 characters and more for the chaos"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How large a world is."""
+
+    people: int
+    batch_size: int = 10
+    concurrency: int = 2
+    #: Whether some addresses are refused.
+    refusals: bool = True
+
+
+class World:
+    """Everything of one round; what it started ends with it."""
+
+    def __init__(self, folder: Path, database: Database, plan: Plan, *, fork: bool) -> None:
+        self.folder, self.database, self.plan = folder, database, plan
+        self._launcher = Launcher(folder, fork=fork)
+        self.relay = Relay()
+        self.relay.posted.address = self._somebody
+        self.processes: list[Running] = []
+        self.kills = 0
+        #: Whether a database was set back behind events that it had.
+        self.events_were_lost = False
+        #: Seconds by which new processes are ahead of us.
+        self.clock = 0.0
+        self.send = 1
+        self.audience = ledger.Audience()
+        self.environment = self._environment()
+        self.issue = folder / "issue.md"
+        self.issue.write_text(ISSUE)
+        self.engine: Engine = open_database(database.url)
+
+    def _environment(self) -> dict[str, str]:
+        told = {
+            "NEWSLETTER_DATABASE_URL": self.database.url,
+            "NEWSLETTER_SITE__BASE_URL": "https://news.example",
+            "NEWSLETTER_SENDER__EMAIL": "news@example.org",
+            "NEWSLETTER_SENDGRID__HOST": self.relay.url,
+            "NEWSLETTER_SENDGRID__API_KEY": "SG.chaos",
+            "NEWSLETTER_SENDGRID__TIMEOUT": f"{TIMEOUT}s",
+            "NEWSLETTER_LINKS__KEYS": _KEY,
+            "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": _KEY,
+            "NEWSLETTER_SENDING__BATCH_SIZE": str(self.plan.batch_size),
+            "NEWSLETTER_SENDING__CONCURRENCY": str(self.plan.concurrency),
+            "NEWSLETTER_SENDING__DOUBT_POLICY": "hold",
+        }
+        if has_journal():
+            told["NEWSLETTER_SENDING__JOURNAL"] = str(self.folder / "departures")
+        return told
+
+    def __enter__(self) -> Self:
+        sandbox = self._launcher.start(
+            "sandbox", "--port", "0", "--key", "SG.chaos",
+            "--webhook", f"{self.relay.url}/events",
+            "--database", str(self.folder / "mailbox.db"), environment={},
+        )  # fmt: skip
+        until(lambda: "PUBLIC_KEYS=" in sandbox.said or not sandbox.alive, seconds=60,
+              what=lambda: f"the sandbox does not start\n{sandbox.said}")  # fmt: skip
+        told = dict(
+            line.split("=", 1) for line in sandbox.said.splitlines() if line.startswith("NEWS")
+        )
+        self.relay.upstream = told["NEWSLETTER_SENDGRID__HOST"]
+        name = "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS"
+        self.environment[name] = told[name]
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._launcher.close()
+        self.relay.close()
+        self.engine.dispose()
+        self.database.close()
+
+    # People and the send
+
+    def populate(self) -> None:
+        """Write the people, and a segment of all of them."""
+        now = datetime.now(UTC)
+        rows = []
+        key = Assembly(load(self.environment)).address_key
+        for n in range(1, self.plan.people + 1):
+            email = self._address(n)
+            hashed = (
+                hash_address(key, parse(email))
+                if "." in email.partition("@")[2]
+                else sha256(email.encode()).digest()
+            )
+            rows.append(
+                {
+                    "id": n,
+                    "email": email,
+                    "address_hash": hashed,
+                    "name": f"Reader {n}",
+                    "attributes": {},
+                    "source": "chaos",
+                    "created_at": now,
+                    "confirmed_at": now,
+                }
+            )
+        with transaction(self.engine) as session:
+            session.execute(insert(table_of(Subscriber)), rows)
+            segments.save(session, "everybody", "", now=now)
+        self.audience.meant.update(range(1, self.plan.people + 1))
+
+    def _address(self, number: int) -> str:
+        if self.plan.refusals and number % _REFUSED == 0:
+            return f"reader{number}@nodot"
+        if self.plan.refusals and number % _PUZZLING == 0:
+            return f"{PUZZLE}{number}@example.org"
+        return f"reader{number}@example.org"
+
+    def leave(self, people: Sequence[int]) -> None:
+        """These unsubscribe: from now on nothing may leave for them that has not left."""
+        self.audience.left.update(people)
+        now = datetime.now(UTC)
+        with transaction(self.engine) as session:
+            suppression.add(
+                session, people, SuppressionReason.UNSUBSCRIBED, at=now, evidence="left in a storm"
+            )
+
+    def schedule(self, *, after: float = 0.0) -> None:
+        """Make the send, due in so many seconds."""
+        parts = Assembly(load(self.environment))
+        draft, rendered = read_and_render(parts, self.issue)
+        now = datetime.now(UTC)
+        with transaction(self.engine) as session:
+            self.send = control.create(
+                session, draft, rendered, ["everybody"], at=now + timedelta(seconds=after), now=now
+            ).id
+        parts.database.dispose()
+
+    def find_send(self) -> bool:
+        """Whether somebody else made the send; from now on it is the one that is looked at."""
+        self.send = ledger.latest(self.engine)
+        return self.send != 0
+
+    # Processes
+
+    def start(
+        self, command: str = "serve", *, worse: Sequence[str] = (), wait: bool = True
+    ) -> Running:
+        """Start a process of the service beside those that run; returns when it is up."""
+        words = [command, "--port", "0"] if command == "serve" else [command]
+        options = [*worse, *(["--clock", str(self.clock)] if self.clock else [])]
+        process = self._launcher.start(*words, environment=self.environment, worse=options)
+        self.processes.append(process)
+        if wait:
+            self.up()
+        return process
+
+    def up(self) -> None:
+        """Return when every process that serves listens, or has ended."""
+        for process in self.processes:
+            if process.words[0] == "serve":
+                until(partial(_listens, process), seconds=60, what=f"no start: {process.log}")
+
+    @property
+    def helper(self) -> str:
+        """What a further process runs: a worker where there is such a command, else a service."""
+        return "worker" if has_worker() else "serve"
+
+    def begin(self, *words: str, worse: Sequence[str] = ()) -> Running:
+        """Start any other command."""
+        return self._launcher.start(*words, environment=self.environment, worse=worse)
+
+    def command(self, *words: str) -> str:
+        """Run an operator's command to its end."""
+        return self._launcher.run(*words, environment=self.environment)
+
+    def kill(self, process: Running) -> None:
+        """SIGKILL."""
+        if process.alive:
+            self.kills += 1
+            process.kill()
+        self.processes.remove(process)
+
+    def kill_all(self) -> None:
+        """SIGKILL for every process of the service; return when nothing of them goes on."""
+        for process in list(self.processes):
+            self.kill(process)
+        self.at_rest()
+
+    def end(self, process: Running) -> None:
+        """SIGTERM, and wait for the orderly end."""
+        process.terminate()
+        code = process.wait(60)
+        assert code in {0, -15}, f"an orderly end, with code {code}\n{process.said[-2000:]}"
+        self.processes.remove(process)
+
+    def end_all(self) -> None:
+        """SIGTERM for every process, and wait."""
+        for process in list(self.processes):
+            self.end(process)
+        self.at_rest()
+
+    def snapshot(self) -> None:
+        """Keep the database as it is; PostgreSQL wants nobody connected."""
+        if self.database.kind == "postgresql":
+            self.at_rest()
+        self.database.snapshot()
+
+    def restore(self) -> None:
+        """Set the database back to the snapshot. Every process is dead."""
+        self.at_rest()
+        self.database.restore()
+        # What the service was told since, it has forgotten, and nobody tells it again.
+        self.events_were_lost = self.relay.posted.gate.is_set()
+
+    def at_rest(self) -> None:
+        """Nothing of a process that ended is on the wire or in the database any more."""
+        self.wire_is_idle()
+        self.engine.dispose()
+        self.database.at_rest()
+
+    def wire_is_idle(self) -> None:
+        """Whatever was to reach the sandbox has reached it."""
+        until(lambda: self.relay.idle, seconds=90, what="the sandbox does not answer")
+
+    def _somebody(self) -> str | None:
+        up = [process.url for process in list(self.processes) if process.url and process.alive]
+        return random.choice(up) if up else None
+
+    # Looking
+
+    def books(self) -> ledger.Books:
+        """The ledger of the send."""
+        return ledger.read(self.engine, self.send)
+
+    def taken(self) -> Counter[int]:
+        """How often the sandbox took each person of this send."""
+        url = f"{self.relay.upstream}/sandbox/accepted"
+        with urllib.request.urlopen(url, timeout=60) as lines:
+            args = [json.loads(line)["custom_args"] for line in lines]
+        assert {int(one["nl_send"]) for one in args} <= {self.send}
+        return Counter(int(one["nl_subscriber"]) for one in args)
+
+    def compare(self, *, final: bool = False) -> ledger.Finding:
+        """The ledger against the sandbox; no process may run."""
+        return ledger.compare(self.books(), self.taken(), self.audience, final=final)
+
+    def events_are_in(self) -> bool:
+        """Whether the service has every event there is."""
+        with urllib.request.urlopen(f"{self.relay.upstream}/sandbox/summary", timeout=60) as said:
+            summary: dict[str, Any] = json.loads(said.read())
+        return summary["pending_events"] == 0 and self.relay.posted.empty
+
+    def faults(self, **wanted: object) -> None:
+        """Switch the sandbox's faults."""
+        body = json.dumps(wanted).encode()
+        request = urllib.request.Request(f"{self.relay.upstream}/sandbox/faults", body)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status == 200
+
+    def until(self, done: Callable[[ledger.Books], bool], *, seconds: float, what: str) -> None:
+        """Wait for the ledger to say something."""
+
+        def told() -> str:
+            now = self.books()
+            states = dict(Counter(now.batches.values()))
+            tails = "\n".join(process.said[-1500:] for process in self.processes)
+            return f"{what}: not within {seconds:.0f} s; send {now.send}, batches {states}\n{tails}"
+
+        until(lambda: done(self.books()), seconds=seconds, what=told, pause=0.1)
+
+
+def has_journal() -> bool:
+    """Whether this version keeps a journal of departures beside the database."""
+    return "journal" in Sending.model_fields and find_spec("newsletter.sending.journal") is not None
+
+
+def _listens(process: Running) -> bool:
+    return process.url != "" or not process.alive
+
+
+@cache
+def has_worker() -> bool:
+    """Whether this version has a command for processes that only send."""
+    return find_spec("newsletter.cli.worker") is not None
