@@ -60,6 +60,8 @@ def resolve(session: Session, send_id: int, number: int, *, sent: bool, now: dat
         settled = evidence.prove(session, [(send_id, number)], now=now, detail=detail) == 1
     else:
         settled = oversight.resend_one(session, send_id, number, now=now)
+        # Of a send that was cancelled nothing goes out again: its people miss it, and say so.
+        oversight.drop_cancelled(session, now=now)
     if not settled:
         numbers = ", ".join(str(one.number) for one in listed(session, send_id)) or "none"
         raise SendError(

@@ -96,7 +96,7 @@ def _resolve_the_rest(world: World) -> tuple[int, int]:
     """What no event settled, the operator does: looks for each batch into the sandbox."""
     now, taken = world.books(), world.taken()
     sent = resent = 0
-    for batch in now.of(BatchState.UNCERTAIN) if now.send == "sending" else ():
+    for batch in now.of(BatchState.UNCERTAIN):
         has = {taken[p] > 0 for p in now.within(batch) if now.people[p].state == "planned"}
         assert len(has) == 1, f"the provider has a part of batch {batch}"
         word = "--sent" if has == {True} else "--resend"

@@ -50,6 +50,8 @@ class Books:
     left_out: int
     people: Mapping[int, Line]
     batches: Mapping[int, str]
+    #: Why a batch stands where it stands, in the ledger's words.
+    details: Mapping[int, str] = field(default_factory=dict)
 
     def of(self, *states: BatchState) -> list[int]:
         """Numbers of the batches in these states."""
@@ -85,14 +87,17 @@ def read(database: Engine, send_id: int) -> Books:
                    _delivery.c.reason).where(_delivery.c.send_id == send_id)
         )  # fmt: skip
         batches = session.execute(
-            select(_batch.c.number, _batch.c.state).where(_batch.c.send_id == send_id)
-        )
+            select(_batch.c.number, _batch.c.state, _batch.c.detail).where(
+                _batch.c.send_id == send_id
+            )
+        ).all()
         return Books(
             found.state if found else "",
             found.planned if found else 0,
             sum(found.left_out.values()) if found else 0,
             {row[0]: Line(*row[1:]) for row in people},
             {row[0]: row[1] for row in batches},
+            {row[0]: row[2] for row in batches},
         )
 
 

@@ -52,7 +52,8 @@ def orderly(world: World, dice: random.Random, workers: int) -> None:
             world.end_all()
             now = world.books()
             left = now.of(BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
-            assert not left, f"an orderly end left {[(n, now.batches[n]) for n in left]}"
+            told = [(n, now.batches[n], now.details[n]) for n in left]
+            assert not left, f"an orderly end left {told}"
             if not now.waiting:
                 break
     world.at_rest()
