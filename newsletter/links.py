@@ -11,6 +11,7 @@ guess costs a request (NIST SP 800-107r1 §5.3.4 asks for 64).
 
 import hmac
 from base64 import b64decode, urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from newsletter.errors import LinkError
 _MAC_BYTES = 12
 _MIN_KEY_CHARS = 32
 _LENGTHS = [bytes((size,)) for size in range(256)]
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Purpose(IntEnum):
@@ -75,7 +77,9 @@ class Links:
         def token(number: int) -> str:
             body = head + _packed(number) + tail
             mac = blake2b(body, key=key, digest_size=_MAC_BYTES).digest()
-            return urlsafe_b64encode(body + mac).rstrip(b"=").decode()
+            # What urlsafe_b64encode does, without its detours: this is called a million times.
+            text = b2a_base64(body + mac, newline=False).translate(_URL_SAFE)
+            return text.rstrip(b"=").decode()
 
         return token
 

@@ -106,6 +106,12 @@ def outlook(session: Session, send_id: int, *, now: datetime) -> Outlook:
     return Outlook(float(settled[0] or 0) / seconds, int(waiting[0] or 0), waiting[1], waiting[2])
 
 
+def first_departure(session: Session, send_id: int) -> datetime | None:
+    """When the first request of a send left."""
+    wanted = select(func.min(_batch.c.departed_at)).where(_batch.c.send_id == send_id)
+    return session.execute(wanted).scalar_one()  # type: ignore[no-any-return]
+
+
 def people(
     session: Session, send_id: int, *, state: str | None = None, email: str | None = None
 ) -> Iterator[Row[Any]]:

@@ -37,6 +37,8 @@ def put_right(world: World, *, later: float = LATER, set_back: bool = False) -> 
     database that was ``set_back`` cannot know what left: it is judged once a process has begun.
     """
     world.at_rest()
+    # Until the list of doubt has been looked at, no event changes it.
+    world.relay.posted.gate.clear()
     crashed = Finding() if set_back else world.compare()
     world.faults()
     world.relay.open()

@@ -12,8 +12,9 @@ from tests.chaos.launch import Running
 from tests.chaos.process import FARTHEST
 from tests.chaos.world import LATER, TIMEOUT, World
 
-#: Crashes in one round at most: what is then still to be sent is sent in fair weather.
-_MOST = 12
+#: Crashes in one round at most, and people to a crash: what is then still to be sent is
+#: sent in fair weather.
+_MOST, _PEOPLE_TO_A_CRASH = 12, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def kills(world: World, dice: random.Random, workers: int) -> None:
     """kill -9 at random moments, also while a process starts; another takes its place."""
     team = _start(world, workers)
     with _weather(world, dice):
-        while world.books().waiting and world.kills < _MOST:
+        while world.books().waiting and world.kills < _most(world):
             time.sleep(dice.uniform(0, 0.8))
             _replace(world, dice, team)
     world.kill_all()
@@ -43,7 +44,7 @@ def kills(world: World, dice: random.Random, workers: int) -> None:
 def orderly(world: World, dice: random.Random, workers: int) -> None:
     """SIGTERM at random moments: whoever ends orderly leaves nothing half done."""
     with _weather(world, dice, doubtful=False):
-        for _ in range(_MOST):
+        for _ in range(_most(world)):
             team = _start(world, workers)
             time.sleep(dice.uniform(0, 0.8))
             for process in team:
@@ -86,7 +87,8 @@ def jumps(world: World, dice: random.Random, workers: int) -> None:
         for _ in range(workers)
     ]
     world.up()
-    ends = time.monotonic() + 20
+    # What was put off to another time of day waits for the aftermath.
+    ends = time.monotonic() + min(20, world.plan.people / 50)
     with _weather(world, dice):
         while world.books().waiting and time.monotonic() < ends:
             time.sleep(dice.uniform(0.5, 2.0))
@@ -130,6 +132,10 @@ SCENARIOS = (
     Scenario("restored early copy", "sqlite", (1, 1), restore_early, needs_journal=True),
     Scenario("restored early copy", "postgresql", (2, 3), restore_early, needs_journal=True),
 )
+
+
+def _most(world: World) -> int:
+    return min(_MOST, world.plan.people // _PEOPLE_TO_A_CRASH)
 
 
 def _start(world: World, workers: int) -> list[Running]:
@@ -190,7 +196,8 @@ def _weather(world: World, dice: random.Random, *, doubtful: bool = True) -> Ite
     def change() -> None:
         while not over.is_set():
             world.faults(**(_faults(own) if doubtful else _gentle(own)))
-            if own.random() < 0.2:
+            # Whoever is just connecting is cut off, and cannot know what came of it.
+            if doubtful and own.random() < 0.2:
                 world.relay.shut()
             if own.random() < 0.4:
                 world.leave(own.sample(range(1, world.plan.people + 1), 3))

@@ -1,0 +1,143 @@
+"""Sending from the command line: to whom, how fast, in which words, and once more."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
+from tests.newsletter.cli.test_commands import ISSUE, Run, add_readers, complaint, run
+
+__all__ = ["run"]
+KEY = "SG.test"
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    with start_sandbox(SandboxConfig(api_keys=frozenset({KEY}))) as running:
+        yield running
+
+
+@pytest.fixture
+def readers(run: Run, tmp_path: Path) -> Run:
+    """Six readers in the segment ``all``, and an issue."""
+    (tmp_path / "issue.md").write_text(ISSUE)
+    add_readers(tmp_path, run, 6)
+    return run
+
+
+def send(run: Run, *words: str, host: str = "http://127.0.0.1:9") -> tuple[str, ...]:
+    done = run("send", "issue.md", "--segment", "all", *words, NEWSLETTER_SENDGRID__HOST=host)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def people(run: Run, *words: str) -> list[dict[str, object]]:
+    done = run("sends", "show", "1", "--people", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_people_are_listed_and_can_be_picked(readers: Run, sandbox: RunningSandbox) -> None:
+    send(readers, host=sandbox.url)
+    everybody = people(readers)
+    assert len(everybody) == 6
+    assert {row["state"] for row in everybody} == {"accepted"}
+    address = str(everybody[2]["email"])
+    assert [row["email"] for row in people(readers, "--email", address.upper())] == [address]
+    assert people(readers, "--state", "rejected") == []
+    lines = readers("sends", "show", "1", "--people").stdout.splitlines()
+    assert lines[0].split("\t") == ["subscriber", "email", "state", "reason", "batch"]
+
+
+def test_a_segment_is_left_out_and_gets_it_by_another_send(
+    readers: Run, sandbox: RunningSandbox
+) -> None:
+    address = "ok+1@example.org"
+    done = readers("segment", "create", "one", f'email == "{address}"')
+    if done.returncode != 0:
+        pytest.fail(done.stderr)
+    send(readers, "--except", "one", host=sandbox.url)
+    assert len(people(readers)) == 5
+    assert "not one" in readers("sends", "show", "1").stdout
+    send(readers, host=sandbox.url)
+    assert sandbox.store.summary()["recipients"] == 6
+    assert "had this issue" in readers("sends", "show", "2").stdout
+
+
+def test_whoever_missed_it_gets_it_by_a_retry(readers: Run, sandbox: RunningSandbox) -> None:
+    send(readers, "--at", "2099-01-01T07:00Z")
+    assert "scheduled and cannot become" in complaint(readers("sends", "retry", "1"), 2)
+    assert readers("sends", "cancel", "1").returncode == 0
+    # It was never planned: nobody missed it, and nobody has it.
+    again = readers("sends", "retry", "1", NEWSLETTER_SENDGRID__HOST=sandbox.url)
+    assert "nobody missed it" in complaint(again, 3)
+
+
+def test_the_pace_is_kept_shown_and_changed(readers: Run) -> None:
+    said, told = send(
+        readers, "--at", "2099-01-01T07:00Z", "--per-hour", "2", "--quiet", "22:00-07:00"
+    )
+    assert "scheduled for 2099-01-01" in said
+    assert "6 people; by its timetable the last leave 2099-01-01" in told
+    assert "per hour 2, quiet 22:00-07:00" in readers("sends", "show", "1").stdout
+    assert readers("sends", "pace", "1", "--rate", "5").returncode == 0
+    assert "per second 5" in readers("sends", "show", "1").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--local-time", "7"), "--local-time"),
+        (("--local-time", "07:00", "--at", "2099-01-01T07:00"), "With --local-time it is a day"),
+        (("--local-time", "07:00", "--at", "2020-01-01"), "this time is past"),
+        (("--quiet", "22"), "--quiet"),
+        (("--window", "someday 08:00-10:00"), "--window"),
+        (("--quiet", "08:00-20:00", "--window", "09:00-10:00"), "leave no time"),
+        (("--ahead", "soon"), "--ahead soon"),
+        (("--ahead", "5d"), "72 hours"),
+        (("--per-day", "1", "--window", "mon 08:00-08:01", "--at", "2099-01-01T00:00Z"), ""),
+        (("--subject", "B", "--winner", "luck"), "opens, clicks or me"),
+        (("--subject", "B", "--sample", "200%"), "not a share"),
+        (("--subject", "B", "--after", "later"), "a length of time"),
+        (("--except", "nobody"), "no segment of this name"),
+    ],
+)
+def test_an_option_that_cannot_be_kept_is_named(
+    readers: Run, words: tuple[str, ...], said: str
+) -> None:
+    done = readers("send", "issue.md", "--segment", "all", *words)
+    if said:
+        assert said in complaint(done, 2)
+        assert readers("sends", "--json").stdout == ""
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_test_of_subjects_is_made_shown_and_decided(readers: Run) -> None:
+    said, _ = send(readers, "--subject", "Good morning", "--sample", "50%", "--winner", "me")
+    assert "Send 1 starts now" in said
+    shown = readers("sends", "test", "1").stdout
+    assert "A: Hello" in shown
+    assert "B: Good morning" in shown
+    assert "newsletter sends winner 1 LABEL" in shown
+    assert "no variant C" in complaint(readers("sends", "winner", "1", "C"), 2)
+    # Nothing has started, so there is nothing to decide yet.
+    assert "has not started" in complaint(readers("sends", "winner", "1", "B"), 2)
+    send(readers, "--at", "2099-01-01T07:00Z")
+    assert "no test of variants" in complaint(readers("sends", "test", "2"), 2)
+
+
+def test_what_is_handed_over_ahead_is_held_and_called_back(
+    readers: Run, sandbox: RunningSandbox
+) -> None:
+    host = {"NEWSLETTER_SENDGRID__HOST": sandbox.url}
+    send(readers, "--ahead", "2h", "--at", "2099-01-01T07:00Z", host=sandbox.url)
+    assert readers("sends", "pause", "1", **host).returncode == 0
+    assert readers("sends", "resume", "1", **host).returncode == 0
+    assert readers("sends", "cancel", "1", **host).returncode == 0
+    # Once more is no mistake where SendGrid holds something.
+    assert readers("sends", "cancel", "1", **host).returncode == 0
+    said = complaint(readers("sends", "cancel", "1"), 4)
+    assert "hold" in said
