@@ -4,8 +4,7 @@ With oversight.py (clock and operator) and evidence.py (events and journals) it 
 only writer of states. Every change names the state that it starts from, and a settlement
 also the attempt that it settles. Whoever comes late changes nothing and is told so.
 
-A batch costs a handful of statements and there are many batches: the statements on that
-path are built once.
+The statements that every batch needs are built once.
 """
 
 from collections.abc import Sequence
@@ -37,6 +36,10 @@ from subscribers.schema import Session, changed, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _hold = table_of(Hold)
+
+
+#: Where an answer finds its batch: under way, or given up as lost.
+_ANSWERED = (BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +230,14 @@ def put_back(
 ) -> bool:
     """Make the batch claimable again: its request was surely not taken, or never left.
 
-    It keeps its place in the timetable unless ``after`` names a later one.
+    It keeps its place in the timetable unless ``after`` names a later one. An answer that
+    comes late, after others had given the worker up, ends the doubt just as well.
     """
     later = {"not_before": after} if after else {}
     return _move(
         session,
         batch,
-        BatchState.IN_FLIGHT if departed else BatchState.CLAIMED,
+        _ANSWERED if departed else (BatchState.CLAIMED,),
         BatchState.PENDING,
         detail=detail[:1000],
         worker=None,
@@ -247,7 +251,7 @@ def rejected(session: Session, batch: Claimed, *, now: datetime, reason: str) ->
     if _move(
         session,
         batch,
-        BatchState.IN_FLIGHT,
+        _ANSWERED,
         BatchState.REJECTED,
         settled_at=now,
         detail=reason[:1000],
@@ -304,12 +308,12 @@ def split(session: Session, batch: Claimed, people: Sequence[int], *, reason: st
 
 def doubted(session: Session, batch: Claimed, *, reason: str) -> None:
     """Nobody knows whether the provider has the batch."""
-    _move(session, batch, BatchState.IN_FLIGHT, BatchState.UNCERTAIN, detail=reason[:1000])
+    _move(session, batch, (BatchState.IN_FLIGHT,), BatchState.UNCERTAIN, detail=reason[:1000])
 
 
 def skipped(session: Session, batch: Claimed, barred: Sequence[Barred], *, now: datetime) -> None:
     """Nobody of the batch may be mailed any more."""
-    if _move(session, batch, BatchState.CLAIMED, BatchState.SKIPPED, settled_at=now):
+    if _move(session, batch, (BatchState.CLAIMED,), BatchState.SKIPPED, settled_at=now):
         skip(session, batch.issue_id, barred)
 
 
@@ -320,11 +324,17 @@ def skip(session: Session, issue_id: int, barred: Sequence[Barred]) -> None:
 
 
 def _move(
-    session: Session, batch: Claimed, source: BatchState, target: BatchState, **values: object
+    session: Session,
+    batch: Claimed,
+    sources: Sequence[BatchState],
+    target: BatchState,
+    **values: object,
 ) -> bool:
-    assert target in BATCH_NEXT[source], f"{source} may not become {target}"
+    assert all(target in BATCH_NEXT[source] for source in sources), target
     moved = (
-        update(_batch).where(*_is(batch), _batch.c.state == source).values(state=target, **values)
+        update(_batch)
+        .where(*_is(batch), _batch.c.state.in_(sources))
+        .values(state=target, **values)
     )
     return changed(session, moved) == 1
 

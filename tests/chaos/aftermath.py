@@ -53,11 +53,17 @@ def put_right(world: World, *, later: float = LATER, set_back: bool = False) -> 
     proved = _events_prove(world, doubtful)
     sent, resent = _resolve_the_rest(world)
     world.until(lambda b: b.quiet, seconds=90, what="what was sent again is settled")
+    if world.books().send == "paused":
+        # What came back late may have tripped an alarm; the operator has looked and goes on.
+        world.command("sends", "resume", str(world.send))
+        world.until(lambda b: b.quiet, seconds=90, what="the resumed send comes to rest")
     world.end_all()
     final = world.compare(final=True)
     state = world.books().send
     if state not in {"sent", "cancelled"}:
-        final.wrong.append(f"the send is {state}")
+        final.wrong.insert(
+            0, f"the send is {state}: {world.command('sends', 'show', str(world.send))}"
+        )
     return Verdict(crashed, in_doubt, proved, sent, resent, final)
 
 

@@ -64,9 +64,18 @@ class Books:
     @property
     def quiet(self) -> bool:
         """Whether nothing more happens by itself: doubt, if any, is all that is open."""
-        return self.send in {"sent", "cancelled", "paused"} or (
-            self.send == "sending" and not self.of(*_OPEN)
-        )
+        if self.of(BatchState.CLAIMED, BatchState.IN_FLIGHT):
+            return False
+        match self.send:
+            case "sent" | "paused":
+                return True
+            case "sending":
+                # Without a doubt it has to call itself sent.
+                return not self.of(BatchState.PENDING) and bool(self.of(BatchState.UNCERTAIN))
+            case "cancelled":
+                return not self.of(BatchState.PENDING)
+            case _:
+                return False
 
     @property
     def waiting(self) -> bool:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -48,14 +49,19 @@ class _Forked:
 
     def __init__(self, child: multiprocessing.process.BaseProcess) -> None:
         self._child = child
+        # The code comes through a pipe, once: two threads that ask together would lose it.
+        self._lock = threading.Lock()
         assert child.pid is not None
         self.pid = child.pid
 
     def code(self) -> int | None:
-        return self._child.exitcode
+        with self._lock:
+            return self._child.exitcode
 
     def join(self, seconds: float) -> None:
-        self._child.join(seconds)
+        deadline = time.monotonic() + seconds
+        while self.code() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 class Running:
@@ -163,7 +169,7 @@ def _server() -> ForkServerContext:
 
 
 def until(
-    done: Callable[[], bool], *, seconds: float, what: str | Callable[[], str], pause: float = 0.05
+    done: Callable[[], bool], *, seconds: float, what: str | Callable[[], str], pause: float = 0.03
 ) -> None:
     """Wait for something; TimeoutError says what did not happen."""
     deadline = time.monotonic() + seconds

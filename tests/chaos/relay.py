@@ -54,23 +54,26 @@ class Relay:
 
     def shut(self) -> None:
         """Refuse connections from now on; requests under way end as they end."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-            self.answers["refused"] += 1
+        self.answers["refused"] += 1
+        self._stop()
 
     def close(self) -> None:
         """End for good."""
         self.posted.stop()
-        self.shut()
+        self._stop()
         self._guard.close()
+
+    def _stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
 
     @property
     def idle(self) -> bool:
         """Whether nothing is on the wire, and was not a moment ago."""
         with self._lock:
-            return self._under_way == 0 and time.monotonic() - self._last > 0.15
+            return self._under_way == 0 and time.monotonic() - self._last > 0.1
 
     def carry(self, path: str, body: bytes, headers: dict[str, str]) -> "Answer | None":
         """The sandbox's answer, or None when it hung up."""

@@ -313,7 +313,7 @@ class World:
             tails = "\n".join(process.said[-1500:] for process in self.processes)
             return f"{what}: not within {seconds:.0f} s; send {now.send}, batches {states}\n{tails}"
 
-        until(lambda: done(self.books()), seconds=seconds, what=told, pause=0.1)
+        until(lambda: done(self.books()), seconds=seconds, what=told, pause=0.05)
 
 
 def has_journal() -> bool:

@@ -332,3 +332,20 @@ def test_two_workers_share_the_batches_and_nobody_is_mailed_twice(
     assert sorted(one.mailed + two.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
     assert one.mailed
     assert two.mailed
+
+
+@pytest.mark.parametrize("outcome", [NotSent("busy"), Refused(400, "bad", recipient=0)])
+def test_a_late_answer_that_nothing_was_taken_ends_the_doubt(
+    database: Engine, five: list[int], outcome: Outcome
+) -> None:
+    send, gateway = planned(database, size=5), FakeGateway(outcome)
+
+    def given_up() -> None:
+        with transaction(database) as session:
+            session.execute(update(table_of(Batch)).values(lease_until=NOW))
+            doubt.sweep(session, now=datetime.now(UTC), grace=timedelta(hours=1), policy="hold")
+        assert batches(database, send)[0].state == "uncertain"
+
+    gateway.during = given_up
+    dispatcher(database, gateway).send_next()
+    assert batches(database, send)[0].state == "pending"
