@@ -3,8 +3,6 @@
 With oversight.py (clock and operator) and evidence.py (events and journals) it is the
 only writer of states. Every change names the state that it starts from, and a settlement
 also the attempt that it settles. Whoever comes late changes nothing and is told so.
-
-The statements that every batch needs are built once.
 """
 
 from collections.abc import Sequence
@@ -67,6 +65,7 @@ class Barred(TypedDict):
     why: str
 
 
+# Built once: every batch needs these.
 _DUE = (
     select(
         _batch.c.send_id,

@@ -217,7 +217,7 @@ def _weather(world: World, dice: random.Random, *, doubtful: bool = True) -> Ite
 def _gentle(dice: random.Random) -> dict[str, object]:
     """Faults after which everybody knows what happened."""
     return {
-        "rate_limit": {"probability": dice.uniform(0, 0.2), "seconds": 1},
+        "rate_limit": {"probability": dice.uniform(0, 0.15), "seconds": 1},
         "slow": {"probability": dice.uniform(0.2, 1), "seconds": dice.uniform(0.05, 0.4)},
         "webhook_duplicates": dice.uniform(0, 1),
         "webhook_new_ids": dice.uniform(0, 0.5),
@@ -227,7 +227,7 @@ def _gentle(dice: random.Random) -> dict[str, object]:
 def _faults(dice: random.Random) -> dict[str, object]:
     """All of them."""
     wanted = _gentle(dice) | {
-        kind: dice.uniform(0, 0.15)
+        kind: dice.uniform(0, 0.25)
         for kind in ("server_error", "error_after_accepting", "accept_then_lose", "refuse")
     }
     if dice.random() < 0.15:
