@@ -288,7 +288,7 @@ def _insert(
 def _note_handed_on(session: Session, send: Row[Any]) -> None:
     """Other sends of the issue lose those whom this one took over; their sums must still hold."""
     left = select(func.count()).where(_delivery.c.send_id == _send.c.id).scalar_subquery()
-    session.execute(
+    others = session.scalars(
         update(_send)
         .where(
             _send.c.issue_id == send.issue_id,
@@ -296,7 +296,15 @@ def _note_handed_on(session: Session, send: Row[Any]) -> None:
             _send.c.started_at.is_not(None),
         )
         .values(handed_on=_send.c.planned - left)
-    )
+        .returning(_send.c.id)
+    ).all()
+    if others:
+        sizes = select(func.count()).where(
+            _delivery.c.send_id == _batch.c.send_id, _delivery.c.batch == _batch.c.number
+        )
+        session.execute(
+            update(_batch).where(_batch.c.send_id.in_(others)).values(size=sizes.scalar_subquery())
+        )
 
 
 def _last_number(send_id: int) -> Select[Any]:
