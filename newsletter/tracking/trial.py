@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from types import ModuleType
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import case, func, select
 
 from newsletter.errors import SendError
 from newsletter.provider.events import Kind
@@ -194,26 +194,31 @@ def decide_due(
 
 
 def _arms(session: Session, send_id: int, issue_id: int) -> tuple[Arm, ...]:
-    # The delivery tells which variant somebody got, not the event: our own page for leaving
-    # knows the send and the person, and no batch. Each step goes by a key, so that it is fast
-    # even while PostgreSQL has no statistics of rows that came a moment ago.
     in_batch = (_batch.c.send_id == _delivery.c.send_id) & (_batch.c.number == _delivery.c.batch)
-    got_it = (_batch.c.part == Part.SAMPLE, _delivery.c.state.not_in(_NOT_HANDED_OVER))
-    people = select(_batch.c.variant_id, func.count()).group_by(_batch.c.variant_id)
-    people = people.select_from(_batch.join(_delivery, in_batch))
-    sizes = session.execute(people.where(_batch.c.send_id == send_id, *got_it))
-    deeds = (
-        _event.c.kind.in_(_OPENED) & _event.c.by_machine.is_(False),
-        (_event.c.kind == Kind.CLICK) & _event.c.by_machine.is_(False),
-        _event.c.kind.in_(_LEFT),
-    )
-    counts = [func.count(case((deed, _event.c.subscriber_id)).distinct()) for deed in deeds]
-    key = (_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == _event.c.subscriber_id)
-    did = select(_batch.c.variant_id, *counts).group_by(_batch.c.variant_id)
-    did = did.select_from(_event.join(_delivery, and_(*key)).join(_batch, in_batch))
+    got = select(_batch.c.variant_id).select_from(_batch.join(_delivery, in_batch))
+    got = got.where(_batch.c.part == Part.SAMPLE, _delivery.c.state.not_in(_NOT_HANDED_OVER))
+    people = got.add_columns(func.count()).where(_batch.c.send_id == send_id)
+    size = {row[0]: row[1] for row in session.execute(people.group_by(_batch.c.variant_id))}
+    flags = [
+        func.max(case((deed, 1), else_=0)).label(name)
+        for name, deed in (
+            ("opened", _event.c.kind.in_(_OPENED) & _event.c.by_machine.is_(False)),
+            ("clicked", (_event.c.kind == Kind.CLICK) & _event.c.by_machine.is_(False)),
+            ("unsubscribed", _event.c.kind.in_(_LEFT)),
+        )
+    ]
     ours = (_event.c.send_id == send_id, _event.c.kind.in_(_OPENED + _LEFT))
-    done = {row[0]: row[1:] for row in session.execute(did.where(*ours, *got_it))}
-    size = {row[0]: row[1] for row in sizes}
+    who = _event.c.subscriber_id
+    did = select(who, *flags).where(*ours).group_by(who).subquery()
+    # The delivery tells which variant somebody got, not the event: our own page for leaving
+    # knows the send and the person, and no batch. It is looked up by its key, person by person:
+    # a join would be quadratic where PostgreSQL does not know yet how many events a send has.
+    key = (_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == did.c.subscriber_id)
+    variant_id = got.where(*key).correlate(did).scalar_subquery().label("variant_id")
+    per = select(variant_id, did).subquery()
+    counts = [func.sum(per.c[flag.name]) for flag in flags]
+    deeds = session.execute(select(per.c.variant_id, *counts).group_by(per.c.variant_id))
+    done = {row[0]: row[1:] for row in deeds}
     variants = select(_variant.c.id, _variant.c.label, _variant.c.subject)
     rows = session.execute(variants.where(_variant.c.send_id == send_id).order_by("label"))
     return tuple(

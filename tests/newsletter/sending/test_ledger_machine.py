@@ -163,7 +163,7 @@ class Ledger(RuleBasedStateMachine):
                         control.cancel(session, send, now=now)
                     case _:
                         control.retry(session, send, now=now, batch_size=self.size)
-        except SendError:
+        except (SendError, NothingToDoError):
             return  # it does not stand where that is possible, and nothing was changed
 
     @precondition(lambda self: self.sends)
