@@ -210,9 +210,8 @@ def _arms(session: Session, send_id: int, issue_id: int) -> tuple[Arm, ...]:
     ours = (_event.c.send_id == send_id, _event.c.kind.in_(_OPENED + _LEFT))
     who = _event.c.subscriber_id
     did = select(who, *flags).where(*ours).group_by(who).subquery()
-    # The delivery tells which variant somebody got, not the event: our own page for leaving
-    # knows the send and the person, and no batch. It is looked up by its key, person by person:
-    # a join would be quadratic where PostgreSQL does not know yet how many events a send has.
+    # The delivery tells who got which variant: our own page for leaving knows no batch. Looked
+    # up by key: PostgreSQL joins events of which it has no statistics yet in quadratic time.
     key = (_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == did.c.subscriber_id)
     variant_id = got.where(*key).correlate(did).scalar_subquery().label("variant_id")
     per = select(variant_id, did).subquery()
@@ -221,10 +220,8 @@ def _arms(session: Session, send_id: int, issue_id: int) -> tuple[Arm, ...]:
     done = {row[0]: row[1:] for row in deeds}
     variants = select(_variant.c.id, _variant.c.label, _variant.c.subject)
     rows = session.execute(variants.where(_variant.c.send_id == send_id).order_by("label"))
-    return tuple(
-        Arm(row.label, row.subject, size.get(row.id, 0), *done.get(row.id, (0, 0, 0)))
-        for row in rows
-    )
+    none = (0, 0, 0)
+    return tuple(Arm(v.label, v.subject, size.get(v.id, 0), *done.get(v.id, none)) for v in rows)
 
 
 def _ranked(arms: Sequence[Arm], measure: Measure) -> list[Arm]:
