@@ -59,7 +59,7 @@ def send(
         str, typer.Option(metavar="BY", help="Test: the rest gets what won by opens, clicks or me.")
     ] = "opens",
     after: Annotated[
-        str, typer.Option(metavar="TIME", help="Test: when the winner is chosen.")
+        str, typer.Option(metavar="TIME", help="Test: how long after its sample it is decided.")
     ] = "4h",
 ) -> None:
     """Send an issue to segments: now, with progress, or at a time, by the running service."""

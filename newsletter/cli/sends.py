@@ -235,6 +235,11 @@ def show_test(number: Number) -> None:
         out.print(f"The rest gets {found.winner}.")
     elif found.decides_at:
         out.print(f"The winner is chosen at {shown(found.decides_at)}.")
+    elif found.test.by is not Measure.OPERATOR:
+        if found.waiting:
+            waiting = f"{found.waiting:,} people of the sample"
+            out.print(f"{waiting} have not got it yet, or whether they have it is in doubt.")
+        out.print(f"The winner is chosen {found.test.wait} after the last of the sample has left.")
     else:
         out.print(f"You choose: newsletter sends winner {number} LABEL", markup=False)
 

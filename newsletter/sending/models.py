@@ -41,7 +41,7 @@ class Send(Model, table=True):
     timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     #: newsletter.sending.variants.Test as JSON; empty means that there is one variant.
     test: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: Label of the variant that the test's rest gets, and why that one.
+    #: Label of the variant that the test's rest gets; the report of the test says why that one.
     winner: str | None = Field(default=None, max_length=20)
     #: Figures of newsletter.tracking.alerts at the last resume: only what came since counts.
     alarm: dict[str, int] = Field(default_factory=dict, sa_type=Json)

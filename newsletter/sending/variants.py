@@ -41,7 +41,7 @@ class Test:
     #: The part of the audience that is in the sample, shared equally by the variants.
     share: float
     by: Measure
-    #: From the start of the send until the winner is chosen and the rest goes out.
+    #: From when the sample has left until the winner is chosen and the rest goes out.
     wait: timedelta
 
     def to_json(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 Only the sample is counted, by people: whoever opened ten times opened once. The winner is
 the variant with the highest share at the set time, whether or not chance explains its lead:
 the rest of the audience has to get something. The report says whether it may be chance.
+The time runs from when the last of the sample has left: a pause, a rate or a doubt takes
+nothing from what its readers have to open it.
 """
 
 import logging
@@ -12,13 +14,15 @@ from datetime import datetime
 from types import ModuleType
 
 from sqlalchemy import case, func, select
+from sqlalchemy.exc import OperationalError
 
-from newsletter.errors import SendError
+from newsletter.errors import SendError, UserError
 from newsletter.provider.events import Kind
+from newsletter.sending import oversight
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.retiming import crown
-from newsletter.sending.states import DeliveryState, SendState
+from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
 from newsletter.sending.variants import Measure, Test
 from newsletter.tracking.models import EventRow
 from subscribers.schema import Session, table_of
@@ -129,8 +133,10 @@ class Report:
     comparisons: tuple[Comparison, ...]
     #: The label that the rest gets; None before it is chosen.
     winner: str | None
-    #: When it is chosen; None before the start, and where the operator chooses.
+    #: When it is chosen; None until the sample has left, and where the operator chooses.
     decides_at: datetime | None
+    #: People of the sample who have not got it yet, or of whom that is not known.
+    waiting: int = 0
 
 
 def report(session: Session, send_id: int) -> Report:
@@ -148,8 +154,10 @@ def report(session: Session, send_id: int) -> Report:
         for best, *others in [_ranked(arms, measure)]
         for other in others
     ]
-    decides_at = row.started_at + test.wait if row.started_at and not by_hand else None
-    return Report(send_id, test, arms, tuple(comparisons), row.winner, decides_at)
+    waiting, left_at = _sample(session, send_id)
+    began = None if by_hand or waiting else left_at or row.started_at
+    decides_at = began + test.wait if began else None
+    return Report(send_id, test, arms, tuple(comparisons), row.winner, decides_at, waiting)
 
 
 def winner_of(report: Report) -> tuple[str, str]:
@@ -183,14 +191,46 @@ def decide_due(
             if test is None or test.by is Measure.OPERATOR or row.started_at + test.wait > now:
                 continue
             with session.begin_nested():
-                label, why = winner_of(report(session, row.id))
+                found = report(session, row.id)
+                if found.decides_at is None or found.decides_at > now:
+                    continue
+                label, why = winner_of(found)
                 crown(session, row.id, label, now=now, warm_up=warm_up)
             decided.append((row.id, label, why))
-        except SendError as error:
-            _log.info("%s", error)  # an operator chose a moment ago
-        except Exception:  # noqa: BLE001 (whatever it is, the other sends are waiting)
-            _log.exception("send %s: the winner of its test cannot be chosen", row.id)
+        except OperationalError:
+            raise  # the database is away, which says nothing of this send
+        except Exception as error:  # noqa: BLE001 (whatever it is, the other sends are waiting)
+            _set_aside(session, row.id, error, now)
     return decided
+
+
+def _set_aside(session: Session, send_id: int, error: Exception, now: datetime) -> None:
+    """Pause a send whose winner cannot be chosen: asked every second it would say so for ever."""
+    if session.scalar(select(_send.c.winner).where(_send.c.id == send_id)):
+        return  # an operator chose a moment ago
+    said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    why = (
+        f"the winner of its test cannot be chosen: {' '.join(said.split())[:600]}. Choose it by "
+        f"`newsletter sends winner {send_id} LABEL`, then `newsletter sends resume {send_id}`"
+    )
+    only = [SendState.SENDING]
+    if oversight.move_send(
+        session, send_id, SendState.PAUSED, only_from=only, reason=why, paused_at=now
+    ):
+        _log.error("send %s paused itself: %s", send_id, why)
+
+
+def _sample(session: Session, send_id: int) -> tuple[int, datetime | None]:
+    """How many people's batches are open, and when the last of the others came to its readers."""
+    at = case((_batch.c.hold_until > _batch.c.departed_at, _batch.c.hold_until))
+    left = func.max(func.coalesce(at, _batch.c.departed_at, type_=_batch.c.departed_at.type))
+    row = session.execute(
+        select(
+            func.sum(_batch.c.size).filter(_batch.c.state.in_(UNSETTLED)),
+            left.filter(_batch.c.state == BatchState.ACCEPTED),
+        ).where(_batch.c.send_id == send_id, _batch.c.part == Part.SAMPLE)
+    ).one()
+    return int(row[0] or 0), row[1]
 
 
 def _arms(session: Session, send_id: int, issue_id: int) -> tuple[Arm, ...]:

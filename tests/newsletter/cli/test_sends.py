@@ -127,6 +127,9 @@ def test_a_test_of_subjects_is_made_shown_and_decided(readers: Run) -> None:
     assert "has not started" in complaint(readers("sends", "winner", "1", "B"), 2)
     send(readers, "--at", "2099-01-01T07:00Z")
     assert "no test of variants" in complaint(readers("sends", "test", "2"), 2)
+    send(readers, "--subject", "Good morning", "--after", "4h")
+    shown = readers("sends", "test", "3").stdout
+    assert "chosen 4:00:00 after the last of the sample has left" in " ".join(shown.split())
 
 
 def test_what_is_handed_over_ahead_is_held_and_called_back(

@@ -122,6 +122,17 @@ def accept(session: Any, send: int, *numbers: int) -> None:
     )
 
 
+def walk(database: Engine, send: int, number: int, *states: str, **values: Any) -> None:
+    """Let a batch go through these states."""
+    with transaction(database) as session:
+        for state in states:
+            session.execute(
+                update(_batch)
+                .where(_batch.c.send_id == send, _batch.c.number == number)
+                .values(state=state, **values)
+            )
+
+
 def found(database: Engine, send: int) -> Report:
     with reading(database) as session:
         return trial.report(session, send)
@@ -527,7 +538,7 @@ def test_the_trouble_of_one_send_does_not_stop_another(
     assert (winner(database, first.send), winner(database, second.send)) == (None, "A")
 
 
-def test_a_row_that_cannot_be_read_does_not_stop_another(
+def test_a_winner_that_cannot_be_chosen_is_asked_for_once(
     database: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_people(database, 10)
@@ -537,7 +548,61 @@ def test_a_row_that_cannot_be_read_does_not_stop_another(
             update(_send).where(_send.c.id == first.send).values(test={"by": "applause"})
         )
     assert [send for send, _, _ in decide(database)] == [second.send]
-    assert f"send {first.send}: the winner of its test cannot be chosen" in caplog.text
+    assert decide(database) == []
+    (said,) = caplog.messages
+    assert f"send {first.send} paused itself: the winner of its test cannot be chosen" in said
+    assert "Traceback" not in caplog.text
+    with transaction(database) as session:
+        stands = standing.find(session, first.send)
+        assert (stands.state, stands.reason in said) == ("paused", True)
+        # What its reason advises.
+        assert retiming.crown(session, first.send, "B", now=NOW) == len(first.rest)
+        control.resume(session, first.send, now=NOW)
+    assert decide(database) == []
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "states", [[], ["claimed", "in_flight"], ["uncertain"]], ids=["waits", "under way", "in doubt"]
+)
+def test_nothing_is_decided_while_a_part_of_the_sample_is_on_its_way(
+    database: Engine, states: list[str]
+) -> None:
+    """As after a long pause, or while an answer is missing."""
+    make_people(database, 10)
+    test = make_trial(database, handed_over=False)
+    *others, last = sorted({b for arm in test.samples.values() for b in arm.values()})
+    with transaction(database) as session:
+        accept(session, test.send, *others)
+    walk(database, test.send, last, *states)
+    assert decide(database, 3 * WAIT) == []
+    report = found(database, test.send)
+    assert (report.decides_at, report.waiting) == (None, 2)
+    left = NOW + 2 * WAIT
+    walk(database, test.send, last, "accepted", departed_at=left)
+    # Its readers have as long to open it as the test says.
+    assert found(database, test.send).decides_at == left + WAIT
+    assert decide(database, 3 * WAIT - timedelta(seconds=1)) == []
+    assert [send for send, _, _ in decide(database, 3 * WAIT)] == [test.send]
+
+
+def test_what_the_provider_holds_comes_to_its_readers_at_the_end_of_the_hold(
+    database: Engine,
+) -> None:
+    make_people(database, 10)
+    test = make_trial(database)
+    held = NOW + WAIT
+    walk(database, test.send, 1, "accepted", departed_at=NOW, hold_until=held)
+    assert found(database, test.send).decides_at == held + WAIT
+
+
+def test_a_sample_of_which_nobody_was_left_does_not_wait(database: Engine) -> None:
+    make_people(database, 10)
+    test = make_trial(database, handed_over=False)
+    for arm in test.samples.values():
+        for number in set(arm.values()):
+            walk(database, test.send, number, "claimed", "skipped")
+    assert [(send, label) for send, label, _ in decide(database)] == [(test.send, "A")]
 
 
 def test_a_second_with_nothing_to_decide_costs_one_query(database: Engine) -> None:
