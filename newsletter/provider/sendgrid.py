@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from email.message import Message
 from typing import Any
@@ -26,6 +26,7 @@ from python_http_client.exceptions import HTTPError
 from sendgrid.helpers.eventwebhook import EventWebhook
 
 from newsletter.errors import ProviderError
+from newsletter.provider.account import ForbiddenError, NoSuchError, TryAgainError
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.provider.payload import encoded
 
@@ -34,6 +35,21 @@ _FINAL = frozenset({400, 401, 403, 404, 405, 413, 415})
 _NEVER_CONNECTED = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
 _AGAIN = "Try again in a minute: it is not known whether this was heard; twice does no harm."
+#: What helps against a refusal, by its status.
+_HINTS = {
+    401: "Set sendgrid.api_key to a key that is in force.",
+    403: "Give the API key this scope: in SendGrid, Settings, API Keys.",
+    429: "Wait until SendGrid's rate limit is over, then try again.",
+}
+_FORGOTTEN = (
+    "SendGrid forgets a hold after ten days and stops only so many at once: "
+    "release those that are over."
+)
+_HOLD_HINTS = {
+    400: _FORGOTTEN,
+    403: "Give the API key SendGrid's scopes mail.batch and user.scheduled_sends.",
+    404: _FORGOTTEN,
+}
 _PERSONALIZATION = re.compile(r"personalizations\.(\d+)(?:\.|$)")
 
 
@@ -63,6 +79,17 @@ class SendGridGateway:
             return Unknown(f"{self._host} answered {response.status_code} instead of 202")
         return Accepted(response.headers.get("X-Message-Id"))
 
+    def ask(
+        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: object = None
+    ) -> Any:  # noqa: ANN401
+        """See newsletter.provider.account.Ask."""
+        sent = None if body is None else orjson.dumps(body).decode()
+
+        def call(api: Any) -> Any:  # noqa: ANN401
+            return getattr(api._(path), method)(query_params=query, request_body=sent)
+
+        return self._ask(path, call, 200, 201, 204, hints={})
+
     def new_hold(self) -> str:
         """See Holds."""
         answer = self._ask("a new hold", lambda api: api.mail.batch.post(), 201)
@@ -84,7 +111,7 @@ class SendGridGateway:
         place = f"hold {hold_id}"
         try:
             self._ask(place, lambda api: _of(api, hold_id).delete(), 204)
-        except _NoSuchError:
+        except NoSuchError:
             # Nothing stops this hold: released twice, or never stopped. If there is one.
             self._ask(place, lambda api: api.mail.batch._(_quoted(hold_id)).get(), 200)
 
@@ -93,7 +120,7 @@ class SendGridGateway:
         new, changed = _json(batch_id=hold_id, status=status), _json(status=status)
         try:
             self._ask(place, lambda api: api.user.scheduled_sends.post(request_body=new), 201)
-        except _NoSuchError:
+        except NoSuchError:
             # The same 400 says that there is no such hold and that this one is stopped already.
             rows = self._ask(place, lambda api: _of(api, hold_id).get(), 200)
             if not (now := _statuses(rows, hold_id)):
@@ -101,20 +128,26 @@ class SendGridGateway:
             if now != [status]:
                 self._ask(place, lambda api: _of(api, hold_id).patch(request_body=changed), 204)
 
-    def _ask(self, place: str, call: Callable[[Any], Any], expected: int) -> Any:  # noqa: ANN401
-        """The JSON of an answer with the expected status; anything else is raised."""
+    def _ask(
+        self,
+        place: str,
+        call: Callable[[Any], Any],
+        *expected: int,
+        hints: Mapping[int, str] = _HOLD_HINTS,
+    ) -> Any:  # noqa: ANN401
+        """The JSON of an answer with an expected status; anything else is raised."""
         try:
             response = call(self._client().client)
-            if response.status_code != expected:
-                raise self._senseless(place, f"{response.status_code} instead of {expected}")
+            if response.status_code not in expected:
+                raise self._senseless(place, f"{response.status_code} instead of {expected[0]}")
             return orjson.loads(response.body) if response.body else None
         except HTTPError as error:
-            refusal = _refusal(error, place)
+            refusal = _refusal(error, place, hints)
         except orjson.JSONDecodeError:
             refusal = self._senseless(place, "no JSON")
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
-            refusal = ProviderError(
+            refusal = TryAgainError(
                 f"no answer from {self._host}: {_said(cause)}", place=place, hint=_AGAIN
             )
         except ValueError:
@@ -146,26 +179,20 @@ class SendGridGateway:
         return client
 
 
-class _NoSuchError(ProviderError):
-    """SendGrid knows no such thing, or it is not in a state to be changed so."""
-
-
-def _refusal(error: HTTPError, place: str) -> ProviderError:
+def _refusal(error: HTTPError, place: str, hints: Mapping[int, str]) -> ProviderError:
     status = int(error.status_code)
     reason, _ = _complaint(error.body)
-    kind, hint = ProviderError, _AGAIN
-    match status:
-        case 400 | 404:
-            kind = _NoSuchError
-            hint = "SendGrid forgets a hold after ten days and stops only so many at once: "
-            hint += "release those that are over."
-        case 401:
-            hint = "Set sendgrid.api_key to a key that is in force."
-        case 403:
-            hint = "Give the API key SendGrid's scopes mail.batch and user.scheduled_sends."
-        case 429:
-            hint = "Wait until SendGrid's rate limit is over, then try again."
-    return kind(f"SendGrid answered {status}: {reason}", place=place, hint=hint)
+    said = f"SendGrid answered {status}: {reason}"
+    hint = hints.get(status) or _HINTS.get(status, _AGAIN)
+    if status in {400, 404}:
+        return NoSuchError(said, place=place, hint=hint)
+    if status == 403:
+        return ForbiddenError(said, place=place, hint=hint)
+    if status == 429 or status >= 500:
+        again = TryAgainError(said, place=place, hint=hint)
+        again.retry_after = _reset(error.headers) if status == 429 else None
+        return again
+    return ProviderError(said, place=place, hint=hint)
 
 
 def _of(api: Any, hold_id: str) -> Any:  # noqa: ANN401 (the SDK makes paths of attributes)

@@ -1,0 +1,271 @@
+"""SendGrid's account in our words: who stands on its suppression lists, and how it is set up.
+
+Source: Twilio's OpenAPI files (suppressions, webhooks, domain authentication, tracking
+settings, scopes). Everything goes through ``ask``, which newsletter.provider.sendgrid lends.
+"""
+
+import contextlib
+import urllib.parse
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, Protocol
+
+from newsletter.errors import ProviderError
+
+#: SendGrid gives no more rows to a page, and says nothing of how many a POST may bring.
+PAGE = 500
+_TRIES = 5
+#: Longer than this for one answer is not a wait but an outage.
+_LONGEST = timedelta(minutes=10)
+
+
+class TryAgainError(ProviderError):
+    """A rate limit, a fault of SendGrid's or a lost answer: asked again, it may be answered."""
+
+    retry_after: timedelta | None = None
+
+
+class NoSuchError(ProviderError):
+    """SendGrid knows no such thing, or it is not in a state to be changed so."""
+
+
+class ForbiddenError(ProviderError):
+    """The API key lacks a scope."""
+
+
+class StoppedError(ProviderError):
+    """This process was told to end."""
+
+
+class Ask(Protocol):
+    """One request to the v3 API."""
+
+    def __call__(
+        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: object = None
+    ) -> Any:  # noqa: ANN401
+        """The JSON of a 2xx answer; ProviderError for every other."""
+        ...
+
+
+#: Waits so many seconds; True when there is no more time, because the process is to end.
+Wait = Callable[[float], bool]
+
+
+def patient(ask: Ask, wait: Wait) -> Ask:
+    """The same, but rate limits and passing faults are waited for, within reason.
+
+    Only for what may be repeated. Raises StoppedError instead of asking when ``wait`` says so.
+    """
+
+    def asked(
+        method: str, path: str, *, query: Mapping[str, Any] | None = None, body: object = None
+    ) -> Any:  # noqa: ANN401
+        delay = timedelta()
+        for left in reversed(range(_TRIES)):
+            if wait(delay.total_seconds()):
+                raise StoppedError("stopped half-way: the next run begins anew", place=path)
+            try:
+                return ask(method, path, query=query, body=body)
+            except TryAgainError as error:
+                delay = error.retry_after or timedelta(seconds=2 ** (_TRIES - left))
+                if not left or delay > _LONGEST:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    return asked
+
+
+class Listing(StrEnum):
+    """The account's suppression lists."""
+
+    BOUNCES = "bounces"
+    INVALID = "invalid_emails"
+    SPAM_REPORTS = "spam_reports"
+    UNSUBSCRIBES = "unsubscribes"
+    GROUPS = "group_unsubscribes"
+    #: SendGrid goes on to mail these.
+    BLOCKS = "blocks"
+
+
+class Entry(NamedTuple):
+    """An address on a list."""
+
+    email: str
+    at: datetime
+    reason: str = ""
+    #: The group that was left, where the list is GROUPS.
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """An event webhook."""
+
+    id: str
+    url: str
+    enabled: bool
+    #: SendGrid's names of the kinds of events that it posts.
+    kinds: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain that the account may sign for, and (type, host) of the records that this needs."""
+
+    name: str
+    valid: bool
+    records: tuple[tuple[str, str], ...]
+
+
+#: Kinds of events as the webhook's settings call them.
+EVENT_KINDS: Final = frozenset(
+    {
+        "processed", "deferred", "delivered", "bounce", "dropped", "open", "click",
+        "spam_report", "unsubscribe", "group_unsubscribe", "group_resubscribe",
+    }
+)  # fmt: skip
+
+
+class Account:
+    """Questions to the account, and the two changes that reconciling makes."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def pages(
+        self, listing: Listing, *, since: datetime | None, until: datetime
+    ) -> Iterator[list[Entry]]:
+        """A list in slices: what came onto it in that time.
+
+        Nothing may be removed from the list meanwhile: what stands behind would move up.
+        """
+        if listing is Listing.GROUPS:
+            yield from self._group_pages(since)
+            return
+        path, offset, before = f"suppression/{listing}", 0, None
+        window = {"end_time": int(until.timestamp())}
+        if since is not None:
+            window["start_time"] = int(since.timestamp())
+        while rows := _rows(
+            self._ask("get", path, query={**window, "limit": PAGE, "offset": offset}), path
+        ):
+            if rows == before:
+                raise _senseless(path, "every page is the same")
+            yield [entry for row in rows if (entry := _entry(row, "created"))]
+            offset, before = offset + len(rows), rows
+
+    def _group_pages(self, since: datetime | None) -> Iterator[list[Entry]]:
+        # One answer whatever its size: this list has no pages.
+        path = "asm/suppressions"
+        rows = _rows(self._ask("get", path), path)
+        for begin in range(0, len(rows), PAGE):
+            found = (_entry(row, "created_at") for row in rows[begin : begin + PAGE])
+            yield [entry for entry in found if entry and (since is None or entry.at >= since)]
+
+    def remove(self, listing: Listing, entry: Entry) -> None:
+        """Take an address off a list; nothing happens when it is not there."""
+        email = urllib.parse.quote(entry.email, safe="")
+        match listing:
+            case Listing.UNSUBSCRIBES:
+                path = f"asm/suppressions/global/{email}"
+            case Listing.GROUPS:
+                path = f"asm/groups/{entry.group}/suppressions/{email}"
+            case _:
+                path = f"suppression/{listing}/{email}"
+        # Gone already: somebody was faster, or an earlier run did not get the answer.
+        with contextlib.suppress(NoSuchError):
+            self._ask("delete", path)
+
+    def suppress(self, emails: Collection[str]) -> None:
+        """Put addresses onto the list of global unsubscribes; those that are there stay."""
+        self._ask("post", "asm/suppressions/global", body={"recipient_emails": list(emails)})
+
+    def scopes(self) -> frozenset[str]:
+        """What the API key may do."""
+        return frozenset(_part(self._ask("get", "scopes"), "scopes", "scopes"))
+
+    def webhooks(self) -> list[Webhook]:
+        """Where events are posted."""
+        path = "user/webhooks/event/settings/all"
+        return [
+            Webhook(
+                str(row.get("id") or ""),
+                str(row.get("url") or ""),
+                bool(row.get("enabled")),
+                frozenset(kind for kind in EVENT_KINDS if row.get(kind)),
+            )
+            for row in _part(self._ask("get", path), "webhooks", path)
+            if isinstance(row, dict)
+        ]
+
+    def signing_key(self, webhook: Webhook) -> str:
+        """The public key of the webhook's signatures; empty when its posts are not signed."""
+        path = f"user/webhooks/event/settings/signed/{urllib.parse.quote(webhook.id, safe='')}"
+        try:
+            answer = self._ask("get", path)
+        except NoSuchError:
+            return ""
+        return str(answer.get("public_key") or "") if isinstance(answer, dict) else ""
+
+    def inbound(self) -> dict[str, str]:
+        """Host that mail comes in for → URL that Inbound Parse posts it to."""
+        path = "user/webhooks/parse/settings"
+        rows = _part(self._ask("get", path), "result", path)
+        found = (row for row in rows if isinstance(row, dict))
+        return {str(row.get("hostname")).lower(): str(row.get("url")) for row in found}
+
+    def domains(self, name: str) -> list[Domain]:
+        """The authenticated domains of this very name."""
+        path = "whitelabel/domains"
+        return [
+            Domain(name, bool(row.get("valid")), tuple(_records(row.get("dns"))))
+            for row in _rows(self._ask("get", path, query={"domain": name, "limit": 50}), path)
+            if isinstance(row, dict) and str(row.get("domain")).lower() == name
+        ]
+
+    def tracks(self, what: str) -> bool:
+        """Whether the account does this to every mail that does not say otherwise."""
+        path = f"tracking_settings/{what}"
+        answer = self._ask("get", path)
+        if not isinstance(answer, dict) or "enabled" not in answer:
+            raise _senseless(path, "it does not say “enabled”")
+        return bool(answer["enabled"])
+
+
+def _rows(answer: object, place: str) -> list[Any]:
+    if not isinstance(answer, list):
+        raise _senseless(place, "it is no list")
+    return answer
+
+
+def _part(answer: object, name: str, place: str) -> list[Any]:
+    return _rows(answer.get(name) if isinstance(answer, dict) else None, place)
+
+
+def _entry(row: object, time_field: str) -> Entry | None:
+    """None for a row that names no address or no time; one of them must not lose the others."""
+    try:
+        assert isinstance(row, dict)
+        at = datetime.fromtimestamp(int(row[time_field]), UTC)
+        group = row.get("group_id")
+        # PostgreSQL stores no NUL in text.
+        reason = str(row.get("reason") or "").replace("\0", "")
+        return Entry(str(row["email"]), at, reason, int(group) if group is not None else None)
+    except (AssertionError, KeyError, TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def _records(dns: object) -> Iterator[tuple[str, str]]:
+    for record in dns.values() if isinstance(dns, dict) else ():
+        if isinstance(record, dict) and record.get("host"):
+            yield str(record.get("type") or "").lower(), str(record["host"])
+
+
+def _senseless(place: str, what: str) -> ProviderError:
+    return ProviderError(
+        f"the answer makes no sense: {what}",
+        place=place,
+        hint="Make sure that sendgrid.host is SendGrid's.",
+    )
