@@ -74,6 +74,8 @@ def duration_text(value: timedelta) -> str:
 #: For lists, in TOML or in the environment.
 Listed = BeforeValidator(_listed)
 Duration = Annotated[timedelta, BeforeValidator(duration)]
+#: The same, where empty means never, as 0s does.
+Period = Annotated[timedelta, BeforeValidator(lambda text: duration(text or "0s"))]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]

@@ -30,6 +30,7 @@ from newsletter.setting_kinds import (
     Line,
     Listed,
     Mailbox,
+    Period,
     Port,
     WebAddress,
     Zone,
@@ -131,6 +132,13 @@ class Sending(_Section):
     alerts: str
 
 
+class Tracking(_Section):
+    """How our suppressions and the provider's are kept the same."""
+
+    reconcile_every: Period
+    push_suppressions: bool
+
+
 class Web(_Section):
     """Where the service listens."""
 
@@ -156,6 +164,7 @@ class Settings(_Section):
     inbound: Inbound
     signup: Signup
     sending: Sending
+    tracking: Tracking
     web: Web
     templates: Templates
 

@@ -1,7 +1,8 @@
 """The only writer of suppressions: who must not be mailed, why, and what shows it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, case, delete, select
 
@@ -12,6 +13,13 @@ _suppression = table_of(Suppression)
 _subscriber = table_of(Subscriber)
 #: Position in the enumeration is strength: complaint outweighs bounce outweighs leaving.
 _STRENGTH = {reason.value: rank for rank, reason in enumerate(SuppressionReason)}
+
+
+class Proof(NamedTuple):
+    """When it happened that an address must not be mailed any more, and what shows it."""
+
+    at: datetime
+    evidence: str
 
 
 def add(
@@ -45,10 +53,21 @@ def add_addresses(
     evidence: str,
 ) -> int:
     """The same for addresses, known to the audience or not."""
+    proof = Proof(at, evidence)
+    return add_proved(session, dict.fromkeys(address_hashes, proof), reason)
+
+
+def add_proved(session: Session, proofs: Mapping[bytes, Proof], reason: SuppressionReason) -> int:
+    """The same for addresses that each have a time and evidence of their own."""
     # Sorted: two transactions that suppress the same addresses must not deadlock.
     rows = [
-        {"address_hash": hashed, "reason": reason.value, "at": at, "evidence": evidence[:1000]}
-        for hashed in sorted(set(address_hashes))
+        {
+            "address_hash": hashed,
+            "reason": reason.value,
+            "at": proofs[hashed].at,
+            "evidence": proofs[hashed].evidence[:1000],
+        }
+        for hashed in sorted(proofs)
     ]
     if not rows:
         return 0
@@ -65,6 +84,11 @@ def lift(session: Session, address_hashes: Sequence[bytes]) -> int:
     """Let these addresses be mailed again, after their owners opted in anew."""
     statement = delete(_suppression).where(_suppression.c.address_hash.in_(address_hashes))
     return session.execute(statement).rowcount  # type: ignore[attr-defined,no-any-return]
+
+
+def is_stronger(reason: SuppressionReason, other: str) -> bool:
+    """Whether a reason would replace another one."""
+    return _STRENGTH[reason.value] > _STRENGTH[other]
 
 
 def _strength(reason: ColumnElement[str]) -> ColumnElement[int]:
