@@ -39,7 +39,10 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("watch-alarms", jobs.watch_alarms, 5),
     ("look-after-doubt", jobs.look_after_doubt, 5),
     ("tidy-up", jobs.tidy_up, 3600),
+    ("reconcile", jobs.reconcile, 300),
 )
+#: Asks the provider: a process that starts over and over does not do so each time.
+_NOT_AT_ONCE = frozenset({"reconcile"})
 
 
 class Clock:
@@ -101,6 +104,7 @@ class Clock:
             return bool(session.scalar(statement) == self._holder)
 
     def _begin(self) -> None:
+        jobs.leaving.clear()
         scheduler = BackgroundScheduler(
             jobstores={"default": SQLAlchemyJobStore(engine=self._database, tablename="clock_job")},
             executors={"default": ThreadPoolExecutor(3)},
@@ -115,7 +119,8 @@ class Clock:
                 seconds=seconds,
                 id=job_id,
                 replace_existing=True,
-                next_run_time=datetime.now(UTC),
+                next_run_time=datetime.now(UTC)
+                + timedelta(seconds=seconds if job_id in _NOT_AT_ONCE else 0),
             )
         scheduler.start()
         self._scheduler = scheduler
@@ -123,5 +128,6 @@ class Clock:
 
     def _end(self) -> None:
         assert self._scheduler is not None
+        jobs.leaving.set()
         self._scheduler.shutdown(wait=True)
         self._scheduler = None

@@ -5,18 +5,22 @@ claims it there, so that one that runs twice, or late, does no harm.
 """
 
 import logging
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 
 from sqlalchemy import Engine
 
 from newsletter.database import transaction
-from newsletter.errors import SendError
-from newsletter.sending import control, distributed, doubt, heartbeat, notices
+from newsletter.errors import ProviderError, SendError
+from newsletter.provider.account import StoppedError
+from newsletter.sending import control, doubt, heartbeat, notices
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.plan import plan
 from newsletter.tracking import alerts, trial
 from newsletter.tracking.alerts import Rule
+from newsletter.tracking.reconcile import Reconciler
 from subscribers import consent, limits, signup
 
 _log = logging.getLogger(__name__)
@@ -36,9 +40,13 @@ class Desk:
     keep_network_data: timedelta
     warm_up: WarmUp | None = None
     alert_rules: tuple[Rule, ...] = ()
+    #: None where there is no key to ask the provider with.
+    reconciler: Reconciler | None = None
 
 
 _desk: list[Desk] = []
+#: Set when the clock stops: jobs that wait for others' answers end at the next one.
+leaving = threading.Event()
 
 
 def sit_at(desk: Desk) -> None:
@@ -73,7 +81,7 @@ def feed_workers() -> None:
     desk = _desk[0]
     if desk.database.dialect.name == "postgresql":
         with transaction(desk.database) as session:
-            distributed.feed(session, now=datetime.now(UTC))
+            _distributed().feed(session, now=datetime.now(UTC))
 
 
 def look_after_doubt() -> None:
@@ -87,7 +95,7 @@ def look_after_doubt() -> None:
         heartbeat.forget_dead(session, now=datetime.now(UTC))
     if desk.database.dialect.name == "postgresql":
         with transaction(desk.database) as session:
-            distributed.sweep(session)
+            _distributed().sweep(session)
     if swept.freed or swept.doubtful or swept.resent:
         _log.warning("abandoned batches: %s", swept)
 
@@ -100,6 +108,28 @@ def tidy_up() -> None:
         signup.sweep(session, now=now)
         notices.sweep(session, settled_before=now - _KEEP_NOTICES)
         consent.forget_network_data(session, before=now - desk.keep_network_data)
+
+
+def _distributed() -> ModuleType:
+    """The door to other processes' workers: 10 MB of libraries, for nothing on SQLite."""
+    from newsletter.sending import distributed  # noqa: PLC0415
+
+    return distributed
+
+
+def reconcile() -> None:
+    """Compare our suppressions with the provider's lists when it is time to, and repair both."""
+    reconciler, now = _desk[0].reconciler, datetime.now(UTC)
+    if reconciler is None or not reconciler.due(now=now):
+        return
+    try:
+        report = reconciler.run(now=now, wait=leaving.wait)
+    except StoppedError as error:
+        _log.info("%s", error)
+    except ProviderError as error:
+        _log.error("the provider's lists could not be compared with ours: %s", error)  # noqa: TRY400
+    else:
+        _log.info("compared with the provider's lists: %s", report.as_json())
 
 
 def start_due(desk: Desk) -> None:
