@@ -1,4 +1,7 @@
-"""The account's own suppression lists, as SendGrid's API shows them (tsg_suppressions_v3)."""
+"""The account's own suppression lists, as SendGrid's API shows them (tsg_suppressions_v3).
+
+The one group is not stored apart: its members stand on a list of the same shape.
+"""
 
 from collections.abc import Callable
 
@@ -11,15 +14,19 @@ from starlette.routing import Route
 from newsletter.sandbox.store import Store
 
 _KINDS = ("bounces", "blocks", "invalid_emails", "spam_reports", "unsubscribes")
+GROUP, GROUP_ID = "group", 1
 #: 1 to 500 rows to a page.
 _MAX_PAGE = 500
 
 
 def routes(store: Store, authorised: Callable[[Request], Response | None]) -> list[Route]:
-    """GET the lists; POST, GET and DELETE global unsubscribes."""
+    """GET the lists and DELETE from them; POST, GET and DELETE global unsubscribes."""
     lists = _Lists(store, authorised)
     return [
         Route("/v3/suppression/{kind}", lists.listed),
+        Route("/v3/suppression/{kind}/{email}", lists.remove, methods=["DELETE"]),
+        Route("/v3/asm/suppressions", lists.grouped),
+        Route("/v3/asm/groups/{group:int}/suppressions/{email}", lists.ungroup, methods=["DELETE"]),
         Route("/v3/asm/suppressions/global", lists.add_global, methods=["POST"]),
         Route("/v3/asm/suppressions/global/{email}", lists.one_global, methods=["GET", "DELETE"]),
     ]
@@ -55,6 +62,40 @@ class _Lists:
                 for address, reason, created in rows
             ]
         )
+
+    async def remove(self, request: Request) -> Response:
+        """Take an address off a list."""
+        kind, email = request.path_params["kind"], request.path_params["email"]
+        if refusal := self._authorised(request):
+            return refusal
+        if kind not in _KINDS:
+            return JSONResponse({"errors": [{"message": "not found"}]}, 404)
+        found = await run_in_threadpool(self._store.unsuppress, kind, email)
+        return Response(status_code=204 if found else 404)
+
+    async def grouped(self, request: Request) -> Response:
+        """Everybody who left a group; this list has no pages."""
+        if refusal := self._authorised(request):
+            return refusal
+        rows = await run_in_threadpool(
+            self._store.suppressions, GROUP, email="", begin=0, end=2**40, limit=-1, offset=0
+        )
+        return JSONResponse(
+            [
+                {"email": email, "group_id": GROUP_ID, "group_name": "News", "created_at": created}
+                for email, _, created in rows
+            ]
+        )
+
+    async def ungroup(self, request: Request) -> Response:
+        """Take an address off the group's list."""
+        if refusal := self._authorised(request):
+            return refusal
+        if request.path_params["group"] != GROUP_ID:
+            return Response(status_code=404)
+        email = request.path_params["email"]
+        found = await run_in_threadpool(self._store.unsuppress, GROUP, email)
+        return Response(status_code=204 if found else 404)
 
     async def add_global(self, request: Request) -> Response:
         """Unsubscribe addresses from everything."""

@@ -19,6 +19,7 @@ _LISTED = {
     "blocked": ("blocks", "421 4.7.0"),
     "spamreport": ("spam_reports", ""),
     "unsubscribe": ("unsubscribes", ""),
+    "group_unsubscribe": ("group", ""),
 }
 
 

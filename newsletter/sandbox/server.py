@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -20,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.errors import MachineError
-from newsletter.sandbox import holds, lists, mailbox
+from newsletter.sandbox import account, holds, lists, mailbox
 from newsletter.sandbox.api import TRANSPORT, Api
 from newsletter.sandbox.config import SandboxConfig as SandboxConfig
 from newsletter.sandbox.events import Poster, Signer, one_click
@@ -36,6 +37,8 @@ class RunningSandbox:
         self.config = config
         self.faults = Faults()
         self.signer = Signer()
+        #: Path → answer, where the account is not as healthy as by default.
+        self.account: dict[str, Any] = {}
         # Whatever was opened is closed again if a later step fails.
         with ExitStack() as opened:
             listening = opened.enter_context(_listen(config.host, config.port))
@@ -141,6 +144,7 @@ def create_app(sandbox: RunningSandbox) -> Starlette:
             Route("/v3/mail/send", api.send, methods=["POST"]),
             *holds.routes(sandbox.store, api.authorised),
             *lists.routes(sandbox.store, api.authorised),
+            *account.routes(sandbox, api.authorised),
             Route("/sandbox/summary", api.summary),
             Route("/sandbox/accepted", api.accepted),
             Route("/sandbox/faults", api.switch_faults, methods=["POST"]),

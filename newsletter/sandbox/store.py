@@ -221,20 +221,15 @@ class Store:
     def stop(self, batch_id: str, status: str | None, *, anew: bool) -> bool:
         """Set pause, cancel or None on a batch; False unless it has none (anew) or has one."""
         with self._lock:
-            return (
-                self._db.execute(
-                    "UPDATE batch SET status = ? WHERE id = ? AND (status IS NULL) = ?",
-                    (status, batch_id, anew),
-                ).rowcount
-                > 0
-            )
+            sql = "UPDATE batch SET status = ? WHERE id = ? AND (status IS NULL) = ?"
+            return self._db.execute(sql, (status, batch_id, anew)).rowcount > 0
 
-    def suppress(self, kind: str, email: str, reason: str) -> None:
+    def suppress(self, kind: str, email: str, reason: str, at: float | None = None) -> None:
         """Put an address on one of the account's own lists."""
         with self._lock:
             self._db.execute(
                 "INSERT OR IGNORE INTO suppression VALUES (?, ?, ?, ?)",
-                (kind, email.lower(), reason, int(time.time())),
+                (kind, email.lower(), reason, int(at or time.time())),
             )
 
     def unsuppress(self, kind: str, email: str) -> bool:
@@ -331,6 +326,10 @@ class Store:
             "pending_events": pending,
             "events": dict(kinds),
         }
+
+    def gone(self) -> int:
+        """How many mails went out: all but those that are held or were thrown away."""
+        return int(self._read("SELECT count(*) FROM gone", ())[0][0])
 
     def reset(self) -> None:
         """Forget everything."""
