@@ -8,6 +8,7 @@ import newsletter.issues.models
 import newsletter.scheduling.models
 import newsletter.sending.models
 import newsletter.tracking.models
+import newsletter.tracking.models_reconcile
 import subscribers.models
 from newsletter.sending import guards
 from subscribers.schema import AutoString, UTCDateTime, metadata
@@ -18,6 +19,7 @@ TABLES = (
     newsletter.scheduling.models,
     newsletter.sending.models,
     newsletter.tracking.models,
+    newsletter.tracking.models_reconcile,
     subscribers.models,
 )
 
