@@ -90,13 +90,15 @@ def _sandbox(on: Stage, path: str) -> dict[str, int]:
 
 
 def _accepted(on: Stage) -> Counter[tuple[int, int]]:
-    """(send, subscriber) → how many mails the provider took."""
+    """(send, subscriber) → how many mails the provider sent on; those that it holds are none yet."""
     url = f"{on.sandbox.url}/sandbox/accepted"
     taken: Counter[tuple[int, int]] = Counter()
     with urllib.request.urlopen(url, timeout=60) as lines:  # noqa: S310 (loopback)
         for line in lines:
-            args = orjson.loads(line)["custom_args"]
-            taken[int(args["nl_send"]), int(args["nl_subscriber"])] += 1
+            mail = orjson.loads(line)
+            args = mail["custom_args"]
+            if mail["hold"] is None:
+                taken[int(args["nl_send"]), int(args["nl_subscriber"])] += 1
     return taken
 
 

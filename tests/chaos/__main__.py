@@ -3,6 +3,7 @@
 import argparse
 import secrets
 import sys
+from collections import Counter
 from pathlib import Path
 
 from tests.chaos import crashes, rounds
@@ -40,6 +41,8 @@ def main() -> int:
         _say("")
     print(rounds.table(rows))
     print(f"\nseed {asked.seed}")
+    for reason, times in Counter(reason for row in rows for reason in row.pauses).most_common():
+        print(f"paused itself {times} times: {reason}")
     troubles = [trouble for row in rows for trouble in row.troubles]
     for trouble in troubles:
         print(f"\n{trouble}")

@@ -7,6 +7,9 @@ from tests.chaos.books import Finding
 from tests.chaos.launch import until
 from tests.chaos.world import LATER, World
 
+#: How often the operator looks at a send that pauses itself.
+_LOOKS = 10
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -44,19 +47,12 @@ def put_right(world: World, *, later: float = LATER, set_back: bool = False) -> 
     world.relay.open()
     world.clock += later
     world.start()
-    world.until(lambda b: b.quiet, seconds=90, what="the service comes to rest after the crash")
-    if world.books().send == "paused":
-        world.command("sends", "resume", str(world.send))
-        world.until(lambda b: b.quiet, seconds=90, what="the resumed send comes to rest")
+    _rests(world, "after the crash")
     doubtful = _list_is_complete(world)
     in_doubt = sum(len(world.books().within(batch)) for batch in doubtful)
     proved = _events_prove(world, doubtful)
     sent, resent = _resolve_the_rest(world)
-    world.until(lambda b: b.quiet, seconds=90, what="what was sent again is settled")
-    if world.books().send == "paused":
-        # What came back late may have tripped an alarm; the operator has looked and goes on.
-        world.command("sends", "resume", str(world.send))
-        world.until(lambda b: b.quiet, seconds=90, what="the resumed send comes to rest")
+    _rests(world, "after the doubts are settled")
     world.end_all()
     final = world.compare(final=True)
     state = world.books().send
@@ -65,6 +61,19 @@ def put_right(world: World, *, later: float = LATER, set_back: bool = False) -> 
             0, f"the send is {state}: {world.command('sends', 'show', str(world.send))}"
         )
     return Verdict(crashed, in_doubt, proved, sent, resent, final)
+
+
+def _rests(world: World, when: str) -> None:
+    """Wait until nothing more happens by itself. Where the send has paused itself, the operator
+    reads why and goes on; an alarm may trip again by what comes back of that."""
+    for _ in range(_LOOKS):
+        world.until(lambda b: b.quiet, seconds=90, what=f"the service comes to rest {when}")
+        now = world.books()
+        if now.send != "paused":
+            return
+        world.pauses.append(now.reason)
+        world.command("sends", "resume", str(world.send))
+    raise AssertionError(f"the send pauses again and again: {world.pauses}")
 
 
 def _list_is_complete(world: World) -> list[int]:

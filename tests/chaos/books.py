@@ -52,6 +52,8 @@ class Books:
     batches: Mapping[int, str]
     #: Why a batch stands where it stands, in the ledger's words.
     details: Mapping[int, str] = field(default_factory=dict)
+    #: Why the send is paused, if it is.
+    reason: str = ""
 
     def of(self, *states: BatchState) -> list[int]:
         """Numbers of the batches in these states."""
@@ -89,7 +91,9 @@ def read(database: Engine, send_id: int) -> Books:
     """What the ledger says now."""
     with reading(database) as session:
         found = session.execute(
-            select(_send.c.state, _send.c.planned, _send.c.left_out).where(_send.c.id == send_id)
+            select(_send.c.state, _send.c.planned, _send.c.left_out, _send.c.reason).where(
+                _send.c.id == send_id
+            )
         ).one_or_none()
         people = session.execute(
             select(_delivery.c.subscriber_id, _delivery.c.batch, _delivery.c.state,
@@ -107,6 +111,7 @@ def read(database: Engine, send_id: int) -> Books:
             {row[0]: Line(*row[1:]) for row in people},
             {row[0]: row[1] for row in batches},
             {row[0]: row[2] for row in batches},
+            found.reason if found else "",
         )
 
 

@@ -25,6 +25,8 @@ class Row:
     rounds: int = 0
     people: int = 0
     kills: int = 0
+    #: Why sends paused themselves.
+    pauses: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     accepted: int = 0
     duplicates: int = 0
@@ -99,13 +101,14 @@ def run(
                 row.troubles.append(f"{name}: {error}")
             finally:
                 row.kills += world.kills
+                row.pauses += world.pauses
                 row.faults.update(world.relay.answers)
     return row
 
 
 _COLUMNS = (
-    "scenario", "database", "workers", "rounds", "people", "kills", "faults seen", "accepted",
-    "duplicates", "missing", "doubtful", "rejected", "skipped", "left out", "verdict",
+    "scenario", "database", "workers", "rounds", "people", "kills", "pauses", "faults seen",
+    "accepted", "duplicates", "missing", "doubtful", "rejected", "skipped", "left out", "verdict",
 )  # fmt: skip
 
 
@@ -132,7 +135,7 @@ def _cells(row: Row) -> list[str]:
         row.scenario,
         row.database,
         str(most) if least == most else f"{least}–{most}",
-        *(f"{n:,}" for n in (row.rounds, row.people, row.kills)),
+        *(f"{n:,}" for n in (row.rounds, row.people, row.kills, len(row.pauses))),
         ", ".join(f"{number:,} {kind}" for kind, number in seen.items()) or "none",
         *(
             f"{n:,}"

@@ -44,6 +44,7 @@ TIMEOUT: Final = 2
 #: When every process is dead, the next one lives this much later: all leases have ended,
 #: and so have the waits between two tries.
 LATER: Final = 900.0
+_THROWN_AWAY = ("cancelled", "expired")
 _KEY = "a key of 32 characters and more for the chaos"
 
 
@@ -68,6 +69,8 @@ class World:
         self.relay.posted.address = self._somebody
         self.processes: list[Running] = []
         self.kills = 0
+        #: Why the send paused itself, each time.
+        self.pauses: list[str] = []
         #: Whether a database was set back behind events that it had.
         self.events_were_lost = False
         #: Seconds by which new processes are ahead of us.
@@ -280,10 +283,11 @@ class World:
         return ledger.read(self.engine, self.send)
 
     def taken(self) -> Counter[int]:
-        """How often the sandbox took each person of this send."""
+        """How often the sandbox took each person of this send, without what it has thrown away."""
         url = f"{self.relay.upstream}/sandbox/accepted"
         with urllib.request.urlopen(url, timeout=60) as lines:
-            args = [json.loads(line)["custom_args"] for line in lines]
+            mails = [json.loads(line) for line in lines]
+        args = [mail["custom_args"] for mail in mails if mail["hold"] not in _THROWN_AWAY]
         assert {int(one["nl_send"]) for one in args} <= {self.send}
         return Counter(int(one["nl_subscriber"]) for one in args)
 

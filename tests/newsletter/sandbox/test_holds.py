@@ -112,6 +112,20 @@ def test_a_held_mail_cannot_be_looked_at_or_left_by_its_reader(
     assert sandbox.one_click(1) == 0
 
 
+def test_the_mailbox_counts_what_went_out(
+    sandbox: RunningSandbox, gateway: SendGridGateway
+) -> None:
+    called_back = gateway.new_hold()
+    gateway.send(mail("ok+1"))
+    gateway.send(mail("ok+2", wait=HOUR, hold=called_back))
+    gateway.send(mail("ok+3", wait=2 * HOUR))
+    gateway.cancel_held(called_back)
+    at_its_time(sandbox)
+    page = httpx.get(sandbox.url).text
+    assert "<h1>1 mails</h1>" in page
+    assert "1 mails held until their time" in page
+
+
 @pytest.mark.parametrize("wait", [None, -HOUR])
 def test_a_mail_without_a_time_or_with_one_that_has_passed_goes_at_once(
     sandbox: RunningSandbox, gateway: SendGridGateway, wait: timedelta | None

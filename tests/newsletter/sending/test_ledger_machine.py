@@ -4,10 +4,12 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -20,6 +22,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import Engine
 
 from newsletter.database import open_database, reading, transaction, upgrade
 from newsletter.errors import NothingToDoError, SendError
@@ -45,7 +48,16 @@ from tests.newsletter.sending.conftest import (
 )
 
 _PEOPLE = 7
+_WORKERS = 3
 _MEMORY = "/dev/shm"
+#: Answers that say that the provider has not taken it.
+NOT_TAKEN: list[Outcome] = [
+    NotSent("busy", timedelta(seconds=5)),
+    NotSent("refused"),
+    Refused(400, "bad", recipient=0),
+    Refused(400, "bad"),
+    Refused(401, "key"),
+]
 _HANDED = {"accepted", "delivered", "bounced", "complained"}
 
 
@@ -62,12 +74,65 @@ class Provider(FakeGateway):
         self.answer: Outcome | None = Accepted("id")
         self.takes = True
 
-    def send(self, request: MailRequest) -> Outcome:
+    def take(self, request: MailRequest) -> None:
         if self.takes:
             self.taken.update(recipient.email for recipient in request.recipients)
+
+    def send(self, request: MailRequest) -> Outcome:
+        self.take(request)
         if self.answer is None:
             raise Crash
         return self.answer
+
+
+class Worker(FakeGateway):
+    """A worker that stands still while its request is under way: whatever may happen meanwhile.
+
+    A thread of its own, which runs only while it is waited for: a step is a step.
+    """
+
+    def __init__(self, database: Engine, provider: Provider) -> None:
+        super().__init__()
+        self.provider = provider
+        self.dispatcher = dispatcher(database, self)
+        #: Whether the provider has what is under way; None when nothing is.
+        self.took: bool | None = None
+        self._answers = SimpleQueue[Outcome | None]()
+        self._stops = SimpleQueue[BaseException | None]()
+
+    def begin(self, *, more: bool) -> None:
+        """Let it work until its request is under way, or nothing is due."""
+
+        def run() -> None:
+            try:
+                self.dispatcher.send_next(more=lambda: more)
+            except BaseException as error:  # noqa: BLE001 (whoever waits raises it)
+                self._stops.put(error)
+            else:
+                self._stops.put(None)
+
+        threading.Thread(target=run, daemon=True).start()
+        self._wait()
+
+    def send(self, request: MailRequest) -> Outcome:
+        self.provider.take(request)
+        self.took = self.provider.takes
+        self._stops.put(None)
+        answer = self._answers.get()
+        if answer is None:
+            raise Crash
+        return answer
+
+    def answered(self, outcome: Outcome | None) -> None:
+        """The answer comes, or the process ends."""
+        self.took = None
+        self._answers.put(outcome)
+        self._wait()
+
+    def _wait(self) -> None:
+        error = self._stops.get(timeout=60)
+        if error is not None and not isinstance(error, Crash):
+            raise error
 
 
 @cache
@@ -97,6 +162,7 @@ class Ledger(RuleBasedStateMachine):
         with transaction(self.database) as session:
             self.people = [add_person(session, f"p{n}@example.org") for n in range(_PEOPLE)]
         self.sends: list[int] = []
+        self.workers = [Worker(self.database, self.provider) for _ in range(_WORKERS)]
 
     def _step(self, answer: Outcome | None, *, takes: bool) -> None:
         self.provider.answer, self.provider.takes = answer, takes
@@ -121,19 +187,40 @@ class Ledger(RuleBasedStateMachine):
     def no_answer(self, takes: bool, crash: bool) -> None:
         self._step(None if crash else Unknown("lost"), takes=takes)
 
-    @rule(
-        outcome=st.sampled_from(
-            [
-                NotSent("busy", timedelta(seconds=5)),
-                NotSent("refused"),
-                Refused(400, "bad", recipient=0),
-                Refused(400, "bad"),
-                Refused(401, "key"),
-            ]
-        )
-    )
+    @rule(outcome=st.sampled_from(NOT_TAKEN))
     def surely_not_taken(self, outcome: Outcome) -> None:
         self._step(outcome, takes=False)
+
+    # Whoever looks after doubt takes these for dead, as none of them has a heartbeat: an
+    # answer may come late, when others have settled, split or sent what it is about.
+
+    @rule(n=st.integers(0, _WORKERS - 1), takes=st.booleans(), more=st.booleans())
+    def a_request_leaves(self, n: int, takes: bool, more: bool) -> None:
+        if self.workers[n].took is None:
+            self.provider.takes = takes
+            self.workers[n].begin(more=more)
+
+    @precondition(lambda self: self._under_way())
+    @rule(data=st.data())
+    def its_answer_comes(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(self._under_way()))
+        said = [Unknown("lost"), *([Accepted("late")] if worker.took else NOT_TAKEN)]
+        worker.answered(data.draw(st.sampled_from(said)))
+
+    @rule(n=st.integers(0, _WORKERS - 1))
+    def a_worker_is_killed(self, n: int) -> None:
+        """With its request under way, or with a claim in its hands."""
+        if self.workers[n].took is not None:
+            self.workers[n].answered(None)
+        self.workers[n] = Worker(self.database, self.provider)
+
+    @rule(n=st.integers(0, _WORKERS - 1))
+    def a_worker_ends(self, n: int) -> None:
+        if self.workers[n].took is None:
+            self.workers[n].dispatcher.let_go()
+
+    def _under_way(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.took is not None]
 
     @rule()
     def look_after_doubt(self) -> None:
@@ -241,6 +328,10 @@ class Ledger(RuleBasedStateMachine):
         """In the end everybody who is in a send has it or stands there with a reason."""
         if not hasattr(self, "provider"):
             return
+        for worker in self.workers:
+            if worker.took is not None:
+                worker.answered(Accepted("late") if worker.took else NotSent("refused"))
+            worker.dispatcher.let_go()
         for _ in range(3 * _PEOPLE):
             self.look_after_doubt()
             self.resolve_by_the_truth()
