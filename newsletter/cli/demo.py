@@ -90,7 +90,7 @@ def _sandbox(on: Stage, path: str) -> dict[str, int]:
 
 
 def _accepted(on: Stage) -> Counter[tuple[int, int]]:
-    """(send, subscriber) → how many mails the provider sent on; those that it holds are none yet."""
+    """(send, subscriber) → how many mails the provider took, without those that it holds."""
     url = f"{on.sandbox.url}/sandbox/accepted"
     taken: Counter[tuple[int, int]] = Counter()
     with urllib.request.urlopen(url, timeout=60) as lines:  # noqa: S310 (loopback)
