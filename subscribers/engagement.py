@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import bindparam, or_, update
+from sqlalchemy import Column, bindparam, or_, update
 
+from subscribers import given
 from subscribers.models import Subscriber
-from subscribers.schema import Session, table_of
+from subscribers.schema import Id, Session, UTCDateTime, table_of
 
 _subscriber = table_of(Subscriber)
 
@@ -20,13 +22,33 @@ def record(
         (_subscriber.c.last_click_at, clicked),
     ):
         if moments:
-            statement = (
-                update(_subscriber)
-                .where(
-                    _subscriber.c.id == bindparam("person"),
-                    or_(column.is_(None), column < bindparam("moment")),
-                )
-                .values({column: bindparam("moment")})
-            )
-            rows = [{"person": key, "moment": at} for key, at in sorted(moments.items())]
-            session.connection().execute(statement, rows)
+            _record(session, column, moments)
+
+
+def _record(session: Session, column: Column[Any], moments: Mapping[int, datetime]) -> None:
+    row = given.table(session, person=Id, moment=UTCDateTime)
+    rows = ({"person": key, "moment": at} for key, at in sorted(moments.items()))
+    session.execute(
+        update(_subscriber)
+        .where(_subscriber.c.id == row.c.person, or_(column.is_(None), column < row.c.moment))
+        .values({column: row.c.moment}),
+        given.values(session, rows),
+    )
+
+
+def take_back_clicks(
+    session: Session, mistaken: Mapping[int, datetime], others: Mapping[int, datetime]
+) -> None:
+    """Where the last click was one that no person made: put the last other one, or none."""
+    session.connection().execute(
+        update(_subscriber)
+        .where(
+            _subscriber.c.id == bindparam("person"),
+            _subscriber.c.last_click_at == bindparam("moment"),
+        )
+        .values(last_click_at=bindparam("other")),
+        [
+            {"person": person, "moment": at, "other": others.get(person)}
+            for person, at in sorted(mistaken.items())
+        ],
+    )

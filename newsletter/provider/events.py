@@ -4,6 +4,7 @@ Unknown kinds and fields are kept; a malformed event does not lose its neighbour
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +13,16 @@ from typing import Any
 
 import orjson
 
+from newsletter.issues.personal import LINKS
+
 #: Our custom args, as they go out with a request and come back flattened into each event.
 ISSUE, SEND, BATCH, SUBSCRIBER = "nl_issue", "nl_send", "nl_batch", "nl_subscriber"
+
+#: Our own links end in a token that names the reader: figures of links must not.
+_OWN_LINK = re.compile(rf"/({'|'.join(map(re.escape, LINKS.values()))})/[^/?#]+")
+#: Links that agree so far are counted as one.
+_MAX_LINK = 500
+_MAX_DOMAIN = 255
 
 
 class Kind(StrEnum):
@@ -22,9 +31,9 @@ class Kind(StrEnum):
     PROCESSED = "processed"
     DEFERRED = "deferred"
     DELIVERED = "delivered"
-    #: The mailbox refused for good.
+    #: The mail came back, and SendGrid sends no more there.
     BOUNCE = "bounce"
-    #: The server refused this mail: reputation, content, a full mailbox.
+    #: The server refused this mail or could not be reached; SendGrid will try the next one.
     BLOCKED = "blocked"
     #: SendGrid did not try.
     DROPPED = "dropped"
@@ -56,6 +65,20 @@ class Event:
     #: Apple's proxy and its like opened it, not a person.
     by_machine: bool
     raw: str
+    #: Of a bounce, in SendGrid's words: ``bounce``, ``blocked`` or ``expired``; the class that it
+    #: puts the reason in; the server's enhanced status (RFC 3463).
+    bounce_type: str = ""
+    classification: str = ""
+    status: str = ""
+    #: Of a click: where to, without what names the reader.
+    link: str = ""
+    #: Of an open or a click: the User-Agent header.
+    agent: str = ""
+
+    @property
+    def domain(self) -> str:
+        """The mail domain, in lower case; empty when the event names no address."""
+        return (self.email or "").rpartition("@")[2].strip().lower()[:_MAX_DOMAIN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +107,29 @@ def _parsed(entries: list[Any]) -> Iterator[Event | Malformed]:
 
 def _event(entry: Mapping[str, Any]) -> Event:
     name, timestamp = str(entry["event"]), int(entry["timestamp"])
-    email = entry.get("email")
+    kind = _kind(name, entry)
     return Event(
-        kind=_kind(name, entry),
+        kind=kind,
         at=datetime.fromtimestamp(timestamp, UTC),
-        key=_key(name, timestamp, entry),
-        email=str(email) if email else None,
+        key=_key(kind, name, timestamp, entry),
+        email=_text(entry, "email") or None,
         issue_id=_number(entry.get(ISSUE)),
         send_id=_number(entry.get(SEND)),
-        batch=_number(entry.get(BATCH)),
+        batch=_number(entry.get(BATCH), most=2**31 - 1),
         subscriber_id=_number(entry.get(SUBSCRIBER)),
-        # PostgreSQL stores no NUL in text.
-        reason=str(entry.get("reason") or entry.get("response") or "").replace("\0", "")[:300],
-        by_machine=bool(entry.get("sg_machine_open")),
+        reason=(_text(entry, "reason") or _text(entry, "response"))[:300],
+        by_machine=_by_machine(entry),
         raw=orjson.dumps(entry).decode(),
+        bounce_type=_text(entry, "type").lower(),
+        classification=_text(entry, "bounce_classification"),
+        status=_text(entry, "status"),
+        link=_link(_text(entry, "url")) if kind is Kind.CLICK else "",
+        agent=_text(entry, "useragent"),
     )
 
 
 def _kind(name: str, entry: Mapping[str, Any]) -> Kind:
-    if name == "bounce" and str(entry.get("type", "bounce")).lower() != "bounce":
+    if name == "bounce" and (_text(entry, "type") or "bounce").lower() != "bounce":
         return Kind.BLOCKED  # "blocked", and "expired" as one peer has seen it
     try:
         return Kind(name)
@@ -110,19 +137,56 @@ def _kind(name: str, entry: Mapping[str, Any]) -> Kind:
         return Kind.OTHER
 
 
-def _key(name: str, timestamp: int, entry: Mapping[str, Any]) -> bytes:
-    """What identifies the happening: sg_event_id was seen to change when a post was retried."""
-    parts = (
-        name,
-        str(timestamp),
-        str(entry.get("sg_message_id", "")),
-        str(entry.get("email", "")).lower(),
-        str(entry.get("url", "")),
+def _key(kind: Kind, name: str, timestamp: int, entry: Mapping[str, Any]) -> bytes:
+    """What identifies the happening, for sg_event_id was seen to change when a post was retried.
+
+    The message, the person, the second, and what tells two happenings of one kind apart that
+    share these: another attempt, another link, the same link in another place, another
+    browser. A bounce that came late names no message, so its own words have to tell.
+    """
+    if kind is Kind.OTHER:
+        # Nobody knows what tells these apart, so everything does.
+        same = {"timestamp": timestamp, "email": _text(entry, "email").lower(), "sg_event_id": None}
+        parts = orjson.dumps({**entry, **same}, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(parts).digest()[:16]
+    parts = orjson.dumps(
+        [
+            name,
+            timestamp,
+            _text(entry, "email").lower(),
+            _text(entry, "sg_message_id")
+            or [_text(entry, field) for field in ("smtp-id", ISSUE, SEND, SUBSCRIBER, "reason")],
+            *(_text(entry, field) for field in _TELLS_APART),
+            _by_machine(entry),
+            entry.get("url_offset"),
+        ],
+        option=orjson.OPT_SORT_KEYS,
     )
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()[:16]
+    return hashlib.sha256(parts).digest()[:16]
 
 
-def _number(value: object) -> int | None:
+_TELLS_APART = ("type", "status", "attempt", "url", "ip", "useragent", "asm_group_id")
+
+
+def _by_machine(entry: Mapping[str, Any]) -> bool:
+    # Left out when false; some write it as a text.
+    return str(entry.get("sg_machine_open")).lower() in {"true", "1"}
+
+
+def _text(entry: Mapping[str, Any], field: str) -> str:
+    """A field as text; PostgreSQL stores no NUL."""
+    value = entry.get(field)
+    return "" if value is None else str(value).replace("\0", "").strip()
+
+
+def _link(url: str) -> str:
+    return _OWN_LINK.sub(r"/\1/…", url)[:_MAX_LINK]
+
+
+def _number(value: object, *, most: int = 10**18 - 1) -> int | None:
     """An id from a custom arg; hostile or foreign values are no id."""
     text = str(value) if value is not None else ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        return None
+    number = int(text)
+    return number if number <= most else None

@@ -7,23 +7,23 @@ says can make a mail leave.
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, tuple_, update
+from sqlalchemy import Text, Update, bindparam, collate, tuple_, update
 
 from newsletter.sending import oversight
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.states import (
+    TOLD,
     BatchState,
     DeliveryState,
     batches_that_may_become,
     may_become,
 )
-from subscribers.schema import Session, changed, table_of
+from subscribers import given
+from subscribers.schema import Id, Session, changed, table_of
 
 _batch, _delivery = table_of(Batch), table_of(Delivery)
-
-#: Events that come in one post touch few sends; ids go into one IN list up to this many.
-_CHUNK = 1000
 
 _HAND_OVER = (
     update(_delivery)
@@ -79,20 +79,53 @@ def left_unanswered(
     )
 
 
-def advance(
-    session: Session, issue_id: int, people: Iterable[int], state: DeliveryState, reason: str | None
-) -> int:
-    """Move deliveries forward as an event says; those that are further already stay."""
-    ids, moved = sorted(set(people)), 0
-    for start in range(0, len(ids), _CHUNK):
-        moved += changed(
-            session,
-            update(_delivery)
-            .where(
-                _delivery.c.issue_id == issue_id,
-                _delivery.c.subscriber_id.in_(ids[start : start + _CHUNK]),
-                _delivery.c.state.in_(may_become(state)),
-            )
-            .values(state=state, reason=reason),
+class Told(NamedTuple):
+    """What an event says of a delivery."""
+
+    issue_id: int
+    subscriber_id: int
+    state: DeliveryState
+    reason: str | None
+
+
+def advance(session: Session, told: Iterable[Told]) -> int:
+    """Move deliveries forward as events say; those that are further already stay.
+
+    Any order of events ends the same: the strongest state stands, and of several reasons for
+    it the one that sorts first, which matters to nobody as long as it is always the same.
+    """
+    strongest: dict[tuple[int, int], Told] = {}
+    for one in told:
+        known = strongest.setdefault((one.issue_id, one.subscriber_id), one)
+        if _weight(one) > _weight(known):
+            strongest[one.issue_id, one.subscriber_id] = one
+    rows: dict[DeliveryState, list[dict[str, Any]]] = {}
+    for _, one in sorted(strongest.items()):
+        rows.setdefault(one.state, []).append(one._asdict())
+    return sum(
+        changed(session, _move(session, state), given.values(session, rows[state]))
+        for state in TOLD
+        if state in rows
+    )
+
+
+def _weight(told: Told) -> tuple[int, bool, list[int]]:
+    # Any reason before none; of two the one that sorts first.
+    return TOLD.index(told.state), told.reason is not None, [-ord(c) for c in told.reason or ""]
+
+
+def _move(session: Session, state: DeliveryState) -> Update:
+    row = given.table(session, issue_id=Id, subscriber_id=Id, reason=Text)
+    # By code points, as Python sorts: PostgreSQL's own order is that of a language.
+    c = "C" if session.get_bind().dialect.name == "postgresql" else "BINARY"
+    better = _delivery.c.reason.is_(None) | (row.c.reason < collate(_delivery.c.reason, c))
+    return (
+        update(_delivery)
+        .where(
+            _delivery.c.issue_id == row.c.issue_id,
+            _delivery.c.subscriber_id == row.c.subscriber_id,
+            _delivery.c.state.in_(may_become(state))
+            | ((_delivery.c.state == state) & row.c.reason.is_not(None) & better),
         )
-    return moved
+        .values(state=state, reason=row.c.reason)
+    )

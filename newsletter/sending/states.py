@@ -128,10 +128,27 @@ DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.BOUNCED: frozenset({DeliveryState.COMPLAINED}),
     DeliveryState.COMPLAINED: frozenset(),
     # Whoever missed the issue may be planned again: by a retry, or by another send of it.
-    DeliveryState.DROPPED: frozenset({DeliveryState.PLANNED}),
+    # A copy that did leave, as a doubt may bring one, outweighs one that was dropped.
+    DeliveryState.DROPPED: frozenset(
+        {
+            DeliveryState.PLANNED,
+            DeliveryState.DELIVERED,
+            DeliveryState.BOUNCED,
+            DeliveryState.COMPLAINED,
+        }
+    ),
     DeliveryState.SKIPPED: frozenset({DeliveryState.PLANNED}),
     DeliveryState.REJECTED: frozenset({DeliveryState.PLANNED}),
 }
+
+#: What events tell of a delivery, weakest first. Each may become any that follows, so that the
+#: strongest stands in the end, in whatever order they come.
+TOLD: Final = (
+    DeliveryState.DROPPED,
+    DeliveryState.DELIVERED,
+    DeliveryState.BOUNCED,
+    DeliveryState.COMPLAINED,
+)
 
 #: Deliveries that surely never reached the person's mail server.
 MISSED: Final = frozenset({DeliveryState.DROPPED, DeliveryState.SKIPPED, DeliveryState.REJECTED})

@@ -1,32 +1,146 @@
-"""Figures of a send, kept as events arrive, so that no page has to count rows."""
+"""Figures of sends, kept as events arrive, so that no page has to count rows.
 
+Two sorts, never mixed under one name. Happenings: each event adds one to its kind; opens
+and clicks by machines have names of their own. People: whoever did something, however often.
+newsletter.tracking.recount makes both again from the events.
+"""
+
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import select
 
-from newsletter.tracking.models import SendCount
+from newsletter.provider.events import Kind
+from newsletter.tracking.models import PartCount, PersonCount, SendCount
 from subscribers.schema import Session, insert_into, table_of
 
-_count = table_of(SendCount)
+_count, _part, _person = table_of(SendCount), table_of(PartCount), table_of(PersonCount)
+
+#: What is counted apart when a machine did it.
+BY_MACHINE: Final[Mapping[str, str]] = {
+    Kind.OPEN: "machine_open",
+    Kind.CLICK: "machine_click",
+}
+#: Figures of people. Leaving is leaving, by our own link or the provider's.
+PEOPLE: Final[Mapping[str, str]] = {
+    Kind.OPEN: "opened",
+    Kind.CLICK: "clicked",
+    Kind.SPAM_REPORT: "complained",
+    Kind.UNSUBSCRIBE: "left",
+    Kind.GROUP_UNSUBSCRIBE: "left",
+}
+#: Events that belong to no send.
+NO_SEND: Final = 0
 
 
-def add(session: Session, more: Mapping[tuple[int, str], int]) -> None:
-    """Add to the figures: (send, what) → how many more."""
+class Happening(NamedTuple):
+    """What the figures need to know of an event."""
+
+    send_id: int | None
+    subscriber_id: int | None
+    kind: str
+    #: In UTC, like 2026-03-27.
+    day: str
+    domain: str
+    link: str
+
+
+class _Deed(NamedTuple):
+    send_id: int
+    subscriber_id: int
+    what: str
+    domain: str
+    link: str
+
+
+class Tally:
+    """Changes to the figures, gathered and then written: people first, for they decide.
+
+    The row of a person and a mail is the lock under which the clicks of that person are
+    judged, so that two posts at a time cannot both overlook a scanner.
+    """
+
+    def __init__(self) -> None:
+        self._sends: Counter[tuple[int, str]] = Counter()
+        self._parts: Counter[tuple[int, str, str, str]] = Counter()
+        self._deeds: Counter[_Deed] = Counter()
+
+    def add(self, one: Happening, number: int = 1, *, by_machine: bool = False) -> None:
+        """So many more of this."""
+        send = NO_SEND if one.send_id is None else one.send_id
+        what = BY_MACHINE.get(one.kind, one.kind) if by_machine else str(one.kind)
+        self._sends[send, what] += number
+        self._parts[send, "day", one.day, what] += number
+        self._parts[send, "domain", one.domain, what] += number
+        if one.link:
+            self._parts[send, "link", one.link, what] += number
+        done = PEOPLE.get(one.kind)
+        if done and one.subscriber_id is not None:
+            # A machine's deed is nobody's; its row is made nevertheless, to be locked.
+            human = 0 if by_machine else number
+            deed = _Deed(send, one.subscriber_id, done, one.domain, "")
+            self._deeds[deed] += human
+            if one.link:
+                self._deeds[deed._replace(link=one.link)] += human
+
+    def write_people(self, session: Session) -> None:
+        """Write who did what; whoever became or is no longer one who did changes the figures."""
+        if not self._deeds:
+            return
+        insert = insert_into(session, _person)
+        keys = list(_Deed._fields)
+        statement = insert.on_conflict_do_update(
+            index_elements=keys, set_={"count": _person.c.count + insert.excluded.count}
+        ).returning(*(_person.c[key] for key in keys), _person.c.count)
+        rows = [{**deed._asdict(), "count": n} for deed, n in sorted(self._deeds.items())]
+        for *deed_of, after in session.execute(statement, rows).all():
+            deed = _Deed(*deed_of)
+            change = (after > 0) - (after - self._deeds[deed] > 0)
+            if deed.link:
+                self._parts[deed.send_id, "link", deed.link, deed.what] += change
+            else:
+                self._sends[deed.send_id, deed.what] += change
+                self._parts[deed.send_id, "domain", deed.domain, deed.what] += change
+        self._deeds.clear()
+
+    def write(self, session: Session) -> None:
+        """Write the figures. Last of all, as every post wants the same few rows."""
+        self.write_people(session)
+        sends = [(*key, n) for key, n in sorted(self._sends.items()) if n]
+        parts = [(*key, n) for key, n in sorted(self._parts.items()) if n]
+        _add(session, _count, ["send_id", "what"], sends)
+        _add(session, _part, ["send_id", "part", "value", "what"], parts)
+
+
+def _add(session: Session, table: Any, keys: list[str], more: list[tuple[Any, ...]]) -> None:
+    """Sorted rows: two posts that count the same send must not deadlock."""
     if not more:
         return
-    insert = insert_into(session, _count)
+    insert = insert_into(session, table)
     statement = insert.on_conflict_do_update(
-        index_elements=["send_id", "what"], set_={"count": _count.c.count + insert.excluded.count}
+        index_elements=keys, set_={"count": table.c.count + insert.excluded.count}
     )
-    # Always in the same order: two posts that count the same send must not deadlock.
-    rows = [
-        {"send_id": send_id, "what": str(what), "count": number}
-        for (send_id, what), number in sorted(more.items())
-    ]
-    session.connection().execute(statement, rows)
+    names = [*keys, "count"]
+    session.connection().execute(statement, [dict(zip(names, row, strict=True)) for row in more])
 
 
 def of_send(session: Session, send_id: int) -> dict[str, int]:
     """What → how many, of one send."""
-    rows = session.execute(select(_count.c.what, _count.c.count).where(_count.c.send_id == send_id))
+    rows = session.execute(
+        select(_count.c.what, _count.c.count).where(_count.c.send_id == send_id, _count.c.count > 0)
+    )
     return {row[0]: row[1] for row in rows}
+
+
+def of_parts(session: Session, send_id: int, part: str) -> dict[str, dict[str, int]]:
+    """Value → what → how many, of a send's ``day``, ``domain`` or ``link``, by its figures."""
+    found: dict[str, dict[str, int]] = {}
+    rows = session.execute(
+        select(_part.c.value, _part.c.what, _part.c.count)
+        .where(_part.c.send_id == send_id, _part.c.part == part, _part.c.count > 0)
+        .order_by(_part.c.value, _part.c.what)
+    )
+    for value, what, number in rows:
+        found.setdefault(value, {})[what] = number
+    return found

@@ -1,22 +1,27 @@
 """Events in: each stored once, applied, counted, in the caller's transaction.
 
-Works on sets: the cost of a post is a handful of statements, whatever its size. All
-effects may be repeated without harm, so even an event that slips past the key
-changes nothing twice but a count.
+Works on sets: the cost of a post is a handful of statements, whatever its size. What is
+in the end depends on which events came, not on their order, repeats or posts. Rows are
+taken in one order (batches, deliveries, addresses, people, figures; each sorted), so that
+posts at the same time wait for each other and do not deadlock.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Row, func, select
 
 from newsletter.provider.events import Event, Kind
 from newsletter.sending import evidence
+from newsletter.sending.evidence import Told
 from newsletter.sending.states import DeliveryState
-from newsletter.tracking import counts
+from newsletter.tracking import machines, soft_bounces
+from newsletter.tracking.counts import Happening, Tally
 from newsletter.tracking.models import EventRow
-from newsletter.tracking.policy import Whose, effects
+from newsletter.tracking.policy import Thresholds, Whose, effects
 from subscribers import engagement, suppression
 from subscribers.models import SuppressionReason
 from subscribers.schema import Session, insert_into, table_of
@@ -42,44 +47,45 @@ class _Changes:
     """The effects of many events, gathered so that each is written once for all."""
 
     batches: set[tuple[int, int]] = field(default_factory=set)
-    deliveries: dict[tuple[int, DeliveryState, str | None], set[int]] = field(
-        default_factory=lambda: defaultdict(set)
-    )
+    deliveries: list[Told] = field(default_factory=list)
     people: dict[tuple[SuppressionReason, str], set[int]] = field(
         default_factory=lambda: defaultdict(set)
     )
     addresses: dict[tuple[SuppressionReason, str], set[bytes]] = field(
         default_factory=lambda: defaultdict(set)
     )
-    opened: dict[int, datetime] = field(default_factory=dict)
-    clicked: dict[int, datetime] = field(default_factory=dict)
-    counts: Counter[tuple[int, str]] = field(default_factory=Counter)
+    #: (address hash, event key) → when, and what the last of an address said.
+    soft: dict[tuple[bytes, bytes], datetime] = field(default_factory=dict)
+    soft_words: dict[bytes, str] = field(default_factory=dict)
 
 
 def ingest(
-    session: Session, events: Sequence[Event], *, now: datetime, hash_of: HashOf
+    session: Session,
+    events: Sequence[Event],
+    *,
+    now: datetime,
+    hash_of: HashOf,
+    rules: Thresholds = Thresholds(),  # noqa: B008 (frozen)
 ) -> Ingested:
     """Store and apply what is new among ``events``; repeats are only counted."""
-    unique = {event.key: event for event in events}
-    fresh = _store(session, list(unique.values()), now)
+    unique = {(event.at, event.key): event for event in events}
+    fresh = _store(session, [unique[key] for key in sorted(unique)], now)
     changes = _Changes()
     for event in fresh:
         _gather(changes, event, hash_of)
     # Acceptance first: a delivery has to be accepted before it can be delivered.
     evidence.prove(session, changes.batches, now=now, detail="proved by an event")
-    # In the order of the life of a mail, so that the last word stands.
-    for (issue_id, state, reason), people in sorted(
-        changes.deliveries.items(), key=lambda item: _ORDER[item[0][1]]
-    ):
-        evidence.advance(session, issue_id, people, state, reason)
+    evidence.advance(session, changes.deliveries)
+    for address in soft_bounces.add(session, changes.soft, rules):
+        days = rules.soft_bounce_days.days
+        words = (
+            f"{rules.soft_bounces} soft bounces within {days} days: {changes.soft_words[address]}"
+        )
+        changes.addresses[SuppressionReason.BOUNCED, words].add(address)
     done = Ingested(new=len(fresh), repeated=len(events) - len(fresh))
     done.suppressed = _suppress(session, changes, now)
-    engagement.record(session, opened=changes.opened, clicked=changes.clicked)
-    counts.add(session, changes.counts)
+    _count(session, fresh, rules)
     return done
-
-
-_ORDER = {state: rank for rank, state in enumerate(DeliveryState)}
 
 
 def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Event]:
@@ -88,43 +94,47 @@ def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Eve
         return []
     rows = [
         {
+            "at": event.at,
             "key": event.key,
             "kind": event.kind.value,
-            "at": event.at,
             "received_at": now,
             "issue_id": event.issue_id,
             "send_id": event.send_id,
             "batch": event.batch,
             "subscriber_id": event.subscriber_id,
-            "by_machine": event.by_machine,
+            "domain": event.domain,
+            "link": event.link,
+            "by_machine": machines.by_machine(event),
             "raw": event.raw,
         }
         for event in events
     ]
-    statement = insert_into(session, _event).on_conflict_do_nothing(index_elements=["key"])
+    statement = insert_into(session, _event).on_conflict_do_nothing(index_elements=["at", "key"])
     stored = set(session.scalars(statement.returning(_event.c.key), rows))
     return [event for event in events if event.key in stored]
 
 
 def _gather(changes: _Changes, event: Event, hash_of: HashOf) -> None:
-    if event.send_id is not None:
-        changes.counts[event.send_id, "machine_open" if event.by_machine else event.kind] += 1
-        if event.batch is not None and event.kind is not Kind.UNSUBSCRIBE:
-            changes.batches.add((event.send_id, event.batch))
-    effect = effects(event)
-    person = event.subscriber_id
+    person, effect = event.subscriber_id, effects(event)
+    # Our own page knows nothing of batches.
+    if event.send_id is not None and event.batch is not None and event.kind is not Kind.UNSUBSCRIBE:
+        changes.batches.add((event.send_id, event.batch))
     if effect.delivery and event.issue_id is not None and person is not None:
         reason = event.reason or None if effect.delivery is not DeliveryState.DELIVERED else None
-        changes.deliveries[event.issue_id, effect.delivery, reason].add(person)
-    if effect.suppress:
-        why = (effect.suppress, f"{event.kind}: {event.reason}".rstrip(": "))
-        if person is not None and effect.whose is Whose.PERSON:
-            changes.people[why].add(person)
-        if event.email and (hashed := hash_of(event.email)):
-            changes.addresses[why].add(hashed)
-    if effect.engaged and person is not None:
-        latest = changes.clicked if event.kind is Kind.CLICK else changes.opened
-        latest[person] = max(event.at, latest.get(person, event.at))
+        changes.deliveries.append(Told(event.issue_id, person, effect.delivery, reason))
+    if effect.suppress is None:
+        return
+    hashed = hash_of(event.email) if event.email else None
+    words = f"{event.kind}: {event.reason}".rstrip(": ")
+    if effect.soft:
+        if hashed:
+            changes.soft[hashed, event.key] = event.at
+            changes.soft_words[hashed] = words
+        return
+    if person is not None and effect.whose is Whose.PERSON:
+        changes.people[effect.suppress, words].add(person)
+    if hashed:
+        changes.addresses[effect.suppress, words].add(hashed)
 
 
 def _suppress(session: Session, changes: _Changes, now: datetime) -> int:
@@ -140,4 +150,67 @@ def _weakest_first(
     items: Iterable[tuple[tuple[SuppressionReason, str], _T]],
 ) -> list[tuple[tuple[SuppressionReason, str], _T]]:
     ranks = list(SuppressionReason)
-    return sorted(items, key=lambda item: ranks.index(item[0][0]))
+    return sorted(items, key=lambda item: (ranks.index(item[0][0]), item[0][1]))
+
+
+def _count(session: Session, fresh: Sequence[Event], rules: Thresholds) -> None:
+    """Count the events and note who read, both without machines."""
+    tally = Tally()
+    for event in fresh:
+        tally.add(_happening(event), by_machine=machines.by_machine(event))
+    tally.write_people(session)
+    clicks = [event for event in fresh if event.kind is Kind.CLICK]
+    revealed = machines.reveal(session, clicks, rules)
+    for row in revealed:
+        one = Happening(
+            row.send_id, row.subscriber_id, row.kind, _day(row.at), row.domain, row.link
+        )
+        tally.add(one, -1)
+        tally.add(one, by_machine=True)
+    _note_readers(session, fresh, revealed)
+    tally.write(session)
+
+
+def _note_readers(session: Session, fresh: Sequence[Event], revealed: Sequence[Row[Any]]) -> None:
+    """When people last opened and clicked; what turned out a scanner's is taken back."""
+    not_human = {row.key for row in revealed}
+    latest: dict[Kind, dict[int, datetime]] = {Kind.OPEN: {}, Kind.CLICK: {}}
+    for event in fresh:
+        person = event.subscriber_id
+        human = not machines.by_machine(event) and event.key not in not_human
+        if human and person is not None and effects(event).engaged:
+            moments = latest[event.kind]
+            moments[person] = max(event.at, moments.get(person, event.at))
+    new = {event.key for event in fresh}
+    mistaken: dict[int, datetime] = {}
+    for row in revealed:
+        if row.key not in new:
+            mistaken[row.subscriber_id] = max(row.at, mistaken.get(row.subscriber_id, row.at))
+    if mistaken:
+        human_clicks = (
+            select(_event.c.subscriber_id, func.max(_event.c.at))
+            .where(
+                _event.c.subscriber_id.in_(mistaken),
+                _event.c.kind == Kind.CLICK,
+                _event.c.by_machine.is_(False),
+            )
+            .group_by(_event.c.subscriber_id)
+        )
+        others = {row[0]: row[1] for row in session.execute(human_clicks)}
+        engagement.take_back_clicks(session, mistaken, others)
+    engagement.record(session, opened=latest[Kind.OPEN], clicked=latest[Kind.CLICK])
+
+
+def _happening(event: Event) -> Happening:
+    return Happening(
+        event.send_id,
+        event.subscriber_id,
+        event.kind.value,
+        _day(event.at),
+        event.domain,
+        event.link,
+    )
+
+
+def _day(moment: datetime) -> str:
+    return moment.astimezone(UTC).date().isoformat()

@@ -1,30 +1,52 @@
-"""Tables of what happened: each event once, and the figures kept as they arrive."""
+"""Tables of what happened: each event once, and the figures kept as they arrive.
+
+The figures have no foreign keys: an event may speak of a send that a restored backup has
+forgotten. What belongs to no send, such as single mails, is counted under send 0.
+"""
 
 from datetime import datetime
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 
 from subscribers.schema import Field, Hash, Id, Model
 
 
 class EventRow(Model, table=True):
-    """One happening, as the provider (or our own one-click page) reported it."""
+    """One happening, as the provider (or our own one-click page) reported it.
+
+    What the figures are made of stands in columns: they can be counted again after a person
+    was erased, and ``raw`` with them.
+    """
 
     __tablename__ = "event"
-    __table_args__ = (Index(None, "send_id", "kind"),)
+    __table_args__ = (
+        Index(None, "send_id", "kind"),
+        # Clicks of one person, to tell scanners: few events are clicks, so it stays small.
+        Index(
+            "ix_event_clicks",
+            "subscriber_id",
+            "send_id",
+            sqlite_where=text("kind = 'click'"),
+            postgresql_where=text("kind = 'click'"),
+        ),
+    )
 
-    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    #: When it happened, by the reporter's clock. First in the key, so that tables of months
+    #: can be made of this one; it is a part of what ``key`` is a hash of.
+    at: datetime = Field(primary_key=True)
     #: Hash of what identifies the happening; a repeat of the same one is refused by it.
-    key: bytes = Field(sa_type=Hash, unique=True)
+    key: bytes = Field(sa_type=Hash, primary_key=True)
     kind: str = Field(max_length=40)
-    #: When it happened, by the reporter's clock.
-    at: datetime
     received_at: datetime
     issue_id: int | None = Field(default=None, sa_type=Id)
     send_id: int | None = Field(default=None, sa_type=Id)
     batch: int | None = None
     subscriber_id: int | None = Field(default=None, sa_type=Id)
-    #: A proxy or a scanner did it, not a person.
+    #: The mail domain of the address that the event names.
+    domain: str = Field(default="", max_length=255)
+    #: Where a click led, without what names the reader.
+    link: str = Field(default="", max_length=500)
+    #: A proxy or a scanner did it, not a person. A later event may reveal a scanner.
     by_machine: bool = False
     #: The event as received, JSON.
     raw: str
@@ -35,8 +57,51 @@ class SendCount(Model, table=True):
 
     __tablename__ = "send_count"
 
-    #: No foreign key: an event may speak of a send that a restored backup has forgotten.
     send_id: int = Field(primary_key=True, sa_type=Id)
-    #: An event kind, or an effect of one such as ``unsubscribed``.
+    #: newsletter.tracking.counts says which figures there are.
     what: str = Field(primary_key=True, max_length=40)
     count: int = 0
+
+
+class PartCount(Model, table=True):
+    """The same figures for a part of a send: what came on one day, to one domain, by one link."""
+
+    __tablename__ = "part_count"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    send_id: int = Field(primary_key=True, sa_type=Id)
+    #: ``day`` (UTC), ``domain`` or ``link``.
+    part: str = Field(primary_key=True, max_length=10)
+    value: str = Field(primary_key=True, max_length=500)
+    what: str = Field(primary_key=True, max_length=40)
+    count: int = 0
+
+
+class PersonCount(Model, table=True):
+    """How often one person did something with one mail: whoever did it ten times is one reader.
+
+    Only those who did something have rows, so there are fewer than deliveries.
+    """
+
+    __tablename__ = "person_count"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    send_id: int = Field(primary_key=True, sa_type=Id)
+    subscriber_id: int = Field(primary_key=True, sa_type=Id)
+    what: str = Field(primary_key=True, max_length=40)
+    domain: str = Field(primary_key=True, max_length=255)
+    #: Empty for all links together.
+    link: str = Field(primary_key=True, max_length=500)
+    count: int = 0
+
+
+class SoftBounce(Model, table=True):
+    """A bounce that alone suppresses nobody. Kept apart, so that raw events may go earlier."""
+
+    __tablename__ = "soft_bounce"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    address_hash: bytes = Field(sa_type=Hash, primary_key=True)
+    #: The event's: a repeat is no second bounce.
+    key: bytes = Field(sa_type=Hash, primary_key=True)
+    at: datetime

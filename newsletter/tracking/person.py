@@ -32,7 +32,7 @@ def data_of(session: Session, subscriber_id: int) -> dict[str, Any]:
     events = session.execute(
         select(_event.c.kind, _event.c.at, _event.c.raw)
         .where(_event.c.subscriber_id == subscriber_id)
-        .order_by(_event.c.at, _event.c.id)
+        .order_by(_event.c.at, _event.c.key)
     )
     mails = session.execute(
         select(_notice.c.kind, _notice.c.created_at, _notice.c.subject, _notice.c.state)

@@ -1,12 +1,14 @@
 """From an event to what becomes of the delivery and of the person: one table, and it is total.
 
-A hard bounce, a complaint and leaving suppress at once. A block concerns one mail,
-not the mailbox: it is counted and nobody is suppressed. SendGrid drops what it has
-on its own lists; each of its documented reasons is told apart.
+Each event falls under one case, each case has one line; docs/events.md shows the same table
+with its reasons, and a test compares the two. Who did it, a person or a machine, is not
+decided here (newsletter.tracking.machines).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -31,57 +33,128 @@ class Effects:
     delivery: DeliveryState | None = None
     suppress: SuppressionReason | None = None
     whose: Whose = Whose.ADDRESS
-    #: The mail was read: a person opened it or followed a link.
+    #: Suppresses only after so many within so long (Thresholds).
+    soft: bool = False
+    #: The mail was read, if it was a person who opened it or followed a link.
     engaged: bool = False
 
 
-_NOTHING = Effects()
-_LEFT = Effects(suppress=SuppressionReason.UNSUBSCRIBED, whose=Whose.PERSON)
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where the operator draws the lines (settings ``tracking.*``)."""
 
-#: What each kind means when nothing more is known about it.
-BY_KIND: Final[Mapping[Kind, Effects]] = {
-    Kind.PROCESSED: _NOTHING,
-    Kind.DEFERRED: _NOTHING,
-    Kind.DELIVERED: Effects(delivery=DeliveryState.DELIVERED),
-    Kind.BOUNCE: Effects(delivery=DeliveryState.BOUNCED, suppress=SuppressionReason.BOUNCED),
-    Kind.BLOCKED: Effects(delivery=DeliveryState.BOUNCED),
-    Kind.DROPPED: Effects(delivery=DeliveryState.DROPPED),
-    Kind.OPEN: Effects(engaged=True),
-    Kind.CLICK: Effects(engaged=True),
-    Kind.SPAM_REPORT: Effects(
+    #: So many soft bounces of one address within so long suppress it.
+    soft_bounces: int = 5
+    soft_bounce_days: timedelta = timedelta(days=30)
+    #: So many links of one mail followed within so long were followed by a machine.
+    scanner_links: int = 4
+    scanner_seconds: timedelta = timedelta(seconds=10)
+
+
+_NOTHING = Effects()
+_READ = Effects(engaged=True)
+_LEFT = Effects(suppress=SuppressionReason.UNSUBSCRIBED, whose=Whose.PERSON)
+_HARD = Effects(delivery=DeliveryState.BOUNCED, suppress=SuppressionReason.BOUNCED)
+_SOFT = Effects(delivery=DeliveryState.BOUNCED, suppress=SuppressionReason.BOUNCED, soft=True)
+_BLOCK = Effects(delivery=DeliveryState.BOUNCED)
+
+
+def _dropped(because: SuppressionReason | None = None) -> Effects:
+    return Effects(delivery=DeliveryState.DROPPED, suppress=because)
+
+
+#: Case → effects. Cases of bounces are SendGrid's type and classification.
+TABLE: Final[Mapping[str, Effects]] = {
+    "processed": _NOTHING,
+    "deferred": _NOTHING,
+    "delivered": Effects(delivery=DeliveryState.DELIVERED),
+    "bounce: Invalid Address": _HARD,
+    "bounce: Unclassified": _HARD,
+    "bounce: Unclassified, status 4": _SOFT,
+    "bounce: Mailbox Unavailable": _SOFT,
+    "bounce: Technical": _SOFT,
+    "bounce: Content": _SOFT,
+    "bounce: Reputation": _SOFT,
+    "bounce: Frequency or Volume Too High": _SOFT,
+    "blocked: Invalid Address": _SOFT,
+    "blocked: Unclassified": _BLOCK,
+    "blocked: Unclassified, status 4": _BLOCK,
+    "blocked: Mailbox Unavailable": _SOFT,
+    "blocked: Technical": _BLOCK,
+    "blocked: Content": _BLOCK,
+    "blocked: Reputation": _BLOCK,
+    "blocked: Frequency or Volume Too High": _BLOCK,
+    "expired: Invalid Address": _SOFT,
+    "expired: Unclassified": _SOFT,
+    "expired: Unclassified, status 4": _SOFT,
+    "expired: Mailbox Unavailable": _SOFT,
+    "expired: Technical": _SOFT,
+    "expired: Content": _BLOCK,
+    "expired: Reputation": _BLOCK,
+    "expired: Frequency or Volume Too High": _BLOCK,
+    "dropped: Bounced Address": _dropped(SuppressionReason.BOUNCED),
+    "dropped: Invalid": _dropped(SuppressionReason.BOUNCED),
+    "dropped: Spam Reporting Address": _dropped(SuppressionReason.COMPLAINED),
+    "dropped: Unsubscribed Address": _dropped(SuppressionReason.UNSUBSCRIBED),
+    "dropped: Invalid SMTPAPI header": _dropped(),
+    "dropped: Spam Content": _dropped(),
+    "dropped: Recipient List over Package Quota": _dropped(),
+    "dropped: another reason": _dropped(),
+    "open": _READ,
+    "click": _READ,
+    "spamreport": Effects(
         delivery=DeliveryState.COMPLAINED,
         suppress=SuppressionReason.COMPLAINED,
         whose=Whose.PERSON,
     ),
-    Kind.UNSUBSCRIBE: _LEFT,
-    Kind.GROUP_UNSUBSCRIBE: _LEFT,
+    "unsubscribe": _LEFT,
+    "group_unsubscribe": _LEFT,
     # Only the person's own opting in lifts a suppression.
-    Kind.GROUP_RESUBSCRIBE: _NOTHING,
-    Kind.OTHER: _NOTHING,
+    "group_resubscribe": _NOTHING,
+    "other": _NOTHING,
 }
 
-#: Why SendGrid dropped a mail (its Event Webhook reference), by the reason's first words.
-BY_DROP_REASON: Final[Mapping[str, SuppressionReason]] = {
-    "bounced address": SuppressionReason.BOUNCED,
-    "invalid": SuppressionReason.BOUNCED,
-    "spam reporting address": SuppressionReason.COMPLAINED,
-    "unsubscribed address": SuppressionReason.UNSUBSCRIBED,
+_CLASSES: Final = {
+    name.removeprefix("bounce: ").lower(): name.removeprefix("bounce: ")
+    for name in TABLE
+    if name.startswith("bounce: ") and "," not in name
+} | {"technical failure": "Technical"}
+#: Reasons of drops to which SendGrid adds words. "Invalid" it does not, and other reasons
+#: that begin so say nothing of the address.
+_DROPS: Final = {
+    name.removeprefix("dropped: ").lower(): name
+    for name in TABLE
+    if name.startswith("dropped: ") and name not in {"dropped: Invalid", "dropped: another reason"}
 }
-#: Drops that begin like one of the above and yet say nothing about the address.
-_OUR_FAULT = ("invalid smtpapi header",)
+#: An enhanced status or, in a server's words, a reply code that says "for now".
+_FOR_NOW = re.compile(r"4(\.\d|\d\d\b)")
 
 
 def effects(event: Event) -> Effects:
     """What ``event`` changes."""
-    if event.by_machine:
-        return _NOTHING
-    if event.kind is Kind.DROPPED:
-        return Effects(delivery=DeliveryState.DROPPED, suppress=_drop_reason(event.reason))
-    return BY_KIND[event.kind]
+    return TABLE[case_of(event)]
 
 
-def _drop_reason(reason: str) -> SuppressionReason | None:
-    said = reason.strip().lower()
-    if said.startswith(_OUR_FAULT):
-        return None
-    return next((why for words, why in BY_DROP_REASON.items() if said.startswith(words)), None)
+def case_of(event: Event) -> str:
+    """The line of the table that ``event`` falls under."""
+    match event.kind:
+        case Kind.BOUNCE:
+            return f"bounce: {_class(event)}"
+        case Kind.BLOCKED:
+            kind = "expired" if event.bounce_type == "expired" else "blocked"
+            return f"{kind}: {_class(event)}"
+        case Kind.DROPPED:
+            said = event.reason.strip().lower()
+            if said == "invalid":
+                return "dropped: Invalid"
+            found = (case for words, case in _DROPS.items() if said.startswith(words))
+            return next(found, "dropped: another reason")
+        case _:
+            return event.kind.value
+
+
+def _class(event: Event) -> str:
+    known = _CLASSES.get(" ".join(event.classification.lower().split()), "Unclassified")
+    if known == "Unclassified" and _FOR_NOW.match(event.status or event.reason):
+        return "Unclassified, status 4"
+    return known
