@@ -18,18 +18,18 @@ from newsletter.errors import SettingsError
 from newsletter.links import Links
 from newsletter.provider.events import Event
 from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
-from newsletter.rendering.render import House
+from newsletter.rendering.rendered import House
 from newsletter.scheduling.clock import Clock
 from newsletter.scheduling.jobs import Desk
 from newsletter.sending.dispatch import Dispatcher
-from newsletter.sending.distributed import DistributedWorkers
-from newsletter.sending.engine import Crew, Threads
+from newsletter.sending.engine import Crew, Threads, Workers
 from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.journal import Journal
 from newsletter.sending.limits import WarmUp
 from newsletter.settings import Settings, resource
 from newsletter.tracking.alerts import Rule, load_rules
 from newsletter.tracking.ingest import Ingested, ingest
+from newsletter.tracking.reconcile import Reconciler
 from subscribers.address import address_key, hash_address, parse
 from subscribers.errors import AddressError
 
@@ -143,7 +143,25 @@ class Assembly:
             keep_network_data=self.settings.signup.keep_ip,
             warm_up=self.warm_up,
             alert_rules=self.alert_rules,
+            reconciler=self.reconciler if self._can_reconcile else None,
         )
+
+    @property
+    def reconciler(self) -> Reconciler:
+        """Compares our suppressions with the provider's lists."""
+        tracking = self.settings.tracking
+        return Reconciler(
+            self.database,
+            self.gateway.ask,
+            self.hash_of,
+            every=tracking.reconcile_every,
+            tell=tracking.push_suppressions,
+        )
+
+    @property
+    def _can_reconcile(self) -> bool:
+        key, address_key = self.settings.sendgrid.api_key, self.settings.subscribers.address_key
+        return bool(key.get_secret_value() and address_key.get_secret_value())
 
     def dispatcher(self, worker: str) -> Dispatcher:
         """What one worker thread sends with."""
@@ -164,12 +182,19 @@ class Assembly:
     def workers(self, *, alone: bool = False) -> Crew:
         """Whoever sends in this process: on PostgreSQL one of many, unless it is ``alone``."""
         heartbeat = Heartbeat(self.database)
-        distributed = self.database.dialect.name == "postgresql" and not alone
-        workers = (DistributedWorkers if distributed else Threads)(
-            self.database,
-            lambda: self.dispatcher(heartbeat.name),
-            concurrency=self.settings.sending.concurrency,
-        )
+        threads = self.settings.sending.concurrency
+
+        def dispatcher() -> Dispatcher:
+            return self.dispatcher(heartbeat.name)
+
+        workers: Workers
+        if self.database.dialect.name == "postgresql" and not alone:
+            # Its libraries take 10 MB, for nothing on SQLite.
+            from newsletter.sending.distributed import DistributedWorkers  # noqa: PLC0415
+
+            workers = DistributedWorkers(self.database, dispatcher, concurrency=threads)
+        else:
+            workers = Threads(self.database, dispatcher, concurrency=threads)
         return Crew(self.database, workers, heartbeat, self.journal)
 
     def clock(self) -> Clock:

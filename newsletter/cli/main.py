@@ -2,46 +2,56 @@
 
 import logging
 import sys
+from collections.abc import Collection
+from importlib import import_module
 
 import typer
 from sqlalchemy.exc import OperationalError
 
-from newsletter.cli import (
-    demo,
-    issues,
-    sandbox,
-    segments,
-    send,
-    sends,
-    serve,
-    settings,
-    subscribers,
-    topics,
-    worker,
-)
 from newsletter.cli.output import complain, err
 from newsletter.errors import DatabaseError, UserError
 
-app = typer.Typer(
-    name="newsletter",
-    help="Send newsletters that everyone gets exactly once, and no one who left.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+#: Name, module of this package, and what stands there: a command, or a Typer with several.
+_COMMANDS = (
+    ("issue", "issues", "app"),
+    ("render", "issues", "render_issue"),
+    ("send", "send", "send"),
+    ("sends", "sends", "app"),
+    ("subscribers", "subscribers", "app"),
+    ("segment", "segments", "app"),
+    ("topic", "topics", "app"),
+    ("db", "settings", "database"),
+    ("settings", "settings", "show"),
+    ("reconcile", "reconcile", "reconcile"),
+    ("serve", "serve", "serve"),
+    ("worker", "worker", "worker"),
+    ("sandbox", "sandbox", "sandbox"),
+    ("demo", "demo", "demo"),
 )
-app.add_typer(issues.app, name="issue")
-app.command("render")(issues.render_issue)
-app.command("send")(send.send)
-app.add_typer(sends.app, name="sends")
-app.add_typer(subscribers.app, name="subscribers")
-app.add_typer(segments.app, name="segment")
-app.add_typer(topics.app, name="topic")
-app.add_typer(settings.database, name="db")
-app.command("settings")(settings.show)
-app.command("serve")(serve.serve)
-app.command("worker")(worker.worker)
-app.command("sandbox")(sandbox.sandbox)
-app.command("demo")(demo.demo)
+
+
+def application(only: Collection[str] = ()) -> typer.Typer:
+    """The root with all commands, or with those named, if they exist.
+
+    To import them all takes a second, most of it for libraries that one command needs.
+    """
+    app = typer.Typer(
+        name="newsletter",
+        help="Send newsletters that everyone gets exactly once, and no one who left.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    # Without a callback, Typer would make a single command the root itself.
+    app.callback()(lambda: None)
+    named = [one for one in _COMMANDS if one[0] in only]
+    for name, module, attribute in named or _COMMANDS:
+        found = getattr(import_module(f"newsletter.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app
 
 
 def run() -> None:
@@ -50,7 +60,7 @@ def run() -> None:
         level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
-        app()
+        application(sys.argv[1:2])()
     except UserError as error:
         complain(error)
         sys.exit(error.exit_code)
