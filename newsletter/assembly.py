@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
 from newsletter.database import open_database, require_current, transaction
 from newsletter.errors import SettingsError
@@ -29,6 +30,7 @@ from newsletter.sending.limits import WarmUp
 from newsletter.settings import Settings, resource
 from newsletter.tracking.alerts import Rule, load_rules
 from newsletter.tracking.ingest import Ingested, ingest
+from newsletter.tracking.policy import Thresholds
 from newsletter.tracking.reconcile import Reconciler
 from subscribers.address import address_key, hash_address, parse
 from subscribers.errors import AddressError
@@ -37,6 +39,9 @@ _MAKE_KEY = (
     'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"\n'
     "and keep it: it is needed for as long as links in sent mails should work."
 )
+
+#: PostgreSQL's code for a deadlock, whose victim may simply try again, and how often it does.
+_DEADLOCK, _DEADLOCKS = "40P01", 3
 
 
 @dataclass(frozen=True)
@@ -203,8 +208,29 @@ class Assembly:
 
     def ingest(self, events: list[Event]) -> Ingested:
         """Store and apply events, durably when this returns."""
+        for _ in range(_DEADLOCKS):
+            try:
+                return self._ingest(events)
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) != _DEADLOCK:
+                    raise
+        return self._ingest(events)
+
+    def _ingest(self, events: list[Event]) -> Ingested:
+        rules, now = self.thresholds, datetime.now(UTC)
         with transaction(self.database) as session:
-            return ingest(session, events, now=datetime.now(UTC), hash_of=self.hash_of)
+            return ingest(session, events, now=now, hash_of=self.hash_of, rules=rules)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Where lines are drawn between hard luck and a dead mailbox, a person and a scanner."""
+        tracking = self.settings.tracking
+        return Thresholds(
+            soft_bounces=tracking.soft_bounces,
+            soft_bounce_days=tracking.soft_bounce_days,
+            scanner_links=tracking.scanner_links,
+            scanner_seconds=tracking.scanner_seconds,
+        )
 
     @cached_property
     def hash_of(self) -> Callable[[str], bytes | None]:

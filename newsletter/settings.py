@@ -133,8 +133,12 @@ class Sending(_Section):
 
 
 class Tracking(_Section):
-    """How our suppressions and the provider's are kept the same."""
+    """What events come to, and how our suppressions and the provider's are kept the same."""
 
+    soft_bounces: Annotated[int, Field(ge=1)]
+    soft_bounce_days: Duration
+    scanner_links: Annotated[int, Field(ge=2)]
+    scanner_seconds: Duration
     reconcile_every: Period
     push_suppressions: bool
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Table, select
 
 from newsletter.provider.events import Kind
 from newsletter.tracking.models import PartCount, PersonCount, SendCount
@@ -113,7 +113,7 @@ class Tally:
         _add(session, _part, ["send_id", "part", "value", "what"], parts)
 
 
-def _add(session: Session, table: Any, keys: list[str], more: list[tuple[Any, ...]]) -> None:
+def _add(session: Session, table: Table, keys: list[str], more: list[tuple[Any, ...]]) -> None:
     """Sorted rows: two posts that count the same send must not deadlock."""
     if not more:
         return

@@ -17,12 +17,14 @@ from newsletter.links import Purpose
 from newsletter.provider.events import Event, Kind
 from newsletter.sending.models import Delivery
 from newsletter.tracking.ingest import ingest
+from newsletter.tracking.models import EventRow
 from newsletter.web.dependencies import Parts, page
 from subscribers import preferences
+from subscribers.models import Subscriber
 from subscribers.schema import table_of
 
 router = APIRouter()
-_delivery = table_of(Delivery)
+_delivery, _event, _person = table_of(Delivery), table_of(EventRow), table_of(Subscriber)
 
 
 @router.api_route("/unsubscribe/{token}", methods=["GET", "HEAD"])
@@ -53,17 +55,21 @@ def take_out(
     ``happening`` tells one leaving from another; the same one again changes nothing.
     """
     now = datetime.now(UTC)
+    key = hashlib.sha256(happening.encode()).digest()[:16]
     with transaction(parts.database) as session:
         send_id = session.scalar(
             select(_delivery.c.send_id).where(
                 _delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id
             )
         )
+        same = _event.c.kind == Kind.UNSUBSCRIBE, _event.c.send_id.is_not_distinct_from(send_id)
+        before = session.scalar(select(_event.c.at).where(*same, _event.c.key == key))
         event = Event(
             kind=Kind.UNSUBSCRIBE,
-            at=now,
-            key=hashlib.sha256(happening.encode()).digest()[:16],
-            email=None,
+            at=before or now,
+            key=key,
+            # Their mail domain counts in the figures.
+            email=session.scalar(select(_person.c.email).where(_person.c.id == subscriber_id)),
             issue_id=issue_id,
             send_id=send_id,
             batch=None,
