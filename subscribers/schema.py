@@ -6,6 +6,7 @@ import, event ingest) run Core statements on ``Model.__table__``, reached by ``t
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -13,7 +14,6 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
-    ColumnElement,
     CursorResult,
     Delete,
     Insert,
@@ -92,14 +92,23 @@ def changed(
     return result.rowcount
 
 
-def json_rows(session: Session, rows: Select[Any]) -> list[dict[str, Any]]:
-    """The rows of a query as dictionaries, made by the database and read in one piece."""
+def json_rows(
+    session: Session, rows: Select[Any], values: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The rows of a query as dictionaries, made by the database and read in one piece.
+
+    ``values`` are the query's parameters, so that one that is asked often is built once.
+    """
+    text = session.scalar(_as_json(rows, session.get_bind().dialect.name), values)
+    return orjson.loads(text or "[]")  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _as_json(rows: Select[Any], dialect: str) -> Select[Any]:
     row = rows.subquery()
-    if session.get_bind().dialect.name == "postgresql":
-        text: ColumnElement[Any] = cast(func.json_agg(func.to_json(row.table_valued())), Text)
-    else:
-        # SQLite keeps JSON as text, which would be quoted once more.
-        values = [func.json(c) if isinstance(c.type, JSON) else c for c in row.c]
-        pairs = [part for c, value in zip(row.c, values, strict=True) for part in (c.name, value)]
-        text = func.json_group_array(func.json_object(*pairs))
-    return orjson.loads(session.scalar(select(text)) or "[]")  # type: ignore[no-any-return]
+    if dialect == "postgresql":
+        return select(cast(func.json_agg(func.to_json(row.table_valued())), Text))
+    # SQLite keeps JSON as text, which would be quoted once more.
+    values = [func.json(c) if isinstance(c.type, JSON) else c for c in row.c]
+    pairs = [part for c, value in zip(row.c, values, strict=True) for part in (c.name, value)]
+    return select(func.json_group_array(func.json_object(*pairs)))

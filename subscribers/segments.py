@@ -39,7 +39,9 @@ PEOPLE: FromClause = _subscriber.outerjoin(
 )
 
 
-def objection(now: datetime, topics: Sequence[str]) -> ColumnElement[str | None]:
+def objection(
+    now: datetime | ColumnElement[datetime], topics: Sequence[str]
+) -> ColumnElement[str | None]:
     """Why a person of ``PEOPLE`` may not be mailed at ``now``, NULL where nothing bars it.
 
     A suppression's reason, ``unconfirmed``, ``paused``, or ``topic`` when the mail is

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from newsletter.cli.main import app
+from newsletter.cli.main import application
 from newsletter.sending.states import BatchState, DeliveryState, SendState
 from newsletter.settings import resource
 
@@ -27,7 +27,7 @@ def commands() -> set[str]:
         for name, child in below.items():
             walk(child, (*words, name))
 
-    walk(typer.main.get_command(app), ())
+    walk(typer.main.get_command(application()), ())
     return found
 
 

@@ -11,7 +11,8 @@ from newsletter.cli.output import facts, out
 from newsletter.errors import IssueError, MachineError
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.reading import Draft, read_issue, read_text
-from newsletter.rendering.render import Rendered, render
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import Rendered
 from newsletter.settings import load
 
 app = typer.Typer(help="Make issue files.", no_args_is_help=True)

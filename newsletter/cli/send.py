@@ -14,7 +14,8 @@ from newsletter.cli.output import err, out, shown
 from newsletter.cli.watching import exit_by, run_to_rest, summary
 from newsletter.database import transaction
 from newsletter.errors import SendError
-from newsletter.rendering.render import Rendered, render
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import Rendered
 from newsletter.sending import control
 from newsletter.sending.control import Terms
 from newsletter.sending.timetable import Timetable

@@ -6,7 +6,6 @@ import typer
 
 from newsletter import database as db
 from newsletter.cli.output import out, rows
-from newsletter.sending import distributed
 from newsletter.settings import load, load_with_origins
 
 database = typer.Typer(help="Look after the database.", no_args_is_help=True)
@@ -27,6 +26,8 @@ def upgrade() -> None:
     engine = db.open_database(load().database_url)
     before, after = db.upgrade(engine)
     if engine.dialect.name == "postgresql":
+        from newsletter.sending import distributed  # noqa: PLC0415
+
         distributed.install(engine)
     if before == after:
         out.print(f"The database is of version {after} already.")

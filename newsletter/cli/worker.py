@@ -13,16 +13,10 @@ from sqlalchemy import func, select
 from newsletter.assembly import Assembly
 from newsletter.cli.output import err
 from newsletter.database import reading
-from newsletter.errors import DatabaseError
 from newsletter.sending.models import Batch
 from newsletter.sending.states import BatchState
 from newsletter.settings import load
 from subscribers.schema import table_of
-
-_HOW_TO_MOVE = """\
-On SQLite `newsletter serve` does all the work: leave this command out.
-For many machines, set database_url to postgresql://USER:PASSWORD@HOST/NAME and run
-`newsletter db upgrade` there; docs/many-machines.md says how."""
 
 
 def worker(
@@ -31,10 +25,11 @@ def worker(
         typer.Option(min=1, max=64, help="Requests under way at once (sending.concurrency)."),
     ] = None,
 ) -> None:
-    """Send batches beside `newsletter serve`, until it is told to stop. Needs PostgreSQL.
+    """Send batches beside `newsletter serve`, until it is told to stop.
 
-    Start as many as you want, on as many machines. Each batch is sent by one of them, and
-    when one dies the others go on. It also stands by to take the clock over. SIGTERM and
+    Start as many as you want: with PostgreSQL on as many machines, with SQLite on the one
+    where its file is, for more cores. Each batch is sent by one of them, and when one dies
+    the others go on. It also stands by to take the clock over. SIGTERM and
     Ctrl-C let it finish the requests under way.
     """
     logging.getLogger().setLevel(logging.WARNING)
@@ -43,10 +38,6 @@ def worker(
     if concurrency is not None:
         environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
     settings = load(environment)
-    if settings.database_url.startswith("sqlite"):
-        raise DatabaseError(
-            "workers need PostgreSQL to share their work", place="database_url", hint=_HOW_TO_MOVE
-        )
     assembly = Assembly(settings)
     workers = assembly.workers()
     told_to_stop = threading.Event()

@@ -19,7 +19,7 @@ from markupsafe import escape
 from newsletter.rendering.inline import inline_css
 from newsletter.rendering.mjml import to_html
 from newsletter.rendering.plaintext import RULE, heading, joined, wrapped
-from newsletter.rendering.render import House
+from newsletter.rendering.rendered import House
 from newsletter.rendering.template import read_sheet, to_mjml
 
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}

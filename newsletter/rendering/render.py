@@ -6,7 +6,6 @@ part. The same draft, house and templates give the same bytes.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +18,13 @@ from newsletter.issues.reading import Draft
 from newsletter.rendering.inline import inline_css
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.mjml import to_html
-from newsletter.rendering.placeholders import Marks, Placeholders, fill
+from newsletter.rendering.placeholders import Marks, fill
 from newsletter.rendering.plaintext import RULE, Piece, heading, joined, wrapped
+from newsletter.rendering.rendered import House, Rendered
 from newsletter.rendering.template import clean, read_sheet, to_mjml
 
 #: Languages written from right to left.
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What every issue of a publication shares. ``base_url`` has no slash at its end."""
-
-    name: str
-    base_url: str
-    postal_address: str
-    from_email: str
-    from_name: str
-    reply_to: str | None
-    language: str
-    logo_url: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """One rendered issue. ``subject``, ``html`` and ``text`` hold the tags of ``placeholders``.
-
-    ``preheader`` and ``title`` speak to nobody in particular: defaults stand in them.
-    """
-
-    slug: str
-    title: str
-    language: str
-    subject: str
-    preheader: str
-    from_email: str
-    from_name: str
-    reply_to: str | None
-    html: str
-    text: str
-    placeholders: Placeholders
-
-    @property
-    def html_size(self) -> int:
-        """Bytes of the HTML part in UTF-8; Gmail clips at 102,400."""
-        return len(self.html.encode())
-
-    @property
-    def text_size(self) -> int:
-        """Bytes of the text part in UTF-8."""
-        return len(self.text.encode())
 
 
 def render(draft: Draft, house: House, *, templates: Path) -> Rendered:

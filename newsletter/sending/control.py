@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from newsletter.errors import NothingToDoError, SendError
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.reading import Draft
-from newsletter.rendering.render import Rendered
+from newsletter.rendering.rendered import Rendered
 from newsletter.sending import hold, oversight
 from newsletter.sending.audience import Audience, counted
 from newsletter.sending.limits import WarmUp

@@ -1,16 +1,17 @@
 """Who of a claimed batch may be mailed at this very moment: read, never written."""
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypedDict, cast
 
-from sqlalchemy import case, literal, literal_column, select
+from sqlalchemy import Select, bindparam, case, literal, literal_column, select
 
 from newsletter.sending.ledger import Barred, Claimed
 from newsletter.sending.models import Delivery
 from newsletter.sending.states import DeliveryState
 from subscribers import segments
 from subscribers.models import Subscriber, Suppression
-from subscribers.schema import Session, json_rows, table_of
+from subscribers.schema import Session, UTCDateTime, json_rows, table_of
 
 _delivery, _subscriber = table_of(Delivery), table_of(Subscriber)
 _suppression = table_of(Suppression)
@@ -36,12 +37,23 @@ def recipients(
     rows one by one would cost as much as everything else, and pass the interpreter's lock
     around for each.
     """
+    values = {"now": now, "of_send": batch.send_id, "of_batch": batch.number}
+    people = json_rows(session, _asked(batch.topics, with_attributes=with_attributes), values)
+    barred = [Barred(person=p["id"], why=p["objection"]) for p in people if p["objection"]]
+    if barred:
+        people = [person for person in people if not person["objection"]]
+    return cast("list[Person]", people), barred
+
+
+# Built once for the batches of a send: to build it costs as much as to run it.
+@lru_cache(maxsize=16)
+def _asked(topics: tuple[str, ...], *, with_attributes: bool) -> Select[Any]:
     objection = case(
         (_subscriber.c.id.is_(None), literal("erased")),
-        else_=segments.objection(now, batch.topics),
+        else_=segments.objection(bindparam("now", type_=UTCDateTime()), topics),
     )
     attributes = _subscriber.c.attributes if with_attributes else literal_column("NULL")
-    rows = (
+    return (
         select(
             _delivery.c.subscriber_id.label("id"),
             _subscriber.c.email.label("email"),
@@ -55,13 +67,8 @@ def recipients(
             ).outerjoin(_suppression, _suppression.c.address_hash == _subscriber.c.address_hash)
         )
         .where(
-            _delivery.c.send_id == batch.send_id,
-            _delivery.c.batch == batch.number,
+            _delivery.c.send_id == bindparam("of_send"),
+            _delivery.c.batch == bindparam("of_batch"),
             _delivery.c.state == DeliveryState.PLANNED,
         )
     )
-    people = json_rows(session, rows)
-    barred = [Barred(person=p["id"], why=p["objection"]) for p in people if p["objection"]]
-    if barred:
-        people = [person for person in people if not person["objection"]]
-    return cast("list[Person]", people), barred

@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from newsletter.issues.reading import parse_issue, read_issue
-from newsletter.rendering.render import House, preview, render
+from newsletter.rendering.render import preview, render
+from newsletter.rendering.rendered import House
 
 pytestmark = pytest.mark.browser
 

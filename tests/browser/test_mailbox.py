@@ -10,7 +10,8 @@ import sendgrid
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from newsletter.issues.reading import read_issue
-from newsletter.rendering.render import House, render
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import House
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.settings import resource
 

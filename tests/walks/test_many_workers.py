@@ -27,8 +27,6 @@ from newsletter.settings import load, resource
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 PEOPLE, BATCH_SIZE = 1000, 50
 
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-
 
 @pytest.fixture
 def sandbox(environment: dict[str, str]) -> Iterator[RunningSandbox]:
@@ -143,7 +141,6 @@ def copies(sandbox: RunningSandbox) -> set[int]:
     return set(Counter(mail["nl_subscriber"] for mail in taken(sandbox)).values())
 
 
-@on_postgresql
 def test_one_of_two_is_killed_and_the_other_finishes(
     environment: dict[str, str], sandbox: RunningSandbox, parts: Assembly, tmp_path: Path
 ) -> None:
@@ -174,7 +171,6 @@ def test_one_of_two_is_killed_and_the_other_finishes(
     assert copies(sandbox) == {1}
 
 
-@on_postgresql
 def test_a_stop_leaves_nothing_in_doubt_and_others_go_on(
     environment: dict[str, str], sandbox: RunningSandbox, parts: Assembly, tmp_path: Path
 ) -> None:
@@ -198,18 +194,3 @@ def test_a_stop_leaves_nothing_in_doubt_and_others_go_on(
         assert third.end(signal.SIGINT) == 0
     assert len(taken(sandbox)) == PEOPLE
     assert copies(sandbox) == {1}
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_without_postgresql_it_says_who_does_the_work(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [NEWSLETTER, "worker"],
-        env={"PATH": os.environ["PATH"], "COLUMNS": "200", **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 5
-    assert "workers need PostgreSQL" in done.stderr
-    assert "`newsletter serve` does all the work" in done.stderr

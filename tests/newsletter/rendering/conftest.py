@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from newsletter.issues.reading import parse_issue
-from newsletter.rendering.render import House, Rendered, render
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import House, Rendered
 
 ROOT = Path(__file__).parents[3]
 TEMPLATES = ROOT / "templates" / "email"

@@ -11,7 +11,8 @@ from lxml import etree
 from newsletter.errors import IssueError, TemplateError
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.reading import parse_issue, read_issue, read_text
-from newsletter.rendering.render import Rendered, preview, render
+from newsletter.rendering.render import preview, render
+from newsletter.rendering.rendered import Rendered
 
 from .conftest import ALICE, HOUSE, NOBODY, ROOT, SEED, TEMPLATES, Make
 

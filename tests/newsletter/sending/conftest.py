@@ -11,7 +11,8 @@ from newsletter.database import reading, transaction
 from newsletter.issues.reading import parse_issue
 from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
-from newsletter.rendering.render import House, render
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import House
 from newsletter.sending import control
 from newsletter.sending.control import Terms
 from newsletter.sending.dispatch import Dispatcher
