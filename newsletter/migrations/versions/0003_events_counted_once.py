@@ -121,8 +121,8 @@ def _count_again(*, postgresql: bool) -> None:
         f"{parts} SELECT {send}, 'day', {day}, {what}, count(*) FROM event GROUP BY 1, 3, 4",  # noqa: S608
         f"{parts} SELECT {send}, 'domain', domain, {what}, count(*) FROM event GROUP BY 1, 3, 4",  # noqa: S608
         f"{parts} SELECT {send}, 'link', link, {what}, count(*) FROM event WHERE link <> '' GROUP BY 1, 3, 4",  # noqa: S608
-        f"{people} SELECT {send}, subscriber_id, {done}, domain, '', count(*) {deeds} GROUP BY 1, 2, 3, 4",  # noqa: S608
-        f"{people} SELECT {send}, subscriber_id, {done}, domain, link, count(*) {deeds} AND link <> '' GROUP BY 1, 2, 3, 4, 5",  # noqa: S608
+        f"{people} SELECT {send}, subscriber_id, {done}, domain, '', count(*) {deeds} GROUP BY 1, 2, 3, 4",
+        f"{people} SELECT {send}, subscriber_id, {done}, domain, link, count(*) {deeds} AND link <> '' GROUP BY 1, 2, 3, 4, 5",
         "INSERT INTO send_count (send_id, what, count) SELECT send_id, what, count(*) FROM person_count WHERE link = '' GROUP BY 1, 2",
         f"{parts} SELECT send_id, 'domain', domain, what, count(*) FROM person_count WHERE link = '' GROUP BY 1, 3, 4",  # noqa: S608
         f"{parts} SELECT send_id, 'link', link, what, count(*) FROM person_count WHERE link <> '' GROUP BY 1, 3, 4",  # noqa: S608

@@ -1,0 +1,10 @@
+"""what is kept of old sends"""
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Not written yet."""

@@ -1,0 +1,10 @@
+"""issues in review: series, states, approvals, archive"""
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Not written yet."""
