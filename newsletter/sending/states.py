@@ -56,12 +56,12 @@ class DeliveryState(StrEnum):
     PLANNED = "planned"
     #: The provider has it.
     ACCEPTED = "accepted"
+    #: The provider did not try.
+    DROPPED = "dropped"
     #: The person's mail server took it.
     DELIVERED = "delivered"
     #: The person's mail server refused it for good.
     BOUNCED = "bounced"
-    #: The provider did not try.
-    DROPPED = "dropped"
     #: The person called it spam.
     COMPLAINED = "complained"
     #: The person had left, paused or been suppressed since planning.

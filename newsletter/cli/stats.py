@@ -1,0 +1,143 @@
+"""`newsletter stats`: how sends did, and whether the kept figures are what the events say."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+from newsletter.assembly import Assembly
+from newsletter.cli.output import facts, out, rows
+from newsletter.cli.settings import AsJson
+from newsletter.database import reading
+from newsletter.settings import load
+from newsletter.tracking import counts, performance, recount
+
+app = typer.Typer(help="See how sends did, and check the figures.", no_args_is_help=True)
+
+#: Figures of a send by their names in the table, in the order of a mail's life.
+_FIGURES = {
+    "delivered": "delivered",
+    "deferrals": "deferred",
+    "bounced": "bounce",
+    "blocked": "blocked",
+    "dropped": "dropped",
+    "people who opened": "opened",
+    "opens": "open",
+    "opens by machines": "machine_open",
+    "people who clicked": "clicked",
+    "clicks": "click",
+    "clicks by machines": "machine_click",
+    "people who left": "left",
+    "people who complained": "complained",
+}
+_RATES = {
+    "delivery rate": "delivered",
+    "bounce rate": "bounced",
+    "block rate": "blocked",
+    "open rate": "opened",
+    "click rate": "clicked",
+    "click-to-open rate": "clicked_of_openers",
+    "opens a mail": "opens",
+    "clicks a mail": "clicks",
+    "unsubscribe rate": "unsubscribed",
+    "complaint rate": "complained",
+}
+_OF_DOMAIN = ["delivered", "bounced", "blocked", "opened", "clicked", "unsubscribed", "complained"]
+#: Longer tables are for --json.
+_LINES = 20
+
+
+@app.command("show")
+def show(
+    number: Annotated[int, typer.Argument(metavar="SEND", help="The send's number.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show how a send did: figures and rates, by mail domain and by link (docs/metrics.md)."""
+    with reading(_snapshots(Assembly(load()).database)) as session:
+        whole = performance.of_send(session, number)
+        domains = performance.by_domain(session, number)
+        links = performance.by_link(session, number)
+        days = counts.of_parts(session, number, "day")
+    if as_json:
+        record = {
+            "send": number,
+            "sent": whole.sent,
+            "figures": whole.figures,
+            "rates": asdict(whole.rates),
+            "domains": {
+                domain: {"sent": one.sent, "figures": one.figures, "rates": asdict(one.rates)}
+                for domain, one in domains.items()
+            },
+            "links": links,
+            "days": days,
+        }
+        rows([record], [], as_json=True, empty="")
+        return
+    rates = asdict(whole.rates)
+    facts(
+        [
+            ("sent", whole.sent),
+            *((name, whole.figures.get(what, 0)) for name, what in _FIGURES.items()),
+            *((name, _percent(rates[rate])) for name, rate in _RATES.items()),
+        ],
+        title=f"send {number}",
+    )
+    out.print()
+    by_domain = [
+        {
+            "domain": domain,
+            "sent": one.sent,
+            **{rate: _percent(asdict(one.rates)[rate]) for rate in _OF_DOMAIN},
+        }
+        for domain, one in domains.items()
+    ]
+    _table(by_domain, ["domain", "sent", *_OF_DOMAIN], "No event names an address yet.")
+    out.print()
+    by_link = [
+        {
+            "link": link,
+            "people": figures.get("clicked", 0),
+            "clicks": figures.get("click", 0),
+            "by machines": figures.get("machine_click", 0),
+        }
+        for link, figures in links.items()
+    ]
+    _table(by_link, ["link", "people", "clicks", "by machines"], "No link was clicked yet.")
+
+
+@app.command("verify")
+def verify(
+    number: Annotated[
+        int | None, typer.Argument(metavar="SEND", help="Only this send; else all of them.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the events again and compare; exits with 1 when a kept figure differs."""
+    with reading(_snapshots(Assembly(load()).database)) as session:
+        numbers = recount.sends(session) if number is None else [number]
+        found = [asdict(one) for send in numbers for one in recount.differences(session, send)]
+    if found:
+        columns = ["send_id", "part", "value", "what", "kept", "recounted"]
+        rows(found, columns, as_json=as_json, empty="")
+        raise typer.Exit(1)
+    if not as_json:
+        sends = "1 send" if len(numbers) == 1 else f"{len(numbers):,} sends"
+        out.print(f"The figures of {sends} are what their events say.")
+
+
+def _snapshots(database: Engine) -> Engine:
+    """Events arrive meanwhile: all queries have to see the same ones, as on SQLite they do."""
+    if database.dialect.name == "postgresql":
+        return database.execution_options(isolation_level="REPEATABLE READ")
+    return database
+
+
+def _table(records: list[dict[str, object]], columns: list[str], empty: str) -> None:
+    rows(records[:_LINES], columns, as_json=False, empty=empty)
+    if len(records) > _LINES:
+        out.print(f"… and {len(records) - _LINES:,} more: --json", style="dim")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"

@@ -1,0 +1,88 @@
+"""How a send did: its kept figures and the rates made of them, as docs/metrics.md defines them.
+
+Nothing is counted here but deliveries of the whole send by state; the rest is read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from newsletter.provider.events import Kind
+from newsletter.sending import standing
+from newsletter.sending.states import DeliveryState
+from newsletter.tracking import counts
+from subscribers.schema import Session
+
+_NOT_HANDED_OVER = {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Shares from 0 to 1; None where there is nothing to divide by."""
+
+    #: Of the mails handed over (of a domain: of those whose end is known).
+    delivered: float | None
+    bounced: float | None
+    blocked: float | None
+    #: Of the mails delivered. People, each once; machines left out.
+    opened: float | None
+    clicked: float | None
+    complained: float | None
+    unsubscribed: float | None
+    #: Of the people who opened or clicked.
+    clicked_of_openers: float | None
+    #: The same with every repeat: opens and clicks for each mail delivered.
+    opens: float | None
+    clicks: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """A send, or the part of it that went to one domain."""
+
+    sent: int
+    figures: Mapping[str, int]
+
+    @property
+    def rates(self) -> Rates:
+        """What is usually compared."""
+        of = self.figures
+        delivered = of.get(Kind.DELIVERED, 0)
+        return Rates(
+            delivered=_share(delivered, self.sent),
+            bounced=_share(of.get(Kind.BOUNCE, 0), self.sent),
+            blocked=_share(of.get(Kind.BLOCKED, 0), self.sent),
+            opened=_share(of.get("opened", 0), delivered),
+            clicked=_share(of.get("clicked", 0), delivered),
+            complained=_share(of.get("complained", 0), delivered),
+            unsubscribed=_share(of.get("left", 0), delivered),
+            clicked_of_openers=_share(of.get("clicked", 0), of.get("opened", 0)),
+            opens=_share(of.get(Kind.OPEN, 0), delivered),
+            clicks=_share(of.get(Kind.CLICK, 0), delivered),
+        )
+
+
+def of_send(session: Session, send_id: int) -> Performance:
+    """How a send did; SendError when there is none of this number."""
+    people = standing.of(session, send_id).people
+    sent = sum(n for state, n in people.items() if state not in _NOT_HANDED_OVER)
+    return Performance(sent, counts.of_send(session, send_id))
+
+
+def by_domain(session: Session, send_id: int) -> dict[str, Performance]:
+    """Mail domain → how the send did there, the largest first."""
+    ends = (Kind.DELIVERED, Kind.BOUNCE, Kind.BLOCKED, Kind.DROPPED)
+    found = {
+        domain: Performance(sum(figures.get(end, 0) for end in ends), figures)
+        for domain, figures in counts.of_parts(session, send_id, "domain").items()
+    }
+    return dict(sorted(found.items(), key=lambda item: (-item[1].sent, item[0])))
+
+
+def by_link(session: Session, send_id: int) -> dict[str, dict[str, int]]:
+    """Link → its figures, the most clicked first."""
+    found = counts.of_parts(session, send_id, "link")
+    return dict(sorted(found.items(), key=lambda item: (-item[1].get("clicked", 0), item[0])))
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,143 @@
+"""The kept figures, made once more from the events: what differs is a fault.
+
+Holds as long as the events are all there. Compare within one snapshot, or events that
+arrive meanwhile look like a difference.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Date, Select, and_, case, cast, func, literal, or_, select
+
+from newsletter.tracking.counts import BY_MACHINE, NO_SEND, PEOPLE
+from newsletter.tracking.models import EventRow, PartCount, PersonCount, SendCount
+from subscribers.schema import Session, table_of
+
+_event = table_of(EventRow)
+_count, _part, _person = table_of(SendCount), table_of(PartCount), table_of(PersonCount)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A figure that is kept otherwise than the events say."""
+
+    send_id: int
+    #: ``send``, ``day``, ``domain``, ``link`` or ``person``, and which.
+    part: str
+    value: str
+    what: str
+    kept: int
+    recounted: int
+
+
+#: A figure: part, value, what and the number.
+_Figures = dict[tuple[str, str, str], int]
+
+
+def sends(session: Session) -> list[int]:
+    """Every send that has events or figures, in order."""
+    of_events = select(func.coalesce(_event.c.send_id, NO_SEND)).distinct()
+    return sorted(session.scalars(of_events.union(select(_count.c.send_id).distinct())))
+
+
+def differences(session: Session, send_id: int) -> Iterator[Difference]:
+    """What is kept of a send otherwise than its events say; nothing when all is well."""
+    kept, recounted = _kept(session, send_id), _recounted(session, send_id)
+    for key in sorted(kept.keys() | recounted.keys()):
+        if kept.get(key, 0) != recounted.get(key, 0):
+            yield Difference(send_id, *key, kept.get(key, 0), recounted.get(key, 0))
+    yield from _of_people(session, send_id)
+
+
+def _kept(session: Session, send_id: int) -> _Figures:
+    of_send = select(_count.c.what, _count.c.count).where(_count.c.send_id == send_id)
+    of_parts = select(_part.c.part, _part.c.value, _part.c.what, _part.c.count)
+    figures = {("send", "", what): n for what, n in session.execute(of_send)}
+    for *key, n in session.execute(of_parts.where(_part.c.send_id == send_id)):
+        figures[key[0], key[1], key[2]] = n
+    return figures
+
+
+def _recounted(session: Session, send_id: int) -> _Figures:
+    figures: _Figures = {}
+    ours = _of(send_id)
+    machine = _event.c.by_machine & _event.c.kind.in_(list(BY_MACHINE))
+    what = case((machine, literal("machine_") + _event.c.kind), else_=_event.c.kind)
+    nobody = literal("")
+    for part, value, only in (
+        ("send", nobody, ours),
+        ("day", _day(session), ours),
+        ("domain", _event.c.domain, ours),
+        ("link", _event.c.link, ours & (_event.c.link != "")),
+    ):
+        cell = select(value.label("value"), what.label("what")).where(only).subquery()
+        rows = select(cell.c.value, cell.c.what, func.count()).group_by(cell.c.value, cell.c.what)
+        for where, name, n in session.execute(rows):
+            figures[part, str(where), name] = n
+    deeds = _deeds(send_id).subquery()
+    for part, value, any_link in (
+        ("send", nobody, False),
+        ("domain", deeds.c.domain, False),
+        ("link", deeds.c.link, True),
+    ):
+        chosen = select(value.label("value"), deeds.c.what).where(
+            deeds.c.link != "" if any_link else deeds.c.link == ""
+        )
+        cell = chosen.subquery()
+        rows = select(cell.c.value, cell.c.what, func.count()).group_by(cell.c.value, cell.c.what)
+        for where, name, n in session.execute(rows):
+            figures[part, where, name] = n
+    return figures
+
+
+def _of_people(session: Session, send_id: int, *, at_most: int = 100) -> Iterator[Difference]:
+    deeds = _deeds(send_id).subquery()
+    kept = select(_person).where(_person.c.send_id == send_id, _person.c.count != 0).subquery()
+    keys = ("subscriber_id", "what", "domain", "link")
+    same = and_(*(deeds.c[key] == kept.c[key] for key in keys))
+    columns = [func.coalesce(kept.c[key], deeds.c[key]) for key in keys]
+    # Each side with what the other lacks, for SQLite knows no full join before 3.39.
+    for left, right in ((deeds, kept), (kept, deeds)):
+        lacking = right.c.subscriber_id.is_(None)
+        odd = lacking if left is kept else or_(lacking, deeds.c.count != kept.c.count)
+        rows = (
+            select(*columns, kept.c.count, deeds.c.count)
+            .select_from(left.outerjoin(right, same))
+            .where(odd)
+            .order_by(*columns)
+            .limit(at_most)
+        )
+        for person, what, domain, link, is_kept, is_counted in session.execute(rows):
+            where = " ".join(filter(None, (str(person), domain, link)))
+            yield Difference(send_id, "person", where, what, is_kept or 0, is_counted or 0)
+
+
+def _deeds(send_id: int) -> Select[tuple[int, str, str, str, int]]:
+    """Who did what how often, machines left out: for each link, and for all of them."""
+    done = case(PEOPLE, value=_event.c.kind)
+    human = _of(send_id) & _event.c.kind.in_(list(PEOPLE)) & _event.c.subscriber_id.is_not(None)
+    human &= or_(_event.c.by_machine.is_(False), _event.c.kind.not_in(list(BY_MACHINE)))
+
+    def grouped(link: ColumnElement[str], only: ColumnElement[bool]) -> Select[tuple[object, ...]]:
+        cell = (
+            select(_event.c.subscriber_id, done.label("what"), _event.c.domain, link.label("link"))
+            .where(only)
+            .subquery()
+        )
+        return select(*cell.c, func.count().label("count")).group_by(*cell.c)
+
+    of_all = grouped(literal(""), human)
+    of_links = grouped(_event.c.link, human & (_event.c.link != ""))
+    return select(of_all.union_all(of_links).subquery())
+
+
+def _of(send_id: int) -> ColumnElement[bool]:
+    if send_id == NO_SEND:
+        return or_(_event.c.send_id.is_(None), _event.c.send_id == NO_SEND)
+    return _event.c.send_id == send_id
+
+
+def _day(session: Session) -> ColumnElement[object]:
+    if session.get_bind().dialect.name == "postgresql":
+        return cast(func.timezone("UTC", _event.c.at), Date)
+    return func.substr(_event.c.at, 1, 10)
