@@ -5,15 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 
 from newsletter.database import reading, transaction
 from newsletter.provider.events import Event, Kind, parse
 from newsletter.sending import standing
 from newsletter.tracking import counts
 from newsletter.tracking.ingest import Ingested, ingest
+from newsletter.tracking.models import EventRow
 from subscribers.address import address_key, hash_address
 from subscribers.address import parse as parse_address
 from subscribers.errors import AddressError
@@ -143,7 +142,7 @@ def test_our_own_page_proves_nothing_about_a_batch(database: Engine, five: list[
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     with transaction(database) as session:
-        event = Event(
+        left = Event(
             Kind.UNSUBSCRIBE,
             datetime.now(UTC),
             b"k" * 16,
@@ -156,7 +155,7 @@ def test_our_own_page_proves_nothing_about_a_batch(database: Engine, five: list[
             False,
             "{}",
         )
-        ingest(session, [event], now=NOW, hash_of=hash_of)
+        ingest(session, [left], now=NOW, hash_of=hash_of)
     assert batches(database, send)[0].state == "pending"
     assert suppressed(database) == {"p1@example.org": "unsubscribed"}
 
@@ -220,55 +219,55 @@ def test_an_event_of_a_send_that_we_do_not_know_is_kept_and_does_no_harm(
     assert take(database, entry(sent, 10**17, "open")).new == 1
 
 
-LIFE = [
-    ("processed", {}),
-    ("deferred", {"response": "451"}),
-    ("delivered", {}),
-    ("open", {}),
-    ("click", {"url": "https://x.example"}),
-    ("bounce", {"reason": "550"}),
-    ("spamreport", {}),
-]
-
-
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
-def test_any_order_repetition_and_splitting_gives_the_same_end(
-    database: Engine, data: st.DataObject
+def test_a_dropped_copy_does_not_outweigh_one_that_came_through(
+    database: Engine, sent: int, five: list[int]
 ) -> None:
-    """On one database, example after example: each example is a send of its own."""
-    from tests.conftest import add_person
+    """A doubt that is sent again may bring two copies, and their events in any order."""
+    events = [("dropped", {"reason": "Spam Content"}), ("delivered", {}), ("bounce", {})]
+    for person, (first, second) in zip(five, ((0, 1), (1, 0), (0, 2), (2, 0)), strict=False):
+        for one in (first, second):
+            take(database, entry(sent, person, events[one][0], **events[one][1]))
+    found = [states(database, sent)[person][0] for person in five]
+    assert found == ["delivered", "delivered", "bounced", "bounced", "accepted"]
 
-    with transaction(database) as session:
-        tag = f"{datetime.now(UTC).timestamp()}"
-        person = add_person(session, f"x{tag}@example.org")
-    send = make_send(database, slug=f"s{tag.replace('.', '-')}")
-    make_plan(database, send, batch_size=1000)
-    dispatcher(database, FakeGateway()).send_next()
+
+@pytest.mark.parametrize("order", [("b", "a", None), (None, "a", "b"), ("a", None, "b")])
+def test_of_several_reasons_always_the_same_is_kept(
+    database: Engine, sent: int, five: list[int], order: tuple[str | None, ...]
+) -> None:
+    for at, reason in enumerate(order):
+        take(database, entry(sent, five[0], "bounce", at=1774594800 + at, reason=reason))
+    assert states(database, sent)[five[0]] == ("bounced", "a")
+
+
+@pytest.mark.parametrize(
+    ("ids", "domain"),
+    [({"nl_batch": "9" * 12}, "example.org"), ({"email": "é@ü\0.example"}, "ü.example")],
+)
+def test_hostile_values_are_stored_and_do_no_harm(
+    database: Engine, sent: int, five: list[int], ids: dict[str, str], domain: str
+) -> None:
+    assert take(database, entry(sent, five[0], "delivered", **ids)).new == 1
+    rows = table_of(EventRow)
     with reading(database) as session:
-        issue = standing.find(session, send).issue_id
-    known = data.draw(st.lists(st.sampled_from(range(len(LIFE))), min_size=1, max_size=10))
-    stream = [
-        entry(send, person, LIFE[n][0], at=1774594800 + n, nl_issue=str(issue), **LIFE[n][1])
-        for n in known
+        assert session.scalars(select(rows.c.domain)).all() == [domain]
+
+
+def test_a_delivered_mail_needs_no_more_statements_than_a_thousand(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    kinds = ("delivered", "open", "click")
+    post = [
+        entry(sent, five[n % 5], kinds[n % 3], at=1774594800 + n, url="https://x.example")
+        for n in range(1000)
     ]
-    cut = data.draw(st.integers(0, len(stream)))
-    take(database, *stream[:cut])
-    take(database, *stream[cut:])
-    kinds = {LIFE[n][0] for n in known}
-    expected = (
-        "complained"
-        if "spamreport" in kinds
-        else "bounced"
-        if "bounce" in kinds
-        else "delivered"
-        if "delivered" in kinds
-        else "accepted"
-    )
-    assert states(database, send)[person][0] == expected
-    with reading(database) as session:
-        of_people = {"open": "opened", "click": "clicked", "spamreport": "complained"}
-        people = {of_people[kind] for kind in kinds & set(of_people)}
-        assert counts.of_send(session, send) == dict.fromkeys(kinds | people, 1)
+    event.listen(database, "before_cursor_execute", note)
+    done = take(database, *post)
+    event.remove(database, "before_cursor_execute", note)
+    assert done.new == 1000
+    assert len([s for s in statements if not s.startswith(("BEGIN", "PRAGMA"))]) <= 20
