@@ -15,6 +15,19 @@ _subscriber = table_of(Subscriber)
 _STRENGTH = {reason.value: rank for rank, reason in enumerate(SuppressionReason)}
 
 
+#: Where a session's ``info`` keeps whom it has suppressed, for whoever wants to know of it once
+#: that is committed.
+NEWS = "suppressed"
+
+
+class Suppressed(NamedTuple):
+    """An address that was newly or more strongly suppressed."""
+
+    address_hash: bytes
+    reason: str
+    at: datetime
+
+
 class Proof(NamedTuple):
     """When it happened that an address must not be mailed any more, and what shows it."""
 
@@ -77,7 +90,10 @@ def add_proved(session: Session, proofs: Mapping[bytes, Proof], reason: Suppress
         set_={column: insert.excluded[column] for column in ("reason", "at", "evidence")},
         where=_strength(insert.excluded.reason) > _strength(_suppression.c.reason),
     ).returning(_suppression.c.address_hash)
-    return len(session.scalars(statement, rows).all())
+    written = set(session.scalars(statement, rows))
+    news = session.info.setdefault(NEWS, [])
+    news += [Suppressed(h, reason.value, proofs[h].at) for h in sorted(written)]
+    return len(written)
 
 
 def lift(session: Session, address_hashes: Sequence[bytes]) -> int:

@@ -70,8 +70,7 @@ class _Pages:
         older = mails[-1].id if len(mails) == _PAGE else None
         search = request.query_params.get("q", "")
         rows = [_row(mail) for mail in mails]
-        shown = {"rows": rows, "search": search, "older": older}
-        return _page("index.html", **shown, counts=counts, gone=gone)
+        return _page("index.html", rows=rows, search=search, older=older, counts=counts, gone=gone)
 
     async def show(self, request: Request) -> Response:
         """One mail: as HTML on two screens, as text, or its source."""

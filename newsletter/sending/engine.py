@@ -55,8 +55,9 @@ class Crew:
         if self._journal is not None:
             with transaction(self._database) as session:
                 known = compare(session, self._journal, now=datetime.now(UTC))
-            if known.accepted or known.doubtful:
+            if known.accepted or known.doubtful or known.suppressed:
                 _log.warning("this machine's journal knew more than the database: %s", known)
+            self._journal.follow(self._database)
         self._heartbeat.start()
         self._workers.start()
 
@@ -64,6 +65,8 @@ class Crew:
         """Finish the requests under way, begin no more, and return when all is written down."""
         self._workers.stop()
         self._heartbeat.stop()
+        if self._journal is not None:
+            self._journal.unfollow()
 
 
 class Threads:

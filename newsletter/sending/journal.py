@@ -1,8 +1,9 @@
 """What this machine has handed over, written beside the database: it survives a restored backup.
 
 A database that was restored has forgotten which batches left after the backup was made,
-and would send them again. The journal has not: each departure and each answer is a line
-in a file for the day. recollection.py compares the two.
+and would send them again; and who left, and would mail them again. The journal has not: each
+departure, each answer and each suppression is a line in a file for the day. recollection.py
+compares the two.
 """
 
 import logging
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from sqlalchemy import URL, Engine, event
 
 from newsletter.errors import MachineError
 from newsletter.sending.ledger import Barred, Claimed
+from subscribers.schema import Session
+from subscribers.suppression import NEWS, Suppressed
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +29,8 @@ _log = logging.getLogger(__name__)
 _KEEP = timedelta(days=31)
 
 LEFT, TAKEN, BACK = "left", "taken", "back"
+#: A line about people, of no batch; never an address, only its keyed hash.
+_SUPPRESSED = "suppressed"
 
 
 class Journal:
@@ -38,6 +44,7 @@ class Journal:
         self._day = ""
         self._file = -1
         self._lock = threading.Lock()
+        self._followed: URL | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._open(datetime.now(UTC))
@@ -61,6 +68,33 @@ class Journal:
         """The provider took the batch, or surely did not."""
         self._write(batch, now, what=TAKEN if taken else BACK, id=message_id)
 
+    def follow(self, database: Engine) -> None:
+        """From now on, write down whom this process suppresses in that database."""
+        self._followed = database.url
+        event.listen(Session, "after_commit", self._committed)
+
+    def unfollow(self) -> None:
+        """Write down no more of that."""
+        if self._followed is not None:
+            self._followed = None
+            event.remove(Session, "after_commit", self._committed)
+
+    def _committed(self, session: Session) -> None:
+        # A savepoint that is let go of counts with what is around it.
+        news: list[Suppressed] = session.info.get(NEWS, [])
+        if not news or session.in_nested_transaction():
+            return
+        if session.get_bind().engine.url != self._followed:
+            return
+        who = [[one.address_hash.hex(), one.reason, one.at.isoformat()] for one in news]
+        news.clear()
+        now = datetime.now(UTC)
+        try:
+            self._append({"what": _SUPPRESSED, "at": now.isoformat(), "who": who}, now)
+        except OSError:
+            # It is committed: only a restored database would miss it.
+            _log.exception("the journal cannot be written")
+
     def _write(self, batch: Claimed, now: datetime, **more: object) -> None:
         line = {
             "send": batch.send_id,
@@ -70,6 +104,9 @@ class Journal:
             "at": now.isoformat(),
             **more,
         }
+        self._append(line, now)
+
+    def _append(self, line: dict[str, object], now: datetime) -> None:
         with self._lock:
             if now.date().isoformat() != self._day:
                 self._open(now)
@@ -99,10 +136,22 @@ class Journal:
         """What was last written of each batch: (send, when it was made) → number → line."""
         last: dict[tuple[int, str], dict[int, dict[str, Any]]] = defaultdict(dict)
         for line in self._lines():
+            if line["what"] == _SUPPRESSED:
+                continue
             batches = last[line["send"], line["made"]]
             before = batches.get(line["batch"], {})
             # Who was in the request stands in the line of the departure only.
             batches[line["batch"]] = {**before, **line}
+        return last
+
+    def suppressions(self) -> dict[bytes, Suppressed]:
+        """Whom this machine has suppressed, by address; the last word of each."""
+        last = {}
+        for line in self._lines():
+            if line["what"] == _SUPPRESSED:
+                for hashed, reason, at in line["who"]:
+                    one = Suppressed(bytes.fromhex(hashed), reason, datetime.fromisoformat(at))
+                    last[one.address_hash] = one
         return last
 
     def _lines(self) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ leaves these people out.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,15 +19,23 @@ from newsletter.sending.journal import BACK, TAKEN, Journal
 from newsletter.sending.ledger import Barred
 from newsletter.sending.models import Batch, Delivery, Part, Send
 from newsletter.sending.states import MISSED, BatchState, DeliveryState
+from subscribers import suppression
+from subscribers.models import Consent, Subscriber, Suppression, SuppressionReason
 from subscribers.schema import Session, insert_into, table_of
+from subscribers.suppression import Proof, Suppressed
 
 _log = logging.getLogger(__name__)
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+_subscriber, _consent = table_of(Subscriber), table_of(Consent)
+_suppression = table_of(Suppression)
 
 _TAKEN = "by the journal, the provider took it"
 _UNANSWERED = (
     "by the journal it left unanswered; the database, restored from a backup, did not know"
 )
+_LEFT = "by the journal; the database, restored from a backup, did not know"
+#: Addresses looked up at once.
+_CHUNK = 1000
 #: Deliveries that a line of the journal may say more about.
 _OPEN = frozenset({DeliveryState.PLANNED, *MISSED})
 
@@ -39,14 +48,20 @@ class Recalled:
     doubtful: int = 0
     #: Sends that the database has lost as a whole.
     unknown_sends: int = 0
+    #: People who had left, or whose address had failed.
+    suppressed: int = 0
 
 
 def compare(session: Session, journal: Journal, *, now: datetime) -> Recalled:
     """Write down what this machine knows it has handed over and the database does not.
 
-    Batches that were taken become accepted, those that left unanswered uncertain.
+    Batches that were taken become accepted, those that left unanswered uncertain; people
+    whom it suppressed are suppressed.
     """
     recalled, known = Recalled(), journal.entries()
+    who = list(journal.suppressions().values())
+    for begin in range(0, len(who), _CHUNK):
+        recalled.suppressed += _suppress_again(session, who[begin : begin + _CHUNK])
     ids = sorted({send_id for send_id, _ in known})
     rows = session.execute(select(_send).where(_send.c.id.in_(ids))).all() if ids else []
     sends = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
@@ -59,6 +74,40 @@ def compare(session: Session, journal: Journal, *, now: datetime) -> Recalled:
             _recall(session, send, lines, recalled, now)
     oversight.finish(session, now=now)
     return recalled
+
+
+def _suppress_again(session: Session, who: Sequence[Suppressed]) -> int:
+    """Suppress these unless they are, or have opted in again since; returns how many."""
+    hashes = [one.address_hash for one in who]
+    here = dict(
+        session.execute(
+            select(_suppression.c.address_hash, _suppression.c.reason).where(
+                _suppression.c.address_hash.in_(hashes)
+            )
+        ).all()
+    )
+    lost = [
+        (one, reason)
+        for one in who
+        for reason in [SuppressionReason(one.reason)]
+        if one.address_hash not in here or suppression.is_stronger(reason, here[one.address_hash])
+    ]
+    if not lost:
+        return 0
+    back = dict(
+        session.execute(
+            select(_subscriber.c.address_hash, func.max(_consent.c.at))
+            .join(_consent, _consent.c.subscriber_id == _subscriber.c.id)
+            .where(_subscriber.c.address_hash.in_([one.address_hash for one, _ in lost]))
+            .where(_consent.c.act == "confirmed")
+            .group_by(_subscriber.c.address_hash)
+        ).all()
+    )
+    proofs: dict[SuppressionReason, dict[bytes, Proof]] = defaultdict(dict)
+    for one, reason in lost:
+        if one.address_hash not in back or back[one.address_hash] <= one.at:
+            proofs[reason][one.address_hash] = Proof(one.at, _LEFT)
+    return sum(suppression.add_proved(session, new, reason) for reason, new in proofs.items())
 
 
 def _recall(

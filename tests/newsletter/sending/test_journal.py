@@ -1,12 +1,12 @@
 """A database restored from a backup forgets; the journal beside it does not."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, delete, insert, select, text
 
 from newsletter.database import reading, transaction
 from newsletter.errors import MachineError
@@ -16,7 +16,8 @@ from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.journal import Journal
 from newsletter.sending.recollection import Recalled, compare
 from subscribers import suppression
-from subscribers.models import SuppressionReason
+from subscribers.models import Consent, Suppression, SuppressionReason
+from subscribers.schema import table_of
 from tests.conftest import NOW
 from tests.newsletter.sending.conftest import (
     FakeGateway,
@@ -226,6 +227,85 @@ def test_another_send_of_the_same_number_is_another_send(
         connection.execute(text("UPDATE send SET created_at = '2026-01-01 00:00:00+00:00'"))
         connection.execute(text("UPDATE delivery SET state = 'rejected' WHERE state <> 'planned'"))
     assert compared(database, journal) == Recalled(unknown_sends=1)
+
+
+def leave(database: Engine, person: int, at: datetime = NOW) -> None:
+    with transaction(database) as session:
+        suppression.add(session, [person], SuppressionReason.UNSUBSCRIBED, at=at, evidence="link")
+
+
+def forget_who_left(database: Engine) -> None:
+    """As a database does that was restored from a backup."""
+    with transaction(database) as session:
+        session.execute(delete(table_of(Suppression)))
+
+
+@pytest.fixture
+def following(database: Engine, journal: Journal) -> Iterator[Journal]:
+    journal.follow(database)
+    yield journal
+    journal.unfollow()
+
+
+def test_who_left_after_the_backup_is_not_mailed_again(
+    database: Engine, five: list[int], following: Journal
+) -> None:
+    send = make_send(database)
+    leave(database, five[2])
+    forget_who_left(database)
+    assert compared(database, following) == Recalled(suppressed=1)
+    assert compared(database, following) == Recalled()
+    assert make_plan(database, send) == 4
+    assert five[2] not in states(database, send)
+    with reading(database) as session:
+        row = session.execute(select(table_of(Suppression))).one()
+    assert (row.reason, row.at) == ("unsubscribed", NOW)
+    assert "by the journal" in row.evidence
+    # The file tells nobody who it was.
+    (file,) = following._folder.iterdir()
+    assert b"example.org" not in file.read_bytes()
+
+
+def test_the_stronger_reason_holds(database: Engine, five: list[int], following: Journal) -> None:
+    leave(database, five[0])
+    with transaction(database) as session:
+        suppression.add(session, five[:1], SuppressionReason.COMPLAINED, at=NOW, evidence="")
+    forget_who_left(database)
+    following.unfollow()
+    leave(database, five[0])
+    assert compared(database, following) == Recalled(suppressed=1)
+    with reading(database) as session:
+        assert session.scalar(select(table_of(Suppression).c.reason)) == "complained"
+
+
+def test_who_came_back_is_left_in_peace(
+    database: Engine, five: list[int], following: Journal
+) -> None:
+    leave(database, five[0])
+    leave(database, five[1], at=NOW + timedelta(days=2))
+    forget_who_left(database)
+    with transaction(database) as session:
+        for person in five[:2]:
+            act = {"at": NOW + timedelta(days=1), "act": "confirmed", "source": "", "wording": ""}
+            session.execute(insert(table_of(Consent)).values(subscriber_id=person, **act))
+    assert compared(database, following) == Recalled(suppressed=1)
+    assert make_plan(database, make_send(database)) == 4
+
+
+def test_what_was_not_committed_did_not_happen(
+    database: Engine, five: list[int], following: Journal
+) -> None:
+    def broken() -> None:
+        with transaction(database) as session:
+            suppression.add(session, five, SuppressionReason.BOUNCED, at=NOW, evidence="")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
+    assert following.suppressions() == {}
+    following.unfollow()
+    leave(database, five[0])
+    assert following.suppressions() == {}
 
 
 def test_torn_lines_and_old_files_do_no_harm(

@@ -97,15 +97,20 @@ class Worker(FakeGateway):
         self.dispatcher = dispatcher(database, self)
         #: Whether the provider has what is under way; None when nothing is.
         self.took: bool | None = None
+        #: Its send and number.
+        self.at = (0, 0)
         self._answers = SimpleQueue[Outcome | None]()
         self._stops = SimpleQueue[BaseException | None]()
 
-    def begin(self, *, more: bool) -> None:
+    def begin(self, *, more: bool = False, only: tuple[int, int] | None = None) -> None:
         """Let it work until its request is under way, or nothing is due."""
 
         def run() -> None:
             try:
-                self.dispatcher.send_next(more=lambda: more)
+                if only:
+                    self.dispatcher.send_batch(*only)
+                else:
+                    self.dispatcher.send_next(more=lambda: more)
             except BaseException as error:  # noqa: BLE001 (whoever waits raises it)
                 self._stops.put(error)
             else:
@@ -117,6 +122,7 @@ class Worker(FakeGateway):
     def send(self, request: MailRequest) -> Outcome:
         self.provider.take(request)
         self.took = self.provider.takes
+        self.at = int(request.custom_args["nl_send"]), int(request.custom_args["nl_batch"])
         self._stops.put(None)
         answer = self._answers.get()
         if answer is None:
@@ -163,6 +169,7 @@ class Ledger(RuleBasedStateMachine):
             self.people = [add_person(session, f"p{n}@example.org") for n in range(_PEOPLE)]
         self.sends: list[int] = []
         self.workers = [Worker(self.database, self.provider) for _ in range(_WORKERS)]
+        self.another_send()
 
     def _step(self, answer: Outcome | None, *, takes: bool) -> None:
         self.provider.answer, self.provider.takes = answer, takes
@@ -203,7 +210,30 @@ class Ledger(RuleBasedStateMachine):
     @precondition(lambda self: self._under_way())
     @rule(data=st.data())
     def its_answer_comes(self, data: st.DataObject) -> None:
-        worker = data.draw(st.sampled_from(self._under_way()))
+        self._answer(data.draw(st.sampled_from(self._under_way())), data)
+
+    @precondition(lambda self: len(self._idle()) > 1)
+    @rule(data=st.data(), took=st.booleans(), took_again=st.booleans(), far=st.integers(1, 4))
+    def an_answer_comes_late(
+        self, data: st.DataObject, took: bool, took_again: bool, far: int
+    ) -> None:
+        """What chance alone would seldom put into this order: given up, settled by the operator,
+        sent by another, whose answer comes first or has not come yet."""
+        one, other = self._idle()[:2]
+        self.provider.takes = took
+        one.begin()
+        self.look_after_doubt()
+        if far > 1:
+            self.resolve_by_the_truth()
+        if far > 2 and one.took is not None:
+            self.provider.takes = took_again
+            other.begin(only=one.at)
+        if far > 3 and other.took is not None:
+            self._answer(other, data)
+        if one.took is not None:
+            self._answer(one, data)
+
+    def _answer(self, worker: Worker, data: st.DataObject) -> None:
         said = [Unknown("lost"), *([Accepted("late")] if worker.took else NOT_TAKEN)]
         worker.answered(data.draw(st.sampled_from(said)))
 
@@ -221,6 +251,9 @@ class Ledger(RuleBasedStateMachine):
 
     def _under_way(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.took is not None]
+
+    def _idle(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.took is None]
 
     @rule()
     def look_after_doubt(self) -> None:
