@@ -140,32 +140,27 @@ def _kind(name: str, entry: Mapping[str, Any]) -> Kind:
 def _key(kind: Kind, name: str, timestamp: int, entry: Mapping[str, Any]) -> bytes:
     """What identifies the happening, for sg_event_id was seen to change when a post was retried.
 
-    The message, the person, the second, and what tells two happenings of one kind apart that
-    share these: another attempt, another link, the same link in another place, another
-    browser. A bounce that came late names no message, so its own words have to tell.
+    Whatever decides anything is in it, so that two events of one key have one effect and it
+    does not matter which of them came first.
     """
+    said: dict[str, Any]
     if kind is Kind.OTHER:
         # Nobody knows what tells these apart, so everything does.
-        same = {"timestamp": timestamp, "email": _text(entry, "email").lower(), "sg_event_id": None}
-        parts = orjson.dumps({**entry, **same}, option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(parts).digest()[:16]
-    parts = orjson.dumps(
-        [
-            name,
-            timestamp,
-            _text(entry, "email").lower(),
-            _text(entry, "sg_message_id")
-            or [_text(entry, field) for field in ("smtp-id", ISSUE, SEND, SUBSCRIBER, "reason")],
-            *(_text(entry, field) for field in _TELLS_APART),
-            _by_machine(entry),
-            entry.get("url_offset"),
-        ],
-        option=orjson.OPT_SORT_KEYS,
-    )
-    return hashlib.sha256(parts).digest()[:16]
+        said = {**entry, "sg_event_id": None}
+    else:
+        said = {field: _text(entry, field) for field in _TELLS_APART}
+        said |= {"machine": _by_machine(entry), "url_offset": entry.get("url_offset")}
+    said |= {"event": name, "timestamp": timestamp, "email": _text(entry, "email").lower()}
+    return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
 
-_TELLS_APART = ("type", "status", "attempt", "url", "ip", "useragent", "asm_group_id")
+#: The message (a late bounce names none), and what differs between two happenings of one kind
+#: to one message within a second: the attempt, the reason, the link, the browser.
+_TELLS_APART = (
+    *("sg_message_id", "smtp-id", ISSUE, SEND, BATCH, SUBSCRIBER),
+    *("attempt", "type", "status", "bounce_classification", "reason", "response"),
+    *("url", "ip", "useragent", "asm_group_id"),
+)
 
 
 def _by_machine(entry: Mapping[str, Any]) -> bool:

@@ -180,10 +180,10 @@ def test_a_bounce_concerns_the_address_and_a_complaint_the_person(
 def test_a_stronger_reason_replaces_a_weaker_one_and_never_the_reverse(
     database: Engine, sent: int, five: list[int]
 ) -> None:
-    for at, (event, reason) in enumerate(
+    for at, (kind, reason) in enumerate(
         [("unsubscribe", "unsubscribed"), ("spamreport", "complained"), ("bounce", "complained")]
     ):
-        take(database, entry(sent, five[0], event, at=1774594800 + at))
+        take(database, entry(sent, five[0], kind, at=1774594800 + at))
         assert suppressed(database) == {"p1@example.org": reason}
 
 

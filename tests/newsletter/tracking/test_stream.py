@@ -1,4 +1,4 @@
-"""Any order, repetition and splitting of a stream of events gives the same end, to the last figure."""
+"""Any order, repetition and splitting of events gives the same end, to the last figure."""
 
 import json
 import random
@@ -118,7 +118,7 @@ def trying(database: Engine) -> Iterator[Session]:
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_any_order_repetition_and_splitting_gives_the_same_end(
