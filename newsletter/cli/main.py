@@ -22,6 +22,7 @@ _COMMANDS = (
     ("topic", "topics", "app"),
     ("db", "settings", "database"),
     ("settings", "settings", "show"),
+    ("doctor", "doctor", "doctor"),
     ("reconcile", "reconcile", "reconcile"),
     ("serve", "serve", "serve"),
     ("worker", "worker", "worker"),

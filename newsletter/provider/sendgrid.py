@@ -45,7 +45,10 @@ _FORGOTTEN = (
     "SendGrid forgets a hold after ten days and stops only so many at once: "
     "release those that are over."
 )
+#: The same, for each kind of question; 0 is for whatever else happens.
+_PLAIN_HINTS = {0: "Look at sendgrid.host, or try again in a minute."}
 _HOLD_HINTS = {
+    0: _AGAIN,
     400: _FORGOTTEN,
     403: "Give the API key SendGrid's scopes mail.batch and user.scheduled_sends.",
     404: _FORGOTTEN,
@@ -88,7 +91,7 @@ class SendGridGateway:
         def call(api: Any) -> Any:  # noqa: ANN401
             return getattr(api._(path), method)(query_params=query, request_body=sent)
 
-        return self._ask(path, call, 200, 201, 204, hints={})
+        return self._ask(path, call, 200, 201, 204, hints=_PLAIN_HINTS)
 
     def new_hold(self) -> str:
         """See Holds."""
@@ -148,7 +151,7 @@ class SendGridGateway:
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             refusal = TryAgainError(
-                f"no answer from {self._host}: {_said(cause)}", place=place, hint=_AGAIN
+                f"no answer from {self._host}: {_said(cause)}", place=place, hint=hints[0]
             )
         except ValueError:
             # Its text may hold the whole Authorization header.
@@ -183,7 +186,7 @@ def _refusal(error: HTTPError, place: str, hints: Mapping[int, str]) -> Provider
     status = int(error.status_code)
     reason, _ = _complaint(error.body)
     said = f"SendGrid answered {status}: {reason}"
-    hint = hints.get(status) or _HINTS.get(status, _AGAIN)
+    hint = hints.get(status) or _HINTS.get(status) or hints[0]
     if status in {400, 404}:
         return NoSuchError(said, place=place, hint=hint)
     if status == 403:

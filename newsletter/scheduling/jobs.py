@@ -127,7 +127,7 @@ def reconcile() -> None:
     except StoppedError as error:
         _log.info("%s", error)
     except ProviderError as error:
-        _log.error("the provider's lists could not be compared with ours: %s", error)  # noqa: TRY400
+        _log.error("the provider's lists could not be compared with ours: %s", error)
     else:
         _log.info("compared with the provider's lists: %s", report.as_json())
 

@@ -1,0 +1,142 @@
+"""`newsletter doctor`: what stands in the way of mail that arrives, and how to mend it."""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+from rich.markup import escape
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from newsletter.assembly import Assembly
+from newsletter.cli.output import err, out, rows, shown
+from newsletter.cli.settings import AsJson
+from newsletter.database import open_database
+from newsletter.errors import ProviderError, UserError
+from newsletter.provider.account import Account, Domain
+from newsletter.provider.lookups import Lookup, resolver
+from newsletter.settings import Settings, load
+from newsletter.tracking import checkup, checkup_domain, checkup_machine
+from newsletter.tracking.checkup import Finding, Verdict, Wanted
+
+_COLUMNS = ["subject", "verdict", "found", "mend"]
+_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
+#: Not one of the codes of errors: the command itself did what it should.
+_PROBLEMS = 1
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at this machine, SendGrid's account and DNS; change nothing.
+
+    Each finding is ok, a warning or a problem, with what to do about it. The exit code is 1
+    when there is a problem. With a sandbox on this machine, DNS is not asked.
+    """
+    findings = list(examine(load(), resolver()))
+    if as_json or not out.is_terminal:
+        rows([asdict(finding) for finding in findings], _COLUMNS, as_json=as_json, empty="")
+    else:
+        for finding in findings:
+            _show(finding)
+    problems = sum(finding.verdict is Verdict.PROBLEM for finding in findings)
+    warnings = sum(finding.verdict is Verdict.WARNING for finding in findings)
+    err.print(f"{len(findings)} things looked at: {problems} problems, {warnings} warnings.")
+    if problems:
+        raise typer.Exit(_PROBLEMS)
+
+
+def examine(settings: Settings, lookup: Lookup) -> Iterator[Finding]:
+    """Every finding, the machine's first."""
+    sandbox = _on_this_machine(settings.sendgrid.host)
+    yield from _of_machine(settings)
+    if sandbox:
+        found = f"a sandbox at {settings.sendgrid.host}: no mail leaves, so DNS is not asked"
+        yield Finding("sendgrid.host", Verdict.OK, found)
+    else:
+        yield Finding("sendgrid.host", Verdict.OK, settings.sendgrid.host)
+        yield checkup_domain.of_base_url(lookup, settings.site.base_url)
+    assembly = Assembly(settings)
+    try:
+        account = Account(assembly.gateway.ask)
+    except UserError as error:
+        yield Finding("API key", Verdict.PROBLEM, error.message, error.hint or "")
+        account = None
+    wanted = _wanted(settings)
+    if account is not None:
+        yield from checkup.of_account(account, wanted)
+    if not sandbox:
+        domain = _authenticated(account, wanted.sender_domain)
+        yield from checkup_domain.of_domain(
+            lookup, wanted.sender_domain, domain, inbound_host=wanted.inbound_host
+        )
+
+
+def _of_machine(settings: Settings) -> Iterator[Finding]:
+    keys = [key.get_secret_value() for key in settings.links.keys]
+    address_key = settings.subscribers.address_key.get_secret_value()
+    yield from checkup_machine.of_keys(
+        link_keys=len(keys), address_key=bool(address_key), shared=address_key in keys
+    )
+    folder = settings.sending.journal
+    yield checkup_machine.of_journal(Path(folder) if folder else None)
+    if _is_missing_file(settings.database_url):
+        yield Finding("database", Verdict.OK, "there is none yet: the first command makes it")
+        return
+    try:
+        engine = open_database(settings.database_url)
+    except UserError as error:
+        yield Finding("database", Verdict.PROBLEM, error.message, error.hint or "")
+        return
+    yield (version := checkup_machine.of_database(engine))
+    if version.verdict is Verdict.OK:
+        every = settings.tracking.reconcile_every
+        yield checkup_machine.of_reconciling(engine, every=every, now=datetime.now(UTC))
+    engine.dispose()
+
+
+def _wanted(settings: Settings) -> Wanted:
+    base, inbound = settings.site.base_url, settings.inbound
+    return Wanted(
+        events_url=f"{base}/webhooks/sendgrid/events",
+        webhook_keys=settings.sendgrid.webhook_public_keys,
+        sender_domain=settings.sender.email.rpartition("@")[2].lower(),
+        inbound_host=inbound.address.rpartition("@")[2].lower(),
+        inbound_url=f"{base}/webhooks/sendgrid/inbound/{inbound.key.get_secret_value()}",
+    )
+
+
+def _authenticated(account: Account | None, name: str) -> Domain | None:
+    """For the names of its records; that it cannot be asked has been said already."""
+    try:
+        return checkup.authenticated(account, name) if account is not None else None
+    except ProviderError:
+        return None
+
+
+def _on_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_missing_file(url: str) -> bool:
+    """Looking must not make it."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return False
+    file = parsed.database
+    return parsed.get_backend_name() == "sqlite" and bool(file) and not Path(str(file)).exists()
+
+
+def _show(finding: Finding) -> None:
+    colour = _COLOURS.get(finding.verdict, "dim")
+    verdict = f"[{colour}]{finding.verdict:>9}[/{colour}]"
+    out.print(f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.found))}")
+    if finding.mend:
+        out.print(f"{'':>11}{escape(shown(finding.mend))}", style="dim")

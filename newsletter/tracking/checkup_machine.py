@@ -1,0 +1,94 @@
+"""What `newsletter doctor` finds on this side: keys, journal, database, the last reconciling."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Engine, inspect
+
+from newsletter.database import check_version, reading, require_current
+from newsletter.errors import DatabaseError
+from newsletter.tracking.checkup import Finding, Verdict
+from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.reconcile import last_runs
+
+#: So many turns may be missed before it is said to be late.
+_TURNS = 3
+_MAKE = 'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+
+def of_keys(*, link_keys: int, address_key: bool, shared: bool) -> Iterator[Finding]:
+    """Whether links can be signed and addresses be hashed; settings refuse keys that are short."""
+    if link_keys:
+        yield Finding("links.keys", Verdict.OK, f"{link_keys} of 32 characters or more")
+    else:
+        yield Finding("links.keys", Verdict.PROBLEM, "not set: no mail can be sent", _MAKE)
+    subject = "subscribers.address_key"
+    if not address_key:
+        yield Finding(subject, Verdict.PROBLEM, "not set: nobody can subscribe", _MAKE)
+    elif shared:
+        found = "the same as one of links.keys, which may have to be changed one day"
+        yield Finding(subject, Verdict.WARNING, found, f"Give links.keys another one. {_MAKE}")
+    else:
+        yield Finding(subject, Verdict.OK, "32 characters or more")
+
+
+def of_journal(folder: Path | None) -> Finding:
+    """Whether departures can be written down; nothing is left behind."""
+    subject = "sending.journal"
+    if folder is None:
+        found = "switched off: a restored backup may send again what left since it was made"
+        return Finding(subject, Verdict.WARNING, found, "Name a folder in sending.journal.")
+    mend = "Name a folder that this user can write to, on a disk of this machine."
+    if not folder.is_dir():
+        whole = folder.absolute()
+        above = next((path for path in (whole, *whole.parents) if path.exists()), whole)
+        if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+            return Finding(subject, Verdict.OK, f"{folder} will be made")
+        return Finding(subject, Verdict.PROBLEM, f"{folder} cannot be made", mend)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"doctor")
+            file.flush()
+    except OSError as error:
+        found = f"{folder} cannot be written to: {error.strerror or error}"
+        return Finding(subject, Verdict.PROBLEM, found, mend)
+    return Finding(subject, Verdict.OK, f"{folder} can be written to")
+
+
+def of_database(engine: Engine) -> Finding:
+    """Whether it is of this program's version; an embedded one is brought to it by any command."""
+    try:
+        if engine.dialect.name != "sqlite":
+            require_current(engine)
+        version = check_version(engine)
+    except DatabaseError as error:
+        return Finding("database", Verdict.PROBLEM, error.message, error.hint or "")
+    found = f"{engine.dialect.name}, version {version or 'none yet'}"
+    return Finding("database", Verdict.OK, found)
+
+
+def of_reconciling(engine: Engine, *, every: timedelta, now: datetime) -> Finding:
+    """When our suppressions and the provider's lists were last made to agree."""
+    subject = "reconciling"
+    mend = "Run `newsletter reconcile`, and leave `newsletter serve` running."
+    if not every:
+        found = "switched off: what SendGrid's events did not tell is never learned"
+        return Finding(subject, Verdict.WARNING, found, "Set tracking.reconcile_every.")
+    if not inspect(engine).has_table(str(Reconciliation.__tablename__)):
+        return Finding(subject, Verdict.WARNING, "never yet", mend)
+    with reading(engine) as session:
+        last, finished = last_runs(session)
+    if last is not None and last.error and (finished is None or finished.id < last.id):
+        failed = last.error.partition("\n")[0]
+        return Finding(subject, Verdict.WARNING, f"the last run failed: {failed}", mend)
+    if finished is None:
+        return Finding(subject, Verdict.WARNING, "never yet", mend)
+    ago = now - finished.started_at
+    hours = f"{ago / timedelta(hours=1):,.0f} hours ago"
+    if ago > _TURNS * every:
+        return Finding(subject, Verdict.WARNING, hours, mend)
+    new = sum(found["new_here"] for found in finished.report["lists"].values())
+    return Finding(subject, Verdict.OK, f"{hours}; {new:,} had not been known here")

@@ -1,0 +1,85 @@
+"""`newsletter doctor` and `newsletter reconcile` as an operator meets them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
+from tests.conftest import ADDRESS_KEY, LINK_KEY
+
+NEWSLETTER = Path(sys.executable).with_name("newsletter")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[RunningSandbox]:
+    url = "http://127.0.0.1:8000/webhooks/sendgrid/events"
+    with start_sandbox(SandboxConfig(webhook_url=url)) as running:
+        yield running
+
+
+@pytest.fixture
+def run(tmp_path: Path, sandbox: RunningSandbox) -> Run:
+    def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "NEWSLETTER_LINKS__KEYS": LINK_KEY,
+            "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
+            "NEWSLETTER_SENDGRID__API_KEY": "SG.sandbox",
+            "NEWSLETTER_SENDGRID__HOST": sandbox.url,
+            "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": sandbox.public_key,
+            **settings,
+        }
+        return subprocess.run(
+            [NEWSLETTER, *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_against_a_healthy_sandbox_everything_is_ok_and_nothing_is_touched(
+    run: Run, tmp_path: Path
+) -> None:
+    done = run("doctor", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["verdict"] for one in found} == {"ok"}
+    assert any("sandbox" in one["found"] for one in found)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_problem_ends_in_an_exit_code_and_no_traceback(run: Run) -> None:
+    done = run("doctor", "--json", NEWSLETTER_SENDGRID__API_KEY="")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    problems = [json.loads(line) for line in done.stdout.splitlines() if '"problem"' in line]
+    assert [one["subject"] for one in problems] == ["API key"]
+    assert problems[0]["mend"]
+    done = run("doctor", NEWSLETTER_DATABASE_URL="postgresql://nobody@127.0.0.1:9/none")
+    assert done.returncode == 1
+    assert "cannot open the database" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_lists_are_compared_from_the_command_line(run: Run, sandbox: RunningSandbox) -> None:
+    sandbox.store.suppress("bounces", "gone@example.org", "550 no such user", 1.0e9)
+    words = ("reconcile", "--json")
+    for more, new, known in ((("--dry-run",), 1, 0), ((), 1, 0), (("--whole",), 0, 1)):
+        done = run(*words, *more)
+        assert done.returncode == 0, done.stderr
+        found = {one["list"]: one for one in map(json.loads, done.stdout.splitlines())}
+        assert (found["bounces"]["new_here"], found["bounces"]["known"]) == (new, known)
+    done = run("reconcile", NEWSLETTER_SENDGRID__API_KEY="SG.wrong")
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: suppression/bounces: SendGrid answered 401")
