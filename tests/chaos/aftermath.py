@@ -43,6 +43,7 @@ def put_right(world: World, *, later: float = LATER, set_back: bool = False) -> 
     # Until the list of doubt has been looked at, no event changes it.
     world.relay.posted.gate.clear()
     crashed = Finding() if set_back else world.compare()
+    left = world.left_without()
     world.faults()
     world.relay.open()
     world.clock += later
@@ -55,6 +56,8 @@ def put_right(world: World, *, later: float = LATER, set_back: bool = False) -> 
     _rests(world, "after the doubts are settled")
     world.end_all()
     final = world.compare(final=True)
+    if late := sorted(left - world.left_without()):
+        final.wrong.append(f"{len(late)} people had left and got it nevertheless {late[:10]}")
     state = world.books().send
     if state not in {"sent", "cancelled"}:
         final.wrong.insert(

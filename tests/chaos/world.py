@@ -20,6 +20,7 @@ from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.database import open_database, transaction
 from newsletter.sending import control
+from newsletter.sending.journal import Journal
 from newsletter.settings import Sending, load
 from subscribers import segments, suppression
 from subscribers.address import hash_address, parse
@@ -44,6 +45,7 @@ TIMEOUT: Final = 2
 #: When every process is dead, the next one lives this much later: all leases have ended,
 #: and so have the waits between two tries.
 LATER: Final = 900.0
+_JOURNAL = "departures"
 _THROWN_AWAY = ("cancelled", "expired")
 _KEY = "a key of 32 characters and more for the chaos"
 
@@ -81,6 +83,9 @@ class World:
         self.issue = folder / "issue.md"
         self.issue.write_text(ISSUE)
         self.engine: Engine = open_database(database.url)
+        # Whoever leaves does so in this process: it remembers, as every process does.
+        self._journal = Journal(folder / _JOURNAL)
+        self._journal.follow(self.engine)
 
     def _environment(self) -> dict[str, str]:
         told = {
@@ -97,7 +102,7 @@ class World:
             "NEWSLETTER_SENDING__DOUBT_POLICY": "hold",
         }
         if has_journal():
-            told["NEWSLETTER_SENDING__JOURNAL"] = str(self.folder / "departures")
+            told["NEWSLETTER_SENDING__JOURNAL"] = str(self.folder / _JOURNAL)
         return told
 
     def __enter__(self) -> Self:
@@ -124,6 +129,8 @@ class World:
     ) -> None:
         self._launcher.close()
         self.relay.close()
+        self._journal.unfollow()
+        self._journal.close()
         self.engine.dispose()
         self.database.close()
 
@@ -290,6 +297,11 @@ class World:
         args = [mail["custom_args"] for mail in mails if mail["hold"] not in _THROWN_AWAY]
         assert {int(one["nl_send"]) for one in args} <= {self.send}
         return Counter(int(one["nl_subscriber"]) for one in args)
+
+    def left_without(self) -> set[int]:
+        """Who has left and does not have it."""
+        taken = self.taken()
+        return {person for person in self.audience.left if not taken[person]}
 
     def compare(self, *, final: bool = False) -> ledger.Finding:
         """The ledger against the sandbox; no process may run."""
