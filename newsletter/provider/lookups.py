@@ -16,8 +16,8 @@ class UnaskedError(Exception):
     """DNS could not be asked: no resolver, no answer in time, or a broken zone."""
 
 
-def resolver() -> Lookup:
-    """Asks the machine's resolver."""
+def resolver(server: tuple[str, int] | None = None) -> Lookup:
+    """Asks the machine's resolver, or a name server at an address and port."""
     import dns.exception  # noqa: PLC0415 (30 ms, for one command)
     import dns.resolver  # noqa: PLC0415
 
@@ -28,7 +28,10 @@ def resolver() -> Lookup:
         if silent >= _GIVE_UP_AFTER:
             raise UnaskedError("the resolver does not answer")
         try:
-            answer = dns.resolver.Resolver().resolve(name, kind, lifetime=_PATIENCE)
+            asked = dns.resolver.Resolver(configure=server is None)
+            if server is not None:
+                asked.nameservers, asked.port = [server[0]], server[1]
+            answer = asked.resolve(name, kind, lifetime=_PATIENCE)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return []
         except (dns.exception.DNSException, OSError, UnicodeError) as error:
