@@ -127,4 +127,5 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
         "watch-alarms",
         "look-after-doubt",
         "tidy-up",
+        "reconcile",
     }

@@ -1,6 +1,8 @@
 """Our suppressions and the provider's lists are made to agree, and nobody who left is let in."""
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from newsletter.errors import ProviderError
 from newsletter.provider.account import Account, Listing, StoppedError, TryAgainError
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.scheduling import jobs
+from newsletter.scheduling.clock import Clock
 from newsletter.settings import load
 from newsletter.tracking.reconcile import Reconciler, last_runs
 from subscribers import suppression
@@ -386,29 +389,54 @@ def test_an_answer_that_is_no_list_is_an_error_and_not_an_empty_list(answer: Any
         list(pages)
 
 
+def desk(one: Reconciler) -> jobs.Desk:
+    return jobs.Desk(
+        one.database,
+        batch_size=2,
+        late_limit=HOUR,
+        doubt_grace=HOUR,
+        doubt_policy="hold",
+        keep_network_data=DAY,
+        reconciler=one,
+    )
+
+
 def test_the_clocks_job_repairs_and_never_dies_silently(
     reconciler, sandbox, database, cast, caplog
 ) -> None:
-    def sit(one: Reconciler) -> None:
-        desk = jobs.Desk(
-            one.database,
-            batch_size=2,
-            late_limit=HOUR,
-            doubt_grace=HOUR,
-            doubt_policy="hold",
-            keep_network_data=DAY,
-            reconciler=one,
-        )
-        jobs.sit_at(desk)
-
     jobs.leaving.clear()
     listed(sandbox, "bounces", "alice@example.org", at=datetime.now(UTC) - HOUR)
     fault = trouble(1, lambda: ProviderError("the key was taken back"), reconciler.ask)
-    sit(replace(reconciler, ask=fault))
+    jobs.sit_at(desk(replace(reconciler, ask=fault)))
     with caplog.at_level(logging.ERROR):
         jobs.reconcile()
     assert "the key was taken back" in caplog.text
     assert suppressed(database, "alice@example.org") is None
-    sit(replace(reconciler, every=timedelta(microseconds=1)))
+    jobs.sit_at(desk(replace(reconciler, every=timedelta(microseconds=1))))
     jobs.reconcile()
     assert suppressed(database, "alice@example.org") is not None
+
+
+def test_a_clock_that_stops_does_not_wait_for_a_rate_limit(reconciler, database) -> None:
+    asked = threading.Event()
+
+    def ask(method: str, path: str, **more: Any) -> Any:
+        asked.set()
+        error = TryAgainError("too many requests", place=path)
+        error.retry_after = timedelta(minutes=9)
+        raise error
+
+    clock = Clock(reconciler.database, desk(replace(reconciler, ask=ask)))
+    clock.start()
+    while not clock.holding:
+        time.sleep(0.01)
+    job = threading.Thread(target=jobs.reconcile)
+    job.start()
+    assert asked.wait(20)
+    clock.stop()
+    job.join(20)
+    assert not job.is_alive()
+    with reading(database) as session:
+        last, finished = last_runs(session)
+    assert last is not None
+    assert ("stopped half-way" in last.error, finished) == (True, None)
