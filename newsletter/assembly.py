@@ -32,6 +32,7 @@ from newsletter.tracking.alerts import Rule, load_rules
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.policy import Thresholds
 from newsletter.tracking.reconcile import Reconciler
+from newsletter.tracking.retention import Keep
 from subscribers.address import address_key, hash_address, parse
 from subscribers.errors import AddressError
 
@@ -149,7 +150,14 @@ class Assembly:
             warm_up=self.warm_up,
             alert_rules=self.alert_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
+            keep=self.keep,
         )
+
+    @property
+    def keep(self) -> Keep:
+        """For how long events and deliveries are kept."""
+        tracking = self.settings.tracking
+        return Keep(tracking.keep_events, tracking.keep_deliveries, tracking.soft_bounce_days)
 
     @property
     def reconciler(self) -> Reconciler:

@@ -64,6 +64,13 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _kept(value: object) -> timedelta | None:
+    kept = duration(value or "0s")
+    if timedelta() < kept < timedelta(days=35):
+        raise ValueError("keep it for 35 days or more, or for ever with an empty text")
+    return kept or None
+
+
 def duration_text(value: timedelta) -> str:
     """The shortest text that ``duration`` reads as this."""
     seconds = int(value.total_seconds())
@@ -76,6 +83,9 @@ Listed = BeforeValidator(_listed)
 Duration = Annotated[timedelta, BeforeValidator(duration)]
 #: The same, where empty means never, as 0s does.
 Period = Annotated[timedelta, BeforeValidator(lambda text: duration(text or "0s"))]
+#: For how long something is kept; empty for ever. Machines' journals and late events reach
+#: back by a month, so nothing that they speak of may be gone earlier.
+Kept = Annotated[timedelta | None, BeforeValidator(_kept)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]

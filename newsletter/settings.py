@@ -26,6 +26,7 @@ from newsletter.errors import SettingsError
 from newsletter.setting_kinds import (
     Day,
     Duration,
+    Kept,
     Key,
     Line,
     Listed,
@@ -141,6 +142,8 @@ class Tracking(_Section):
     scanner_seconds: Duration
     reconcile_every: Period
     push_suppressions: bool
+    keep_events: Kept
+    keep_deliveries: Kept
 
 
 class Web(_Section):

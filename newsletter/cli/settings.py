@@ -1,12 +1,16 @@
 """`newsletter settings` and `newsletter db`."""
 
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from newsletter import database as db
-from newsletter.cli.output import out, rows
+from newsletter.assembly import Assembly
+from newsletter.cli.output import facts, out, rows
 from newsletter.settings import load, load_with_origins
+from newsletter.tracking.retention import fold
 
 database = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
@@ -18,6 +22,21 @@ def show(as_json: AsJson = False) -> None:
     _, origins = load_with_origins()
     records = [{"setting": o.key, "value": o.shown, "from": o.source} for o in origins]
     rows(records, ["setting", "value", "from"], as_json=as_json, empty="")
+
+
+@database.command("fold")
+def fold_old(as_json: AsJson = False) -> None:
+    """Remove events and deliveries that are older than they are kept for, now.
+
+    The running service does it each hour. Figures of sends stay (docs/retention.md).
+    """
+    assembly = Assembly(load())
+    folded = fold(assembly.database, assembly.keep, now=datetime.now(UTC))
+    if as_json:
+        rows([asdict(folded)], [], as_json=True, empty="")
+        return
+    events = "events" if assembly.database.dialect.name == "sqlite" else "months of events"
+    facts([(events, folded.events), ("issues", folded.issues), ("deliveries", folded.deliveries)])
 
 
 @database.command("upgrade")

@@ -1,5 +1,6 @@
 """Alembic's entrance: runs migrations on the connection that newsletter.database hands over."""
 
+import re
 from typing import Literal
 
 from alembic import context
@@ -24,6 +25,11 @@ TABLES = (
 )
 
 
+def is_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """APScheduler owns its own table, and the tables of months are parts of ``event``."""
+    return kind != "table" or not re.fullmatch(r"clock_job|event_(\d{4}_\d\d|other)", name or "")
+
+
 def plain_types(kind: str, item: object, _context: object) -> str | Literal[False]:
     """Write SQLModel's column types as the SQLAlchemy types that they are in the database."""
     if kind == "type" and isinstance(item, AutoString):
@@ -39,8 +45,7 @@ context.configure(
     target_metadata=metadata,
     render_item=plain_types,
     render_as_batch=connection.dialect.name == "sqlite",
-    # APScheduler owns its own table.
-    include_name=lambda name, kind, _parents: not (kind == "table" and name == "clock_job"),
+    include_name=is_ours,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -39,6 +39,7 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("watch-alarms", jobs.watch_alarms, 5),
     ("look-after-doubt", jobs.look_after_doubt, 5),
     ("tidy-up", jobs.tidy_up, 3600),
+    ("fold-old", jobs.fold_old, 3600),
     ("reconcile", jobs.reconcile, 300),
 )
 #: Asks the provider: a process that starts over and over does not do so each time.

@@ -6,7 +6,7 @@ claims it there, so that one that runs twice, or late, does no harm.
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 
@@ -21,6 +21,7 @@ from newsletter.sending.plan import plan
 from newsletter.tracking import alerts, trial
 from newsletter.tracking.alerts import Rule
 from newsletter.tracking.reconcile import Reconciler
+from newsletter.tracking.retention import Keep, fold
 from subscribers import consent, limits, signup
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Desk:
     alert_rules: tuple[Rule, ...] = ()
     #: None where there is no key to ask the provider with.
     reconciler: Reconciler | None = None
+    keep: Keep = field(default_factory=Keep)
 
 
 _desk: list[Desk] = []
@@ -115,6 +117,16 @@ def _distributed() -> ModuleType:
     from newsletter.sending import distributed  # noqa: PLC0415
 
     return distributed
+
+
+def fold_old() -> None:
+    """Remove the events and deliveries of old sends; their figures stay."""
+    desk = _desk[0]
+    folded = fold(
+        desk.database, desk.keep, now=datetime.now(UTC), going_on=lambda: not leaving.is_set()
+    )
+    if folded.events or folded.deliveries:
+        _log.info("of old sends went: %s", folded)
 
 
 def reconcile() -> None:

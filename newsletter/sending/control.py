@@ -14,6 +14,7 @@ from newsletter.issues.reading import Draft
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import hold, oversight
 from newsletter.sending.audience import Audience, counted
+from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send, Variant
 from newsletter.sending.plan import forecast, plan_missed
@@ -68,12 +69,14 @@ def create(
     """Freeze the issue as it is rendered now and schedule it to these segments.
 
     Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
-    would get it, SendError when its limits stretch it over more than a year.
+    would get it, SendError when its limits stretch it over more than a year, and
+    when nobody knows any more who had the issue.
     """
     topics.require(session, draft.topics)
     chosen = _found(session, segment_names)
     excluded = _found(session, terms.excluded)
     revision = _freeze(session, draft, now)
+    require_open(session, revision.issue_id)
     audience = Audience(
         segments=[segment.expression for segment in chosen],
         excluded=[segment.expression for segment in excluded],

@@ -53,6 +53,9 @@ class Send(Model, table=True):
     handed_on: int = 0
     #: People of the segments that the plan left out, by reason.
     left_out: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+    #: When its deliveries were summed up to be removed, and the sums by state.
+    folded_at: datetime | None = None
+    folded: dict[str, int] = Field(default_factory=dict, sa_type=Json)
 
 
 class Variant(Model, table=True):

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from newsletter.errors import SendError
 from newsletter.sending import oversight, warmup
 from newsletter.sending.audience import Audience, audience_of, by_zones, zone_of_people
+from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.states import MISSED, BatchState, DeliveryState, SendState
@@ -131,6 +132,7 @@ def _write(
     warm_up: WarmUp | None,
     again: bool = False,
 ) -> tuple[int, dict[str, int]]:
+    require_open(session, send.issue_id)
     timetable = Timetable.from_json(send.timetable)
     variants = _variants(session, send, again=again)
     test = None if again else Test.from_json(send.test)

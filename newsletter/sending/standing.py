@@ -44,9 +44,11 @@ def find(session: Session, send_id: int) -> Send:
 
 
 def of(session: Session, send_id: int) -> Standing:
-    """Where a send stands, counted from its rows."""
+    """Where a send stands, counted from its rows, or from their sums once they are gone."""
     send = find(session, send_id)
     slug = session.execute(select(_issue.c.slug).where(_issue.c.id == send.issue_id)).scalar_one()
+    if send.folded_at is not None:
+        return Standing(send, slug, batch_states(session, send_id), send.folded)
     people = session.execute(
         select(_delivery.c.state, func.count())
         .where(_delivery.c.send_id == send_id)
@@ -117,8 +119,16 @@ def people(
 ) -> Iterator[Row[Any]]:
     """Everybody of a send: ``id``, ``email`` (None when erased), ``state``, ``reason``, ``batch``.
 
-    In the order of the batches, streamed: there may be a million.
+    In the order of the batches, streamed: there may be a million. SendError when they are
+    not kept any more.
     """
+    gone = find(session, send_id).folded_at
+    if gone is not None:
+        raise SendError(
+            f"its people are not kept any more, since {gone:%Y-%m-%d}",
+            place=f"send {send_id}",
+            hint="The sums by state are: leave --people out.",
+        )
     rows = (
         select(
             _delivery.c.subscriber_id.label("id"),

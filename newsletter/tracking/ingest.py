@@ -18,7 +18,7 @@ from newsletter.provider.events import Event, Kind
 from newsletter.sending import evidence
 from newsletter.sending.evidence import Told
 from newsletter.sending.states import DeliveryState
-from newsletter.tracking import machines, soft_bounces
+from newsletter.tracking import horizon, machines, soft_bounces
 from newsletter.tracking.counts import Happening, Tally
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.policy import Thresholds, Whose, effects
@@ -154,12 +154,13 @@ def _weakest_first(
 
 
 def _count(session: Session, fresh: Sequence[Event], rules: Thresholds) -> None:
-    """Count the events and note who read, both without machines."""
-    tally = Tally()
-    for event in fresh:
+    """Count the events and note who read, both without machines, unless the figures are final."""
+    tally, final = Tally(), horizon.final(session, {e.send_id for e in fresh if e.send_id})
+    counted = [event for event in fresh if event.send_id not in final]
+    for event in counted:
         tally.add(_happening(event), by_machine=machines.by_machine(event))
     tally.write_people(session)
-    clicks = [event for event in fresh if event.kind is Kind.CLICK]
+    clicks = [event for event in counted if event.kind is Kind.CLICK]
     revealed = machines.reveal(session, clicks, rules)
     for row in revealed:
         one = Happening(

@@ -52,6 +52,15 @@ class EventRow(Model, table=True):
     raw: str
 
 
+class EventHorizon(Model, table=True):
+    """How far back events reach. One row, once the first of them are gone."""
+
+    __tablename__ = "event_horizon"
+
+    name: str = Field(primary_key=True, max_length=10)
+    before: datetime
+
+
 class SendCount(Model, table=True):
     """How often something happened to the mails of a send, kept as events arrive."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Date, Select, and_, case, cast, func, literal, or_, select
 
 from newsletter.tracking.counts import BY_MACHINE, NO_SEND, PEOPLE
+from newsletter.tracking.horizon import final, horizon
 from newsletter.tracking.models import EventRow, PartCount, PersonCount, SendCount
 from subscribers.schema import Session, table_of
 
@@ -35,9 +36,13 @@ _Figures = dict[tuple[str, str, str], int]
 
 
 def sends(session: Session) -> list[int]:
-    """Every send that has events or figures, in order."""
+    """Every send that has events or figures, in order; without those whose figures are final."""
     of_events = select(func.coalesce(_event.c.send_id, NO_SEND)).distinct()
-    return sorted(session.scalars(of_events.union(select(_count.c.send_id).distinct())))
+    known = set(session.scalars(of_events.union(select(_count.c.send_id).distinct())))
+    if horizon(session) is not None:
+        # What belongs to no send has no beginning that could be compared.
+        known.discard(NO_SEND)
+    return sorted(known - final(session))
 
 
 def differences(session: Session, send_id: int) -> Iterator[Difference]:

@@ -1,5 +1,7 @@
 """Opening, versions and transactions, on both databases."""
 
+import re
+
 import pytest
 from sqlalchemy import Engine, text
 
@@ -18,8 +20,11 @@ def test_a_fresh_schema_equals_the_models(database: Engine) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
+    # On PostgreSQL, events have a table for each month.
+    parts = re.compile(r"event_(\d{4}_\d\d|other)").fullmatch
     with database.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        options = {"compare_type": True, "include_name": lambda name, *_: not parts(name or "")}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 
 

@@ -128,4 +128,5 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
         "look-after-doubt",
         "tidy-up",
         "reconcile",
+        "fold-old",
     }
