@@ -13,9 +13,10 @@ from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import House
-from newsletter.sending import control
+from newsletter.sending import control, standing
 from newsletter.sending.control import Terms
 from newsletter.sending.dispatch import Dispatcher
+from newsletter.sending.journal import Journal
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.plan import plan
 from newsletter.sending.timetable import Timetable
@@ -68,6 +69,18 @@ def make_plan(database: Engine, send_id: int, *, batch_size: int = 2, now: datet
         return plan(session, send_id, now=now, batch_size=batch_size)
 
 
+def planned(database: Engine, size: int = 2) -> int:
+    """A send to everybody, in batches of this size; its number."""
+    send = make_send(database)
+    make_plan(database, send, batch_size=size)
+    return send
+
+
+def send_state(database: Engine, send: int) -> str:
+    with reading(database) as session:
+        return standing.find(session, send).state
+
+
 def make_topic(database: Engine, slug: str) -> int:
     with transaction(database) as session:
         topic = Topic(slug=slug, name=slug.capitalize())
@@ -117,7 +130,9 @@ class FakeGateway:
         return [r.email for request in self.requests for r in request.recipients]
 
 
-def dispatcher(database: Engine, gateway: FakeGateway) -> Dispatcher:
+def dispatcher(
+    database: Engine, gateway: FakeGateway, journal: Journal | None = None
+) -> Dispatcher:
     return Dispatcher(
         database,
         gateway,
@@ -127,7 +142,16 @@ def dispatcher(database: Engine, gateway: FakeGateway) -> Dispatcher:
         sender_email="news@example.org",
         sender_name="Paper",
         request_timeout=timedelta(seconds=30),
+        journal=journal,
     )
+
+
+def drain(database: Engine, gateway: FakeGateway, journal: Journal | None = None) -> FakeGateway:
+    """Send all that is due."""
+    worker = dispatcher(database, gateway, journal)
+    while worker.send_next():
+        pass
+    return gateway
 
 
 @pytest.fixture

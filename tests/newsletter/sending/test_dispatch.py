@@ -18,41 +18,25 @@ from tests.newsletter.sending.conftest import (
     FakeGateway,
     batches,
     dispatcher,
-    make_plan,
-    make_send,
+    drain,
+    planned,
+    send_state,
     states,
 )
 
 
-def all_of(database: Engine, gateway: FakeGateway) -> None:
-    worker = dispatcher(database, gateway)
-    while worker.send_next():
-        pass
-
-
-def state(database: Engine, send: int) -> str:
-    with reading(database) as session:
-        return standing.find(session, send).state
-
-
-def planned(database: Engine, size: int = 2) -> int:
-    send = make_send(database)
-    make_plan(database, send, batch_size=size)
-    return send
-
-
 def test_everybody_is_mailed_once_and_the_send_is_sent(database: Engine, five: list[int]) -> None:
     send, gateway = planned(database), FakeGateway()
-    all_of(database, gateway)
+    drain(database, gateway)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
     assert {b.message_id for b in batches(database, send)} == {"id1", "id2", "id3"}
 
 
 def test_each_person_gets_their_own_values_links_and_ids(database: Engine, five) -> None:
     send, gateway = planned(database, size=5), FakeGateway()
-    all_of(database, gateway)
+    drain(database, gateway)
     (request,) = gateway.requests
     assert request.custom_args == {"nl_issue": "1", "nl_send": str(send), "nl_batch": "1"}
     assert request.headers == {"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
@@ -77,14 +61,14 @@ def test_somebody_who_left_a_moment_ago_is_skipped_with_the_reason(
             .where(table_of(Subscriber).c.id == five[2])
             .values(paused_until=datetime.now(UTC) + timedelta(days=1))
         )
-    all_of(database, gateway)
+    drain(database, gateway)
     assert sorted(gateway.mailed) == ["p4@example.org", "p5@example.org"]
     found = states(database, send)
     assert found[five[0]] == ("skipped", "unsubscribed")
     assert found[five[1]] == ("skipped", "erased")
     assert found[five[2]] == ("skipped", "paused")
     assert [b.state for b in batches(database, send)] == ["skipped", "accepted", "accepted"]
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
 
 
 @pytest.mark.parametrize("outcome", [NotSent("refused"), NotSent("429", timedelta(seconds=40))])
@@ -92,25 +76,25 @@ def test_what_was_surely_not_taken_waits_and_goes_out_once(
     database: Engine, five: list[int], outcome: Outcome
 ) -> None:
     send, gateway = planned(database, size=5), FakeGateway(outcome)
-    all_of(database, gateway)
+    drain(database, gateway)
     (batch,) = batches(database, send)
     assert batch.state == "pending"
     with transaction(database) as session:
         assert hold.in_force(session, now=datetime.now(UTC)) is not None
         hold.lift(session)
-    all_of(database, gateway)
+    drain(database, gateway)
     assert len(gateway.requests) == 2
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
 
 
 def test_one_refused_address_costs_nobody_else_the_issue(database: Engine, five: list[int]) -> None:
     send, gateway = planned(database, size=5), FakeGateway(Refused(400, "bad", recipient=3))
-    all_of(database, gateway)
+    drain(database, gateway)
     found = states(database, send)
     assert found.pop(five[3]) == ("rejected", "SendGrid refused it (400): bad")
     assert set(found.values()) == {("accepted", None)}
     assert [len(request.recipients) for request in gateway.requests] == [5, 4]
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
 
 
 class Picky(FakeGateway):
@@ -126,19 +110,19 @@ def test_a_refusal_of_unknown_cause_is_narrowed_down_to_the_one_person(
     database: Engine, five: list[int]
 ) -> None:
     send, gateway = planned(database, size=5), Picky()
-    all_of(database, gateway)
+    drain(database, gateway)
     found = states(database, send)
     assert found.pop(five[2]) == ("rejected", "SendGrid refused it (400): bad")
     assert set(found.values()) == {("accepted", None)}
     assert sum(batch.size for batch in batches(database, send)) == 5
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
 
 
 def test_a_refusal_of_what_all_share_pauses_the_send(database: Engine, five: list[int]) -> None:
     send, gateway = planned(database), FakeGateway(Refused(400, "too long", shared="subject"))
-    all_of(database, gateway)
+    drain(database, gateway)
     assert len(gateway.requests) == 1
-    assert state(database, send) == "paused"
+    assert send_state(database, send) == "paused"
     assert {s for s, _ in states(database, send).values()} == {"planned"}
 
 
@@ -147,14 +131,14 @@ def test_a_wrong_key_pauses_the_send_and_nobody_is_lost(
     database: Engine, five: list[int], status: int
 ) -> None:
     send, gateway = planned(database), FakeGateway(Refused(status, "no"))
-    all_of(database, gateway)
+    drain(database, gateway)
     assert len(gateway.requests) == 1
-    assert state(database, send) == "paused"
+    assert send_state(database, send) == "paused"
     with transaction(database) as session:
         assert "no" in standing.find(session, send).reason
         control.resume(session, send, now=datetime.now(UTC))
-    all_of(database, gateway)
-    assert state(database, send) == "sent"
+    drain(database, gateway)
+    assert send_state(database, send) == "sent"
     assert len(set(gateway.mailed)) == 5
 
 
@@ -162,36 +146,36 @@ def test_a_lost_answer_is_held_in_doubt_and_never_sent_again_by_itself(
     database: Engine, five: list[int]
 ) -> None:
     send, gateway = planned(database, size=5), FakeGateway(Unknown("timed out"))
-    all_of(database, gateway)
+    drain(database, gateway)
     later = datetime.now(UTC) + timedelta(days=30)
     with transaction(database) as session:
         doubt.sweep(session, now=later, grace=timedelta(minutes=30), policy="hold")
-    all_of(database, gateway)
+    drain(database, gateway)
     assert len(gateway.requests) == 1
     assert batches(database, send)[0].state == "uncertain"
     assert {s for s, _ in states(database, send).values()} == {"planned"}
-    assert state(database, send) == "sending"
+    assert send_state(database, send) == "sending"
 
 
 def test_doubt_is_sent_again_after_the_grace_time_if_the_operator_wants_it(
     database: Engine, five: list[int]
 ) -> None:
     send, gateway = planned(database, size=5), FakeGateway(Unknown("timed out"))
-    all_of(database, gateway)
+    drain(database, gateway)
     grace = timedelta(minutes=30)
     for minutes, requests in ((29, 1), (31, 2)):
         now = datetime.now(UTC) + timedelta(minutes=minutes)
         with transaction(database) as session:
             doubt.sweep(session, now=now, grace=grace, policy="resend")
             session.execute(update(table_of(Batch)).values(not_before=NOW))
-        all_of(database, gateway)
+        drain(database, gateway)
         assert len(gateway.requests) == requests
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
 
 
 def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: list[int]) -> None:
     send, gateway = planned(database), FakeGateway(Unknown("lost"), Unknown("lost"))
-    all_of(database, gateway)
+    drain(database, gateway)
     with transaction(database) as session:
         assert [(one.number, one.people, one.why) for one in doubt.listed(session, send)] == [
             (1, 2, "lost"),
@@ -199,8 +183,8 @@ def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: lis
         ]
         doubt.resolve(session, send, 1, sent=True, now=NOW)
         doubt.resolve(session, send, 2, sent=False, now=NOW)
-    all_of(database, gateway)
-    assert state(database, send) == "sent"
+    drain(database, gateway)
+    assert send_state(database, send) == "sent"
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
     assert [gateway.mailed.count(f"p{n}@example.org") for n in range(1, 6)] == [1, 1, 2, 2, 1]
     with transaction(database) as session, pytest.raises(SendError, match="not in doubt"):
@@ -209,11 +193,11 @@ def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: lis
 
 def test_an_event_proves_a_doubtful_batch(database: Engine, five: list[int]) -> None:
     send, gateway = planned(database, size=5), FakeGateway(Unknown("timed out"))
-    all_of(database, gateway)
+    drain(database, gateway)
     with transaction(database) as session:
         assert evidence.prove(session, [(send, 1)], now=NOW, detail="an event") == 1
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
 
 
 def test_an_event_that_overtakes_the_answer_does_no_harm(database: Engine, five: list[int]) -> None:
@@ -224,10 +208,10 @@ def test_an_event_that_overtakes_the_answer_does_no_harm(database: Engine, five:
             evidence.prove(session, [(send, 1)], now=NOW, detail="an event")
 
     gateway.during = event
-    all_of(database, gateway)
+    drain(database, gateway)
     (batch,) = batches(database, send)
     assert (batch.state, batch.message_id) == ("accepted", "id1")
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
 
 
 def test_a_worker_that_died_before_departure_costs_nothing(
@@ -242,9 +226,9 @@ def test_a_worker_that_died_before_departure_costs_nothing(
         )
     assert (swept.freed, swept.doubtful) == (1, 0)
     gateway = FakeGateway()
-    all_of(database, gateway)
+    drain(database, gateway)
     assert len(gateway.mailed) == 5
-    assert state(database, send) == "sent"
+    assert send_state(database, send) == "sent"
 
 
 def test_a_worker_that_died_after_departure_leaves_a_doubt(
@@ -259,7 +243,7 @@ def test_a_worker_that_died_after_departure_leaves_a_doubt(
     with transaction(database) as session:
         doubt.sweep(session, now=now, grace=timedelta(minutes=30), policy="hold")
     assert batches(database, send)[0].state == "uncertain"
-    all_of(database, FakeGateway())
+    drain(database, FakeGateway())
     assert batches(database, send)[0].state == "uncertain"
 
 
@@ -289,7 +273,7 @@ def test_a_pause_stops_a_batch_that_has_not_left_and_resume_goes_on_exactly(
     assert not worker.send_next()
     with transaction(database) as session:
         control.resume(session, send, now=datetime.now(UTC))
-    all_of(database, gateway)
+    drain(database, gateway)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
 
 
@@ -313,7 +297,7 @@ def test_cancelling_leaves_the_rest_in_the_list_with_the_reason(
     dispatcher(database, gateway).send_next()
     with transaction(database) as session:
         assert control.cancel(session, send, now=NOW) == 3
-    all_of(database, gateway)
+    drain(database, gateway)
     assert len(gateway.mailed) == 2
     found = states(database, send)
     assert [found[person] for person in five[2:]] == [("rejected", "cancelled")] * 3

@@ -20,8 +20,7 @@ from tests.newsletter.sending.conftest import (
     FakeGateway,
     batches,
     dispatcher,
-    make_plan,
-    make_send,
+    planned,
 )
 
 #: procrastinate's triggers look for its tables where the session looks.
@@ -64,12 +63,6 @@ def until(done: Callable[[], bool], seconds: float = 20) -> None:
 def run(database: Engine, statement: str) -> None:
     with database.begin() as connection:
         connection.execute(text(statement))
-
-
-def planned(database: Engine, size: int = 2) -> int:
-    send = make_send(database)
-    make_plan(database, send, batch_size=size)
-    return send
 
 
 def all_settled(database: Engine, send: int) -> Callable[[], bool]:

@@ -12,7 +12,6 @@ from newsletter.database import reading, transaction
 from newsletter.errors import MachineError
 from newsletter.provider.gateway import Refused, Unknown
 from newsletter.sending import doubt, standing
-from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.journal import Journal
 from newsletter.sending.recollection import Recalled, compare
 from subscribers import suppression
@@ -23,6 +22,7 @@ from tests.newsletter.sending.conftest import (
     FakeGateway,
     batches,
     dispatcher,
+    drain,
     make_plan,
     make_send,
     states,
@@ -37,12 +37,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     made = Journal(tmp_path / "departures")
     yield made
     made.close()
-
-
-def writing(database: Engine, gateway: FakeGateway, journal: Journal) -> Dispatcher:
-    worker = dispatcher(database, gateway)
-    worker._journal = journal
-    return worker
 
 
 def backup(database: Engine) -> dict[str, list[dict[str, object]]]:
@@ -83,7 +77,7 @@ def test_what_left_after_the_backup_is_not_sent_again(
     make_plan(database, send)
     before = backup(database)
     gateway = FakeGateway()
-    worker = writing(database, gateway, journal)
+    worker = dispatcher(database, gateway, journal)
     worker.send_next()
     with transaction(database) as session:
         suppression.add(session, [five[2]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="")
@@ -91,9 +85,7 @@ def test_what_left_after_the_backup_is_not_sent_again(
     restore(database, before)
     assert [batch.state for batch in batches(database, send)] == ["pending"] * 3
     assert compared(database, journal) == Recalled(accepted=2)
-    worker = writing(database, gateway, journal)
-    while worker.send_next():
-        pass
+    drain(database, gateway, journal)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in (1, 2, 4, 5)]
     # Whoever was left out of a request is not said to have it.
     assert states(database, send)[five[2]][0] == "skipped"
@@ -107,11 +99,11 @@ def test_what_left_without_an_answer_is_in_doubt(
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     before = backup(database)
-    writing(database, FakeGateway(Unknown("lost")), journal).send_next()
+    dispatcher(database, FakeGateway(Unknown("lost")), journal).send_next()
     restore(database, before)
     assert compared(database, journal) == Recalled(doubtful=1)
     assert batches(database, send)[0].state == "uncertain"
-    assert not writing(database, FakeGateway(), journal).send_next()
+    assert not dispatcher(database, FakeGateway(), journal).send_next()
 
 
 def test_an_answer_that_was_not_written_down_settles_its_batch(
@@ -119,7 +111,7 @@ def test_an_answer_that_was_not_written_down_settles_its_batch(
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
-    writing(database, FakeGateway(), journal).send_next()
+    dispatcher(database, FakeGateway(), journal).send_next()
     with database.begin() as connection:  # a crash between the answer and its commit
         connection.execute(text("DELETE FROM batch"))
         connection.execute(text("UPDATE delivery SET state = 'rejected'"))
@@ -153,7 +145,7 @@ def test_a_refusal_may_be_tried_again(database: Engine, five: list[int], journal
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     before = backup(database)
-    writing(database, FakeGateway(Refused(401, "no")), journal).send_next()
+    dispatcher(database, FakeGateway(Refused(401, "no")), journal).send_next()
     restore(database, before)
     assert compared(database, journal) == Recalled()
     assert batches(database, send)[0].state == "pending"
@@ -166,7 +158,7 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     before = backup(database)
     make_plan(database, send)
     gateway = FakeGateway()
-    worker = writing(database, gateway, journal)
+    worker = dispatcher(database, gateway, journal)
     worker.send_next()
     gateway.outcomes.append(Unknown("lost"))
     worker.send_next()
@@ -174,8 +166,7 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     assert compared(database, journal) == Recalled(accepted=1, doubtful=1)
     assert compared(database, journal) == Recalled()
     make_plan(database, send)
-    while writing(database, gateway, journal).send_next():
-        pass
+    drain(database, gateway, journal)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
     assert [b.state for b in batches(database, send)] == ["accepted", "uncertain", "accepted"]
     with transaction(database) as session:
@@ -191,14 +182,12 @@ def test_what_was_split_since_the_backup_is_put_together_from_its_parts(
     make_plan(database, send, batch_size=5)
     before = backup(database)
     gateway = FakeGateway(Refused(400, "bad"))
-    worker = writing(database, gateway, journal)
+    worker = dispatcher(database, gateway, journal)
     worker.send_next()  # refused as a whole, and halved
     worker.send_next()  # one half
     restore(database, before)
     assert compared(database, journal) == Recalled(accepted=1)
-    worker = writing(database, gateway, journal)
-    while worker.send_next():
-        pass
+    drain(database, gateway, journal)
     taken = [r.email for request in gateway.requests[1:] for r in request.recipients]
     assert sorted(taken) == [f"p{n}@example.org" for n in range(1, 6)]
     with reading(database) as session:
@@ -210,7 +199,7 @@ def test_the_operators_word_is_not_taken_back(
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
-    writing(database, FakeGateway(Unknown("lost")), journal).send_next()
+    dispatcher(database, FakeGateway(Unknown("lost")), journal).send_next()
     with transaction(database) as session:
         doubt.resolve(session, send, 1, sent=False, now=datetime.now(UTC))
     assert compared(database, journal) == Recalled()
@@ -222,7 +211,7 @@ def test_another_send_of_the_same_number_is_another_send(
 ) -> None:
     send = make_send(database)
     make_plan(database, send)
-    writing(database, FakeGateway(), journal).send_next()
+    dispatcher(database, FakeGateway(), journal).send_next()
     with database.begin() as connection:
         connection.execute(text("UPDATE send SET created_at = '2026-01-01 00:00:00+00:00'"))
         connection.execute(text("UPDATE delivery SET state = 'rejected' WHERE state <> 'planned'"))
@@ -319,7 +308,7 @@ def test_torn_lines_and_old_files_do_no_harm(
     journal = Journal(folder)
     assert sorted(path.name for path in folder.iterdir()) == [torn.name]
     make_plan(database, make_send(database))
-    writing(database, FakeGateway(), journal).send_next()
+    dispatcher(database, FakeGateway(), journal).send_next()
     assert len(journal.entries()) == 1
     journal.close()
 
@@ -331,7 +320,7 @@ def test_a_journal_that_cannot_be_written_stops_the_send_before_anything_leaves(
     make_plan(database, send)
     journal.close()  # every write fails from now on
     gateway = FakeGateway()
-    writing(database, gateway, journal).send_next()
+    dispatcher(database, gateway, journal).send_next()
     assert gateway.requests == []
     with reading(database) as session:
         found = standing.find(session, send)

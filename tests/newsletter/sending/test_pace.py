@@ -27,6 +27,7 @@ from tests.newsletter.sending.conftest import (
     FakeGateway,
     batches,
     dispatcher,
+    drain,
     make_plan,
     make_send,
     states,
@@ -197,18 +198,14 @@ def test_a_test_gives_the_sample_its_variants_and_the_rest_waits(database: Engin
     ]
     assert {(part, label) for part, label, _ in parts[4:]} == {("rest", "A")}
     assert sum(size for _, _, size in parts[4:]) == 12
-    gateway = FakeGateway()
-    worker = dispatcher(database, gateway)
-    while worker.send_next():
-        pass
+    gateway = drain(database, FakeGateway())
     assert len(gateway.mailed) == 8
     assert {request.subject[:4] for request in gateway.requests} == {"Hell", "Good"}
     with transaction(database) as session:
         assert retiming.crown(session, send, "B", now=NOW) == 12
         with pytest.raises(SendError, match="chosen already"):
             retiming.crown(session, send, "A", now=NOW)
-    while worker.send_next():
-        pass
+    drain(database, gateway)
     assert len(set(gateway.mailed)) == len(gateway.mailed) == 20
     assert {request.subject[:4] for request in gateway.requests[4:]} == {"Good"}
 
@@ -246,10 +243,7 @@ def test_what_is_handed_over_ahead_says_until_when_it_is_held(
     )
     send = make_send(database, timetable=at)
     make_plan(database, send, now=now)
-    gateway = FakeGateway()
-    worker = dispatcher(database, gateway)
-    while worker.send_next():
-        pass
+    gateway = drain(database, FakeGateway())
     assert len(gateway.mailed) == 5
     assert {request.send_at for request in gateway.requests} == {
         tomorrow.replace(second=0, microsecond=0)
@@ -289,9 +283,7 @@ def test_a_send_that_does_not_add_up_says_so(database: Engine, five: list[int]) 
     batch = table_of(Batch)
     with transaction(database) as session:
         session.execute(batch.delete().where(batch.c.number == 2))
-    worker = dispatcher(database, FakeGateway())
-    while worker.send_next():
-        pass
+    drain(database, FakeGateway())
     stands = found(database, send)
     assert stands.state == "paused"  # type: ignore[attr-defined]
     assert "2 planned people are in no open batch" in stands.reason  # type: ignore[attr-defined]

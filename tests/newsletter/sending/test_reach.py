@@ -16,17 +16,11 @@ from tests.newsletter.sending.conftest import (
     FakeGateway,
     batches,
     dispatcher,
+    drain,
     make_plan,
     make_send,
     states,
 )
-
-
-def drain(database: Engine, gateway: FakeGateway) -> FakeGateway:
-    worker = dispatcher(database, gateway)
-    while worker.send_next():
-        pass
-    return gateway
 
 
 def adds_up(database: Engine, send: int) -> bool:
