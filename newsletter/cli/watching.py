@@ -14,7 +14,7 @@ from newsletter.sending import hold, standing
 from newsletter.sending.models import Hold, Send
 from newsletter.sending.standing import Outlook, Standing
 from newsletter.sending.states import BatchState, SendState
-from newsletter.tracking import counts
+from newsletter.tracking import counts, trial
 
 #: A send in one of these goes no further by itself.
 _RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
@@ -96,6 +96,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         happened = counts.of_send(session, send.id)
         outlook = standing.outlook(session, send.id, now=now)
         waits = hold.in_force(session, now=now)
+        winner = send.winner or (_undecided(*trial.decision(session, send.id)) if send.test else "")
     took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
     left_out = [f"not {segment['name']}" for segment in send.excluded]
     facts(
@@ -104,7 +105,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
             ("segments", ", ".join([*(segment["name"] for segment in send.segments), *left_out])),
             ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
             *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),
-            *((("winner", send.winner or "not chosen yet"),) if send.test else ()),
+            *((("winner", winner),) if winner else ()),
             ("planned", send.planned),
             *((f"  {state}", number) for state, number in sorted(stands.people.items())),
             *((("  went on to another send", send.handed_on),) if send.handed_on else ()),
@@ -120,6 +121,12 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         ],
         title=f"Send {send.id}",
     )
+
+
+def _undecided(at: datetime | None, waiting: int) -> str:
+    if waiting:
+        return f"not chosen yet; {waiting:,} people of the sample are still waited for"
+    return f"is chosen at {shown(at)}" if at else "not chosen yet"
 
 
 def _in_words(timetable: dict[str, object]) -> str:

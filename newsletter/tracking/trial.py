@@ -154,10 +154,20 @@ def report(session: Session, send_id: int) -> Report:
         for best, *others in [_ranked(arms, measure)]
         for other in others
     ]
-    waiting, left_at = _sample(session, send_id)
-    began = None if by_hand or waiting else left_at or row.started_at
-    decides_at = began + test.wait if began else None
+    decides_at, waiting = decision(session, send_id)
     return Report(send_id, test, arms, tuple(comparisons), row.winner, decides_at, waiting)
+
+
+def decision(session: Session, send_id: int) -> tuple[datetime | None, int]:
+    """Report's decides_at and waiting, without the figures, which cost more."""
+    wanted = select(_send.c.test, _send.c.started_at).where(_send.c.id == send_id)
+    stored, started_at = session.execute(wanted).one()
+    test = Test.from_json(stored)
+    waiting, left_at = _sample(session, send_id)
+    began = left_at or started_at
+    if test is None or test.by is Measure.OPERATOR or waiting or began is None:
+        return None, waiting
+    return began + test.wait, 0
 
 
 def winner_of(report: Report) -> tuple[str, str]:
@@ -191,10 +201,10 @@ def decide_due(
             if test is None or test.by is Measure.OPERATOR or row.started_at + test.wait > now:
                 continue
             with session.begin_nested():
-                found = report(session, row.id)
-                if found.decides_at is None or found.decides_at > now:
+                decides_at, _ = decision(session, row.id)
+                if decides_at is None or decides_at > now:
                     continue
-                label, why = winner_of(found)
+                label, why = winner_of(report(session, row.id))
                 crown(session, row.id, label, now=now, warm_up=warm_up)
             decided.append((row.id, label, why))
         except OperationalError:

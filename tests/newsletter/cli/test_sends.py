@@ -130,6 +130,7 @@ def test_a_test_of_subjects_is_made_shown_and_decided(readers: Run) -> None:
     send(readers, "--subject", "Good morning", "--after", "4h")
     shown = readers("sends", "test", "3").stdout
     assert "chosen 4:00:00 after the last of the sample has left" in " ".join(shown.split())
+    assert "not chosen yet" in readers("sends", "show", "3").stdout
 
 
 def test_what_is_handed_over_ahead_is_held_and_called_back(
