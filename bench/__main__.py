@@ -6,6 +6,7 @@ import sys
 #: Name → what it measures; each is a module with a command line of its own.
 BENCHMARKS = {
     "dispatch": "planning and dispatching 100,000 recipients, against what the SDK alone can do",
+    "events": "signed posts of events, against a bare insert of the same rows",
     "importing": "importing and exporting people, against a bare executemany of the same rows",
     "segments": "counting segments of a million people",
     "signup": "signup requests a second, and the slowest of a hundred",

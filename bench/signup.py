@@ -7,24 +7,17 @@ Every signup is committed with its mail before it is answered.
 
 import argparse
 import http.client
-import multiprocessing
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import urlencode
 
-import uvicorn
-
+from bench import stage
 from bench.report import table
-from newsletter.assembly import Assembly
-from newsletter.settings import load
-from newsletter.web.app import create_app
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
 _Ask = Callable[[http.client.HTTPConnection, int], int]
@@ -46,7 +39,9 @@ def run(requests: int = 4_000, visitors: int = 8, database_url: str | None = Non
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         url = database_url or f"sqlite:///{Path(folder) / 'bench.db'}"
-        with _service(url) as port:
+        # All visitors come from one address here.
+        settings = stage.environment(url, Path(folder), SIGNUP__PER_IP="1000000000")
+        with stage.service(settings) as port:
             _measure(port, _signup, 200, visitors, first=10**9)  # warm
             new = _measure(port, _signup, requests, visitors, first=0)
             again = _measure(port, _signup, requests // 4, visitors, first=0)
@@ -134,44 +129,6 @@ def _commits(folder: Path, times: int = 500) -> float:
             file.write(b"x" * 4096)
             os.fsync(file.fileno())
         return times / (time.perf_counter() - started)
-
-
-def _serve(database_url: str, ready: Connection) -> None:
-    settings = load(
-        {
-            "NEWSLETTER_DATABASE_URL": database_url,
-            "NEWSLETTER_LINKS__KEYS": "a benchmark's link key of 32 characters and more",
-            "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": "a benchmark's address key of 32 characters",
-            # All visitors come from one address here.
-            "NEWSLETTER_SIGNUP__PER_IP": "1000000000",
-        }
-    )
-    config = uvicorn.Config(
-        create_app(Assembly(settings), background=False), port=0, log_level="error"
-    )
-    server = uvicorn.Server(config)
-
-    def tell() -> None:
-        while not server.started:
-            time.sleep(0.01)
-        ready.send(server.servers[0].sockets[0].getsockname()[1])
-
-    threading.Thread(target=tell, daemon=True).start()
-    server.run()
-
-
-@contextmanager
-def _service(database_url: str) -> Iterator[int]:
-    """The port of a running service."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(database_url, theirs), daemon=True)
-    process.start()
-    try:
-        yield ours.recv()
-    finally:
-        process.terminate()
-        process.join()
 
 
 if __name__ == "__main__":

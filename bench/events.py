@@ -1,0 +1,274 @@
+"""Signed posts of events over HTTP, into a database that holds a million deliveries.
+
+Prints events a second, durable when they are answered, the median and the 99th percentile
+of a post, and the ratio to a bare insert of the same events' rows into a table of the same
+shape, in transactions of the same size. Once alone, and once while a send runs beside it.
+"""
+
+import argparse
+import base64
+import http.client
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import Engine, insert, text
+
+from bench import stage
+from bench.report import Memory, table
+from bench.sink import sink
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.provider.events import Event, parse
+from newsletter.scheduling.jobs import start_due
+from newsletter.sending import standing
+from newsletter.sending.states import SendState
+from newsletter.settings import load
+from newsletter.tracking.models import EventRow
+from subscribers.schema import table_of
+
+#: SendGrid posts at 768 KB at the latest.
+_POST_BYTES = 700_000
+_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.events", description=__doc__)
+    parser.add_argument("--people", type=int, default=1_000_000, help="deliveries beforehand")
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--posts", type=int, default=4, help="posts under way at once")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        sink() as host,
+        stage.database(options.database, Path(folder)) as url,
+    ):
+        run(url, host, Path(folder), options)
+
+
+def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
+    """Measure and print."""
+    public = _KEY.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    settings = stage.environment(
+        url,
+        folder,
+        SENDGRID__HOST=host,
+        SENDGRID__WEBHOOK_PUBLIC_KEYS=base64.b64encode(public).decode(),
+    )
+    assembly = Assembly(load(settings))
+    stage.fill(assembly, options.people)
+    send_id = _sent(assembly)
+    half = options.events // 2
+    posts = list(_posts(send_id, options.people, 2 * half))
+    alone, beside = posts[: len(posts) // 2], posts[len(posts) // 2 :]
+    rows: list[list[object]] = []
+    with stage.service(settings) as port, ThreadPoolExecutor(options.posts) as pool:
+        _measure(pool, port, list(_posts(send_id, options.people, 2000, first=10**9)))  # warm
+        measured = _measure(pool, port, alone)
+        limit = _bare(assembly.database, alone)
+        rows.append(_row("alone", *measured, limit))
+        stop, team = _send_beside(assembly, settings)
+        with Memory([team.pid or 0]):
+            measured = _measure(pool, port, beside)
+        stop.set()
+        team.join()
+        rows.append(_row("beside a send", *measured, limit))
+    rows.append(["bare insert of the same rows", limit, "", "", 1.0])
+    kind = assembly.database.dialect.name
+    assembly.database.dispose()
+    size = sum(len(body) for body, _ in posts) / len(posts) / 1000
+    table(
+        f"{options.people:,} deliveries, {kind}; {len(posts)} posts of {size:,.0f} kB, "
+        f"{options.posts} at once",
+        ["", "events a second", "median ms", "p99 ms", "to the bare insert"],
+        rows,
+    )
+
+
+def _row(
+    name: str, events: int, seconds: float, waits: Sequence[float], limit: float
+) -> list[object]:
+    rate = events / seconds
+    middle, slow = waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
+    return [name, rate, middle * 1e3, slow * 1e3, rate / limit]
+
+
+def _sent(assembly: Assembly) -> int:
+    """A send whose batches the provider took long ago."""
+    send_id = stage.make_send(assembly, "sent", at=datetime.now(UTC))
+    start_due(assembly.desk)
+    with transaction(assembly.database) as session:
+        connection = session.connection()
+        for table_name, before in (("batch", "claimed"), ("batch", "in_flight")):
+            connection.execute(text(f"UPDATE {table_name} SET state = '{before}'"))
+        connection.execute(text("UPDATE batch SET state = 'accepted'"))
+        connection.execute(text("UPDATE delivery SET state = 'accepted'"))
+        connection.execute(text("UPDATE send SET state = 'sent', finished_at = started_at"))
+    if assembly.database.dialect.name == "postgresql":
+        with assembly.database.connect().execution_options(isolation_level="AUTOCOMMIT") as c:
+            c.execute(text("VACUUM ANALYZE"))
+    return send_id
+
+
+def _posts(
+    send_id: int, people: int, events: int, *, first: int = 0
+) -> Iterator[tuple[bytes, int]]:
+    """Bodies as SendGrid writes them, and how many events each holds."""
+    body: list[bytes] = []
+    size, now = 0, int(time.time())
+    for number in range(first, first + events):
+        entry = orjson.dumps(_event(number, send_id, people, now))
+        if size + len(entry) > _POST_BYTES:
+            yield b"[" + b",".join(body) + b"]\r\n", len(body)
+            body, size = [], 0
+        body.append(entry)
+        size += len(entry) + 1
+    if body:
+        yield b"[" + b",".join(body) + b"]\r\n", len(body)
+
+
+def _event(number: int, send_id: int, people: int, now: int) -> dict[str, Any]:
+    """Of ten events four are processed, four delivered, one an open, and one something else."""
+    kind = number % 10
+    # People in an order of their own: events of a batch come mixed with others'.
+    person = number // 2 * 7919 % people + 1 if kind < 8 else number * 7919 % people + 1
+    entry: dict[str, Any] = {
+        "email": f"reader{person - 1}@example{(person - 1) % 50}.com",
+        "timestamp": now - 3600 + number % 3600,
+        "smtp-id": f"<{number}.abcdefgh@geopod-ismtpd-12>",
+        "sg_event_id": base64.urlsafe_b64encode(number.to_bytes(16, "big")).decode(),
+        "sg_message_id": f"bench-{person}.recvd-5f54b5d587-pczjm-1-65F2A1B3-{number % 100}.0",
+        "nl_issue": "1",
+        "nl_send": str(send_id),
+        "nl_batch": str((person - 1) // 1000 + 1),
+        "nl_subscriber": str(person),
+    }
+    agent = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15"
+    if kind < 8:
+        more: dict[str, Any] = (
+            {"event": "delivered", "response": "250 2.0.0 OK 1774594800 abc - gsmtp", "tls": 1}
+            if kind % 2
+            else {"event": "processed", "send_at": 0}
+        )
+    elif kind == 8:
+        more = {"event": "open", "useragent": agent, "ip": "192.0.2.7", "sg_machine_open": False}
+    elif number % 100 == 9:
+        more = {
+            "event": "bounce",
+            "type": "bounce",
+            "status": "5.1.1",
+            "reason": "550 5.1.1 The email account that you tried to reach does not exist.",
+            "bounce_classification": "Invalid Address",
+        }
+    else:
+        url = f"https://example.com/article-{number % 17}"
+        more = {"event": "click", "url": url, "useragent": agent, "ip": "192.0.2.7"}
+    return {**entry, **more}
+
+
+def _measure(
+    pool: ThreadPoolExecutor, port: int, posts: Sequence[tuple[bytes, int]]
+) -> tuple[int, float, list[float]]:
+    """Events, seconds, and how long each post took, sorted."""
+    local = threading.local()
+
+    def post(one: tuple[bytes, int]) -> float:
+        body, events = one
+        if not hasattr(local, "connection"):
+            local.connection = http.client.HTTPConnection("127.0.0.1", port)
+        stamp = str(int(time.time()))
+        signature = _KEY.sign(stamp.encode() + body, ec.ECDSA(hashes.SHA256()))
+        headers = {
+            "Content-Type": "application/json",
+            "X-Twilio-Email-Event-Webhook-Signature": base64.b64encode(signature).decode(),
+            "X-Twilio-Email-Event-Webhook-Timestamp": stamp,
+        }
+        began = time.perf_counter()
+        local.connection.request("POST", "/webhooks/sendgrid/events", body, headers)
+        answer = local.connection.getresponse()
+        said = orjson.loads(answer.read())
+        waited = time.perf_counter() - began
+        assert answer.status == 200, said
+        assert said["new"] == events, said
+        return waited
+
+    began = time.perf_counter()
+    waits = sorted(pool.map(post, posts))
+    return sum(events for _, events in posts), time.perf_counter() - began, waits
+
+
+def _bare(database: Engine, posts: Sequence[tuple[bytes, int]]) -> float:
+    """Rows a second of a bare insert into a table like ours, by one writer."""
+    event = table_of(EventRow)
+    with transaction(database) as session:
+        if database.dialect.name == "postgresql":
+            session.execute(text("CREATE TABLE bare (LIKE event_other INCLUDING ALL)"))
+        else:
+            like = session.execute(
+                text("SELECT sql FROM sqlite_master WHERE name = 'event'")
+            ).scalar_one()
+            session.execute(text(like.replace("event", "bare", 1)))
+            session.execute(text("CREATE INDEX ix_bare ON bare (send_id, kind)"))
+    # The same statement with another name: columns, types and keys are the event's.
+    bare = event.to_metadata(type(event.metadata)(), name="bare")
+    seconds, rows = 0.0, 0
+    for body, _ in posts:
+        batch = [_values(one) for one in parse(body) if isinstance(one, Event)]
+        began = time.perf_counter()
+        with transaction(database) as session:
+            session.connection().execute(insert(bare), batch)
+        seconds += time.perf_counter() - began
+        rows += len(batch)
+    return rows / seconds
+
+
+def _values(event: Event) -> dict[str, Any]:
+    names = ("at", "key", "issue_id", "send_id", "batch", "subscriber_id", "domain", "link", "raw")
+    return {
+        **{name: getattr(event, name) for name in names},
+        "kind": event.kind.value,
+        "received_at": event.at,
+        "by_machine": False,
+    }
+
+
+def _send_beside(assembly: Assembly, settings: dict[str, str]) -> tuple[Any, Any]:
+    """A send of another issue, planned and dispatched by another process meanwhile."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    team = context.Process(target=_work, args=(settings, stop))
+    send_id = stage.make_send(assembly, "beside", at=datetime.now(UTC) + timedelta(seconds=1))
+    team.start()
+    while True:
+        with reading(assembly.database) as session:
+            if standing.find(session, send_id).state == SendState.SENDING:
+                return stop, team
+        time.sleep(0.05)
+
+
+def _work(settings: dict[str, str], stop: Any) -> None:  # noqa: ANN401 (multiprocessing's Event)
+    # As it is by a provider that answers in a moment: a send that lasts longer than the posts.
+    assembly = Assembly(load({**settings, "NEWSLETTER_SENDING__CONCURRENCY": "1"}))
+    workers, clock = assembly.workers(alone=True), assembly.clock()
+    workers.start()
+    clock.start()
+    stop.wait()
+    clock.stop()
+    workers.stop()
+
+
+if __name__ == "__main__":
+    main()
