@@ -17,6 +17,7 @@ _COMMANDS = (
     ("render", "issues", "render_issue"),
     ("send", "send", "send"),
     ("sends", "sends", "app"),
+    ("stats", "stats", "app"),
     ("subscribers", "subscribers", "app"),
     ("segment", "segments", "app"),
     ("topic", "topics", "app"),

@@ -78,7 +78,7 @@ class Event:
     @property
     def domain(self) -> str:
         """The mail domain, in lower case; empty when the event names no address."""
-        return (self.email or "").rpartition("@")[2].strip().lower()[:_MAX_DOMAIN]
+        return (self.email or "").rpartition("@")[2].lower()[:_MAX_DOMAIN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _event(entry: Mapping[str, Any]) -> Event:
         kind=kind,
         at=datetime.fromtimestamp(timestamp, UTC),
         key=_key(kind, name, timestamp, entry),
-        email=_text(entry, "email") or None,
+        email=_text(entry, "email").strip() or None,
         issue_id=_number(entry.get(ISSUE)),
         send_id=_number(entry.get(SEND)),
         batch=_number(entry.get(BATCH), most=2**31 - 1),
@@ -148,9 +148,9 @@ def _key(kind: Kind, name: str, timestamp: int, entry: Mapping[str, Any]) -> byt
         # Nobody knows what tells these apart, so everything does.
         said = {**entry, "sg_event_id": None}
     else:
-        said = {field: _text(entry, field) for field in _TELLS_APART}
-        said |= {"machine": _by_machine(entry), "url_offset": entry.get("url_offset")}
-    said |= {"event": name, "timestamp": timestamp, "email": _text(entry, "email").lower()}
+        said = {field: _text(entry, field) for field in _TELLS_APART if field in entry}
+        said |= {"by_machine": _by_machine(entry), "url_offset": entry.get("url_offset")}
+    said |= {"event": name, "timestamp": timestamp, "email": _text(entry, "email").strip().lower()}
     return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
 
@@ -165,13 +165,17 @@ _TELLS_APART = (
 
 def _by_machine(entry: Mapping[str, Any]) -> bool:
     # Left out when false; some write it as a text.
-    return str(entry.get("sg_machine_open")).lower() in {"true", "1"}
+    said = entry.get("sg_machine_open")
+    return said is not None and str(said).lower() in {"true", "1"}
 
 
 def _text(entry: Mapping[str, Any], field: str) -> str:
     """A field as text; PostgreSQL stores no NUL."""
     value = entry.get(field)
-    return "" if value is None else str(value).replace("\0", "").strip()
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else str(value)
+    return text.replace("\0", "") if "\0" in text else text
 
 
 def _link(url: str) -> str:

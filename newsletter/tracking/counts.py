@@ -6,14 +6,16 @@ newsletter.tracking.recount makes both again from the events.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Table, select
+from sqlalchemy import Executable, Row, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from newsletter.provider.events import Kind
 from newsletter.tracking.models import PartCount, PersonCount, SendCount
-from subscribers.schema import Session, insert_into, table_of
+from subscribers import given
+from subscribers.schema import Session, table_of
 
 _count, _part, _person = table_of(SendCount), table_of(PartCount), table_of(PersonCount)
 
@@ -88,14 +90,10 @@ class Tally:
         """Write who did what; whoever became or is no longer one who did changes the figures."""
         if not self._deeds:
             return
-        insert = insert_into(session, _person)
         keys = list(_Deed._fields)
-        statement = insert.on_conflict_do_update(
-            index_elements=keys, set_={"count": _person.c.count + insert.excluded.count}
-        ).returning(*(_person.c[key] for key in keys), _person.c.count)
         rows = [{**deed._asdict(), "count": n} for deed, n in sorted(self._deeds.items())]
-        for *deed_of, after in session.execute(statement, rows).all():
-            deed = _Deed(*deed_of)
+        for row in _added(session, _person, keys, rows, back=True):
+            deed, after = _Deed._make(row[:-1]), row[-1]
             change = (after > 0) - (after - self._deeds[deed] > 0)
             if deed.link:
                 self._parts[deed.send_id, "link", deed.link, deed.what] += change
@@ -107,22 +105,46 @@ class Tally:
     def write(self, session: Session) -> None:
         """Write the figures. Last of all, as every post wants the same few rows."""
         self.write_people(session)
-        sends = [(*key, n) for key, n in sorted(self._sends.items()) if n]
-        parts = [(*key, n) for key, n in sorted(self._parts.items()) if n]
-        _add(session, _count, ["send_id", "what"], sends)
-        _add(session, _part, ["send_id", "part", "value", "what"], parts)
+        sends = [
+            {"send_id": send, "what": what, "count": n}
+            for (send, what), n in sorted(self._sends.items())
+            if n
+        ]
+        parts = [
+            {"send_id": send, "part": part, "value": value, "what": what, "count": n}
+            for (send, part, value, what), n in sorted(self._parts.items())
+            if n
+        ]
+        _added(session, _count, ["send_id", "what"], sends)
+        _added(session, _part, ["send_id", "part", "value", "what"], parts)
 
 
-def _add(session: Session, table: Table, keys: list[str], more: list[tuple[Any, ...]]) -> None:
-    """Sorted rows: two posts that count the same send must not deadlock."""
-    if not more:
-        return
-    insert = insert_into(session, table)
-    statement = insert.on_conflict_do_update(
-        index_elements=keys, set_={"count": table.c.count + insert.excluded.count}
-    )
-    names = [*keys, "count"]
-    session.connection().execute(statement, [dict(zip(names, row, strict=True)) for row in more])
+def _added(
+    session: Session,
+    table: Table,
+    keys: list[str],
+    rows: list[dict[str, Any]],
+    *,
+    back: bool = False,
+) -> Sequence[Row[Any]]:
+    """Add to the counts; ``back`` gives the rows as they are then.
+
+    The rows are sorted: two posts that count the same send must not deadlock.
+    """
+    if not rows:
+        return []
+
+    def add(insert: sqlite.Insert | postgresql.Insert) -> Executable:
+        more = {"count": table.c.count + insert.excluded.count}
+        statement = insert.on_conflict_do_update(index_elements=keys, set_=more)
+        return (
+            statement.returning(*(table.c[key] for key in keys), table.c.count)
+            if back
+            else statement
+        )
+
+    done = given.insert(session, table, rows, add)
+    return done.all() if back else []
 
 
 def of_send(session: Session, send_id: int) -> dict[str, int]:

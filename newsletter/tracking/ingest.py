@@ -22,9 +22,9 @@ from newsletter.tracking import horizon, machines, soft_bounces
 from newsletter.tracking.counts import Happening, Tally
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.policy import Thresholds, Whose, effects
-from subscribers import engagement, suppression
+from subscribers import engagement, given, suppression
 from subscribers.models import SuppressionReason
-from subscribers.schema import Session, insert_into, table_of
+from subscribers.schema import Session, table_of
 
 _T = TypeVar("_T")
 _event = table_of(EventRow)
@@ -109,8 +109,15 @@ def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Eve
         }
         for event in events
     ]
-    statement = insert_into(session, _event).on_conflict_do_nothing(index_elements=["at", "key"])
-    stored = set(session.scalars(statement.returning(_event.c.key), rows))
+    new = given.insert(
+        session,
+        _event,
+        rows,
+        lambda insert: insert.on_conflict_do_nothing(index_elements=["at", "key"]).returning(
+            _event.c.key
+        ),
+    )
+    stored = set(new.scalars())
     return [event for event in events if event.key in stored]
 
 

@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Row, and_, bindparam, select, update
@@ -56,7 +57,12 @@ def by_machine(event: Event) -> bool:
     """Whether the event alone shows that no person did it."""
     if event.kind not in {Kind.OPEN, Kind.CLICK}:
         return False
-    return event.by_machine or bool(_SCANNER.search(event.agent))
+    return event.by_machine or _is_scanner(event.agent)
+
+
+@lru_cache(maxsize=10_000)  # a million people have some hundred browsers
+def _is_scanner(agent: str) -> bool:
+    return bool(_SCANNER.search(agent))
 
 
 def reveal(session: Session, clicks: Collection[Event], rules: Thresholds) -> list[Row[Any]]:

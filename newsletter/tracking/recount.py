@@ -7,7 +7,7 @@ arrive meanwhile look like a difference.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Date, Select, and_, case, cast, func, literal, or_, select
+from sqlalchemy import ColumnElement, Date, Select, case, cast, func, literal, or_, select
 
 from newsletter.tracking.counts import BY_MACHINE, NO_SEND, PEOPLE
 from newsletter.tracking.horizon import final, horizon
@@ -95,26 +95,19 @@ def _recounted(session: Session, send_id: int) -> _Figures:
     return figures
 
 
-def _of_people(session: Session, send_id: int, *, at_most: int = 100) -> Iterator[Difference]:
-    deeds = _deeds(send_id).subquery()
-    kept = select(_person).where(_person.c.send_id == send_id, _person.c.count != 0).subquery()
-    keys = ("subscriber_id", "what", "domain", "link")
-    same = and_(*(deeds.c[key] == kept.c[key] for key in keys))
-    columns = [func.coalesce(kept.c[key], deeds.c[key]) for key in keys]
-    # Each side with what the other lacks, for SQLite knows no full join before 3.39.
-    for left, right in ((deeds, kept), (kept, deeds)):
-        lacking = right.c.subscriber_id.is_(None)
-        odd = lacking if left is kept else or_(lacking, deeds.c.count != kept.c.count)
-        rows = (
-            select(*columns, kept.c.count, deeds.c.count)
-            .select_from(left.outerjoin(right, same))
-            .where(odd)
-            .order_by(*columns)
-            .limit(at_most)
-        )
-        for person, what, domain, link, is_kept, is_counted in session.execute(rows):
-            where = " ".join(filter(None, (str(person), domain, link)))
-            yield Difference(send_id, "person", where, what, is_kept or 0, is_counted or 0)
+def _of_people(session: Session, send_id: int) -> Iterator[Difference]:
+    """The first hundred of each sort: there may be as many as people."""
+    counted = _deeds(send_id)
+    kept = select(
+        *(_person.c[key] for key in ("subscriber_id", "what", "domain", "link", "count"))
+    ).where(_person.c.send_id == send_id, _person.c.count != 0)
+    found: dict[tuple[str, str], list[int]] = {}
+    for which, rows in enumerate((kept.except_(counted), counted.except_(kept))):
+        for person, what, domain, link, number in session.execute(rows.limit(100)):
+            value = " ".join(filter(None, (str(person), domain, link)))
+            found.setdefault((value, what), [0, 0])[which] = number
+    for (value, what), (is_kept, is_counted) in sorted(found.items()):
+        yield Difference(send_id, "person", value, what, is_kept, is_counted)
 
 
 def _deeds(send_id: int) -> Select[tuple[int, str, str, str, int]]:
