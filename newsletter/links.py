@@ -33,6 +33,8 @@ class Purpose(IntEnum):
     RECIPIENT = 1
     #: In a mail that asks for a confirmation, number (confirmation): do what was asked.
     CONFIRM = 2
+    #: In a mail to an operator, numbers (user, stamp of their password): choose a new one.
+    PASSWORD = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,21 @@ class Tracking(_Section):
     keep_deliveries: Kept
 
 
+class Console(_Section):
+    """Who gets into the operators' pages, and for how long."""
+
+    idle_time: Duration
+    absolute_time: Duration
+    require_second_factor: bool
+    max_owners: Annotated[int, Field(ge=1)]
+    reset_within: Duration
+    invite_within: Duration
+    per_account: Annotated[int, Field(ge=1)]
+    per_network: Annotated[int, Field(ge=1)]
+    hash_memory: Annotated[int, Field(ge=8, le=4_194_304)]
+    hash_rounds: Annotated[int, Field(ge=1, le=100)]
+
+
 class Web(_Section):
     """Where the service listens."""
 
@@ -172,6 +187,7 @@ class Settings(_Section):
     signup: Signup
     sending: Sending
     tracking: Tracking
+    console: Console
     web: Web
     templates: Templates
 
