@@ -35,6 +35,8 @@ class MailRequest:
     send_at: datetime | None = None
     #: From Holds.new_hold: what the provider holds under it can be called back.
     hold_id: str | None = None
+    #: An answer to what the recipient asked for, which they get although they have left.
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,9 @@ def payload(request: MailRequest) -> dict[str, Any]:
     if request.send_at is not None:
         # Whole seconds, and never before the time.
         body["send_at"] = math.ceil(request.send_at.timestamp())
+    if request.answers:
+        # Else whoever left could never confirm that they want to come back.
+        body["mail_settings"] = {"bypass_unsubscribe_management": {"enable": True}}
     if request.hold_id is not None:
         body["batch_id"] = request.hold_id
     return body

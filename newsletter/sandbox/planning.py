@@ -45,6 +45,8 @@ class Planner:
             "categories": message.get("categories"),
             "send_at": message.get("send_at"),
         }
+        if _bypasses_unsubscribes(message):
+            listed = {email: name for email, name in listed.items() if name != "unsubscribes"}
         rows = []
         for number, (email, part) in enumerate(parts):
             mail = Mail(first + number, message_id, number, now, email, "", shared, part)
@@ -69,3 +71,8 @@ class Planner:
             ).decode()
             rows.append((mail.id, at, kind, text))
         return rows
+
+
+def _bypasses_unsubscribes(message: dict[str, Any]) -> bool:
+    asked = message.get("mail_settings", {}).get("bypass_unsubscribe_management", {})
+    return bool(asked.get("enable"))

@@ -108,6 +108,7 @@ def request(notice: ClaimedNotice, *, sender_email: str, sender_name: str) -> Ma
         recipients=[Recipient(notice.email, {}, {}, {})],
         custom_args={NOTICE: str(notice.id)},
         categories=(f"notice-{notice.kind}",),
+        answers=True,
     )
 
 

@@ -75,6 +75,12 @@ def test_a_time_is_whole_seconds_never_too_early_and_stands_with_the_batch_at_th
     assert not {"send_at", "batch_id"} & payload(REQUEST).keys()
 
 
+def test_an_answer_reaches_also_who_has_left_and_an_issue_does_not() -> None:
+    answered = payload(replace(REQUEST, answers=True))
+    assert answered["mail_settings"] == {"bypass_unsubscribe_management": {"enable": True}}
+    assert "mail_settings" not in payload(REQUEST)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415])
 def test_a_refusal_is_final_and_carries_the_providers_words(status: int) -> None:
     complaint = {"errors": [{"message": "no good", "field": "personalizations.7.to.0.email"}]}

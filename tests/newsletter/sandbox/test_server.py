@@ -277,6 +277,23 @@ def test_the_account_drops_who_stands_on_its_lists(
     assert (event["event"], event["reason"]) == ("dropped", reason)
 
 
+def test_an_answer_reaches_who_left_and_nobody_else_on_a_list(
+    sandbox: RunningSandbox, hook
+) -> None:
+    url, posts, _ = hook
+    people = ("unsub@example.org", "spam@example.org")
+    send(sandbox, message(*people))
+    settled(sandbox)
+    sandbox.set_webhook_url(url)
+    bypass = {"bypass_unsubscribe_management": {"enable": True}}
+    send(sandbox, message(*people, mail_settings=bypass))
+    settled(sandbox)
+    happened = {(event["email"], event["event"]) for _, body in posts for event in json.loads(body)}
+    assert ("unsub@example.org", "delivered") in happened
+    assert ("spam@example.org", "dropped") in happened
+    assert ("spam@example.org", "delivered") not in happened
+
+
 def lost(sandbox: RunningSandbox) -> type[Exception]:
     with pytest.raises((urllib.error.URLError, OSError)) as caught:
         send(sandbox, message())
