@@ -11,13 +11,14 @@ from sqlalchemy import delete, select, update
 
 from newsletter.issues.models import Issue
 from newsletter.sending.models import Delivery, Notice, Send
-from newsletter.tracking.models import EventRow
+from newsletter.tracking.models import EventRow, SoftBounce
 from subscribers import erasure
 from subscribers.models import Subscriber
 from subscribers.schema import Session, table_of
 
 _delivery, _send, _issue = table_of(Delivery), table_of(Send), table_of(Issue)
 _event, _notice, _subscriber = table_of(EventRow), table_of(Notice), table_of(Subscriber)
+_soft = table_of(SoftBounce)
 
 
 def data_of(session: Session, subscriber_id: int) -> dict[str, Any]:
@@ -40,7 +41,14 @@ def data_of(session: Session, subscriber_id: int) -> dict[str, Any]:
         .where(_subscriber.c.id == subscriber_id)
         .order_by(_notice.c.id)
     )
+    soft = session.execute(
+        select(_soft.c.at)
+        .join(_subscriber, _subscriber.c.address_hash == _soft.c.address_hash)
+        .where(_subscriber.c.id == subscriber_id)
+        .order_by(_soft.c.at)
+    )
     more = {
+        "soft_bounces": [row._asdict() for row in soft],
         "issues": [row._asdict() for row in issues],
         "events": [{**row._asdict(), "raw": orjson.loads(row.raw)} for row in events],
         "mails": [row._asdict() for row in mails],
@@ -52,9 +60,13 @@ def erase(session: Session, subscriber_id: int, *, now: datetime) -> None:
     """Delete all that tells who the person is; UserError when there is nobody of this id.
 
     Deliveries and events stay, by a number that belongs to nobody any more, so that the
-    figures of past sends still add up. What an event said in full goes: it names the address.
+    figures of past sends still add up. What an event said in full goes: it names the address,
+    of which only the mail domain stays.
     """
-    email = session.scalar(select(_subscriber.c.email).where(_subscriber.c.id == subscriber_id))
+    whose = _subscriber.c.id == subscriber_id
+    email = session.scalar(select(_subscriber.c.email).where(whose))
+    hashed = session.scalar(select(_subscriber.c.address_hash).where(whose))
     erasure.erase(session, subscriber_id, now=now)
+    session.execute(delete(_soft).where(_soft.c.address_hash == hashed))
     session.execute(update(_event).where(_event.c.subscriber_id == subscriber_id).values(raw="{}"))
     session.execute(delete(_notice).where(_notice.c.email == email))

@@ -8,7 +8,7 @@ from newsletter.database import reading, transaction
 from newsletter.sending import notices, standing
 from newsletter.sending.models import Notice
 from newsletter.tracking import person
-from newsletter.tracking.models import EventRow
+from newsletter.tracking.models import EventRow, SoftBounce
 from subscribers.models import Subscriber, Suppression
 from subscribers.schema import table_of
 from tests.conftest import NOW
@@ -22,6 +22,7 @@ def test_a_copy_holds_deliveries_events_and_mails(
     database: Engine, sent: int, five: list[int]
 ) -> None:
     take(database, entry(sent, five[0], "open"))
+    take(database, entry(sent, five[1], "bounce", status="4.2.2"))
     with transaction(database) as session:
         mail = notices.Mail("Hello", "<p>Hello</p>", "Hello")
         notices.enqueue(session, kind="confirm", email="p1@example.org", mail=mail, now=NOW)
@@ -30,6 +31,7 @@ def test_a_copy_holds_deliveries_events_and_mails(
     assert copy["subscriber"]["email"] == "p1@example.org"
     assert [one["slug"] for one in copy["issues"]] == ["first"]
     assert [one["kind"] for one in copy["events"]] == ["open"]
+    assert copy["soft_bounces"] == []
     assert [one["subject"] for one in copy["mails"]] == ["Hello"]
     assert "p2@example.org" not in json.dumps(copy)
 
@@ -38,6 +40,9 @@ def test_erasure_leaves_a_keyed_hash_and_figures_that_still_add_up(
     database: Engine, sent: int, five: list[int]
 ) -> None:
     take(database, entry(sent, five[0], "delivered"))
+    take(database, entry(sent, five[0], "bounce", status="4.2.2"))
+    with reading(database) as session:
+        assert len(person.data_of(session, five[0])["soft_bounces"]) == 1
     with transaction(database) as session:
         mail = notices.Mail("Hello", "<p>Hello</p>", "Hello")
         notices.enqueue(session, kind="confirm", email="p1@example.org", mail=mail, now=NOW)
@@ -47,6 +52,7 @@ def test_erasure_leaves_a_keyed_hash_and_figures_that_still_add_up(
         kept = session.execute(select(table_of(Suppression).c.reason)).scalars().all()
         raws = session.execute(select(table_of(EventRow).c.raw)).scalars().all()
         assert kept == ["erased"]
-        assert raws == ["{}"]
+        assert raws == ["{}"] * 2
+        assert session.execute(select(table_of(SoftBounce))).all() == []
         assert session.execute(select(table_of(Notice))).all() == []
         assert standing.of(session, sent).adds_up
