@@ -49,8 +49,161 @@ def test_a_retry_under_a_new_event_id_is_the_same_happening() -> None:
     assert one(sg_message_id="m.server.1", timestamp=1774594801).key != first.key
 
 
-def test_two_links_clicked_in_one_second_are_two_happenings() -> None:
-    assert one(event="click", url="https://a").key != one(event="click", url="https://b").key
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"event": "click", "url": "https://a"}, {"event": "click", "url": "https://b"}),
+        ({"event": "click", "url": "https://a/X"}, {"event": "click", "url": "https://a/x"}),
+        (
+            {"event": "click", "url": "https://a", "url_offset": {"index": 0, "type": "html"}},
+            {"event": "click", "url": "https://a", "url_offset": {"index": 1, "type": "html"}},
+        ),
+        ({"event": "click", "ip": "192.0.2.1"}, {"event": "click", "ip": "192.0.2.2"}),
+        ({"event": "open", "sg_machine_open": True}, {"event": "open"}),
+        ({"event": "deferred", "attempt": "1"}, {"event": "deferred", "attempt": "2"}),
+        ({"event": "bounce", "type": "bounce"}, {"event": "bounce", "type": "blocked"}),
+        ({"event": "bounce", "reason": "550 no"}, {"event": "bounce", "reason": "552 full"}),
+        ({"event": "bounce", "nl_send": "1"}, {"event": "bounce", "nl_send": "2"}),
+        ({"event": "news", "what": 1}, {"event": "news", "what": 2}),
+        ({"event": "group_unsubscribe", "asm_group_id": 1}, {"event": "group_unsubscribe"}),
+    ],
+)
+def test_two_happenings_within_a_second_are_two(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    assert one(**first).key != one(**second).key
+
+
+@pytest.mark.parametrize("event", ["delivered", "news"])
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"sg_event_id": "another"},
+        {"timestamp": 1774594800.0},
+        {"timestamp": "1774594800"},
+        {"email": "ALICE@example.org"},
+    ],
+)
+def test_a_happening_told_a_little_otherwise_is_the_same(event: str, again: dict[str, Any]) -> None:
+    assert one(event=event, **again).key == one(event=event).key
+
+
+def test_the_order_of_fields_and_numbers_as_text_do_not_matter() -> None:
+    one_way = one(event="deferred", attempt=3, url_offset={"index": 0, "type": "html"})
+    other = one(url_offset={"type": "html", "index": 0}, attempt="3", event="deferred")
+    assert one_way.key == other.key
+
+
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [
+        ("https://x.example/a?b=1#c", "https://x.example/a?b=1#c"),
+        ("https://n.example/unsubscribe/AQ-_x", "https://n.example/unsubscribe/…"),
+        ("https://n.example/view/AQ-_x?b=1", "https://n.example/view/…?b=1"),
+        ("https://x.example/" + "a" * 900, "https://x.example/" + "a" * 482),
+    ],
+)
+def test_a_link_is_kept_without_who_followed_it(url: str, link: str) -> None:
+    assert one(event="click", url=url).link == link
+
+
+@pytest.mark.parametrize(
+    ("email", "domain"),
+    [("a@B.Example", "b.example"), ('"a@b"@c.example', "c.example"), ("a", "a"), ("", "")],
+)
+def test_the_mail_domain_is_what_follows_the_last_at(email: str, domain: str) -> None:
+    assert one(email=email).domain == domain
+
+
+#: One of each kind as the Event Webhook reference describes them, with values of our own.
+OF_EACH: list[tuple[dict[str, Any], Kind, dict[str, Any]]] = [
+    (
+        {"event": "processed", "smtp-id": "<a@sendgrid>", "send_at": 1774594900},
+        Kind.PROCESSED,
+        {},
+    ),
+    (
+        {"event": "deferred", "response": "451 4.7.1 later", "attempt": "5", "domain": "b.example"},
+        Kind.DEFERRED,
+        {"reason": "451 4.7.1 later"},
+    ),
+    (
+        {"event": "delivered", "response": "250 2.0.0 OK", "ip": "192.0.2.1", "tls": 1},
+        Kind.DELIVERED,
+        {"reason": "250 2.0.0 OK"},
+    ),
+    (
+        {
+            "event": "bounce",
+            "type": "bounce",
+            "status": "5.1.1",
+            "reason": "550 5.1.1 nobody",
+            "bounce_classification": "Invalid Address",
+        },
+        Kind.BOUNCE,
+        {"status": "5.1.1", "classification": "Invalid Address", "bounce_type": "bounce"},
+    ),
+    (
+        {"event": "bounce", "type": "blocked", "status": "4.0.0", "reason": "421 who are you"},
+        Kind.BLOCKED,
+        {"reason": "421 who are you", "bounce_type": "blocked"},
+    ),
+    (
+        {"event": "dropped", "reason": "Bounced Address", "status": "5.0.0"},
+        Kind.DROPPED,
+        {"reason": "Bounced Address"},
+    ),
+    (
+        {"event": "open", "useragent": "Mozilla/4.0", "ip": "192.0.2.1", "sg_content_type": "html"},
+        Kind.OPEN,
+        {"by_machine": False, "agent": "Mozilla/4.0"},
+    ),
+    (
+        {"event": "open", "sg_machine_open": True, "useragent": "Mozilla/5.0"},
+        Kind.OPEN,
+        {"by_machine": True},
+    ),
+    (
+        {
+            "event": "click",
+            "url": "https://x.example/",
+            "url_offset": {"index": 0, "type": "html"},
+            "useragent": "Mozilla/4.0",
+        },
+        Kind.CLICK,
+        {"link": "https://x.example/", "by_machine": False},
+    ),
+    ({"event": "spamreport"}, Kind.SPAM_REPORT, {}),
+    ({"event": "unsubscribe"}, Kind.UNSUBSCRIBE, {}),
+    (
+        {"event": "group_unsubscribe", "asm_group_id": 10, "useragent": "Mozilla/4.0"},
+        Kind.GROUP_UNSUBSCRIBE,
+        {},
+    ),
+    ({"event": "group_resubscribe", "asm_group_id": 10}, Kind.GROUP_RESUBSCRIBE, {}),
+    ({"event": "account_status_change", "type": "compliance_suspend"}, Kind.OTHER, {}),
+]
+
+
+@pytest.mark.parametrize(("entry", "kind", "known"), OF_EACH)
+def test_an_event_of_each_kind_is_understood(
+    entry: dict[str, Any], kind: Kind, known: dict[str, Any]
+) -> None:
+    common = {
+        "category": ["news"],
+        "sg_event_id": "x",
+        "sg_message_id": "m.server.1",
+        "nl_send": "5",
+    }
+    event = one(**common, **entry)
+    assert (event.kind, event.send_id) == (kind, 5)
+    assert {name: getattr(event, name) for name in known} == known
+    raw = json.loads(event.raw)
+    assert raw == {**raw, **common, **entry}
+
+
+def test_every_kind_has_a_sample() -> None:
+    assert {kind for _, kind, _ in OF_EACH} == set(Kind)
 
 
 @pytest.mark.parametrize(

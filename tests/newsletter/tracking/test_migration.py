@@ -1,0 +1,83 @@
+"""Events of an earlier version keep their figures when the schema is brought up to date."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, text
+
+import newsletter
+from newsletter.database import open_database, reading, upgrade
+from newsletter.tracking import counts, recount
+
+EVENTS = [
+    ("open", 7, 1, False, {"email": "a@B.example"}),
+    ("open", 7, 1, True, {"email": "a@B.example"}),
+    ("click", 7, 1, False, {"email": "a@b.example", "url": "https://x.example/a"}),
+    ("click", 7, 1, False, {"email": "a@b.example", "url": "https://x.example/a"}),
+    ("unsubscribe", 7, 2, False, {"by": "our link"}),
+    ("delivered", None, None, False, {"email": "c@d.example"}),
+]
+
+
+@pytest.fixture
+def before(database_url: str, tmp_path: Path) -> Iterator[Engine]:
+    """A database of version 0002 with some events."""
+    if database_url.startswith("sqlite"):
+        engine = open_database(f"sqlite:///{tmp_path / 'before.db'}")
+    else:
+        engine = open_database(database_url)
+        with engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+    with engine.connect() as connection:
+        config = Config()
+        config.set_main_option(
+            "script_location", str(Path(newsletter.__file__).parent / "migrations")
+        )
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        for number, (kind, send, person, by_machine, raw) in enumerate(EVENTS):
+            connection.execute(
+                text(
+                    "INSERT INTO event (key, kind, at, received_at, send_id, subscriber_id, "
+                    "by_machine, raw) VALUES (:key, :kind, '2026-03-27 23:30:00.000000', "
+                    "'2026-03-27 23:31:00.000000', :send, :person, :by_machine, :raw)"
+                ),
+                {
+                    "key": number.to_bytes(16, "big"),
+                    "kind": kind,
+                    "send": send,
+                    "person": person,
+                    "by_machine": by_machine,
+                    "raw": json.dumps(raw),
+                },
+            )
+        connection.commit()
+    yield engine
+    engine.dispose()
+
+
+def test_old_events_are_counted_into_the_new_figures(before: Engine) -> None:
+    upgrade(before)
+    with reading(before) as session:
+        assert counts.of_send(session, 7) == {
+            "open": 1,
+            "opened": 1,
+            "machine_open": 1,
+            "click": 2,
+            "clicked": 1,
+            "unsubscribe": 1,
+            "left": 1,
+        }
+        assert counts.of_parts(session, 7, "link") == {
+            "https://x.example/a": {"click": 2, "clicked": 1}
+        }
+        assert set(counts.of_parts(session, 7, "domain")) == {"b.example", ""}
+        assert recount.sends(session) == [counts.NO_SEND, 7]
+        for send in recount.sends(session):
+            assert list(recount.differences(session, send)) == []
