@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
+from newsletter.accounts.passwords import Passwords
 from newsletter.database import open_database, require_current, transaction
 from newsletter.errors import SettingsError
 from newsletter.links import Links
@@ -94,6 +95,12 @@ class Assembly:
         """The key of the hashes by which addresses are told apart."""
         secret = self.settings.subscribers.address_key
         return address_key(_secret(secret, "subscribers.address_key", _MAKE_KEY))
+
+    @cached_property
+    def passwords(self) -> Passwords:
+        """Makes and checks the hashes of operators' passwords."""
+        console = self.settings.console
+        return Passwords(memory=console.hash_memory, rounds=console.hash_rounds)
 
     @cached_property
     def verifier(self) -> WebhookVerifier:

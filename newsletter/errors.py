@@ -23,6 +23,10 @@ class LinkError(UserError):
     """A link's token is forged, cut short or signed with a key no longer kept."""
 
 
+class AccountError(UserError):
+    """What was asked of somebody's account in the console cannot be done."""
+
+
 class SendError(UserError):
     """A send cannot do what was asked of it in the state it is in."""
 

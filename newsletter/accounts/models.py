@@ -1,6 +1,6 @@
-"""Tables of the people who operate the service: who they are, where they are signed in, what they did.
+"""Tables of the people who operate the service: who they are, where they sit, what they did.
 
-None of them holds a word that opens a door: passwords, tokens and recovery codes are hashes.
+Passwords, tokens and recovery codes are kept as hashes; the secret of an app cannot be.
 """
 
 from datetime import datetime

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from sqlalchemy import Engine
 
+from newsletter.accounts import sessions
 from newsletter.database import transaction
 from newsletter.errors import ProviderError, SendError
 from newsletter.provider.account import StoppedError
@@ -108,6 +109,7 @@ def tidy_up() -> None:
     with transaction(desk.database) as session:
         limits.sweep(session, now=now)
         signup.sweep(session, now=now)
+        sessions.sweep(session, now=now)
         notices.sweep(session, settled_before=now - _KEEP_NOTICES)
         consent.forget_network_data(session, before=now - desk.keep_network_data)
 

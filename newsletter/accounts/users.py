@@ -1,0 +1,224 @@
+"""People who work with the console, and the one rule about owners: never none, never too many."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, update
+
+from newsletter.accounts import sessions
+from newsletter.accounts.models import Factor, Role, User, UserSession
+from newsletter.accounts.turn import take_turn
+from newsletter.errors import AccountError
+from subscribers.address import parse
+from subscribers.errors import AddressError
+from subscribers.schema import Session, changed, table_of
+
+_user, _session, _factor = table_of(User), table_of(UserSession), table_of(Factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a password is compared with. The stamp tells whether it is still that one."""
+
+    user_id: int
+    hashed: str
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One person in the list of all."""
+
+    id: int
+    email: str
+    name: str
+    role: Role
+    #: They have chosen a password.
+    joined: bool
+    has_factor: bool
+    sessions: int
+    signed_in_at: datetime | None
+
+
+def add(
+    session: Session,
+    email: str,
+    *,
+    name: str,
+    role: Role,
+    max_owners: int,
+    now: datetime,
+    hashed: str = "",
+) -> User:
+    """A new person, without a password unless its hash is given."""
+    address = parse(email)
+    take_turn(session)
+    if session.scalar(select(_user.c.id).where(_user.c.identity == address.identity)) is not None:
+        raise AccountError("somebody has this address already", place=address.email)
+    _keep_owners(session, None, role, max_owners)
+    user = User(
+        email=address.email,
+        identity=address.identity,
+        name=_line(name),
+        role=role,
+        password=hashed,
+        stamp=_stamp(),
+        created_at=now,
+    )
+    session.add(user)
+    session.flush()
+    return user
+
+
+def find(session: Session, user_id: int) -> User:
+    """The person; AccountError when there is none."""
+    user = session.get(User, user_id)
+    if user is None:
+        raise AccountError("there is no such user")
+    return user
+
+
+def by_email(session: Session, email: str) -> User:
+    """The person with this address; AccountError when there is none."""
+    found = session.scalar(select(User).where(_user.c.identity == identity_of(email)))
+    if found is None:
+        raise AccountError("there is no such user", place=email, hint="See newsletter user list.")
+    return found
+
+
+def credentials(session: Session, email: str) -> Credentials | None:
+    """What to compare a password with."""
+    row = session.execute(
+        select(_user.c.id, _user.c.password, _user.c.stamp).where(
+            _user.c.identity == identity_of(email)
+        )
+    ).one_or_none()
+    return Credentials(row.id, row.password, row.stamp) if row else None
+
+
+def identity_of(email: str) -> str:
+    """What two spellings of an address share; of what is no address, something that nobody has."""
+    try:
+        return parse(email[:320]).identity
+    except AddressError:
+        return ""
+
+
+def listing(session: Session, *, now: datetime) -> Sequence[Listed]:
+    """Everybody, owners first."""
+    live = (
+        select(func.count())
+        .where(_session.c.user_id == _user.c.id, _session.c.expires_at > now)
+        .scalar_subquery()
+    )
+    rows = session.execute(
+        select(_user, func.coalesce(_factor.c.secret, "").label("secret"), live.label("live"))
+        .outerjoin(_factor, _factor.c.user_id == _user.c.id)
+        .order_by(_user.c.identity)
+    )
+    people = [
+        Listed(
+            id=row.id,
+            email=row.email,
+            name=row.name,
+            role=Role(row.role),
+            joined=bool(row.password),
+            has_factor=bool(row.secret),
+            sessions=row.live,
+            signed_in_at=row.signed_in_at,
+        )
+        for row in rows
+    ]
+    return sorted(people, key=lambda one: list(Role).index(one.role), reverse=True)
+
+
+def set_password(
+    session: Session, user_id: int, hashed: str, *, keep_session: int | None = None
+) -> None:
+    """A new password. It ends the other sessions, and all links to choose one."""
+    take_turn(session)
+    values = {"password": hashed, "stamp": _stamp()}
+    if not changed(session, update(_user).where(_user.c.id == user_id).values(values)):
+        raise AccountError("there is no such user")
+    sessions.end_all(session, user_id, but=keep_session)
+
+
+def set_password_by_link(session: Session, user_id: int, stamp: int, hashed: str) -> bool:
+    """The same from a link, which works once: False when its stamp is an older one."""
+    take_turn(session)
+    values = {"password": hashed, "stamp": _stamp()}
+    same = _user.c.id == user_id, _user.c.stamp == stamp
+    if not changed(session, update(_user).where(*same).values(values)):
+        return False
+    sessions.end_all(session, user_id)
+    return True
+
+
+def rehash(session: Session, known: Credentials, hashed: str) -> None:
+    """The same password by today's parameters."""
+    same = _user.c.id == known.user_id, _user.c.stamp == known.stamp
+    session.execute(update(_user).where(*same).values(password=hashed))
+
+
+def still(session: Session, known: Credentials) -> bool:
+    """Whether the password is the one that was compared a moment ago."""
+    take_turn(session)
+    stamp = session.scalar(select(_user.c.stamp).where(_user.c.id == known.user_id))
+    return stamp == known.stamp
+
+
+def rename(session: Session, user_id: int, name: str) -> None:
+    """Another name to be shown."""
+    session.execute(update(_user).where(_user.c.id == user_id).values(name=_line(name)))
+
+
+def change_role(session: Session, user_id: int, role: Role, *, max_owners: int) -> Role:
+    """Give a person another role, at once in all their sessions; returns the role before."""
+    take_turn(session)
+    before = _role(session, user_id)
+    _keep_owners(session, user_id, role, max_owners)
+    session.execute(update(_user).where(_user.c.id == user_id).values(role=role))
+    return before
+
+
+def remove(session: Session, user_id: int) -> None:
+    """Take a person out, with their sessions and factors. The log keeps what they did."""
+    take_turn(session)
+    _role(session, user_id)
+    _keep_owners(session, user_id, None, max_owners=None)
+    session.execute(delete(_user).where(_user.c.id == user_id))
+
+
+def _role(session: Session, user_id: int) -> Role:
+    found = session.scalar(select(_user.c.role).where(_user.c.id == user_id))
+    if found is None:
+        raise AccountError("there is no such user")
+    return Role(found)
+
+
+def _keep_owners(
+    session: Session, user_id: int | None, role: Role | None, max_owners: int | None
+) -> None:
+    """Refuse what would leave no owner, or too many. Needs the turn, or two at once would pass."""
+    owners = set(session.scalars(select(_user.c.id).where(_user.c.role == Role.OWNER)))
+    if role is Role.OWNER:
+        if max_owners is not None and user_id not in owners and len(owners) >= max_owners:
+            raise AccountError(
+                f"there are {len(owners)} owners, and no more than {max_owners} may be",
+                hint="Give one of them another role first, or change console.max_owners.",
+            )
+    elif owners == {user_id}:
+        raise AccountError(
+            "this is the last owner", hint="Make somebody else an owner first: one has to be."
+        )
+
+
+def _stamp() -> int:
+    return secrets.randbits(62)
+
+
+def _line(text: str) -> str:
+    """One line without control characters."""
+    return "".join(c for c in text if c.isprintable()).strip()[:200]
