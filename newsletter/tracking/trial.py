@@ -24,6 +24,7 @@ from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.retiming import crown
 from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
 from newsletter.sending.variants import Measure, Test
+from newsletter.tracking.horizon import final
 from newsletter.tracking.models import EventRow
 from subscribers.schema import Session, table_of
 
@@ -140,12 +141,15 @@ class Report:
 
 
 def report(session: Session, send_id: int) -> Report:
-    """What the test of a send has found so far; SendError when it has none."""
+    """What the test of a send has found so far; SendError without a test, or without its events."""
     wanted = select(_send.c.issue_id, _send.c.test, _send.c.winner, _send.c.started_at)
     row = session.execute(wanted.where(_send.c.id == send_id)).one_or_none()
     test = Test.from_json(row.test) if row else None
     if row is None or test is None:
         raise SendError("there is no test of variants", place=f"send {send_id}")
+    if final(session, [send_id]):
+        won = f"{row.winner} won." if row.winner else "It had no winner."
+        raise SendError("its events are not kept any more", place=f"send {send_id}", hint=won)
     arms, by_hand = _arms(session, send_id, row.issue_id), test.by is Measure.OPERATOR
     pairs = len(arms) * (len(arms) - 1) // 2
     comparisons = [

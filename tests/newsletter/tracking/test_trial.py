@@ -21,7 +21,7 @@ from newsletter.errors import SendError
 from newsletter.sending import control, retiming, standing
 from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.variants import Measure, Test
-from newsletter.tracking import trial
+from newsletter.tracking import retention, trial
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.trial import Arm, Comparison, Report
 from subscribers.schema import table_of
@@ -636,3 +636,15 @@ def test_the_sizes_on_the_page_are_those_of_the_formula() -> None:
     for one, other, people in rows:
         needed = people_needed(float(one) / 100, float(other) / 100)
         assert int(people.replace(",", "")) == ceil(needed / 10) * 10
+
+
+def test_a_report_without_its_events_says_so_and_who_won(database: Engine) -> None:
+    make_people(database, 6)
+    one = make_trial(database)
+    take(database, one.event(next(iter(one.samples["A"])), "open"))
+    with transaction(database) as session:
+        trial.decide_due(session, now=NOW + WAIT)
+    retention.fold(database, retention.Keep(timedelta(days=90)), now=NOW + timedelta(days=400))
+    with pytest.raises(SendError, match="its events are not kept any more") as caught:
+        found(database, one.send)
+    assert caught.value.hint == "A won."
