@@ -82,7 +82,11 @@ class Postgres:
 
     def at_rest(self) -> None:
         """A killed client's last statement may still run: wait for the server's side of it."""
-        until(lambda: not self._server.clients(self._name), seconds=60, what="PostgreSQL is busy")
+        until(
+            lambda: not self._server.clients(self._name),
+            seconds=60,
+            what=lambda: f"PostgreSQL is busy: {self._server.clients(self._name)}",
+        )
 
     def snapshot(self) -> None:
         """A copy by the server, which wants nobody connected."""
@@ -134,11 +138,14 @@ class Server:
         with self._admin.connect() as connection:
             connection.execute(text(statement))
 
-    def clients(self, name: str) -> int:
-        """How many are connected to a database."""
+    def clients(self, name: str) -> list[str]:
+        """Who is connected to a database: kind, state and last statement."""
         with self._admin.connect() as connection:
-            counted = text("SELECT count(*) FROM pg_stat_activity WHERE datname = :name")
-            return int(connection.execute(counted, {"name": name}).scalar_one())
+            listed = text(
+                "SELECT concat_ws(', ', backend_type, state, left(query, 80))"
+                " FROM pg_stat_activity WHERE datname = :name"
+            )
+            return list(connection.execute(listed, {"name": name}).scalars())
 
     def close(self) -> None:
         """Let go of it."""
