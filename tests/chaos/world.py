@@ -180,6 +180,8 @@ class World:
             suppression.add(
                 session, people, SuppressionReason.UNSUBSCRIBED, at=now, evidence="left in a storm"
             )
+        # The weather goes on while others wait for everybody to be gone from the database.
+        self.engine.dispose()
 
     def schedule(self, *, after: float = 0.0) -> None:
         """Make the send, due in so many seconds."""
