@@ -15,6 +15,7 @@ import pyotp
 from sqlalchemy import delete, func, insert, select, update
 
 from newsletter.accounts.models import Factor, RecoveryCode
+from newsletter.errors import AccountError
 from subscribers.schema import Session, changed, insert_into, table_of
 
 _factor, _recovery = table_of(Factor), table_of(RecoveryCode)
@@ -89,6 +90,8 @@ def use_recovery_code(session: Session, user_id: int, code: str, *, now: datetim
 
 def new_recovery_codes(session: Session, user_id: int) -> Sequence[str]:
     """Ten new codes of 80 bits, in place of those before; only their hashes are kept."""
+    if not has(session, user_id):
+        raise AccountError("codes stand in for an app, and none is set up")
     session.execute(delete(_recovery).where(_recovery.c.user_id == user_id))
     codes = [b32encode(secrets.token_bytes(10)).decode().lower() for _ in range(_CODES)]
     rows = [{"user_id": user_id, "code": _hashed(code)} for code in codes]

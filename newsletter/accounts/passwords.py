@@ -57,8 +57,11 @@ def generated() -> str:
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
 
 
-def check(password: str, *, email: str) -> None:
-    """Raise AccountError for what is no password. Length counts, kinds of signs do not."""
+def check(password: str, *, email: str, again: str | None = None) -> None:
+    """Raise AccountError for what is no password, or typed differently the second time.
+
+    Length counts, kinds of signs do not.
+    """
     text = _normal(password)
     local = email.partition("@")[0].casefold()
     if len(text) < _SHORTEST:
@@ -68,6 +71,8 @@ def check(password: str, *, email: str) -> None:
         )
     if len(text) > _LONGEST:
         raise AccountError(f"a password has at most {_LONGEST} characters")
+    if again is not None and again != password:
+        raise AccountError("the two passwords differ")
     if len(set(text)) < 5 or text.casefold() in {local, email.casefold()} or _runs_on(text):
         raise AccountError(
             "this password is easy to guess", hint="Four or five unrelated words are not."

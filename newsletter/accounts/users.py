@@ -23,6 +23,7 @@ class Credentials:
     """What a password is compared with. The stamp tells whether it is still that one."""
 
     user_id: int
+    email: str
     hashed: str
     stamp: int
 
@@ -90,12 +91,8 @@ def by_email(session: Session, email: str) -> User:
 
 def credentials(session: Session, email: str) -> Credentials | None:
     """What to compare a password with."""
-    row = session.execute(
-        select(_user.c.id, _user.c.password, _user.c.stamp).where(
-            _user.c.identity == identity_of(email)
-        )
-    ).one_or_none()
-    return Credentials(row.id, row.password, row.stamp) if row else None
+    row = session.execute(select(_user).where(_user.c.identity == identity_of(email))).one_or_none()
+    return Credentials(row.id, row.email, row.password, row.stamp) if row else None
 
 
 def identity_of(email: str) -> str:

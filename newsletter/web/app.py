@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.web import errors, inbound, webhooks
+from newsletter.web.console import routes as console
 from newsletter.web.public import confirm, preferences, requests, subscribe, unsubscribe, view
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.include_router(preferences.router)
     app.include_router(requests.router)
     app.include_router(view.router)
+    console.register(app)
     app.add_api_route("/healthz", health, methods=["GET"])
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 

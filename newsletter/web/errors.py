@@ -1,10 +1,12 @@
 """From an error to an answer: a page for people, problem+json (RFC 9457) for programs."""
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from newsletter.errors import LinkError, UserError
+from newsletter.web.console.shell import page as console_page
 from newsletter.web.dependencies import page
 
 
@@ -12,6 +14,7 @@ def register(app: FastAPI) -> None:
     """Answer errors in the reader's words, and never with a traceback."""
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _not_understood)
 
 
 def _user_error(request: Request, error: Exception) -> Response:
@@ -28,9 +31,16 @@ def _http_error(request: Request, error: Exception) -> Response:
     return answer
 
 
+def _not_understood(request: Request, _error: Exception) -> Response:
+    """What was sent is of another kind. It may be personal, so it is not shown."""
+    return problem(request, 422, "This page cannot read what was sent to it.", "")
+
+
 def problem(request: Request, status: int, title: str, detail: str) -> Response:
     """The same words as a page or as problem+json, whichever the client asked for."""
     if "text/html" in request.headers.get("accept", ""):
+        if request.url.path.startswith("/console"):
+            return console_page(request, "problem.html", status=status, title=title, detail=detail)
         return page(request, "problem.html", status=status, title=title, detail=detail)
     return JSONResponse(
         {"title": title, "status": status, "detail": detail},

@@ -1,5 +1,7 @@
 """users, sessions and the log of what they did"""
 
+from collections.abc import Iterator
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -104,18 +106,21 @@ def upgrade() -> None:
         op.get_bind().exec_driver_sql(statement)
 
 
-def _append_only(dialect: str) -> list[str]:
+def _append_only(dialect: str) -> Iterator[str]:
     """A log that may be edited proves nothing."""
     if dialect == "postgresql":
-        return [
+        yield (
             "CREATE FUNCTION newsletter_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ "
             "BEGIN RAISE EXCEPTION 'entries of the log stay as they are' "
-            "USING ERRCODE = 'check_violation'; END $$",
+            "USING ERRCODE = 'check_violation'; END $$"
+        )
+        yield (
             "CREATE TRIGGER audit_entry_stays BEFORE UPDATE OR DELETE ON audit_entry "
-            "FOR EACH ROW EXECUTE FUNCTION newsletter_append_only()",
-        ]
-    return [
-        f"CREATE TRIGGER audit_entry_stays_{verb.lower()} BEFORE {verb} ON audit_entry "
-        "BEGIN SELECT RAISE(ABORT, 'entries of the log stay as they are'); END"
-        for verb in ("UPDATE", "DELETE")
-    ]
+            "FOR EACH ROW EXECUTE FUNCTION newsletter_append_only()"
+        )
+        return
+    for verb in ("UPDATE", "DELETE"):
+        yield (
+            f"CREATE TRIGGER audit_entry_stays_{verb.lower()} BEFORE {verb} ON audit_entry "
+            "BEGIN SELECT RAISE(ABORT, 'entries of the log stay as they are'); END"
+        )

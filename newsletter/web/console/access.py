@@ -1,0 +1,101 @@
+"""Who may open what: each route of the console says it by one of these, and a test reads them all.
+
+``Depends(role(Role.EDITOR))`` gives the handler the visitor, who has at least that role.
+``anybody`` and ``halfway`` are for the pages on the way in. Each of them also refuses
+posts that no form of ours made, before the handler sees anything.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Form, HTTPException, Request
+
+from newsletter.accounts import sessions
+from newsletter.accounts.models import Role, Stage
+from newsletter.accounts.sessions import Visitor
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.web.console import cookie
+from newsletter.web.dependencies import Parts
+
+_SAFE = {"GET", "HEAD"}
+
+
+class SignInNeeded(Exception):  # noqa: N818 (no error: the way in)
+    """Nobody is signed in, or only half; ``path`` is where they get on."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A route's rule. Called by FastAPI with each request, before the handler."""
+
+    #: The least role; None for pages on the way in.
+    least: Role | None
+    #: The stages of a session with which the page may be opened; empty for anybody.
+    stages: frozenset[Stage] = frozenset({Stage.FULL})
+
+    def __call__(
+        self, request: Request, parts: Parts, csrf: Annotated[str, Form()] = ""
+    ) -> Visitor | None:
+        """The visitor; None only where nobody has to be signed in."""
+        if request.method not in _SAFE:
+            _refuse_forgeries(request, parts, csrf)
+        visitor = visitor_of(request, parts)
+        request.state.visitor = visitor
+        if not self.stages:
+            return visitor
+        if visitor is None:
+            raise SignInNeeded("/console/sign-in")
+        if visitor.stage not in self.stages:
+            raise SignInNeeded(STEPS[visitor.stage])
+        if self.least is not None and not visitor.role.covers(self.least):
+            raise HTTPException(403, f"This page is for those who are at least {self.least}.")
+        return visitor
+
+
+#: Where each stage gets on.
+STEPS = {
+    Stage.CODE: "/console/sign-in/code",
+    Stage.ENROL: "/console/account/factor",
+    Stage.FULL: cookie.HOME,
+}
+
+anybody = Access(None, frozenset())
+
+
+def role(least: Role) -> Access:
+    """For people who are signed in with at least this role."""
+    return Access(least)
+
+
+def halfway(*stages: Stage) -> Access:
+    """For people who have come this far."""
+    return Access(None, frozenset(stages))
+
+
+def visitor_of(request: Request, parts: Assembly) -> Visitor | None:
+    """Whose browser this is, if their session goes on."""
+    token = cookie.token_in(request, parts.settings.site.base_url)
+    if not token:
+        return None
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        visitor = sessions.find(session, token, idle=parts.settings.console.idle_time, now=now)
+    if visitor is not None and sessions.is_stale(visitor, now=now):
+        with transaction(parts.database) as session:
+            sessions.touch(session, visitor.session_id, now=now)
+    return visitor
+
+
+def _refuse_forgeries(request: Request, parts: Assembly, csrf: str) -> None:
+    base_url = parts.settings.site.base_url
+    token = cookie.token_in(request, base_url)
+    if not cookie.comes_from_here(request, base_url):
+        raise HTTPException(403, "This form was sent from another site.")
+    if not cookie.is_genuine(request, parts.form_keys, token, csrf):
+        raise HTTPException(403, "This form is too old. Open the page again and send it anew.")

@@ -1,0 +1,28 @@
+"""The log, for owners: who did what, the youngest first."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from newsletter.accounts import audit
+from newsletter.accounts.models import Role
+from newsletter.database import reading
+from newsletter.web.console.access import role
+from newsletter.web.console.shell import page
+from newsletter.web.dependencies import Parts
+
+router = APIRouter(dependencies=[Depends(role(Role.OWNER))])
+_A_PAGE = 50
+
+
+@router.api_route("/console/log", methods=["GET", "HEAD"])
+def show(
+    request: Request, parts: Parts, before: Annotated[str, Query(max_length=19)] = ""
+) -> Response:
+    """One page of entries."""
+    # Whatever else stands in the address begins at the end.
+    start = int(before) if before.isascii() and before.isdigit() else None
+    with reading(parts.database) as session:
+        entries = audit.entries(session, before=start, limit=_A_PAGE + 1)
+    more = entries[_A_PAGE - 1].id if len(entries) > _A_PAGE else None
+    return page(request, "log.html", log=entries[:_A_PAGE], more=more, first=start is None)

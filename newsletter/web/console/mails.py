@@ -1,0 +1,81 @@
+"""The words of the mails to operators, put into the outbox by those who cause them."""
+
+from datetime import datetime, timedelta
+
+from newsletter.accounts.models import User
+from newsletter.assembly import Assembly
+from newsletter.links import Purpose
+from newsletter.rendering.notice import render_notice
+from newsletter.sending.notices import Mail
+
+_WHY = "You get this mail because you have an account in the console of {house}."
+
+
+def reset(parts: Assembly, user_id: int, stamp: int, *, now: datetime) -> Mail:
+    """The way to a new password, for who asked for it."""
+    within = parts.settings.console.reset_within
+    return _mail(
+        parts,
+        "Choose a new password",
+        [
+            f"Somebody asked for a new password for the console of {parts.house.name}.",
+            f"The button works once, for {_told(within)}.",
+            "If it was not you, do nothing: your password stays as it is.",
+        ],
+        ("Choose a password", password_link(parts, user_id, stamp, expires=now + within)),
+    )
+
+
+def invitation(parts: Assembly, user: User, *, by: str, now: datetime) -> Mail:
+    """The way in, for who was invited."""
+    within = parts.settings.console.invite_within
+    return _mail(
+        parts,
+        f"You are invited to {parts.house.name}",
+        [
+            f"{by} invited you to the console of {parts.house.name}, as {user.role}.",
+            f"Choose a password to begin; the button works once, for {_told(within)}.",
+        ],
+        ("Choose a password", password_link(parts, user.id, user.stamp, expires=now + within)),
+    )
+
+
+def changed(parts: Assembly, what: str) -> Mail:
+    """A word to the owner of an account that something about it is different now."""
+    return _mail(
+        parts,
+        f"{what} in the console",
+        [
+            f"{what} in the console of {parts.house.name}.",
+            "Was it you? Then there is nothing to do.",
+            "If not, choose a new password at once, and tell an owner of the console.",
+        ],
+        ("Choose a new password", f"{parts.house.base_url}/console/forgot"),
+    )
+
+
+def password_link(parts: Assembly, user_id: int, stamp: int, *, expires: datetime) -> str:
+    """Where the person chooses a password; it works until they have one that is newer."""
+    token = parts.links.token(Purpose.PASSWORD, user_id, stamp, expires=expires)
+    return f"{parts.house.base_url}/console/password/{token}"
+
+
+def _mail(parts: Assembly, title: str, paragraphs: list[str], button: tuple[str, str]) -> Mail:
+    words = render_notice(
+        parts.house,
+        templates=parts.settings.templates_directory,
+        title=title,
+        paragraphs=paragraphs,
+        button=button,
+        footer=_WHY.format(house=parts.house.name),
+    )
+    return Mail(words.subject, words.html, words.text)
+
+
+def _told(length: timedelta) -> str:
+    """``30 minutes``, ``3 days``."""
+    seconds = int(length.total_seconds())
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size} {unit}{'' if seconds == size else 's'}"
+    return f"{seconds} seconds"

@@ -1,0 +1,35 @@
+"""All routes of the console, and what happens to who is not signed in."""
+
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+
+from newsletter.web.console import account, factor, forgot, log, overview, people, sign_in
+from newsletter.web.console.access import SignInNeeded
+from newsletter.web.console.shell import go
+
+#: Each module is a page or a few that belong together. Their routes declare who may open them.
+_PAGES = (overview, sign_in, forgot, account, factor, people, log)
+
+
+def register(app: FastAPI) -> None:
+    """Add the console to the application."""
+    for module in _PAGES:
+        app.include_router(module.router, include_in_schema=False)
+    app.state.console_paths = {
+        route.path
+        for module in _PAGES
+        for route in module.router.routes
+        if isinstance(route, APIRoute)
+    }
+    app.add_exception_handler(SignInNeeded, _lead_in)
+
+
+def _lead_in(request: Request, error: Exception) -> Response:
+    """To the form, and back to the page afterwards; a post is not done again by itself."""
+    assert isinstance(error, SignInNeeded)
+    if request.method not in {"GET", "HEAD"}:
+        return go(error.path)
+    query = f"?{request.url.query}" if request.url.query else ""
+    return go(f"{error.path}?next={quote(request.url.path + query, safe='')}")

@@ -1,0 +1,206 @@
+"""Signing in: a password, then a code where there is an app, and a new session token each time.
+
+Whether somebody has an account shows neither in the words nor in the work: a password is
+compared, and an entry written, also where there is nobody.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+
+from newsletter.accounts import audit, factors, sessions, throttle, users
+from newsletter.accounts.audit import Actor
+from newsletter.accounts.models import Stage
+from newsletter.accounts.sessions import Visitor
+from newsletter.accounts.users import Credentials
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.web.console import cookie
+from newsletter.web.console.access import STEPS, anybody, halfway
+from newsletter.web.console.shell import actor, go, page
+from newsletter.web.dependencies import Parts
+from newsletter.web.public.visitor import browser, network_address
+from subscribers.schema import Session
+
+router = APIRouter()
+
+_WRONG = "This address and this password do not fit together."
+_WRONG_CODE = "This code does not fit, or was used before. Apps show a new one every 30 seconds."
+_TOO_OFTEN = "Too many tries. Wait a quarter of an hour, then try again."
+_LATER = {"Retry-After": str(int(throttle.WINDOW.total_seconds()))}
+_CodeStage = Annotated[Visitor, Depends(halfway(Stage.CODE))]
+_Asked = Annotated[str, Query(alias="next")]
+_Sent = Annotated[str, Form(alias="next")]
+
+
+@router.api_route("/console/sign-in", methods=["GET", "HEAD"])
+def ask(
+    request: Request, visitor: Annotated[Visitor | None, Depends(anybody)], following: _Asked = ""
+) -> Response:
+    """The form. Who is signed in already goes on."""
+    if visitor is not None and visitor.stage is Stage.FULL:
+        return go(cookie.safe_next(following))
+    return page(request, "sign_in.html", following=cookie.safe_next(following))
+
+
+@router.post("/console/sign-in", dependencies=[Depends(anybody)])
+def sign_in(
+    request: Request,
+    parts: Parts,
+    email: Annotated[str, Form()] = "",
+    password: Annotated[str, Form()] = "",
+    following: _Sent = "",
+) -> Response:
+    """Compare the password. Nothing is held while that takes its tenth of a second."""
+    if not _may_try(request, parts, email):
+        return _again(request, email, following, _TOO_OFTEN, status=429)
+    with reading(parts.database) as session:
+        known = users.credentials(session, email)
+    fits = parts.passwords.fits(known.hashed if known else "", password)
+    if known is None or not fits:
+        _write_down_refusal(request, parts, known)
+        return _again(request, email, following, _WRONG, status=400)
+    rehashed = parts.passwords.outdated(known.hashed) and parts.passwords.hashed(password)
+    with transaction(parts.database) as session:
+        if not users.still(session, known):
+            return _again(request, email, following, _WRONG, status=400)
+        if rehashed:
+            users.rehash(session, known, rehashed)
+        stage = _stage(session, parts, known.user_id)
+        token = _begin(session, request, parts, known.user_id, stage)
+        if stage is Stage.ENROL:
+            factors.begin(session, known.user_id)
+        if stage is not Stage.CODE:
+            who = Actor(known.user_id, known.email, _ip(request))
+            audit.record(session, who, "signed in", now=datetime.now(UTC))
+    following = cookie.safe_next(following)
+    if stage is Stage.FULL:
+        answer = go(following)
+    elif stage is Stage.ENROL:
+        answer = go(STEPS[stage])
+    else:
+        answer = go(f"{STEPS[stage]}?next={quote(following, safe='')}")
+    cookie.give(answer, token, parts.settings.site.base_url)
+    return answer
+
+
+@router.api_route("/console/sign-in/code", methods=["GET", "HEAD"])
+def ask_code(request: Request, _visitor: _CodeStage, following: _Asked = "") -> Response:
+    """The form for the code of the app, or one from paper."""
+    return page(request, "sign_in_code.html", following=cookie.safe_next(following))
+
+
+@router.post("/console/sign-in/code")
+def bring_code(
+    request: Request,
+    parts: Parts,
+    visitor: _CodeStage,
+    code: Annotated[str, Form()] = "",
+    following: _Sent = "",
+) -> Response:
+    """Let them in by a code, which is used up with that."""
+    now, following = datetime.now(UTC), cookie.safe_next(following)
+    with transaction(parts.database) as session:
+        may = throttle.may_try_code(session, parts.address_key, user_id=visitor.user_id, now=now)
+    if not may:
+        answer = page(
+            request, "sign_in_code.html", status=429, following=following, problem=_TOO_OFTEN
+        )
+        answer.headers.update(_LATER)
+        return answer
+    with transaction(parts.database) as session:
+        by_app = factors.check(session, visitor.user_id, code, now=now)
+        fits = by_app or factors.use_recovery_code(session, visitor.user_id, code, now=now)
+        how = "app" if by_app else "recovery code"
+        token = _begin(session, request, parts, visitor.user_id, Stage.FULL) if fits else ""
+        what = "signed in" if fits else "code refused"
+        detail = {"by": how} if fits else {}
+        audit.record(session, actor(request, visitor), what, now=now, **detail)
+    if not fits:
+        return page(
+            request, "sign_in_code.html", status=400, following=following, problem=_WRONG_CODE
+        )
+    answer = go("/console/account#recovery" if how == "recovery code" else following)
+    cookie.give(answer, token, parts.settings.site.base_url)
+    return answer
+
+
+@router.post("/console/sign-out")
+def sign_out(
+    request: Request,
+    parts: Parts,
+    visitor: Annotated[Visitor, Depends(halfway(*Stage))],
+) -> Response:
+    """End this session."""
+    with transaction(parts.database) as session:
+        sessions.end_one(session, visitor.user_id, visitor.session_id)
+        audit.record(session, actor(request, visitor), "signed out", now=datetime.now(UTC))
+    answer = go("/console/sign-in")
+    cookie.take_away(answer, parts.settings.site.base_url)
+    return answer
+
+
+def _stage(session: Session, parts: Assembly, user_id: int) -> Stage:
+    """How far a right password leads."""
+    if factors.has(session, user_id):
+        return Stage.CODE
+    return Stage.ENROL if parts.settings.console.require_second_factor else Stage.FULL
+
+
+def _begin(session: Session, request: Request, parts: Assembly, user_id: int, stage: Stage) -> str:
+    return sessions.begin(
+        session,
+        user_id,
+        stage,
+        lasts=parts.settings.console.absolute_time,
+        now=datetime.now(UTC),
+        ip=network_address(request),
+        browser=browser(request),
+        instead_of=cookie.token_in(request, parts.settings.site.base_url),
+    )
+
+
+def _may_try(request: Request, parts: Assembly, email: str) -> bool:
+    console = parts.settings.console
+    with transaction(parts.database) as session:
+        return throttle.may_try(
+            session,
+            parts.address_key,
+            account=users.identity_of(email),
+            network=_ip(request),
+            per_account=console.per_account,
+            per_network=console.per_network,
+            now=datetime.now(UTC),
+        )
+
+
+def _write_down_refusal(request: Request, parts: Assembly, known: Credentials | None) -> None:
+    """What was typed stays out of the log: people type passwords into the wrong field."""
+    with transaction(parts.database) as session:
+        who = Actor(
+            known.user_id if known else None, known.email if known else "(no user)", _ip(request)
+        )
+        audit.record(session, who, "password refused", now=datetime.now(UTC))
+
+
+def _again(request: Request, email: str, following: str, problem: str, *, status: int) -> Response:
+    following = cookie.safe_next(following)
+    shown = {"following": following, "email": email[:320], "problem": problem}
+    answer = page(request, "sign_in.html", status=status, **shown)
+    if status == 429:
+        answer.headers.update(_LATER)
+    return answer
+
+
+def _code_again(request: Request, following: str, problem: str, *, status: int) -> Response:
+    shown = {"following": following, "problem": problem}
+    answer = page(request, "sign_in_code.html", status=status, **shown)
+    if status == 429:
+        answer.headers.update(_LATER)
+    return answer
+
+
+def _ip(request: Request) -> str:
+    return network_address(request) or ""
