@@ -15,6 +15,7 @@ from sqlalchemy import insert, literal, select
 from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.database import open_database, transaction, upgrade
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.sending import control
 from newsletter.settings import load, resource
 from newsletter.web.app import create_app
@@ -96,7 +97,9 @@ def make_send(assembly: Assembly, slug: str, *, at: datetime) -> int:
     fields = {name: getattr(draft, name) for name in draft.__slots__}  # type: ignore[attr-defined]
     again = type(draft)(**{**fields, "slug": slug})
     with transaction(assembly.database) as session:
-        return control.create(session, again, rendered, ["everybody"], at=at, now=at).id
+        return control.create(
+            session, again, rendered, ["everybody"], at=at, now=at, approved_by=COMMAND_LINE
+        ).id
 
 
 @contextmanager

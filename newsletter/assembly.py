@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.passwords import Passwords
 from newsletter.database import open_database, require_current, transaction
 from newsletter.errors import SettingsError
@@ -122,6 +123,11 @@ class Assembly:
             language=site.language,
             logo_url=site.logo_url or None,
         )
+
+    def approver(self, actor: Actor) -> Actor | None:
+        """Whoever sends a text approves it by that; nobody does where a review is asked for."""
+        review = self.settings.review
+        return None if review.required or review.second_person else actor
 
     @cached_property
     def journal(self) -> Journal | None:

@@ -117,6 +117,19 @@ class Signup(_Section):
     keep_ip: Duration
 
 
+class Review(_Section):
+    """Who has to have read an issue before it is sent."""
+
+    required: bool
+    second_person: bool
+
+
+class PublicArchive(_Section):
+    """Sent issues on the web, for everybody."""
+
+    enabled: bool
+
+
 class Sending(_Section):
     """Size and pace of requests, and what happens in doubt."""
 
@@ -185,6 +198,8 @@ class Settings(_Section):
     subscribers: Audience
     inbound: Inbound
     signup: Signup
+    review: Review
+    archive: PublicArchive
     sending: Sending
     tracking: Tracking
     console: Console

@@ -18,6 +18,7 @@ from newsletter.cli.stage import Stage, people, stage
 from newsletter.cli.watching import watch
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.sending import control, standing
 from newsletter.sending.standing import Standing
 from newsletter.sending.states import DeliveryState, SendState
@@ -63,7 +64,13 @@ def _play(on: Stage, name: str, segment_names: list[str]) -> Standing:
     now = datetime.now(UTC)
     with transaction(on.assembly.database) as session:
         made = control.create(
-            session, draft, rendered, segment_names, at=now + timedelta(seconds=1), now=now
+            session,
+            draft,
+            rendered,
+            segment_names,
+            at=now + timedelta(seconds=1),
+            now=now,
+            approved_by=COMMAND_LINE,
         )
         send_id = made.id
     err.print(f"Send {send_id}: “{draft.title}” to {' and '.join(segment_names)}, in a second.")

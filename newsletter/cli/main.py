@@ -21,6 +21,7 @@ _COMMANDS = (
     ("subscribers", "subscribers", "app"),
     ("segment", "segments", "app"),
     ("topic", "topics", "app"),
+    ("user", "users", "app"),
     ("db", "settings", "database"),
     ("settings", "settings", "show"),
     ("doctor", "doctor", "doctor"),

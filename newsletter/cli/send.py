@@ -14,6 +14,7 @@ from newsletter.cli.output import err, out, shown
 from newsletter.cli.watching import exit_by, run_to_rest, summary
 from newsletter.database import transaction
 from newsletter.errors import SendError
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import control
@@ -102,7 +103,16 @@ def send(
         warm_up=assembly.warm_up,
     )
     with transaction(assembly.database) as session:
-        made = control.create(session, draft, rendered, segment, at=start, now=now, terms=terms)
+        made = control.create(
+            session,
+            draft,
+            rendered,
+            segment,
+            at=start,
+            now=now,
+            terms=terms,
+            approved_by=assembly.approver(COMMAND_LINE),
+        )
     if made.last_at > max(start, now) and not terms.test:
         err.print(f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}.")
     if at or _takes_long(timetable, terms.test):

@@ -1,21 +1,35 @@
-"""Tables of the editions: an issue, and each text that it had."""
+"""Tables of the editions: an issue, each text that it had, and who said what of them."""
 
 from datetime import datetime
 
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import Index, UniqueConstraint
 
-from subscribers.schema import Field, Id, Model
+from newsletter.issues.states import IssueState, Step
+from subscribers.schema import Field, Id, Model, one_of
 
 
 class Issue(Model, table=True):
     """One edition. Its slug is its identity: the same slug never reaches a person twice."""
 
     __tablename__ = "issue"
+    __table_args__ = (one_of("state", IssueState), Index(None, "series", "state", "since"))
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     slug: str = Field(max_length=100, unique=True)
+    #: The title of its latest revision.
     title: str = Field(max_length=300)
+    #: Issues that come one after the other: what a schedule sends the next of.
+    series: str = Field(default="letter", max_length=100)
+    state: str = Field(default=IssueState.DRAFT, max_length=10)
+    #: Since when it is in this state.
+    since: datetime
     created_at: datetime
+    #: Whether it may stand in the public archive once it was sent.
+    archive: bool = True
+    #: When readers had it first, by the last of that send's batches; None as long as none has.
+    published_at: datetime | None = None
+    #: The send whose words the archive shows. No foreign key: sends know issues already.
+    published_send: int | None = Field(default=None, sa_type=Id)
 
 
 class Revision(Model, table=True):
@@ -29,6 +43,29 @@ class Revision(Model, table=True):
     number: int
     #: The issue file as it was read, front matter and all.
     source: str
-    #: SHA-256 of ``source`` in hex: the same text is the same revision.
+    #: SHA-256 of ``source`` in hex: to store the latest text once more changes nothing.
     digest: str = Field(max_length=64)
+    title: str = Field(max_length=300)
+    #: The preheader, with the placeholders' defaults.
+    description: str = Field(default="", max_length=300)
+    #: Who stored it: a user's address, or ``command line``.
+    author: str = Field(default="", max_length=320)
+    author_id: int | None = Field(default=None, sa_type=Id)
     created_at: datetime
+
+
+class Review(Model, table=True):
+    """One step of an issue's review; the rows are kept."""
+
+    __tablename__ = "review"
+    __table_args__ = (one_of("step", Step),)
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    issue_id: int = Field(sa_type=Id, foreign_key="issue.id", index=True)
+    revision_id: int = Field(sa_type=Id, foreign_key="revision.id")
+    step: str = Field(max_length=10)
+    #: Who took it: a user's address, or ``command line``.
+    actor: str = Field(max_length=320)
+    user_id: int | None = Field(default=None, sa_type=Id)
+    note: str = Field(default="", max_length=2000)
+    at: datetime

@@ -27,6 +27,8 @@ _KEYS = (
     "topics",
     "template",
     "slug",
+    "series",
+    "archive",
     "language",
 )
 _MAX_BYTES = 1_000_000
@@ -48,7 +50,8 @@ class Draft:
 
     ``from_email``, ``from_name``, ``reply_to`` and ``language`` are None where the
     house's own apply. ``subject``, ``preheader`` and ``body`` may hold placeholders,
-    ``title`` holds none. ``body_line`` is the body's first line in the file ``name``,
+    ``title`` holds none. ``archive`` is None where the file leaves it open whether the issue
+    may stand in the public archive. ``body_line`` is the body's first line in the file ``name``,
     counted from 1; ``source`` is the whole file with ``\\n`` for every line break.
     """
 
@@ -63,6 +66,8 @@ class Draft:
     topics: tuple[str, ...]
     template: str
     slug: str
+    series: str
+    archive: bool | None
     language: str | None
     body: str
     body_line: int
@@ -135,6 +140,7 @@ def parse_issue(text: str, *, name: str) -> Draft:
     if not subject:
         front.refuse("subject", "the subject is missing", "Add a line like: subject: Our news")
     from_name, from_email = front.sender()
+    template = front.template()
     return Draft(
         name=name,
         subject=subject,
@@ -145,8 +151,10 @@ def parse_issue(text: str, *, name: str) -> Draft:
         from_name=from_name,
         reply_to=front.matching("reply_to", _ADDRESS, "an address like editors@example.com"),
         topics=front.topics(),
-        template=front.template(),
+        template=template,
         slug=front.slug(),
+        series=front.series() or template,
+        archive=front.archive(),
         language=front.language(),
         body=body,
         body_line=body_line,
@@ -299,6 +307,21 @@ class _FrontMatter:
         if not slug or len(slug) > 100:
             self.refuse("slug", "the issue needs a slug", f"Add a line “slug: …” of {allowed}.")
         return slug
+
+    def series(self) -> str | None:
+        """What the issue is the next of."""
+        return self.matching(
+            "series", rf"(?=.{{1,100}}$){_SLUG.pattern}", "a-z, 0-9, single dashes"
+        )
+
+    def archive(self) -> bool | None:
+        """Whether the public archive may show it; None where nothing is said."""
+        node = self._values.get("archive")
+        if node is None or node.tag == _YAML + "null":
+            return None
+        if not isinstance(node, yaml.ScalarNode) or node.value not in {"true", "false"}:
+            self.refuse("archive", "archive is true or false", "Write archive: false")
+        return node.value == "true"  # type: ignore[no-any-return]
 
     def language(self) -> str | None:
         """A BCP 47 tag."""

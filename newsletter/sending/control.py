@@ -1,16 +1,18 @@
 """What an operator does with sends: make one, pause, resume, cancel, retry, change its pace."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
-from newsletter.errors import NothingToDoError, SendError
-from newsletter.issues.models import Issue, Revision
+from newsletter.accounts.audit import Actor
+from newsletter.errors import IssueError, NothingToDoError, SendError
+from newsletter.issues import approval, store
+from newsletter.issues.models import Revision
 from newsletter.issues.reading import Draft
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import hold, oversight
 from newsletter.sending.audience import Audience, counted
@@ -27,7 +29,7 @@ from subscribers import segments, topics
 from subscribers.models import Segment
 from subscribers.schema import Session, table_of
 
-_send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
+_send = table_of(Send)
 _ENDED = (SendState.SENT, SendState.CANCELLED)
 
 
@@ -65,8 +67,12 @@ def create(
     at: datetime,
     now: datetime,
     terms: Terms = Terms(),
+    approved_by: Actor | None = None,
 ) -> Made:
     """Freeze the issue as it is rendered now and schedule it to these segments.
+
+    Only what was approved can be sent; ``approved_by`` approves it by sending it. Raises
+    IssueError when nobody has.
 
     Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
     would get it, SendError when its limits stretch it over more than a year, and
@@ -75,7 +81,7 @@ def create(
     topics.require(session, draft.topics)
     chosen = _found(session, segment_names)
     excluded = _found(session, terms.excluded)
-    revision = _freeze(session, draft, now)
+    revision = _approved(session, draft, terms, approved_by, now)
     require_open(session, revision.issue_id)
     audience = Audience(
         segments=[segment.expression for segment in chosen],
@@ -120,6 +126,24 @@ def create(
     return Made(send.id, people, last_at)
 
 
+def _approved(
+    session: Session, draft: Draft, terms: Terms, by: Actor | None, now: datetime
+) -> Revision:
+    """The stored revision of this very text, made if it is new, once it is approved."""
+    saved = store.save(session, draft, by=by or COMMAND_LINE, now=now)
+    if by is not None:
+        approval.approve_by_sending(session, saved, by=by, now=now)
+        return saved.revision
+    approval.require_approved(saved)
+    if terms.others:
+        raise IssueError(
+            "a test of variants sends words that nobody approved",
+            place=f"issue {draft.slug}",
+            hint="Send the approved issue alone.",
+        )
+    return saved.revision
+
+
 def _found(session: Session, names: Sequence[str]) -> list[Segment]:
     return [segments.find(session, name) for name in dict.fromkeys(names)]
 
@@ -136,33 +160,6 @@ def _variant(send_id: int, label: str, rendered: Rendered) -> Variant:
         text=rendered.text,
         placeholders=rendered.placeholders.to_json(),
     )
-
-
-def _freeze(session: Session, draft: Draft, now: datetime) -> Revision:
-    """The stored revision of this very text, made if it is new."""
-    digest = hashlib.sha256(draft.source.encode()).hexdigest()
-    issue = session.scalar(select(Issue).where(_issue.c.slug == draft.slug))
-    if issue is None:
-        issue = Issue(slug=draft.slug, title=draft.title, created_at=now)
-        session.add(issue)
-        session.flush()
-    revision = session.scalar(
-        select(Revision).where(_revision.c.issue_id == issue.id, _revision.c.digest == digest)
-    )
-    if revision is None:
-        last = session.execute(
-            select(func.max(_revision.c.number)).where(_revision.c.issue_id == issue.id)
-        ).scalar_one()
-        revision = Revision(
-            issue_id=issue.id,
-            number=(last or 0) + 1,
-            source=draft.source,
-            digest=digest,
-            created_at=now,
-        )
-        session.add(revision)
-        session.flush()
-    return revision
 
 
 def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None:

@@ -17,6 +17,7 @@ from newsletter.assembly import Assembly
 from newsletter.cli.serve import listen, server_of
 from newsletter.database import reading, transaction
 from newsletter.issues.reading import parse_issue
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.render import render
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.sending import control
@@ -169,7 +170,9 @@ def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
         rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
         with transaction(parts.database) as session:
             now = datetime.now(UTC)
-            control.create(session, draft, rendered, ["all"], at=now, now=now)
+            control.create(
+                session, draft, rendered, ["all"], at=now, now=now, approved_by=COMMAND_LINE
+            )
         preferences = follow(open_mail(page, sandbox, "First issue"), "references")
         preferences.get_by_label("Product").uncheck()
         preferences.get_by_role("button", name="Save").click()

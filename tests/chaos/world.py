@@ -19,6 +19,7 @@ from sqlalchemy import Engine, insert
 from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.database import open_database, transaction
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.sending import control
 from newsletter.sending.journal import Journal
 from newsletter.settings import Sending, load
@@ -190,7 +191,13 @@ class World:
         now = datetime.now(UTC)
         with transaction(self.engine) as session:
             self.send = control.create(
-                session, draft, rendered, ["everybody"], at=now + timedelta(seconds=after), now=now
+                session,
+                draft,
+                rendered,
+                ["everybody"],
+                at=now + timedelta(seconds=after),
+                now=now,
+                approved_by=COMMAND_LINE,
             ).id
         parts.database.dispose()
 

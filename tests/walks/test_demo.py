@@ -18,6 +18,7 @@ from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.cli.stage import people
 from newsletter.database import reading, transaction
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.sending import control, standing
 from newsletter.settings import load, resource
@@ -84,7 +85,13 @@ def scheduled(parts: Assembly, seconds: float) -> int:
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
         return control.create(
-            session, draft, rendered, ["engineers"], at=now + timedelta(seconds=seconds), now=now
+            session,
+            draft,
+            rendered,
+            ["engineers"],
+            at=now + timedelta(seconds=seconds),
+            now=now,
+            approved_by=COMMAND_LINE,
         ).id
 
 

@@ -20,6 +20,7 @@ from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.cli.stage import people
 from newsletter.database import transaction
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.sending import control, doubt
 from newsletter.settings import load, resource
@@ -111,7 +112,9 @@ def send_now(parts: Assembly) -> int:
     draft, rendered = read_and_render(parts, issue)
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
-        return control.create(session, draft, rendered, ["engineers"], at=now, now=now).id
+        return control.create(
+            session, draft, rendered, ["engineers"], at=now, now=now, approved_by=COMMAND_LINE
+        ).id
 
 
 def batches(database: Engine) -> list[tuple[int, str, str | None]]:

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from newsletter.database import reading, transaction
 from newsletter.issues.reading import parse_issue
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.placeholders import fill
 from newsletter.rendering.render import render
 from newsletter.sending import control
@@ -112,7 +113,9 @@ def mailed(database: Engine, number: int, emails: set[str]) -> dict[str, tuple[s
             one.segment.name == "all" for one in segments.listing(session, now=now)
         ):
             segments.save(session, "all", "", now=now)
-        send = control.create(session, draft, rendered, ["all"], at=now, now=now).id
+        send = control.create(
+            session, draft, rendered, ["all"], at=now, now=now, approved_by=COMMAND_LINE
+        ).id
     make_plan(database, send, batch_size=1000, now=datetime.now(UTC))
     gateway = FakeGateway()
     dispatcher(database, gateway).send_next()

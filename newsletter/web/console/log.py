@@ -17,7 +17,7 @@ _A_PAGE = 50
 
 @router.api_route("/console/log", methods=["GET", "HEAD"])
 def show(
-    request: Request, parts: Parts, before: Annotated[str, Query(max_length=19)] = ""
+    request: Request, parts: Parts, before: Annotated[str, Query(max_length=18)] = ""
 ) -> Response:
     """One page of entries."""
     # Whatever else stands in the address begins at the end.

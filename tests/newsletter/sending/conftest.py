@@ -9,6 +9,7 @@ from sqlalchemy import Engine, select
 
 from newsletter.database import reading, transaction
 from newsletter.issues.reading import parse_issue
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.rendering.render import render
@@ -60,7 +61,9 @@ def make_send(
             if not any(s.segment.name == "everybody" for s in segments.listing(session, now=NOW)):
                 segments.save(session, "everybody", "", now=NOW)
         terms = Terms(timetable=timetable, excluded=excluded)
-        send = control.create(session, draft, rendered, names, at=at, now=NOW, terms=terms)
+        send = control.create(
+            session, draft, rendered, names, at=at, now=NOW, terms=terms, approved_by=COMMAND_LINE
+        )
         return send.id
 
 

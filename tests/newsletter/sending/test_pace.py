@@ -8,6 +8,7 @@ from sqlalchemy import Engine, select
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
 from newsletter.issues.reading import parse_issue
+from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import NotSent
 from newsletter.rendering.render import render
 from newsletter.sending import control, heartbeat, hold, ledger, oversight, retiming, standing
@@ -175,6 +176,7 @@ def make_test(database: Engine, *, by: Measure = Measure.OPENS, share: float = 0
             at=NOW,
             now=NOW,
             terms=terms,
+            approved_by=COMMAND_LINE,
         )
     return made.id
 

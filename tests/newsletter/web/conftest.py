@@ -39,7 +39,8 @@ class Browser:
     @token.setter
     def token(self, value: str) -> None:
         self.client.cookies.clear()
-        self.client.cookies.set("console", value)
+        # The jar calls a host without a dot so.
+        self.client.cookies.set("console", value, domain="testserver.local", path="/")
 
     @property
     def csrf(self) -> str:

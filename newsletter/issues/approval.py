@@ -1,0 +1,224 @@
+"""Review and approval: who asked, who approved which revision, who wanted changes.
+
+An approval names the revision that was read, and is refused when that is no longer the
+latest: nobody approves words that they have not seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from newsletter.accounts.audit import Actor
+from newsletter.errors import IssueError
+from newsletter.issues import store
+from newsletter.issues.models import Issue, Review, Revision
+from newsletter.issues.reading import Draft
+from newsletter.issues.states import ISSUE_NEXT, LEADS_TO, IssueState, Step
+from subscribers.schema import Session, table_of
+
+_issue, _revision, _review = table_of(Issue), table_of(Revision), table_of(Review)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovedIssue:
+    """An issue that may be sent, and the very text that was approved."""
+
+    issue_id: int
+    slug: str
+    title: str
+    series: str
+    revision_id: int
+    number: int
+    source: str
+    approved_at: datetime
+
+    @property
+    def draft(self) -> Draft:
+        """The text, read."""
+        return store.draft_from(self.slug, self.source)
+
+
+def next_approved(
+    session: Session, series: str, *, taken: Select[Any] | None = None
+) -> ApprovedIssue | None:
+    """The approved issue of a series that has waited longest; None when there is none.
+
+    ``taken`` selects the ids of issues that are not wanted any more: those that a send names.
+    """
+    latest = (
+        select(_revision.c.issue_id, func.max(_revision.c.number).label("number"))
+        .group_by(_revision.c.issue_id)
+        .subquery()
+    )
+    wanted = (
+        select(_issue, _revision.c.id.label("revision_id"), _revision.c.number, _revision.c.source)
+        .join(latest, latest.c.issue_id == _issue.c.id)
+        .join(
+            _revision,
+            (_revision.c.issue_id == _issue.c.id) & (_revision.c.number == latest.c.number),
+        )
+        .where(_issue.c.series == series, _issue.c.state == IssueState.APPROVED)
+        .order_by(_issue.c.since, _issue.c.id)
+        .limit(1)
+    )
+    if taken is not None:
+        wanted = wanted.where(_issue.c.id.not_in(taken))
+    row = session.execute(wanted).one_or_none()
+    if row is None:
+        return None
+    return ApprovedIssue(
+        issue_id=row.id,
+        slug=row.slug,
+        title=row.title,
+        series=row.series,
+        revision_id=row.revision_id,
+        number=row.number,
+        source=row.source,
+        approved_at=row.since,
+    )
+
+
+def request(session: Session, slug: str, *, by: Actor, now: datetime, note: str = "") -> Revision:
+    """Ask for a review of the latest revision, which this returns."""
+    issue = store.find(session, slug, lock=True)
+    revision = store.revision_of(session, issue)
+    _take(session, issue, revision, Step.REQUESTED, by=by, now=now, note=note)
+    return revision
+
+
+def approve(
+    session: Session,
+    slug: str,
+    *,
+    revision: int,
+    by: Actor,
+    now: datetime,
+    note: str = "",
+    second_person: bool = False,
+) -> Revision:
+    """Say that the issue may be sent as this revision has it.
+
+    Raises IssueError when that is not the latest any more, when nobody asked for a review,
+    and, with ``second_person``, when ``by`` wrote it or asked for the review.
+    """
+    issue = store.find(session, slug, lock=True)
+    latest = store.revision_of(session, issue)
+    if latest.number != revision:
+        raise IssueError(
+            f"revision {revision} is not the latest: {latest.author or 'somebody'} stored "
+            f"revision {latest.number} at {latest.created_at:%Y-%m-%d %H:%M} UTC",
+            place=f"issue {slug}",
+            hint=f"Read revision {latest.number}: newsletter issue show {slug}",
+        )
+    if second_person and (why := _has_a_share(session, issue, latest, by)):
+        raise IssueError(
+            f"{by.name} {why}, and somebody else has to approve it",
+            place=f"issue {slug}",
+            hint="The setting review.second_person asks for that.",
+        )
+    _take(session, issue, latest, Step.APPROVED, by=by, now=now, note=note)
+    return latest
+
+
+def give_back(session: Session, slug: str, *, by: Actor, now: datetime, note: str) -> Revision:
+    """Ask for changes, or take an approval back; sends that were made of it stay."""
+    issue = store.find(session, slug, lock=True)
+    revision = store.revision_of(session, issue)
+    _take(session, issue, revision, Step.RETURNED, by=by, now=now, note=note)
+    return revision
+
+
+def approve_by_sending(session: Session, saved: store.Saved, *, by: Actor, now: datetime) -> None:
+    """Record that whoever sends a text approves it; nothing where somebody did already."""
+    if saved.issue.state == IssueState.APPROVED:
+        return
+    if saved.issue.state == IssueState.DRAFT:
+        _take(session, saved.issue, saved.revision, Step.REQUESTED, by=by, now=now, note="")
+    _take(session, saved.issue, saved.revision, Step.APPROVED, by=by, now=now, note="by sending it")
+
+
+def require_approved(saved: store.Saved) -> None:
+    """Raise IssueError unless this very text is approved."""
+    if saved.issue.state != IssueState.APPROVED:
+        slug, number = saved.issue.slug, saved.revision.number
+        raise IssueError(
+            f"revision {number} is not approved" if not saved.is_new else "nobody approved it",
+            place=f"issue {slug}",
+            hint=f"newsletter issue review {slug}, then somebody reads it and: "
+            f"newsletter issue approve {slug} --revision {number}",
+        )
+
+
+def history(session: Session, issue: Issue) -> Sequence[tuple[Review, int]]:
+    """Each step of an issue's review with the number of its revision, the first one first."""
+    rows = session.execute(
+        select(Review, _revision.c.number)
+        .join(_revision, _revision.c.id == _review.c.revision_id)
+        .where(_review.c.issue_id == issue.id)
+        .order_by(_review.c.id)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def _has_a_share(session: Session, issue: Issue, revision: Revision, by: Actor) -> str:
+    if _is_same(by, revision.author, revision.author_id):
+        return "wrote this revision"
+    asked = session.scalar(
+        select(Review)
+        .where(_review.c.issue_id == issue.id, _review.c.step == Step.REQUESTED)
+        .order_by(_review.c.id.desc())
+        .limit(1)
+    )
+    return "asked for the review" if asked and _is_same(by, asked.actor, asked.user_id) else ""
+
+
+def _is_same(by: Actor, name: str, user_id: int | None) -> bool:
+    """Whether that is the same person, as far as is known."""
+    if by.user_id is not None and user_id is not None:
+        return by.user_id == user_id
+    return by.name.casefold() == name.casefold()
+
+
+def _take(
+    session: Session,
+    issue: Issue,
+    revision: Revision,
+    step: Step,
+    *,
+    by: Actor,
+    now: datetime,
+    note: str,
+) -> None:
+    """Take a step if the table allows it from where the issue stands."""
+    target = LEADS_TO[step]
+    if target not in ISSUE_NEXT[IssueState(issue.state)]:
+        raise IssueError(
+            f"it is {_WORDS[IssueState(issue.state)]}, and cannot become {_WORDS[target]}",
+            place=f"issue {issue.slug}",
+            hint=f"First: newsletter issue review {issue.slug}"
+            if step is Step.APPROVED and issue.state == IssueState.DRAFT
+            else None,
+        )
+    issue.state, issue.since = target, now
+    session.add(
+        Review(
+            issue_id=issue.id,
+            revision_id=revision.id,
+            step=step,
+            actor=by.name,
+            user_id=by.user_id,
+            note=note[:2000],
+            at=now,
+        )
+    )
+    session.flush()
+
+
+_WORDS = {
+    IssueState.DRAFT: "a draft",
+    IssueState.REVIEW: "in review",
+    IssueState.APPROVED: "approved",
+}
