@@ -37,19 +37,21 @@ class Entry:
 
     label: str
     path: str
+    #: What opens it after a "g" (static/console.js).
+    key: str
     least: Role = Role.VIEWER
 
 
 NAVIGATION = (
-    Entry("Overview", "/console/"),
-    Entry("Issues", "/console/issues"),
-    Entry("Sends", "/console/sends"),
-    Entry("Subscribers", "/console/subscribers"),
-    Entry("Segments", "/console/segments"),
-    Entry("Schedules", "/console/schedules"),
-    Entry("Deliverability", "/console/deliverability"),
-    Entry("Users", "/console/users", Role.OWNER),
-    Entry("Log", "/console/log", Role.OWNER),
+    Entry("Overview", "/console/", "o"),
+    Entry("Issues", "/console/issues", "i"),
+    Entry("Sends", "/console/sends", "s"),
+    Entry("Subscribers", "/console/subscribers", "p"),
+    Entry("Segments", "/console/segments", "e"),
+    Entry("Schedules", "/console/schedules", "c"),
+    Entry("Deliverability", "/console/deliverability", "d"),
+    Entry("Users", "/console/users", "u", Role.OWNER),
+    Entry("Log", "/console/log", "l", Role.OWNER),
 )
 
 

@@ -1,0 +1,123 @@
+"""The console in a real browser: a running service, people signed in, and what every page owes.
+
+With SCREENSHOTS=DIR in the environment, ``sound`` leaves pictures in DIR.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy import select
+
+from newsletter.accounts import sessions, users
+from newsletter.accounts.models import Role, Stage, User
+from newsletter.assembly import Assembly
+from newsletter.cli.serve import listen
+from newsletter.database import transaction
+from newsletter.settings import load
+from newsletter.web.app import create_app
+from subscribers.schema import table_of
+from tests.conftest import ADDRESS_KEY, LINK_KEY
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+WIDTHS = (375, 768, 1440)
+SCHEMES = ("light", "dark")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A running service, and the browser that looks at it."""
+
+    parts: Assembly
+    url: str
+    browser: Browser
+
+    def signed_in(self, role: Role) -> Page:
+        """A page of a browser of its own, past all factors; the test closes it."""
+        email, now = f"{role}@example.org", datetime.now(UTC)
+        table = table_of(User)
+        with transaction(self.parts.database) as session:
+            known = session.scalar(select(table.c.id).where(table.c.email == email))
+            if known is None:
+                known = users.add(session, email, name="", role=role, max_owners=9, now=now).id
+            lasts = self.parts.settings.console.absolute_time
+            token = sessions.begin(
+                session, known, Stage.FULL, lasts=lasts, now=now, ip="192.0.2.9", browser="Test"
+            )
+        page = self.browser.new_page(viewport={"width": 1440, "height": 900})
+        page.context.add_cookies([{"name": "console", "value": token, "url": self.url}])
+        return page
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The machine's browser; the test is skipped where there is none."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium and no google-chrome on this machine")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def running_desk(folder: Path, browser: Browser, **more: str) -> Iterator[Desk]:
+    """The service without its workers, on a port and a database of its own."""
+    listening = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    settings = {
+        "NEWSLETTER_DATABASE_URL": f"sqlite:///{folder}/newsletter.db",
+        "NEWSLETTER_LINKS__KEYS": LINK_KEY,
+        "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
+        "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
+        "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
+        "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+        "NEWSLETTER_SITE__NAME": "Engineering @ Scale",
+        "NEWSLETTER_SITE__BASE_URL": url,
+    }
+    parts = Assembly(load(settings | more))
+    app = create_app(parts, background=False)
+    config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield Desk(parts, url, browser)
+    server.should_exit = True
+    thread.join()
+    parts.database.dispose()
+
+
+def sound(tab: Page, name: str) -> None:
+    """Nothing wider than the screen, nothing for axe-core to complain of; ``name`` for pictures."""
+    refused: list[str] = []
+    tab.on("console", lambda said: refused.append(said.text) if said.type == "error" else None)
+    tab.reload()
+    for scheme in SCHEMES:
+        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        for width in WIDTHS:
+            tab.set_viewport_size({"width": width, "height": 900})
+            found = Axe().run(tab)
+            assert found.violations_count == 0, f"{width} {scheme}: {found.generate_report()}"
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            if "SCREENSHOTS" in os.environ:
+                picture = Path(os.environ["SCREENSHOTS"]) / f"console-{name}-{width}-{scheme}.png"
+                tab.screenshot(path=picture, full_page=True)
+    tab.emulate_media(color_scheme="light")
+    assert not refused, "the browser refused something, by the Content-Security-Policy perhaps"

@@ -1,0 +1,141 @@
+"""The console by keyboard alone, in a real browser."""
+
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from newsletter.accounts.models import Role
+from tests.browser.console import Desk, chromium, running_desk
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with chromium() as browser, running_desk(tmp_path_factory.mktemp("desk"), browser) as opened:
+        yield opened
+
+
+@pytest.fixture
+def tab(desk: Desk) -> Iterator[Page]:
+    page = desk.signed_in(Role.OWNER)
+    page.goto(f"{desk.url}/console/")
+    yield page
+    page.context.close()
+
+
+def test_g_and_a_letter_open_a_page(tab: Page, desk: Desk) -> None:
+    tab.keyboard.type("gu")
+    expect(tab).to_have_url(f"{desk.url}/console/users")
+    tab.keyboard.type("gl")
+    expect(tab).to_have_url(f"{desk.url}/console/log")
+    tab.keyboard.type("go")
+    expect(tab).to_have_url(f"{desk.url}/console/")
+
+
+def test_a_letter_without_g_before_it_does_nothing(tab: Page, desk: Desk) -> None:
+    tab.keyboard.type("u")
+    tab.keyboard.type("gxu")
+    tab.wait_for_timeout(100)
+    expect(tab).to_have_url(f"{desk.url}/console/")
+
+
+def test_what_is_typed_into_a_field_is_typed(tab: Page, desk: Desk) -> None:
+    tab.goto(f"{desk.url}/console/users")
+    name = tab.get_by_label("Name")
+    name.focus()
+    tab.keyboard.type("gl?/")
+    assert name.input_value() == "gl?/"
+    expect(tab).to_have_url(f"{desk.url}/console/users")
+
+
+def test_help_lists_the_keys_and_gives_the_focus_back(tab: Page) -> None:
+    opener = tab.get_by_role("button", name="Keyboard")
+    opener.focus()
+    tab.keyboard.type("?")
+    help_ = tab.get_by_role("dialog", name="Keyboard")
+    expect(help_).to_be_visible()
+    expect(help_).to_contain_text("Users")
+    assert Axe().run(tab).violations_count == 0
+    tab.keyboard.press("Escape")
+    expect(help_).to_be_hidden()
+    expect(opener).to_be_focused()
+
+
+def test_single_keys_can_be_switched_off_and_stay_off(tab: Page, desk: Desk) -> None:
+    tab.keyboard.type("?")
+    tab.get_by_label("Single keys").uncheck()
+    tab.keyboard.press("Escape")
+    tab.reload()
+    tab.keyboard.type("gu?")
+    tab.wait_for_timeout(100)
+    expect(tab).to_have_url(f"{desk.url}/console/")
+    expect(tab.get_by_role("dialog")).to_have_count(0)
+    tab.keyboard.press("Control+k")
+    expect(tab.get_by_role("combobox")).to_be_focused()
+    tab.keyboard.press("Escape")
+    tab.get_by_role("button", name="Keyboard").click()
+    tab.get_by_label("Single keys").check()
+    tab.keyboard.press("Escape")
+    tab.keyboard.type("gu")
+    expect(tab).to_have_url(f"{desk.url}/console/users")
+
+
+def test_the_palette_finds_a_page_by_some_of_its_letters(tab: Page, desk: Desk) -> None:
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("use")
+    expect(tab.get_by_role("option", selected=True)).to_contain_text("Users")
+    assert Axe().run(tab).violations_count == 0
+    tab.keyboard.press("Enter")
+    expect(tab).to_have_url(f"{desk.url}/console/users")
+
+
+def test_the_palette_knows_the_actions_of_the_page_and_moves_by_arrows(
+    tab: Page, desk: Desk
+) -> None:
+    tab.goto(f"{desk.url}/console/account")
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("this page")
+    first = tab.get_by_role("option", selected=True).inner_text()
+    tab.keyboard.press("ArrowDown")
+    second = tab.get_by_role("option", selected=True).inner_text()
+    assert first != second
+    tab.keyboard.press("ArrowUp")
+    assert tab.get_by_role("option", selected=True).inner_text() == first
+    tab.keyboard.press("Control+A")
+    tab.keyboard.type("no such thing")
+    expect(tab.locator("#palette").get_by_role("status")).to_contain_text("Nothing")
+
+
+def test_the_palette_only_brings_what_does_harm_to_the_fingers(tab: Page, desk: Desk) -> None:
+    tab.goto(f"{desk.url}/console/users")
+    tab.get_by_role("main").get_by_role("link", name="owner@example.org").click()
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("remove")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_text("Remove…", exact=True)).to_be_focused()
+    expect(tab.get_by_role("button", name="Remove for good")).to_be_hidden()
+
+
+def test_j_and_k_move_through_the_rows(tab: Page, desk: Desk) -> None:
+    tab.goto(f"{desk.url}/console/users")
+    row = tab.get_by_role("main").get_by_role("link", name="owner@example.org")
+    tab.keyboard.type("j")
+    expect(row).to_be_focused()
+    tab.keyboard.type("k")
+    expect(row).to_be_focused()
+
+
+def test_without_scripts_nothing_is_offered_that_needs_them(desk: Desk) -> None:
+    context = desk.browser.new_context(java_script_enabled=False)
+    signed_in = desk.signed_in(Role.VIEWER)
+    context.add_cookies(signed_in.context.cookies())  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(f"{desk.url}/console/")
+    expect(page.get_by_role("link", name="Overview", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Go to")).to_have_count(0)
+    expect(page.get_by_role("button", name="Keyboard")).to_have_count(0)
+    context.close()
+    signed_in.context.close()
