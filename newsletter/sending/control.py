@@ -50,6 +50,17 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a send would be: its segments, how many get it, who not and why, when the last leave."""
+
+    segments: Sequence[Segment]
+    excluded: Sequence[Segment]
+    people: int
+    left_out: dict[str, int]
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """A send that was made, and when its last batch leaves by its timetable."""
 
@@ -78,38 +89,21 @@ def create(
     would get it, SendError when its limits stretch it over more than a year, and
     when nobody knows any more who had the issue.
     """
-    topics.require(session, draft.topics)
-    chosen = _found(session, segment_names)
-    excluded = _found(session, terms.excluded)
     revision = _approved(session, draft, terms, approved_by, now)
-    require_open(session, revision.issue_id)
-    audience = Audience(
-        segments=[segment.expression for segment in chosen],
-        excluded=[segment.expression for segment in excluded],
-        topics=draft.topics,
-        issue_id=revision.issue_id,
-    )
-    people, left_out = counted(session, audience, now=now)
-    if not people:
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise NothingToDoError(
-            "nobody would get this issue",
-            place=f"segment {', '.join(segment.name for segment in chosen)}",
-            hint=f"Left out: {why}." if why else "The segment has no people.",
-        )
-    last_at = forecast(
+    foreseen = foresee(
         session,
-        audience,
-        terms.timetable,
+        draft,
+        segment_names,
+        issue_id=revision.issue_id,
         start=max(at, now),
-        batch_size=terms.batch_size,
-        warm_up=terms.warm_up,
+        now=now,
+        terms=terms,
     )
     send = Send(
         issue_id=revision.issue_id,
         revision_id=revision.id,
-        segments=[{"name": s.name, "expression": s.expression} for s in chosen],
-        excluded=[{"name": s.name, "expression": s.expression} for s in excluded],
+        segments=[{"name": s.name, "expression": s.expression} for s in foreseen.segments],
+        excluded=[{"name": s.name, "expression": s.expression} for s in foreseen.excluded],
         topics=list(draft.topics),
         state=SendState.SCHEDULED,
         scheduled_for=at,
@@ -123,7 +117,47 @@ def create(
     for label, words in zip(LABELS, (rendered, *terms.others), strict=False):
         session.add(_variant(send.id, label, words))
     session.flush()
-    return Made(send.id, people, last_at)
+    return Made(send.id, foreseen.people, foreseen.last_at)
+
+
+def foresee(
+    session: Session,
+    draft: Draft,
+    segment_names: Sequence[str],
+    *,
+    issue_id: int,
+    start: datetime,
+    now: datetime,
+    terms: Terms = Terms(),
+) -> Foreseen:
+    """What ``create`` would make of this, counted now; raises as it does, and changes nothing."""
+    topics.require(session, draft.topics)
+    require_open(session, issue_id)
+    chosen = _found(session, segment_names)
+    excluded = _found(session, terms.excluded)
+    audience = Audience(
+        segments=[segment.expression for segment in chosen],
+        excluded=[segment.expression for segment in excluded],
+        topics=draft.topics,
+        issue_id=issue_id,
+    )
+    people, left_out = counted(session, audience, now=now)
+    if not people:
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise NothingToDoError(
+            "nobody would get this issue",
+            place=f"segment {', '.join(segment.name for segment in chosen)}",
+            hint=f"Left out: {why}." if why else "The segment has no people.",
+        )
+    last_at = forecast(
+        session,
+        audience,
+        terms.timetable,
+        start=start,
+        batch_size=terms.batch_size,
+        warm_up=terms.warm_up,
+    )
+    return Foreseen(chosen, excluded, people, left_out, last_at)
 
 
 def _approved(

@@ -153,6 +153,15 @@ TOLD: Final = (
 #: Deliveries that surely never reached the person's mail server.
 MISSED: Final = frozenset({DeliveryState.DROPPED, DeliveryState.SKIPPED, DeliveryState.REJECTED})
 
+#: Deliveries that are few, or that something went wrong with: an index finds them.
+APART: Final = (
+    DeliveryState.SKIPPED,
+    DeliveryState.REJECTED,
+    DeliveryState.DROPPED,
+    DeliveryState.BOUNCED,
+    DeliveryState.COMPLAINED,
+)
+
 #: Batches that still keep their send from being sent.
 UNSETTLED: Final = frozenset(
     {BatchState.PENDING, BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN}

@@ -1,6 +1,6 @@
 """How a send did: its kept figures and the rates made of them, as docs/metrics.md defines them.
 
-Nothing is counted here but deliveries of the whole send by state; the rest is read.
+Nothing is counted here; it is read.
 """
 
 from collections.abc import Mapping
@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 from newsletter.provider.events import Kind
 from newsletter.sending import standing
-from newsletter.sending.states import DeliveryState
 from newsletter.tracking import counts
 from subscribers.schema import Session
-
-_NOT_HANDED_OVER = {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +60,7 @@ class Performance:
 
 def of_send(session: Session, send_id: int) -> Performance:
     """How a send did; SendError when there is none of this number."""
-    people = standing.of(session, send_id).people
-    sent = sum(n for state, n in people.items() if state not in _NOT_HANDED_OVER)
-    return Performance(sent, counts.of_send(session, send_id))
+    return Performance(standing.handed_over(session, send_id), counts.of_send(session, send_id))
 
 
 def by_domain(session: Session, send_id: int) -> dict[str, Performance]:

@@ -1,0 +1,91 @@
+"""Who is in a send, page by page, and how many were handed over without counting them."""
+
+from sqlalchemy import Engine
+
+from newsletter.database import reading, transaction
+from newsletter.provider.gateway import Refused
+from newsletter.sending import control, roll, standing
+from newsletter.sending.roll import Place
+from newsletter.sending.states import DeliveryState
+from subscribers import suppression
+from subscribers.address import address_key, hash_address, parse
+from subscribers.models import SuppressionReason
+from tests.conftest import ADDRESS_KEY, NOW
+from tests.newsletter.sending.conftest import FakeGateway, dispatcher, drain, planned
+
+
+def counted(database: Engine, send: int) -> dict[str, int]:
+    with reading(database) as session:
+        return standing.of(session, send).people
+
+
+def handed_over(database: Engine, send: int) -> int:
+    with reading(database) as session:
+        return standing.handed_over(session, send)
+
+
+def test_handed_over_are_those_of_accepted_batches_who_had_not_left(
+    database: Engine, five: list[int]
+) -> None:
+    send = planned(database)
+    assert handed_over(database, send) == 0
+    with transaction(database) as session:
+        suppression.add(session, [five[0]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
+    dispatcher(database, FakeGateway()).send_next()
+    assert counted(database, send) == {"skipped": 1, "accepted": 1, "planned": 3}
+    assert handed_over(database, send) == 1
+    with transaction(database) as session:
+        control.cancel(session, send, now=NOW)
+    assert counted(database, send) == {"skipped": 1, "accepted": 1, "rejected": 3}
+    assert handed_over(database, send) == 1
+
+
+def test_a_batch_of_which_all_had_left_hands_over_nobody(database: Engine, five: list[int]) -> None:
+    send = planned(database, size=5)
+    with transaction(database) as session:
+        suppression.add(session, five, SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
+    drain(database, FakeGateway())
+    assert counted(database, send) == {"skipped": 5}
+    assert handed_over(database, send) == 0
+
+
+def test_everybody_is_on_exactly_one_page(database: Engine, five: list[int]) -> None:
+    send = planned(database)
+    seen, after = list[int](), None
+    with reading(database) as session:
+        while rows := roll.page(session, send, after=after, limit=2):
+            seen += [row.id for row in rows]
+            after = Place(rows[-1].batch, rows[-1].id)
+    assert seen == five
+
+
+def test_those_set_apart_are_found_by_their_state(database: Engine, five: list[int]) -> None:
+    send = planned(database)
+    with transaction(database) as session:
+        suppression.add(session, [five[0]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
+    gateway = FakeGateway()
+    dispatcher(database, gateway).send_next()
+    gateway.outcomes = [Refused(400, "no such sender")]
+    dispatcher(database, gateway).send_next()
+    with reading(database) as session:
+        made = standing.find(session, send)
+        people = counted(database, send)
+        assert roll.apart(session, made) == {
+            state: n for state, n in people.items() if state in roll.FILTERS[1:]
+        }
+        for state in roll.FILTERS:
+            rows = roll.page(session, send, state=state, limit=10)
+            assert len(rows) == people.get(state, 0)
+            assert {row.state for row in rows} <= {state}
+        skipped = roll.page(session, send, state=DeliveryState.SKIPPED, limit=10)
+        assert [(row.id, row.reason) for row in skipped] == [(five[0], "unsubscribed")]
+
+
+def test_one_person_is_found_by_address(database: Engine, five: list[int]) -> None:
+    send = planned(database)
+    with reading(database) as session:
+        made = standing.find(session, send)
+        known = hash_address(address_key(ADDRESS_KEY), parse("P2@Example.org"))
+        assert [row.id for row in roll.one(session, made, known)] == [five[1]]
+        assert roll.one(session, made, b"\0" * 32) == []
+        assert roll.one(session, made, None) == []
