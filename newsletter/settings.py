@@ -124,12 +124,6 @@ class Review(_Section):
     second_person: bool
 
 
-class Checks(_Section):
-    """What is looked at before an issue is sent."""
-
-    file: str
-
-
 class PublicArchive(_Section):
     """Sent issues on the web, for everybody."""
 
@@ -205,7 +199,6 @@ class Settings(_Section):
     inbound: Inbound
     signup: Signup
     review: Review
-    checks: Checks
     archive: PublicArchive
     sending: Sending
     tracking: Tracking

@@ -15,7 +15,6 @@ from newsletter.errors import DatabaseError, UserError
 _COMMANDS = (
     ("issue", "issues", "app"),
     ("render", "issues", "render_issue"),
-    ("check", "check", "check"),
     ("send", "send", "send"),
     ("sends", "sends", "app"),
     ("stats", "stats", "app"),

@@ -4,6 +4,8 @@ Unknown kinds and fields are kept; a malformed event does not lose its neighbour
 """
 
 import hashlib
+import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -91,10 +93,35 @@ class Malformed:
 
 def parse(body: bytes) -> list[Event | Malformed]:
     """The events of one post. Raises ValueError when the body is no JSON array."""
-    entries = orjson.loads(body)
+    try:
+        entries = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        entries = _mended(body)
     if not isinstance(entries, list):
         raise ValueError("the body is not a JSON array")  # noqa: TRY004 (one error for a bad body)
     return list(_parsed(entries))
+
+
+def _mended(body: bytes) -> Any:  # noqa: ANN401
+    """A body in which one event holds what is no JSON: half a character, a number without end.
+
+    It must not lose its neighbours, so it gets a question mark, or null, and stays.
+    """
+    try:
+        lenient = json.loads(
+            body,
+            parse_float=_finite,
+            parse_int=lambda text: int(text) if len(text) < 19 else _finite(text),
+            parse_constant=lambda _: None,
+        )
+        return orjson.loads(json.dumps(lenient, ensure_ascii=False).encode(errors="replace"))
+    except RecursionError:
+        raise ValueError("the body is nested too deeply") from None
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _parsed(entries: list[Any]) -> Iterator[Event | Malformed]:

@@ -228,7 +228,23 @@ def test_a_malformed_entry_does_not_lose_its_neighbours(entry: object) -> None:
     assert bad.index == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"nonsense", b'{"event":"open"}', b"\xff"])
+@pytest.mark.parametrize(
+    "odd", [rb'"\ud83d"', b"NaN", b"-Infinity", b"1e999", b"9" * 5000, rb'{"\udc00": [1e999]}']
+)
+def test_what_is_no_json_in_one_event_does_not_lose_it_nor_its_neighbours(odd: bytes) -> None:
+    good = b'{"event":"open","timestamp":1,"email":"a@b.example"}'
+    event = b'{"event":"click","timestamp":2,"nl_send":"5","useragent":' + odd + b"}"
+    first, second, last = parse(b"[" + b",".join([good, event, good]) + b"]")
+    assert isinstance(first, Event)
+    assert first == last
+    assert isinstance(second, Event)
+    assert (second.kind, second.send_id) == (Kind.CLICK, 5)
+    json.loads(second.raw)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"nonsense", b'{"event":"open"}', b"\xff", b"[" * 100_000]
+)
 def test_a_body_that_is_no_list_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse(body)

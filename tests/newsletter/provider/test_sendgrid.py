@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler
 
 import pytest
+import time_machine
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -180,6 +181,38 @@ def test_a_signed_body_is_proved_and_any_changed_byte_is_not() -> None:
         bent = BODY[:position] + bytes([BODY[position] ^ 1]) + BODY[position + 1 :]
         assert not verifier.verify(bent, signature=signature, timestamp=now)
     assert not verifier.verify(BODY, signature=signature, timestamp=str(int(now) + 1))
+
+
+#: A post that SendGrid signed, as its SDKs publish it with their tests of the verifier.
+PUBLISHED_KEY = (
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE83T4O/n84iotIvIW4mdBgQ/7dAfSmpqIM8kF9mN1flpVKS3G"
+    "Rqe62gw+2fNNRaINXvVpiglSI8eNEc6wEA3F+g=="
+)
+PUBLISHED_SIGNATURE = (
+    "MEUCIGHQVtGj+Y3LkG9fLcxf3qfI10QysgDWmMOVmxG0u6ZUAiEAyBiXDWzM+uOe5W0JuG+luQAbPIqHh89M15Tl"
+    "uLtEZtM="
+)
+PUBLISHED_TIME = 1600112502
+PUBLISHED_BODY = (
+    b'[{"email":"hello@world.com","event":"dropped","reason":"Bounced Address",'
+    b'"sg_event_id":"ZHJvcC0xMDk5NDkxOS1MUnpYbF9OSFN0T0doUTRrb2ZTbV9BLTA",'
+    b'"sg_message_id":"LRzXl_NHStOGhQ4kofSm_A.filterdrecv-p3mdw1-756b745b58-kmzbl-18-5F5FC76C-9.0",'
+    b'"smtp-id":"<LRzXl_NHStOGhQ4kofSm_A@ismtpd0039p1iad1.sendgrid.net>",'
+    b'"timestamp":1600112492}]\r\n'
+)
+
+
+def test_what_sendgrid_itself_signed_is_proved_and_any_changed_byte_is_not() -> None:
+    verifier = WebhookVerifier([PUBLISHED_KEY], max_age=timedelta(hours=25))
+    known = {"signature": PUBLISHED_SIGNATURE, "timestamp": str(PUBLISHED_TIME)}
+    with time_machine.travel(PUBLISHED_TIME + 24 * 3600, tick=False):
+        assert verifier.verify(PUBLISHED_BODY, **known)
+        assert not verifier.verify(PUBLISHED_BODY.rstrip(), **known)
+        for position in range(len(PUBLISHED_BODY)):
+            bent = bytearray(PUBLISHED_BODY)
+            bent[position] ^= 1
+            assert not verifier.verify(bytes(bent), **known)
+    assert not verifier.verify(PUBLISHED_BODY, **known)
 
 
 def test_keys_rotate() -> None:
