@@ -17,7 +17,8 @@ from subscribers.signup import SignupLinkError
 router = APIRouter()
 
 
-@router.api_route("/confirm/{token}", methods=["GET", "HEAD"])
+@router.head("/confirm/{token}", include_in_schema=False)
+@router.get("/confirm/{token}")
 def ask(token: str, request: Request, parts: Parts) -> Response:
     """The page with the button. Changes nothing."""
     try:

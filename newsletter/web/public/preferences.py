@@ -63,7 +63,8 @@ class _Form:
     weeks: tuple[int, ...] = _WEEKS
 
 
-@router.api_route("/preferences/{token}", methods=["GET", "HEAD"])
+@router.head("/preferences/{token}", include_in_schema=False)
+@router.get("/preferences/{token}")
 def show(token: str, request: Request, parts: Parts) -> Response:
     """The form, as things stand. Changes nothing."""
     return _show(request, parts, token, saved="saved" in request.query_params)

@@ -28,7 +28,8 @@ router = APIRouter()
 _BACK = "back"
 
 
-@router.api_route("/request/{token}", methods=["GET", "HEAD"])
+@router.head("/request/{token}", include_in_schema=False)
+@router.get("/request/{token}")
 def ask(token: str, request: Request, parts: Parts) -> Response:
     """The page with the button. Changes nothing."""
     confirmation_id, back = _wish(parts, token)

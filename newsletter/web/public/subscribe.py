@@ -47,7 +47,8 @@ _POLICY = (
 _SCRIPTS = "script-src 'self'; worker-src 'self'; connect-src 'self'; "
 
 
-@router.api_route("/subscribe", methods=["GET", "HEAD"])
+@router.head("/subscribe", include_in_schema=False)
+@router.get("/subscribe")
 def form(request: Request, parts: Parts) -> Response:
     """The hosted form."""
     return _form(request, parts, {"form": _HOSTED}, [], status=200)

@@ -27,7 +27,8 @@ router = APIRouter()
 _delivery, _event, _person = table_of(Delivery), table_of(EventRow), table_of(Subscriber)
 
 
-@router.api_route("/unsubscribe/{token}", methods=["GET", "HEAD"])
+@router.head("/unsubscribe/{token}", include_in_schema=False)
+@router.get("/unsubscribe/{token}")
 def ask(token: str, request: Request, parts: Parts) -> Response:
     """The page with the button. Changes nothing."""
     parts.links.read(token, Purpose.RECIPIENT)
