@@ -4,11 +4,13 @@ Floors below receive values and never read settings.
 """
 
 import hashlib
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -16,10 +18,15 @@ from sqlalchemy.exc import OperationalError
 
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.passwords import Passwords
+from newsletter.checking import rules as checks
+from newsletter.checking.case import Dns
+from newsletter.checking.checker import Checker
 from newsletter.database import open_database, require_current, transaction
-from newsletter.errors import SettingsError
+from newsletter.errors import ProviderError, SettingsError
 from newsletter.links import Links
+from newsletter.provider.account import Account
 from newsletter.provider.events import Event
+from newsletter.provider.lookups import resolver
 from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
 from newsletter.rendering.rendered import House
 from newsletter.scheduling.clock import Clock
@@ -31,6 +38,7 @@ from newsletter.sending.journal import Journal
 from newsletter.sending.limits import WarmUp
 from newsletter.settings import Settings, resource
 from newsletter.tracking.alerts import Rule, load_rules
+from newsletter.tracking.checkup import authenticated
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.policy import Thresholds
 from newsletter.tracking.reconcile import Reconciler
@@ -123,6 +131,32 @@ class Assembly:
             language=site.language,
             logo_url=site.logo_url or None,
         )
+
+    @cached_property
+    def checker(self) -> Checker:
+        """Looks at issues before they are sent."""
+        own = self.settings.checks.file
+        rules = checks.load_rules(resource("config") / "checks.toml", Path(own) if own else None)
+        return Checker(self.house, self.settings.templates_directory, rules)
+
+    def dns(self, sender: str) -> Dns | None:
+        """Whom to ask about the domain of this address; nobody where no mail leaves the machine."""
+        if self.is_local:
+            return None
+        domain = sender.rpartition("@")[2].lower()
+        try:
+            return Dns(resolver(), authenticated(Account(self.gateway.ask), domain))
+        except (ProviderError, SettingsError):
+            return Dns(resolver())  # it is said elsewhere, by the doctor and by the send
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the provider is a sandbox on this machine."""
+        host = urlsplit(self.settings.sendgrid.host).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
     def approver(self, actor: Actor) -> Actor | None:
         """Whoever sends a text approves it by that; nobody does where a review is asked for."""

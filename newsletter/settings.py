@@ -124,6 +124,12 @@ class Review(_Section):
     second_person: bool
 
 
+class Checks(_Section):
+    """What is looked at before an issue is sent."""
+
+    file: str
+
+
 class PublicArchive(_Section):
     """Sent issues on the web, for everybody."""
 
@@ -199,6 +205,7 @@ class Settings(_Section):
     inbound: Inbound
     signup: Signup
     review: Review
+    checks: Checks
     archive: PublicArchive
     sending: Sending
     tracking: Tracking

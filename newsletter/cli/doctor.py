@@ -1,11 +1,9 @@
 """`newsletter doctor`: what stands in the way of mail that arrives, and how to mend it."""
 
-import ipaddress
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
@@ -50,7 +48,8 @@ def doctor(as_json: AsJson = False) -> None:
 
 def examine(settings: Settings, lookup: Lookup) -> Iterator[Finding]:
     """Every finding, the machine's first."""
-    sandbox = _on_this_machine(settings.sendgrid.host)
+    assembly = Assembly(settings)
+    sandbox = assembly.is_local
     yield from _of_machine(settings)
     if sandbox:
         found = f"a sandbox at {settings.sendgrid.host}: no mail leaves, so DNS is not asked"
@@ -58,7 +57,6 @@ def examine(settings: Settings, lookup: Lookup) -> Iterator[Finding]:
     else:
         yield Finding("sendgrid.host", Verdict.OK, settings.sendgrid.host)
         yield checkup_domain.of_base_url(lookup, settings.site.base_url)
-    assembly = Assembly(settings)
     try:
         account = Account(assembly.gateway.ask)
     except UserError as error:
@@ -114,14 +112,6 @@ def _authenticated(account: Account | None, name: str) -> Domain | None:
         return checkup.authenticated(account, name) if account is not None else None
     except ProviderError:
         return None
-
-
-def _on_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_missing_file(url: str) -> bool:

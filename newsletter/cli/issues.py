@@ -1,6 +1,7 @@
 """`newsletter issue` and `newsletter render`: from a file to what readers will see."""
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,9 @@ import typer
 
 from newsletter.assembly import Assembly
 from newsletter.cli.output import facts, out
+from newsletter.database import transaction
 from newsletter.errors import IssueError, MachineError
+from newsletter.issues import store
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.reading import Draft, read_issue, read_text
 from newsletter.rendering.render import render
@@ -35,6 +38,27 @@ def import_issue(
     write(target, markdown)
     entries = markdown.count("\n### ")
     out.print(f"{target}: {entries} entries. Look at it: newsletter render {target} --out DIR")
+
+
+@app.command("archive")
+def archive(
+    slug: Annotated[str, typer.Argument(help="The issue's slug.")],
+    on: Annotated[bool, typer.Option("--on/--off", help="Whether everybody may read it.")],
+) -> None:
+    """Let an issue into the public archive once it is sent, or take it out."""
+    parts = Assembly(load())
+    with transaction(parts.database) as session:
+        issue = store.switch_archive(
+            session, slug, on=on, by=store.COMMAND_LINE, now=datetime.now(UTC)
+        )
+        sent = issue.published_at is not None
+    address = f"{parts.settings.site.base_url}/archive/{slug}"
+    if not on:
+        out.print(f"{slug} is not in the archive. Caches may show it for five minutes more.")
+    elif sent:
+        out.print(f"{slug} is in the archive: {address}")
+    else:
+        out.print(f"{slug} will be in the archive once it is sent: {address}")
 
 
 def render_issue(

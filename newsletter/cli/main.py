@@ -15,6 +15,7 @@ from newsletter.errors import DatabaseError, UserError
 _COMMANDS = (
     ("issue", "issues", "app"),
     ("render", "issues", "render_issue"),
+    ("check", "check", "check"),
     ("send", "send", "send"),
     ("sends", "sends", "app"),
     ("stats", "stats", "app"),

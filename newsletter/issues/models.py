@@ -26,7 +26,7 @@ class Issue(Model, table=True):
     created_at: datetime
     #: Whether it may stand in the public archive once it was sent.
     archive: bool = True
-    #: When readers had it first, by the last of that send's batches; None as long as none has.
+    #: When the first send of it that reached somebody was sent; None as long as none is.
     published_at: datetime | None = None
     #: The send whose words the archive shows. No foreign key: sends know issues already.
     published_send: int | None = Field(default=None, sa_type=Id)

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import Select, select
 
+from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.errors import IssueError
 from newsletter.issues import personal
@@ -189,3 +190,17 @@ def listed(
     if state is not None:
         wanted = wanted.where(_issue.c.state == state)
     return session.scalars(wanted).all()
+
+
+def switch_archive(session: Session, slug: str, *, on: bool, by: Actor, now: datetime) -> Issue:
+    """Let an issue into the public archive, or take it out; IssueError when there is none.
+
+    One that was not sent yet appears there once it is.
+    """
+    issue = find(session, slug, lock=True)
+    if issue.archive != on:
+        issue.archive = on
+        session.flush()
+        what = "issue put into the archive" if on else "issue taken out of the archive"
+        audit.record(session, by, what, now=now, subject=slug)
+    return issue

@@ -111,6 +111,17 @@ class Placeholders:
                 result[url_tag] = quoted
         return result
 
+    def most_bytes(self, html: str) -> int:
+        """How long this HTML part can become, in bytes: every value as long as it may be."""
+        size = len(html.encode())
+        if self.token:
+            size += html.count(self.token) * (_MAX_TOKEN - len(self.token))
+        for value in self.values:
+            for tag, form in ((value.html, "h"), (value.url, "q")):
+                if tag:
+                    size += html.count(tag) * (self._limit * _WIDEST[form] - len(tag))
+        return size
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, to be stored with the send; ``from_json`` reads it."""
         values = [[v.name, v.default, v.html, v.plain, v.url] for v in self.values]

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, exists, func, select, update
 
+from newsletter.sending import publication
 from newsletter.sending.models import Batch, Delivery, Send, Worker
 from newsletter.sending.states import (
     UNSETTLED,
@@ -65,8 +66,8 @@ def finish(session: Session, *, now: datetime) -> int:
         if left_over:
             why = f"it does not add up: {left_over:,} planned people are in no open batch"
             move_send(session, send_id, SendState.PAUSED, reason=why, paused_at=now)
-        else:
-            move_send(session, send_id, SendState.SENT, finished_at=now)
+        elif move_send(session, send_id, SendState.SENT, finished_at=now):
+            publication.publish(session, send_id, now=now)
     return len(done)
 
 

@@ -15,7 +15,15 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.web import errors, inbound, webhooks
 from newsletter.web.console import routes as console
-from newsletter.web.public import confirm, preferences, requests, subscribe, unsubscribe, view
+from newsletter.web.public import (
+    archive,
+    confirm,
+    preferences,
+    requests,
+    subscribe,
+    unsubscribe,
+    view,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +71,7 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.include_router(preferences.router)
     app.include_router(requests.router)
     app.include_router(view.router)
+    app.include_router(archive.router)
     console.register(app)
     app.add_api_route("/healthz", health, methods=["GET"])
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")

@@ -264,3 +264,20 @@ def test_a_file_without_addresses_is_named_with_what_was_seen(run: Run, tmp_path
     said = complaint(run("subscribers", "import", "people.csv"), 2)
     assert "people.csv" in said
     assert "email" in said.lower()
+
+
+def test_an_issue_is_put_into_the_archive_and_taken_out(run: Run, tmp_path: Path) -> None:
+    assert "there is no such issue" in complaint(run("issue", "archive", "first", "--on"), 2)
+    (tmp_path / "first.md").write_text(ISSUE)
+    (tmp_path / "people.csv").write_text("email\nalice@example.org\n")
+    run("subscribers", "import", "people.csv", "--confirmed")
+    run("segment", "create", "everybody")
+    at = ("--at", "2099-01-01T07:00Z", "--segment", "everybody")
+    assert run("send", "first.md", *at).returncode == 0
+    off = run("issue", "archive", "first", "--off")
+    assert (off.returncode, off.stdout.split(".")[0]) == (0, "first is not in the archive")
+    on = run("issue", "archive", "first", "--on")
+    assert "once it is sent: http://127.0.0.1:8000/archive/first" in on.stdout
+    assert run("issue", "archive", "first").returncode == 2
+    entries = json.loads("[" + ",".join(run("user", "log", "--json").stdout.splitlines()) + "]")
+    assert [one["to"] for one in entries] == ["first", "first"]

@@ -1,0 +1,116 @@
+"""Every check by its id, and what is done with them: the one way in.
+
+A check is a function of a Case that yields what it found. Its level is a matter of
+config/checks.toml, not of the check.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from newsletter.checking import frame, links
+from newsletter.checking.case import Case, Dns, Plan
+from newsletter.checking.finding import Finding, Found, Level
+from newsletter.checking.rules import Rule, Rules
+from newsletter.errors import IssueError, TemplateError
+from newsletter.issues.reading import Draft, parse_issue
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import House, Rendered
+
+#: In the order in which they are told.
+CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
+    "unsubscribe": frame.unsubscribe,
+    "postal_address": frame.postal_address,
+    "text_part": frame.text_part,
+    "subject": frame.subject,
+    "preheader": frame.preheader,
+    "size": frame.size,
+    "links": links.well_formed,
+    "images": links.images,
+    "markup": links.markup,
+}
+#: The id of what keeps an issue from being read or rendered at all; it always blocks.
+FILE = "file"
+_GRAVEST = (Level.BLOCK, Level.WARN, Level.NOTE)
+
+
+@dataclass(frozen=True)
+class Checker:
+    """Checks issues of one house by its rules."""
+
+    house: House
+    templates: Path
+    rules: Rules
+
+    def check(
+        self,
+        draft: Draft,
+        rendered: Rendered,
+        *,
+        now: datetime,
+        plan: Plan | None = None,
+        dns: Dns | None = None,
+        ask_links: bool = False,
+        blocking_only: bool = False,
+    ) -> list[Finding]:
+        """What is to be said of an issue, the gravest first; ``rendered`` is made of ``draft``.
+
+        Without a ``plan`` nothing is asked of the audience, without ``dns`` nothing of the
+        sender's domain, and without ``ask_links`` no link is tried out: the rest takes
+        milliseconds. ``blocking_only`` runs no check but those that may block.
+
+        Raises SegmentError for a segment of the plan that there is not.
+        """
+        case = Case(draft, rendered, self.house, self.rules, now, plan, dns, ask_links)
+        findings = []
+        for check, find in CHECKS.items():
+            rule: Rule = getattr(self.rules, check)
+            if rule.level == "off" or (blocking_only and rule.level != "block"):
+                continue
+            for found in find(case):
+                level = Level.NOTE if found.is_note else Level(rule.level)
+                findings.append(Finding(check, level, found.message, found.line, found.hint))
+        return sorted(findings, key=lambda finding: _GRAVEST.index(finding.level))
+
+    def check_text(
+        self,
+        text: str,
+        *,
+        name: str,
+        now: datetime,
+        plan: Plan | None = None,
+        dns: Callable[[str], Dns | None] = lambda _sender: None,
+        ask_links: bool = False,
+    ) -> list[Finding]:
+        """The same of a text that may be no issue yet: what it is refused for is a finding.
+
+        ``dns`` gives whom to ask about the domain of a sender's address.
+        """
+        try:
+            draft = parse_issue(text, name=name)
+            rendered = render(draft, self.house, templates=self.templates)
+        except (IssueError, TemplateError) as error:
+            return [_refused(error, name)]
+        return self.check(
+            draft,
+            rendered,
+            now=now,
+            plan=plan,
+            dns=dns(rendered.from_email),
+            ask_links=ask_links,
+        )
+
+
+def blocks(findings: list[Finding]) -> bool:
+    """Whether an issue with these is not to be sent."""
+    return any(finding.level is Level.BLOCK for finding in findings)
+
+
+def _refused(error: IssueError | TemplateError, name: str) -> Finding:
+    place = error.place or ""
+    line = place.removeprefix(f"{name}:")
+    if place.startswith(f"{name}:") and line.isdecimal():
+        return Finding(FILE, Level.BLOCK, error.message, int(line), error.hint or "")
+    return Finding(FILE, Level.BLOCK, f"{place}: {error.message}", None, error.hint or "")

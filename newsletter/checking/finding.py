@@ -1,0 +1,37 @@
+"""What a check says: how grave it is, where in the issue file, and how to mend it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """What a finding means for the send; config/checks.toml decides which, check by check."""
+
+    #: Nothing is wrong: something to know, such as how long the send will take.
+    NOTE = "note"
+    #: Somebody should look at it.
+    WARN = "warn"
+    #: It is not sent like this.
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a check itself knows. ``line`` counts from 1 in the issue file; None: not in it."""
+
+    message: str
+    hint: str = ""
+    line: int | None = None
+    #: Nothing is wrong, whatever the level of the check.
+    is_note: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found, by the check of this id."""
+
+    check: str
+    level: Level
+    message: str
+    line: int | None
+    hint: str

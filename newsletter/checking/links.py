@@ -1,0 +1,137 @@
+"""Whether links and pictures are such that every reader can follow and see them."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from newsletter.checking.case import Case
+from newsletter.checking.finding import Found
+from newsletter.checking.manuscript import PERSONAL, Link
+
+_MAILBOX = re.compile(r"[^@\s<>,;:\"]+@[^@\s<>,;:\"]+\.[^@\s<>,;:\".]+")
+#: Words that look as if a link was meant, and are shown as they stand.
+_HALF_A_LINK = re.compile(r"\]\(|\]\[")
+#: Tags that somebody types by habit; other things in angle brackets may be meant.
+_TAG = re.compile(
+    r"</?(a|b|i|u|s|br|p|div|span|img|table|tr|td|th|h[1-6]|strong|em|ul|ol|li|center|font|style|"
+    r"script|iframe|video|hr|blockquote|button)(\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
+#: Names that nobody outside can reach (RFC 2606, 6761, 6762, 8375).
+_PRIVATE = (".localhost", ".local", ".test", ".invalid", ".internal", ".home.arpa")
+_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
+
+
+def well_formed(case: Case) -> Iterator[Found]:
+    """Every link leads to a web page or mailbox that there can be."""
+    own = urlsplit(case.house.base_url).hostname
+    for link in case.manuscript.links:
+        if why := _fault(link.url, own):
+            yield Found(f"{_shown(link)} {why[0]}", why[1], link.line)
+        elif not link.words:
+            yield Found(
+                f"{_shown(link)} has no words to click on", "Write them: [words](…).", link.line
+            )
+    for words in case.manuscript.words:
+        if _HALF_A_LINK.search(words.text):
+            yield Found(
+                f"“{_short(words.text)}” looks like a link, but is shown as it stands",
+                "A link is [words](https://…), without blanks in the address; a label such as "
+                "[words][label] needs a line [label]: https://…",
+                words.line,
+            )
+
+
+def images(case: Case) -> Iterator[Found]:
+    """Pictures have words for who does not see them, and a size for who sees them at Outlook."""
+    widest = case.rules.images.widest
+    for image in case.manuscript.images:
+        if why := _fault(image.url, None):
+            yield Found(f"the picture at {_shown(image)} {why[0]}", why[1], image.line)
+            continue
+        if not image.words:
+            yield Found(
+                f"the picture {_shown(image)} has no words for who does not see it",
+                "Write what it shows: ![Latency before and after](…).",
+                image.line,
+            )
+        if not re.fullmatch(r"[1-9]\d{0,3}", image.width):
+            yield Found(
+                f"the picture {_shown(image)} has no width: Outlook shows it at its full size",
+                f"Write it behind the address: ![…](…){{width={widest}}}, {widest} at most.",
+                image.line,
+            )
+        elif int(image.width) > widest:
+            yield Found(
+                f"the picture {_shown(image)} is {image.width} pixels wide; the column has "
+                f"{widest}, and Outlook makes it wider",
+                f"Write {{width={widest}}}.",
+                image.line,
+            )
+
+
+def markup(case: Case) -> Iterator[Found]:
+    """HTML in an issue is text: whoever types a tag sees it in the mail."""
+    for words in case.manuscript.words:
+        if tag := _TAG.search(words.text):
+            yield Found(
+                f"{tag[0][:60]} is shown as it stands: HTML is not interpreted",
+                "Write Markdown, or put it between backquotes if it is meant.",
+                words.line,
+            )
+
+
+def _fault(url: str, own: str | None) -> tuple[str, str] | None:
+    """What is wrong with an address and how to mend it, or nothing."""
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme.lower() == "mailto":
+        box = rest.partition("?")[0]
+        if PERSONAL in box or _MAILBOX.fullmatch(box):
+            return None
+        return "is no address of a mailbox", "Write mailto:editors@example.com."
+    if not colon or scheme.lower() not in {"http", "https"}:
+        return (
+            "is no address of a web page, so it stays text",
+            "It begins with https://, http:// or mailto:.",
+        )
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or ""), parts.port
+        name = host if _is_address(host) else host.encode("idna").decode().lower()
+    except ValueError:  # UnicodeError is one
+        return "cannot be read as a web address", "Copy it from the browser's address line."
+    if parts.username is not None:
+        return (
+            "has a user name in it, as the addresses of deceivers do",
+            "Remove what stands before the @.",
+        )
+    if PERSONAL in name or name == own:
+        return None
+    if _is_address(name):
+        return None if ipaddress.ip_address(name).is_global else _unreachable(name)
+    if not all(_LABEL.fullmatch(label) for label in name.rstrip(".").split(".")):
+        return "names a host that cannot be", "Copy it from the browser's address line."
+    if "." not in name or f".{name}".endswith(_PRIVATE):
+        return _unreachable(name)
+    return None
+
+
+def _unreachable(name: str) -> tuple[str, str]:
+    return f"leads to {name}, which readers cannot reach", "Write the public address."
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(link: Link) -> str:
+    return _short(link.url.replace(PERSONAL, "{{…}}") or "(no address)")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,0 +1,161 @@
+"""Which checks warn and which block, and where their lines are drawn: config/checks.toml.
+
+An operator's own file holds what is different only; everything else stays as built in.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from newsletter.errors import SettingsError
+from newsletter.setting_kinds import Duration
+
+_Count = Annotated[int, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0)]
+
+
+class Rule(BaseModel):
+    """A check with nothing to set but its level."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: Literal["warn", "block", "off"]
+
+
+class Size(Rule):
+    """How many bytes of HTML are too many."""
+
+    most: _Count
+
+
+class Length(Rule):
+    """From how many characters on a line is too long, and up to how many too short."""
+
+    longest: _Count
+    shortest: _Count = 0
+
+
+class Images(Rule):
+    """How wide a picture may be, in pixels."""
+
+    widest: _Count
+
+
+class DeadLinks(Rule):
+    """How links are tried out."""
+
+    patience: Duration
+    at_once: Annotated[int, Field(ge=1, le=64)]
+    #: Networks that nobody outside reaches: for tests alone.
+    private_networks: bool
+
+
+class Contrast(Rule):
+    """WCAG's ratios for small and for large text."""
+
+    text: _Share
+    large: _Share
+
+
+class Clients(Rule):
+    """Whose readers matter, and what may be missing there without harm."""
+
+    matter: list[str]
+    harmless: list[str]
+
+
+class Audience(Rule):
+    """How much larger or smaller than the last one an audience may be."""
+
+    grown: _Share
+    shrunk: _Share
+
+
+class Took(Rule):
+    """How long a send may take, and how many mails a second leave while none was measured."""
+
+    longest: Duration
+    per_second: Annotated[float, Field(gt=0)]
+
+
+class Price(BaseModel):
+    """What a thousand mails cost in a send of so many and more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    from_: Annotated[int, Field(ge=0, alias="from")]
+    per_thousand: Annotated[Decimal, Field(ge=0)]
+
+
+class Cost(Rule):
+    """What a send may cost."""
+
+    most: Annotated[Decimal, Field(ge=0)]
+    currency: str
+    prices: list[Price]
+
+
+class Rules(BaseModel):
+    """Every check, by its id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Size
+    subject: Length
+    preheader: Length
+    unsubscribe: Rule
+    postal_address: Rule
+    text_part: Rule
+    links: Rule
+    dead_links: DeadLinks
+    images: Images
+    markup: Rule
+    placeholders: Rule
+    contrast: Contrast
+    clients: Clients
+    sender_domain: Rule
+    audience: Audience
+    had_it: Rule
+    duration: Took
+    cost: Cost
+
+
+def load_rules(built_in: Path, own: Path | None = None) -> Rules:
+    """The built-in rules with an operator's own over them; SettingsError names key and remedy."""
+    merged = _read(built_in)
+    for check, values in (_read(own) if own else {}).items():
+        known = merged.get(check)
+        mixed = isinstance(known, dict) and isinstance(values, dict)
+        merged[check] = {**known, **values} if mixed else values  # type: ignore[dict-item]
+    try:
+        return Rules.model_validate(merged)
+    except ValidationError as error:
+        raise _explained(error, own or built_in) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except (OSError, ValueError) as error:
+        hint = "It has to be a TOML file like config/checks.toml."
+        raise SettingsError(f"cannot be read: {error}", place=str(path), hint=hint) from None
+
+
+def _explained(error: ValidationError, path: Path) -> SettingsError:
+    """The first complaint, in the operator's words."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    place = f"{path.name}: {key}"
+    if first["type"] == "extra_forbidden":
+        check, *inside = first["loc"]
+        model = Rules.model_fields[str(check)].annotation if inside else Rules
+        known: Mapping[str, object] = getattr(model, "model_fields", {})
+        hint = f"Known here: {', '.join(known)}."
+        return SettingsError("there is no such key", place=place, hint=hint)
+    said = first["msg"].removeprefix("Value error, ")
+    hint = "What each key may be stands in config/checks.toml."
+    return SettingsError(said[0].lower() + said[1:], place=place, hint=hint)

@@ -1,0 +1,146 @@
+"""What of what was sent everybody may read.
+
+An issue is published when a send of it is sent and somebody got it, so nobody reads on the
+web what readers still wait for, nor what an operator stopped. The first such send stays:
+what was public once does not change. A test shows the words of its winner, or of the
+first variant as long as there is none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, exists, func, select, update
+
+from newsletter.issues.models import Issue, Revision
+from newsletter.rendering.placeholders import Placeholders, fill
+from newsletter.sending.models import Batch, Send, Variant
+from newsletter.sending.states import BatchState
+from newsletter.sending.variants import LABELS
+from subscribers.schema import Session, table_of
+
+_issue, _revision = table_of(Issue), table_of(Revision)
+_send, _variant, _batch = table_of(Send), table_of(Variant), table_of(Batch)
+_PUBLIC = _issue.c.archive.is_(True), _issue.c.published_at.is_not(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An issue in the archive, with the words that were sent."""
+
+    slug: str
+    series: str
+    title: str
+    #: The preheader, speaking to nobody in particular; may be empty.
+    description: str
+    created_at: datetime
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A published issue with the HTML part that its readers got, tags still in it."""
+
+    issue: Published
+    html: str
+    placeholders: Placeholders
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which issues are wanted: of one series, and published in [``since``, ``until``)."""
+
+    series: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def publish(session: Session, send_id: int, *, now: datetime) -> None:
+    """Note that the issue of this send, which is sent, is with its readers."""
+    somebody = exists(
+        select(1).where(_batch.c.send_id == send_id, _batch.c.state == BatchState.ACCEPTED)
+    )
+    of_send = select(_send.c.issue_id).where(_send.c.id == send_id).scalar_subquery()
+    session.execute(
+        update(_issue)
+        .where(_issue.c.id == of_send, _issue.c.published_at.is_(None), somebody)
+        .values(published_at=now, published_send=send_id)
+    )
+
+
+def latest(
+    session: Session, choice: Choice = Choice(), *, limit: int, skip: int = 0
+) -> Sequence[Published]:
+    """Issues of the archive, the youngest first."""
+    wanted = _wanted(choice).order_by(_issue.c.published_at.desc(), _issue.c.id.desc())
+    return [_published(row) for row in session.execute(wanted.limit(limit).offset(skip))]
+
+
+def find(session: Session, slug: str) -> Mail | None:
+    """The issue of that slug with its words, if everybody may read it."""
+    if "\0" in slug:  # PostgreSQL knows no such character.
+        return None
+    wanted = _wanted(Choice()).add_columns(_variant.c.html).where(_issue.c.slug == slug)
+    row = session.execute(wanted).one_or_none()
+    if row is None:
+        return None
+    return Mail(_published(row), row.html, Placeholders.from_json(row.placeholders))
+
+
+def series(session: Session) -> Sequence[str]:
+    """The series of which something is in the archive."""
+    return session.scalars(
+        select(_issue.c.series).where(*_PUBLIC).distinct().order_by(_issue.c.series)
+    ).all()
+
+
+def span(session: Session) -> tuple[datetime, datetime] | None:
+    """When the first and the last issue of the archive were published; None while it is empty."""
+    moments = func.min(_issue.c.published_at), func.max(_issue.c.published_at)
+    first, last = session.execute(select(*moments).where(*_PUBLIC)).one()
+    return None if first is None else (first, last)
+
+
+def _wanted(choice: Choice) -> Select[Any]:
+    shown = func.coalesce(_send.c.winner, LABELS[0])
+    wanted = (
+        select(
+            _issue.c.slug,
+            _issue.c.series,
+            _issue.c.created_at,
+            _issue.c.published_at,
+            _revision.c.title,
+            _revision.c.description,
+            _variant.c.label,
+            _variant.c.subject,
+            _variant.c.placeholders,
+        )
+        .join(_send, _send.c.id == _issue.c.published_send)
+        .join(_revision, _revision.c.id == _send.c.revision_id)
+        .join(_variant, (_variant.c.send_id == _send.c.id) & (_variant.c.label == shown))
+        .where(*_PUBLIC)
+    )
+    if choice.series is not None:
+        wanted = wanted.where(_issue.c.series == choice.series)
+    if choice.since is not None:
+        wanted = wanted.where(_issue.c.published_at >= choice.since)
+    if choice.until is not None:
+        wanted = wanted.where(_issue.c.published_at < choice.until)
+    return wanted
+
+
+def _published(row: Row[Any]) -> Published:
+    title, description = row.title, row.description
+    if row.label != LABELS[0]:
+        # The revision holds the first variant's words. Others are known by their subject.
+        values = Placeholders.from_json(row.placeholders).substitutions({}, "")
+        title, description = fill(row.subject, values), ""
+    return Published(
+        slug=row.slug,
+        series=row.series,
+        title=title,
+        description=description,
+        created_at=row.created_at,
+        published_at=row.published_at,
+    )

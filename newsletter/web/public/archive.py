@@ -1,0 +1,190 @@
+"""The public archive: sent issues for everybody, an index, an Atom feed, and a map for crawlers.
+
+Nothing here is for one person, so shared caches may keep it, but not for long: an issue
+that is switched off is gone from them within ``_CACHED``.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import Annotated
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+
+from newsletter.assembly import Assembly
+from newsletter.database import reading
+from newsletter.rendering.webpage import to_page
+from newsletter.sending import publication
+from newsletter.sending.publication import Choice
+from newsletter.web.dependencies import Parts, page
+from newsletter.web.public import archive_feeds as feeds
+
+router = APIRouter()
+
+_CACHED = "public, max-age=300"
+_A_PAGE = 30
+#: What one sitemap may hold (sitemaps.org), and what readers of a feed fetch each time.
+_IN_MAP, _IN_FEED = 49_000, 20
+#: A mail styles itself and shows pictures from anywhere on the web; it runs nothing.
+_POLICY = (
+    "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' https: data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-popups "
+    "allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation"
+)
+_Series = Annotated[str | None, Query(max_length=100, pattern=r"^[a-z0-9-]*$")]
+
+
+@router.api_route("/archive", methods=["GET", "HEAD"])
+def index(
+    request: Request,
+    parts: Parts,
+    series: _Series = None,
+    year: Annotated[int | None, Query(ge=1970, le=9998)] = None,
+    number: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
+) -> Response:
+    """Issues, the youngest first; 404 where a choice of them is empty."""
+    zone = _require_archive(parts)
+    choice = Choice(series, *(_bounds(year, zone) if year else (None, None)))
+    with reading(parts.database) as session:
+        found = publication.latest(session, choice, limit=_A_PAGE + 1, skip=(number - 1) * _A_PAGE)
+        every, span = publication.series(session), publication.span(session)
+    if not found and (series is not None or year is not None or number > 1):
+        raise HTTPException(404)
+
+    def address(**changed: str | int | None) -> str:
+        query = {"series": series, "year": year, **changed}
+        kept = {name: value for name, value in query.items() if value not in {None, 1}}
+        return "/archive" + (f"?{urlencode(kept)}" if kept else "")
+
+    shown = page(
+        request,
+        "archive.html",
+        issues=[(one, one.published_at.astimezone(zone)) for one in found[:_A_PAGE]],
+        series=series,
+        year=year,
+        every=every,
+        years=_years(span, zone),
+        address=address,
+        newer=address(page=number - 1) if number > 1 else "",
+        older=address(page=number + 1) if len(found) > _A_PAGE else "",
+        url=parts.house.base_url + address(page=number),
+        base_url=parts.house.base_url,
+    )
+    return _for_everybody(request, bytes(shown.body), "text/html; charset=utf-8")
+
+
+@router.api_route("/archive/feed.xml", methods=["GET", "HEAD"])
+def feed(request: Request, parts: Parts, series: _Series = None) -> Response:
+    """The latest issues as an Atom feed (RFC 4287)."""
+    _require_archive(parts)
+    with reading(parts.database) as session:
+        found = publication.latest(session, Choice(series), limit=_IN_FEED)
+    if not found and series is not None:
+        raise HTTPException(404)
+    body = feeds.atom(parts.house, found, series=series)
+    return _for_everybody(request, body, "application/atom+xml; charset=utf-8")
+
+
+@router.api_route("/archive/{slug}", methods=["GET", "HEAD"])
+def issue(slug: str, request: Request, parts: Parts) -> Response:
+    """One issue as a page. It is what was sent, so it does not change."""
+    zone, house = _require_archive(parts), parts.house
+    with reading(parts.database) as session:
+        found = publication.find(session, slug)
+    if found is None:
+        raise HTTPException(404)
+    url = f"{house.base_url}/archive/{slug}"
+    subscribe = f"{house.base_url}/subscribe"
+    links = {"unsubscribe_url": subscribe, "preferences_url": subscribe, "web_view_url": url}
+    shown = page(
+        request,
+        "archive_issue.html",
+        mail=to_page(found.html, found.placeholders, links=links),
+        issue=found.issue,
+        day=found.issue.published_at.astimezone(zone),
+        url=url,
+        base_url=house.base_url,
+        logo_url=house.logo_url,
+    )
+    answer = _for_everybody(
+        request,
+        bytes(shown.body),
+        "text/html; charset=utf-8",
+        modified=found.issue.published_at,
+    )
+    answer.headers["Content-Security-Policy"] = _POLICY
+    return answer
+
+
+@router.api_route("/sitemap.xml", methods=["GET", "HEAD"])
+def sitemap(request: Request, parts: Parts) -> Response:
+    """Where the public pages are."""
+    issues = []
+    if parts.settings.archive.enabled:
+        with reading(parts.database) as session:
+            issues = list(publication.latest(session, limit=_IN_MAP))
+    body = feeds.sitemap(parts.house, issues, archive=parts.settings.archive.enabled)
+    return _for_everybody(request, body, "application/xml; charset=utf-8")
+
+
+@router.api_route("/robots.txt", methods=["GET", "HEAD"])
+def robots(request: Request, parts: Parts) -> Response:
+    """Links of one person say themselves that they are in no index (X-Robots-Tag)."""
+    lines = (
+        "User-agent: *",
+        "Disallow: /console/",
+        "Disallow: /webhooks/",
+        f"Sitemap: {parts.house.base_url}/sitemap.xml",
+    )
+    return _for_everybody(request, "\n".join((*lines, "")).encode(), "text/plain; charset=utf-8")
+
+
+def _require_archive(parts: Assembly) -> ZoneInfo:
+    """The publication's time zone; 404 where there is no archive."""
+    if not parts.settings.archive.enabled:
+        raise HTTPException(404)
+    return ZoneInfo(parts.settings.site.timezone)
+
+
+def _bounds(year: int, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    return datetime(year, 1, 1, tzinfo=zone), datetime(year + 1, 1, 1, tzinfo=zone)
+
+
+def _years(span: tuple[datetime, datetime] | None, zone: ZoneInfo) -> list[int]:
+    """From the last to the first."""
+    if span is None:
+        return []
+    first, last = (moment.astimezone(zone).year for moment in span)
+    return list(range(last, first - 1, -1))
+
+
+def _for_everybody(
+    request: Request, body: bytes, kind: str, *, modified: datetime | None = None
+) -> Response:
+    """The body, or 304 for who has it already; a tag outranks a date (RFC 9110 §13.2.2)."""
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"Cache-Control": _CACHED, "ETag": tag}
+    if modified is not None:
+        modified = modified.astimezone(UTC).replace(microsecond=0)
+        headers["Last-Modified"] = format_datetime(modified, usegmt=True)
+    known = request.headers.get("if-none-match")
+    if known is not None:
+        fresh = known.strip() == "*" or tag in {
+            each.strip().removeprefix("W/") for each in known.split(",")
+        }
+    else:
+        fresh = _is_fresh(request.headers.get("if-modified-since"), modified)
+    if fresh:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=kind, headers=headers)
+
+
+def _is_fresh(since: str | None, modified: datetime | None) -> bool:
+    if since is None or modified is None:
+        return False
+    try:
+        return modified <= parsedate_to_datetime(since).replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return False

@@ -1,0 +1,80 @@
+"""The archive for programs: an Atom feed (RFC 4287) and a sitemap (sitemaps.org)."""
+
+import re
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from urllib.parse import urlencode
+from xml.etree import ElementTree as ET
+
+from newsletter.rendering.rendered import House
+from newsletter.sending.publication import Published
+
+_ATOM = "http://www.w3.org/2005/Atom"
+_MAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
+#: An empty feed has to say when it changed, too.
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+#: What XML 1.0 cannot hold, not even escaped.
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def atom(house: House, issues: Sequence[Published], *, series: str | None) -> bytes:
+    """A feed of these issues, the youngest first."""
+    query = f"?{urlencode({'series': series})}" if series is not None else ""
+    own = f"{house.base_url}/archive/feed.xml{query}"
+    feed = ET.Element("feed", {"xmlns": _ATOM, "xml:lang": _text(house.language)})
+    _add(feed, "id", own)
+    _add(feed, "title", f"{house.name}: {series}" if series else house.name)
+    _add(feed, "updated", _moment(max((one.published_at for one in issues), default=_NEVER)))
+    ET.SubElement(feed, "link", rel="self", type="application/atom+xml", href=own)
+    page = f"{house.base_url}/archive{query}"
+    ET.SubElement(feed, "link", rel="alternate", type="text/html", href=page)
+    _add(ET.SubElement(feed, "author"), "name", house.name)
+    for one in issues:
+        entry = ET.SubElement(feed, "entry")
+        _add(entry, "id", entry_id(one))
+        _add(entry, "title", one.title)
+        _add(entry, "published", _moment(one.published_at))
+        _add(entry, "updated", _moment(one.published_at))
+        address = f"{house.base_url}/archive/{one.slug}"
+        ET.SubElement(entry, "link", rel="alternate", type="text/html", href=address)
+        ET.SubElement(entry, "category", term=_text(one.series))
+        if one.description:
+            _add(entry, "summary", one.description)
+    return _document(feed)
+
+
+def entry_id(issue: Published) -> str:
+    """The same for ever, also when the site moves to another address (RFC 4287 §4.2.6)."""
+    made = issue.created_at.astimezone(UTC).isoformat(timespec="microseconds")
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"newsletter issue {issue.slug} {made}").urn
+
+
+def sitemap(house: House, issues: Sequence[Published], *, archive: bool) -> bytes:
+    """The pages that everybody may read."""
+    found = ET.Element("urlset", xmlns=_MAP)
+    pages = ["/subscribe", *(["/archive"] if archive else [])]
+    for path in pages:
+        _add(ET.SubElement(found, "url"), "loc", house.base_url + path)
+    for one in issues:
+        url = ET.SubElement(found, "url")
+        _add(url, "loc", f"{house.base_url}/archive/{one.slug}")
+        _add(url, "lastmod", _moment(one.published_at))
+    return _document(found)
+
+
+def _add(parent: ET.Element, name: str, text: str) -> None:
+    ET.SubElement(parent, name).text = _text(text)
+
+
+def _text(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _document(root: ET.Element) -> bytes:
+    found: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return found

@@ -1,0 +1,185 @@
+"""When everybody may read what was sent, and which words."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from newsletter.accounts import audit
+from newsletter.database import reading, transaction
+from newsletter.errors import IssueError
+from newsletter.issues import store
+from newsletter.issues.models import Issue
+from newsletter.issues.reading import parse_issue
+from newsletter.issues.store import COMMAND_LINE
+from newsletter.provider.gateway import Refused
+from newsletter.rendering.render import render
+from newsletter.sending import control, publication
+from newsletter.sending.control import Terms
+from newsletter.sending.models import Send
+from newsletter.sending.publication import Choice
+from newsletter.sending.variants import Measure, Test
+from newsletter.settings import resource
+from subscribers import segments
+from subscribers.schema import table_of
+from tests.conftest import NOW
+from tests.newsletter.sending.conftest import (
+    HOUSE,
+    FakeGateway,
+    dispatcher,
+    drain,
+    make_plan,
+    make_send,
+    planned,
+    send_state,
+)
+
+
+def slugs(database: Engine, **choice: object) -> list[str]:
+    with reading(database) as session:
+        found = publication.latest(session, Choice(**choice), limit=10)  # type: ignore[arg-type]
+        return [one.slug for one in found]
+
+
+def published_send(database: Engine) -> int | None:
+    with reading(database) as session:
+        return store.find(session, "first").published_send
+
+
+def test_an_issue_is_public_once_its_send_is_sent_and_not_before(
+    database: Engine, five: list[int]
+) -> None:
+    send = planned(database)
+    worker = dispatcher(database, FakeGateway())
+    for _ in range(2):
+        assert worker.send_next()
+        assert slugs(database) == []
+    while worker.send_next():
+        pass
+    assert send_state(database, send) == "sent"
+    assert slugs(database) == ["first"]
+    assert published_send(database) == send
+
+
+def test_a_cancelled_send_publishes_nothing(database: Engine, five: list[int]) -> None:
+    send = planned(database)
+    dispatcher(database, FakeGateway()).send_next()
+    with transaction(database) as session:
+        control.cancel(session, send, now=NOW)
+    assert slugs(database) == []
+
+
+def test_what_nobody_got_is_not_public(database: Engine, five: list[int]) -> None:
+    send = planned(database, size=5)
+    drain(database, FakeGateway(*[Refused(413, "too large")] * 20))
+    assert send_state(database, send) == "sent"
+    assert slugs(database) == []
+
+
+def test_what_was_public_once_does_not_change(database: Engine, five: list[int]) -> None:
+    with transaction(database) as session:
+        segments.save(session, "one", 'email == "p1@example.org"', now=NOW)
+    first = make_send(database, "one")
+    make_plan(database, first)
+    drain(database, FakeGateway())
+    with reading(database) as session:
+        before = publication.find(session, "first")
+    changed = parse_issue(
+        "---\nsubject: New words\nslug: first\n---\n\nNew words.\n", name="first.md"
+    )
+    with transaction(database) as session:
+        segments.save(session, "everybody", "", now=NOW)
+        second = control.create(
+            session,
+            changed,
+            render(changed, HOUSE, templates=resource("templates/email")),
+            ["everybody"],
+            at=NOW,
+            now=NOW,
+            approved_by=COMMAND_LINE,
+        )
+    make_plan(database, second.id)
+    drain(database, FakeGateway())
+    assert send_state(database, second.id) == "sent"
+    with reading(database) as session:
+        assert publication.find(session, "first") == before
+    assert published_send(database) == first
+
+
+@pytest.mark.parametrize(("winner", "words"), [("B", "Second"), (None, "Hello")])
+def test_a_test_shows_the_words_of_its_winner_or_the_first(
+    database: Engine, five: list[int], winner: str | None, words: str
+) -> None:
+    drafts = [
+        parse_issue(f"---\nsubject: {subject}\nslug: first\n---\n\n{subject}!\n", name="first.md")
+        for subject in ("Hello", 'Second {{ name | default("words") }}')
+    ]
+    rendered = [render(one, HOUSE, templates=resource("templates/email")) for one in drafts]
+    terms = Terms(
+        others=rendered[1:], test=Test(share=1.0, by=Measure.OPENS, wait=timedelta(hours=1))
+    )
+    with transaction(database) as session:
+        segments.save(session, "everybody", "", now=NOW)
+        send = control.create(
+            session,
+            drafts[0],
+            rendered[0],
+            ["everybody"],
+            at=NOW,
+            now=NOW,
+            terms=terms,
+            approved_by=COMMAND_LINE,
+        )
+    make_plan(database, send.id)
+    drain(database, FakeGateway())
+    with transaction(database) as session:
+        table = table_of(Send)
+        session.execute(update(table).where(table.c.id == send.id).values(winner=winner))
+    with reading(database) as session:
+        found = publication.find(session, "first")
+    assert found is not None
+    assert found.issue.title == ("Second words" if winner else "Hello")
+    assert f"{words}" in found.html.split("<body")[1]
+
+
+def test_an_issue_is_taken_out_and_put_back_and_the_log_knows(
+    database: Engine, five: list[int]
+) -> None:
+    planned(database)
+    drain(database, FakeGateway())
+    for on, seen in ((False, []), (False, []), (True, ["first"])):
+        with transaction(database) as session:
+            store.switch_archive(session, "first", on=on, by=COMMAND_LINE, now=NOW)
+        assert slugs(database) == seen
+        with reading(database) as session:
+            assert (publication.find(session, "first") is not None) == bool(seen)
+            assert publication.series(session) == ["letter"] * bool(seen)
+    with reading(database) as session:
+        assert [(row.action, row.subject) for row in audit.entries(session)] == [
+            ("issue put into the archive", "first"),
+            ("issue taken out of the archive", "first"),
+        ]
+        with pytest.raises(IssueError, match="no such issue"):
+            store.switch_archive(session, "none", on=True, by=COMMAND_LINE, now=NOW)
+
+
+def test_issues_are_chosen_by_series_and_time(database: Engine, five: list[int]) -> None:
+    table = table_of(Issue)
+    for number, slug in enumerate(("a", "b", "c")):
+        send = make_send(database, slug=slug)
+        make_plan(database, send)
+        drain(database, FakeGateway())
+        with transaction(database) as session:
+            at = NOW + timedelta(days=number)
+            session.execute(
+                update(table)
+                .where(table.c.slug == slug)
+                .values(published_at=at, series="odd" if number % 2 else "even")
+            )
+    assert slugs(database) == ["c", "b", "a"]
+    assert slugs(database, series="even") == ["c", "a"]
+    assert slugs(database, since=NOW, until=NOW + timedelta(days=2)) == ["b", "a"]
+    with reading(database) as session:
+        assert publication.series(session) == ["even", "odd"]
+        assert publication.span(session) == (NOW, NOW + timedelta(days=2))
+        assert session.scalar(select(table.c.published_send).where(table.c.slug == "c")) == 3
