@@ -27,7 +27,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 
 install: $(VENV)/.runtime ## make the virtual environment
 
-demo: $(VENV)/.runtime ## one real issue from file to 2,500 inboxes (ONCE=1 exits when done)
+demo: $(VENV)/.runtime ## two real issues to 4,000 local inboxes, and a console (ONCE=1 exits when done)
 	@$(BIN)/newsletter demo $(if $(ONCE),--once)
 
 test: $(VENV)/.dev ## run the tests (SQLite, PostgreSQL and a browser where there is one)

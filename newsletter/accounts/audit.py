@@ -65,10 +65,12 @@ def first_broken(session: Session) -> int | None:
     """The first entry that was changed, or follows one that is gone; None when all is well."""
     chain = _BEGINNING
     query = select(_entry).order_by(_entry.c.id).execution_options(yield_per=1000)
-    for row in session.execute(query):
-        chain = _chained(chain, row._asdict())
-        if chain != row.chain:
-            return int(row.id)
+    # Read in pieces: what is not read to its end has to be closed.
+    with session.execute(query) as rows:
+        for row in rows:
+            chain = _chained(chain, row._asdict())
+            if chain != row.chain:
+                return int(row.id)
     return None
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.cli.output import err, out
-from newsletter.cli.stage import Stage, people, stage
+from newsletter.cli.stage import Stage, owner, people, stage
 from newsletter.cli.watching import watch
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
@@ -30,6 +30,7 @@ from subscribers.schema import table_of
 _subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
 
 _ENGINEERS, _LEADERS = 2500, 1500
+_OWNER = "owner@example.com"
 _DIGEST, _LETTER = "engineering-at-scale-2026-03-27.md", "letter-2026-03-28.md"
 #: Longer than the sandbox's slowest event takes, in seconds.
 _PATIENCE = 90.0
@@ -50,12 +51,26 @@ def demo(
         for fault in faults:
             err.print(f"[bold red]does not add up:[/bold red] {fault}")
         if not faults:
-            out.print("\nEverything adds up: each planned person got each issue exactly once.")
-        out.print(f"\nmailbox  {on.sandbox.url}\nservice  {on.service_url}")
+            out.print("\nEverything adds up: each planned person got each issue exactly once.\n")
+        _show_around(on)
         if not once:
             _stay()
     if faults:
         raise SendError(f"{len(faults)} figures do not add up")
+
+
+def _show_around(on: Stage) -> None:
+    """Where to look, and the way into the console."""
+    password = owner(on.assembly, _OWNER)
+    for name, place in (
+        ("mailbox", on.sandbox.url),
+        ("archive", f"{on.service_url}/archive"),
+        ("console", f"{on.service_url}/console/"),
+        ("  address", _OWNER),
+        ("  password", password),
+    ):
+        out.print(f"{name:<11}{place}", markup=False, highlight=False, soft_wrap=True)
+    err.print("No second factor is asked for here; by default it is (docs/console.md).")
 
 
 def _play(on: Stage, name: str, segment_names: list[str]) -> Standing:

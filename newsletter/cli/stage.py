@@ -13,6 +13,9 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
+from newsletter.accounts import audit, passwords, users
+from newsletter.accounts.audit import Actor
+from newsletter.accounts.models import Role
 from newsletter.assembly import Assembly
 from newsletter.cli.serve import listen, server_of
 from newsletter.database import transaction
@@ -81,6 +84,8 @@ def _environment(folder: Path, sandbox: RunningSandbox, service_url: str) -> dic
         "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": sandbox.public_key,
         "NEWSLETTER_LINKS__KEYS": secrets.token_urlsafe(32),
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": secrets.token_urlsafe(32),
+        # To look around takes no telephone, and what is here goes with the demo.
+        "NEWSLETTER_CONSOLE__REQUIRE_SECOND_FACTOR": "false",
     }
 
 
@@ -122,6 +127,25 @@ def people(assembly: Assembly, *, engineers: int, leaders: int) -> None:
         session.execute(insert(table_of(Subscription)), rows)
         segments.save(session, "engineers", 'role == "engineer"', now=now)
         segments.save(session, "leaders", 'role == "leader"', now=now)
+
+
+def owner(assembly: Assembly, email: str) -> str:
+    """Let an owner into the console; returns their password, which is nowhere else."""
+    password, now = passwords.generated(), datetime.now(UTC)
+    hashed = assembly.passwords.hashed(password)
+    with transaction(assembly.database) as session:
+        users.add(
+            session,
+            email,
+            name="Demo",
+            role=Role.OWNER,
+            max_owners=assembly.settings.console.max_owners,
+            now=now,
+            hashed=hashed,
+        )
+        actor = Actor(None, "newsletter demo")
+        audit.record(session, actor, "user created", now=now, subject=email, role=Role.OWNER)
+    return password
 
 
 def _add(session: Session, key: bytes, numbers: range, role: str, now: datetime) -> None:

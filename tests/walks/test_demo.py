@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import httpx2 as httpx
 
 from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
-from newsletter.cli.stage import people
+from newsletter.cli.stage import owner, people, stage
 from newsletter.database import reading, transaction
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
@@ -32,6 +33,7 @@ def test_the_demo_adds_up() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Everything adds up" in done.stdout
+    assert re.search(r"console .*/console/\n.*owner@example\.com\n.*[a-z2-9-]{23}\n", done.stdout)
     rows = {
         line.rsplit(maxsplit=2)[0].strip(): line.split()[-2:]
         for line in done.stdout.splitlines()
@@ -39,6 +41,18 @@ def test_the_demo_adds_up() -> None:
     }
     assert rows["people of the segments"] == ["2,500", "4,000"]
     assert rows["planned"][0] == "2,500"
+
+
+def test_the_demo_lets_its_owner_in() -> None:
+    with stage(fixed_ports=False) as on:
+        password = owner(on.assembly, "owner@example.com")
+        with httpx.Client(base_url=on.service_url, headers={"accept": "text/html"}) as browser:
+            form = browser.get("/console/sign-in").text
+            csrf = form.split('name="csrf" value="')[1].split('"')[0]
+            given = {"csrf": csrf, "email": "owner@example.com", "password": password}
+            answer = browser.post("/console/sign-in", data=given)
+            assert answer.headers["location"] == "/console/"
+            assert "/console/users" in browser.get("/console/").text
 
 
 @contextmanager

@@ -194,13 +194,5 @@ def _again(request: Request, email: str, following: str, problem: str, *, status
     return answer
 
 
-def _code_again(request: Request, following: str, problem: str, *, status: int) -> Response:
-    shown = {"following": following, "problem": problem}
-    answer = page(request, "sign_in_code.html", status=status, **shown)
-    if status == 429:
-        answer.headers.update(_LATER)
-    return answer
-
-
 def _ip(request: Request) -> str:
     return network_address(request) or ""
