@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from mdit_py_plugins.attrs import attrs_plugin
 
 from newsletter.issues import personal
 from newsletter.issues.reading import Draft
+from newsletter.rendering.markdown import SIZES
 
 #: Stands in addresses and words where a placeholder does.
 PERSONAL = "nlpersonal"
@@ -80,6 +82,7 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
     for number, text in enumerate(draft.body.split("\n"), draft.body_line):
         lines.append(personal.replace(text, of, name=draft.name, line=number))
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
+    parser.use(attrs_plugin, after=("image",), allowed=SIZES)
     # What rendering does not take for a link is what the checks look for.
     parser.validateLink = _any_url  # type: ignore[method-assign]
     parts = list(_parts(parser.parse("\n".join(lines)), draft.body_line))

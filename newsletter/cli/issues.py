@@ -1,22 +1,27 @@
 """`newsletter issue` and `newsletter render`: from a file to what readers will see."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from newsletter.assembly import Assembly
 from newsletter.cli.output import facts, out
-from newsletter.database import transaction
+from newsletter.database import reading, transaction
 from newsletter.errors import IssueError, MachineError
 from newsletter.issues import store
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.reading import Draft, read_issue, read_text
+from newsletter.rendering.preview import MADE_UP, Scheme, preview
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
+from newsletter.sending import proofs
+from newsletter.sending.recipients import values_of
 from newsletter.settings import load
+from subscribers import erasure
 
 app = typer.Typer(help="Make issue files.", no_args_is_help=True)
 
@@ -61,24 +66,78 @@ def archive(
         out.print(f"{slug} will be in the archive once it is sent: {address}")
 
 
+As = Annotated[
+    str | None,
+    typer.Option("--as", metavar="EMAIL", help="With this subscriber's values."),
+]
+
+
+@app.command("test")
+def send_test(
+    issue: Annotated[Path, typer.Argument(help="An issue file (Markdown with front matter).")],
+    to: Annotated[
+        list[str], typer.Option(metavar="EMAIL", help="Where it goes; may be given again.")
+    ],
+    reader: As = None,
+) -> None:
+    """Send an issue to a few addresses, with a mark in the subject, and to nobody else.
+
+    Its links to leave open nothing. Without --as it speaks to a made-up person.
+    """
+    assembly = Assembly(load())
+    gateway, (_, rendered) = assembly.gateway, read_and_render(assembly, issue)
+    person = _person(assembly, reader) if reader else MADE_UP
+    with transaction(assembly.database) as session:
+        emails = proofs.allowed(
+            session,
+            to,
+            hash_of=assembly.hash_of,
+            secret=assembly.address_key,
+            now=datetime.now(UTC),
+        )
+    proofs.send(gateway, rendered, person, emails)
+    out.print(f"“{proofs.MARK}{rendered.title}” went to {', '.join(emails)}.", markup=False)
+
+
 def render_issue(
     issue: Annotated[Path, typer.Argument(help="An issue file (Markdown with front matter).")],
     target: Annotated[Path, typer.Option("--out", help="Folder for issue.html and issue.txt.")],
+    reader: As = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Without, as clients show it at first.")
+    ] = True,
+    scheme: Annotated[
+        Scheme | None, typer.Option(help="As on a machine that is set to this.")
+    ] = None,
 ) -> None:
-    """Render an issue to issue.html and issue.txt, with its placeholders in place."""
+    """Render an issue to issue.html and issue.txt, as one subscriber gets it if you name one.
+
+    Otherwise its placeholders stay in place.
+    """
     began = time.perf_counter()
-    _, rendered = read_and_render(Assembly(load()), issue)
+    assembly = Assembly(load())
+    _, rendered = read_and_render(assembly, issue)
+    person = _person(assembly, reader) if reader else None
+    shown = preview(rendered, person, images=images, scheme=scheme)
     seconds = time.perf_counter() - began
-    write(target / "issue.html", rendered.html)
-    write(target / "issue.txt", rendered.text)
+    write(target / "issue.html", shown.html)
+    write(target / "issue.txt", shown.text)
+    html, text = len(shown.html.encode()), len(shown.text.encode())
     facts(
         [
-            ("subject", rendered.subject),
-            (str(target / "issue.html"), f"{rendered.html_size:,} bytes (Gmail clips at 102,400)"),
-            (str(target / "issue.txt"), f"{rendered.text_size:,} bytes"),
+            ("subject", shown.subject),
+            (str(target / "issue.html"), f"{html:,} bytes (Gmail clips at 102,400)"),
+            (str(target / "issue.txt"), f"{text:,} bytes"),
             ("rendered in", f"{seconds * 1000:.0f} ms"),
         ]
     )
+
+
+def _person(assembly: Assembly, email: str) -> Mapping[str, Any]:
+    """What placeholders know of a subscriber; UserError when nobody has this address."""
+    with reading(assembly.database) as session:
+        number = erasure.find(session, email, address_key=assembly.address_key)
+        return values_of(session, number)
 
 
 def read_and_render(assembly: Assembly, issue: Path) -> tuple[Draft, Rendered]:

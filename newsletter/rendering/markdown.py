@@ -12,6 +12,7 @@ from typing import Any
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from mdit_py_plugins.attrs import attrs_plugin
 
 from newsletter.errors import IssueError
 
@@ -19,11 +20,13 @@ _ALLOWED_LINK = re.compile(r"https?://[^/\s]|mailto:[^\s]", re.IGNORECASE)
 #: Blocks deeper than this are left out by the parser; emphasis has no limit of its own.
 _MAX_DEPTH = 20
 _MAX_INLINE_DEPTH = 50
+#: What may stand in braces behind a picture: ``![…](…){width=512}``.
+SIZES = ("width", "height")
 _TAGS = {
     "p", "br", "hr", "h2", "h3", "h4", "ul", "ol", "li", "blockquote", "pre", "code",
     "em", "strong", "a", "img",
 }  # fmt: skip
-_ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}
+_ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title", *SIZES}, "ol": {"start"}}
 #: The title of an issue is its h1, so the author's headings begin below it.
 _HEADINGS = {"h1": "h2", "h2": "h2", "h3": "h3", "h4": "h4", "h5": "h4", "h6": "h4"}
 
@@ -37,6 +40,7 @@ class Markdown:
         Raises IssueError where emphasis or links are nested without end.
         """
         self._parser = MarkdownIt("commonmark", {"html": False, "maxNesting": _MAX_DEPTH})
+        self._parser.use(attrs_plugin, after=("image",), allowed=SIZES)
         # markdown-it documents replacing this method as the way to decide on links.
         self._parser.validateLink = _allowed  # type: ignore[method-assign]
         self._in_url = in_url

@@ -5,9 +5,8 @@ part. The same draft, house and templates give the same bytes.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markdown_it.token import Token
 from markupsafe import Markup
@@ -18,7 +17,7 @@ from newsletter.issues.reading import Draft
 from newsletter.rendering.inline import inline_css
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.mjml import to_html
-from newsletter.rendering.placeholders import Marks, fill
+from newsletter.rendering.placeholders import Marks
 from newsletter.rendering.plaintext import RULE, Piece, heading, joined, wrapped
 from newsletter.rendering.rendered import House, Rendered
 from newsletter.rendering.template import clean, read_sheet, to_mjml
@@ -77,17 +76,6 @@ def render(draft: Draft, house: House, *, templates: Path) -> Rendered:
         text=text,
         placeholders=marks.placeholders(subject, html, text),
     )
-
-
-def preview(
-    rendered: Rendered,
-    person: Mapping[str, Any],
-    *,
-    token: str = "preview",  # noqa: S107 (it opens nothing)
-) -> tuple[str, str, str]:
-    """Subject, HTML and text as this person gets them; ``person`` as in Placeholders."""
-    values = rendered.placeholders.substitutions(person, token)
-    return fill(rendered.subject, values), fill(rendered.html, values), fill(rendered.text, values)
 
 
 class _Press:

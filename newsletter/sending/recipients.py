@@ -45,6 +45,15 @@ def recipients(
     return cast("list[Person]", people), barred
 
 
+def values_of(session: Session, subscriber_id: int) -> Person:
+    """What placeholders know of one subscriber, to preview what they would get.
+
+    Raises NoResultFound when there is none of this number.
+    """
+    who = session.execute(select(_subscriber).where(_subscriber.c.id == subscriber_id)).one()
+    return Person(id=who.id, email=who.email, name=who.name, attributes=who.attributes)
+
+
 # Built once for the batches of a send: to build it costs as much as to run it.
 @lru_cache(maxsize=16)
 def _asked(topics: tuple[str, ...], *, with_attributes: bool) -> Select[Any]:

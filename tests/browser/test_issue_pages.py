@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from newsletter.issues.reading import parse_issue, read_issue
-from newsletter.rendering.render import preview, render
+from newsletter.rendering.preview import preview
+from newsletter.rendering.render import render
 from newsletter.rendering.rendered import House
 
 pytestmark = pytest.mark.browser
@@ -90,7 +91,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     drafts["wide"] = parse_issue(WIDE, name="wide.md")
     for name, draft in drafts.items():
         rendered = render(draft, HOUSE, templates=ROOT / "templates" / "email")
-        (folder / name).with_suffix(".html").write_text(preview(rendered, ALICE)[1], "utf-8")
+        (folder / name).with_suffix(".html").write_text(preview(rendered, ALICE).html, "utf-8")
     return {name: (folder / name).with_suffix(".html") for name in drafts}
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import re
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from lxml import etree
 from newsletter.errors import IssueError, TemplateError
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.reading import parse_issue, read_issue, read_text
-from newsletter.rendering.render import preview, render
+from newsletter.rendering.preview import preview
+from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 
 from .conftest import ALICE, HOUSE, NOBODY, ROOT, SEED, TEMPLATES, Make
@@ -132,7 +134,7 @@ def test_placeholders_arrive_in_every_place_in_the_right_form(letter: Make) -> N
         preheader="Dear {{ name }}",
     )
     person = {"name": 'A "b" <c>', "email": "a+b@x.org", "attributes": {"company": "R&D ü"}}
-    subject, page, text = preview(made, person, token="TOK")
+    subject, page, text = astuple(preview(made, person, token="TOK"))
     assert subject == 'For A "b" <c>'
     assert ">Dear A &quot;b&quot; &lt;c&gt;\u034f" in page
     assert "Hi <em>A &quot;b&quot; &lt;c&gt;</em> at R&amp;D ü, A &quot;b&quot; &lt;c&gt;s." in page
@@ -149,12 +151,14 @@ def test_placeholders_arrive_in_every_place_in_the_right_form(letter: Make) -> N
     for part in (subject, page, text):
         assert made.placeholders.prefix not in part
         assert "{{" not in part
-    assert "\n\nHi _reader_ at , xs.\n\n" in preview(made, NOBODY)[2]
+    assert "\n\nHi _reader_ at , xs.\n\n" in preview(made, NOBODY).text
 
 
 def test_hostile_values_arrive_as_text(letter: Make) -> None:
     made = letter("Hi {{ name }}", subject="{{ name }}".join("''"))
-    subject, page, text = preview(made, {**ALICE, "name": HOSTILE + made.placeholders.token})
+    subject, page, text = astuple(
+        preview(made, {**ALICE, "name": HOSTILE + made.placeholders.token})
+    )
     wanted = HOSTILE + made.placeholders.token
     assert wanted in shown(page)
     assert "<script" not in page
@@ -214,7 +218,7 @@ def test_link_definitions_hold_for_all_parts_of_a_digest() -> None:
         "*O & P* · [Source](https://s.example/?q={{ email }})\n\nMore [one].\n\n[one]: https://one.example/\n"
     )
     made = render(parse_issue(text, name="a.md"), HOUSE, templates=TEMPLATES)
-    _, page, text = preview(made, ALICE)
+    _, page, text = astuple(preview(made, ALICE))
     assert page.count('href="https://one.example/"') == 2
     assert 'href="https://s.example/?q=alice%40example.org"' in page
     assert "T <em>x</em></h3>" in page
@@ -273,7 +277,7 @@ def test_what_stands_in_no_inbox_speaks_to_nobody(letter: Make) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "issues").glob("*.md")), ids=lambda path: path.stem)
 def test_the_sample_issues_render(path: Path) -> None:
-    _, page, text = preview(render(read_issue(path), HOUSE, templates=TEMPLATES), ALICE)
+    _, page, text = astuple(preview(render(read_issue(path), HOUSE, templates=TEMPLATES), ALICE))
     assert "{{" not in page + text
 
 
