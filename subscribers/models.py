@@ -106,6 +106,21 @@ class Segment(Model, table=True):
     expression: str = Field(default="", max_length=4000)
     description: str = Field(default="", max_length=1000)
     created_at: datetime
+    #: Its people and those of them who may be mailed, as they were counted last.
+    people: int | None = None
+    mailable: int | None = None
+    counted_at: datetime | None = None
+
+
+class Headcount(Model, table=True):
+    """How many people there are in all and in each state, as they were counted last."""
+
+    __tablename__ = "headcount"
+
+    #: ``everybody``, or a state of subscribers.standing.
+    what: str = Field(primary_key=True, max_length=20)
+    people: int
+    counted_at: datetime
 
 
 class Suppression(Model, table=True):
@@ -119,6 +134,9 @@ class Suppression(Model, table=True):
     at: datetime
     #: What shows it: an event's type and text, a page, an operator's note. Never an address.
     evidence: str = Field(default="", max_length=1000)
+    #: The reason that an operator's hides, and since when: lifting theirs brings it back.
+    beneath: str | None = Field(default=None, max_length=12)
+    beneath_at: datetime | None = None
 
 
 class Confirmation(Model, table=True):

@@ -16,12 +16,15 @@ from newsletter.errors import DatabaseError
 from subscribers.schema import metadata
 
 
+# SQLAlchemy cannot read them back from SQLite.
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_a_fresh_schema_equals_the_models(database: Engine) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
-    # On PostgreSQL, events have a table for each month.
-    parts = re.compile(r"event_(\d{4}_\d\d|other)").fullmatch
+    # On PostgreSQL, events have a table for each month. Indexes over expressions differ
+    # between the databases, so no model tells of them.
+    parts = re.compile(r"event_(\d{4}_\d\d|other)|ix_subscriber_folded_\w+").fullmatch
     with database.connect() as connection:
         options = {"compare_type": True, "include_name": lambda name, *_: not parts(name or "")}
         context = MigrationContext.configure(connection, opts=options)

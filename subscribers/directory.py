@@ -1,0 +1,235 @@
+"""Looking people up: a page of the list, by what was typed, a segment and a state.
+
+No page reads the whole list. A search walks along one index from where the last page ended,
+looks at so many people at most, and says where to look further.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Row,
+    Select,
+    collate,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+)
+
+from subscribers import expression, segments
+from subscribers.address import hash_address, parse
+from subscribers.errors import AddressError
+from subscribers.models import Subscriber, Suppression
+from subscribers.schema import Session, table_of
+from subscribers.standing import State, in_state
+
+_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
+
+#: People looked at for one page: some twenty milliseconds on either database.
+_AT_ONCE = 20_000
+#: Sorts after whatever may follow a prefix.
+_LAST = chr(0x10FFFF)
+_LONGEST = 320
+
+
+class Order(StrEnum):
+    """The index along which a search walks."""
+
+    #: Who came last comes first.
+    NEWEST = "newest"
+    #: Those whose address begins so, by address.
+    EMAIL = "email"
+    #: Those whose name begins so, by name.
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whom to look for. ``text`` is the beginning of an address or a name, or a whole address."""
+
+    text: str = ""
+    state: State | None = None
+    #: A segment's rule.
+    rule: str = ""
+
+    @property
+    def typed(self) -> str:
+        """The text without what no address and no name holds."""
+        return "".join(c for c in self.text[:_LONGEST] if c.isprintable()).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The last person of a page: where the next one begins."""
+
+    order: Order
+    id: int
+    #: What they are sorted by, empty where that is the id.
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.order}:{self.id}:{self.key}"
+
+    @classmethod
+    def read(cls, text: str) -> "Place | None":
+        """The place that was written so; None for anything else."""
+        order, _, rest = text.partition(":")
+        number, _, key = rest.partition(":")
+        if order not in set(Order) or not number.isascii() or not number.isdigit():
+            return None
+        if len(number) > 18 or len(key) > _LONGEST or not key.isprintable():
+            return None
+        return cls(Order(order), int(number), key)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some people: ``id``, ``email``, ``name``, ``source``, ``created_at`` and ``objection``."""
+
+    people: list[Row[Any]]
+    #: Where the next page begins; None at the end.
+    further: Place | None = None
+    #: Whether there may be more people on this page's stretch: not all were looked at.
+    unfinished: bool = False
+
+
+def page(
+    session: Session,
+    wanted: Wanted,
+    *,
+    address_key: bytes,
+    now: datetime,
+    after: Place | None = None,
+    size: int = 50,
+) -> Page:
+    """The next page of those who are wanted. SegmentError for a wrong rule."""
+    search = _Search(session, wanted, now)
+    text = wanted.typed
+    if not text:
+        return search.walk(Order.NEWEST, after, size)
+    if after is None and (exact := search.exactly(_hash(text, address_key))):
+        return Page(exact)
+    found = Page([])
+    if after is None or after.order is not Order.NAME:
+        found = search.walk(Order.EMAIL, after, size)
+        if found.further is not None:
+            return found
+        after, size = None, size - len(found.people)
+    # Whoever is found by the address comes once.
+    by_name = search.walk(Order.NAME, after, size, ~search.stretch(Order.EMAIL).condition)
+    return Page([*found.people, *by_name.people], by_name.further, by_name.unfinished)
+
+
+def barred(session: Session, text: str, *, address_key: bytes) -> Row[Any] | None:
+    """Why mail to this whole address is held back, whether or not anybody has it."""
+    hashed = _hash(text, address_key)
+    rows = select(_suppression.c.reason, _suppression.c.at)
+    found = session.execute(rows.where(_suppression.c.address_hash == hashed))
+    return found.one_or_none() if hashed else None
+
+
+def _hash(text: str, address_key: bytes) -> bytes | None:
+    try:
+        return hash_address(address_key, parse(text))
+    except AddressError:
+        return None
+
+
+class _Search:
+    """Walks along an index for those who are wanted."""
+
+    def __init__(self, session: Session, wanted: Wanted, now: datetime) -> None:
+        self._session = session
+        self._text = wanted.typed
+        self._now = now
+        self._conditions = [] if wanted.state is None else [in_state(wanted.state, now)]
+        if wanted.rule.strip():
+            self._conditions.append(expression.condition(wanted.rule, now=now))
+
+    def exactly(self, hashed: bytes | None) -> list[Row[Any]]:
+        """Who has this address."""
+        if hashed is None:
+            return []
+        same = _people(self._now).where(_subscriber.c.address_hash == hashed, *self._conditions)
+        return list(self._session.execute(same))
+
+    def stretch(self, order: Order, after: Place | None = None) -> "_Stretch":
+        """The part of the index to walk along."""
+        return _Stretch(self._session, order, self._text, after)
+
+    def walk(
+        self, order: Order, after: Place | None, size: int, *also: ColumnElement[bool]
+    ) -> Page:
+        """The next page of this order."""
+        stretch = self.stretch(order, after if after and after.order is order else None)
+        query = _people(self._now).add_columns(stretch.key.label("key"))
+        conditions = [*self._conditions, *also]
+        if conditions:
+            # The stretch is cut first, and then looked through.
+            near = stretch.select(_subscriber.c.id).limit(_AT_ONCE).subquery()
+            query = query.join(near, near.c.id == _subscriber.c.id).where(*conditions)
+        else:
+            query = query.where(stretch.condition)
+        # One more than is shown tells whether there is a further page.
+        rows = list(self._session.execute(query.order_by(*stretch.order_by).limit(size + 1)))
+        if len(rows) > size:
+            last = rows[size - 1] if size else None
+            return Page(rows[:size], Place(order, last.id, last.key) if last else Place(order, 0))
+        if not conditions:
+            return Page(rows)
+        last_near = stretch.select(_subscriber.c.id, stretch.key.label("key"))
+        end = self._session.execute(last_near.offset(_AT_ONCE - 1).limit(1)).first()
+        if end is None:
+            return Page(rows)
+        return Page(rows, Place(order, end.id, end.key), unfinished=True)
+
+
+class _Stretch:
+    """A part of an index: those who begin with a text, after a place."""
+
+    def __init__(self, session: Session, order: Order, text: str, after: Place | None) -> None:
+        person = _subscriber.c
+        self.key: ColumnElement[str] = literal("")
+        if order is Order.NEWEST:
+            self.order_by: tuple[ColumnElement[Any], ...] = (person.id.desc(),)
+            self.condition = true() if after is None else person.id < after.id
+            return
+        self.key = _folded(session, person.email if order is Order.EMAIL else person.name)
+        self.order_by = (self.key, person.id)
+        start = after.key if after else ""
+        # From the place on, or SQLite would begin at the beginning each time.
+        ranges = [
+            self.key.between(max(begin, start), begin + _LAST) for begin in _beginnings(text)
+        ]
+        self.condition = or_(*ranges)
+        if after is not None:
+            self.condition &= tuple_(self.key, person.id) > tuple_(after.key, after.id)
+
+    def select(self, *columns: ColumnElement[Any]) -> Select[Any]:
+        return select(*columns).where(self.condition).order_by(*self.order_by)
+
+
+def _folded(session: Session, column: Column[Any]) -> ColumnElement[str]:
+    """The text with A to Z in lower case, in the order of its character codes, as it is indexed."""
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    return func.lower(collate(column, "C") if postgresql else column)
+
+
+def _beginnings(text: str) -> set[str]:
+    """How the text may be written, where it begins with a letter that the index does not fold."""
+    spelt = {text, text.lower(), text[:1].upper() + text[1:]}
+    return {"".join(c.lower() if c.isascii() else c for c in one) for one in spelt}
+
+
+def _people(now: datetime) -> Select[Any]:
+    columns = (_subscriber.c[name] for name in ("id", "email", "name", "source", "created_at"))
+    return select(*columns, segments.objection(now, ()).label("objection")).select_from(
+        segments.PEOPLE
+    )
