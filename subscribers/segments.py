@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -17,6 +17,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    update,
 )
 
 from subscribers import expression
@@ -86,6 +87,39 @@ def save(
     return segment
 
 
+def change(
+    session: Session, name: str, new_name: str, text: str, *, now: datetime, description: str
+) -> Segment:
+    """Give a segment another name, rule and description; SegmentError as with ``save``."""
+    segment = find(session, name)
+    _check_name(new_name)
+    _known(session, text, now)
+    if new_name != name and session.scalar(
+        select(_segment.c.id).where(_segment.c.name == new_name)
+    ):
+        raise SegmentError(
+            "a segment of this name exists", place=new_name, hint="Choose another name."
+        )
+    if text != segment.expression:
+        segment.people = segment.mailable = segment.counted_at = None
+    segment.name, segment.expression = new_name, text
+    segment.description = description[:1000]
+    session.add(segment)
+    session.flush()
+    return segment
+
+
+def keep_count(
+    session: Session, segment_id: int, text: str, counted: tuple[int, int], *, now: datetime
+) -> None:
+    """Keep what ``count_of`` found, if the rule is still the one that was counted."""
+    session.execute(
+        update(_segment)
+        .where(_segment.c.id == segment_id, _segment.c.expression == text)
+        .values(people=counted[0], mailable=counted[1], counted_at=now)
+    )
+
+
 def delete(session: Session, name: str) -> Segment:
     """Remove the segment of this name and return what it was; sends keep the rule they had."""
     segment = find(session, name)
@@ -144,6 +178,28 @@ def count_of(session: Session, segment: Segment, *, now: datetime) -> tuple[int,
     They may have left with the last person who had them; the rule is still right.
     """
     return _count(session, within([segment.expression], now), now)
+
+
+def count_stalest(
+    session: Session, *, now: datetime, stale: timedelta
+) -> tuple[Segment | None, tuple[int, int] | None]:
+    """``count_of`` the segment that was counted the longest ago; None where none is stale.
+
+    A rule that cannot be read any more counts nobody, and is not tried over and over.
+    """
+    segment = session.scalar(
+        select(Segment)
+        .where(or_(_segment.c.counted_at.is_(None), _segment.c.counted_at < now - stale))
+        .order_by(_segment.c.counted_at.is_not(None), _segment.c.counted_at, _segment.c.id)
+        .limit(1)
+    )
+    if segment is None:
+        return None, None
+    session.expunge(segment)
+    try:
+        return segment, count_of(session, segment, now=now)
+    except SegmentError:
+        return segment, (0, 0)
 
 
 def sample(session: Session, text: str, *, now: datetime, limit: int = 20) -> list[Row[Any]]:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, case, delete, select
+from sqlalchemy import ColumnElement, case, delete, literal, null, or_, select, update
 
+from subscribers.errors import UserError
 from subscribers.models import Subscriber, Suppression, SuppressionReason
 from subscribers.schema import Session, insert_into, table_of
 
@@ -18,6 +19,10 @@ _STRENGTH = {reason.value: rank for rank, reason in enumerate(SuppressionReason)
 #: Where a session's ``info`` keeps whom it has suppressed, for whoever wants to know of it once
 #: that is committed.
 NEWS = "suppressed"
+
+
+class LiftError(UserError):
+    """A suppression that is not the operators' to lift."""
 
 
 class Suppressed(NamedTuple):
@@ -85,12 +90,19 @@ def add_proved(session: Session, proofs: Mapping[bytes, Proof], reason: Suppress
     if not rows:
         return 0
     insert = insert_into(session, _suppression)
+    hidden = reason is SuppressionReason.MANUAL
     statement = insert.on_conflict_do_update(
         index_elements=["address_hash"],
-        set_={column: insert.excluded[column] for column in ("reason", "at", "evidence")},
+        set_={
+            **{column: insert.excluded[column] for column in ("reason", "at", "evidence")},
+            "beneath": _suppression.c.reason if hidden else null(),
+            "beneath_at": _suppression.c.at if hidden else null(),
+        },
         where=_strength(insert.excluded.reason) > _strength(_suppression.c.reason),
     ).returning(_suppression.c.address_hash)
     written = set(session.scalars(statement, rows))
+    if len(written) < len(rows) and is_stronger(SuppressionReason.MANUAL, reason):
+        _put_beneath(session, {h: proofs[h].at for h in proofs if h not in written}, reason)
     news = session.info.setdefault(NEWS, [])
     news += [Suppressed(h, reason.value, proofs[h].at) for h in sorted(written)]
     return len(written)
@@ -102,9 +114,59 @@ def lift(session: Session, address_hashes: Sequence[bytes]) -> int:
     return session.execute(statement).rowcount  # type: ignore[attr-defined,no-any-return]
 
 
+def lift_by_hand(session: Session, address_hash: bytes, *, evidence: str) -> str | None:
+    """Take back what an operator decided; returns the reason that stays, None when none does.
+
+    Whoever left, bounced or complained besides, before it or after it, stays out for that:
+    only their own opting in anew lifts it. LiftError for any other reason than an operator's.
+    """
+    row = session.execute(
+        select(_suppression).where(_suppression.c.address_hash == address_hash).with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise LiftError("nothing holds their mail back any more")
+    if row.reason != SuppressionReason.MANUAL:
+        raise LiftError(
+            f"they stay out: {row.reason}",
+            hint="Only the person can come back, by signing up again and confirming it.",
+        )
+    if row.beneath is None:
+        lift(session, [address_hash])
+        return None
+    values = {"reason": row.beneath, "at": row.beneath_at, "evidence": evidence[:1000]}
+    session.execute(
+        update(_suppression)
+        .where(_suppression.c.address_hash == address_hash)
+        .values(**values, beneath=None, beneath_at=None)
+    )
+    return str(row.beneath)
+
+
 def is_stronger(reason: SuppressionReason, other: str) -> bool:
     """Whether a reason would replace another one."""
     return _STRENGTH[reason.value] > _STRENGTH[other]
+
+
+def _put_beneath(
+    session: Session, moments: Mapping[bytes, datetime], reason: SuppressionReason
+) -> None:
+    """Remember what an operator's decision hides, so that lifting it revives nobody who left."""
+    held = session.scalars(
+        select(_suppression.c.address_hash).where(
+            _suppression.c.address_hash.in_(moments),
+            _suppression.c.reason == SuppressionReason.MANUAL,
+            or_(
+                _suppression.c.beneath.is_(None),
+                _strength(_suppression.c.beneath) < _strength(literal(reason.value)),
+            ),
+        )
+    )
+    for hashed in sorted(held):
+        session.execute(
+            update(_suppression)
+            .where(_suppression.c.address_hash == hashed)
+            .values(beneath=reason.value, beneath_at=moments[hashed])
+        )
 
 
 def _strength(reason: ColumnElement[str]) -> ColumnElement[int]:

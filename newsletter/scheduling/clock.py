@@ -38,6 +38,7 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("decide-tests", jobs.decide_tests, 1),
     ("watch-alarms", jobs.watch_alarms, 5),
     ("look-after-doubt", jobs.look_after_doubt, 5),
+    ("count-people", jobs.count_people, 60),
     ("tidy-up", jobs.tidy_up, 3600),
     ("fold-old", jobs.fold_old, 3600),
     ("reconcile", jobs.reconcile, 300),

@@ -13,7 +13,7 @@ from types import ModuleType
 from sqlalchemy import Engine
 
 from newsletter.accounts import sessions
-from newsletter.database import transaction
+from newsletter.database import reading, transaction
 from newsletter.errors import ProviderError, SendError
 from newsletter.provider.account import StoppedError
 from newsletter.sending import control, doubt, heartbeat, notices
@@ -23,11 +23,13 @@ from newsletter.tracking import alerts, trial
 from newsletter.tracking.alerts import Rule
 from newsletter.tracking.reconcile import Reconciler
 from newsletter.tracking.retention import Keep, fold
-from subscribers import consent, limits, signup
+from subscribers import consent, limits, segments, signup, standing
 
 _log = logging.getLogger(__name__)
 #: Single mails hold an address and a link; they are kept to answer "did it leave?".
 _KEEP_NOTICES = timedelta(days=30)
+#: A segment's figures are counted again after this time at the earliest.
+_STALE = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,24 @@ def tidy_up() -> None:
         sessions.sweep(session, now=now)
         notices.sweep(session, settled_before=now - _KEEP_NOTICES)
         consent.forget_network_data(session, before=now - desk.keep_network_data)
+
+
+def count_people() -> None:
+    """Count everybody for the pages, and the segment that was counted the longest ago.
+
+    Counted in a reading transaction: nobody waits to write meanwhile.
+    """
+    desk = _desk[0]
+    with reading(desk.database) as session:
+        if standing.is_small(session):
+            return  # counted whenever somebody looks
+        now = datetime.now(UTC)
+        everybody = standing.count(session, now=now)
+        segment, counted = segments.count_stalest(session, now=now, stale=_STALE)
+    with transaction(desk.database) as session:
+        standing.keep(session, everybody, now=now)
+        if segment is not None and counted is not None:
+            segments.keep_count(session, segment.id, segment.expression, counted, now=now)
 
 
 def _distributed() -> ModuleType:

@@ -210,7 +210,7 @@ class Notice(Model, table=True):
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     #: What it is for: ``confirm``, ``data``, …
     kind: str = Field(max_length=40)
-    email: str = Field(max_length=320)
+    email: str = Field(max_length=320, index=True)
     subject: str = Field(max_length=1000)
     html: str
     text: str

@@ -34,3 +34,4 @@ def upgrade() -> None:
         op.execute(f"CREATE INDEX ix_subscriber_folded_{name} ON subscriber (lower({folded}), id)")
     op.drop_index("ix_event_clicks", "event")
     op.create_index("ix_event_subscriber_id_send_id", "event", ["subscriber_id", "send_id"])
+    op.create_index("ix_notice_email", "notice", ["email"])

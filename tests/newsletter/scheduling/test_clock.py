@@ -126,6 +126,7 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
         "decide-tests",
         "watch-alarms",
         "look-after-doubt",
+        "count-people",
         "tidy-up",
         "reconcile",
         "fold-old",
