@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
-    Field,
     SecretStr,
     ValidationError,
 )
@@ -24,18 +22,25 @@ from sqlalchemy.exc import ArgumentError
 
 from newsletter.errors import SettingsError
 from newsletter.setting_kinds import (
-    Day,
-    Duration,
-    Kept,
-    Key,
-    Line,
-    Listed,
-    Mailbox,
-    Period,
-    Port,
-    WebAddress,
-    Zone,
     duration_text,
+)
+from newsletter.setting_sections import (
+    Audience,
+    Checks,
+    Console,
+    Inbound,
+    LinkKeys,
+    PublicArchive,
+    Review,
+    Section,
+    Sender,
+    SendGrid,
+    Sending,
+    Signup,
+    Site,
+    Templates,
+    Tracking,
+    Web,
 )
 
 _PREFIX = "NEWSLETTER_"
@@ -49,151 +54,7 @@ def resource(name: str) -> Path:
     return packed if packed.is_dir() else Path(__file__).parent.parent / name
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Site(_Section):
-    """What the publication is called and where it is reached."""
-
-    name: Line
-    base_url: WebAddress
-    postal_address: Line
-    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
-    timezone: Zone
-    logo_url: Annotated[str, Field(pattern=r"^(https://\S+)?$")]
-
-
-class Sender(_Section):
-    """From whom mails come."""
-
-    email: Mailbox
-    name: Line
-    reply_to: Mailbox
-
-
-class SendGrid(_Section):
-    """How the provider is reached, and how its events are told from forgeries."""
-
-    host: WebAddress
-    api_key: SecretStr
-    timeout: Duration
-    webhook_public_keys: Annotated[list[str], Listed]
-    webhook_max_age: Duration
-
-
-class LinkKeys(_Section):
-    """Keys of the links in mails."""
-
-    keys: Annotated[list[Key], Listed]
-
-
-class Audience(_Section):
-    """What the audience is kept with."""
-
-    address_key: Key
-
-
-class Inbound(_Section):
-    """How mail to us comes in: SendGrid's Inbound Parse posts it to a secret URL."""
-
-    address: Mailbox
-    key: Key
-
-
-class Signup(_Section):
-    """How people come in, and what keeps abusers out."""
-
-    origins: Annotated[list[WebAddress], Listed]
-    double_opt_in: bool
-    confirm_within: Duration
-    wording: Line
-    fill_time: Duration
-    per_ip: Annotated[int, Field(ge=1)]
-    per_address: Annotated[int, Field(ge=1)]
-    challenge: Literal["none", "altcha"]
-    refuse_disposable: bool
-    check_mx: bool
-    keep_ip: Duration
-
-
-class Review(_Section):
-    """Who has to have read an issue before it is sent."""
-
-    required: bool
-    second_person: bool
-
-
-class Checks(_Section):
-    """What is looked at before an issue is sent."""
-
-    file: str
-
-
-class PublicArchive(_Section):
-    """Sent issues on the web, for everybody."""
-
-    enabled: bool
-
-
-class Sending(_Section):
-    """Size and pace of requests, and what happens in doubt."""
-
-    batch_size: Annotated[int, Field(ge=1, le=1000)]
-    concurrency: Annotated[int, Field(ge=1, le=64)]
-    late_limit: Duration
-    doubt_grace: Duration
-    doubt_policy: Literal["hold", "resend"]
-    retry_for: Duration
-    journal: str
-    quiet_hours: str
-    warm_up: Annotated[list[Annotated[int, Field(ge=0)]], Listed]
-    warm_up_from: Day
-    alerts: str
-
-
-class Tracking(_Section):
-    """What events come to, and how our suppressions and the provider's are kept the same."""
-
-    soft_bounces: Annotated[int, Field(ge=1)]
-    soft_bounce_days: Duration
-    scanner_links: Annotated[int, Field(ge=2)]
-    scanner_seconds: Duration
-    reconcile_every: Period
-    push_suppressions: bool
-    keep_events: Kept
-    keep_deliveries: Kept
-
-
-class Console(_Section):
-    """Who gets into the operators' pages, and for how long."""
-
-    idle_time: Duration
-    absolute_time: Duration
-    require_second_factor: bool
-    max_owners: Annotated[int, Field(ge=1)]
-    reset_within: Duration
-    invite_within: Duration
-    per_account: Annotated[int, Field(ge=1)]
-    per_network: Annotated[int, Field(ge=1)]
-    hash_memory: Annotated[int, Field(ge=8, le=4_194_304)]
-    hash_rounds: Annotated[int, Field(ge=1, le=100)]
-
-
-class Web(_Section):
-    """Where the service listens."""
-
-    host: str
-    port: Port
-
-
-class Templates(_Section):
-    """Where the email templates are."""
-
-    directory: str
-
-
-class Settings(_Section):
+class Settings(Section):
     """Everything in force."""
 
     database_url: str

@@ -22,7 +22,8 @@ from newsletter.database import open_database, transaction
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.sending import control
 from newsletter.sending.journal import Journal
-from newsletter.settings import Sending, load
+from newsletter.setting_sections import Sending
+from newsletter.settings import load
 from subscribers import segments, suppression
 from subscribers.address import hash_address, parse
 from subscribers.models import Subscriber, SuppressionReason

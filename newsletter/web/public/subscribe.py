@@ -17,7 +17,7 @@ from sqlalchemy import select
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.sending import notices
-from newsletter.settings import Signup as SignupSettings
+from newsletter.setting_sections import Signup as SignupSettings
 from newsletter.web import challenge
 from newsletter.web.challenge import ChallengeError
 from newsletter.web.dependencies import Parts, page

@@ -1,0 +1,165 @@
+"""The sections of the settings: their keys, and what a value of each may be."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from newsletter.setting_kinds import (
+    Day,
+    Duration,
+    Kept,
+    Key,
+    Line,
+    Listed,
+    Mailbox,
+    Period,
+    Port,
+    WebAddress,
+    Zone,
+)
+
+
+class Section(BaseModel):
+    """What is not known is an error; nothing changes while the service runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Site(Section):
+    """What the publication is called and where it is reached."""
+
+    name: Line
+    base_url: WebAddress
+    postal_address: Line
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+    timezone: Zone
+    logo_url: Annotated[str, Field(pattern=r"^(https://\S+)?$")]
+
+
+class Sender(Section):
+    """From whom mails come."""
+
+    email: Mailbox
+    name: Line
+    reply_to: Mailbox
+
+
+class SendGrid(Section):
+    """How the provider is reached, and how its events are told from forgeries."""
+
+    host: WebAddress
+    api_key: SecretStr
+    timeout: Duration
+    webhook_public_keys: Annotated[list[str], Listed]
+    webhook_max_age: Duration
+
+
+class LinkKeys(Section):
+    """Keys of the links in mails."""
+
+    keys: Annotated[list[Key], Listed]
+
+
+class Audience(Section):
+    """What the audience is kept with."""
+
+    address_key: Key
+
+
+class Inbound(Section):
+    """How mail to us comes in: SendGrid's Inbound Parse posts it to a secret URL."""
+
+    address: Mailbox
+    key: Key
+
+
+class Signup(Section):
+    """How people come in, and what keeps abusers out."""
+
+    origins: Annotated[list[WebAddress], Listed]
+    double_opt_in: bool
+    confirm_within: Duration
+    wording: Line
+    fill_time: Duration
+    per_ip: Annotated[int, Field(ge=1)]
+    per_address: Annotated[int, Field(ge=1)]
+    challenge: Literal["none", "altcha"]
+    refuse_disposable: bool
+    check_mx: bool
+    keep_ip: Duration
+
+
+class Review(Section):
+    """Who has to have read an issue before it is sent."""
+
+    required: bool
+    second_person: bool
+
+
+class Checks(Section):
+    """What is looked at before an issue is sent."""
+
+    file: str
+
+
+class PublicArchive(Section):
+    """Sent issues on the web, for everybody."""
+
+    enabled: bool
+
+
+class Sending(Section):
+    """Size and pace of requests, and what happens in doubt."""
+
+    batch_size: Annotated[int, Field(ge=1, le=1000)]
+    concurrency: Annotated[int, Field(ge=1, le=64)]
+    late_limit: Duration
+    doubt_grace: Duration
+    doubt_policy: Literal["hold", "resend"]
+    retry_for: Duration
+    journal: str
+    quiet_hours: str
+    warm_up: Annotated[list[Annotated[int, Field(ge=0)]], Listed]
+    warm_up_from: Day
+    alerts: str
+
+
+class Tracking(Section):
+    """What events come to, and how our suppressions and the provider's are kept the same."""
+
+    soft_bounces: Annotated[int, Field(ge=1)]
+    soft_bounce_days: Duration
+    scanner_links: Annotated[int, Field(ge=2)]
+    scanner_seconds: Duration
+    reconcile_every: Period
+    push_suppressions: bool
+    keep_events: Kept
+    keep_deliveries: Kept
+
+
+class Console(Section):
+    """Who gets into the operators' pages, and for how long."""
+
+    idle_time: Duration
+    absolute_time: Duration
+    require_second_factor: bool
+    max_owners: Annotated[int, Field(ge=1)]
+    reset_within: Duration
+    invite_within: Duration
+    per_account: Annotated[int, Field(ge=1)]
+    per_network: Annotated[int, Field(ge=1)]
+    hash_memory: Annotated[int, Field(ge=8, le=4_194_304)]
+    hash_rounds: Annotated[int, Field(ge=1, le=100)]
+
+
+class Web(Section):
+    """Where the service listens."""
+
+    host: str
+    port: Port
+
+
+class Templates(Section):
+    """Where the email templates are."""
+
+    directory: str
