@@ -140,7 +140,7 @@ def find(session: Session, slug: str, *, lock: bool = False) -> Issue:
         raise IssueError(
             "there is no such issue",
             place=f"issue {slug}",
-            hint="See newsletter issue list; newsletter issue import FILE stores one.",
+            hint="See newsletter issue list; newsletter issue store FILE stores one.",
         )
     return issue
 
@@ -156,7 +156,8 @@ def revision_of(session: Session, issue: Issue, number: int | None = None) -> Re
     """The revision of that number, or the latest; IssueError when there is none."""
     wanted = select(Revision).where(_revision.c.issue_id == issue.id)
     if number is not None:
-        wanted = wanted.where(_revision.c.number == number)
+        # Of a number that no column can hold the databases complain, each in its way.
+        wanted = wanted.where(_revision.c.number == (number if number < 2**31 else 0))
     found = session.scalar(wanted.order_by(_revision.c.number.desc()).limit(1))
     if found is None:
         raise IssueError(f"there is no revision {number}", place=f"issue {issue.slug}")
@@ -181,15 +182,31 @@ def listed(
     *,
     series: str | None = None,
     state: IssueState | None = None,
+    words: str = "",
     limit: int = 100,
+    offset: int = 0,
 ) -> Sequence[Issue]:
-    """The latest issues, those that changed last first."""
-    wanted = select(Issue).order_by(_issue.c.since.desc(), _issue.c.id.desc()).limit(limit)
+    """The latest issues, those that changed last first.
+
+    Each of the ``words`` has to stand in the title or the slug, in whatever case.
+    """
+    wanted = select(Issue).order_by(_issue.c.since.desc(), _issue.c.id.desc())
     if series is not None:
         wanted = wanted.where(_issue.c.series == series)
     if state is not None:
         wanted = wanted.where(_issue.c.state == state)
-    return session.scalars(wanted).all()
+    # PostgreSQL knows no such character, so that it stands nowhere.
+    for word in words.replace("\0", "\ufffd").split():
+        wanted = wanted.where(
+            _issue.c.title.icontains(word, autoescape=True)
+            | _issue.c.slug.icontains(word, autoescape=True)
+        )
+    return session.scalars(wanted.limit(limit).offset(offset)).all()
+
+
+def series(session: Session) -> Sequence[str]:
+    """Every series that an issue belongs to."""
+    return session.scalars(select(_issue.c.series).distinct().order_by(_issue.c.series)).all()
 
 
 def switch_archive(session: Session, slug: str, *, on: bool, by: Actor, now: datetime) -> Issue:
