@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from newsletter.assembly import Assembly
+from newsletter.cli import reviews
 from newsletter.cli.output import facts, out
+from newsletter.cli.terminal import who
 from newsletter.database import reading, transaction
 from newsletter.errors import IssueError, MachineError
 from newsletter.issues import store
@@ -23,7 +25,8 @@ from newsletter.sending.recipients import values_of
 from newsletter.settings import load
 from subscribers import erasure
 
-app = typer.Typer(help="Make issue files.", no_args_is_help=True)
+app = typer.Typer(help="Make, store, review and approve issues.", no_args_is_help=True)
+app.add_typer(reviews.app)
 
 
 @app.command("import")
@@ -53,9 +56,7 @@ def archive(
     """Let an issue into the public archive once it is sent, or take it out."""
     parts = Assembly(load())
     with transaction(parts.database) as session:
-        issue = store.switch_archive(
-            session, slug, on=on, by=store.COMMAND_LINE, now=datetime.now(UTC)
-        )
+        issue = store.switch_archive(session, slug, on=on, by=who(), now=datetime.now(UTC))
         sent = issue.published_at is not None
     address = f"{parts.settings.site.base_url}/archive/{slug}"
     if not on:

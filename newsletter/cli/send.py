@@ -11,10 +11,12 @@ from newsletter.assembly import Assembly
 from newsletter.cli import pace
 from newsletter.cli.issues import read_and_render
 from newsletter.cli.output import err, out, shown
+from newsletter.cli.terminal import who
 from newsletter.cli.watching import exit_by, run_to_rest, summary
-from newsletter.database import transaction
+from newsletter.database import reading, transaction
 from newsletter.errors import SendError
-from newsletter.issues.store import COMMAND_LINE
+from newsletter.issues import approval
+from newsletter.issues.reading import Draft, is_slug, read_issue
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import control
@@ -26,7 +28,9 @@ from newsletter.settings import load
 
 
 def send(
-    issue: Annotated[Path, typer.Argument(help="The issue file.")],
+    issue: Annotated[
+        str, typer.Argument(help="An issue file, or the slug of a stored issue that is approved.")
+    ],
     segment: Annotated[list[str], typer.Option(help="Segment to send to; may be given again.")],
     exclude: Annotated[
         list[str] | None,
@@ -81,7 +85,8 @@ def send(
     )
     # Whatever a send needs is looked at before anything is written.
     _ = assembly.gateway, assembly.links
-    draft, rendered = read_and_render(assembly, issue)
+    draft, base = _chosen(assembly, issue)
+    rendered = render(draft, assembly.house, templates=assembly.settings.templates_directory)
     others = [
         *(
             render(
@@ -111,7 +116,8 @@ def send(
             at=start,
             now=now,
             terms=terms,
-            approved_by=assembly.approver(COMMAND_LINE),
+            approved_by=assembly.approver(who()),
+            base=base,
         )
     if made.last_at > max(start, now) and not terms.test:
         err.print(f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}.")
@@ -122,6 +128,15 @@ def send(
     standing = run_to_rest(assembly, made.id)
     summary(assembly, standing)
     exit_by(standing)
+
+
+def _chosen(assembly: Assembly, issue: str) -> tuple[Draft, int | None]:
+    """The issue of that file; where there is none, the stored one, with its revision's number."""
+    if Path(issue).exists() or not is_slug(issue):
+        return read_issue(Path(issue)), None
+    with reading(assembly.database) as session:
+        found = approval.approved(session, issue)
+    return found.draft, found.number
 
 
 def _takes_long(timetable: Timetable, test: Test | None) -> bool:

@@ -1,6 +1,5 @@
 """`newsletter user`: who works with the console, also when nobody can get into it."""
 
-import getpass
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
@@ -8,11 +7,11 @@ from typing import Annotated
 import typer
 
 from newsletter.accounts import audit, factors, passwords, sessions, users
-from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.assembly import Assembly
 from newsletter.cli.output import err, out, rows
 from newsletter.cli.settings import AsJson
+from newsletter.cli.terminal import who
 from newsletter.database import reading, transaction
 from newsletter.errors import AccountError
 from newsletter.settings import load
@@ -46,7 +45,7 @@ def create(
             now=now,
             hashed=hashed,
         )
-        audit.record(session, _actor(), "user created", now=now, subject=user.email, role=role)
+        audit.record(session, who(), "user created", now=now, subject=user.email, role=role)
     err.print(f"{email} is {role} of the console, at {parts.settings.site.base_url}/console/")
     _print_once(password, given=password_stdin)
 
@@ -84,7 +83,7 @@ def password(email: Email, password_stdin: _FromInput = False) -> None:
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
         users.set_password(session, user.id, hashed)
-        audit.record(session, _actor(), "password changed", now=now, subject=user.email)
+        audit.record(session, who(), "password changed", now=now, subject=user.email)
     err.print(f"{email} has a new password.")
     _print_once(new, given=password_stdin)
 
@@ -101,7 +100,7 @@ def role(
             session, user.id, role, max_owners=parts.settings.console.max_owners
         )
         what = f"role changed from {before} to {role}"
-        audit.record(session, _actor(), what, now=now, subject=user.email)
+        audit.record(session, who(), what, now=now, subject=user.email)
     out.print(f"{email} is {role} from now on.")
 
 
@@ -112,7 +111,7 @@ def remove(email: Email) -> None:
         user = users.by_email(session, email)
         subject = user.email
         users.remove(session, user.id)
-        audit.record(session, _actor(), "user removed", now=datetime.now(UTC), subject=subject)
+        audit.record(session, who(), "user removed", now=datetime.now(UTC), subject=subject)
     out.print(f"{email} is removed.")
 
 
@@ -124,7 +123,7 @@ def reset_factor(email: Email) -> None:
         factors.reset(session, user.id)
         sessions.end_all(session, user.id)
         what, now = "authenticator removed", datetime.now(UTC)
-        audit.record(session, _actor(), what, now=now, subject=user.email)
+        audit.record(session, who(), what, now=now, subject=user.email)
     out.print(f"{email} sets up another app when they sign in.")
 
 
@@ -176,11 +175,3 @@ def _print_once(password: str, *, given: bool) -> None:
     if not given:
         err.print("The password, shown only now:")
         out.print(password, markup=False)
-
-
-def _actor() -> Actor:
-    """Whoever sits at this machine."""
-    try:
-        return Actor(None, f"command line ({getpass.getuser()})")
-    except (OSError, KeyError):
-        return Actor(None, "command line")

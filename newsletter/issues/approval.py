@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Select, func, select
 
+from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.errors import IssueError
 from newsletter.issues import store
@@ -81,11 +82,29 @@ def next_approved(
     )
 
 
+def approved(session: Session, slug: str) -> ApprovedIssue:
+    """An issue that somebody approved; IssueError when nobody has, or there is none."""
+    issue = store.find(session, slug)
+    latest = store.revision_of(session, issue)
+    require_approved(store.Saved(issue, latest, is_new=False))
+    return ApprovedIssue(
+        issue_id=issue.id,
+        slug=issue.slug,
+        title=issue.title,
+        series=issue.series,
+        revision_id=latest.id,
+        number=latest.number,
+        source=latest.source,
+        approved_at=issue.since,
+    )
+
+
 def request(session: Session, slug: str, *, by: Actor, now: datetime, note: str = "") -> Revision:
     """Ask for a review of the latest revision, which this returns."""
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
     _take(session, issue, revision, Step.REQUESTED, by=by, now=now, note=note)
+    audit.record(session, by, "review asked for", now=now, subject=slug, revision=revision.number)
     return revision
 
 
@@ -120,6 +139,7 @@ def approve(
             hint="The setting review.second_person asks for that.",
         )
     _take(session, issue, latest, Step.APPROVED, by=by, now=now, note=note)
+    audit.record(session, by, "issue approved", now=now, subject=slug, revision=revision)
     return latest
 
 
@@ -128,6 +148,7 @@ def give_back(session: Session, slug: str, *, by: Actor, now: datetime, note: st
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
     _take(session, issue, revision, Step.RETURNED, by=by, now=now, note=note)
+    audit.record(session, by, "issue returned", now=now, subject=slug, revision=revision.number)
     return revision
 
 
@@ -196,7 +217,7 @@ def _take(
     target = LEADS_TO[step]
     if target not in ISSUE_NEXT[IssueState(issue.state)]:
         raise IssueError(
-            f"it is {_WORDS[IssueState(issue.state)]}, and cannot become {_WORDS[target]}",
+            f"it is {WORDS[IssueState(issue.state)]}, and cannot become {WORDS[target]}",
             place=f"issue {issue.slug}",
             hint=f"First: newsletter issue review {issue.slug}"
             if step is Step.APPROVED and issue.state == IssueState.DRAFT
@@ -217,7 +238,8 @@ def _take(
     session.flush()
 
 
-_WORDS = {
+#: How a state is told in a sentence.
+WORDS = {
     IssueState.DRAFT: "a draft",
     IssueState.REVIEW: "in review",
     IssueState.APPROVED: "approved",

@@ -169,6 +169,11 @@ def slug_of(words: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:100].rstrip("-")
 
 
+def is_slug(words: str) -> bool:
+    """Whether an issue can be called so."""
+    return bool(_SLUG.fullmatch(words))
+
+
 def _no_front_matter(text: str, lines: list[str], name: str) -> NoReturn:
     if _DIGEST_MARKS.search(text):
         raise IssueError(

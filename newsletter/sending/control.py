@@ -79,17 +79,19 @@ def create(
     now: datetime,
     terms: Terms = Terms(),
     approved_by: Actor | None = None,
+    base: int | None = None,
 ) -> Made:
     """Freeze the issue as it is rendered now and schedule it to these segments.
 
-    Only what was approved can be sent; ``approved_by`` approves it by sending it. Raises
-    IssueError when nobody has.
+    Only what was approved can be sent; ``approved_by`` approves a file by sending it. A draft
+    that was read from the store names its revision as ``base``. Raises IssueError when
+    nobody approved it, or somebody stored another revision since.
 
     Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
     would get it, SendError when its limits stretch it over more than a year, and
     when nobody knows any more who had the issue.
     """
-    revision = _approved(session, draft, terms, approved_by, now)
+    revision = _approved(session, draft, terms, approved_by, now, base=base)
     foreseen = foresee(
         session,
         draft,
@@ -161,15 +163,21 @@ def foresee(
 
 
 def _approved(
-    session: Session, draft: Draft, terms: Terms, by: Actor | None, now: datetime
+    session: Session,
+    draft: Draft,
+    terms: Terms,
+    by: Actor | None,
+    now: datetime,
+    *,
+    base: int | None,
 ) -> Revision:
     """The stored revision of this very text, made if it is new, once it is approved."""
-    saved = store.save(session, draft, by=by or COMMAND_LINE, now=now)
-    if by is not None:
+    saved = store.save(session, draft, by=by or COMMAND_LINE, now=now, base=base)
+    if by is not None and base is None:
         approval.approve_by_sending(session, saved, by=by, now=now)
-        return saved.revision
-    approval.require_approved(saved)
-    if terms.others:
+    else:
+        approval.require_approved(saved)
+    if by is None and terms.others:
         raise IssueError(
             "a test of variants sends words that nobody approved",
             place=f"issue {draft.slug}",
