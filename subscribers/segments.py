@@ -19,6 +19,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from subscribers import expression
 from subscribers.errors import SegmentError
@@ -121,10 +122,18 @@ def keep_count(
 
 
 def delete(session: Session, name: str) -> Segment:
-    """Remove the segment of this name and return what it was; sends keep the rule they had."""
+    """Remove the segment of this name and return what it was; sends keep the rule they had.
+
+    SegmentError while something else, which comes later, needs it.
+    """
     segment = find(session, name)
-    session.delete(segment)
-    session.flush()
+    try:
+        with session.begin_nested():
+            session.delete(segment)
+    except IntegrityError:
+        raise SegmentError(
+            "it is still in use", place=name, hint="See newsletter schedule list."
+        ) from None
     return segment
 
 

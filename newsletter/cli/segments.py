@@ -9,6 +9,7 @@ from newsletter.assembly import Assembly
 from newsletter.cli.output import facts, out, rows
 from newsletter.cli.settings import AsJson
 from newsletter.database import reading, transaction
+from newsletter.scheduling import schedules
 from newsletter.settings import load
 from subscribers import segments
 
@@ -84,9 +85,9 @@ def show(name: str) -> None:
 
 @app.command("delete")
 def delete(name: str) -> None:
-    """Delete a segment. Sends that used it keep the rule that they had."""
+    """Delete a segment that no schedule uses. Sends keep the rule that they had."""
     with transaction(Assembly(load()).database) as session:
-        segments.delete(session, name)
+        schedules.delete_segment(session, name)
     out.print(f"Segment {name} is deleted.")
 
 

@@ -33,6 +33,7 @@ _RENEW = 3.0  # seconds
 
 #: Job id, function, seconds between ticks.
 _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
+    ("fire-schedules", jobs.fire_schedules, 1),
     ("start-due-sends", jobs.start_due_sends, 1),
     ("feed-workers", jobs.feed_workers, 1),
     ("decide-tests", jobs.decide_tests, 1),

@@ -16,6 +16,9 @@ from newsletter.accounts import sessions
 from newsletter.database import reading, transaction
 from newsletter.errors import ProviderError, SendError
 from newsletter.provider.account import StoppedError
+from newsletter.scheduling import firing
+from newsletter.scheduling.firing import Press
+from newsletter.scheduling.models import Outcome
 from newsletter.sending import control, doubt, heartbeat, notices
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.plan import plan
@@ -47,6 +50,8 @@ class Desk:
     #: None where there is no key to ask the provider with.
     reconciler: Reconciler | None = None
     keep: Keep = field(default_factory=Keep)
+    #: None where this process makes no sends: schedules wait for one that does.
+    press: Press | None = None
 
 
 _desk: list[Desk] = []
@@ -62,6 +67,11 @@ def sit_at(desk: Desk) -> None:
 def start_due_sends() -> None:
     """Plan every send whose time has come; hold those that come too late."""
     start_due(_desk[0])
+
+
+def fire_schedules() -> None:
+    """Make the sends of schedules whose time has come, or write down why there is none."""
+    fire_due(_desk[0], now=datetime.now(UTC))
 
 
 def decide_tests() -> None:
@@ -164,6 +174,23 @@ def reconcile() -> None:
         _log.error("the provider's lists could not be compared with ours: %s", error)
     else:
         _log.info("compared with the provider's lists: %s", report.as_json())
+
+
+def fire_due(desk: Desk, *, now: datetime) -> None:
+    """Deal with each schedule that is due by now in a transaction of its own."""
+    if desk.press is None:
+        return
+    with transaction(desk.database) as session:
+        due = firing.due(session, now=now)
+    for schedule_id in due:
+        try:
+            with transaction(desk.database) as session:
+                fired = firing.fire(session, schedule_id, desk.press, now=now)
+        except Exception:  # noqa: BLE001 (whatever it is, the other schedules are waiting)
+            _log.exception("schedule %s could not be dealt with", schedule_id)
+            continue
+        for one in fired:
+            _log.log(logging.INFO if one.outcome is Outcome.SENT else logging.WARNING, "%s", one)
 
 
 def start_due(desk: Desk) -> None:

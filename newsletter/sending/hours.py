@@ -83,11 +83,12 @@ def parse_window(text: str, *, place: str) -> Window:
     match = re.fullmatch(r"(?:([a-z][a-z\s,–-]*?)\s+)?([0-9].*)", text.strip().lower())
     if not match:
         raise _no_days(place)
-    days = _parse_days(match[1], place) if match[1] else EVERY_DAY
+    days = parse_days(match[1], place=place) if match[1] else EVERY_DAY
     return Window(days, parse_hours(match[2], place=place))
 
 
-def _parse_days(text: str, place: str) -> frozenset[int]:
+def parse_days(text: str, *, place: str) -> frozenset[int]:
+    """Days of the week (Monday is 0) from ``mon-fri`` or ``sat,sun``."""
     days: set[int] = set()
     for part in text.split(","):
         ends = [_parse_day(name.strip(), place) for name in re.split("[-–]", part)]
@@ -161,7 +162,7 @@ def _openings(
     hours = [window.hours for window in windows] + ([quiet] if quiet else [])
     times = {at for each in hours for at in (each.start, each.end)}
     # Nothing changes but at these times, each at both its readings, and at a change of clocks.
-    marks = {_clock_change(begin, end, zone)} | {
+    marks = {clock_change(begin, end, zone)} | {
         datetime.combine(each, at.replace(fold=fold), zone).astimezone(UTC)
         for each, at, fold in product((day - _DAY, day), times, (0, 1))
     }
@@ -174,7 +175,7 @@ def _openings(
     )
 
 
-def _clock_change(begin: datetime, end: datetime, zone: ZoneInfo) -> datetime:
+def clock_change(begin: datetime, end: datetime, zone: ZoneInfo) -> datetime:
     """The moment in between, to the second, at which the UTC offset changes; else ``end``."""
 
     def changed(second: int) -> bool:

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text, update
 
 from newsletter.database import open_database, reading, transaction
 from newsletter.scheduling.clock import Clock
+from newsletter.scheduling.firing import Press
 from newsletter.scheduling.jobs import Desk, start_due
 from newsletter.scheduling.models import Lease
 from newsletter.sending import control, standing
@@ -18,7 +19,7 @@ from tests.newsletter.sending.conftest import five, make_send, states
 __all__ = ["five"]
 
 
-def desk(database: Engine) -> Desk:
+def desk(database: Engine, press: Press | None = None) -> Desk:
     return Desk(
         database,
         batch_size=2,
@@ -26,6 +27,7 @@ def desk(database: Engine) -> Desk:
         doubt_grace=timedelta(minutes=30),
         doubt_policy="hold",
         keep_network_data=timedelta(days=365),
+        press=press,
     )
 
 
@@ -121,6 +123,7 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
     with database.connect() as connection:
         names = set(connection.execute(text("SELECT id FROM clock_job")).scalars())
     assert names == {
+        "fire-schedules",
         "start-due-sends",
         "feed-workers",
         "decide-tests",

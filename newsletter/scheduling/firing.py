@@ -1,0 +1,236 @@
+"""From a due time to a send, or to the reason why there is none.
+
+What is due is claimed from its row, which only one clock can, and each due time has one
+row by its key: two clocks make one send of it. Of times that came while nothing ran, the
+last one is made up for if it is not too late; the others are written down as missed.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
+from newsletter.errors import NothingToDoError, UserError
+from newsletter.issues import approval, store
+from newsletter.issues.approval import ApprovedIssue
+from newsletter.issues.reading import Draft
+from newsletter.rendering.rendered import Rendered
+from newsletter.scheduling import schedules
+from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
+from newsletter.scheduling.recurrence import Occurrence
+from newsletter.sending import control
+from newsletter.sending.control import Terms
+from newsletter.sending.limits import WarmUp
+from newsletter.sending.models import Send
+from newsletter.sending.timetable import Timetable
+from subscribers.schema import Session, table_of
+
+_log = logging.getLogger(__name__)
+_schedule, _firing, _send = table_of(Schedule), table_of(Firing), table_of(Send)
+_INSTANT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """What a firing makes sends with."""
+
+    render: Callable[[Draft], Rendered]
+    late_limit: timedelta
+    batch_size: int
+    warm_up: WarmUp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """What became of one due time."""
+
+    schedule: str
+    due: datetime
+    outcome: Outcome
+    reason: str = ""
+    send_id: int | None = None
+
+    def __str__(self) -> str:
+        said = f"send {self.send_id}" if self.outcome is Outcome.SENT else self.outcome.value
+        return f"{self.schedule}, due {self.due:%Y-%m-%d %H:%M} UTC: {said} {self.reason}".strip()
+
+
+def due(session: Session, *, now: datetime) -> list[int]:
+    """Schedules whose time has come, the one that has waited longest first."""
+    wanted = (
+        select(_schedule.c.id)
+        .where(_schedule.c.state == ScheduleState.ACTIVE, _schedule.c.next_at <= now)
+        .order_by(_schedule.c.next_at, _schedule.c.id)
+    )
+    return list(session.scalars(wanted))
+
+
+def next_issue(session: Session, series: str) -> ApprovedIssue | None:
+    """What goes out next of a series: approved, and named by no send so far."""
+    return approval.next_approved(session, series, taken=select(_send.c.issue_id))
+
+
+def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> list[Fired]:
+    """Deal with all that is due of a schedule by now, in this transaction.
+
+    One send at most comes of it. Empty when another process was faster.
+    """
+    schedule = session.scalar(
+        select(Schedule)
+        .where(
+            _schedule.c.id == schedule_id,
+            _schedule.c.state == ScheduleState.ACTIVE,
+            _schedule.c.next_at <= now,
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if schedule is None or schedule.next_at is None:
+        return []
+    came: list[Occurrence] = []
+    for one in schedules.upcoming(schedule, after=schedule.next_at - _INSTANT):
+        if one.due > now:
+            break
+        came.append(one)
+    wanted = [one for one in came if one.wall.date().isoformat() not in schedule.skips]
+    last = wanted[-1] if wanted else None
+    fired = []
+    for one in came:
+        if one not in wanted:
+            outcome, reason, send_id = Outcome.SKIPPED, "on the list of days to leave out", None
+        elif one is not last:
+            outcome, reason, send_id = Outcome.MISSED, _PASSED, None
+        elif now - one.due > press.late_limit:
+            outcome, reason, send_id = Outcome.MISSED, _too_late(now - one.due), None
+        else:
+            outcome, reason, send_id = _send_next(session, schedule, one, press, now=now)
+        fired.append(Fired(schedule.name, one.due, outcome, reason, send_id))
+    session.execute(
+        insert(_firing),
+        [
+            {
+                "schedule_id": schedule.id,
+                "due_at": one.due,
+                "at": now,
+                "outcome": one.outcome,
+                "reason": one.reason[:1000],
+                "send_id": one.send_id,
+            }
+            for one in fired
+        ],
+    )
+    schedules.wind(schedule, after=now)
+    _tell(session, schedule, fired, now)
+    return fired
+
+
+def _send_next(
+    session: Session, schedule: Schedule, one: Occurrence, press: Press, *, now: datetime
+) -> tuple[Outcome, str, int | None]:
+    issue = _claimed(session, schedule.series)
+    if issue is None:
+        return Outcome.NOTHING, f"no approved issue in series {schedule.series}", None
+    try:
+        # What fails leaves nothing of the send behind, and the reason is kept.
+        with session.begin_nested():
+            made = _make(session, schedule, one, issue.draft, press, now=now)
+    except NothingToDoError as error:
+        return Outcome.NOTHING, _said(issue, error), None
+    except UserError as error:
+        return Outcome.FAILED, _said(issue, error), None
+    except SQLAlchemyError:
+        raise  # the database's own trouble passes, and the next tick finds it due again
+    except Exception as error:  # noqa: BLE001 (whatever it is, the schedule must not spin)
+        _log.exception("schedule %s cannot send %s", schedule.name, issue.slug)
+        return Outcome.FAILED, f"issue {issue.slug}: {type(error).__name__}: {error}", None
+    late = now - one.due
+    reason = f"{_hours(late)} late: nothing ran when it was due" if late >= _LATE else ""
+    return Outcome.SENT, reason, made
+
+
+def _make(
+    session: Session,
+    schedule: Schedule,
+    one: Occurrence,
+    draft: Draft,
+    press: Press,
+    *,
+    now: datetime,
+) -> int:
+    audience = schedules.audience(session, schedule.id)
+    timetable = Timetable.from_json(schedule.timetable)
+    if schedule.own_clock:
+        timetable = replace(timetable, local_time=one.wall.time(), local_date=one.wall.date())
+    terms = Terms(
+        excluded=audience.excluded,
+        timetable=timetable,
+        batch_size=press.batch_size,
+        warm_up=press.warm_up,
+    )
+    return control.create(
+        session,
+        draft,
+        press.render(draft),
+        audience.segments,
+        at=one.due,
+        now=now,
+        terms=terms,
+    ).id
+
+
+def _claimed(session: Session, series: str) -> ApprovedIssue | None:
+    """The next issue, which nobody edits or sends before this transaction ends."""
+    while issue := next_issue(session, series):
+        store.find(session, issue.slug, lock=True)
+        # Another schedule of the series, or an editor, may have been faster than the lock.
+        if next_issue(session, series) == issue:
+            return issue
+    return None
+
+
+def _tell(session: Session, schedule: Schedule, fired: list[Fired], now: datetime) -> None:
+    """Into the log that operators read: the last of each kind, and how often it came."""
+    who = Actor(None, f"schedule {schedule.name}")
+    for outcome in dict.fromkeys(one.outcome for one in fired):
+        those = [one for one in fired if one.outcome is outcome]
+        detail = {"reason": those[-1].reason} if those[-1].reason else {}
+        if those[-1].send_id:
+            detail["send"] = str(those[-1].send_id)
+        if len(those) > 1:
+            detail["times"] = str(len(those))
+        subject = f"due {those[-1].due:%Y-%m-%d %H:%M} UTC"
+        audit.record(session, who, _LOGGED[outcome], now=now, subject=subject, **detail)
+
+
+_LOGGED = {
+    Outcome.SENT: "made a send",
+    Outcome.NOTHING: "sent nothing",
+    Outcome.SKIPPED: "skipped a day",
+    Outcome.MISSED: "missed its time",
+    Outcome.FAILED: "could not send",
+}
+_PASSED = "nothing ran when it was due, and a later time has come since"
+#: What is later than this is said to be late.
+_LATE = timedelta(minutes=1)
+
+
+def _too_late(late: timedelta) -> str:
+    return (
+        f"nothing ran for {_hours(late)} after it was due, which is longer than "
+        "sending.late_limit allows; the issue waits for the next time"
+    )
+
+
+def _said(issue: ApprovedIssue, error: UserError) -> str:
+    hint = f" {error.hint}" if error.hint else ""
+    return f"issue {issue.slug}: {error.message}.{hint}"
+
+
+def _hours(late: timedelta) -> str:
+    minutes = int(late.total_seconds() // 60)
+    return f"{minutes // 60} h {minutes % 60} min"

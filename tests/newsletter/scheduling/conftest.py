@@ -1,0 +1,93 @@
+"""Schedules, their issues, and what a clock makes sends with."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from newsletter.database import reading, transaction
+from newsletter.issues import approval, store
+from newsletter.issues.reading import Draft, parse_issue
+from newsletter.issues.store import COMMAND_LINE
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import Rendered
+from newsletter.scheduling import firing, schedules
+from newsletter.scheduling.firing import Fired, Press
+from newsletter.scheduling.models import Firing
+from newsletter.scheduling.schedules import Wanted
+from newsletter.settings import resource
+from subscribers import segments
+from subscribers.schema import table_of
+from tests.conftest import NOW
+from tests.newsletter.sending.conftest import HOUSE, five
+
+__all__ = ["five"]
+
+TEXT = (
+    "---\nsubject: Number {number}\nslug: {slug}\nseries: {series}\n---\n\n"
+    "Good day, {{{{ name }}}}.\n"
+)
+
+
+def rendered(draft: Draft) -> Rendered:
+    return render(draft, HOUSE, templates=resource("templates/email"))
+
+
+PRESS = Press(rendered, late_limit=timedelta(hours=6), batch_size=1000)
+
+
+@pytest.fixture
+def everybody(database: Engine, five: list[int]) -> str:
+    """The name of a segment of five people."""
+    with transaction(database) as session:
+        return segments.save(session, "everybody", "", now=NOW).name
+
+
+def make_schedule(
+    database: Engine,
+    name: str = "weekly",
+    rule: str = "daily 07:00",
+    zone: str = "UTC",
+    *,
+    series: str = "letter",
+    to: Sequence[str] = ("everybody",),
+    now: datetime = NOW,
+    **more: Any,
+) -> int:
+    wanted = Wanted(name, series, rule, zone, to, **more)
+    with transaction(database) as session:
+        return schedules.create(session, wanted, by=COMMAND_LINE, now=now).id
+
+
+def approve(database: Engine, slug: str, *, series: str = "letter", now: datetime = NOW) -> None:
+    """Store an issue of this series, and approve it."""
+    text = TEXT.format(number=slug, slug=slug, series=series)
+    with transaction(database) as session:
+        store.save(session, parse_issue(text, name=f"{slug}.md"), by=COMMAND_LINE, now=now)
+        approval.request(session, slug, by=COMMAND_LINE, now=now)
+        approval.approve(session, slug, revision=1, by=COMMAND_LINE, now=now)
+
+
+def tick(database: Engine, now: datetime, press: Press = PRESS) -> list[Fired]:
+    """What the clock does each second."""
+    fired = []
+    with reading(database) as session:
+        due = firing.due(session, now=now)
+    for schedule_id in due:
+        with transaction(database) as session:
+            fired += firing.fire(session, schedule_id, press, now=now)
+    return fired
+
+
+def rows(database: Engine, schedule_id: int) -> list[tuple[datetime, str, str, int | None]]:
+    """Due time, outcome, reason and send of each firing, in order."""
+    table = table_of(Firing)
+    with reading(database) as session:
+        found = session.execute(
+            select(table.c.due_at, table.c.outcome, table.c.reason, table.c.send_id)
+            .where(table.c.schedule_id == schedule_id)
+            .order_by(table.c.due_at)
+        )
+        return [tuple(row) for row in found]
