@@ -13,7 +13,6 @@ from newsletter.cli.output import err, facts, out, rows, shown
 from newsletter.cli.settings import AsJson
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
-from newsletter.issues import approval
 from newsletter.issues.reading import read_text
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import firing, recurrence, schedules
@@ -235,9 +234,7 @@ def coming(
         }
         for occurring in found
     ]
-    rows(
-        records, ["day", "time", "utc", "note"], as_json=as_json, empty="It is not due any more."
-    )
+    rows(records, ["day", "time", "utc", "note"], as_json=as_json, empty="It is not due any more.")
 
 
 @app.command("pause")
