@@ -146,7 +146,7 @@ def listed(as_json: AsJson = False) -> None:
                 "zone": _zone(one),
                 "segments": ", ".join(audience.segments),
                 "state": one.state,
-                "next": one.next_at,
+                "next": schedules.next_send(one),
                 "last": last.outcome if last else "",
                 "reason": last.reason if last else "",
             }
@@ -186,7 +186,7 @@ def show(
                     ("next issue", waiting.slug if waiting else "none is approved"),
                     ("when", f"{one.rule} ({schedules.rule_of(one).words})"),
                     ("zone", _zone(one)),
-                    ("next", one.next_at),
+                    ("next", schedules.next_send(one)),
                     ("segments", ", ".join(audience.segments)),
                     ("left out", ", ".join(audience.excluded)),
                     ("days left out", ", ".join(one.skips)),
@@ -296,8 +296,9 @@ def _zone(schedule: Schedule) -> str:
 
 
 def _when(schedule: Schedule) -> str:
-    following = f"; next {shown(schedule.next_at)}" if schedule.next_at else f"; {schedule.state}"
-    return f"{schedules.rule_of(schedule).words} ({_zone(schedule)}){following}."
+    following = schedules.next_send(schedule)
+    coming = f"next {shown(following)}" if following else schedule.state
+    return f"{schedules.rule_of(schedule).words} ({_zone(schedule)}); {coming}."
 
 
 def _note(occurring: Occurrence, skips: list[str]) -> str:

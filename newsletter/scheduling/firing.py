@@ -32,7 +32,6 @@ from subscribers.schema import Session, table_of
 
 _log = logging.getLogger(__name__)
 _schedule, _firing, _send = table_of(Schedule), table_of(Firing), table_of(Send)
-_INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +92,14 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
     if schedule is None or schedule.next_at is None:
         return []
     came: list[Occurrence] = []
-    for one in schedules.upcoming(schedule, after=schedule.next_at - _INSTANT):
+    for one in schedules.upcoming(schedule, after=schedule.next_at - schedules.INSTANT):
         if one.due > now:
             break
         came.append(one)
-    wanted = [one for one in came if one.wall.date().isoformat() not in schedule.skips]
-    last = wanted[-1] if wanted else None
+    last = next((one for one in reversed(came) if not schedules.skips(schedule, one)), None)
     fired = []
     for one in came:
-        if one not in wanted:
+        if schedules.skips(schedule, one):
             outcome, reason, send_id = Outcome.SKIPPED, "on the list of days to leave out", None
         elif one is not last:
             outcome, reason, send_id = Outcome.MISSED, _PASSED, None

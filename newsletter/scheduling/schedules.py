@@ -7,7 +7,7 @@ neither made up nor missed.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import delete, func, insert, select
@@ -32,6 +32,8 @@ _NAME_LENGTH = 64
 _SERIES = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 #: What is to be skipped next is looked for among so many due times.
 _SOON = 1000
+#: What is asked for after a moment does not contain it.
+INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def skip(
     left_out = {date.fromisoformat(day) for day in schedule.skips}
     if not days:
         coming = recurrence.first(upcoming(schedule, after=now), _SOON)
-        days = [one.wall.date() for one in coming if one.wall.date() not in left_out][:1]
+        days = [one.wall.date() for one in coming if not skips(schedule, one)][:1]
         if not days:
             raise SendError("nothing of it is due that could be skipped", place=f"schedule {name}")
     if len(left_out.union(days)) > recurrence.MOST_SKIPS:
@@ -209,6 +211,19 @@ def firings(session: Session, schedule_id: int, *, limit: int = 20) -> Sequence[
 def upcoming(schedule: Schedule | Wanted, *, after: datetime) -> Iterator[Occurrence]:
     """Each time that its rule names after a moment, those on days left out among them."""
     return recurrence.occurrences(rule_of(schedule), zone_of(schedule), after=after)
+
+
+def next_send(schedule: Schedule) -> datetime | None:
+    """When something goes out next: no day that is left out, and None while nothing comes due."""
+    if schedule.next_at is None:
+        return None
+    coming = recurrence.first(upcoming(schedule, after=schedule.next_at - INSTANT), _SOON)
+    return next((one.due for one in coming if not skips(schedule, one)), None)
+
+
+def skips(schedule: Schedule, one: Occurrence) -> bool:
+    """Whether its day is left out."""
+    return one.wall.date().isoformat() in schedule.skips
 
 
 def rule_of(schedule: Schedule | Wanted) -> Rule:

@@ -1,0 +1,84 @@
+"""Schedules from the command line: made, looked at, changed, and refused with a remedy."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.newsletter.cli.test_commands import Run, complaint, run
+
+__all__ = ["run"]
+
+
+@pytest.fixture
+def weekly(run: Run) -> Run:
+    """A schedule on Tuesdays, to everybody."""
+    assert run("segment", "create", "everybody").returncode == 0
+    done = run(*"schedule create weekly --series letter --segment everybody --when".split(),
+               "tue 09:00", "--zone", "Europe/Berlin", "--skip", "2099-12-29")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Schedule weekly: At 09:00 on Tuesday (Europe/Berlin); next ")
+    assert "no approved issue" in done.stderr
+    return run
+
+
+def records(run: Run, *words: str) -> list[dict[str, str]]:
+    done = run("schedule", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_it_is_listed_shown_changed_paused_and_deleted(weekly: Run) -> None:
+    [one] = records(weekly, "list")
+    assert (one["schedule"], one["when"], one["state"]) == ("weekly", "tue 09:00", "active")
+    shown = weekly("schedule", "show", "weekly")
+    assert "none is approved" in shown.stdout
+    assert "2099-12-29" in shown.stdout
+    assert "It was not due yet." in shown.stderr
+    changed = weekly("schedule", "change", "weekly", "--when", "mon 08:00", "--name", "monday")
+    assert "At 08:00 on Monday (Europe/Berlin)" in changed.stdout
+    assert "2099-12-29" in weekly("schedule", "show", "monday").stdout
+    assert "not made up for" in weekly("schedule", "pause", "monday").stdout
+    assert "It is paused" in weekly("schedule", "next", "monday").stderr
+    assert "goes on: next" in weekly("schedule", "resume", "monday").stdout
+    assert weekly("schedule", "delete", "monday").returncode == 0
+    assert records(weekly, "list") == []
+
+
+def test_the_next_times_are_shown_with_what_changes_of_clocks_do(run: Run) -> None:
+    rule = ("next", "--when", "last sunday 02:30", "--zone", "Europe/Berlin", "--count", "12")
+    notes = [row["note"] for row in records(run, *rule) if row["note"]]
+    assert sorted(notes) == [
+        "the clocks show 02:30 twice: the first time counts",
+        "the clocks skip 02:30: it is due at 03:00",
+    ]
+
+
+def test_days_are_left_out_by_a_list_and_sent_on_after_all(weekly: Run, tmp_path: Path) -> None:
+    (tmp_path / "days.txt").write_text("2099-12-22 # before the feast\n2099-12-15\n")
+    assert (
+        "2099-12-15, 2099-12-22"
+        in weekly("schedule", "skip", "weekly", "--file", "days.txt").stdout
+    )
+    undone = weekly("schedule", "skip", "weekly", "--undo", "2099-12-29")
+    assert undone.stdout == "Schedule weekly sends on 2099-12-29.\n"
+    first = records(weekly, "next", "weekly", "--count", "1")[0]
+    said = weekly("schedule", "skip", "weekly").stdout
+    assert first["day"].split()[1] in said
+    assert records(weekly, "next", "weekly", "--count", "1")[0]["note"] == "left out"
+    (tmp_path / "days.txt").write_text("tomorrow\n")
+    wrong = complaint(weekly("schedule", "skip", "weekly", "--file", "days.txt"), 2)
+    assert "days.txt:1: “tomorrow” is no day" in wrong
+
+
+def test_mistakes_are_refused_with_a_remedy(weekly: Run) -> None:
+    make = "schedule create x --series letter --segment".split()
+    assert "0 7 * * *" in complaint(weekly(*make, "everybody", "--when", "* 7 * * *"), 2)
+    assert "no segment of this name" in complaint(weekly(*make, "no", "--when", "daily 07:00"), 2)
+    zone = weekly(*make, "everybody", "--when", "daily 07:00", "--zone", "Mars/Olympus")
+    assert "there is no zone “Mars/Olympus”" in complaint(zone, 2)
+    assert "no such schedule" in complaint(weekly("schedule", "pause", "none"), 2)
+    assert "name a schedule, or a rule" in complaint(weekly("schedule", "next"), 2)
+    used = complaint(weekly("segment", "delete", "everybody"), 2)
+    assert "schedule weekly would send to other people without it" in used
+    assert "newsletter schedule change weekly" in used
