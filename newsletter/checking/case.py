@@ -1,17 +1,19 @@
 """What the checks are given: one issue as written and as rendered, and whom they may ask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
 from newsletter.checking.manuscript import Manuscript, read_manuscript
+from newsletter.checking.people import People, look_at
 from newsletter.checking.rules import Rules
 from newsletter.issues.personal import LINKS
 from newsletter.issues.reading import Draft
 from newsletter.provider.account import Domain
 from newsletter.provider.lookups import Lookup
 from newsletter.rendering.rendered import House, Rendered
+from newsletter.sending.limits import WarmUp
 from newsletter.sending.timetable import Timetable
 from subscribers.schema import Session
 
@@ -24,6 +26,8 @@ class Plan:
     segments: Sequence[str]
     excluded: Sequence[str] = ()
     timetable: Timetable = field(default_factory=Timetable)
+    batch_size: int = 1000
+    warm_up: WarmUp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,10 @@ class Dns:
 
     lookup: Lookup
     authenticated: Domain | None = None
+
+
+#: Whom to ask about the domain of a sender's address; None where nobody is to be asked.
+AskDns = Callable[[str], Dns | None]
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,37 @@ class Case:
     rules: Rules
     now: datetime
     plan: Plan | None = None
-    dns: Dns | None = None
+    ask_dns: AskDns | None = None
     ask_links: bool = False
+
+    @cached_property
+    def dns(self) -> Dns | None:
+        """Looked for when a check first wants it: it may take seconds."""
+        return self.ask_dns(self.rendered.from_email) if self.ask_dns else None
 
     @cached_property
     def manuscript(self) -> Manuscript:
         """The body's parts with their lines."""
         links = {name: f"{self.house.base_url}/{path}/" for name, path in LINKS.items()}
         return read_manuscript(self.draft, links)
+
+    @cached_property
+    def values_without_default(self) -> list[str]:
+        """Names of values that people may lack, used without a default at least once."""
+        used = (used.placeholder for used in self.manuscript.placeholders)
+        names = (one.name for one in used if not (one.is_link or one.default))
+        return [name for name in dict.fromkeys(names) if name != "email"]
+
+    @cached_property
+    def people(self) -> People | None:
+        """Who would get it; None without a plan. SegmentError for a segment that there is not."""
+        if self.plan is None:
+            return None
+        return look_at(
+            self.plan.session,
+            self.draft,
+            segment_names=self.plan.segments,
+            excluded_names=self.plan.excluded,
+            values=self.values_without_default,
+            now=self.now,
+        )

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from newsletter.checking import frame, links
-from newsletter.checking.case import Case, Dns, Plan
+from newsletter.checking import domain, frame, links, reach
+from newsletter.checking.case import AskDns, Case, Plan
 from newsletter.checking.finding import Finding, Found, Level
 from newsletter.checking.rules import Rule, Rules
 from newsletter.errors import IssueError, TemplateError
@@ -30,6 +30,12 @@ CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
     "links": links.well_formed,
     "images": links.images,
     "markup": links.markup,
+    "placeholders": reach.placeholders,
+    "audience": reach.audience,
+    "had_it": reach.had_it,
+    "duration": reach.duration,
+    "cost": reach.cost,
+    "sender_domain": domain.sender_domain,
 }
 #: The id of what keeps an issue from being read or rendered at all; it always blocks.
 FILE = "file"
@@ -51,7 +57,7 @@ class Checker:
         *,
         now: datetime,
         plan: Plan | None = None,
-        dns: Dns | None = None,
+        dns: AskDns | None = None,
         ask_links: bool = False,
         blocking_only: bool = False,
     ) -> list[Finding]:
@@ -81,26 +87,16 @@ class Checker:
         name: str,
         now: datetime,
         plan: Plan | None = None,
-        dns: Callable[[str], Dns | None] = lambda _sender: None,
+        dns: AskDns | None = None,
         ask_links: bool = False,
     ) -> list[Finding]:
-        """The same of a text that may be no issue yet: what it is refused for is a finding.
-
-        ``dns`` gives whom to ask about the domain of a sender's address.
-        """
+        """The same of a text that may be no issue yet: what it is refused for is a finding."""
         try:
             draft = parse_issue(text, name=name)
             rendered = render(draft, self.house, templates=self.templates)
         except (IssueError, TemplateError) as error:
             return [_refused(error, name)]
-        return self.check(
-            draft,
-            rendered,
-            now=now,
-            plan=plan,
-            dns=dns(rendered.from_email),
-            ask_links=ask_links,
-        )
+        return self.check(draft, rendered, now=now, plan=plan, dns=dns, ask_links=ask_links)
 
 
 def blocks(findings: list[Finding]) -> bool:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from newsletter.checking.case import Case
 from newsletter.checking.finding import Found
 from newsletter.checking.manuscript import PERSONAL, Link
+from newsletter.provider.lookups import is_public_name
 
 _MAILBOX = re.compile(r"[^@\s<>,;:\"]+@[^@\s<>,;:\"]+\.[^@\s<>,;:\".]+")
 #: Words that look as if a link was meant, and are shown as they stand.
@@ -18,8 +19,6 @@ _TAG = re.compile(
     r"script|iframe|video|hr|blockquote|button)(\s[^<>]*)?/?>",
     re.IGNORECASE,
 )
-#: Names that nobody outside can reach (RFC 2606, 6761, 6762, 8375).
-_PRIVATE = (".localhost", ".local", ".test", ".invalid", ".internal", ".home.arpa")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
 
@@ -108,17 +107,11 @@ def _fault(url: str, own: str | None) -> tuple[str, str] | None:
         )
     if PERSONAL in name or name == own:
         return None
-    if _is_address(name):
-        return None if ipaddress.ip_address(name).is_global else _unreachable(name)
-    if not all(_LABEL.fullmatch(label) for label in name.rstrip(".").split(".")):
+    if not _is_address(name) and not all(map(_LABEL.fullmatch, name.rstrip(".").split("."))):
         return "names a host that cannot be", "Copy it from the browser's address line."
-    if "." not in name or f".{name}".endswith(_PRIVATE):
-        return _unreachable(name)
+    if not is_public_name(name):
+        return f"leads to {name}, which readers cannot reach", "Write the public address."
     return None
-
-
-def _unreachable(name: str) -> tuple[str, str]:
-    return f"leads to {name}, which readers cannot reach", "Write the public address."
 
 
 def _is_address(host: str) -> bool:

@@ -144,7 +144,12 @@ def _person(assembly: Assembly, email: str) -> Mapping[str, Any]:
 def read_and_render(assembly: Assembly, issue: Path) -> tuple[Draft, Rendered]:
     """An issue file, read and rendered with the house's values."""
     draft = read_issue(issue)
-    return draft, render(draft, assembly.house, templates=assembly.settings.templates_directory)
+    return draft, rendered_by(assembly, draft)
+
+
+def rendered_by(assembly: Assembly, draft: Draft) -> Rendered:
+    """A draft, rendered with the house's values."""
+    return render(draft, assembly.house, templates=assembly.settings.templates_directory)
 
 
 def write(path: Path, text: str) -> None:

@@ -1,15 +1,20 @@
 """`newsletter send`: an issue to segments, now or at a time, and with a test of variants."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from newsletter.assembly import Assembly
+from newsletter.checking.case import Plan
+from newsletter.checking.checker import blocks
 from newsletter.cli import pace
-from newsletter.cli.issues import read_and_render
+from newsletter.cli.check import tell
+from newsletter.cli.issues import read_and_render, rendered_by
 from newsletter.cli.output import err, out, shown
 from newsletter.cli.terminal import who
 from newsletter.cli.watching import exit_by, run_to_rest, summary
@@ -17,7 +22,6 @@ from newsletter.database import reading, transaction
 from newsletter.errors import SendError
 from newsletter.issues import approval
 from newsletter.issues.reading import Draft, is_slug, read_issue
-from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import control
 from newsletter.sending.control import Terms
@@ -25,6 +29,7 @@ from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import LABELS, Measure, Test
 from newsletter.setting_kinds import duration
 from newsletter.settings import load
+from subscribers.schema import Session
 
 
 def send(
@@ -67,6 +72,12 @@ def send(
     after: Annotated[
         str, typer.Option(metavar="TIME", help="Test: how long after its sample it is decided.")
     ] = "4h",
+    despite_findings: Annotated[
+        bool,
+        typer.Option(
+            "--despite-findings", help="Send although a check that blocks found something."
+        ),
+    ] = False,
 ) -> None:
     """Send an issue to segments: now, with progress, or at a time, by the running service."""
     assembly = Assembly(load())
@@ -86,23 +97,27 @@ def send(
     # Whatever a send needs is looked at before anything is written.
     _ = assembly.gateway, assembly.links
     draft, base = _chosen(assembly, issue)
-    rendered = render(draft, assembly.house, templates=assembly.settings.templates_directory)
+    rendered = rendered_by(assembly, draft)
+    retitled = [replace(draft, subject=words) for words in subject or ()]
     others = [
-        *(
-            render(
-                replace(draft, subject=words),
-                assembly.house,
-                templates=assembly.settings.templates_directory,
-            )
-            for words in subject or ()
-        ),
-        *(read_and_render(assembly, path)[1] for path in variant or ()),
+        *((one, rendered_by(assembly, one)) for one in retitled),
+        *(read_and_render(assembly, path) for path in variant or ()),
     ]
+    if not despite_findings:
+        plan = partial(
+            Plan,
+            segments=segment,
+            excluded=exclude or (),
+            timetable=timetable,
+            batch_size=assembly.settings.sending.batch_size,
+            warm_up=assembly.warm_up,
+        )
+        _refuse_findings(assembly, [(draft, rendered), *others], plan, now)
     terms = Terms(
         excluded=exclude or (),
         timetable=timetable,
-        others=others,
-        test=_test(others, sample, winner, after),
+        others=[words for _, words in others],
+        test=_test(len(others), sample, winner, after),
         hold_id=assembly.gateway.new_hold() if ahead else None,
         batch_size=assembly.settings.sending.batch_size,
         warm_up=assembly.warm_up,
@@ -146,10 +161,40 @@ def _takes_long(timetable: Timetable, test: Test | None) -> bool:
     )
 
 
-def _test(others: list[Rendered], sample: str, winner: str, after: str) -> Test | None:
+def _refuse_findings(
+    assembly: Assembly,
+    issues: Sequence[tuple[Draft, Rendered]],
+    plan: Callable[[Session], Plan],
+    now: datetime,
+) -> None:
+    """SendError when a check that blocks finds something, which is told first."""
+    blocked = False
+    with reading(assembly.database) as session:
+        for draft, rendered in issues:
+            findings = assembly.checker.check(
+                draft,
+                rendered,
+                now=now,
+                plan=plan(session),
+                dns=assembly.dns,
+                ask_links=True,
+                blocking_only=True,
+            )
+            for finding in findings:
+                tell(finding, draft.name, to_stderr=True)
+            blocked = blocked or blocks(findings)
+    if blocked:
+        raise SendError(
+            "checks found what must be mended first",
+            place=issues[0][0].name,
+            hint="Look at everything: newsletter check. To send it like this: --despite-findings",
+        )
+
+
+def _test(others: int, sample: str, winner: str, after: str) -> Test | None:
     if not others:
         return None
-    if len(others) >= len(LABELS):
+    if others >= len(LABELS):
         raise SendError(f"a test has up to {len(LABELS)} variants", place="--subject, --variant")
     by = {"me": Measure.OPERATOR, **{measure.value: measure for measure in Measure}}.get(winner)
     if by is None:

@@ -1,5 +1,6 @@
 """What DNS says. A name without records is one thing, a resolver that does not answer another."""
 
+import ipaddress
 from collections.abc import Callable
 from typing import Final
 
@@ -7,6 +8,8 @@ from typing import Final
 #: has answered and that there is none; UnaskedError that nothing is known.
 Lookup = Callable[[str, str], list[str]]
 
+#: Names that no public DNS knows (RFC 2606, 6761, 6762, 8375).
+_PRIVATE: Final = ("localhost", "local", "test", "example", "invalid", "internal", "home.arpa")
 _PATIENCE: Final = 4.0  # seconds, for one name
 #: After so many names without an answer no more are asked: a dead resolver costs seconds each.
 _GIVE_UP_AFTER: Final = 2
@@ -14,6 +17,15 @@ _GIVE_UP_AFTER: Final = 2
 
 class UnaskedError(Exception):
     """DNS could not be asked: no resolver, no answer in time, or a broken zone."""
+
+
+def is_public_name(host: str) -> bool:
+    """Whether a name or address can be one that everybody reaches."""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        ends = tuple(f".{name}" for name in _PRIVATE)
+        return "." in host and not f".{host}".endswith(ends)
 
 
 def resolver(server: tuple[str, int] | None = None) -> Lookup:

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from newsletter.provider.account import Domain
-from newsletter.provider.lookups import Lookup, UnaskedError
+from newsletter.provider.lookups import Lookup, UnaskedError, is_public_name
 from newsletter.tracking.checkup import Finding, Verdict
 
-#: Names that no public DNS knows (RFC 2606, 6761, 6762, 8375).
-_PRIVATE = ("localhost", "local", "test", "example", "invalid", "internal", "home.arpa")
 #: SendGrid's selectors, where nobody says otherwise.
 _SELECTORS = ("s1", "s2")
 
@@ -37,7 +35,7 @@ def of_base_url(lookup: Lookup, base_url: str) -> Finding:
     mend = "Set site.base_url to the https address that a proxy serves from outside."
     if parts.scheme != "https":
         return Finding(subject, Verdict.PROBLEM, f"{base_url} is not https", mend)
-    if not _is_public_name(host):
+    if not is_public_name(host):
         return Finding(subject, Verdict.PROBLEM, f"{host} is not reached from outside", mend)
     return _asked(subject, lambda: _reached(lookup, host, mend))
 
@@ -119,14 +117,6 @@ def _mx(lookup: Lookup, host: str) -> Finding:
     there = ", ".join(hosts) or "nobody"
     mend = f"Add an MX record at {host}: 10 mx.sendgrid.net"
     return Finding("inbound MX", Verdict.PROBLEM, f"{host} is received by {there}", mend)
-
-
-def _is_public_name(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        ends = tuple(f".{name}" for name in _PRIVATE)
-        return "." in host and not f".{host}".endswith(ends)
 
 
 def _reached(lookup: Lookup, host: str, mend: str) -> Finding:

@@ -313,7 +313,7 @@ def test_the_whole_examination_against_sendgrid_itself_asks_dns(
     sandbox: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in production, but for who answers there."""
-    monkeypatch.setattr("newsletter.cli.doctor._on_this_machine", lambda _url: False)
+    monkeypatch.setattr("newsletter.assembly.Assembly.is_local", False)
     settings = load(
         {
             "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}",

@@ -1,0 +1,29 @@
+"""Whether receivers believe the sender: what DNS says of SPF, DKIM and DMARC."""
+
+from collections.abc import Iterator
+
+from newsletter.checking.case import Case
+from newsletter.checking.finding import Found
+from newsletter.checking.manuscript import line_of
+from newsletter.tracking.checkup import Verdict
+from newsletter.tracking.checkup_domain import of_domain
+
+
+def sender_domain(case: Case) -> Iterator[Found]:
+    """The same questions as the doctor's, about the domain of this very issue."""
+    if case.dns is None:
+        return
+    name = case.rendered.from_email.rpartition("@")[2].lower()
+    line = line_of(case.draft, "from")
+    for one in of_domain(case.dns.lookup, name, case.dns.authenticated):
+        if one.verdict is not Verdict.OK:
+            is_note = one.verdict is Verdict.UNKNOWN
+            yield Found(f"{one.subject} of {name}: {one.found}", one.mend, line, is_note=is_note)
+    if case.dns.authenticated is None:
+        # Bounces come back to a name of SendGrid's choice, and SPF is looked up there.
+        yield Found(
+            f"SPF of {name}: not known, as SendGrid names no domain of the account for it",
+            "See newsletter doctor; in SendGrid: Settings, Sender Authentication.",
+            line,
+            is_note=True,
+        )
