@@ -35,6 +35,8 @@ class Purpose(IntEnum):
     CONFIRM = 2
     #: In a mail to an operator, numbers (user, stamp of their password): choose a new one.
     PASSWORD = 3
+    #: For SendGrid, number (of its id and secret): post events, where OAuth is wanted for that.
+    WEBHOOK = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The sections of the settings: their keys, and what a value of each may be."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from newsletter.setting_kinds import (
     Day,
@@ -52,6 +52,14 @@ class SendGrid(Section):
     timeout: Duration
     webhook_public_keys: Annotated[list[str], Listed]
     webhook_max_age: Duration
+    webhook_client_id: Line
+    webhook_client_secret: Key
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if bool(self.webhook_client_id) != bool(self.webhook_client_secret.get_secret_value()):
+            raise ValueError("webhook_client_id and webhook_client_secret are set together")
+        return self
 
 
 class LinkKeys(Section):

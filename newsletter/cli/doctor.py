@@ -101,6 +101,8 @@ def _wanted(settings: Settings) -> Wanted:
         events_url=f"{base}/webhooks/sendgrid/events",
         webhook_keys=settings.sendgrid.webhook_public_keys,
         sender_domain=settings.sender.email.rpartition("@")[2].lower(),
+        token_url=f"{base}/webhooks/sendgrid/token",
+        client_id=settings.sendgrid.webhook_client_id,
         inbound_host=inbound.address.rpartition("@")[2].lower(),
         inbound_url=f"{base}/webhooks/sendgrid/inbound/{inbound.key.get_secret_value()}",
     )

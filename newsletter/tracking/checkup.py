@@ -40,6 +40,9 @@ class Wanted:
     webhook_keys: Sequence[str]
     #: Sender addresses' domain.
     sender_domain: str
+    #: Where the webhook has to fetch a token, and as whom; empty where none is wanted.
+    token_url: str = ""
+    client_id: str = ""
     #: Host that unsubscribing mails come in for; empty for none.
     inbound_host: str = ""
     #: Holds a secret.
@@ -130,7 +133,8 @@ def _webhook(account: Account, wanted: Wanted) -> list[Finding]:
     if not enabled:
         mend = f"{_EVENT_PAGE}: enable it."
         return [Finding(subject, Verdict.PROBLEM, "it is switched off", mend)]
-    return [_kinds(enabled[0]), _signature(account, enabled[0], wanted.webhook_keys)]
+    looked_at = [_kinds(enabled[0]), _signature(account, enabled[0], wanted.webhook_keys)]
+    return [*looked_at, _token(enabled[0], wanted)] if wanted.client_id else looked_at
 
 
 def _kinds(hook: Webhook) -> Finding:
@@ -153,6 +157,16 @@ def _signature(account: Account, hook: Webhook, keys: Sequence[str]) -> Finding:
         mend = f"Put this into sendgrid.webhook_public_keys, first: {key}"
         return Finding(subject, Verdict.PROBLEM, found, mend)
     return Finding(subject, Verdict.OK, "signed with a key that we know")
+
+
+def _token(hook: Webhook, wanted: Wanted) -> Finding:
+    subject, told = "webhook's token", (hook.token_url.rstrip("/"), hook.client_id)
+    if told != (wanted.token_url, wanted.client_id):
+        found = "SendGrid does not fetch its token from us, so we take no post"
+        mend = f"{_EVENT_PAGE}, Authorization Method, OAuth 2.0: Token URL {wanted.token_url}, "
+        mend += f"Client ID {wanted.client_id}; or empty sendgrid.webhook_client_id."
+        return Finding(subject, Verdict.PROBLEM, found, mend)
+    return Finding(subject, Verdict.OK, f"fetched as {wanted.client_id}")
 
 
 def _inbound(account: Account, wanted: Wanted) -> list[Finding]:

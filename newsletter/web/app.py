@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.assembly import Assembly
 from newsletter.database import reading
-from newsletter.web import errors, inbound, webhooks
+from newsletter.web import errors, inbound, webhook_token, webhooks
 from newsletter.web.console import routes as console
 from newsletter.web.public import (
     archive,
@@ -64,6 +64,7 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.state.assembly = assembly
     errors.register(app)
     app.include_router(webhooks.router)
+    app.include_router(webhook_token.router)
     app.include_router(inbound.router)
     app.include_router(subscribe.router)
     app.include_router(confirm.router)

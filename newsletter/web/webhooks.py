@@ -6,6 +6,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 from newsletter.provider.events import Event, Malformed, parse
+from newsletter.web import webhook_token
 from newsletter.web.dependencies import Parts
 
 _log = logging.getLogger(__name__)
@@ -19,8 +20,11 @@ _TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"
 
 @router.post("/webhooks/sendgrid/events")
 async def events(request: Request, parts: Parts) -> dict[str, int]:
-    """One post of signed events. 401 when the signature does not hold, 400 for what is no list."""
+    """One post of events. 401 when signature or token do not hold, 400 for what is no list."""
     body = await _body(request)
+    if not webhook_token.admits(parts, request.headers.get("authorization", "")):
+        _log.warning("a post of events was refused: it brings no token that is in force")
+        raise HTTPException(401, "The token is missing or over.", {"WWW-Authenticate": "Bearer"})
     signature, timestamp = request.headers.get(_SIGNATURE, ""), request.headers.get(_TIMESTAMP, "")
     if not parts.verifier.verify(body, signature=signature, timestamp=timestamp):
         _log.warning("a post of events was refused: its signature does not hold")
