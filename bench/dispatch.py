@@ -8,20 +8,21 @@ measured in the same run with the very same requests:
 - the SDK with ready-made JSON text, which spares it the encoding (docs/adr/0003);
 - the same bytes over bare keep-alive connections (for information).
 
-Each worker is a process with clock and threads, as ``newsletter serve`` has them, without its web.
+Each worker is a process of ``newsletter worker``, with clock and threads.
 """
 
 import argparse
 import http.client
 import multiprocessing
-import signal
+import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -119,16 +120,16 @@ def _send(
     assembly: Assembly, host: str, folder: Path, threads: int, workers: int
 ) -> tuple[float, float, float]:
     """Seconds to plan, seconds to dispatch, and MB that all workers together held at most."""
-    url = assembly.settings.database_url
-    environment = _environment(url, host, folder, threads)
-    stop = _SPAWN.Event()
-    team = [_SPAWN.Process(target=_work, args=(environment, stop)) for _ in range(workers)]
-    for process in team:
-        process.start()
+    environment = _environment(assembly.settings.database_url, host, folder, threads)
+    command = [Path(sys.executable).with_name("newsletter"), "worker"]
+    team = [
+        subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+        for _ in range(workers)
+    ]
     send_id = stage.make_send(
         assembly, f"by-{workers}", at=datetime.now(UTC) + timedelta(seconds=6)
     )
-    with Memory([process.pid or 0 for process in team]) as memory:
+    with Memory([process.pid for process in team]) as memory:
         while True:
             with reading(assembly.database) as session:
                 send = standing.find(session, send_id)
@@ -138,23 +139,13 @@ def _send(
     with reading(assembly.database) as session:
         # The plan's transaction begins when it starts; the first departure follows it.
         first = standing.first_departure(session, send_id)
-    stop.set()
     for process in team:
-        process.join()
+        process.terminate()
+    for process in team:
+        assert process.wait() == 0
     assert first is not None
     planning, dispatching = first - send.started_at, send.finished_at - first
     return planning.total_seconds(), dispatching.total_seconds(), memory.peak
-
-
-def _work(environment: dict[str, str], stop: Event) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    assembly = Assembly(load(environment))
-    workers, clock = assembly.workers(), assembly.clock()
-    workers.start()
-    clock.start()
-    stop.wait()
-    clock.stop()
-    workers.stop()
 
 
 class _Recorder:

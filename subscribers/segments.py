@@ -55,12 +55,12 @@ def objection(
         (_subscriber.c.paused_until > now, literal("paused")),
     ]
     if topics:
-        # The topics are looked up once, not once for each person.
-        ids = select(_topic.c.id).where(_topic.c.slug.in_(topics)).scalar_subquery()
+        # Looked up once by both databases; PostgreSQL would ask an IN (SELECT …) for each person.
+        ids = [select(_topic.c.id).where(_topic.c.slug == one).scalar_subquery() for one in topics]
         wanted = exists(
             select(1).where(
                 _subscription.c.subscriber_id == _subscriber.c.id,
-                _subscription.c.topic_id.in_(ids),
+                or_(*(_subscription.c.topic_id == number for number in ids)),
             )
         )
         conditions.append((~wanted, literal("topic")))

@@ -35,7 +35,7 @@ def apart(session: Session, send: Send) -> dict[str, int]:
         return {state: n for state in APART if (n := send.folded.get(state, 0))}
     rows = session.execute(
         select(_delivery.c.state, func.count())
-        .where(_delivery.c.send_id == send.id, _delivery.c.state.in_(APART))
+        .where(_delivery.c.send_id == send.id, _delivery.c.reason.is_not(None))
         .group_by(_delivery.c.state)
     )
     return {row[0]: row[1] for row in rows}
@@ -60,6 +60,8 @@ def page(
             _batch.c.send_id == send_id, _batch.c.state.in_(UNSETTLED)
         )
         rows = rows.where(_delivery.c.batch.in_(unsettled))
+    elif state is not None:
+        rows = rows.where(_delivery.c.reason.is_not(None))
     if state is not None:
         rows = rows.where(_delivery.c.state == state)
     if after is not None:

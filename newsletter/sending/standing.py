@@ -82,6 +82,7 @@ def handed_over(session: Session, send_id: int) -> int:
     left = select(func.count()).where(
         _delivery.c.send_id == send_id,
         _delivery.c.state == DeliveryState.SKIPPED,
+        _delivery.c.reason.is_not(None),
         _delivery.c.batch.in_(accepted),
     )
     return batch_states(session, send_id).get(BatchState.ACCEPTED, 0) - (session.scalar(left) or 0)

@@ -153,7 +153,7 @@ TOLD: Final = (
 #: Deliveries that surely never reached the person's mail server.
 MISSED: Final = frozenset({DeliveryState.DROPPED, DeliveryState.SKIPPED, DeliveryState.REJECTED})
 
-#: Deliveries that are few, or that something went wrong with: an index finds them.
+#: Deliveries that are few, or that something went wrong with. All have a reason: an index finds it.
 APART: Final = (
     DeliveryState.SKIPPED,
     DeliveryState.REJECTED,

@@ -127,7 +127,9 @@ def _gather(changes: _Changes, event: Event, hash_of: HashOf) -> None:
     if event.send_id is not None and event.batch is not None and event.kind is not Kind.UNSUBSCRIBE:
         changes.batches.add((event.send_id, event.batch))
     if effect.delivery and event.issue_id is not None and person is not None:
-        reason = event.reason or None if effect.delivery is not DeliveryState.DELIVERED else None
+        # Whoever is set apart has a reason: by that they are found.
+        apart = effect.delivery is not DeliveryState.DELIVERED
+        reason = (event.reason or str(event.kind)) if apart else None
         changes.deliveries.append(Told(event.issue_id, person, effect.delivery, reason))
     if effect.suppress is None:
         return

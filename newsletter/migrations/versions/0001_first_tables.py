@@ -23,11 +23,12 @@ def upgrade() -> None:
         sa.Column("state", sa.String(10), nullable=False),
         sa.Column("reason", sa.String(300), nullable=True),
         sa.CheckConstraint(
-            "state IN ('planned', 'accepted', 'delivered', 'bounced', 'dropped', 'complained', 'skipped', 'rejected')",
+            "state = 'planned' OR state = 'accepted' OR state = 'delivered' OR state = 'bounced' OR state = 'dropped' OR state = 'complained' OR state = 'skipped' OR state = 'rejected'",
             name=op.f("ck_delivery_state"),
         ),
         sa.PrimaryKeyConstraint("issue_id", "subscriber_id", name=op.f("pk_delivery")),
         sqlite_with_rowid=False,
+        postgresql_with={"fillfactor": 50},
     )
     with op.batch_alter_table("delivery", schema=None) as batch_op:
         batch_op.create_index(
@@ -89,7 +90,7 @@ def upgrade() -> None:
         sa.Column("message_id", sa.String(100), nullable=True),
         sa.Column("detail", sa.String(1000), nullable=False),
         sa.CheckConstraint(
-            "state IN ('pending', 'claimed', 'in_flight', 'accepted', 'rejected', 'uncertain', 'skipped')",
+            "state = 'pending' OR state = 'claimed' OR state = 'in_flight' OR state = 'accepted' OR state = 'rejected' OR state = 'uncertain' OR state = 'skipped'",
             name=op.f("ck_notice_state"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notice")),
@@ -160,7 +161,7 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("evidence", sa.String(1000), nullable=False),
         sa.CheckConstraint(
-            "reason IN ('unsubscribed', 'bounced', 'complained', 'manual', 'erased')",
+            "reason = 'unsubscribed' OR reason = 'bounced' OR reason = 'complained' OR reason = 'manual' OR reason = 'erased'",
             name=op.f("ck_suppression_reason"),
         ),
         sa.PrimaryKeyConstraint("address_hash", name=op.f("pk_suppression")),
@@ -193,7 +194,8 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "kind IN ('signup', 'address', 'data', 'erase')", name=op.f("ck_confirmation_kind")
+            "kind = 'signup' OR kind = 'address' OR kind = 'data' OR kind = 'erase'",
+            name=op.f("ck_confirmation_kind"),
         ),
         sa.ForeignKeyConstraint(
             ["subscriber_id"],
@@ -227,7 +229,7 @@ def upgrade() -> None:
         sa.Column("ip", sa.String(45), nullable=True),
         sa.Column("user_agent", sa.String(500), nullable=True),
         sa.CheckConstraint(
-            "act IN ('requested', 'confirmed', 'imported', 'withdrawn')",
+            "act = 'requested' OR act = 'confirmed' OR act = 'imported' OR act = 'withdrawn'",
             name=op.f("ck_consent_act"),
         ),
         sa.ForeignKeyConstraint(
@@ -317,7 +319,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.CheckConstraint(
-            "state IN ('draft', 'approved', 'scheduled', 'planning', 'sending', 'paused', 'sent', 'cancelled')",
+            "state = 'draft' OR state = 'approved' OR state = 'scheduled' OR state = 'planning' OR state = 'sending' OR state = 'paused' OR state = 'sent' OR state = 'cancelled'",
             name=op.f("ck_send_state"),
         ),
         sa.ForeignKeyConstraint(["issue_id"], ["issue.id"], name=op.f("fk_send_issue_id_issue")),
@@ -369,7 +371,7 @@ def upgrade() -> None:
         sa.Column("message_id", sa.String(100), nullable=True),
         sa.Column("detail", sa.String(1000), nullable=False),
         sa.CheckConstraint(
-            "state IN ('pending', 'claimed', 'in_flight', 'accepted', 'rejected', 'uncertain', 'skipped')",
+            "state = 'pending' OR state = 'claimed' OR state = 'in_flight' OR state = 'accepted' OR state = 'rejected' OR state = 'uncertain' OR state = 'skipped'",
             name=op.f("ck_batch_state"),
         ),
         sa.ForeignKeyConstraint(["send_id"], ["send.id"], name=op.f("fk_batch_send_id_send")),
