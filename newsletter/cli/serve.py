@@ -35,11 +35,13 @@ def serve(
 def server_of(assembly: Assembly) -> uvicorn.Server:
     """The web server around the service."""
     app = create_app(assembly, background=True)
-    return uvicorn.Server(
+    server = uvicorn.Server(
         uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, lifespan="on"
         )
     )
+    app.state.stopping = lambda: server.should_exit
+    return server
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -55,7 +55,20 @@ def listed(session: Session, send_id: int) -> list[Doubtful]:
 
 def resolve(session: Session, send_id: int, number: int, *, sent: bool, now: datetime) -> None:
     """Settle a doubtful batch by the operator's word; SendError when it is not in doubt."""
-    if sent:
+    # Evidence may prove any batch; the operator is asked of doubtful ones alone, and a wrong
+    # number must not make one that still waits count as sent.
+    doubtful = session.scalar(
+        select(_batch.c.number)
+        .where(
+            _batch.c.send_id == send_id,
+            _batch.c.number == number,
+            _batch.c.state == BatchState.UNCERTAIN,
+        )
+        .with_for_update()
+    )
+    if doubtful is None:
+        settled = False
+    elif sent:
         detail = "the operator says that it was sent"
         settled = evidence.prove(session, [(send_id, number)], now=now, detail=detail) == 1
     else:

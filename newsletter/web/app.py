@@ -62,6 +62,8 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
 
     app = FastAPI(title="newsletter", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.assembly = assembly
+    # Whether the server was told to stop: streams end by themselves then.
+    app.state.stopping = lambda: False
     errors.register(app)
     app.include_router(webhooks.router)
     app.include_router(webhook_token.router)

@@ -28,3 +28,8 @@ def page(request: Request, name: str, *, status: int = 200, **values: object) ->
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Robots-Tag"] = "noindex"
     return response
+
+
+def part(name: str, **values: object) -> str:
+    """A part of a page as HTML; values are escaped where they are put out."""
+    return _pages.get_template(name).render(**values)

@@ -5,12 +5,36 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
-from newsletter.web.console import account, factor, forgot, log, overview, people, sign_in
+from newsletter.web.console import (
+    account,
+    factor,
+    forgot,
+    log,
+    overview,
+    people,
+    sends,
+    sends_control,
+    sends_live,
+    sends_new,
+    sign_in,
+)
 from newsletter.web.console.access import SignInNeeded
 from newsletter.web.console.shell import go
 
 #: Each module is a page or a few that belong together. Their routes declare who may open them.
-_PAGES = (overview, sign_in, forgot, account, factor, people, log)
+_PAGES = (
+    overview,
+    sends_new,
+    sends,
+    sends_live,
+    sends_control,
+    sign_in,
+    forgot,
+    account,
+    factor,
+    people,
+    log,
+)
 
 
 def register(app: FastAPI) -> None:

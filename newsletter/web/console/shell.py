@@ -16,6 +16,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.web.console import cookie
 from newsletter.web.dependencies import page as plain_page
+from newsletter.web.dependencies import part
 from newsletter.web.public.visitor import network_address
 
 #: Scripts of our own only, and none of them written into a page.
@@ -83,6 +84,12 @@ def page(
     if not known:
         cookie.give(response, token, base_url)
     return response
+
+
+def fragment(request: Request, name: str, **values: object) -> str:
+    """A part of a page, ``console/NAME``, to be put into one that is open already."""
+    zone = ZoneInfo(request.app.state.assembly.settings.site.timezone)
+    return part(f"console/{name}", moment=partial(_moment, zone=zone), **values)
 
 
 def go(path: str) -> Response:

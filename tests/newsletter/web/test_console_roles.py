@@ -48,6 +48,7 @@ def path_of(route: APIRoute) -> str:
         route.path.replace("{token}", "x")
         .replace("{user_id:int}", "999")
         .replace("{session_id:int}", "999")
+        .replace("{send_id:int}", "999")
     )
 
 

@@ -1,0 +1,234 @@
+"""Sends: the list, one send, its people, and what its test of variants found."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.assembly import Assembly
+from newsletter.database import reading
+from newsletter.errors import SendError, UserError
+from newsletter.issues.models import Issue
+from newsletter.sending import doubt, register, roll
+from newsletter.sending.models import Send
+from newsletter.sending.register import Phase
+from newsletter.sending.roll import Place
+from newsletter.sending.states import DeliveryState, SendState
+from newsletter.sending.variants import Measure
+from newsletter.tracking import performance, trial
+from newsletter.web.console import sends_progress
+from newsletter.web.console.access import role
+from newsletter.web.console.shell import page
+from newsletter.web.dependencies import Parts
+from subscribers.schema import Session
+
+router = APIRouter()
+HOME = "/console/sends"
+Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
+_A_PAGE, _PEOPLE_A_PAGE = 50, 100
+
+
+@router.api_route(HOME, methods=["GET", "HEAD"])
+def listing(
+    request: Request,
+    parts: Parts,
+    _visitor: Viewer,
+    phase: Annotated[str, Query(max_length=20)] = "",
+    words: Annotated[str, Query(alias="q", max_length=200)] = "",
+    before: Annotated[str, Query(max_length=18)] = "",
+) -> Response:
+    """The latest, or those of one phase, or whose issue is called like that."""
+    wanted = Phase(phase) if phase in set(Phase) else None
+    words = words.replace("\0", "")
+    with reading(parts.database) as session:
+        found = register.page(
+            session, phase=wanted, words=words, before=_number(before), limit=_A_PAGE + 1
+        )
+        numbers = register.numbers(session)
+    return page(
+        request,
+        "sends.html",
+        sends=found[:_A_PAGE],
+        numbers=numbers,
+        phase=wanted,
+        words=words,
+        first=not before,
+        more=found[_A_PAGE - 1].send.id if len(found) > _A_PAGE else None,
+    )
+
+
+@router.api_route(f"{HOME}/{{send_id:int}}", methods=["GET", "HEAD"])
+def show(
+    send_id: int, request: Request, parts: Parts, _visitor: Viewer, done: str = ""
+) -> Response:
+    """One send."""
+    return show_send(request, parts, send_id, done=done)
+
+
+@router.api_route(f"{HOME}/{{send_id:int}}/people", methods=["GET", "HEAD"])
+def people(
+    send_id: int,
+    request: Request,
+    parts: Parts,
+    _visitor: Viewer,
+    *,
+    state: Annotated[str, Query(max_length=20)] = "",
+    address: Annotated[str, Query(alias="q", max_length=320)] = "",
+    after: Annotated[str, Query(max_length=40)] = "",
+) -> Response:
+    """Everybody in it, or those whom something set apart, or one by address."""
+    wanted = DeliveryState(state) if state in roll.FILTERS else None
+    with reading(parts.database) as session:
+        send, issue = find(session, send_id)
+        if send.folded_at is not None:
+            rows = []
+        elif address:
+            rows = list(roll.one(session, send, parts.hash_of(address)))
+        else:
+            start, limit = _place(after), _PEOPLE_A_PAGE + 1
+            rows = list(roll.page(session, send_id, state=wanted, after=start, limit=limit))
+        apart = roll.apart(session, send)
+    last = rows[_PEOPLE_A_PAGE - 1] if len(rows) > _PEOPLE_A_PAGE else None
+    return page(
+        request,
+        "send_people.html",
+        send=send,
+        issue=issue,
+        people=rows[:_PEOPLE_A_PAGE],
+        state=wanted,
+        address=address,
+        apart=apart,
+        filters=roll.FILTERS,
+        first=not after,
+        more=f"{last.batch}-{last.id}" if last else None,
+    )
+
+
+@router.api_route(f"{HOME}/{{send_id:int}}/test", methods=["GET", "HEAD"])
+def variants(
+    send_id: int, request: Request, parts: Parts, _visitor: Viewer, done: str = ""
+) -> Response:
+    """What its test of variants has found."""
+    return show_test(request, parts, send_id, done=done)
+
+
+def find(session: Session, send_id: int) -> tuple[Send, Issue]:
+    """A send and its issue; 404 when there is none of this number."""
+    # Larger numbers fit no column.
+    send = session.get(Send, send_id) if send_id < 2**63 else None
+    if send is None:
+        raise HTTPException(404)
+    return send, session.get_one(Issue, send.issue_id)
+
+
+def show_send(
+    request: Request,
+    parts: Assembly,
+    send_id: int,
+    *,
+    done: str = "",
+    problem: UserError | None = None,
+) -> Response:
+    """The page of a send, with what was done or could not be."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        send, issue = find(session, send_id)
+        shown: dict[str, Any] = {
+            "send": send,
+            "issue": issue,
+            "progress": sends_progress.of(session, send, now=now),
+            "doubtful": doubt.listed(session, send_id),
+            "apart": roll.apart(session, send),
+            "done_by_now": performance.of_send(session, send_id),
+        }
+        if send.test:
+            shown["decides_at"], shown["sample_waits"] = trial.decision(session, send_id)
+    missed = sum(shown["apart"].get(s, 0) for s in ("rejected", "dropped", "skipped"))
+    return page(
+        request,
+        "send.html",
+        status=_status(problem),
+        missed=missed,
+        moving=send.state in sends_progress.MOVING,
+        took=_took(send),
+        timetable=in_words(send.timetable),
+        grace=sends_progress.lasting(parts.settings.sending.doubt_grace),
+        resends=parts.settings.sending.doubt_policy == "resend",
+        done=done,
+        problem=problem,
+        **shown,
+    )
+
+
+def show_test(
+    request: Request,
+    parts: Assembly,
+    send_id: int,
+    *,
+    done: str = "",
+    problem: UserError | None = None,
+) -> Response:
+    """The page of a test, with what was done or could not be."""
+    report, why_not = None, None
+    with reading(parts.database) as session:
+        send, issue = find(session, send_id)
+        try:
+            report = trial.report(session, send_id)
+        except SendError as error:
+            why_not = error
+    return page(
+        request,
+        "send_test.html",
+        status=_status(problem),
+        send=send,
+        issue=issue,
+        report=report,
+        measures={"Opened": Measure.OPENS, "Clicked": Measure.CLICKS},
+        why_not=why_not,
+        done=done,
+        problem=problem,
+    )
+
+
+def in_words(timetable: Mapping[str, Any]) -> str:
+    """A send's timetable as a sentence would say it; empty when it has none."""
+    said = []
+    for name, words in (
+        ("per_second", "at most {:,g} people a second"),
+        ("per_hour", "at most {:,} an hour"),
+        ("per_day", "at most {:,} a day"),
+        ("local_time", "not before {} on each person's clock"),
+        ("quiet", "nothing in their hours {}"),
+        ("ahead", "handed over {:,.0f} s ahead"),
+    ):
+        if name in timetable:
+            said.append(words.format(timetable[name]))
+    if windows := timetable.get("windows"):
+        said.append(f"only {' and '.join(windows)}")
+    return "; ".join(said)
+
+
+def _took(send: Send) -> str:
+    if send.started_at is None or send.finished_at is None or send.state == SendState.PAUSED:
+        return ""
+    return sends_progress.lasting(send.finished_at - send.started_at)
+
+
+def _status(problem: UserError | None) -> int:
+    return 400 if problem else 200
+
+
+def _number(text: str) -> int | None:
+    """Whatever else stands in the address begins at the first page."""
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _place(text: str) -> Place | None:
+    batch, _, person = text.partition("-")
+    numbers = _number(batch), _number(person)
+    if numbers[0] is None or numbers[1] is None or max(len(batch), len(person)) > 18:
+        return None
+    return Place(numbers[0], numbers[1])

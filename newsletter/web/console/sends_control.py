@@ -1,0 +1,200 @@
+"""What is done with a send: pause, resume, cancel, pace, doubt, retry, the winner of a test."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+
+from newsletter.accounts import audit
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.assembly import Assembly
+from newsletter.database import transaction
+from newsletter.errors import SendError, UserError
+from newsletter.sending import control, doubt, oversight, retiming
+from newsletter.sending.models import Send
+from newsletter.sending.states import SendState
+from newsletter.sending.timetable import Timetable
+from newsletter.web.console.access import role
+from newsletter.web.console.sends import HOME, find, show_send, show_test
+from newsletter.web.console.sends_pace import Pace
+from newsletter.web.console.shell import actor, go
+from newsletter.web.dependencies import Parts
+from subscribers.schema import Session
+
+router = APIRouter()
+Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
+
+#: What SendGrid holds for less may be on its way ("stopping a scheduled send").
+_SURELY_HELD = timedelta(minutes=10)
+#: Changes a send, and says in the log's words what was done.
+_Change = Callable[[Session, Send, datetime], str]
+
+
+@router.post(f"{HOME}/{{send_id:int}}/pause")
+def pause(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
+    """Let no further batch leave."""
+
+    def change(session: Session, _send: Send, now: datetime) -> str:
+        control.pause(session, send_id, reason=f"paused by {visitor.called}", now=now)
+        return "send paused"
+
+    def tell(hold_id: str) -> None:
+        parts.gateway.pause_held(hold_id)
+
+    return _do(request, parts, visitor, send_id, change, done="paused", tell=tell)
+
+
+@router.post(f"{HOME}/{{send_id:int}}/resume")
+def resume(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
+    """Go on where it stopped."""
+
+    def change(session: Session, _send: Send, now: datetime) -> str:
+        control.resume(session, send_id, now=now, warm_up=parts.warm_up)
+        return "send resumed"
+
+    def tell(hold_id: str) -> None:
+        parts.gateway.release_held(hold_id)
+
+    return _do(request, parts, visitor, send_id, change, done="resumed", tell=tell)
+
+
+@router.post(f"{HOME}/{{send_id:int}}/cancel")
+def cancel(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
+    """End it; what the provider still holds of it is called back."""
+
+    def change(session: Session, send: Send, now: datetime) -> str:
+        # Once more is no mistake where the provider was not told yet.
+        if not (send.state == SendState.CANCELLED and send.hold_id):
+            control.cancel(session, send_id, now=now)
+        return "send cancelled"
+
+    def tell(hold_id: str) -> None:
+        parts.gateway.cancel_held(hold_id)
+        with transaction(parts.database) as session:
+            oversight.call_back(session, send_id, now=datetime.now(UTC), surely=_SURELY_HELD)
+
+    return _do(request, parts, visitor, send_id, change, done="cancelled", tell=tell)
+
+
+@router.post(f"{HOME}/{{send_id:int}}/retry")
+def retry(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
+    """Send to those who missed it, and to nobody else."""
+
+    def change(session: Session, _send: Send, now: datetime) -> str:
+        size = parts.settings.sending.batch_size
+        control.retry(session, send_id, now=now, batch_size=size, warm_up=parts.warm_up)
+        return "send retried for those who missed it"
+
+    return _do(request, parts, visitor, send_id, change, done="retried", snapshot=True)
+
+
+@router.post(f"{HOME}/{{send_id:int}}/pace")
+def change_pace(
+    send_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: Approver,
+    pace: Annotated[Pace, Depends()],
+) -> Response:
+    """Another pace for what has not left; its local time and its windows stay."""
+
+    def change(session: Session, send: Send, now: datetime) -> str:
+        before = Timetable.from_json(send.timetable)
+        wanted = pace.timetable(parts.settings, quiet_by_default=False)
+        kept = replace(
+            wanted,
+            local_time=before.local_time,
+            local_date=before.local_date,
+            windows=before.windows,
+            ahead=before.ahead,
+        )
+        control.change_pace(session, send_id, kept, now=now, warm_up=parts.warm_up)
+        return "pace changed"
+
+    return _do(request, parts, visitor, send_id, change, done="pace")
+
+
+@router.post(f"{HOME}/{{send_id:int}}/resolve")
+def resolve(
+    send_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: Approver,
+    *,
+    batch: Annotated[str, Form(max_length=9)] = "",
+    answer: Annotated[str, Form(max_length=10)] = "",
+) -> Response:
+    """Settle a doubtful batch by the operator's word."""
+
+    def change(session: Session, _send: Send, now: datetime) -> str:
+        if answer not in {"sent", "resend"} or not (batch.isascii() and batch.isdigit()):
+            raise SendError("say which batch, and whether it was sent", place=f"send {send_id}")
+        doubt.resolve(session, send_id, int(batch), sent=answer == "sent", now=now)
+        return f"batch {batch} {'called sent' if answer == 'sent' else 'sent again'}"
+
+    return _do(request, parts, visitor, send_id, change, done=f"doubt-{answer}")
+
+
+@router.post(f"{HOME}/{{send_id:int}}/winner")
+def winner(
+    send_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: Approver,
+    *,
+    label: Annotated[str, Form(max_length=20)] = "",
+) -> Response:
+    """Give the rest of a test this variant, now."""
+
+    def change(session: Session, _send: Send, now: datetime) -> str:
+        retiming.crown(session, send_id, label, now=now, warm_up=parts.warm_up)
+        return f"variant {label} chosen"
+
+    try:
+        _change(request, parts, visitor, send_id, change)
+    except UserError as error:
+        return show_test(request, parts, send_id, problem=error)
+    return go(f"{HOME}/{send_id}/test?done=chosen")
+
+
+def _do(
+    request: Request,
+    parts: Assembly,
+    visitor: Visitor,
+    send_id: int,
+    change: _Change,
+    *,
+    done: str,
+    tell: Callable[[str], None] | None = None,
+    snapshot: bool = False,
+) -> Response:
+    """Change it, tell the provider if it holds some of it, and show it."""
+    try:
+        hold_id = _change(request, parts, visitor, send_id, change, snapshot=snapshot)
+        if hold_id and tell:
+            tell(hold_id)
+    except UserError as error:
+        return show_send(request, parts, send_id, problem=error)
+    return go(f"{HOME}/{send_id}?done={done}")
+
+
+def _change(
+    request: Request,
+    parts: Assembly,
+    visitor: Visitor,
+    send_id: int,
+    change: _Change,
+    *,
+    snapshot: bool = False,
+) -> str | None:
+    """One transaction with its entry in the log; returns the provider's name of what it holds."""
+    now = datetime.now(UTC)
+    with transaction(parts.database, snapshot=snapshot) as session:
+        send, issue = find(session, send_id)
+        hold_id, subject = send.hold_id, f"send {send_id} ({issue.slug})"
+        what = change(session, send, now)
+        audit.record(session, actor(request, visitor), what, now=now, subject=subject)
+    return hold_id

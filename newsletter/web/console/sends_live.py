@@ -1,0 +1,88 @@
+"""A send's figures as they change: server-sent events (WHATWG HTML, section 9.2).
+
+The stream waits on the event loop and holds neither a thread nor a connection of the
+database between two looks. It ends when the send is in another state than the page shows,
+when the session ends, when the browser goes, and when the server is told to stop.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from newsletter.accounts import sessions
+from newsletter.accounts.models import Role, Stage
+from newsletter.assembly import Assembly
+from newsletter.database import reading
+from newsletter.sending import standing
+from newsletter.web.console import cookie, sends_progress
+from newsletter.web.console.access import role
+from newsletter.web.console.sends import find
+from newsletter.web.console.shell import fragment
+from newsletter.web.dependencies import Parts
+
+router = APIRouter()
+
+#: Seconds between two looks, and between signs of life: a browser that went is noticed by them.
+_EVERY, _ALIVE = 1.0, 15
+_OVER = "event: over\ndata: over\n\n"
+
+
+@router.get("/console/sends/{send_id:int}/live", dependencies=[Depends(role(Role.VIEWER))])
+async def live(
+    send_id: int,
+    request: Request,
+    parts: Parts,
+    shown: Annotated[str, Query(alias="state", max_length=20)] = "",
+) -> Response:
+    """The figures whenever they change, for as long as the send is in the state ``shown``."""
+    await run_in_threadpool(_require, parts, send_id)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    figures = _figures(request, parts, send_id, shown)
+    return StreamingResponse(figures, media_type="text/event-stream", headers=headers)
+
+
+def _require(parts: Assembly, send_id: int) -> None:
+    with reading(parts.database) as session:
+        find(session, send_id)
+
+
+async def _figures(
+    request: Request, parts: Assembly, send_id: int, shown: str
+) -> AsyncIterator[str]:
+    token = cookie.token_in(request, parts.settings.site.base_url)
+    before, looks = "", 0
+    while not request.app.state.stopping():
+        now = await run_in_threadpool(_look, request, parts, send_id, shown, token)
+        if now is None:
+            yield _OVER
+            return
+        if now != before:
+            yield (
+                "event: progress\n" + "".join(f"data: {line}\n" for line in now.split("\n")) + "\n"
+            )
+        elif looks % _ALIVE == 0:
+            yield ": still here\n\n"
+        before, looks = now, looks + 1
+        await asyncio.sleep(_EVERY)
+        if await request.is_disconnected():
+            return
+
+
+def _look(request: Request, parts: Assembly, send_id: int, shown: str, token: str) -> str | None:
+    """The figures as HTML; None when they are not to be had any more."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        # To look on is no sign of life: who is away is signed out as on any other page.
+        visitor = sessions.find(session, token, idle=parts.settings.console.idle_time, now=now)
+        if visitor is None or visitor.stage is not Stage.FULL:
+            return None
+        send = standing.find(session, send_id)
+        if send.state != shown:
+            return None
+        progress = sends_progress.of(session, send, now=now)
+        return fragment(request, "send_progress.html", progress=progress)

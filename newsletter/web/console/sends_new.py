@@ -1,0 +1,248 @@
+"""Making a send of an approved issue: the wish, what would become of it, and then the send.
+
+The page in between shows how many people get it and who does not, and asks once more. What
+it was made of travels with it: when the issue, or its sends, are others by then, nothing is
+made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from sqlalchemy import select
+
+from newsletter.accounts import audit
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.errors import IssueError, SendError, UserError
+from newsletter.issues import store
+from newsletter.issues.models import Issue
+from newsletter.issues.states import IssueState
+from newsletter.rendering.render import render
+from newsletter.sending import control, register
+from newsletter.sending.control import Foreseen, Terms
+from newsletter.sending.hours import local_moment, parse_time
+from newsletter.web.console.access import role
+from newsletter.web.console.sends import HOME, in_words
+from newsletter.web.console.sends_pace import Pace
+from newsletter.web.console.shell import actor, go, page
+from newsletter.web.dependencies import Parts
+from subscribers.models import Segment
+from subscribers.schema import Session, table_of
+
+router = APIRouter()
+Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
+_segment = table_of(Segment)
+
+#: Where each day begins.
+_FIRST_ZONE = ZoneInfo("Pacific/Kiritimati")
+_Word = Annotated[str, Form(max_length=100)]
+_Names = Annotated[Sequence[str], Form(max_length=200)]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was chosen in the form."""
+
+    issue: _Word = ""
+    segment: _Names = ()
+    excluded: _Names = ()
+    #: ``now`` or ``at``.
+    when: _Word = "now"
+    #: A time of the site's zone, as <input type=datetime-local> writes it.
+    at: _Word = ""
+    local_time: _Word = ""
+    #: The revision and the issue's latest send, as the page in between showed them.
+    revision: _Word = ""
+    latest: _Word = ""
+
+    def start(self, zone: ZoneInfo, now: datetime) -> tuple[datetime, date | None]:
+        """When it starts, and the day of its local time if there is one."""
+        if self.when != "at":
+            return now, None
+        try:
+            wanted = datetime.fromisoformat(self.at)
+        except ValueError:
+            wanted = None
+        if wanted is None or wanted.tzinfo is not None:
+            raise SendError("choose a day and a time", place="At a time")
+        day = wanted.date() if self.local_time else None
+        if day is not None:
+            clock = parse_time(self.local_time, place="Time of day")
+            start = local_moment(day, clock, _FIRST_ZONE)
+        else:
+            start = local_moment(wanted.date(), wanted.time(), zone)
+        if start < now:
+            hint = (
+                "On that day this time has come somewhere already. Choose a later day, or now: "
+                "everybody gets it when it next comes."
+                if day
+                else "Choose a later time, or now."
+            )
+            raise SendError("this time is past", place="At a time", hint=hint)
+        return start, day
+
+
+@router.api_route(f"{HOME}/new", methods=["GET", "HEAD"])
+def ask(
+    request: Request,
+    parts: Parts,
+    _visitor: Approver,
+    issue: Annotated[str, Query(max_length=100)] = "",
+) -> Response:
+    """The form."""
+    return _form(request, parts, Wish(issue=issue.replace("\0", "")), Pace())
+
+
+@router.post(f"{HOME}/new")
+def make(
+    request: Request,
+    parts: Parts,
+    visitor: Approver,
+    *,
+    wish: Annotated[Wish, Depends()],
+    pace: Annotated[Pace, Depends()],
+    step: Annotated[str, Form(max_length=10)] = "check",
+) -> Response:
+    """Show what would become of it, go back to the form, or make it."""
+    if step == "edit":
+        return _form(request, parts, wish, pace)
+    try:
+        if step == "send":
+            number = _make(request, parts, visitor, wish, pace)
+            return go(f"{HOME}/{number}?done=made")
+        return _confirm(request, parts, wish, pace)
+    except UserError as error:
+        return _form(request, parts, wish, pace, problem=error)
+
+
+def _form(
+    request: Request,
+    parts: Assembly,
+    wish: Wish,
+    pace: Pace,
+    *,
+    problem: UserError | None = None,
+) -> Response:
+    with reading(parts.database) as session:
+        issues = list(store.listed(session, state=IssueState.APPROVED, limit=50))
+        sent = register.of_issues(session, [one.id for one in issues])
+        names = session.execute(
+            select(_segment.c.name, _segment.c.description).order_by(_segment.c.name).limit(500)
+        ).all()
+    return page(
+        request,
+        "send_new.html",
+        status=400 if problem else 200,
+        issues=issues,
+        sent=sent,
+        segments=names,
+        wish=wish,
+        pace=pace,
+        quiet_hours=parts.settings.sending.quiet_hours,
+        zone=parts.settings.site.timezone,
+        problem=problem,
+    )
+
+
+def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Response:
+    now = datetime.now(UTC)
+    start, terms = _terms(parts, wish, pace, now)
+    with reading(parts.database) as session:
+        issue, revision_number, draft = _approved(session, wish)
+        foreseen: Foreseen = control.foresee(
+            session, draft, wish.segment, issue_id=issue.id, start=start, now=now, terms=terms
+        )
+        sends = register.of_issues(session, [issue.id]).get(issue.id, [])
+    return page(
+        request,
+        "send_confirm.html",
+        wish=wish,
+        pace=pace,
+        issue=issue,
+        subject=draft.subject,
+        revision=revision_number,
+        sends=sends,
+        start=start,
+        foreseen=foreseen,
+        timetable=in_words(terms.timetable.to_json()),
+    )
+
+
+def _make(request: Request, parts: Assembly, visitor: Visitor, wish: Wish, pace: Pace) -> int:
+    now = datetime.now(UTC)
+    start, terms = _terms(parts, wish, pace, now)
+    # Whatever a send needs is looked at before anything is written.
+    _ = parts.gateway, parts.links
+    with reading(parts.database) as session:
+        _, number, draft = _approved(session, wish)
+    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    with transaction(parts.database) as session:
+        issue = store.find(session, wish.issue, lock=True)
+        _refuse_surprises(session, issue, wish, number)
+        made = control.create(
+            session, draft, rendered, wish.segment, at=start, now=now, terms=terms
+        )
+        audit.record(
+            session,
+            actor(request, visitor),
+            "send made",
+            now=now,
+            subject=f"send {made.id} ({issue.slug})",
+            people=made.people,
+            segments=", ".join(wish.segment)[:300],
+            starts=start.isoformat(timespec="minutes"),
+        )
+        return made.id
+
+
+def _refuse_surprises(session: Session, issue: Issue, wish: Wish, rendered: int) -> None:
+    """What is made is what was shown: of this revision, and not twice by two clicks."""
+    latest = store.revision_of(session, issue).number
+    if str(latest) != wish.revision or latest != rendered:
+        raise IssueError(
+            "it was edited meanwhile", place=f"issue {issue.slug}", hint="Look at it once more."
+        )
+    sends = register.of_issues(session, [issue.id]).get(issue.id, [])
+    if str(sends[0] if sends else "") != wish.latest:
+        raise SendError(
+            f"send {sends[0]} of this issue was made meanwhile",
+            place=f"issue {issue.slug}",
+            hint="If that was you, all is well: look at it under Sends.",
+        )
+
+
+def _approved(session: Session, wish: Wish) -> tuple[Issue, int, Any]:
+    """The issue, the number of its latest revision, and its text; IssueError when not approved."""
+    if not wish.issue:
+        raise IssueError("choose an issue", place="Issue")
+    if not wish.segment:
+        raise SendError("choose a segment: who is to get it?", place="To whom")
+    if any("\0" in name for name in (*wish.segment, *wish.excluded)):
+        raise SendError("no segment is called like that", place="To whom")
+    issue = store.find(session, wish.issue)
+    if issue.state != IssueState.APPROVED:
+        raise IssueError(
+            "it is not approved", place=f"issue {issue.slug}", hint="Have it approved first."
+        )
+    revision = store.revision_of(session, issue)
+    return issue, revision.number, store.draft_of(session, revision)
+
+
+def _terms(parts: Assembly, wish: Wish, pace: Pace, now: datetime) -> tuple[datetime, Terms]:
+    start, day = wish.start(ZoneInfo(parts.settings.site.timezone), now)
+    timetable = pace.timetable(
+        parts.settings, quiet_by_default=True, local_time=wish.local_time, local_date=day
+    )
+    batch_size = parts.settings.sending.batch_size
+    return start, Terms(
+        excluded=wish.excluded,
+        timetable=timetable,
+        batch_size=batch_size,
+        warm_up=parts.warm_up,
+    )

@@ -1,0 +1,268 @@
+"""The pages of sends in a real browser: at every width, light and dark, live, and by keyboard."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import insert, update
+
+from newsletter.accounts.models import Role
+from newsletter.database import transaction
+from newsletter.issues import approval, store
+from newsletter.issues.reading import parse_issue
+from newsletter.issues.store import COMMAND_LINE
+from newsletter.rendering.render import render
+from newsletter.sending import control, oversight
+from newsletter.sending.control import Terms
+from newsletter.sending.models import Batch, Delivery, Send
+from newsletter.sending.plan import plan
+from newsletter.sending.states import SendState
+from newsletter.sending.timetable import Timetable
+from newsletter.sending.variants import Measure, Test
+from newsletter.tracking.models import PartCount, SendCount
+from subscribers import segments
+from subscribers.models import Subscriber
+from subscribers.schema import Session, table_of
+from tests.browser.console import Desk, chromium, running_desk, sound
+
+pytestmark = pytest.mark.browser
+
+PEOPLE = 1200
+TITLES = (
+    "What broke in March, and what we learned",
+    "Queues are not databases",
+    "A gentle introduction to consensus",
+    "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
+)
+_send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with chromium() as browser, running_desk(tmp_path_factory.mktemp("desk"), browser) as opened:
+        with transaction(opened.parts.database) as session:
+            now = datetime.now(UTC)
+            people = [
+                {
+                    "email": f"reader{n}@example{n % 7}.org",
+                    "address_hash": n.to_bytes(16, "big"),
+                    "created_at": now,
+                    "confirmed_at": now - timedelta(days=n % 90),
+                    "attributes": {},
+                    "source": "test",
+                }
+                for n in range(PEOPLE)
+            ]
+            session.execute(insert(table_of(Subscriber)), people)
+            segments.save(session, "everybody", "", now=now, description="Who confirmed")
+            segments.save(session, "nobody-yet", 'name == "nobody"', now=now)
+        yield opened
+
+
+@pytest.fixture
+def tab(desk: Desk) -> Iterator[Page]:
+    page = desk.signed_in(Role.APPROVER)
+    yield page
+    page.context.close()
+
+
+def approve(session: Session, title: str, slug: str) -> None:
+    source = f"---\nsubject: {title}\nslug: {slug}\n---\n\nHello.\n"
+    draft, now = parse_issue(source, name="x.md"), datetime.now(UTC)
+    saved = store.save(session, draft, by=COMMAND_LINE, now=now)
+    if saved.issue.state == "draft":
+        approval.request(session, slug, by=COMMAND_LINE, now=now)
+        number = saved.revision.number
+        approval.approve(session, slug, revision=number, by=COMMAND_LINE, now=now)
+
+
+def make(
+    desk: Desk, slug: str, *, title: str = TITLES[0], at: datetime | None = None, test: bool = False
+) -> int:
+    """A send of an issue of that slug to everybody."""
+    now = datetime.now(UTC)
+    with transaction(desk.parts.database) as session:
+        approve(session, title, slug)
+        draft = store.draft_of(session, store.revision_of(session, store.find(session, slug)))
+        words = render(draft, desk.parts.house, templates=desk.parts.settings.templates_directory)
+        terms = Terms(timetable=Timetable(per_hour=600))
+        if test:
+            share = Test(share=0.2, by=Measure.OPERATOR, wait=timedelta(hours=4))
+            terms = Terms(others=[words], test=share)
+        made = control.create(
+            session,
+            draft,
+            words,
+            ["everybody"],
+            at=at or now,
+            now=now,
+            terms=terms,
+            approved_by=COMMAND_LINE,
+        )
+        return made.id
+
+
+def begun(desk: Desk, slug: str, *, title: str = TITLES[0], test: bool = False) -> int:
+    """A send under way: six batches handed over, one in doubt, the rest waiting."""
+    number = make(desk, slug, title=title, test=test)
+    now = datetime.now(UTC)
+    with transaction(desk.parts.database) as session:
+        plan(session, number, now=now, batch_size=50)
+        of_send = _batch.c.send_id == number
+        for state in ("claimed", "in_flight"):
+            moved = update(_batch).where(of_send, _batch.c.number <= 7).values(state=state)
+            session.execute(moved.values(departed_at=now - timedelta(seconds=40)))
+        session.execute(
+            update(_batch)
+            .where(of_send, _batch.c.number <= 6)
+            .values(state="accepted", settled_at=now - timedelta(seconds=30))
+        )
+        session.execute(
+            update(_batch)
+            .where(of_send, _batch.c.number == 7)
+            .values(state="uncertain", detail="the connection was lost after the body was sent")
+        )
+        first = _delivery.c.send_id == number
+        session.execute(
+            update(_delivery).where(first, _delivery.c.batch <= 6).values(state="accepted")
+        )
+        session.execute(
+            update(_delivery)
+            .where(first, _delivery.c.batch == 1)
+            .values(state="bounced", reason="550 5.1.1 no such user here")
+        )
+        figures = {"delivered": 250, "bounce": 50, "opened": 90, "clicked": 22, "left": 2}
+        rows = [{"send_id": number, "what": k, "count": n} for k, n in figures.items()]
+        session.execute(insert(table_of(SendCount)), rows)
+        domains = [
+            {"send_id": number, "part": "domain", "value": f"example{n}.org", "what": k, "count": c}
+            for n in range(7)
+            for k, c in (("delivered", 40 - 5 * n), ("opened", 12 - n), ("bounce", n))
+            if c
+        ]
+        links = [
+            {
+                "send_id": number,
+                "part": "link",
+                "value": f"https://example.org/{'long/' * n}<script>",
+                "what": "clicked",
+                "count": 9 - n,
+            }
+            for n in range(8)
+        ]
+        session.execute(insert(table_of(PartCount)), domains + links)
+    return number
+
+
+def end(desk: Desk, number: int) -> None:
+    """Cancel it, so that the next test finds a quiet desk."""
+    with transaction(desk.parts.database) as session:
+        control.cancel(session, number, now=datetime.now(UTC))
+
+
+def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
+    tab.goto(f"{desk.url}/console/sends")
+    expect(tab.get_by_text("Nothing was sent yet")).to_be_visible()
+    sound(tab, "sends-empty")
+    for n, title in enumerate(TITLES):
+        number = begun(desk, f"list-{n}", title=title)
+        if n == 1:
+            with transaction(desk.parts.database) as session:
+                why = "5.2 % of 4,000 mails bounced (208), above 5 %: look at the list"
+                control.pause(session, number, reason=why, now=datetime.now(UTC))
+        if n > 1:
+            end(desk, number)
+    make(desk, "list-coming", at=datetime.now(UTC) + timedelta(days=3))
+    tab.goto(f"{desk.url}/console/sends")
+    expect(tab.get_by_text("Paused", exact=True)).to_be_visible()
+    sound(tab, "sends")
+    tab.keyboard.type("/")
+    tab.keyboard.type("queues")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("row")).to_have_count(2)
+
+
+def test_a_sends_page_is_sound_under_way_and_paused(desk: Desk, tab: Page) -> None:
+    number = begun(desk, "under-way")
+    tab.goto(f"{desk.url}/console/sends/{number}")
+    expect(tab.get_by_text("25 %", exact=True).first).to_be_visible()
+    sound(tab, "send")
+    tab.get_by_text("Send again…").click()
+    tab.get_by_role("button", name="Send batch 7 again").click()
+    expect(tab.get_by_role("status").first).to_have_text("The batch goes out again.")
+    tab.get_by_role("button", name="Pause").click()
+    expect(tab.get_by_text("paused by approver@example.org")).to_be_visible()
+    sound(tab, "send-paused")
+    tab.goto(f"{desk.url}/console/sends/{number}/people?state=bounced")
+    expect(tab.get_by_role("row")).to_have_count(51)
+    sound(tab, "send-people")
+    end(desk, number)
+    tab.goto(f"{desk.url}/console/sends/{number}")
+    expect(tab.get_by_role("heading", name="Those who missed it")).to_be_visible()
+    sound(tab, "send-cancelled")
+
+
+def test_figures_move_while_one_looks_and_the_page_follows_the_state(desk: Desk, tab: Page) -> None:
+    number = begun(desk, "live")
+    tab.goto(f"{desk.url}/console/sends/{number}")
+    expect(tab.get_by_text("300 handed over", exact=True)).to_be_visible()
+    with transaction(desk.parts.database) as session:
+        eighth = (_batch.c.send_id == number) & (_batch.c.number == 8)
+        for state in ("claimed", "in_flight", "accepted"):
+            session.execute(update(_batch).where(eighth).values(state=state))
+    expect(tab.get_by_text("350 handed over", exact=True)).to_be_visible()
+    with transaction(desk.parts.database) as session:
+        control.pause(session, number, reason="the alarm", now=datetime.now(UTC))
+    expect(tab.get_by_role("button", name="Resume")).to_be_visible()
+    end(desk, number)
+
+
+def test_nobody_loses_what_they_type_when_the_state_changes(desk: Desk, tab: Page) -> None:
+    number = begun(desk, "typing")
+    tab.goto(f"{desk.url}/console/sends/{number}")
+    expect(tab.get_by_text("300 handed over", exact=True)).to_be_visible()
+    tab.get_by_label("People an hour").fill("1234")
+    with transaction(desk.parts.database) as session:
+        control.pause(session, number, reason="the alarm", now=datetime.now(UTC))
+    expect(tab.get_by_text("The send has gone on to another state.")).to_be_visible()
+    assert tab.get_by_label("People an hour").input_value() == "1234"
+    end(desk, number)
+
+
+def test_a_send_is_made_by_keyboard_alone(desk: Desk, tab: Page) -> None:
+    with transaction(desk.parts.database) as session:
+        approve(session, "Made by keyboard", "by-keyboard")
+    tab.goto(f"{desk.url}/console/")
+    tab.keyboard.type("gs")
+    tab.wait_for_url("**/console/sends")
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("new send")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/console/sends/new")
+    sound(tab, "send-new")
+    tab.get_by_label(re.compile("Made by keyboard")).focus()
+    tab.keyboard.press("Space")
+    tab.get_by_label(re.compile("everybody")).first.focus()
+    tab.keyboard.press("Space")
+    tab.get_by_role("button", name="Look who gets it").focus()
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("heading", name="1,200 people get it")).to_be_visible()
+    # Asked by POST, so looked at as it is: a reload would ask once more.
+    tab.get_by_role("button", name="Send it to 1,200 people").focus()
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("status").first).to_have_text("The send is made.")
+    sound(tab, "send-scheduled")
+    end(desk, int(tab.url.rsplit("/", 1)[1].split("?")[0]))
+
+
+def test_the_report_of_a_test_is_sound_and_its_winner_chosen(desk: Desk, tab: Page) -> None:
+    number = begun(desk, "variants", test=True)
+    tab.goto(f"{desk.url}/console/sends/{number}/test")
+    sound(tab, "send-test")
+    tab.locator("summary", has_text="Choose…").first.click()
+    tab.get_by_role("button", name="Give the rest A").click()
+    expect(tab.get_by_role("heading", name="A won")).to_be_visible()
+    with transaction(desk.parts.database) as session:
+        oversight.move_send(session, number, SendState.CANCELLED)
