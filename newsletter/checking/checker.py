@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from newsletter.checking import domain, frame, links, reach
+from newsletter.checking import dead_links, domain, frame, links, reach
 from newsletter.checking.case import AskDns, Case, Plan
 from newsletter.checking.finding import Finding, Found, Level
 from newsletter.checking.rules import Rule, Rules
@@ -28,6 +28,7 @@ CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
     "preheader": frame.preheader,
     "size": frame.size,
     "links": links.well_formed,
+    "dead_links": dead_links.answering,
     "images": links.images,
     "markup": links.markup,
     "placeholders": reach.placeholders,

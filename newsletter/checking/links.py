@@ -26,11 +26,11 @@ def well_formed(case: Case) -> Iterator[Found]:
     """Every link leads to a web page or mailbox that there can be."""
     own = urlsplit(case.house.base_url).hostname
     for link in case.manuscript.links:
-        if why := _fault(link.url, own):
-            yield Found(f"{_shown(link)} {why[0]}", why[1], link.line)
+        if why := fault(link.url, own):
+            yield Found(f"{shown(link)} {why[0]}", why[1], link.line)
         elif not link.words:
             yield Found(
-                f"{_shown(link)} has no words to click on", "Write them: [words](…).", link.line
+                f"{shown(link)} has no words to click on", "Write them: [words](…).", link.line
             )
     for words in case.manuscript.words:
         if _HALF_A_LINK.search(words.text):
@@ -46,24 +46,24 @@ def images(case: Case) -> Iterator[Found]:
     """Pictures have words for who does not see them, and a size for who sees them at Outlook."""
     widest = case.rules.images.widest
     for image in case.manuscript.images:
-        if why := _fault(image.url, None):
-            yield Found(f"the picture at {_shown(image)} {why[0]}", why[1], image.line)
+        if why := fault(image.url, None):
+            yield Found(f"the picture at {shown(image)} {why[0]}", why[1], image.line)
             continue
         if not image.words:
             yield Found(
-                f"the picture {_shown(image)} has no words for who does not see it",
+                f"the picture {shown(image)} has no words for who does not see it",
                 "Write what it shows: ![Latency before and after](…).",
                 image.line,
             )
         if not re.fullmatch(r"[1-9]\d{0,3}", image.width):
             yield Found(
-                f"the picture {_shown(image)} has no width: Outlook shows it at its full size",
+                f"the picture {shown(image)} has no width: Outlook shows it at its full size",
                 f"Write it behind the address: ![…](…){{width={widest}}}, {widest} at most.",
                 image.line,
             )
         elif int(image.width) > widest:
             yield Found(
-                f"the picture {_shown(image)} is {image.width} pixels wide; the column has "
+                f"the picture {shown(image)} is {image.width} pixels wide; the column has "
                 f"{widest}, and Outlook makes it wider",
                 f"Write {{width={widest}}}.",
                 image.line,
@@ -81,8 +81,8 @@ def markup(case: Case) -> Iterator[Found]:
             )
 
 
-def _fault(url: str, own: str | None) -> tuple[str, str] | None:
-    """What is wrong with an address and how to mend it, or nothing."""
+def fault(url: str, own: str | None) -> tuple[str, str] | None:
+    """What is wrong with an address and how to mend it, or nothing; ``own`` is the house's host."""
     scheme, colon, rest = url.partition(":")
     if colon and scheme.lower() == "mailto":
         box = rest.partition("?")[0]
@@ -122,7 +122,8 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _shown(link: Link) -> str:
+def shown(link: Link) -> str:
+    """An address as findings call it."""
     return _short(link.url.replace(PERSONAL, "{{…}}") or "(no address)")
 
 
