@@ -128,6 +128,16 @@ def page(
     return Page([*found.people, *by_name.people], by_name.further, by_name.unfinished)
 
 
+def standing_of(
+    session: Session, person: Subscriber, *, now: datetime
+) -> tuple[str | None, Row[Any] | None]:
+    """Why somebody gets no mail, if they get none, and the row that suppresses them."""
+    mine = select(segments.objection(now, ())).select_from(segments.PEOPLE)
+    objection = session.scalar(mine.where(_subscriber.c.id == person.id))
+    hashed = _suppression.c.address_hash == person.address_hash
+    return objection, session.execute(select(_suppression).where(hashed)).one_or_none()
+
+
 def barred(session: Session, text: str, *, address_key: bytes) -> Row[Any] | None:
     """Why mail to this whole address is held back, whether or not anybody has it."""
     hashed = _hash(text, address_key)

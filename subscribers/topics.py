@@ -54,6 +54,11 @@ def listing(session: Session) -> list[Chosen]:
     return [Chosen(row[0], row[1]) for row in rows]
 
 
+def offered(session: Session) -> list[Topic]:
+    """All topics by name."""
+    return list(session.scalars(select(Topic).order_by(_topic.c.name, _topic.c.slug)))
+
+
 def require(session: Session, slugs: Iterable[str]) -> None:
     """Raise TopicError unless all of these exist; it names those that do."""
     known = set(session.scalars(select(_topic.c.slug)))

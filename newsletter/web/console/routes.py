@@ -12,11 +12,13 @@ from newsletter.web.console import (
     log,
     overview,
     people,
+    person,
     sends,
     sends_control,
     sends_live,
     sends_new,
     sign_in,
+    subscribers,
 )
 from newsletter.web.console.access import SignInNeeded
 from newsletter.web.console.shell import go
@@ -34,6 +36,8 @@ _PAGES = (
     factor,
     people,
     log,
+    subscribers,
+    person,
 )
 
 

@@ -1,0 +1,83 @@
+"""A person's history in words: one line for each thing that can happen, and the list is total."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from newsletter.provider.events import Kind
+from newsletter.sending.states import BatchState, DeliveryState
+from newsletter.tracking.timeline import Entry
+from subscribers.models import SuppressionReason
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One entry for the page. ``tone`` is good, bad, warn, info or nothing."""
+
+    at: datetime
+    words: str
+    tone: str
+    entry: Entry
+
+
+_ACTS = {
+    "requested": ("Asked to subscribe", ""),
+    "confirmed": ("Confirmed", "good"),
+    "imported": ("Consent stated by an operator", "good"),
+    "withdrawn": ("Withdrew", "warn"),
+}
+_DELIVERIES = {
+    DeliveryState.PLANNED: ("Is to get", ""),
+    DeliveryState.ACCEPTED: ("Was sent", "info"),
+    DeliveryState.DELIVERED: ("Got", "good"),
+    DeliveryState.BOUNCED: ("Came back:", "bad"),
+    DeliveryState.DROPPED: ("Was not tried by the provider:", "bad"),
+    DeliveryState.COMPLAINED: ("Called spam:", "bad"),
+    DeliveryState.SKIPPED: ("Was left out of", "warn"),
+    DeliveryState.REJECTED: ("Was refused by the provider:", "bad"),
+}
+_EVENTS = {
+    Kind.PROCESSED: ("Taken on by the provider", ""),
+    Kind.DEFERRED: ("Put off by the receiving server", "warn"),
+    Kind.DELIVERED: ("Delivered", "good"),
+    Kind.BOUNCE: ("Bounced", "bad"),
+    Kind.BLOCKED: ("Blocked by the receiving server", "bad"),
+    Kind.DROPPED: ("Dropped by the provider", "bad"),
+    Kind.OPEN: ("Opened", "info"),
+    Kind.CLICK: ("Clicked", "info"),
+    Kind.SPAM_REPORT: ("Reported as spam", "bad"),
+    Kind.UNSUBSCRIBE: ("Unsubscribed", "warn"),
+    Kind.GROUP_UNSUBSCRIBE: ("Unsubscribed by the provider's link", "warn"),
+    Kind.GROUP_RESUBSCRIBE: ("Came back by the provider's link (does not count)", ""),
+    Kind.OTHER: ("Something that this version does not know", ""),
+}
+_SUPPRESSIONS = {
+    SuppressionReason.UNSUBSCRIBED: ("Gets no more mail: left", "warn"),
+    SuppressionReason.BOUNCED: ("Gets no more mail: the mailbox does not exist", "bad"),
+    SuppressionReason.COMPLAINED: ("Gets no more mail: called it spam", "bad"),
+    SuppressionReason.MANUAL: ("Gets no more mail: an operator decided so", "bad"),
+    SuppressionReason.ERASED: ("Gets no more mail: erased", "bad"),
+}
+_MAILS = {
+    BatchState.PENDING: ("A single mail waits to be sent", ""),
+    BatchState.CLAIMED: ("A single mail is being sent", ""),
+    BatchState.IN_FLIGHT: ("A single mail is being sent", ""),
+    BatchState.ACCEPTED: ("A single mail was sent", "info"),
+    BatchState.REJECTED: ("A single mail was refused by the provider", "bad"),
+    BatchState.UNCERTAIN: ("A single mail was sent, its answer lost", "warn"),
+    BatchState.SKIPPED: ("A single mail was not sent", "warn"),
+}
+#: Sort of an entry → what → words and tone.
+WORDS: dict[str, dict[str, tuple[str, str]]] = {
+    "person": {"joined": ("Came into the list", "good")},
+    "consent": dict(_ACTS),
+    "delivery": {state.value: said for state, said in _DELIVERIES.items()},
+    "event": {kind.value: said for kind, said in _EVENTS.items()},
+    "suppression": {reason.value: said for reason, said in _SUPPRESSIONS.items()},
+    "mail": {state.value: said for state, said in _MAILS.items()},
+}
+
+
+def told(entry: Entry) -> Told:
+    """The entry in words; what another release wrote is shown by its name."""
+    words, tone = WORDS[entry.sort].get(entry.what, (entry.what, ""))
+    return Told(entry.at, words, "" if entry.by_machine else tone, entry)
