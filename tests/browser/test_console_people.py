@@ -1,0 +1,147 @@
+"""Subscribers, imports and segments in a real browser."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import select
+
+from newsletter.accounts.models import Role
+from newsletter.database import transaction
+from newsletter.tracking.models import EventRow
+from subscribers import suppression, topics
+from subscribers.models import Consent, Subscriber, Subscription, SuppressionReason
+from subscribers.schema import Session, table_of
+from tests.browser.console import Desk, chromium, running_desk, sound
+from tests.conftest import add_person
+
+pytestmark = pytest.mark.browser
+
+NOW = datetime.now(UTC)
+FIRST = (
+    "Ada Barbara Claude Dana Edsger Frances Grace Hedy Ivan Jean Ken Lynn Margaret Niklaus".split()
+)
+LAST = "Lovelace Liskov Shannon Ångström Dijkstra Allen Hopper Lamarr Petrov Bartik".split()
+
+
+def furnish(session: Session) -> int:
+    """A list of some length, and Ada with a history; returns her number."""
+    news = topics.save(session, "engineering", name="Engineering", description="Each Tuesday")
+    topics.save(session, "careers", name="Careers", description="Now and then")
+    for number in range(130):
+        first, last = FIRST[number % len(FIRST)], LAST[number % len(LAST)]
+        person = add_person(
+            session,
+            f"{first}.{last}.{number}@example.org".replace("Å", "A").replace("ö", "o"),
+            name=f"{first} {last}",
+            source=("form:hosted", "import:people.csv")[number % 2],
+            created_at=NOW - timedelta(days=number, hours=number),
+            confirmed_at=None if number % 17 == 3 else NOW,
+            paused_until=NOW + timedelta(days=30) if number % 19 == 5 else None,
+        )
+        if number % 11 == 2:
+            why = list(SuppressionReason)[number % 4]
+            suppression.add(session, [person], why, at=NOW, evidence="event 550 no such mailbox")
+    ada = add_person(
+        session,
+        "ada@example.org",
+        name="Ada Lovelace",
+        source="form:hosted",
+        language="en-GB",
+        timezone="Europe/London",
+        attributes={"plan": "pro", "company": "Analytical Engines", "tags": ["vip", "speaker"]},
+        created_at=NOW - timedelta(days=90),
+        last_open_at=NOW - timedelta(days=2),
+    )
+    session.add(Subscription(subscriber_id=ada, topic_id=news.id, since=NOW))
+    began = NOW - timedelta(days=90)
+    for after, act, wording in (
+        (0, "requested", "I want to get this newsletter by email."),
+        (4, "confirmed", "I want to get this newsletter by email."),
+    ):
+        session.add(
+            Consent(
+                subscriber_id=ada,
+                at=began + timedelta(minutes=after),
+                act=act,
+                source="form:hosted",
+                wording=wording,
+                ip="192.0.2.7",
+            )
+        )
+    for number, (days, kind, machine, more) in enumerate(
+        (
+            (30, "delivered", False, {}),
+            (30, "open", True, {}),
+            (29, "open", False, {}),
+            (29, "click", False, {"link": "https://example.com/articles/slow-queries"}),
+            (16, "deferred", False, {"raw": '{"response": "451 4.7.1 try again later"}'}),
+            (16, "delivered", False, {}),
+            (2, "delivered", False, {}),
+            (2, "click", True, {"link": "https://example.com/articles/on-call"}),
+            (2, "open", False, {}),
+        )
+    ):
+        at = NOW - timedelta(days=days) + timedelta(minutes=number)
+        row = {"at": at, "received_at": at, "key": bytes([number] * 16), "raw": "{}"}
+        session.add(
+            EventRow(**row | {"kind": kind, "subscriber_id": ada, "by_machine": machine} | more)
+        )
+    return ada
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with chromium() as browser, running_desk(tmp_path_factory.mktemp("desk"), browser) as opened:
+        with transaction(opened.parts.database) as session:
+            furnish(session)
+        yield opened
+
+
+@pytest.fixture
+def tab(desk: Desk) -> Iterator[Page]:
+    page = desk.signed_in(Role.OWNER)
+    yield page
+    page.context.close()
+
+
+def ada(desk: Desk) -> str:
+    person = table_of(Subscriber).c
+    with transaction(desk.parts.database) as session:
+        number = session.scalar(select(person.id).where(person.email == "ada@example.org"))
+    return f"{desk.url}/console/subscribers/{number}"
+
+
+def test_typing_finds_people_and_states_narrow_them_down(desk: Desk, tab: Page) -> None:
+    tab.goto(f"{desk.url}/console/subscribers")
+    expect(tab.locator("tbody tr")).to_have_count(50)
+    tab.keyboard.press("/")
+    tab.keyboard.type("ada.")
+    expect(tab.locator("tbody tr")).to_have_count(10)
+    tab.get_by_role("link", name="Unconfirmed").click()
+    expect(tab.get_by_label("Address or name")).to_have_value("ada.")
+    for badge in tab.locator("tbody .badge").all_inner_texts():
+        assert badge == "Unconfirmed"
+    tab.goto(f"{desk.url}/console/subscribers")
+    tab.get_by_role("link", name="Next page").click()
+    expect(tab.get_by_role("link", name="First page")).to_be_visible()
+    expect(tab.locator("tbody tr")).to_have_count(50)
+
+
+def test_the_list_reads_well_everywhere(desk: Desk, tab: Page) -> None:
+    tab.goto(f"{desk.url}/console/subscribers")
+    sound(tab, "subscribers")
+
+
+def test_a_persons_page_reads_well_everywhere(desk: Desk, tab: Page) -> None:
+    tab.goto(ada(desk))
+    tab.get_by_text("Edit name, topics and attributes").click()
+    expect(tab.get_by_role("textbox", name="Attributes")).to_be_visible()
+    expect(tab.locator(".moment", has_text="Machine")).to_have_count(2)
+    sound(tab, "subscriber")
+
+
+def test_the_form_to_add_somebody_reads_well_everywhere(desk: Desk, tab: Page) -> None:
+    tab.goto(f"{desk.url}/console/subscribers/add")
+    sound(tab, "subscriber-add")
