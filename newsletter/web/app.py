@@ -42,6 +42,10 @@ _HEADERS = {
 }
 
 
+#: Our own files change with a release.
+_STATIC = "public, max-age=600"
+
+
 def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     """The web application; with ``background`` also the clock and the workers, in its lifetime."""
 
@@ -77,6 +81,7 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.include_router(archive.router)
     console.register(app)
     app.add_api_route("/healthz", health, methods=["GET"])
+    app.add_api_route("/healthz", health, methods=["HEAD"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 
     @app.middleware("http")
@@ -84,11 +89,21 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         response = await call_next(request)
-        for name, value in _HEADERS.items():
+        kept = _STATIC if request.url.path.startswith("/static/") else "no-store"
+        for name, value in (*_HEADERS.items(), ("Cache-Control", kept)):
             response.headers.setdefault(name, value)
+        _stay_here(request, response)
         return response
 
     return app
+
+
+def _stay_here(request: Request, response: Response) -> None:
+    """Make a redirect of the framework's a path: what the client calls us is not to be believed."""
+    location, us = response.headers.get("location", ""), str(request.base_url)
+    path = "/" + location.removeprefix(us)
+    if location.startswith(us) and not path.startswith("//"):
+        response.headers["location"] = path
 
 
 def health(request: Request, response: Response) -> dict[str, str]:

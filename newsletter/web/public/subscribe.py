@@ -83,6 +83,7 @@ def preflight(request: Request, parts: Parts) -> Response:
     return Response(status_code=204, headers={**shared, **allowed})
 
 
+@router.head("/subscribe/challenge", include_in_schema=False)
 @router.get("/subscribe/challenge")
 def new_challenge(request: Request, parts: Parts) -> Response:
     """A challenge for ALTCHA's widget."""

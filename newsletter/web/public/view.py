@@ -24,6 +24,7 @@ _POLICY = (
 )
 
 
+@router.head("/view/{token}", include_in_schema=False)
 @router.get("/view/{token}")
 def view(token: str, parts: Parts) -> Response:
     """The HTML part with this person's values; without them once the person is gone."""

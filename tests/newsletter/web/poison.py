@@ -124,7 +124,9 @@ def fill(session: Session, parts: Assembly, payload: str) -> None:
                 elif isinstance(_kind(column), String):
                     allowed = words.get(column.name) or READ.get(name)
                     text = allowed[n % len(allowed)] if allowed else texts.get(name, payload)
-                    row[column.name] = text + str(n) if _is_unique(table, column) else text
+                    mark = str(n) if _is_unique(table, column) else ""
+                    length = (_kind(column).length or 10**6) - len(mark)
+                    row[column.name] = text[:length] + mark
                 else:
                     row[column.name] = _value(column, n)
             rows.append(row)
@@ -149,7 +151,7 @@ def _is_unique(table: Table, column: Column[Any]) -> bool:
     ]
 
 
-def _kind(column: Column[Any]) -> object:
+def _kind(column: Column[Any]) -> Any:
     """The column's type, without what the models put around it."""
     return column.type.impl if isinstance(column.type, TypeDecorator) else column.type
 
