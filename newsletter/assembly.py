@@ -36,6 +36,7 @@ from newsletter.scheduling.jobs import Desk
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.engine import Crew, Threads, Workers
 from newsletter.sending.heartbeat import Heartbeat
+from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.journal import Journal
 from newsletter.sending.limits import WarmUp
 from newsletter.settings import Settings, resource
@@ -199,6 +200,9 @@ class Assembly:
             warm_up=self.warm_up,
             alert_rules=self.alert_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
+            inquiry=self.inquiry
+            if self._can_reconcile and self.settings.sendgrid.activity
+            else None,
             keep=self.keep,
             press=self.press,
         )
@@ -238,6 +242,11 @@ class Assembly:
             every=tracking.reconcile_every,
             tell=tracking.push_suppressions,
         )
+
+    @property
+    def inquiry(self) -> Inquiry:
+        """Asks SendGrid's record about batches whose answer never came."""
+        return Inquiry(self.database, self.gateway.ask, self.hash_of)
 
     @property
     def _can_reconcile(self) -> bool:

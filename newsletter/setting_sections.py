@@ -50,6 +50,7 @@ class SendGrid(Section):
     host: WebAddress
     api_key: SecretStr
     timeout: Duration
+    activity: bool
     webhook_public_keys: Annotated[list[str], Listed]
     webhook_max_age: Duration
     webhook_client_id: Line

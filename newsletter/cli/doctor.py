@@ -103,6 +103,7 @@ def _wanted(settings: Settings) -> Wanted:
         sender_domain=settings.sender.email.rpartition("@")[2].lower(),
         token_url=f"{base}/webhooks/sendgrid/token",
         client_id=settings.sendgrid.webhook_client_id,
+        activity=settings.sendgrid.activity,
         inbound_host=inbound.address.rpartition("@")[2].lower(),
         inbound_url=f"{base}/webhooks/sendgrid/inbound/{inbound.key.get_secret_value()}",
     )

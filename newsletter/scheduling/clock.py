@@ -39,6 +39,8 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("decide-tests", jobs.decide_tests, 1),
     ("watch-alarms", jobs.watch_alarms, 5),
     ("look-after-doubt", jobs.look_after_doubt, 5),
+    # Four times a minute: SendGrid lets six in, and the operator may want to look, too.
+    ("ask-about-doubt", jobs.ask_about_doubt, 15),
     ("count-people", jobs.count_people, 60),
     ("tidy-up", jobs.tidy_up, 3600),
     ("fold-old", jobs.fold_old, 3600),

@@ -20,6 +20,7 @@ from newsletter.scheduling import firing
 from newsletter.scheduling.firing import Press
 from newsletter.scheduling.models import Outcome
 from newsletter.sending import control, doubt, heartbeat, notices
+from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.plan import plan
 from newsletter.tracking import alerts, trial
@@ -49,6 +50,8 @@ class Desk:
     alert_rules: tuple[Rule, ...] = ()
     #: None where there is no key to ask the provider with.
     reconciler: Reconciler | None = None
+    #: None unless the provider keeps a record that can be asked.
+    inquiry: Inquiry | None = None
     keep: Keep = field(default_factory=Keep)
     #: None where this process makes no sends: schedules wait for one that does.
     press: Press | None = None
@@ -113,6 +116,13 @@ def look_after_doubt() -> None:
             _distributed().sweep(session)
     if swept.freed or swept.doubtful or swept.resent:
         _log.warning("abandoned batches: %s", swept)
+
+
+def ask_about_doubt() -> None:
+    """Ask the provider's record about one doubtful batch."""
+    inquiry = _desk[0].inquiry
+    if inquiry is not None and (proved := inquiry.run(now=datetime.now(UTC))):
+        _log.info("send %s, batch %s: the provider's record shows that it was taken", *proved)
 
 
 def tidy_up() -> None:

@@ -28,6 +28,8 @@ _FINISHED = select(_send.c.id).where(
     _send.c.state == SendState.SENDING,
     ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
 )
+#: Stands between why a batch is in doubt and what was found out since.
+_FOUND_OUT = " · "
 _LEFT_OVER = select(func.count()).where(
     _delivery.c.send_id == bindparam("of_send"), _delivery.c.state == DeliveryState.PLANNED
 )
@@ -128,6 +130,20 @@ def resend_one(session: Session, send_id: int, number: int, *, now: datetime) ->
         )
         == 1
     )
+
+
+def note_doubt(session: Session, send_id: int, number: int, words: str) -> None:
+    """Say what was last found out about a doubtful batch, behind why it is one."""
+    doubtful = (
+        _batch.c.send_id == send_id,
+        _batch.c.number == number,
+        _batch.c.state == BatchState.UNCERTAIN,
+    )
+    detail = session.scalar(select(_batch.c.detail).where(*doubtful))
+    if detail is not None:
+        why = detail.partition(_FOUND_OUT)[0][:700]
+        values = {"detail": f"{why}{_FOUND_OUT}{words}"}
+        session.execute(update(_batch).where(*doubtful).values(values))
 
 
 def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) -> int:

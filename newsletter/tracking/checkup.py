@@ -47,6 +47,8 @@ class Wanted:
     inbound_host: str = ""
     #: Holds a secret.
     inbound_url: str = field(default="", repr=False)
+    #: Doubtful batches are asked about.
+    activity: bool = False
 
 
 #: Scopes by their beginning, and what does not work without them.
@@ -56,6 +58,7 @@ _SCOPES: Final = {
     "mail.batch.": "calling back what SendGrid holds",
     "user.scheduled_sends.": "calling back what SendGrid holds",
 }
+_ACTIVITY: Final = {"messages.": "asking about batches whose answer never came"}
 #: Without these, somebody is mailed who must not be, or nobody knows what arrived.
 _NEEDED: Final = frozenset(
     {"delivered", "bounce", "dropped", "spam_report", "unsubscribe", "group_unsubscribe"}
@@ -67,7 +70,7 @@ _EVENT_PAGE = "SendGrid, Settings, Mail Settings, Event Webhook"
 def of_account(account: Account, wanted: Wanted) -> Iterator[Finding]:
     """Every finding about the account. When the key does not work, the rest is not asked."""
     try:
-        yield from _scopes(account.scopes())
+        yield from _scopes(account.scopes(), activity=wanted.activity)
     except ForbiddenError:
         # It answers, so it is in force; what it may do cannot be listed.
         yield Finding("API key", Verdict.OK, "works; its scopes cannot be read")
@@ -107,12 +110,12 @@ def _asked(subject: str, check: Callable[[], list[Finding]]) -> list[Finding]:
         return [Finding(subject, Verdict.PROBLEM, error.message, error.hint or "")]
 
 
-def _scopes(scopes: Collection[str]) -> list[Finding]:
+def _scopes(scopes: Collection[str], *, activity: bool) -> list[Finding]:
     if "mail.send" not in scopes:
         mend = "In SendGrid, Settings, API Keys: give it Mail Send."
         return [Finding("API key", Verdict.PROBLEM, "lacks the scope mail.send", mend)]
     found = [Finding("API key", Verdict.OK, f"works, with {len(scopes)} scopes")]
-    for start, use in _SCOPES.items():
+    for start, use in (_SCOPES | (_ACTIVITY if activity else {})).items():
         if not any(scope.startswith(start) for scope in scopes):
             mend = f"Give the key scopes {start}* if you want: {use}."
             found.append(Finding("API key", Verdict.WARNING, f"lacks every scope {start}*", mend))

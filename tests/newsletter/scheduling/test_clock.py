@@ -129,6 +129,7 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
         "decide-tests",
         "watch-alarms",
         "look-after-doubt",
+        "ask-about-doubt",
         "count-people",
         "tidy-up",
         "reconcile",
