@@ -134,5 +134,11 @@ class Clock:
     def _end(self) -> None:
         assert self._scheduler is not None
         jobs.leaving.set()
+        try:
+            # APScheduler looks for due jobs once more after its executors have ended, and would
+            # report each as an error. Whoever begins next writes them again.
+            self._scheduler.remove_all_jobs()
+        except SQLAlchemyError:
+            _log.exception("the clock's jobs stay in the database; the next holder replaces them")
         self._scheduler.shutdown(wait=True)
         self._scheduler = None

@@ -1,5 +1,7 @@
 """The clock: one process holds it, sends start when due, late ones by the stated rule."""
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -135,3 +137,18 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
         "reconcile",
         "fold-old",
     }
+
+
+def test_an_end_while_a_job_takes_long_reports_no_errors(database: Engine, clocks, caplog) -> None:
+    clock = clocks()
+    assert until(lambda: clock.holding)
+    ending = threading.Thread(target=clock.stop)
+    with transaction(database) as session:
+        if database.dialect.name == "postgresql":
+            session.execute(text("LOCK TABLE send"))
+        # A job waits for the table; meanwhile others come due, and the clock is told to stop.
+        time.sleep(1.5)
+        ending.start()
+        time.sleep(1.5)
+    ending.join()
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
