@@ -8,6 +8,7 @@ from functools import cached_property
 from newsletter.checking.manuscript import Manuscript, read_manuscript
 from newsletter.checking.people import People, look_at
 from newsletter.checking.rules import Rules
+from newsletter.checking.styles import Page
 from newsletter.issues.personal import LINKS
 from newsletter.issues.reading import Draft
 from newsletter.provider.account import Domain
@@ -65,6 +66,11 @@ class Case:
         """The body's parts with their lines."""
         links = {name: f"{self.house.base_url}/{path}/" for name, path in LINKS.items()}
         return read_manuscript(self.draft, links)
+
+    @cached_property
+    def page(self) -> Page:
+        """The HTML part, as a tree with its styles."""
+        return Page.of(self.rendered.html)
 
     @cached_property
     def values_without_default(self) -> list[str]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from newsletter.checking import dead_links, domain, frame, links, reach
+from newsletter.checking import clients, contrast, dead_links, domain, frame, links, reach
 from newsletter.checking.case import AskDns, Case, Plan
 from newsletter.checking.finding import Finding, Found, Level
 from newsletter.checking.rules import Rule, Rules
@@ -31,6 +31,8 @@ CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
     "dead_links": dead_links.answering,
     "images": links.images,
     "markup": links.markup,
+    "contrast": contrast.contrast,
+    "clients": clients.clients,
     "placeholders": reach.placeholders,
     "audience": reach.audience,
     "had_it": reach.had_it,

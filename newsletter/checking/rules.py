@@ -3,14 +3,16 @@
 An operator's own file holds what is different only; everything else stays as built in.
 """
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from newsletter.checking.support import support
 from newsletter.errors import SettingsError
 from newsletter.setting_kinds import Duration
 
@@ -61,11 +63,26 @@ class Contrast(Rule):
     large: _Share
 
 
+def _client(word: str) -> str:
+    if word not in (names := support().names):
+        near = difflib.get_close_matches(word, names, n=3, cutoff=0.3)
+        raise ValueError(f"caniemail knows no client {word}; it knows {', '.join(near or names)}")
+    return word
+
+
+def _feature(word: str) -> str:
+    slugs = [feature.slug for feature in support().features]
+    if word not in slugs:
+        near = difflib.get_close_matches(word, slugs, n=3, cutoff=0.3)
+        raise ValueError(f"caniemail knows no feature {word}; it knows {', '.join(near)} …")
+    return word
+
+
 class Clients(Rule):
     """Whose readers matter, and what may be missing there without harm."""
 
-    matter: list[str]
-    harmless: list[str]
+    matter: list[Annotated[str, AfterValidator(_client)]]
+    harmless: list[Annotated[str, AfterValidator(_feature)]]
 
 
 class Audience(Rule):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from newsletter.checking import styles
+from newsletter.checking.contrast import hex_of, texts
 from newsletter.issues.reading import parse_issue, read_issue
 from newsletter.rendering.preview import preview
 from newsletter.rendering.render import render
@@ -71,6 +73,26 @@ CONTRAST = """() => {
   return worst;
 }"""
 
+#: Colour, background, pixels and whether it is bold, of each stretch of text.
+LOOKS = """() => {
+  const hex = ([r, g, b]) => '#' + [r, g, b].map(v => v.toString(16).padStart(2, '0')).join('');
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const back = element => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = rgb(getComputedStyle(at).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), looks = [];
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement, style = getComputedStyle(element);
+    if (!/[\\p{L}\\p{N}]/u.test(node.data) || !element.checkVisibility()) continue;
+    looks.push([hex(rgb(style.color)), hex(back(element)), String(parseFloat(style.fontSize)),
+                Number(style.fontWeight) >= 700]);
+  }
+  return looks;
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -121,6 +143,23 @@ def test_all_words_are_readable_in_light_and_dark(
     ratio, words = tab.evaluate(CONTRAST)
     assert ratio >= 4.5, words
     tab.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", [DIGEST, LETTER, "wide"])
+def test_the_check_of_contrast_sees_what_the_browser_shows(
+    browser: Browser, pages: dict[str, Path], name: str, scheme: str
+) -> None:
+    tab = opened(browser, pages[name], 900, scheme)
+    shown = {tuple(look) for look in tab.evaluate(LOOKS)}
+    tab.close()
+    page = styles.Page.of(pages[name].read_text("utf-8"))
+    seen = {
+        (hex_of(look.colour), hex_of(look.behind), f"{look.pixels:g}", look.is_bold)
+        for look, _ in texts(page, scheme)
+    }
+    assert len(seen) > 3
+    assert seen == shown
 
 
 def test_dark_is_dark(browser: Browser, pages: dict[str, Path]) -> None:

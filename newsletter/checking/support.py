@@ -1,0 +1,41 @@
+"""What mail clients do not know: the data of caniemail.com, as vendored in caniemail/."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+_DATA: Final = Path(__file__).parent / "caniemail" / "caniemail-2.0.2.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that some clients do not know, and what shows that a page uses it."""
+
+    slug: str
+    title: str
+    finds: frozenset[str]
+    unknown: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """The data: clients by their ids, and features."""
+
+    names: Mapping[str, str]
+    features: tuple[Feature, ...]
+
+
+@cache
+def support() -> Support:
+    """The vendored data, read once."""
+    data = json.loads(_DATA.read_text(encoding="utf-8"))
+    features = (
+        Feature(
+            one["slug"], one["title"], frozenset(one["finds"]), frozenset(one["unknown"].split())
+        )
+        for one in data["features"]
+    )
+    return Support(data["clients"], tuple(features))
