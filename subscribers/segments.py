@@ -139,7 +139,9 @@ def delete(session: Session, name: str) -> Segment:
 
 def find(session: Session, name: str) -> Segment:
     """The segment of this name; SegmentError names those that exist."""
-    segment = session.scalar(select(Segment).where(_segment.c.name == name))
+    # PostgreSQL knows no such character.
+    wanted = select(Segment).where(_segment.c.name == name)
+    segment = None if "\0" in name else session.scalar(wanted)
     if segment is None:
         names = session.scalars(select(_segment.c.name).order_by(_segment.c.name).limit(20)).all()
         raise SegmentError(

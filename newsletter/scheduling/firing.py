@@ -219,8 +219,8 @@ _LATE = timedelta(minutes=1)
 
 def _too_late(late: timedelta) -> str:
     return (
-        f"nothing ran for {_hours(late)} after it was due, which is longer than "
-        "sending.late_limit allows; the issue waits for the next time"
+        f"nothing ran for {_hours(late)} after it was due, longer than sending.late_limit allows; "
+        "the issue waits for the next time"
     )
 
 

@@ -61,6 +61,7 @@ class Audience:
 
 def create(session: Session, wanted: Wanted, *, by: Actor, now: datetime) -> Schedule:
     """Store a schedule; SendError or SegmentError says what cannot be kept of it."""
+    _check_name(wanted.name)
     if session.scalar(select(_schedule.c.id).where(_schedule.c.name == wanted.name)) is not None:
         hint = "Choose another name, or change it: newsletter schedule change"
         raise SendError("a schedule of this name exists", place=wanted.name, hint=hint)
@@ -72,6 +73,7 @@ def create(session: Session, wanted: Wanted, *, by: Actor, now: datetime) -> Sch
 
 def change(session: Session, name: str, wanted: Wanted, *, by: Actor, now: datetime) -> Schedule:
     """Make a schedule another; one that is paused stays so. Its name can change too."""
+    _check_name(wanted.name)
     schedule = find(session, name, lock=True)
     taken = select(_schedule.c.id).where(_schedule.c.name == wanted.name)
     if session.scalar(taken.where(_schedule.c.id != schedule.id)) is not None:
@@ -270,7 +272,6 @@ def delete_segment(session: Session, name: str) -> Segment:
 
 
 def _write(session: Session, schedule: Schedule, wanted: Wanted, now: datetime) -> None:
-    _check_name(wanted.name)
     _check_series(wanted.series)
     rule = rule_of(wanted)
     recurrence.find_zone(wanted.zone)
