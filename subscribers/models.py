@@ -123,6 +123,19 @@ class Headcount(Model, table=True):
     counted_at: datetime
 
 
+class AudienceDay(Model, table=True):
+    """How many people there were on a day, as they were counted last on it."""
+
+    __tablename__ = "audience_day"
+
+    #: In UTC, like 2026-03-27.
+    day: str = Field(primary_key=True, max_length=10)
+    people: int
+    #: Of these, who gets mail.
+    active: int
+    counted_at: datetime
+
+
 class Suppression(Model, table=True):
     """An address that must not be mailed. It is kept by hash, so it outlives the person's row."""
 

@@ -27,7 +27,7 @@ from newsletter.tracking import alerts, trial
 from newsletter.tracking.alerts import Rule
 from newsletter.tracking.reconcile import Reconciler
 from newsletter.tracking.retention import Keep, fold
-from subscribers import consent, limits, segments, signup, standing
+from subscribers import consent, growth, limits, segments, signup, standing
 
 _log = logging.getLogger(__name__)
 #: Single mails hold an address and a link; they are kept to answer "did it leave?".
@@ -142,14 +142,18 @@ def count_people() -> None:
     Counted in a reading transaction: nobody waits to write meanwhile.
     """
     desk = _desk[0]
+    segment, counted, now = None, None, datetime.now(UTC)
     with reading(desk.database) as session:
-        if standing.is_small(session):
+        small = standing.is_small(session)
+        if small and not growth.is_due(session, now=now):
             return  # counted whenever somebody looks
-        now = datetime.now(UTC)
         everybody = standing.count(session, now=now)
-        segment, counted = segments.count_stalest(session, now=now, stale=_STALE)
+        if not small:
+            segment, counted = segments.count_stalest(session, now=now, stale=_STALE)
     with transaction(desk.database) as session:
-        standing.keep(session, everybody, now=now)
+        growth.keep(session, everybody, now=now)
+        if not small:
+            standing.keep(session, everybody, now=now)
         if segment is not None and counted is not None:
             segments.keep_count(session, segment.id, segment.expression, counted, now=now)
 

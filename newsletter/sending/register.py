@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -85,6 +86,12 @@ def over(session: Session, *, limit: int = 1) -> list[Entry]:
     """Sends that reached their people, the latest first."""
     order = [_send.c.started_at.desc(), _send.c.id.desc()]
     return _entries(session, [_send.c.state == SendState.SENT], order, limit)
+
+
+def begun_since(session: Session, since: datetime, *, limit: int) -> list[Entry]:
+    """Sends that began since then, the latest first."""
+    wanted = [_send.c.started_at >= since]
+    return _entries(session, wanted, [_send.c.started_at.desc(), _send.c.id.desc()], limit)
 
 
 def numbers(session: Session) -> dict[Phase, int]:

@@ -1,21 +1,36 @@
 """Where sends stand: read, never written."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import ColumnElement, Row, bindparam, exists, func, select
 
 from newsletter.errors import SendError
 from newsletter.issues.models import Issue
 from newsletter.sending.models import Batch, Delivery, Send
-from newsletter.sending.states import BatchState, DeliveryState
+from newsletter.sending.states import BatchState, DeliveryState, SendState
 from subscribers.models import Subscriber
 from subscribers.schema import Session, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _issue, _subscriber = table_of(Issue), table_of(Subscriber)
+_ACCEPTED = (
+    select(_batch.c.send_id, func.sum(_batch.c.size))
+    .where(
+        _batch.c.send_id.in_(bindparam("sends", expanding=True)),
+        _batch.c.state == BatchState.ACCEPTED,
+    )
+    .group_by(_batch.c.send_id)
+)
+_IN_ACCEPTED = exists(
+    select(1).where(
+        _batch.c.send_id == _delivery.c.send_id,
+        _batch.c.number == _delivery.c.batch,
+        _batch.c.state == BatchState.ACCEPTED,
+    )
+)
 _NOT_HANDED_OVER = {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
 
 
@@ -68,24 +83,42 @@ def batch_states(session: Session, send_id: int) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows}
 
 
-def handed_over(session: Session, send_id: int) -> int:
-    """People whose mail was handed to the provider, without counting a million rows.
+def handed_over(session: Session, sends: Sequence[Send]) -> dict[int, int]:
+    """Send → people whose mail was handed to the provider, without counting a million rows.
 
-    Those of accepted batches, but for whoever had left when the batch did.
+    Of a send that is over: everybody but those whom something kept from it. Of any other:
+    the people of its accepted batches, but for those who had left when the batch did.
     """
-    send = find(session, send_id)
-    if send.folded_at is not None:
-        return sum(n for state, n in send.folded.items() if state not in _NOT_HANDED_OVER)
-    accepted = select(_batch.c.number).where(
-        _batch.c.send_id == send_id, _batch.c.state == BatchState.ACCEPTED
+    found = {
+        send.id: sum(n for state, n in send.folded.items() if state not in _NOT_HANDED_OVER)
+        for send in sends
+        if send.folded_at is not None
+    }
+    over = {
+        send.id: send.planned - send.handed_on
+        for send in sends
+        if send.id not in found and send.state == SendState.SENT
+    }
+    kept = _kept_back(session, over, [DeliveryState.SKIPPED, DeliveryState.REJECTED])
+    found |= {send_id: people - kept.get(send_id, 0) for send_id, people in over.items()}
+    others = [send.id for send in sends if send.id not in found]
+    accepted = {row[0]: int(row[1]) for row in session.execute(_ACCEPTED, {"sends": others})}
+    left = _kept_back(session, accepted, [DeliveryState.SKIPPED], _IN_ACCEPTED)
+    return found | {one: accepted.get(one, 0) - left.get(one, 0) for one in others}
+
+
+def _kept_back(
+    session: Session,
+    send_ids: Collection[int],
+    states: Sequence[DeliveryState],
+    *more: ColumnElement[bool],
+) -> dict[int, int]:
+    rows = session.execute(
+        select(_delivery.c.send_id, func.count())
+        .where(_delivery.c.send_id.in_(send_ids), _delivery.c.state.in_(states), *more)
+        .group_by(_delivery.c.send_id)
     )
-    left = select(func.count()).where(
-        _delivery.c.send_id == send_id,
-        _delivery.c.state == DeliveryState.SKIPPED,
-        _delivery.c.reason.is_not(None),
-        _delivery.c.batch.in_(accepted),
-    )
-    return batch_states(session, send_id).get(BatchState.ACCEPTED, 0) - (session.scalar(left) or 0)
+    return {row[0]: row[1] for row in rows}
 
 
 def listed(session: Session, *, limit: int = 50) -> list[tuple[Send, str]]:

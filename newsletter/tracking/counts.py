@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Executable, Row, Table, select
+from sqlalchemy import Executable, Row, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from newsletter.provider.events import Kind
@@ -149,20 +149,46 @@ def _added(
 
 def of_send(session: Session, send_id: int) -> dict[str, int]:
     """What → how many, of one send."""
+    return of_sends(session, [send_id]).get(send_id, {})
+
+
+def of_sends(session: Session, send_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """Send → what → how many."""
+    found: dict[int, dict[str, int]] = {}
     rows = session.execute(
-        select(_count.c.what, _count.c.count).where(_count.c.send_id == send_id, _count.c.count > 0)
+        select(_count.c.send_id, _count.c.what, _count.c.count).where(
+            _count.c.send_id.in_(send_ids), _count.c.count > 0
+        )
     )
-    return {row[0]: row[1] for row in rows}
+    for send_id, what, number in rows:
+        found.setdefault(send_id, {})[what] = number
+    return found
 
 
-def of_parts(session: Session, send_id: int, part: str) -> dict[str, dict[str, int]]:
-    """Value → what → how many, of a send's ``day``, ``domain`` or ``link``, by its figures."""
+def of_parts(
+    session: Session,
+    send_id: int,
+    part: str,
+    *,
+    largest: tuple[Sequence[str], int] | None = None,
+) -> dict[str, dict[str, int]]:
+    """Value → what → how many, of a send's ``day``, ``domain`` or ``link``, by its figures.
+
+    ``largest`` names figures, and how many values are wanted: those with the highest sums.
+    """
     found: dict[str, dict[str, int]] = {}
-    rows = session.execute(
-        select(_part.c.value, _part.c.what, _part.c.count)
-        .where(_part.c.send_id == send_id, _part.c.part == part, _part.c.count > 0)
-        .order_by(_part.c.value, _part.c.what)
-    )
-    for value, what, number in rows:
+    of_part = (_part.c.send_id == send_id, _part.c.part == part, _part.c.count > 0)
+    wanted = select(_part.c.value, _part.c.what, _part.c.count).where(*of_part)
+    if largest is not None:
+        figures, limit = largest
+        ranked = (
+            select(_part.c.value)
+            .where(*of_part, _part.c.what.in_(figures))
+            .group_by(_part.c.value)
+            .order_by(func.sum(_part.c.count).desc(), _part.c.value)
+            .limit(limit)
+        )
+        wanted = wanted.where(_part.c.value.in_(session.scalars(ranked).all()))
+    for value, what, number in session.execute(wanted.order_by(_part.c.value, _part.c.what)):
         found.setdefault(value, {})[what] = number
     return found

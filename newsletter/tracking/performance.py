@@ -3,13 +3,17 @@
 Nothing is counted here; it is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from newsletter.provider.events import Kind
 from newsletter.sending import standing
+from newsletter.sending.models import Send
 from newsletter.tracking import counts
 from subscribers.schema import Session
+
+#: How a mail may end. Of a domain's mails these are known, and no others.
+_ENDS = (Kind.DELIVERED, Kind.BOUNCE, Kind.BLOCKED, Kind.DROPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +64,48 @@ class Performance:
 
 def of_send(session: Session, send_id: int) -> Performance:
     """How a send did; SendError when there is none of this number."""
-    return Performance(standing.handed_over(session, send_id), counts.of_send(session, send_id))
+    return of_sends(session, [standing.find(session, send_id)])[send_id]
+
+
+def of_sends(session: Session, sends: Sequence[Send]) -> dict[int, Performance]:
+    """Send → how it did; the same few queries for one and for a hundred."""
+    figures = counts.of_sends(session, [send.id for send in sends])
+    return {
+        send_id: Performance(people, figures.get(send_id, {}))
+        for send_id, people in standing.handed_over(session, sends).items()
+    }
 
 
 def by_domain(session: Session, send_id: int) -> dict[str, Performance]:
     """Mail domain → how the send did there, the largest first."""
-    ends = (Kind.DELIVERED, Kind.BOUNCE, Kind.BLOCKED, Kind.DROPPED)
-    found = {
-        domain: Performance(sum(figures.get(end, 0) for end in ends), figures)
-        for domain, figures in counts.of_parts(session, send_id, "domain").items()
-    }
-    return dict(sorted(found.items(), key=lambda item: (-item[1].sent, item[0])))
+    return _domains(counts.of_parts(session, send_id, "domain"))
+
+
+def largest_domains(session: Session, send_id: int, *, limit: int) -> dict[str, Performance]:
+    """``by_domain`` of the largest ones alone: there may be tens of thousands."""
+    return _domains(counts.of_parts(session, send_id, "domain", largest=(_ENDS, limit)))
+
+
+def most_clicked(session: Session, send_id: int, *, limit: int) -> dict[str, dict[str, int]]:
+    """``by_link`` of the most clicked ones alone."""
+    found = counts.of_parts(session, send_id, "link", largest=(("clicked", "click"), limit))
+    return _links(found)
 
 
 def by_link(session: Session, send_id: int) -> dict[str, dict[str, int]]:
     """Link → its figures, the most clicked first."""
-    found = counts.of_parts(session, send_id, "link")
+    return _links(counts.of_parts(session, send_id, "link"))
+
+
+def _domains(found: Mapping[str, Mapping[str, int]]) -> dict[str, Performance]:
+    done = {
+        domain: Performance(sum(figures.get(end, 0) for end in _ENDS), figures)
+        for domain, figures in found.items()
+    }
+    return dict(sorted(done.items(), key=lambda item: (-item[1].sent, item[0])))
+
+
+def _links(found: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
     return dict(sorted(found.items(), key=lambda item: (-item[1].get("clicked", 0), item[0])))
 
 

@@ -121,4 +121,4 @@ def sound(tab: Page, name: str) -> None:
                 picture = Path(os.environ["SCREENSHOTS"]) / f"console-{name}-{width}-{scheme}.png"
                 tab.screenshot(path=picture, full_page=True)
     tab.emulate_media(color_scheme="light")
-    assert not refused, "the browser refused something, by the Content-Security-Policy perhaps"
+    assert not refused, refused

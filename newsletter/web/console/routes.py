@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from newsletter.web.console import (
     account,
+    deliverability,
     factor,
     forgot,
     log,
@@ -36,6 +37,7 @@ _PAGES = (
     schedules,
     schedule_calendar,
     schedule_form,
+    deliverability,
     sign_in,
     forgot,
     account,

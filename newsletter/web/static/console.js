@@ -15,6 +15,9 @@
   const seen = element => element.checkVisibility({ visibilityProperty: true });
   const words = element => (element.getAttribute("aria-label") || element.textContent).trim().replace(/\s+/g, " ");
 
+  // On a phone the navigation is a line that scrolls: where one is should be seen.
+  document.querySelector(".nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
   // --- Single keys: /, ?, j, k, and g with a second key
   const off = () => localStorage.getItem(SINGLE_KEYS_OFF) === "yes";
   const toggle = help.querySelector("[name=single-keys]");

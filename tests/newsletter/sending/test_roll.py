@@ -21,7 +21,7 @@ def counted(database: Engine, send: int) -> dict[str, int]:
 
 def handed_over(database: Engine, send: int) -> int:
     with reading(database) as session:
-        return standing.handed_over(session, send)
+        return standing.handed_over(session, [standing.find(session, send)])[send]
 
 
 def test_handed_over_are_those_of_accepted_batches_who_had_not_left(

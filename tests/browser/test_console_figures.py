@@ -1,0 +1,167 @@
+"""Overview and deliverability in a real browser: at every width, light and dark, with charts."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import insert, select, update
+
+from newsletter.accounts.models import Role
+from newsletter.database import transaction
+from newsletter.issues import approval, store
+from newsletter.issues.models import Issue, Revision
+from newsletter.issues.reading import parse_issue
+from newsletter.issues.store import COMMAND_LINE
+from newsletter.rendering.render import render
+from newsletter.sending import control
+from newsletter.sending.models import Send
+from newsletter.sending.plan import plan
+from newsletter.tracking.models import PartCount, SendCount
+from subscribers import segments
+from subscribers.models import AudienceDay, Subscriber
+from subscribers.schema import Session, table_of
+from tests.browser.console import Desk, chromium, running_desk, sound
+
+pytestmark = pytest.mark.browser
+
+TITLES = (
+    "What broke in March, and what we learned",
+    "Queues are not databases",
+    "A gentle introduction to consensus",
+    "Caches, and how to live without them",
+)
+DOMAINS = ("gmail.com", "outlook.com", "yahoo.co.jp", "proton.me", "example.ac.uk", "web.de")
+LINKS = (
+    "https://engineering.example.org/posts/what-broke-in-march",
+    "https://example.org/" + "a-very-long-path-without-any-end/" * 5,
+    "javascript:alert(1)",
+)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with chromium() as browser, running_desk(tmp_path_factory.mktemp("desk"), browser) as opened:
+        yield opened
+
+
+@pytest.fixture
+def tab(desk: Desk) -> Iterator[Page]:
+    page = desk.signed_in(Role.OWNER)
+    yield page
+    page.context.close()
+
+
+def fill(desk: Desk, session: Session) -> None:
+    """A year of weekly sends with figures, one paused, one to come, one issue to review."""
+    now, send = datetime.now(UTC), table_of(Send)
+    people = [
+        {
+            "email": f"reader{n}@example{n % 7}.org",
+            "address_hash": n.to_bytes(16, "big"),
+            "created_at": now,
+            "confirmed_at": now,
+            "attributes": {},
+            "source": "test",
+        }
+        for n in range(400)
+    ]
+    session.execute(insert(table_of(Subscriber)), people)
+    segments.save(session, "everybody", "", now=now)
+    draft = parse_issue(f"---\nsubject: {TITLES[0]}\nslug: first\n---\n\nHello.\n", name="x.md")
+    words = render(draft, desk.parts.house, templates=desk.parts.settings.templates_directory)
+
+    def make(at: datetime) -> int:
+        return control.create(
+            session, draft, words, ["everybody"], at=at, now=now, approved_by=COMMAND_LINE
+        ).id
+
+    coming, first = make(now + timedelta(days=2)), make(now)
+    issue, revision = table_of(Issue), table_of(Revision)
+    known = session.execute(select(issue)).one()._asdict()
+    text = session.execute(select(revision)).one()._asdict()
+    row = session.execute(select(send).where(send.c.id == first)).one()._asdict()
+    figures, parts = [], []
+    for n in range(40):
+        session.execute(
+            insert(issue).values(
+                {**known, "id": 100 + n, "slug": f"weekly-{n}", "title": TITLES[n % 4]}
+            )
+        )
+        session.execute(insert(revision).values({**text, "id": 100 + n, "issue_id": 100 + n}))
+        began = now - timedelta(days=7 * (40 - n))
+        values = {"id": 100 + n, "issue_id": 100 + n, "revision_id": 100 + n, "planned": 40_000}
+        session.execute(
+            insert(send).values(
+                {
+                    **row,
+                    **values,
+                    "state": "sent",
+                    "started_at": began,
+                    "finished_at": began,
+                }
+            )
+        )
+        for what, count in (
+            ("delivered", 39_000 + 20 * (n % 7)),
+            ("opened", 15_000 + 90 * n + 700 * (n % 3)),
+            ("clicked", 3_000 + 40 * (n % 11)),
+            ("bounce", 400 - 5 * n + 60 * (n % 4)),
+            ("blocked", 90 + 9 * (n % 5)),
+            ("complained", 10 + n % 6),
+            ("left", 80 + 3 * (n % 9)),
+        ):
+            figures.append({"send_id": 100 + n, "what": what, "count": count})
+    for n, domain in enumerate(DOMAINS):
+        for what, count in (("delivered", 18_000), ("opened", 7_000), ("bounce", 120 + 400 * n)):
+            part = {"send_id": 139, "part": "domain", "value": domain, "what": what}
+            parts.append({**part, "count": count // (n + 1)})
+    for n, link in enumerate(LINKS):
+        for what, count in (("clicked", 900), ("click", 1_300), ("machine_click", 70)):
+            part = {"send_id": 139, "part": "link", "value": link, "what": what}
+            parts.append({**part, "count": count // (n + 1)})
+    session.execute(insert(table_of(SendCount)), figures)
+    session.execute(insert(table_of(PartCount)), parts)
+    session.execute(update(send).where(send.c.id == coming).values(issue_id=139))
+    plan(session, first, now=now, batch_size=50)
+    why = "5.2 % of 4,000 mails bounced (208), above 5 %: look at the list, then resume or cancel"
+    control.pause(session, first, reason=why, now=now)
+    review = parse_issue("---\nsubject: Spring\nslug: spring\n---\n\nHello.\n", name="x.md")
+    store.save(session, review, by=COMMAND_LINE, now=now)
+    approval.request(session, "spring", by=COMMAND_LINE, now=now)
+    for n in range(120):
+        day = (now - timedelta(days=119 - n)).date().isoformat()
+        active = 38_000 + 17 * n + 30 * (n % 5)
+        session.add(AudienceDay(day=day, people=active + 900, active=active, counted_at=now))
+
+
+def test_the_empty_pages_are_sound(desk: Desk, tab: Page) -> None:
+    tab.goto(f"{desk.url}/console/")
+    sound(tab, "overview-empty")
+    tab.goto(f"{desk.url}/console/deliverability")
+    sound(tab, "deliverability-empty")
+
+
+def test_the_full_pages_are_sound_and_have_charts(desk: Desk, tab: Page) -> None:
+    with transaction(desk.parts.database) as session:
+        fill(desk, session)
+    tab.goto(f"{desk.url}/console/")
+    expect(tab.get_by_text("5.2 % of 4,000 mails bounced")).to_be_visible()
+    expect(tab.locator(".chart canvas")).to_have_count(1)
+    sound(tab, "overview")
+    tab.goto(f"{desk.url}/console/deliverability?days=365")
+    expect(tab.locator(".chart canvas")).to_have_count(2)
+    sound(tab, "deliverability")
+    expect(tab.get_by_role("link", name="Queues are not databases").first).to_be_hidden()
+    tab.get_by_text("The figures as a table").click()
+    expect(tab.get_by_role("link", name="Queues are not databases").first).to_be_visible()
+
+
+def test_without_scripts_the_table_is_open(desk: Desk, tab: Page) -> None:
+    context = desk.browser.new_context(java_script_enabled=False)
+    context.add_cookies(tab.context.cookies())  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(f"{desk.url}/console/deliverability?days=365")
+    expect(page.get_by_role("link", name="Queues are not databases").first).to_be_visible()
+    expect(page.locator(".chart").first).to_be_hidden()
+    context.close()
