@@ -132,7 +132,7 @@ def approve(
             place=f"issue {slug}",
             hint=f"Read revision {latest.number}: newsletter issue show {slug}",
         )
-    if second_person and (why := _has_a_share(session, issue, latest, by)):
+    if second_person and (why := share_of(session, issue, latest, by)):
         raise IssueError(
             f"{by.name} {why}, and somebody else has to approve it",
             place=f"issue {slug}",
@@ -173,18 +173,8 @@ def require_approved(saved: store.Saved) -> None:
         )
 
 
-def history(session: Session, issue: Issue) -> Sequence[tuple[Review, int]]:
-    """Each step of an issue's review with the number of its revision, the first one first."""
-    rows = session.execute(
-        select(Review, _revision.c.number)
-        .join(_revision, _revision.c.id == _review.c.revision_id)
-        .where(_review.c.issue_id == issue.id)
-        .order_by(_review.c.id)
-    )
-    return [(row[0], row[1]) for row in rows]
-
-
-def _has_a_share(session: Session, issue: Issue, revision: Revision, by: Actor) -> str:
+def share_of(session: Session, issue: Issue, revision: Revision, by: Actor) -> str:
+    """What makes somebody no second person for this revision; empty for everybody else."""
     if _is_same(by, revision.author, revision.author_id):
         return "wrote this revision"
     asked = session.scalar(
@@ -194,6 +184,17 @@ def _has_a_share(session: Session, issue: Issue, revision: Revision, by: Actor) 
         .limit(1)
     )
     return "asked for the review" if asked and _is_same(by, asked.actor, asked.user_id) else ""
+
+
+def history(session: Session, issue: Issue) -> Sequence[tuple[Review, int]]:
+    """Each step of an issue's review with the number of its revision, the first one first."""
+    rows = session.execute(
+        select(Review, _revision.c.number)
+        .join(_revision, _revision.c.id == _review.c.revision_id)
+        .where(_review.c.issue_id == issue.id)
+        .order_by(_review.c.id)
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 def _is_same(by: Actor, name: str, user_id: int | None) -> bool:

@@ -6,6 +6,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from newsletter.errors import LinkError, UserError
+from newsletter.web.console.access import StaleFormError
+from newsletter.web.console.kept import given_back
 from newsletter.web.console.shell import page as console_page
 from newsletter.web.dependencies import page
 
@@ -14,6 +16,7 @@ def register(app: FastAPI) -> None:
     """Answer errors in the reader's words, and never with a traceback."""
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(StaleFormError, _too_old)
     app.add_exception_handler(RequestValidationError, _not_understood)
 
 
@@ -29,6 +32,11 @@ def _http_error(request: Request, error: Exception) -> Response:
     answer = problem(request, error.status_code, titles.get(error.status_code, error.detail), "")
     answer.headers.update(error.headers or {})
     return answer
+
+
+async def _too_old(request: Request, error: Exception) -> Response:
+    """The form once more, with a new token, where somebody may have typed for long."""
+    return await given_back(request, "") or _http_error(request, error)
 
 
 def _not_understood(request: Request, _error: Exception) -> Response:

@@ -30,6 +30,13 @@ class SignInNeeded(Exception):  # noqa: N818 (no error: the way in)
         self.path = path
 
 
+class StaleFormError(HTTPException):
+    """A form of ours whose token is of another session: it was open while somebody signed in."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "This form is too old. Open the page again and send it anew.")
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """A route's rule. Called by FastAPI with each request, before the handler."""
@@ -98,4 +105,4 @@ def _refuse_forgeries(request: Request, parts: Assembly, csrf: str) -> None:
     if not cookie.comes_from_here(request, base_url):
         raise HTTPException(403, "This form was sent from another site.")
     if not cookie.is_genuine(request, parts.form_keys, token, csrf):
-        raise HTTPException(403, "This form is too old. Open the page again and send it anew.")
+        raise StaleFormError

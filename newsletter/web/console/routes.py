@@ -10,6 +10,10 @@ from newsletter.web.console import (
     deliverability,
     factor,
     forgot,
+    issue_editor,
+    issue_preview,
+    issue_review,
+    issues,
     log,
     overview,
     people,
@@ -25,11 +29,18 @@ from newsletter.web.console import (
     subscribers,
 )
 from newsletter.web.console.access import SignInNeeded
+from newsletter.web.console.kept import given_back
 from newsletter.web.console.shell import go
 
 #: Each module is a page or a few that belong together. Their routes declare who may open them.
+#: The first that fits an address answers it.
 _PAGES = (
     overview,
+    # Its addresses have no slug of an issue in them.
+    issue_editor,
+    issues,
+    issue_review,
+    issue_preview,
     sends_new,
     sends,
     sends_live,
@@ -62,10 +73,13 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(SignInNeeded, _lead_in)
 
 
-def _lead_in(request: Request, error: Exception) -> Response:
+async def _lead_in(request: Request, error: Exception) -> Response:
     """To the form, and back to the page afterwards; a post is not done again by itself."""
     assert isinstance(error, SignInNeeded)
+    if "hx-request" in request.headers:
+        # A form to sign in has no place within a page; that page's script says what to do.
+        return Response("Sign in again.", 401, media_type="text/plain")
     if request.method not in {"GET", "HEAD"}:
-        return go(error.path)
+        return await given_back(request, error.path) or go(error.path)
     query = f"?{request.url.query}" if request.url.query else ""
     return go(f"{error.path}?next={quote(request.url.path + query, safe='')}")

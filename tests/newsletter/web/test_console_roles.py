@@ -45,7 +45,7 @@ def routes(office: Office) -> list[tuple[APIRoute, Access]]:
 
 def path_of(route: APIRoute) -> str:
     """An address of the route, of something that does not exist."""
-    return re.sub(r"\{\w+:int\}", "999", route.path.replace("{token}", "x"))
+    return re.sub(r"\{\w+:int\}", "999", re.sub(r"\{(token|slug)\}", "x", route.path))
 
 
 def test_every_route_declares_whom_it_is_for(office: Office) -> None:

@@ -1,0 +1,98 @@
+"""Steps of a review: ask for it, approve a revision, ask for changes."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+
+from newsletter.accounts.audit import Actor
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.errors import IssueError
+from newsletter.issues import approval
+from newsletter.issues.models import Revision
+from newsletter.web.console.access import role
+from newsletter.web.console.issues import HOME, find, number_in, show_issue
+from newsletter.web.console.shell import actor, go
+from newsletter.web.dependencies import Parts
+from subscribers.schema import Session
+
+router = APIRouter()
+_Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
+_Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
+_Note = Annotated[str, Form()]
+_Step = Callable[[Session, Actor, datetime], Revision]
+
+
+@router.post(f"{HOME}/{{slug}}/review")
+def ask(slug: str, request: Request, parts: Parts, visitor: _Editor, note: _Note = "") -> Response:
+    """Ask for a review of the latest revision."""
+
+    def step(session: Session, by: Actor, now: datetime) -> Revision:
+        return approval.request(session, slug, by=by, now=now, note=note)
+
+    return _take(request, parts, visitor, slug, step=step, note=note, done="asked")
+
+
+@router.post(f"{HOME}/{{slug}}/approve")
+def approve(
+    slug: str,
+    request: Request,
+    parts: Parts,
+    visitor: _Approver,
+    *,
+    revision: Annotated[str, Form(max_length=12)] = "",
+    note: _Note = "",
+) -> Response:
+    """Approve the revision that the form was made for, if it is still the latest."""
+
+    def step(session: Session, by: Actor, now: datetime) -> Revision:
+        return approval.approve(
+            session,
+            slug,
+            revision=number_in(revision),
+            by=by,
+            now=now,
+            note=note,
+            second_person=parts.settings.review.second_person,
+        )
+
+    return _take(request, parts, visitor, slug, step=step, note=note, done="approved")
+
+
+@router.post(f"{HOME}/{{slug}}/return")
+def give_back(
+    slug: str, request: Request, parts: Parts, visitor: _Approver, note: _Note = ""
+) -> Response:
+    """Ask for changes, or take an approval back."""
+
+    def step(session: Session, by: Actor, now: datetime) -> Revision:
+        if not note.strip():
+            raise IssueError("say what should be different", place="note")
+        return approval.give_back(session, slug, by=by, now=now, note=note)
+
+    return _take(request, parts, visitor, slug, step=step, note=note, done="returned")
+
+
+def _take(
+    request: Request,
+    parts: Assembly,
+    visitor: Visitor,
+    slug: str,
+    *,
+    step: _Step,
+    note: str,
+    done: str,
+) -> Response:
+    """One step, or the page of the issue as it stands by now and why not."""
+    with reading(parts.database) as session:
+        find(session, slug)
+    try:
+        with transaction(parts.database) as session:
+            step(session, actor(request, visitor), datetime.now(UTC))
+    except IssueError as error:
+        return show_issue(request, parts, visitor, slug, problem=error, note=note, status=409)
+    return go(f"{HOME}/{slug}?done={done}")
