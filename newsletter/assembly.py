@@ -23,13 +23,12 @@ from newsletter.checking.case import Dns
 from newsletter.checking.checker import Checker
 from newsletter.database import open_database, require_current, transaction
 from newsletter.errors import ProviderError, SettingsError
-from newsletter.issues.reading import Draft
 from newsletter.links import Links
 from newsletter.provider.account import Account
 from newsletter.provider.events import Event
 from newsletter.provider.lookups import resolver
 from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
-from newsletter.rendering.rendered import House, Rendered
+from newsletter.rendering.rendered import House
 from newsletter.scheduling.clock import Clock
 from newsletter.scheduling.firing import Press
 from newsletter.scheduling.jobs import Desk
@@ -211,19 +210,7 @@ class Assembly:
     def press(self) -> Press:
         """What schedules make sends with."""
         sending = self.settings.sending
-
-        def rendered(draft: Draft) -> Rendered:
-            # Most commands render nothing, and do not wait for its libraries.
-            from newsletter.rendering.render import render  # noqa: PLC0415
-
-            return render(draft, self.house, templates=self.settings.templates_directory)
-
-        return Press(
-            rendered,
-            late_limit=sending.late_limit,
-            batch_size=sending.batch_size,
-            warm_up=self.warm_up,
-        )
+        return Press(self.checker, sending.late_limit, sending.batch_size, self.warm_up)
 
     @property
     def keep(self) -> Keep:

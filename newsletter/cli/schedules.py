@@ -114,8 +114,13 @@ def change(
     zone: Zone = None,
     own_clock: OwnClock = None,
     new_name: Annotated[str | None, typer.Option("--name", help="Another name.")] = None,
+    rate: pace.Rate = None,
+    per_hour: pace.PerHour = None,
+    per_day: pace.PerDay = None,
+    quiet: pace.Quiet = None,
+    window: pace.Window = None,
 ) -> None:
-    """Change a schedule; what is not named stays. It counts from now on."""
+    """Change a schedule; what is not named stays, the pace as a whole. It counts from now on."""
     parts, now = Assembly(load()), datetime.now(UTC)
     with transaction(parts.database) as session:
         before = schedules.wanted_of(session, schedules.find(session, name))
@@ -128,6 +133,10 @@ def change(
             "excluded": exclude or None,
             "own_clock": own_clock,
         }
+        if rate or per_hour or per_day or quiet is not None or window:
+            given["timetable"] = pace.timetable(
+                parts, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
+            )
         wanted = replace(before, **{key: one for key, one in given.items() if one is not None})
         schedule = schedules.change(session, name, wanted, by=COMMAND_LINE, now=now)
         said = _when(schedule)

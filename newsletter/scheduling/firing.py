@@ -6,7 +6,6 @@ last one is made up for if it is not too late; the others are written down as mi
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,11 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
-from newsletter.errors import NothingToDoError, UserError
+from newsletter.checking.case import Plan
+from newsletter.checking.checker import Checker, blocks
+from newsletter.checking.finding import Level
+from newsletter.errors import NothingToDoError, SendError, UserError
 from newsletter.issues import approval, store
 from newsletter.issues.approval import ApprovedIssue
 from newsletter.issues.reading import Draft
-from newsletter.rendering.rendered import Rendered
+from newsletter.rendering.render import render
 from newsletter.scheduling import schedules
 from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
@@ -38,7 +40,7 @@ _schedule, _firing, _send = table_of(Schedule), table_of(Firing), table_of(Send)
 class Press:
     """What a firing makes sends with."""
 
-    render: Callable[[Draft], Rendered]
+    checker: Checker
     late_limit: timedelta
     batch_size: int
     warm_up: WarmUp | None = None
@@ -170,10 +172,18 @@ def _make(
         batch_size=press.batch_size,
         warm_up=press.warm_up,
     )
+    rendered = render(draft, press.checker.house, templates=press.checker.templates)
+    plan = Plan(session, audience.segments, audience.excluded, timetable, press.batch_size)
+    # Neither DNS nor links: nobody outside is asked while this transaction lasts.
+    findings = press.checker.check(draft, rendered, now=now, plan=plan, blocking_only=True)
+    if blocks(findings):
+        said = "; ".join(one.message for one in findings if one.level is Level.BLOCK)
+        hint = f"Everything: newsletter check {draft.slug}."
+        raise SendError(f"checks found what must be mended first: {said}", hint=hint)
     return control.create(
         session,
         draft,
-        press.render(draft),
+        rendered,
         audience.segments,
         at=one.due,
         now=now,

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
+from newsletter.checking.checker import Checker
+from newsletter.checking.rules import load_rules
 from newsletter.database import reading, transaction
 from newsletter.issues import approval, store
-from newsletter.issues.reading import Draft, parse_issue
+from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.rendering.render import render
-from newsletter.rendering.rendered import Rendered
 from newsletter.scheduling import firing, schedules
 from newsletter.scheduling.firing import Fired, Press
 from newsletter.scheduling.models import Firing
@@ -31,11 +31,12 @@ TEXT = (
 )
 
 
-def rendered(draft: Draft) -> Rendered:
-    return render(draft, HOUSE, templates=resource("templates/email"))
-
-
-PRESS = Press(rendered, late_limit=timedelta(hours=6), batch_size=1000)
+RULES = load_rules(resource("config") / "checks.toml", None)
+PRESS = Press(
+    Checker(HOUSE, resource("templates/email"), RULES),
+    late_limit=timedelta(hours=6),
+    batch_size=1000,
+)
 
 
 @pytest.fixture

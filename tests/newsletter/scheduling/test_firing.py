@@ -2,8 +2,12 @@
 
 import random
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,12 +15,13 @@ from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 
 from newsletter.accounts import audit
+from newsletter.checking.checker import Checker
+from newsletter.checking.finding import Finding
 from newsletter.database import open_database, reading, transaction
 from newsletter.issues import approval, store
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import firing, jobs, schedules
-from newsletter.scheduling.firing import Press
 from newsletter.scheduling.models import Firing, Schedule
 from newsletter.sending import standing
 from newsletter.sending.timetable import Timetable
@@ -210,21 +215,51 @@ def test_when_nobody_would_get_it_the_issue_waits_for_the_next_time(database, ev
     assert sends(database) == [("first", SEVEN + DAY)]
 
 
-@pytest.mark.parametrize("fault", [RuntimeError("the press is broken"), KeyError("x")])
-def test_whatever_goes_wrong_is_said_and_leaves_nothing_half_made(
-    database, everybody, fault: Exception
-) -> None:
-    def broken(draft):
-        raise fault
+class BrokenChecker(Checker):
+    """Fails as no check should."""
 
+    def check(self, *args: Any, **more: Any) -> list[Finding]:
+        raise RuntimeError("the checker is broken")
+
+
+def broken() -> Checker:
+    usual = PRESS.checker
+    return BrokenChecker(usual.house, usual.templates, usual.rules)
+
+
+def without_templates() -> Checker:
+    return replace(PRESS.checker, templates=Path("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("checker", "said"),
+    [(broken, "RuntimeError: the checker is broken"), (without_templates, "there is no template")],
+)
+def test_whatever_goes_wrong_is_said_and_leaves_nothing_half_made(
+    database, everybody, checker: Callable[[], Checker], said: str
+) -> None:
     schedule = make_schedule(database)
     approve(database, "first")
-    tick(database, SEVEN, Press(broken, late_limit=timedelta(hours=6), batch_size=10))
+    tick(database, SEVEN, replace(PRESS, checker=checker()))
     [(_, outcome, reason, send)] = rows(database, schedule)
     assert (outcome, send, sends(database)) == ("failed", None, [])
-    assert "issue first" in reason
+    assert reason.startswith("issue first: ")
+    assert said in reason
     tick(database, SEVEN + DAY)
     assert sends(database) == [("first", SEVEN + DAY)]
+
+
+def test_what_a_check_blocks_is_not_sent_and_the_finding_is_said(database, everybody) -> None:
+    rules = PRESS.checker.rules
+    subject = rules.subject.model_copy(update={"level": "block"})
+    stern = replace(PRESS.checker, rules=rules.model_copy(update={"subject": subject}))
+    schedule = make_schedule(database)
+    approve(database, "x" * 100)
+    tick(database, SEVEN, replace(PRESS, checker=stern))
+    [(_, outcome, reason, _)] = rows(database, schedule)
+    assert (outcome, sends(database)) == ("failed", [])
+    assert "checks found what must be mended first" in reason
+    assert f"newsletter check {'x' * 100}" in reason
 
 
 def test_two_schedules_of_a_series_do_not_take_the_same_issue(database, everybody) -> None:
