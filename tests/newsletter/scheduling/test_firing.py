@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
 from newsletter.accounts import audit
@@ -24,6 +24,7 @@ from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import firing, jobs, schedules
 from newsletter.scheduling.models import Firing, Schedule
 from newsletter.sending import standing
+from newsletter.sending.models import Variant
 from newsletter.sending.timetable import Timetable
 from subscribers import segments
 from subscribers.schema import table_of
@@ -249,6 +250,22 @@ def test_whatever_goes_wrong_is_said_and_leaves_nothing_half_made(
     assert sends(database) == [("first", SEVEN + DAY)]
 
 
+def test_a_send_that_is_half_made_is_taken_back(database, everybody) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    schedule = make_schedule(database)
+    approve(database, "first")
+    event.listen(Variant, "before_insert", fail)
+    try:
+        tick(database, SEVEN)
+    finally:
+        event.remove(Variant, "before_insert", fail)
+    [(_, outcome, reason, send)] = rows(database, schedule)
+    assert (outcome, send, sends(database)) == ("failed", None, [])
+    assert "the disk is full" in reason
+
+
 def test_what_a_check_blocks_is_not_sent_and_the_finding_is_said(database, everybody) -> None:
     rules = PRESS.checker.rules
     subject = rules.subject.model_copy(update={"level": "block"})
@@ -275,16 +292,17 @@ def at_once(database: Engine, now: datetime, count: int = 3) -> list[str]:
     url = database.url.render_as_string(hide_password=False)
     barrier, fired = threading.Barrier(count), []
 
-    def clock(engine: Engine) -> None:
+    def clock(engine: Engine, number: int) -> None:
         with reading(engine) as session:
             due = firing.due(session, now=now)
         barrier.wait()
-        for schedule_id in due:
+        # Each begins with another one: so they meet at the issues, not at the schedules.
+        for schedule_id in [*due[number:], *due[:number]]:
             with transaction(engine) as session:
                 fired.extend(firing.fire(session, schedule_id, PRESS, now=now))
 
     engines = [open_database(url) for _ in range(count)]
-    threads = [threading.Thread(target=clock, args=(engine,)) for engine in engines]
+    threads = [threading.Thread(target=clock, args=(e, n)) for n, e in enumerate(engines)]
     for thread in threads:
         thread.start()
     for thread in threads:
