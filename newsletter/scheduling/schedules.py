@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import delete, func, insert, select
@@ -110,10 +111,11 @@ def skip(
     schedule, days = find(session, name, lock=True), list(days)
     left_out = {date.fromisoformat(day) for day in schedule.skips}
     if not days:
-        coming = recurrence.first(upcoming(schedule, after=now), _SOON)
-        days = [one.wall.date() for one in coming if not skips(schedule, one)][:1]
-        if not days:
+        coming = islice(upcoming(schedule, after=now), _SOON)
+        following = next((one for one in coming if not skips(schedule, one)), None)
+        if following is None:
             raise SendError("nothing of it is due that could be skipped", place=f"schedule {name}")
+        days = [following.wall.date()]
     if len(left_out.union(days)) > recurrence.MOST_SKIPS:
         raise SendError("too many days are left out", place=f"schedule {name}")
     schedule.skips = _as_text(left_out.union(days))
@@ -219,7 +221,7 @@ def next_send(schedule: Schedule) -> datetime | None:
     """When something goes out next: no day that is left out, and None while nothing comes due."""
     if schedule.next_at is None:
         return None
-    coming = recurrence.first(upcoming(schedule, after=schedule.next_at - INSTANT), _SOON)
+    coming = islice(upcoming(schedule, after=schedule.next_at - INSTANT), _SOON)
     return next((one.due for one in coming if not skips(schedule, one)), None)
 
 
