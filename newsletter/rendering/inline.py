@@ -7,9 +7,6 @@ MJML has inlined its own styles already.
 import logging
 from xml.dom import DOMException
 
-from lxml.etree import LxmlError
-from premailer import Premailer
-
 from newsletter.errors import TemplateError
 
 
@@ -19,6 +16,10 @@ def inline_css(html: str, css: str, *, name: str) -> str:
     ``name`` is what errors call the sheet. Rules that are no CSS are left out; raises
     TemplateError for a sheet or page that cannot be read at all.
     """
+    # 10 MB, for processes of which most never render.
+    from lxml.etree import LxmlError  # noqa: PLC0415
+    from premailer import Premailer  # noqa: PLC0415
+
     # MJML's reset would be copied into every cell otherwise: a quarter more bytes.
     page = html.replace("<style ", '<style data-premailer="ignore" ')
     try:
