@@ -15,7 +15,7 @@ from newsletter.database import reading, transaction
 from newsletter.errors import SendError
 from newsletter.issues.reading import read_text
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.scheduling import firing, recurrence, schedules
+from newsletter.scheduling import firing, recurrence, schedules, timing
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
 from newsletter.scheduling.schedules import Wanted
@@ -155,7 +155,7 @@ def listed(as_json: AsJson = False) -> None:
                 "zone": _zone(one),
                 "segments": ", ".join(audience.segments),
                 "state": one.state,
-                "next": schedules.next_send(one),
+                "next": timing.next_send(one),
                 "last": last.outcome if last else "",
                 "reason": last.reason if last else "",
             }
@@ -193,9 +193,9 @@ def show(
                     ("state", one.state),
                     ("series", one.series),
                     ("next issue", waiting.slug if waiting else "none is approved"),
-                    ("when", f"{one.rule} ({schedules.rule_of(one).words})"),
+                    ("when", f"{one.rule} ({timing.rule_of(one).words})"),
                     ("zone", _zone(one)),
-                    ("next", schedules.next_send(one)),
+                    ("next", timing.next_send(one)),
                     ("segments", ", ".join(audience.segments)),
                     ("left out", ", ".join(audience.excluded)),
                     ("days left out", ", ".join(one.skips)),
@@ -232,8 +232,8 @@ def coming(
             one = schedules.find(session, name or "")
             if one.state != ScheduleState.ACTIVE:
                 err.print(f"It is {one.state}: nothing of this comes before it is resumed.")
-            place, skips = schedules.zone_of(one), one.skips
-            found = recurrence.first(schedules.upcoming(one, after=now), count)
+            place, skips = timing.zone_of(one), one.skips
+            found = recurrence.first(timing.upcoming(one, after=now), count)
     records = [
         {
             "day": f"{occurring.due.astimezone(place):%a %Y-%m-%d}",
@@ -305,9 +305,9 @@ def _zone(schedule: Schedule) -> str:
 
 
 def _when(schedule: Schedule) -> str:
-    following = schedules.next_send(schedule)
+    following = timing.next_send(schedule)
     coming = f"next {shown(following)}" if following else schedule.state
-    return f"{schedules.rule_of(schedule).words} ({_zone(schedule)}); {coming}."
+    return f"{timing.rule_of(schedule).words} ({_zone(schedule)}); {coming}."
 
 
 def _note(occurring: Occurrence, skips: list[str]) -> str:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select
 
 from newsletter.issues.models import Issue
-from newsletter.scheduling import schedules
+from newsletter.scheduling import timing
 from newsletter.scheduling.models import Firing, Schedule, ScheduleState
 from newsletter.scheduling.recurrence import FIRST_ZONE
 from newsletter.sending.models import Send
@@ -91,11 +91,11 @@ def _coming(
     active = select(Schedule).where(_schedule.c.state == ScheduleState.ACTIVE)
     for schedule in session.scalars(active).all():
         # What was due before and was not dealt with yet still comes.
-        since = min(now, schedule.next_at or now) - schedules.INSTANT
-        for one in schedules.upcoming(schedule, after=max(begin, since)):
+        since = min(now, schedule.next_at or now) - timing.INSTANT
+        for one in timing.upcoming(schedule, after=max(begin, since)):
             if one.due > end:
                 break
-            skipped = schedules.skips(schedule, one)
+            skipped = timing.skips(schedule, one)
             yield Entry(
                 _wall(one.due, zone, own_clock=schedule.own_clock),
                 Kind.SKIPPING if skipped else Kind.COMING,

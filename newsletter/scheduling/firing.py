@@ -22,7 +22,7 @@ from newsletter.issues import approval, store
 from newsletter.issues.approval import ApprovedIssue
 from newsletter.issues.reading import Draft
 from newsletter.rendering.render import render
-from newsletter.scheduling import schedules
+from newsletter.scheduling import schedules, timing
 from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
 from newsletter.sending import control
@@ -94,14 +94,14 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
     if schedule is None or schedule.next_at is None:
         return []
     came: list[Occurrence] = []
-    for one in schedules.upcoming(schedule, after=schedule.next_at - schedules.INSTANT):
+    for one in timing.upcoming(schedule, after=schedule.next_at - timing.INSTANT):
         if one.due > now:
             break
         came.append(one)
-    last = next((one for one in reversed(came) if not schedules.skips(schedule, one)), None)
+    last = next((one for one in reversed(came) if not timing.skips(schedule, one)), None)
     fired = []
     for one in came:
-        if schedules.skips(schedule, one):
+        if timing.skips(schedule, one):
             outcome, reason, send_id = Outcome.SKIPPED, "on the list of days to leave out", None
         elif one is not last:
             outcome, reason, send_id = Outcome.MISSED, _PASSED, None
@@ -110,6 +110,9 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
         else:
             outcome, reason, send_id = _send_next(session, schedule, one, press, now=now)
         fired.append(Fired(schedule.name, one.due, outcome, reason, send_id))
+    timing.wind(schedule, after=now)
+    if not fired:
+        return []  # a government moved its clocks since this time was worked out
     session.execute(
         insert(_firing),
         [
@@ -124,7 +127,6 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
             for one in fired
         ],
     )
-    schedules.wind(schedule, after=now)
     _tell(session, schedule, fired, now)
     return fired
 

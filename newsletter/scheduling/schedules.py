@@ -4,12 +4,12 @@ A change counts from the moment at which it is made: what would have been due be
 neither made up nor missed.
 """
 
+import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from itertools import islice
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import delete, func, insert, select
 
@@ -17,9 +17,8 @@ from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.errors import SendError
 from newsletter.issues.models import Issue
-from newsletter.scheduling import recurrence
+from newsletter.scheduling import recurrence, timing
 from newsletter.scheduling.models import Firing, Schedule, ScheduleSegment, ScheduleState
-from newsletter.scheduling.recurrence import Occurrence, Rule
 from newsletter.sending.timetable import Timetable
 from subscribers import segments
 from subscribers.errors import SegmentError
@@ -31,10 +30,6 @@ _segment, _issue = table_of(Segment), table_of(Issue)
 _NAME_LENGTH = 64
 #: As issues spell it (docs/issue-format.md).
 _SERIES = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
-#: What is to be skipped next is looked for among so many due times.
-_SOON = 1000
-#: What is asked for after a moment does not contain it.
-INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +67,24 @@ def create(session: Session, wanted: Wanted, *, by: Actor, now: datetime) -> Sch
     return schedule
 
 
-def change(session: Session, name: str, wanted: Wanted, *, by: Actor, now: datetime) -> Schedule:
-    """Make a schedule another; one that is paused stays so. Its name can change too."""
+def change(
+    session: Session,
+    name: str,
+    wanted: Wanted,
+    *,
+    by: Actor,
+    now: datetime,
+    base: str | None = None,
+) -> Schedule:
+    """Make a schedule another; one that is paused stays so. Its name can change too.
+
+    With ``base``, the fingerprint of what was changed, SendError when it is another since.
+    """
     _check_name(wanted.name)
     schedule = find(session, name, lock=True)
+    if base is not None and base != fingerprint(wanted_of(session, schedule)):
+        hint = "What you typed is not stored. Open it again, and put your change into it."
+        raise SendError("somebody changed it since", place=f"schedule {name}", hint=hint)
     taken = select(_schedule.c.id).where(_schedule.c.name == wanted.name)
     if session.scalar(taken.where(_schedule.c.id != schedule.id)) is not None:
         raise SendError("another schedule has this name", place=wanted.name)
@@ -99,7 +108,7 @@ def resume(session: Session, name: str, *, by: Actor, now: datetime) -> datetime
     if schedule.state != ScheduleState.PAUSED:
         raise SendError(f"it is {schedule.state}, not paused", place=f"schedule {name}")
     schedule.state = ScheduleState.ACTIVE
-    wind(schedule, after=now)
+    timing.wind(schedule, after=now)
     audit.record(session, by, "schedule resumed", now=now, subject=name)
     return schedule.next_at
 
@@ -111,8 +120,8 @@ def skip(
     schedule, days = find(session, name, lock=True), list(days)
     left_out = {date.fromisoformat(day) for day in schedule.skips}
     if not days:
-        coming = islice(upcoming(schedule, after=now), _SOON)
-        following = next((one for one in coming if not skips(schedule, one)), None)
+        coming = islice(timing.upcoming(schedule, after=now), timing.SOON)
+        following = next((one for one in coming if not timing.skips(schedule, one)), None)
         if following is None:
             raise SendError("nothing of it is due that could be skipped", place=f"schedule {name}")
         days = [following.wall.date()]
@@ -202,6 +211,11 @@ def wanted_of(session: Session, schedule: Schedule) -> Wanted:
     )
 
 
+def fingerprint(wanted: Wanted) -> str:
+    """By which one is told from what somebody else made of it meanwhile."""
+    return hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
+
+
 def firings(session: Session, schedule_id: int, *, limit: int = 20) -> Sequence[Firing]:
     """What became of its due times, the latest first."""
     return session.scalars(
@@ -210,43 +224,6 @@ def firings(session: Session, schedule_id: int, *, limit: int = 20) -> Sequence[
         .order_by(_firing.c.due_at.desc())
         .limit(limit)
     ).all()
-
-
-def upcoming(schedule: Schedule | Wanted, *, after: datetime) -> Iterator[Occurrence]:
-    """Each time that its rule names after a moment, those on days left out among them."""
-    return recurrence.occurrences(rule_of(schedule), zone_of(schedule), after=after)
-
-
-def next_send(schedule: Schedule) -> datetime | None:
-    """When something goes out next: no day that is left out, and None while nothing comes due."""
-    if schedule.next_at is None:
-        return None
-    coming = islice(upcoming(schedule, after=schedule.next_at - INSTANT), _SOON)
-    return next((one.due for one in coming if not skips(schedule, one)), None)
-
-
-def skips(schedule: Schedule, one: Occurrence) -> bool:
-    """Whether its day is left out."""
-    return one.wall.date().isoformat() in schedule.skips
-
-
-def rule_of(schedule: Schedule | Wanted) -> Rule:
-    """When it is due."""
-    return recurrence.parse(schedule.rule, place="when")
-
-
-def zone_of(schedule: Schedule | Wanted) -> ZoneInfo:
-    """On whose clock its rule is read: for everybody's own, where each day begins."""
-    name = recurrence.FIRST_ZONE if schedule.own_clock else schedule.zone
-    return recurrence.find_zone(name, place="zone")
-
-
-def wind(schedule: Schedule, *, after: datetime) -> None:
-    """Set when it is due next; it ends where its rule names no time any more."""
-    coming = next(upcoming(schedule, after=after), None)
-    schedule.next_at = coming.due if coming else None
-    if coming is None:
-        schedule.state = ScheduleState.ENDED
 
 
 def known_series(session: Session) -> list[str]:
@@ -275,9 +252,9 @@ def delete_segment(session: Session, name: str) -> Segment:
 
 def _write(session: Session, schedule: Schedule, wanted: Wanted, now: datetime) -> None:
     _check_series(wanted.series)
-    rule = rule_of(wanted)
+    rule = timing.rule_of(wanted)
     recurrence.find_zone(wanted.zone)
-    if rule.once is not None and next(upcoming(wanted, after=now), None) is None:
+    if rule.once is not None and next(timing.upcoming(wanted, after=now), None) is None:
         raise SendError("this time is past", place=f"when {rule.text}")
     if wanted.timetable.local_time or wanted.timetable.ahead:
         raise SendError("a schedule has no such pace", place=f"schedule {wanted.name}")
@@ -293,7 +270,7 @@ def _write(session: Session, schedule: Schedule, wanted: Wanted, now: datetime) 
     schedule.timetable = wanted.timetable.to_json()
     if schedule.state != ScheduleState.PAUSED:
         schedule.state = ScheduleState.ACTIVE
-        wind(schedule, after=now)
+        timing.wind(schedule, after=now)
     session.add(schedule)
     session.flush()
     session.execute(delete(_link).where(_link.c.schedule_id == schedule.id))

@@ -49,8 +49,9 @@ class Typed:
     per_day: _Line = ""
     quiet: _Line = ""
     windows: _Lines = ""
-    #: Which schedule is changed; empty for a new one.
+    #: Which schedule is changed, and the fingerprint of what it was; empty for a new one.
     number: _Line = ""
+    base: _Line = ""
 
     def wanted(self, settings: Settings) -> Wanted:
         """The schedule of these fields; SendError names the field that cannot be read."""
@@ -119,7 +120,8 @@ def change(
             name = find(session, schedule_id).name
             wanted = typed.wanted(parts.settings)
             by, now = actor(request, visitor), datetime.now(UTC)
-            schedules.change(session, name, wanted, by=by, now=now)
+            base = typed.base or None
+            schedules.change(session, name, wanted, by=by, now=now, base=base)
     except UserError as error:
         return _form(request, parts, typed, problem=error, number=schedule_id)
     return go(f"{HOME}/{schedule_id}?done=changed")
@@ -198,6 +200,7 @@ def _typed(wanted: Wanted, number: int) -> Typed:
         quiet=str(pace.quiet or ""),
         windows="\n".join(map(str, pace.windows)),
         number=str(number),
+        base=schedules.fingerprint(wanted),
     )
 
 

@@ -13,7 +13,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
-from newsletter.scheduling import firing, recurrence, schedules
+from newsletter.scheduling import firing, recurrence, schedules, timing
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.sending.timetable import Timetable
 from newsletter.web.console.access import role
@@ -37,9 +37,9 @@ def listing(request: Request, parts: Parts, visitor: Viewer, done: str = "") -> 
         found = [
             {
                 "schedule": one,
-                "words": schedules.rule_of(one).words,
+                "words": timing.rule_of(one).words,
                 "audience": audience,
-                "next": schedules.next_send(one),
+                "next": timing.next_send(one),
                 "last": last,
             }
             for one, audience, last in schedules.listed(session)
@@ -153,7 +153,7 @@ def _show(
         coming = []
         if one.state == ScheduleState.ACTIVE:
             since = min(one.next_at or datetime.now(UTC), datetime.now(UTC))
-            upcoming = schedules.upcoming(one, after=since - schedules.INSTANT)
+            upcoming = timing.upcoming(one, after=since - timing.INSTANT)
             coming = recurrence.first(upcoming, _COMING)
         return page(
             request,
@@ -162,11 +162,11 @@ def _show(
             problem=problem,
             done=done,
             schedule=one,
-            words=schedules.rule_of(one).words,
+            words=timing.rule_of(one).words,
             audience=schedules.audience(session, one.id),
             issue=firing.next_issue(session, one.series),
             pace=Timetable.from_json(one.timetable),
-            coming=[(each, schedules.skips(one, each)) for each in coming],
+            coming=[(each, timing.skips(one, each)) for each in coming],
             zone=ZoneInfo(one.zone),
             past=schedules.firings(session, one.id, limit=_PAST),
             may_edit=may_edit(visitor),

@@ -361,6 +361,16 @@ def test_the_job_deals_with_the_others_when_one_cannot_be_dealt_with(
     assert "could not be dealt with" in caplog.text
 
 
+def test_a_time_that_is_none_any_more_makes_no_send(database, everybody) -> None:
+    """As after a new edition of the zones' data, by which seven o'clock is another moment."""
+    schedule = make_schedule(database)
+    approve(database, "first")
+    with transaction(database) as session:
+        schedules.find(session, "weekly").next_at = SEVEN - timedelta(hours=1)
+    assert tick(database, SEVEN - timedelta(minutes=59)) == []
+    assert (rows(database, schedule), find(database).next_at) == ([], SEVEN)
+
+
 #: A rule of each kind in each zone; two of them on hours that clocks skip or repeat.
 WORLD = {
     "berlin": ("daily 02:30", "Europe/Berlin"),

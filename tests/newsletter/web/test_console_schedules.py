@@ -1,5 +1,6 @@
 """Schedules in the console: what is typed is stored, or comes back with what is wrong with it."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -80,6 +81,28 @@ def test_the_form_of_a_schedule_stores_what_it_shows(editor: Browser, database: 
     changed = post(editor, "/1", **FORM | {"name": "monthly", "own_clock": "yes", "number": "1"})
     assert changed.headers["location"] == f"{HOME}/1?done=changed"
     assert stored(database, "monthly")[0].own_clock
+
+
+def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
+    office: Office, editor: Browser, database: Engine
+) -> None:
+    post(editor, "", **FORM)
+    other = office.signed_in(Role.EDITOR, "other@example.org")
+
+    def opened(browser: Browser) -> dict[str, str]:
+        found = re.search(r'name="base" value="(\w{16})"', browser.get(f"{HOME}/1/edit").text)
+        assert found is not None
+        return FORM | {"number": "1", "base": found[1]}
+
+    mine, theirs = opened(editor), opened(other)
+    assert post(other, "/1", **theirs | {"when": "daily 06:00"}).status_code == 303
+    answer = post(editor, "/1", **mine | {"when": "daily 08:00"})
+    assert answer.status_code == 400
+    assert "somebody changed it since" in answer.text
+    assert 'value="daily 08:00"' in answer.text
+    assert stored(database)[0].rule == "daily 06:00"
+    assert post(editor, "/1", **opened(editor) | {"when": "daily 08:00"}).status_code == 303
+    assert stored(database)[0].rule == "daily 08:00"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""When a schedule comes due: its rule, on its clock."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from newsletter.scheduling import recurrence
+from newsletter.scheduling.models import Schedule, ScheduleState
+from newsletter.scheduling.recurrence import Occurrence, Rule
+
+#: What goes out next, or is to be skipped next, is looked for among so many due times.
+SOON = 1000
+#: What is asked for after a moment does not contain it.
+INSTANT = timedelta(microseconds=1)
+
+
+class Timed(Protocol):
+    """A schedule, stored or asked for."""
+
+    @property
+    def rule(self) -> str: ...
+
+    @property
+    def zone(self) -> str: ...
+
+    @property
+    def own_clock(self) -> bool: ...
+
+
+def upcoming(schedule: Timed, *, after: datetime) -> Iterator[Occurrence]:
+    """Each time that its rule names after a moment, those on days left out among them."""
+    return recurrence.occurrences(rule_of(schedule), zone_of(schedule), after=after)
+
+
+def next_send(schedule: Schedule) -> datetime | None:
+    """When something goes out next: no day that is left out, and None while nothing comes due."""
+    if schedule.next_at is None:
+        return None
+    coming = islice(upcoming(schedule, after=schedule.next_at - INSTANT), SOON)
+    return next((one.due for one in coming if not skips(schedule, one)), None)
+
+
+def skips(schedule: Schedule, one: Occurrence) -> bool:
+    """Whether its day is left out."""
+    return one.wall.date().isoformat() in schedule.skips
+
+
+def rule_of(schedule: Timed) -> Rule:
+    """When it is due."""
+    return recurrence.parse(schedule.rule, place="when")
+
+
+def zone_of(schedule: Timed) -> ZoneInfo:
+    """On whose clock its rule is read: for everybody's own, where each day begins."""
+    name = recurrence.FIRST_ZONE if schedule.own_clock else schedule.zone
+    return recurrence.find_zone(name, place="zone")
+
+
+def wind(schedule: Schedule, *, after: datetime) -> None:
+    """Set when it is due next; it ends where its rule names no time any more."""
+    coming = next(upcoming(schedule, after=after), None)
+    schedule.next_at = coming.due if coming else None
+    if coming is None:
+        schedule.state = ScheduleState.ENDED
