@@ -194,7 +194,7 @@ def fire_due(desk: Desk, *, now: datetime) -> None:
     """Deal with each schedule that is due by now in a transaction of its own."""
     if desk.press is None:
         return
-    with transaction(desk.database) as session:
+    with reading(desk.database) as session:
         due = firing.due(session, now=now)
     for schedule_id in due:
         try:
