@@ -9,6 +9,7 @@ from newsletter.assembly import Assembly
 from newsletter.cli.output import err, facts, shown
 from newsletter.database import reading
 from newsletter.errors import ProviderError
+from newsletter.scheduling import schedules
 from newsletter.scheduling.jobs import start_due
 from newsletter.sending import hold, standing
 from newsletter.sending.models import Hold, Send
@@ -94,6 +95,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
     send, now = stands.send, datetime.now(UTC)
     with reading(assembly.database) as session:
         happened = counts.of_send(session, send.id)
+        maker = schedules.maker_of(session, send.id)
         outlook = standing.outlook(session, send.id, now=now)
         waits = hold.in_force(session, now=now)
         winner = send.winner or (_undecided(*trial.decision(session, send.id)) if send.test else "")
@@ -102,6 +104,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
     facts(
         [
             ("issue", stands.slug),
+            *((("schedule", maker.name),) if maker else ()),
             ("segments", ", ".join([*(segment["name"] for segment in send.segments), *left_out])),
             ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
             *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),

@@ -195,6 +195,20 @@ def audience(session: Session, schedule_id: int) -> Audience:
     )
 
 
+def next_up(session: Session, *, limit: int = 5) -> list[tuple[datetime, Schedule]]:
+    """The schedules by which something goes out next, each with when that is."""
+    active = select(Schedule).where(_schedule.c.state == ScheduleState.ACTIVE)
+    found = [(timing.next_send(one), one) for one in session.scalars(active).all()]
+    coming = [(at, one) for at, one in found if at is not None]
+    return sorted(coming, key=lambda pair: (pair[0], pair[1].name))[:limit]
+
+
+def maker_of(session: Session, send_id: int) -> Schedule | None:
+    """The schedule that made a send; None where somebody did."""
+    made = select(_firing.c.schedule_id).where(_firing.c.send_id == send_id)
+    return session.scalar(select(Schedule).where(_schedule.c.id.in_(made)))
+
+
 def wanted_of(session: Session, schedule: Schedule) -> Wanted:
     """What would have to be asked for to get this schedule."""
     those = audience(session, schedule.id)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.database import reading
+from newsletter.scheduling import schedules
 from newsletter.sending import register
 from newsletter.tracking import performance
 from newsletter.web.console import attention
@@ -36,6 +37,7 @@ def show(
             items=attention.items(session, now=now),
             under_way=register.under_way(session, limit=5),
             coming=register.coming(session),
+            next_up=schedules.next_up(session),
             last=last[0] if last else None,
             done=performance.of_send(session, last[0].send.id) if last else None,
             audience=standing.headcounts(session, now=now),

@@ -12,6 +12,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.errors import SendError, UserError
 from newsletter.issues.models import Issue
+from newsletter.scheduling import schedules
 from newsletter.sending import doubt, register, roll
 from newsletter.sending.models import Send
 from newsletter.sending.register import Phase
@@ -139,6 +140,7 @@ def show_send(
         shown: dict[str, Any] = {
             "send": send,
             "issue": issue,
+            "maker": schedules.maker_of(session, send_id),
             "progress": sends_progress.of(session, send, now=now),
             "doubtful": doubt.listed(session, send_id),
             "apart": roll.apart(session, send),

@@ -1,11 +1,15 @@
 """Schedules from the command line: made, looked at, changed, and refused with a remedy."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.newsletter.cli.test_commands import Run, complaint, run
+from newsletter.database import open_database
+from tests.conftest import NOW
+from tests.newsletter.cli.test_commands import Run, add_readers, complaint, run
+from tests.newsletter.scheduling.conftest import approve, make_schedule, tick
 
 __all__ = ["run"]
 
@@ -86,3 +90,20 @@ def test_mistakes_are_refused_with_a_remedy(weekly: Run) -> None:
     used = complaint(weekly("segment", "delete", "everybody"), 2)
     assert "schedule weekly would send to other people without it" in used
     assert "newsletter schedule change weekly" in used
+
+
+def test_what_became_of_a_time_is_shown_and_a_send_says_what_made_it(
+    run: Run, tmp_path: Path
+) -> None:
+    add_readers(tmp_path, run, 2)
+    database = open_database(f"sqlite:///{tmp_path / 'data' / 'newsletter.db'}")
+    make_schedule(database, to=("all",))
+    approve(database, "first")
+    tick(database, NOW + timedelta(days=1))
+    tick(database, NOW + timedelta(days=2))
+    database.dispose()
+    nothing, sent = records(run, "show", "weekly")
+    assert (sent["outcome"], sent["send"]) == ("sent", 1)
+    assert nothing["reason"] == "no approved issue in series letter"
+    assert records(run, "list")[0]["last"] == "nothing"
+    assert "weekly" in run("sends", "show", "1").stdout

@@ -214,6 +214,25 @@ def test_the_calendar_shows_what_comes_what_came_and_what_is_sent_by_hand(
         assert editor.get(f"{HOME}/calendar?month={month}").status_code == 400
 
 
+def test_the_overview_says_what_comes_next_and_a_send_what_made_it(
+    editor: Browser, database: Engine
+) -> None:
+    now = datetime.now(UTC)
+    make_schedule(database, "morning digest", "daily 06:30", series="digest", now=NOW)
+    make_schedule(database, "paused one", "daily 06:30", now=now)
+    with transaction(database) as session:
+        schedules.pause(session, "paused one", by=COMMAND_LINE, now=now)
+    approve(database, "first", series="digest")
+    tick(database, NOW + timedelta(days=1))
+    overview = editor.get("/console/").text
+    assert f'<a class="strong" href="{HOME}/1">morning digest</a>' in overview
+    assert "the next issue of digest" in overview
+    assert "paused one" not in overview
+    assert f'<a href="{HOME}/1">morning digest</a>' in editor.get("/console/sends/1").text
+    make_send(database, slug="by-hand", at=NOW)
+    assert "morning digest" not in editor.get("/console/sends/2").text
+
+
 def test_a_time_on_everybodys_own_clock_stands_on_its_own_day(
     editor: Browser, database: Engine
 ) -> None:
