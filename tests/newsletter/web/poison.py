@@ -62,6 +62,8 @@ READ: dict[str, list[str]] = {
     "batch.zone": ["Europe/Berlin"],
     "schedule.zone": ["Europe/Berlin"],
     "schedule.rule": ["daily 07:00", "2026-12-01 09:00"],
+    # A key: a day for each row.
+    "audience_day.day": [f"2026-03-{n:02}" for n in range(1, ROWS + 1)],
     "event.kind": ["delivered", "open", "click", "bounce"],
     "part_count.part": ["day", "domain", "link"],
     "part_count.what": ["delivered", "click", "open"],
