@@ -23,6 +23,8 @@ from newsletter.checking.case import Dns
 from newsletter.checking.checker import Checker
 from newsletter.database import open_database, require_current, transaction
 from newsletter.errors import ProviderError, SettingsError
+from newsletter.imports.importer import Importer
+from newsletter.imports.shelf import Shelf
 from newsletter.links import Links
 from newsletter.provider.account import Account
 from newsletter.provider.events import Event
@@ -170,6 +172,12 @@ class Assembly:
         """What this machine writes down of its departures; None when it is switched off."""
         folder = self.settings.sending.journal
         return Journal(Path(folder)) if folder else None
+
+    def importer(self) -> Importer:
+        """Who works on uploaded lists in this process."""
+        imports = self.settings.imports
+        shelf = Shelf(imports.folder)
+        return Importer(self.database, shelf, lambda: self.address_key, keep=imports.keep)
 
     @property
     def warm_up(self) -> WarmUp | None:

@@ -161,6 +161,14 @@ class Console(Section):
     hash_rounds: Annotated[int, Field(ge=1, le=100)]
 
 
+class Imports(Section):
+    """Lists that operators upload."""
+
+    folder: str
+    max_megabytes: Annotated[int, Field(ge=1)]
+    keep: Duration
+
+
 class Web(Section):
     """Where the service listens."""
 

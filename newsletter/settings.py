@@ -28,6 +28,7 @@ from newsletter.setting_sections import (
     Audience,
     Checks,
     Console,
+    Imports,
     Inbound,
     LinkKeys,
     PublicArchive,
@@ -71,6 +72,7 @@ class Settings(Section):
     sending: Sending
     tracking: Tracking
     console: Console
+    imports: Imports
     web: Web
     templates: Templates
 

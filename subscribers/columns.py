@@ -86,20 +86,35 @@ def reader_of(header: Sequence[str]) -> tuple[str, ReadCells] | None:
     """Whose export has this header, and how its lines are read; None without addresses."""
     if own_export.is_own(header):
         return "newsletter", own_export.from_cells(header, attribute_key)
-    plain = [_plain(name) for name in header]
-    known = frozenset(plain)
-    if _MAILCHIMP_SIGNS & known:
-        kind, special = "Mailchimp", _MAILCHIMP_ROLES
-    elif known >= _LISTMONK:
-        kind, special = "listmonk", _LISTMONK_ROLES
-    elif known >= _SUBSTACK:
-        kind, special = "Substack", _SUBSTACK_ROLES
-    else:
-        kind, special = "CSV", {}
+    kind, plain, special = _told(header)
     places, attributes = _places(header, plain, special)
     if "email" not in places:
         return None
     return kind, _builder(kind, places, attributes)
+
+
+def meanings(header: Sequence[str]) -> list[tuple[str, str]]:
+    """Each column with what becomes of it: a field's name, ``attribute NAME``, or nothing."""
+    if own_export.is_own(header):
+        return [(name, name) for name in header]
+    _, plain, special = _told(header)
+    places, attributes = _places(header, plain, special)
+    meant = {number: role.replace("_", " ") for role, number in places.items()}
+    meant |= {number: f"attribute {key}" for key, number in attributes}
+    return [(name, meant.get(number, "")) for number, name in enumerate(header)]
+
+
+def _told(header: Sequence[str]) -> tuple[str, list[str], dict[str, str]]:
+    """Whose export has this header, its columns' plain names, and what those mean there."""
+    plain = [_plain(name) for name in header]
+    known = frozenset(plain)
+    if _MAILCHIMP_SIGNS & known:
+        return "Mailchimp", plain, _MAILCHIMP_ROLES
+    if known >= _LISTMONK:
+        return "listmonk", plain, _LISTMONK_ROLES
+    if known >= _SUBSTACK:
+        return "Substack", plain, _SUBSTACK_ROLES
+    return "CSV", plain, {}
 
 
 def _places(

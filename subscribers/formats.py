@@ -13,7 +13,15 @@ from typing import Any, BinaryIO
 import orjson
 
 from subscribers import own_export
-from subscribers.columns import EXPECTED, TEXTS, ReadCells, attribute_key, reader_of, role_of
+from subscribers.columns import (
+    EXPECTED,
+    TEXTS,
+    ReadCells,
+    attribute_key,
+    meanings,
+    reader_of,
+    role_of,
+)
 from subscribers.errors import UserError
 from subscribers.lines import LONGEST, Lines, encoding_of, sample_of
 from subscribers.rows import (
@@ -50,9 +58,11 @@ class People:
                 hint="Write one object a line: jq -c '.[]' FILE",
             )
         self.kind: str
+        #: Each column, or key of the first objects, and what becomes of it.
+        self.columns: list[tuple[str, str]]
         self._rows: Iterator[Row | Reject]
         if start.startswith("{"):
-            self.kind, read = _json_reader(sample, name)
+            self.kind, self.columns, read = _json_reader(sample, name)
             self._rows = self._json_rows(read)
         else:
             self._start_csv(sample, name)
@@ -88,6 +98,7 @@ class People:
             seen = ", ".join(f"“{cell[:40]}”" for cell in header[:20])
             raise UserError(f"no column holds addresses: {seen}", place=name, hint=_hint())
         self.kind, read = found
+        self.columns = meanings(header)
         self._rows = self._csv_rows(delimiter, len(header), read)
 
     def _csv_rows(self, delimiter: str, width: int, read: ReadCells) -> Iterator[Row | Reject]:
@@ -176,7 +187,9 @@ def _uneven(cells: list[str], width: int) -> str | None:
     return f"{len(cells)} cells, where the first line has {width}"
 
 
-def _json_reader(sample: str, name: str) -> tuple[str, Callable[[dict[str, Any], int], Row]]:
+def _json_reader(
+    sample: str, name: str
+) -> tuple[str, list[tuple[str, str]], Callable[[dict[str, Any], int], Row]]:
     keys: dict[str, None] = {}
     # Not splitlines(), which knows more ends of lines than a line feed.
     for number, line in enumerate(sample.split("\n")):
@@ -186,12 +199,13 @@ def _json_reader(sample: str, name: str) -> tuple[str, Callable[[dict[str, Any],
             continue
         if isinstance(value, dict):
             if number == 0 and own_export.is_own(value):
-                return "newsletter", _own_json
+                return "newsletter", [(key, key) for key in value], _own_json
             keys |= dict.fromkeys(value)
     if keys and not any(role_of(key) == "email" for key in keys):
         seen = ", ".join(f"“{key[:40]}”" for key in list(keys)[:20])
         raise UserError(f"no key holds addresses: {seen}", place=name, hint=_hint())
-    return "JSON Lines", _JsonReader()
+    columns = [(key, role_of(key) or f"attribute {attribute_key(key)}") for key in keys]
+    return "JSON Lines", columns, _JsonReader()
 
 
 def _own_json(value: dict[str, Any], line: int) -> Row:

@@ -85,6 +85,8 @@ class ImportReport:
     #: The first of the rejected rows.
     examples: tuple[Reject, ...]
     new_topics: tuple[str, ...]
+    #: Each column of the file and what it was taken for; nothing where it was left out.
+    columns: tuple[tuple[str, str], ...]
     seconds: float
     #: Whether anything was written: no in a dry run, or when all or nothing became nothing.
     written: bool = field(default=True)
@@ -134,11 +136,15 @@ def import_people(
             vouched=options.confirmed,
             size=_BATCH,
         )
-        run = _Run(connection, stage, Settler(merger, options.update), out)
+
+        def settled() -> None:
+            if progress:
+                progress(batches.read, 1.0)
+
+        run = _Run(connection, stage, Settler(merger, options.update), out, settled)
         watched = _watched(batches, file, progress)
         done = run.whole(watched) if options.all_or_nothing else run.piecemeal(watched)
-        if progress:
-            progress(batches.read, 1.0)
+        settled()
     tally = merger.tally
     return ImportReport(
         kind=people.kind,
@@ -154,6 +160,7 @@ def import_people(
         rejected=out.count,
         examples=tuple(out.examples),
         new_topics=tuple(tally.new_topics),
+        columns=tuple(people.columns),
         seconds=time.perf_counter() - began,
         written=done and not options.dry_run,
     )
@@ -163,7 +170,12 @@ class _Run:
     """Moves batches through the stage into the audience."""
 
     def __init__(
-        self, connection: Connection, stage: Stage, settler: Settler, rejects: Rejects
+        self,
+        connection: Connection,
+        stage: Stage,
+        settler: Settler,
+        rejects: Rejects,
+        settled: Callable[[], None],
     ) -> None:
         # SQLite's BEGIN IMMEDIATE would lock the attached stage too, which the reading
         # thread writes. ``Merger.lock`` locks the audience; a dry run needs no lock.
@@ -172,6 +184,8 @@ class _Run:
         self._settler = settler
         self._merger = settler.merger
         self._rejects = rejects
+        #: Called between the transactions after the last row was read.
+        self._settled = settled
         with self._transaction() as session:
             self._merger.prepare(session)
 
@@ -191,6 +205,7 @@ class _Run:
             with self._transaction() as session:
                 after = self._settle(session, after)
             if after is not None:
+                self._settled()
                 time.sleep(_PAUSE)
         return True
 

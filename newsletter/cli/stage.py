@@ -74,6 +74,7 @@ def _environment(folder: Path, sandbox: RunningSandbox, service_url: str) -> dic
     return {
         "NEWSLETTER_DATABASE_URL": f"sqlite:///{folder / 'newsletter.db'}",
         "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+        "NEWSLETTER_IMPORTS__FOLDER": str(folder / "imports"),
         "NEWSLETTER_SITE__NAME": "Engineering @ Scale",
         "NEWSLETTER_SITE__BASE_URL": service_url,
         "NEWSLETTER_SITE__POSTAL_ADDRESS": "Example Street 1, 12345 Example Town",

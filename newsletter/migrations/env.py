@@ -6,6 +6,7 @@ from typing import Literal
 from alembic import context
 
 import newsletter.accounts.models
+import newsletter.imports.models
 import newsletter.issues.models
 import newsletter.scheduling.models
 import newsletter.sending.models
@@ -18,6 +19,7 @@ from subscribers.schema import AutoString, UTCDateTime, metadata
 #: Imported so that their tables stand in ``metadata``.
 TABLES = (
     newsletter.accounts.models,
+    newsletter.imports.models,
     newsletter.issues.models,
     newsletter.scheduling.models,
     newsletter.sending.models,

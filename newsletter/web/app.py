@@ -54,13 +54,15 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
         if not background:
             yield
             return
-        clock, workers = assembly.clock(), assembly.workers()
+        clock, workers, importer = assembly.clock(), assembly.workers(), assembly.importer()
         workers.start()
         clock.start()
+        importer.start()
         try:
             yield
         finally:
             # Orderly: requests under way are answered and written down before we go.
+            await run_in_threadpool(importer.stop)
             await run_in_threadpool(clock.stop)
             await run_in_threadpool(workers.stop)
 

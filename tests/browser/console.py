@@ -86,6 +86,7 @@ def running_desk(folder: Path, browser: Browser, **more: str) -> Iterator[Desk]:
         "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
         "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
         "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+        "NEWSLETTER_IMPORTS__FOLDER": str(folder / "imports"),
         "NEWSLETTER_SITE__NAME": "Engineering @ Scale",
         "NEWSLETTER_SITE__BASE_URL": url,
     }

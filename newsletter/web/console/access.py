@@ -51,7 +51,10 @@ class Access:
     ) -> Visitor | None:
         """The visitor; None only where nobody has to be signed in."""
         if request.method not in _SAFE:
-            _refuse_forgeries(request, parts, csrf)
+            refuse_forgeries(request, parts, csrf)
+        return self._admitted(request, parts)
+
+    def _admitted(self, request: Request, parts: Assembly) -> Visitor | None:
         visitor = visitor_of(request, parts)
         request.state.visitor = visitor
         if not self.stages:
@@ -63,6 +66,17 @@ class Access:
         if self.least is not None and not visitor.role.covers(self.least):
             raise HTTPException(403, f"This page is for those who are at least {self.least}.")
         return visitor
+
+
+class Streamed(Access):
+    """The rule of a post too long to be read before its sender is known.
+
+    Its handler reads the body and calls ``refuse_forgeries`` as soon as the token has come.
+    """
+
+    def __call__(self, request: Request, parts: Parts) -> Visitor | None:  # type: ignore[override]
+        """The visitor."""
+        return self._admitted(request, parts)
 
 
 #: Where each stage gets on.
@@ -99,7 +113,8 @@ def visitor_of(request: Request, parts: Assembly) -> Visitor | None:
     return visitor
 
 
-def _refuse_forgeries(request: Request, parts: Assembly, csrf: str) -> None:
+def refuse_forgeries(request: Request, parts: Assembly, csrf: str) -> None:
+    """HTTPException unless one of our own forms was posted."""
     base_url = parts.settings.site.base_url
     token = cookie.token_in(request, base_url)
     if not cookie.comes_from_here(request, base_url):

@@ -10,6 +10,7 @@ from newsletter.web.console import (
     deliverability,
     factor,
     forgot,
+    imports,
     issue_editor,
     issue_preview,
     issue_review,
@@ -56,6 +57,7 @@ _PAGES = (
     people,
     log,
     subscribers,
+    imports,
     person,
 )
 
