@@ -1,6 +1,7 @@
 """Settings in, working parts out: the only place that builds clients.
 
-Floors below receive values and never read settings.
+Floors below receive values and never read settings. What a process that only sends never
+needs is imported late: to render, to check and to ask DNS takes 10 MB.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -19,8 +21,6 @@ from sqlalchemy.exc import OperationalError
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.passwords import Passwords
 from newsletter.checking import rules as checks
-from newsletter.checking.case import Dns
-from newsletter.checking.checker import Checker
 from newsletter.database import open_database, require_current, transaction
 from newsletter.errors import ProviderError, SettingsError
 from newsletter.imports.importer import Importer
@@ -28,11 +28,9 @@ from newsletter.imports.shelf import Shelf
 from newsletter.links import Links
 from newsletter.provider.account import Account
 from newsletter.provider.events import Event
-from newsletter.provider.lookups import resolver
 from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
 from newsletter.rendering.rendered import House
 from newsletter.scheduling.clock import Clock
-from newsletter.scheduling.firing import Press
 from newsletter.scheduling.jobs import Desk
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.engine import Crew, Threads, Workers
@@ -42,13 +40,17 @@ from newsletter.sending.journal import Journal
 from newsletter.sending.limits import WarmUp
 from newsletter.settings import Settings, resource
 from newsletter.tracking.alerts import Rule, load_rules
-from newsletter.tracking.checkup import authenticated
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.policy import Thresholds
 from newsletter.tracking.reconcile import Reconciler
 from newsletter.tracking.retention import Keep
 from subscribers.address import address_key, hash_address, parse
 from subscribers.errors import AddressError
+
+if TYPE_CHECKING:
+    from newsletter.checking.case import Dns
+    from newsletter.checking.checker import Checker
+    from newsletter.scheduling.firing import Press
 
 _MAKE_KEY = (
     'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"\n'
@@ -137,14 +139,24 @@ class Assembly:
         )
 
     @cached_property
-    def checker(self) -> Checker:
-        """Looks at issues before they are sent."""
+    def check_rules(self) -> checks.Rules:
+        """What the checks ask for."""
         own = self.settings.checks.file
-        rules = checks.load_rules(resource("config") / "checks.toml", Path(own) if own else None)
-        return Checker(self.house, self.settings.templates_directory, rules)
+        return checks.load_rules(resource("config") / "checks.toml", Path(own) if own else None)
 
-    def dns(self, sender: str) -> Dns | None:
+    @cached_property
+    def checker(self) -> "Checker":
+        """Looks at issues before they are sent."""
+        from newsletter.checking.checker import Checker  # noqa: PLC0415
+
+        return Checker(self.house, self.settings.templates_directory, self.check_rules)
+
+    def dns(self, sender: str) -> "Dns | None":
         """Whom to ask about the domain of this address; nobody where no mail leaves the machine."""
+        from newsletter.checking.case import Dns  # noqa: PLC0415
+        from newsletter.provider.lookups import resolver  # noqa: PLC0415
+        from newsletter.tracking.checkup import authenticated  # noqa: PLC0415
+
         if self.is_local:
             return None
         domain = sender.rpartition("@")[2].lower()
@@ -215,10 +227,16 @@ class Assembly:
         )
 
     @property
-    def press(self) -> Press:
-        """What schedules make sends with."""
-        sending = self.settings.sending
-        return Press(self.checker, sending.late_limit, sending.batch_size, self.warm_up)
+    def press(self) -> "Callable[[], Press]":
+        """Makes what schedules make sends with; wrong rules for checks are told before."""
+        _, sending = self.check_rules, self.settings.sending
+
+        def made() -> "Press":
+            from newsletter.scheduling.firing import Press  # noqa: PLC0415
+
+            return Press(self.checker, sending.late_limit, sending.batch_size, self.warm_up)
+
+        return made
 
     @property
     def keep(self) -> Keep:

@@ -61,16 +61,6 @@ class Fired:
         return f"{self.schedule}, due {self.due:%Y-%m-%d %H:%M} UTC: {said} {self.reason}".strip()
 
 
-def due(session: Session, *, now: datetime) -> list[int]:
-    """Schedules whose time has come, the one that has waited longest first."""
-    wanted = (
-        select(_schedule.c.id)
-        .where(_schedule.c.state == ScheduleState.ACTIVE, _schedule.c.next_at <= now)
-        .order_by(_schedule.c.next_at, _schedule.c.id)
-    )
-    return list(session.scalars(wanted))
-
-
 def next_issue(session: Session, series: str) -> ApprovedIssue | None:
     """What goes out next of a series: approved, and named by no send so far."""
     return approval.next_approved(session, series, taken=select(_send.c.issue_id))

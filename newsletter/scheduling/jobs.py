@@ -6,9 +6,11 @@ claims it there, so that one that runs twice, or late, does no harm.
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -16,8 +18,7 @@ from newsletter.accounts import sessions
 from newsletter.database import reading, transaction
 from newsletter.errors import ProviderError, SendError
 from newsletter.provider.account import StoppedError
-from newsletter.scheduling import firing
-from newsletter.scheduling.firing import Press
+from newsletter.scheduling import timing
 from newsletter.scheduling.models import Outcome
 from newsletter.sending import control, doubt, heartbeat, notices
 from newsletter.sending.inquiry import Inquiry
@@ -28,6 +29,9 @@ from newsletter.tracking.alerts import Rule
 from newsletter.tracking.reconcile import Reconciler
 from newsletter.tracking.retention import Keep, fold
 from subscribers import consent, growth, limits, segments, signup, standing
+
+if TYPE_CHECKING:
+    from newsletter.scheduling.firing import Press
 
 _log = logging.getLogger(__name__)
 #: Single mails hold an address and a link; they are kept to answer "did it leave?".
@@ -53,8 +57,9 @@ class Desk:
     #: None unless the provider keeps a record that can be asked.
     inquiry: Inquiry | None = None
     keep: Keep = field(default_factory=Keep)
-    #: None where this process makes no sends: schedules wait for one that does.
-    press: Press | None = None
+    #: Makes what schedules make sends with, once one is due. None where this process makes no
+    #: sends: schedules wait for one that does.
+    press: "Callable[[], Press] | None" = None
 
 
 _desk: list[Desk] = []
@@ -195,11 +200,17 @@ def fire_due(desk: Desk, *, now: datetime) -> None:
     if desk.press is None:
         return
     with reading(desk.database) as session:
-        due = firing.due(session, now=now)
+        due = timing.due(session, now=now)
+    if not due:
+        return
+    # What renders and checks takes 10 MB, for nothing where no schedule is.
+    from newsletter.scheduling import firing  # noqa: PLC0415
+
+    press = desk.press()
     for schedule_id in due:
         try:
             with transaction(desk.database) as session:
-                fired = firing.fire(session, schedule_id, desk.press, now=now)
+                fired = firing.fire(session, schedule_id, press, now=now)
         except Exception:  # noqa: BLE001 (whatever it is, the other schedules are waiting)
             _log.exception("schedule %s could not be dealt with", schedule_id)
             continue

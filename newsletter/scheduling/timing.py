@@ -6,9 +6,14 @@ from itertools import islice
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from sqlalchemy import select
+
 from newsletter.scheduling import recurrence
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence, Rule
+from subscribers.schema import Session, table_of
+
+_schedule = table_of(Schedule)
 
 #: What goes out next, or is to be skipped next, is looked for among so many due times.
 SOON = 1000
@@ -27,6 +32,16 @@ class Timed(Protocol):
 
     @property
     def own_clock(self) -> bool: ...
+
+
+def due(session: Session, *, now: datetime) -> list[int]:
+    """Schedules whose time has come, the one that has waited longest first."""
+    wanted = (
+        select(_schedule.c.id)
+        .where(_schedule.c.state == ScheduleState.ACTIVE, _schedule.c.next_at <= now)
+        .order_by(_schedule.c.next_at, _schedule.c.id)
+    )
+    return list(session.scalars(wanted))
 
 
 def upcoming(schedule: Timed, *, after: datetime) -> Iterator[Occurrence]:

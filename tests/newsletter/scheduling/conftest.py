@@ -13,7 +13,7 @@ from newsletter.database import reading, transaction
 from newsletter.issues import approval, store
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.scheduling import firing, schedules
+from newsletter.scheduling import firing, schedules, timing
 from newsletter.scheduling.firing import Fired, Press
 from newsletter.scheduling.models import Firing
 from newsletter.scheduling.schedules import Wanted
@@ -75,7 +75,7 @@ def tick(database: Engine, now: datetime, press: Press = PRESS) -> list[Fired]:
     """What the clock does each second."""
     fired = []
     with reading(database) as session:
-        due = firing.due(session, now=now)
+        due = timing.due(session, now=now)
     for schedule_id in due:
         with transaction(database) as session:
             fired += firing.fire(session, schedule_id, press, now=now)

@@ -29,7 +29,7 @@ def desk(database: Engine, press: Press | None = None) -> Desk:
         doubt_grace=timedelta(minutes=30),
         doubt_policy="hold",
         keep_network_data=timedelta(days=365),
-        press=press,
+        press=(lambda: press) if press else None,
     )
 
 

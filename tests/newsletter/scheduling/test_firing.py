@@ -21,7 +21,7 @@ from newsletter.database import open_database, reading, transaction
 from newsletter.issues import approval, store
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.scheduling import firing, jobs, schedules
+from newsletter.scheduling import firing, jobs, schedules, timing
 from newsletter.scheduling.models import Firing, Schedule
 from newsletter.sending import standing
 from newsletter.sending.models import Variant
@@ -294,7 +294,7 @@ def at_once(database: Engine, now: datetime, count: int = 3) -> list[str]:
 
     def clock(engine: Engine, number: int) -> None:
         with reading(engine) as session:
-            due = firing.due(session, now=now)
+            due = timing.due(session, now=now)
         barrier.wait()
         # Each begins with another one: so they meet at the issues, not at the schedules.
         for schedule_id in [*due[number:], *due[:number]]:
