@@ -16,12 +16,11 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.passwords import Passwords
 from newsletter.checking import rules as checks
-from newsletter.database import open_database, require_current, transaction
+from newsletter.database import open_database, patiently, require_current
 from newsletter.errors import ProviderError, SettingsError
 from newsletter.imports.importer import Importer
 from newsletter.imports.shelf import Shelf
@@ -56,9 +55,6 @@ _MAKE_KEY = (
     'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"\n'
     "and keep it: it is needed for as long as links in sent mails should work."
 )
-
-#: PostgreSQL's code for a deadlock, whose victim may simply try again, and how often it does.
-_DEADLOCK, _DEADLOCKS = "40P01", 3
 
 
 @dataclass(frozen=True)
@@ -306,18 +302,11 @@ class Assembly:
 
     def ingest(self, events: list[Event]) -> Ingested:
         """Store and apply events, durably when this returns."""
-        for _ in range(_DEADLOCKS):
-            try:
-                return self._ingest(events)
-            except OperationalError as error:
-                if getattr(error.orig, "sqlstate", None) != _DEADLOCK:
-                    raise
-        return self._ingest(events)
-
-    def _ingest(self, events: list[Event]) -> Ingested:
         rules, now = self.thresholds, datetime.now(UTC)
-        with transaction(self.database) as session:
-            return ingest(session, events, now=now, hash_of=self.hash_of, rules=rules)
+        return patiently(
+            self.database,
+            lambda session: ingest(session, events, now=now, hash_of=self.hash_of, rules=rules),
+        )
 
     @property
     def thresholds(self) -> Thresholds:

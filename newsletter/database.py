@@ -7,11 +7,11 @@ request leaves, so that even a power cut cannot make us forget that it left.
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
@@ -21,7 +21,11 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from newsletter.errors import DatabaseError
 from subscribers.schema import Session
 
+T = TypeVar("T")
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
+#: PostgreSQL's code for a deadlock, whose victim may simply try again, and how often it does.
+_DEADLOCK, _DEADLOCKS = "40P01", 3
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -136,6 +140,19 @@ def transaction(engine: Engine, *, snapshot: bool = False) -> Iterator[Session]:
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
         with Session(engine) as session, session.begin():
             yield session
+
+
+def patiently(engine: Engine, work: Callable[[Session], T]) -> T:
+    """What ``work`` returns, in a transaction of its own that begins anew after a deadlock."""
+    for _ in range(_DEADLOCKS):
+        try:
+            with transaction(engine) as session:
+                return work(session)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _DEADLOCK:
+                raise
+    with transaction(engine) as session:
+        return work(session)
 
 
 @contextmanager
