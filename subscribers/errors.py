@@ -27,4 +27,18 @@ class AddressError(UserError):
 
 
 class SegmentError(UserError):
-    """A segment that is unknown, empty where it may not be, or wrongly written."""
+    """A segment that is unknown, empty where it may not be, or wrongly written.
+
+    ``span`` is where a rule is wrong: line and column, both from 1, and how many characters.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        place: str | None = None,
+        hint: str | None = None,
+        span: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__(message, place=place, hint=hint)
+        self.span = span

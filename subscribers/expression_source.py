@@ -128,5 +128,8 @@ class Source:
         excerpt = "".join(c if c.isprintable() else "�" for c in excerpt)
         caret = " " * (column - 1 - start) + "^" * max(1, min(width, start + _EXCERPT - column + 1))
         return SegmentError(
-            f"{message}\n  {excerpt}\n  {caret}", place=f"segment:{line}:{column}", hint=hint
+            f"{message}\n  {excerpt}\n  {caret}",
+            place=f"segment:{line}:{column}",
+            hint=hint,
+            span=(line, column, max(1, width)),
         )

@@ -154,6 +154,11 @@ def find(session: Session, name: str) -> Segment:
     return segment
 
 
+def by_id(session: Session, segment_id: int) -> Segment | None:
+    """The segment of this number."""
+    return session.get(Segment, segment_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A segment with its counts, or with the reason why nobody can be counted."""

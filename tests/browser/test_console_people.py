@@ -1,14 +1,18 @@
 """Subscribers, imports and segments in a real browser."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from sqlalchemy import select
 
 from newsletter.accounts.models import Role
 from newsletter.database import transaction
+from newsletter.imports.models import ImportJob
 from newsletter.tracking.models import EventRow
 from subscribers import suppression, topics
 from subscribers.models import Consent, Subscriber, Subscription, SuppressionReason
@@ -100,6 +104,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 @pytest.fixture
+def background(desk: Desk) -> Iterator[None]:
+    """Whoever works on uploaded lists; the desk has no background of its own."""
+    importer = desk.parts.importer()
+    importer.start()
+    yield
+    importer.stop()
+
+
+@pytest.fixture
 def tab(desk: Desk) -> Iterator[Page]:
     page = desk.signed_in(Role.OWNER)
     yield page
@@ -145,3 +158,96 @@ def test_a_persons_page_reads_well_everywhere(desk: Desk, tab: Page) -> None:
 def test_the_form_to_add_somebody_reads_well_everywhere(desk: Desk, tab: Page) -> None:
     tab.goto(f"{desk.url}/console/subscribers/add")
     sound(tab, "subscriber-add")
+
+
+def test_a_list_is_uploaded_looked_at_and_taken_over(
+    desk: Desk, tab: Page, background: None, tmp_path: Path
+) -> None:
+    tab.goto(f"{desk.url}/console/subscribers")
+    tab.get_by_role("link", name="Import a list").click()
+    sound(tab, "imports")
+    lines = [f"reader{n}@example.net,Reader {n},{('pro', 'free')[n % 2]}" for n in range(300)]
+    wrong = ["not an address,Nobody,pro", "x@example.net,Zoë,too,many,cells", ",,"]
+    people = tmp_path / "Stand in Vienna, May 2026.csv"
+    people.write_text("\n".join(["email,name,plan", *lines, *wrong]), encoding="utf-8")
+    tab.get_by_label("File").set_input_files(people)
+    tab.get_by_role("button", name="Upload and look at it").click()
+    # The page goes on by itself, without being loaded again.
+    expect(tab.get_by_role("heading", name="Take these people over")).to_be_visible()
+    expect(tab.locator(".tile", has_text="would be added")).to_contain_text("300")
+    expect(tab.get_by_text("not an address", exact=False).first).to_be_visible()
+    tab.set_viewport_size({"width": 1440, "height": 900})
+    sound(tab, "import-checked")
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="Download all as CSV").click()
+    assert "not an address" in download.value.path().read_text()
+    tab.get_by_label("Engineering").check()
+    tab.get_by_label("I vouch for all of them").check()
+    tab.get_by_role("button", name="Start the import").click()
+    expect(tab.get_by_role("alert")).to_contain_text("What did these people agree to")
+    expect(tab.get_by_label("Engineering")).to_be_checked()
+    tab.get_by_label("What did they agree to, and where?").fill("Signed up at our stand")
+    tab.get_by_role("button", name="Start the import").click()
+    expect(tab.get_by_text("The list is imported.")).to_be_visible()
+    sound(tab, "import-done")
+    tab.goto(f"{desk.url}/console/subscribers?q=reader77@example.net")
+    tab.get_by_role("link", name="reader77@example.net").click()
+    expect(tab.get_by_text("Signed up at our stand")).to_be_visible()
+
+
+def test_progress_reads_well_everywhere(desk: Desk, tab: Page) -> None:
+    with transaction(desk.parts.database) as session:
+        job = ImportJob(
+            name="a list.csv",
+            size=48_000_000,
+            state="running",
+            rows=640_000,
+            progress=612,
+            made_by="owner@example.org",
+            made_at=NOW,
+            interruptions=1,
+        )
+        session.add(job)
+        session.flush()
+        number = job.id
+    tab.goto(f"{desk.url}/console/subscribers/import/{number}")
+    sound(tab, "import-running")
+    with transaction(desk.parts.database) as session:
+        found = session.get(ImportJob, number)
+        assert found is not None
+        found.rows, found.state, found.problem = 700_000, "failed", "it broke"
+    expect(tab.get_by_text("It broke.")).to_be_visible()
+
+
+def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
+    desk: Desk, tab: Page
+) -> None:
+    tab.goto(f"{desk.url}/console/segments/new")
+    tab.get_by_label("Name").fill("Ada and her like")
+    rule = tab.get_by_label("Rule")
+    rule.press_sequentially('plan == "pro" and topic("engineering")')
+    expect(tab.locator("#preview")).to_contain_text("ada@example.org")
+    rule.press_sequentially(" and contry == 3")
+    expect(tab.locator("#preview mark")).to_contain_text("contry")
+    expect(rule).to_be_focused()
+    tab.get_by_role("button", name="Save").click()
+    expect(tab.locator("#preview mark")).to_contain_text("contry")
+    tab.evaluate("history.replaceState(null, '', '/console/segments/new')")
+    expect(tab.get_by_label("Rule")).to_have_value(
+        'plan == "pro" and topic("engineering") and contry == 3'
+    )
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        assert Axe().run(tab).violations_count == 0, Axe().run(tab).generate_report()
+        if "SCREENSHOTS" in os.environ:
+            folder = Path(os.environ["SCREENSHOTS"])
+            tab.screenshot(path=folder / f"console-segment-wrong-1440-{scheme}.png", full_page=True)
+    tab.emulate_media(color_scheme="light")
+    tab.get_by_label("Rule").fill('plan == "pro" and topic("engineering")')
+    tab.get_by_role("button", name="Save").click()
+    expect(tab.get_by_text("The segment is saved.")).to_be_visible()
+    tab.get_by_text("The language of rules").click()
+    sound(tab, "segment")
+    tab.goto(f"{desk.url}/console/segments")
+    expect(tab.get_by_role("link", name="Ada and her like")).to_be_visible()
+    sound(tab, "segments")

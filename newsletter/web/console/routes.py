@@ -22,6 +22,7 @@ from newsletter.web.console import (
     schedule_calendar,
     schedule_form,
     schedules,
+    segments,
     sends,
     sends_control,
     sends_live,
@@ -59,6 +60,7 @@ _PAGES = (
     subscribers,
     imports,
     person,
+    segments,
 )
 
 

@@ -1,0 +1,267 @@
+"""Segments: the list with kept figures, and an editor that counts while one types.
+
+The log names segments and never their rules, which may speak of people.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from sqlalchemy import Row, select
+
+from newsletter.accounts import audit
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.errors import UserError
+from newsletter.scheduling import schedules
+from newsletter.sending import segment_use
+from newsletter.web.console.access import role
+from newsletter.web.console.shell import actor, go, page
+from newsletter.web.dependencies import Parts
+from subscribers import segments, standing, topics
+from subscribers.errors import SegmentError
+from subscribers.models import Segment
+from subscribers.schema import Session, table_of
+
+router = APIRouter()
+_Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
+_Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
+_segment = table_of(Segment)
+
+HOME = "/console/segments"
+_ONE = f"{HOME}/{{segment_id:int}}"
+_SAMPLE = 10
+#: Of small lists, so many segments are counted while somebody waits.
+_COUNTED = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What stands in the editor."""
+
+    name: str = ""
+    expression: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A rule with its wrong place: what stands before, there and after it."""
+
+    before: str
+    there: str
+    after: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a rule comes to: figures and some people, or why there are none."""
+
+    people: int = 0
+    mailable: int = 0
+    sample: tuple[Row[Any], ...] = ()
+    problem: SegmentError | None = None
+    marked: Marked | None = None
+
+    @property
+    def words(self) -> str:
+        """The problem without the excerpt that is made for terminals."""
+        return self.problem.message.partition("\n")[0] if self.problem else ""
+
+
+def _draft(
+    name: Annotated[str, Form()] = "",
+    expression: Annotated[str, Form()] = "",
+    description: Annotated[str, Form()] = "",
+) -> Draft:
+    """The editor's form; line breaks as the language has them."""
+    rule = expression.replace("\r\n", "\n")[:5000]
+    about = "".join(c for c in description if c.isprintable())[:1000]
+    return Draft(name.strip()[:200], rule, about)
+
+
+_Typed = Annotated[Draft, Depends(_draft)]
+
+
+@router.api_route(HOME, methods=["GET", "HEAD"])
+def listing(request: Request, parts: Parts, _visitor: _Viewer, done: str = "") -> Response:
+    """All segments with their figures."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        rows = session.execute(select(_segment).order_by(_segment.c.name)).all()
+        live = len(rows) <= _COUNTED and standing.is_small(session)
+        figures = {row.id: _figures(session, row, now, live=live) for row in rows}
+    return page(request, "segments.html", rows=rows, figures=figures, done=done)
+
+
+@router.api_route(f"{HOME}/new", methods=["GET", "HEAD"])
+def new(request: Request, parts: Parts, _visitor: _Editor) -> Response:
+    """The editor, empty."""
+    return _editor(request, parts, None, Draft())
+
+
+@router.post(f"{HOME}/try")
+def try_out(
+    request: Request,
+    parts: Parts,
+    _visitor: _Editor,
+    draft: _Typed,
+    number: Annotated[str, Form()] = "",
+) -> Response:
+    """The editor with what the rule comes to now. Saves nothing."""
+    known = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else None
+    return _editor(request, parts, known, draft)
+
+
+@router.post(HOME)
+def create(request: Request, parts: Parts, visitor: _Editor, draft: _Typed) -> Response:
+    """Save a new segment."""
+    return _save(request, parts, visitor, None, draft)
+
+
+@router.api_route(_ONE, methods=["GET", "HEAD"])
+def show(
+    segment_id: int, request: Request, parts: Parts, _visitor: _Viewer, done: str = ""
+) -> Response:
+    """One segment in the editor."""
+    with reading(parts.database) as session:
+        found = _find(session, segment_id)
+        draft = Draft(found.name, found.expression, found.description)
+    return _editor(request, parts, segment_id, draft, done=done, counted=False)
+
+
+@router.post(_ONE)
+def change(
+    segment_id: int, request: Request, parts: Parts, visitor: _Editor, draft: _Typed
+) -> Response:
+    """Save another name, rule or description."""
+    return _save(request, parts, visitor, segment_id, draft)
+
+
+@router.post(f"{_ONE}/delete")
+def delete(segment_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
+    """Delete a segment that nothing to come is made for."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        found = _find(session, segment_id)
+        draft = Draft(found.name, found.expression, found.description)
+    try:
+        with transaction(parts.database) as session:
+            _unused(session, draft.name)
+            schedules.delete_segment(session, draft.name)
+            who = actor(request, visitor)
+            audit.record(session, who, "segment deleted", now=now, subject=draft.name)
+    except UserError as error:
+        return _editor(request, parts, segment_id, draft, problem=error, counted=False)
+    return go(f"{HOME}?done=deleted")
+
+
+def _save(
+    request: Request, parts: Assembly, visitor: Visitor, segment_id: int | None, draft: Draft
+) -> Response:
+    now = datetime.now(UTC)
+    try:
+        with transaction(parts.database) as session:
+            said = {"now": now, "description": draft.description}
+            if segment_id is None:
+                saved = segments.save(session, draft.name, draft.expression, **said)  # type: ignore[arg-type]
+                what = "segment made"
+            else:
+                before = _find(session, segment_id).name
+                saved = segments.change(session, before, draft.name, draft.expression, **said)  # type: ignore[arg-type]
+                what = "segment changed"
+            number: int = saved.id
+            who = actor(request, visitor)
+            audit.record(session, who, what, now=now, subject=draft.name)
+    except UserError as error:
+        return _editor(request, parts, segment_id, draft, problem=error)
+    return go(f"{HOME}/{number}?done=saved")
+
+
+def _editor(
+    request: Request,
+    parts: Assembly,
+    segment_id: int | None,
+    draft: Draft,
+    *,
+    problem: UserError | None = None,
+    done: str = "",
+    counted: bool = True,
+) -> Response:
+    """``counted`` says whether to count at once: a saved segment has figures that are kept."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        found = segments.by_id(session, segment_id) if segment_id is not None else None
+        counted = counted or standing.is_small(session)
+        outcome = _outcome(session, draft.expression, now) if counted else None
+        if (
+            outcome is not None
+            and outcome.problem is not None
+            and isinstance(problem, SegmentError)
+        ):
+            problem = None if problem.span else problem  # it is shown at its place
+        return page(
+            request,
+            "segment.html",
+            status=400 if problem or (outcome and outcome.problem) else 200,
+            segment=found,
+            draft=draft,
+            outcome=outcome,
+            offered=topics.offered(session),
+            state_of=standing.state_of,
+            problem=problem,
+            done=done,
+        )
+
+
+def _outcome(session: Session, rule: str, now: datetime) -> Outcome:
+    try:
+        people, mailable = segments.count(session, rule, now=now)
+        sample = segments.sample(session, rule, now=now, limit=_SAMPLE)
+    except SegmentError as error:
+        return Outcome(problem=error, marked=_marked(rule, error.span))
+    return Outcome(people, mailable, tuple(sample))
+
+
+def _marked(rule: str, span: tuple[int, int, int] | None) -> Marked | None:
+    if span is None:
+        return None
+    line, column, width = span
+    lines = rule.split("\n")
+    at = sum(len(one) + 1 for one in lines[: line - 1]) + column - 1
+    # What is missing at the end has nothing to be marked: a blank stands for it.
+    return Marked(rule[:at], rule[at : at + width] or " ", rule[at + width :], line, column)
+
+
+def _figures(
+    session: Session, row: Row[Any], now: datetime, *, live: bool
+) -> tuple[int | None, int | None, datetime | None]:
+    if not live:
+        return row.people, row.mailable, row.counted_at
+    try:
+        saved = Segment(name=row.name, expression=row.expression, created_at=row.created_at)
+        return (*segments.count_of(session, saved, now=now), None)
+    except SegmentError:
+        return None, None, None
+
+
+def _unused(session: Session, name: str) -> None:
+    using = segment_use.unfinished(session, name)
+    if using:
+        raise SegmentError(
+            f"send{'s' if len(using) > 1 else ''} {', '.join(map(str, using[:10]))} "
+            "would go to its people, and it is not over",
+            hint="Let them end, or cancel them, and delete it then.",
+        )
+
+
+def _find(session: Session, segment_id: int) -> Segment:
+    found = segments.by_id(session, segment_id) if segment_id < 2**63 else None
+    if found is None:
+        raise HTTPException(404)
+    return found
