@@ -224,7 +224,7 @@ def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
 ) -> None:
     tab.goto(f"{desk.url}/console/segments/new")
     tab.get_by_label("Name").fill("Ada and her like")
-    rule = tab.get_by_label("Rule")
+    rule = tab.get_by_role("textbox", name="Rule")
     rule.press_sequentially('plan == "pro" and topic("engineering")')
     expect(tab.locator("#preview")).to_contain_text("ada@example.org")
     rule.press_sequentially(" and contry == 3")
@@ -233,7 +233,7 @@ def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
     tab.get_by_role("button", name="Save").click()
     expect(tab.locator("#preview mark")).to_contain_text("contry")
     tab.evaluate("history.replaceState(null, '', '/console/segments/new')")
-    expect(tab.get_by_label("Rule")).to_have_value(
+    expect(tab.get_by_role("textbox", name="Rule")).to_have_value(
         'plan == "pro" and topic("engineering") and contry == 3'
     )
     for scheme in ("light", "dark"):
@@ -243,7 +243,7 @@ def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
             folder = Path(os.environ["SCREENSHOTS"])
             tab.screenshot(path=folder / f"console-segment-wrong-1440-{scheme}.png", full_page=True)
     tab.emulate_media(color_scheme="light")
-    tab.get_by_label("Rule").fill('plan == "pro" and topic("engineering")')
+    tab.get_by_role("textbox", name="Rule").fill('plan == "pro" and topic("engineering")')
     tab.get_by_role("button", name="Save").click()
     expect(tab.get_by_text("The segment is saved.")).to_be_visible()
     tab.get_by_text("The language of rules").click()

@@ -113,9 +113,9 @@ def try_out(
     draft: _Typed,
     number: Annotated[str, Form()] = "",
 ) -> Response:
-    """The editor with what the rule comes to now. Saves nothing."""
+    """The editor with what the rule comes to now. Saves nothing, so a wrong rule is no failure."""
     known = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else None
-    return _editor(request, parts, known, draft)
+    return _editor(request, parts, known, draft, trial=True)
 
 
 @router.post(HOME)
@@ -192,6 +192,7 @@ def _editor(
     problem: UserError | None = None,
     done: str = "",
     counted: bool = True,
+    trial: bool = False,
 ) -> Response:
     """``counted`` says whether to count at once: a saved segment has figures that are kept."""
     now = datetime.now(UTC)
@@ -208,7 +209,7 @@ def _editor(
         return page(
             request,
             "segment.html",
-            status=400 if problem or (outcome and outcome.problem) else 200,
+            status=400 if problem or (outcome and outcome.problem and not trial) else 200,
             segment=found,
             draft=draft,
             outcome=outcome,
