@@ -26,9 +26,9 @@ _HOME = "/console/users"
 #: What each role is for, where it is chosen.
 ABOUT = {
     Role.VIEWER: "looks at everything",
-    Role.EDITOR: "writes issues, segments and schedules",
+    Role.EDITOR: "writes issues, segments and schedules, looks after people",
     Role.APPROVER: "lets issues go out, and stops them",
-    Role.OWNER: "decides who may do what",
+    Role.OWNER: "decides who may do what, erases people",
 }
 
 

@@ -1,0 +1,61 @@
+"""One person's history: everything that happened, in order, and nobody else's."""
+
+from datetime import timedelta
+
+from sqlalchemy import Engine
+
+from newsletter.database import reading, transaction
+from newsletter.sending import notices
+from newsletter.tracking import timeline
+from newsletter.tracking.timeline import Entry
+from newsletter.web.console import history
+from subscribers import suppression
+from subscribers.models import Subscriber, SuppressionReason
+from tests.conftest import NOW
+from tests.newsletter.sending.conftest import five
+from tests.newsletter.tracking.test_ingest import entry, sent, take
+
+__all__ = ["five", "sent"]
+
+
+def of(database: Engine, person: int, page: int = 0) -> tuple[list[Entry], bool]:
+    with reading(database) as session:
+        found = session.get(Subscriber, person)
+        assert found is not None
+        return timeline.of_person(session, found, page=page)
+
+
+def test_it_holds_sends_events_mails_and_suppressions_of_one_person(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    take(database, entry(sent, five[0], "delivered"))
+    take(database, entry(sent, five[0], "open"))
+    take(database, entry(sent, five[1], "bounce", status="5.1.1"))
+    with transaction(database) as session:
+        mail = notices.Mail("Hello", "<p>Hello</p>", "Hello")
+        notices.enqueue(session, kind="confirm", email="p1@example.org", mail=mail, now=NOW)
+        later = NOW + timedelta(days=9)
+        suppression.add(session, [five[0]], SuppressionReason.MANUAL, at=later, evidence="note")
+    entries, more = of(database, five[0])
+    assert not more
+    assert [one.at for one in entries] == sorted((one.at for one in entries), reverse=True)
+    told = {(one.sort, one.what) for one in entries}
+    assert {
+        ("person", "joined"),
+        ("delivery", "delivered"),
+        ("event", "delivered"),
+        ("event", "open"),
+        ("mail", "pending"),
+        ("suppression", "manual"),
+    } <= told
+    assert ("event", "bounce") not in told
+    delivery = next(one for one in entries if one.sort == "delivery")
+    assert (delivery.send_id, bool(delivery.issue)) == (sent, True)
+    assert {one.what for one in of(database, five[1])[0]} >= {"bounced", "bounce"}
+
+
+def test_each_thing_that_can_happen_has_words(database: Engine, sent: int, five: list[int]) -> None:
+    for sort, words in history.WORDS.items():
+        for what in words:
+            assert history.told(Entry(NOW, sort, what)).words
+    assert history.told(Entry(NOW, "event", "of a later release")).words == "of a later release"
