@@ -5,6 +5,7 @@ import sys
 
 #: Name → what it measures; each is a module with a command line of its own.
 BENCHMARKS = {
+    "console": "server time of each page with a million people and a hundred past sends",
     "dispatch": "planning and dispatching 100,000 recipients, against what the SDK alone can do",
     "events": "signed posts of events, against a bare insert of the same rows",
     "importing": "importing and exporting people, against a bare executemany of the same rows",

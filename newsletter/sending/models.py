@@ -54,6 +54,8 @@ class Send(Model, table=True):
     planned: int = 0
     #: Of these, people whom this send missed and another send of the issue took over.
     handed_on: int = 0
+    #: People whose mail was handed to the provider, counted when the send was sent.
+    handed_over: int | None = None
     #: People of the segments that the plan left out, by reason.
     left_out: dict[str, int] = Field(default_factory=dict, sa_type=Json)
     #: When its deliveries were summed up to be removed, and the sums by state.

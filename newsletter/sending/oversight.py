@@ -34,6 +34,19 @@ _LEFT_OVER = select(func.count()).where(
     _delivery.c.send_id == bindparam("of_send"), _delivery.c.state == DeliveryState.PLANNED
 )
 
+#: Whose mail was handed over, once nobody is planned any more.
+_HANDED_OVER = (
+    _send.c.planned
+    - _send.c.handed_on
+    - select(func.count())
+    .where(
+        _delivery.c.send_id == _send.c.id,
+        _delivery.c.state.in_([DeliveryState.SKIPPED, DeliveryState.REJECTED]),
+        _delivery.c.reason.is_not(None),  # they have one, and an index by it
+    )
+    .scalar_subquery()
+)
+
 
 def move_send(
     session: Session,
@@ -68,7 +81,7 @@ def finish(session: Session, *, now: datetime) -> int:
         if left_over:
             why = f"it does not add up: {left_over:,} planned people are in no open batch"
             move_send(session, send_id, SendState.PAUSED, reason=why, paused_at=now)
-        elif move_send(session, send_id, SendState.SENT, finished_at=now):
+        elif move_send(session, send_id, SendState.SENT, finished_at=now, handed_over=_HANDED_OVER):
             publication.publish(session, send_id, now=now)
     return len(done)
 

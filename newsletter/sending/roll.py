@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, func, select, true, tuple_
 
 from newsletter.sending.models import Batch, Delivery, Send
-from newsletter.sending.states import APART, UNSETTLED, DeliveryState
+from newsletter.sending.states import APART, UNSETTLED, BatchState, DeliveryState
 from subscribers.models import Subscriber
 from subscribers.schema import Session, table_of
 
@@ -29,16 +29,25 @@ class Place:
     subscriber_id: int
 
 
+#: Cancelled before it left: everybody in it is rejected, and there may be a million of them.
+_NEVER_LEFT = (_batch.c.state == BatchState.REJECTED) & _batch.c.departed_at.is_(None)
+
+
 def apart(session: Session, send: Send) -> dict[str, int]:
-    """How many stand in each of the states that set people apart, from the few rows they have."""
+    """How many stand in each of the states that set people apart, from the few rows they have.
+
+    Of what never left, which may be much, the index alone is read.
+    """
     if send.folded_at is not None:
         return {state: n for state in APART if (n := send.folded.get(state, 0))}
-    rows = session.execute(
-        select(_delivery.c.state, func.count())
-        .where(_delivery.c.send_id == send.id, _delivery.c.reason.is_not(None))
-        .group_by(_delivery.c.state)
-    )
-    return {row[0]: row[1] for row in rows}
+    in_batch = (_delivery.c.send_id == _batch.c.send_id) & (_delivery.c.batch == _batch.c.number)
+    few = select(func.count()).select_from(_batch.join(_delivery, in_batch))
+    few = few.where(_batch.c.send_id == send.id, _delivery.c.reason.is_not(None))
+    rejected = session.scalar(few.where(_NEVER_LEFT)) or 0
+    others = few.add_columns(_delivery.c.state).where(~_NEVER_LEFT).group_by(_delivery.c.state)
+    found = {state: people for people, state in session.execute(others)}
+    found[DeliveryState.REJECTED] = found.get(DeliveryState.REJECTED, 0) + rejected
+    return {state: found[state] for state in APART if found.get(state)}
 
 
 def page(
@@ -54,16 +63,17 @@ def page(
     The address is None when the person was erased. ``state`` is one of FILTERS.
     """
     rows = _rows().where(_delivery.c.send_id == send_id)
-    if state is DeliveryState.PLANNED:
-        # Whoever is planned is in a batch that is not settled; there are at most thousands.
-        unsettled = select(_batch.c.number).where(
-            _batch.c.send_id == send_id, _batch.c.state.in_(UNSETTLED)
-        )
-        rows = rows.where(_delivery.c.batch.in_(unsettled))
-    elif state is not None:
-        rows = rows.where(_delivery.c.reason.is_not(None))
     if state is not None:
-        rows = rows.where(_delivery.c.state == state)
+        # Only batches that may hold such people are looked through.
+        theirs: ColumnElement[bool] = true()
+        if state is DeliveryState.PLANNED:
+            theirs = _batch.c.state.in_(UNSETTLED)
+        else:
+            rows = rows.where(_delivery.c.reason.is_not(None))
+            if state is not DeliveryState.REJECTED:
+                theirs = ~_NEVER_LEFT
+        batches = select(_batch.c.number).where(_batch.c.send_id == send_id, theirs)
+        rows = rows.where(_delivery.c.state == state, _delivery.c.batch.in_(batches))
     if after is not None:
         here = tuple_(_delivery.c.batch, _delivery.c.subscriber_id)
         rows = rows.where(here > (after.batch, after.subscriber_id))

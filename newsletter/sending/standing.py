@@ -1,11 +1,11 @@
 """Where sends stand: read, never written."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, exists, func, select
+from sqlalchemy import Row, func, select
 
 from newsletter.errors import SendError
 from newsletter.issues.models import Issue
@@ -16,21 +16,6 @@ from subscribers.schema import Session, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _issue, _subscriber = table_of(Issue), table_of(Subscriber)
-_ACCEPTED = (
-    select(_batch.c.send_id, func.sum(_batch.c.size))
-    .where(
-        _batch.c.send_id.in_(bindparam("sends", expanding=True)),
-        _batch.c.state == BatchState.ACCEPTED,
-    )
-    .group_by(_batch.c.send_id)
-)
-_IN_ACCEPTED = exists(
-    select(1).where(
-        _batch.c.send_id == _delivery.c.send_id,
-        _batch.c.number == _delivery.c.batch,
-        _batch.c.state == BatchState.ACCEPTED,
-    )
-)
 _NOT_HANDED_OVER = {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
 
 
@@ -86,39 +71,39 @@ def batch_states(session: Session, send_id: int) -> dict[str, int]:
 def handed_over(session: Session, sends: Sequence[Send]) -> dict[int, int]:
     """Send → people whose mail was handed to the provider, without counting a million rows.
 
-    Of a send that is over: everybody but those whom something kept from it. Of any other:
-    the people of its accepted batches, but for those who had left when the batch did.
+    Of a send that is sent the number is kept. Of any other: the people of its accepted
+    batches, but for those who had left when the batch did.
     """
-    found = {
-        send.id: sum(n for state, n in send.folded.items() if state not in _NOT_HANDED_OVER)
-        for send in sends
-        if send.folded_at is not None
-    }
-    over = {
-        send.id: send.planned - send.handed_on
-        for send in sends
-        if send.id not in found and send.state == SendState.SENT
-    }
-    kept = _kept_back(session, over, [DeliveryState.SKIPPED, DeliveryState.REJECTED])
-    found |= {send_id: people - kept.get(send_id, 0) for send_id, people in over.items()}
+    found = dict[int, int]()
+    for send in sends:
+        if send.folded_at is not None:
+            found[send.id] = sum(
+                n for state, n in send.folded.items() if state not in _NOT_HANDED_OVER
+            )
+        elif send.state == SendState.SENT and send.handed_over is not None:
+            found[send.id] = send.handed_over
     others = [send.id for send in sends if send.id not in found]
-    accepted = {row[0]: int(row[1]) for row in session.execute(_ACCEPTED, {"sends": others})}
-    left = _kept_back(session, accepted, [DeliveryState.SKIPPED], _IN_ACCEPTED)
-    return found | {one: accepted.get(one, 0) - left.get(one, 0) for one in others}
-
-
-def _kept_back(
-    session: Session,
-    send_ids: Collection[int],
-    states: Sequence[DeliveryState],
-    *more: ColumnElement[bool],
-) -> dict[int, int]:
-    rows = session.execute(
+    if not others:
+        return found
+    accepted = (_batch.c.send_id.in_(others), _batch.c.state == BatchState.ACCEPTED)
+    taken = session.execute(
+        select(_batch.c.send_id, func.sum(_batch.c.size)).where(*accepted).group_by("send_id")
+    )
+    found |= dict.fromkeys(others, 0) | {row[0]: int(row[1]) for row in taken}
+    in_batch = (_delivery.c.send_id == _batch.c.send_id) & (_delivery.c.batch == _batch.c.number)
+    left = session.execute(
         select(_delivery.c.send_id, func.count())
-        .where(_delivery.c.send_id.in_(send_ids), _delivery.c.state.in_(states), *more)
+        .select_from(_batch.join(_delivery, in_batch))
+        .where(
+            *accepted,
+            _delivery.c.state == DeliveryState.SKIPPED,
+            _delivery.c.reason.is_not(None),  # they have one, and an index by it
+        )
         .group_by(_delivery.c.send_id)
     )
-    return {row[0]: row[1] for row in rows}
+    for send_id, people in left:
+        found[send_id] -= people
+    return found
 
 
 def listed(session: Session, *, limit: int = 50) -> list[tuple[Send, str]]:

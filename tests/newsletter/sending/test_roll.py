@@ -46,7 +46,21 @@ def test_a_batch_of_which_all_had_left_hands_over_nobody(database: Engine, five:
         suppression.add(session, five, SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
     drain(database, FakeGateway())
     assert counted(database, send) == {"skipped": 5}
+    with reading(database) as session:
+        assert standing.find(session, send).handed_over == 0
     assert handed_over(database, send) == 0
+
+
+def test_what_was_handed_over_is_kept_when_a_send_is_sent(
+    database: Engine, five: list[int]
+) -> None:
+    send = planned(database)
+    with transaction(database) as session:
+        suppression.add(session, [five[0]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
+    drain(database, FakeGateway())
+    with reading(database) as session:
+        assert standing.find(session, send).handed_over == 4
+    assert handed_over(database, send) == 4
 
 
 def test_everybody_is_on_exactly_one_page(database: Engine, five: list[int]) -> None:
@@ -79,6 +93,22 @@ def test_those_set_apart_are_found_by_their_state(database: Engine, five: list[i
             assert {row.state for row in rows} <= {state}
         skipped = roll.page(session, send, state=DeliveryState.SKIPPED, limit=10)
         assert [(row.id, row.reason) for row in skipped] == [(five[0], "unsubscribed")]
+
+
+def test_those_of_a_cancelled_send_add_up_too(database: Engine, five: list[int]) -> None:
+    send, gateway = planned(database), FakeGateway(Refused(400, "too long", shared="subject"))
+    with transaction(database) as session:
+        suppression.add(session, [five[0]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
+    dispatcher(database, gateway).send_next()
+    with transaction(database) as session:
+        control.cancel(session, send, now=NOW)
+    people = counted(database, send)
+    assert people == {"skipped": 1, "rejected": 4}
+    with reading(database) as session:
+        assert roll.apart(session, standing.find(session, send)) == people
+        for state in roll.FILTERS:
+            rows = roll.page(session, send, state=state, limit=10)
+            assert len(rows) == people.get(state, 0)
 
 
 def test_one_person_is_found_by_address(database: Engine, five: list[int]) -> None:
