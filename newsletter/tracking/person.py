@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, update
 
 from newsletter.issues.models import Issue
 from newsletter.sending.models import Delivery, Notice, Send
@@ -21,13 +21,22 @@ _event, _notice, _subscriber = table_of(EventRow), table_of(Notice), table_of(Su
 _soft = table_of(SoftBounce)
 
 
+def theirs(subscriber_id: int) -> ColumnElement[bool]:
+    """The condition of being this person's, over ``delivery``.
+
+    Deliveries have no index by person: each issue is asked, by the key, whether it has theirs.
+    """
+    each = select(_issue.c.id).scalar_subquery()
+    return and_(_delivery.c.issue_id.in_(each), _delivery.c.subscriber_id == subscriber_id)
+
+
 def data_of(session: Session, subscriber_id: int) -> dict[str, Any]:
     """All that is kept of a person, ready for JSON; UserError when there is nobody of this id."""
     issues = session.execute(
         select(_issue.c.slug, _send.c.started_at, _delivery.c.state, _delivery.c.reason)
         .join(_send, _send.c.id == _delivery.c.send_id)
         .join(_issue, _issue.c.id == _delivery.c.issue_id)
-        .where(_delivery.c.subscriber_id == subscriber_id)
+        .where(theirs(subscriber_id))
         .order_by(_delivery.c.issue_id)
     )
     events = session.execute(

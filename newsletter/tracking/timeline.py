@@ -18,6 +18,7 @@ from newsletter.issues.models import Issue
 from newsletter.provider.events import Kind
 from newsletter.sending.models import Batch, Delivery, Notice, Send
 from newsletter.tracking.models import EventRow
+from newsletter.tracking.person import theirs
 from subscribers.models import Consent, Subscriber, Suppression
 from subscribers.schema import Session, table_of
 
@@ -89,21 +90,20 @@ def _consents(session: Session, person: Subscriber, limit: int) -> Iterator[Entr
 
 
 def _deliveries(session: Session, person: Subscriber, limit: int) -> Iterator[Entry]:
-    # Deliveries have no index by person: each issue is asked whether it has theirs.
     at = func.coalesce(
         _batch.c.departed_at, _batch.c.settled_at, _send.c.started_at, _send.c.created_at
     ).label("at")
     columns = (_delivery.c.send_id, _delivery.c.state, _delivery.c.reason, _issue.c.title, at)
     query = (
         select(*columns)
-        .select_from(_issue)
-        .join(_delivery, _delivery.c.issue_id == _issue.c.id)
+        .select_from(_delivery)
+        .join(_issue, _issue.c.id == _delivery.c.issue_id)
         .join(_send, _send.c.id == _delivery.c.send_id)
         .outerjoin(
             _batch,
             (_batch.c.send_id == _delivery.c.send_id) & (_batch.c.number == _delivery.c.batch),
         )
-        .where(_delivery.c.subscriber_id == person.id)
+        .where(theirs(person.id))
         .order_by(at.desc(), _issue.c.id.desc())
         .limit(limit)
     )

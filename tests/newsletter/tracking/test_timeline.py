@@ -1,12 +1,14 @@
 """One person's history: everything that happened, in order, and nobody else's."""
 
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import Engine
+import pytest
+from sqlalchemy import Engine, event
 
 from newsletter.database import reading, transaction
 from newsletter.sending import notices
-from newsletter.tracking import timeline
+from newsletter.tracking import person, timeline
 from newsletter.tracking.timeline import Entry
 from newsletter.web.console import history
 from subscribers import suppression
@@ -59,3 +61,29 @@ def test_each_thing_that_can_happen_has_words(database: Engine, sent: int, five:
         for what in words:
             assert history.told(Entry(NOW, sort, what)).words
     assert history.told(Entry(NOW, "event", "of a later release")).words == "of a later release"
+
+
+def test_nothing_reads_through_other_people_s_rows(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    if database.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL reads small tables whole, whatever indexes there are")
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, said: str, values: Any, *_: Any) -> None:
+        asked.append((said, values))
+
+    event.listen(database, "before_cursor_execute", note)
+    of(database, five[0])
+    with reading(database) as session:
+        person.data_of(session, five[0])
+    event.remove(database, "before_cursor_execute", note)
+    steps = []
+    with database.connect() as connection:
+        for said, values in asked:
+            if said.startswith("SELECT"):
+                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}", values)
+                steps += [row[-1] for row in rows]
+    assert any("SEARCH delivery USING PRIMARY KEY" in step for step in steps)
+    large = ("SCAN delivery", "SCAN event", "SCAN notice", "SCAN consent", "SCAN subscriber")
+    assert [step for step in steps if step.startswith(large)] == []
