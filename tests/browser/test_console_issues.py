@@ -21,6 +21,8 @@ TEXT = (
     "---\nsubject: \"{title}, {{{{ name | default('reader') }}}}\"\npreheader: One query to try.\n"
     "title: {title}\nslug: {slug}\n---\n\nDear {{{{ name }}}},\n\n{words}\n"
 )
+#: The newest one: the one before it stays until this one is there.
+FRAME = "#pane iframe >> nth=-1"
 ADA = Actor(None, "ada@example.org")
 
 
@@ -59,7 +61,7 @@ def editor(tab: Page, desk: Desk, slug: str) -> Page:
 def mail(tab: Page) -> str:
     """What the frame shows, once there is one again."""
     expect(tab.locator("#pane iframe")).to_have_count(1)
-    return tab.frame_locator("#pane iframe").locator("body").inner_text()
+    return tab.frame_locator(FRAME).locator("body").inner_text()
 
 
 def type_at_the_end(tab: Page, words: str) -> None:
@@ -91,7 +93,7 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
     # The line of the mistake is selected: to type is to mend it.
     tab.keyboard.insert_text("Hello, world.")
     expect(tab.locator("#findings [data-renders]")).to_be_visible()
-    expect(tab.frame_locator("#pane iframe").get_by_text("Hello, world.")).to_be_visible()
+    expect(tab.frame_locator(FRAME).get_by_text("Hello, world.")).to_be_visible()
     assert "Dear Robin Example" in mail(tab)
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
@@ -109,12 +111,12 @@ def test_the_mail_follows_what_is_typed_and_the_history_stays_short(tab: Page, d
     before = tab.evaluate("history.length")
     for number in range(3):
         type_at_the_end(tab, f"Sentence {number}. ")
-        frame = tab.frame_locator("#pane iframe")
+        frame = tab.frame_locator(FRAME)
         expect(frame.get_by_text(f"Sentence {number}.").first).to_be_visible()
     assert tab.evaluate("history.length") == before
     tab.get_by_role("radio", name="Dark").check()
     expect(tab.locator("#pane iframe")).to_have_count(1)
-    back = tab.frame_locator("#pane iframe").locator("body")
+    back = tab.frame_locator(FRAME).locator("body")
     expect(back).to_have_css("background-color", "rgb(21, 20, 19)")
 
 
@@ -195,7 +197,7 @@ def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:
     expect(tab.locator("#findings")).to_contain_text("there is no placeholder nmae".capitalize())
     tab.locator("#text").fill(TEXT.format(slug="plain", words="By hand.", title="Plain"))
     tab.get_by_role("button", name="Preview").click()
-    expect(tab.frame_locator("#pane iframe").get_by_text("By hand.")).to_be_visible()
+    expect(tab.frame_locator(FRAME).get_by_text("By hand.")).to_be_visible()
     tab.get_by_role("button", name="Store").click()
     expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
     plain.close()
