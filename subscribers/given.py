@@ -78,7 +78,7 @@ def insert_new(
     return set(connection.exec_driver_sql(f"SELECT {_quoted(key)} {numbered} {last}").scalars())
 
 
-def _stored(value: datetime | bool) -> str | int:
+def _stored(value: datetime | bool, /) -> str | int:  # noqa: FBT001 (a value)
     return _moment(value) if isinstance(value, datetime) else int(value)
 
 
