@@ -8,13 +8,14 @@ an address) the tests stop and ask for a line here.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import product
 from typing import Any
 from urllib.parse import quote
 
+from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from httpx2 import Response
 from sqlalchemy import (
@@ -40,6 +41,8 @@ from newsletter.issues.reading import parse_issue
 from newsletter.links import Purpose
 from newsletter.rendering.render import render
 from newsletter.settings import resource
+from subscribers.importing import ImportReport
+from subscribers.rows import Reject
 from subscribers.schema import Model, Session
 from tests.newsletter.web.conftest import Browser, Office
 
@@ -81,7 +84,7 @@ def source(payload: str) -> str:
         f"---\nsubject: 'Subject {quoted}'\ntitle: 'Title {quoted}'\n"
         f"preheader: 'Pre {quoted}'\n---\n\n# {payload}\n\nDear {{{{ name }}}} of "
         f"{{{{ attributes.company }}}}, {payload} [link](https://example.org/{{{{ email }}}})\n\n"
-        f"`{payload}` ![{payload}](https://example.org/x.png)\n"
+        f"`{payload}` ![picture {payload}](https://example.org/x.png)\n"
     )
 
 
@@ -101,7 +104,28 @@ def fill(session: Session, parts: Assembly, payload: str) -> None:
         "event.raw": json.dumps({"reason": payload, payload: payload}),
     }
     named = [{"name": payload, "expression": payload}]
+    report = ImportReport(
+        kind=payload,
+        encoding=payload,
+        note=payload,
+        read=3,
+        added=1,
+        updated=1,
+        unchanged=1,
+        left={payload: 1},
+        refused={payload: 1},
+        duplicates=1,
+        rejected=1,
+        examples=(Reject(1, payload, payload),),
+        new_topics=(payload,),
+        columns=((payload, payload),),
+        seconds=1.0,
+    )
+    told = asdict(report) | {"examples": [list(one) for one in report.examples]}
     values: dict[str, Any] = {
+        "import_job.options": {"topics": [payload], "wording": payload, "encoding": ""},
+        "import_job.found": told,
+        "import_job.report": told,
         "audit_entry.detail": {"why": payload, payload: 1},
         "subscriber.attributes": {"company": payload, "tags": [payload], payload: payload},
         "reconciliation.report": {"note": payload},
@@ -131,7 +155,7 @@ def fill(session: Session, parts: Assembly, payload: str) -> None:
                 elif isinstance(_kind(column), String):
                     allowed = words.get(column.name) or READ.get(name)
                     text = allowed[n % len(allowed)] if allowed else texts.get(name, payload)
-                    mark = str(n) if _is_unique(table, column) else ""
+                    mark = str(n) if _is_unique(table, column) and not allowed else ""
                     length = (_kind(column).length or 10**6) - len(mark)
                     row[column.name] = text[:length] + mark
                 else:
@@ -177,35 +201,18 @@ def _value(column: Column[Any], n: int) -> Any:
     return STAMP if column.name == "stamp" else 1
 
 
-@dataclass
-class World:
-    """A service over such a database, and visitors who have come differently far."""
+@dataclass(frozen=True)
+class Places:
+    """Every route of a service over such a database, and what stands in its addresses."""
 
-    office: Office
+    parts: Assembly
+    app: FastAPI
     payload: str
-    visitors: dict[str, Browser] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        office = self.office
-        self.visitors = {"nobody": office.browser(), "owner": office.signed_in(Role.OWNER)}
-        with transaction(office.parts.database) as session:
-            fill(session, office.parts, self.payload)
-            for stage in (Stage.CODE, Stage.ENROL):
-                browser = self.visitors[stage] = office.browser()
-                browser.token = sessions.begin(
-                    session,
-                    FIRST,
-                    stage,
-                    lasts=timedelta(hours=1),
-                    now=datetime.now(UTC),
-                    ip=None,
-                    browser=None,
-                )
 
     @property
     def routes(self) -> list[APIRoute]:
         """Everything that answers."""
-        found = [one.original_route for one in iter_route_contexts(self.office.app.routes)]
+        found = [one.original_route for one in iter_route_contexts(self.app.routes)]
         return [route for route in found if isinstance(route, APIRoute)]
 
     def paths(self, route: APIRoute) -> Iterator[str]:
@@ -219,7 +226,7 @@ class World:
 
     def _candidates(self, name: str, path: str) -> list[str]:
         kind = name.removesuffix(":int").removesuffix(":path")
-        links = self.office.parts.links
+        links = self.parts.links
         if kind == "token":
             later = datetime.now(UTC) + timedelta(hours=1)
             return [
@@ -237,6 +244,33 @@ class World:
         if kind == "key":
             return ["k" * 32]
         raise AssertionError(f"tests/newsletter/web/poison.py: what stands for {name} in {path}?")
+
+
+@dataclass
+class World:
+    """A service over such a database, and visitors who have come differently far."""
+
+    office: Office
+    payload: str
+    visitors: dict[str, Browser] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        office = self.office
+        self.places = Places(office.parts, office.app, self.payload)
+        self.visitors = {"nobody": office.browser(), "owner": office.signed_in(Role.OWNER)}
+        with transaction(office.parts.database) as session:
+            fill(session, office.parts, self.payload)
+            for stage in (Stage.CODE, Stage.ENROL):
+                browser = self.visitors[stage] = office.browser()
+                browser.token = sessions.begin(
+                    session,
+                    FIRST,
+                    stage,
+                    lasts=timedelta(hours=1),
+                    now=datetime.now(UTC),
+                    ip=None,
+                    browser=None,
+                )
 
 
 _ADDRESSES = {"href", "src", "action", "formaction", "data", "poster"}

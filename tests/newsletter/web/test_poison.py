@@ -19,6 +19,7 @@ HTML = {"accept": "text/html"}
 #: GET routes that never answer with 200, and why.
 NO_PAGE = {
     "/subscribe/challenge": "there is none in this setting",
+    "/console/subscribers/import/{job_id:int}/rejects": "its file is not there",
 }
 
 
@@ -45,11 +46,11 @@ def parameters(route: APIRoute) -> tuple[list[str], list[str]]:
 
 def test_no_stored_text_comes_to_life_on_any_page(world: World) -> None:
     alive, unseen, shown = [], set(), 0
-    for route in world.routes:
+    for route in world.places.routes:
         if "GET" not in (route.methods or ()):
             continue
         seen = False
-        for path in world.paths(route):
+        for path in world.places.paths(route):
             for who, browser in world.visitors.items():
                 answer = browser.client.get(path, headers=HTML)
                 assert answer.status_code < 500, f"{path} as {who}"
@@ -65,9 +66,9 @@ def test_no_stored_text_comes_to_life_on_any_page(world: World) -> None:
 
 def test_nothing_that_is_asked_for_comes_to_life(world: World) -> None:
     alive = []
-    for route in world.routes:
+    for route in world.places.routes:
         query, form = parameters(route)
-        for path in list(world.paths(route))[:2]:
+        for path in list(world.places.paths(route))[:2]:
             for who, browser in world.visitors.items():
                 for method in (route.methods or set()) & {"GET", "POST"}:
                     answer = browser.client.request(

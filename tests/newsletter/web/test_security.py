@@ -24,7 +24,12 @@ HTML = {"accept": "text/html"}
 #: The same for everybody, so that others may keep it.
 FOR_EVERYBODY = re.compile(r"/archive(/.*)?|/sitemap\.xml|/robots\.txt|/static/.*")
 #: A mail is shown as its readers get it, in a sandbox: the only pages with styles within.
-SHOWS_A_MAIL = {"/view/{token}", "/archive/{slug}"}
+SHOWS_A_MAIL = {
+    "/view/{token}",
+    "/archive/{slug}",
+    "/console/issues/{slug}/mail",
+    "/console/issues/_mail",
+}
 #: Go on for as long as somebody looks, which HEAD has no use for.
 STREAMS = {"/console/sends/{send_id:int}/live"}
 #: Addresses that are no route.
@@ -53,9 +58,9 @@ def world(open_office: Callable[..., Office], environment: dict[str, str]) -> Wo
 def seen(world: World) -> list[Seen]:
     """What everybody gets of every page, of what is not there, and of what is no page."""
     found = []
-    for route in world.routes:
+    for route in world.places.routes:
         # In each of its states a page is looked at by test_poison.py.
-        for path in list(world.paths(route))[:2]:
+        for path in list(world.places.paths(route))[:2]:
             for who, browser in world.visitors.items():
                 for method in sorted((route.methods or set()) & {"GET", "POST"}):
                     if method == "POST" and who == "owner":
@@ -68,7 +73,7 @@ def seen(world: World) -> list[Seen]:
 
 
 def routes(world: World, method: str) -> Iterator[APIRoute]:
-    yield from (one for one in world.routes if method in (one.methods or ()))
+    yield from (one for one in world.places.routes if method in (one.methods or ()))
 
 
 def test_every_answer_carries_the_headers_that_keep_it_in_its_place(seen: list[Seen]) -> None:
@@ -143,8 +148,8 @@ def test_every_cookie_is_for_us_alone(
 
 def test_only_the_signup_talks_to_other_sites(world: World) -> None:
     asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
-    for route in world.routes:
-        path = next(world.paths(route))
+    for route in world.places.routes:
+        path = next(world.places.paths(route))
         for browser in (world.visitors["nobody"], world.visitors["owner"]):
             answer = browser.client.options(path, headers=asked)
             if route.path in FOR_OTHER_SITES:
@@ -161,7 +166,7 @@ def test_head_answers_as_get_does_and_without_a_body(world: World) -> None:
         if route.path in STREAMS:
             continue
         for who, browser in world.visitors.items():
-            path = next(world.paths(route))
+            path = next(world.places.paths(route))
             got = browser.client.get(path, headers=HTML)
             head = browser.client.head(path, headers=HTML)
             assert head.status_code == got.status_code, f"{path} as {who}"
@@ -171,7 +176,7 @@ def test_head_answers_as_get_does_and_without_a_body(world: World) -> None:
 def test_a_forged_host_leads_nobody_away(world: World) -> None:
     forged = {"host": "evil.example", "x-forwarded-host": "evil.example", "accept": "text/html"}
     for route in routes(world, "GET"):
-        for path in list(world.paths(route))[:3]:
+        for path in list(world.places.paths(route))[:3]:
             for browser in world.visitors.values():
                 for address in (path, path + "/", path.rstrip("/") or "/"):
                     answer = browser.client.get(address, headers=forged)
@@ -198,8 +203,8 @@ LINES = ["x\r\nX-Injected: 1", "x\nX-Injected: 1", "x\u2028X-Injected: 1", "%0d%
 
 def test_no_value_brings_a_header_with_it(world: World) -> None:
     owner = world.visitors["owner"]
-    for route, value in itertools.product(world.routes, LINES):
-        path = next(world.paths(route))
+    for route, value in itertools.product(world.places.routes, LINES):
+        path = next(world.places.paths(route))
         for method in (route.methods or set()) & {"GET", "POST"}:
             query = dict.fromkeys(("next", "done", "q", "before", "page", "series"), value)
             answer = owner.client.request(

@@ -1,0 +1,127 @@
+"""Every page of the route table in a real browser: axe-core, width, policy, light and dark.
+
+A new page is in it by itself; the database is that of tests/newsletter/web/poison.py, with
+harmless words in it, long ones too.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+from sqlalchemy import update
+
+from newsletter.accounts.models import Role
+from newsletter.database import transaction
+from newsletter.web.app import create_app
+from subscribers.models import Subscriber
+from subscribers.schema import table_of
+from tests.browser.console import SCHEMES, Desk, chromium, running_desk
+from tests.newsletter.web.poison import Places, fill
+from tests.newsletter.web.test_security import SHOWS_A_MAIL
+
+pytestmark = pytest.mark.browser
+
+#: Fits nowhere without being broken.
+LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
+WIDTHS = (375, 1440)
+#: The innermost element that makes a page wider than its window; empty where none does.
+TOO_WIDE = """() => {
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= width) return "";
+  const wide = [...document.querySelectorAll("body *")].filter(
+    one => one.getBoundingClientRect().right > width + 1);
+  return wide.at(-1)?.outerHTML ?? "something";
+}"""
+#: Mails as they are, which test_issue_pages.py looks at.
+MAILS = SHOWS_A_MAIL - {"/archive/{slug}"}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with (
+        chromium() as browser,
+        running_desk(
+            tmp_path_factory.mktemp("desk"),
+            browser,
+            NEWSLETTER_CONSOLE__REQUIRE_SECOND_FACTOR="false",
+        ) as opened,
+    ):
+        opened.signed_in(Role.OWNER).context.close()
+        with transaction(opened.parts.database) as session:
+            fill(session, opened.parts, LONG)
+            # Whoever reads aloud has to know the language.
+            session.execute(update(table_of(Subscriber)).values(language="de"))
+        yield opened
+
+
+@pytest.fixture
+def tab(desk: Desk) -> Iterator[Page]:
+    page = desk.signed_in(Role.OWNER)
+    yield page
+    page.context.close()
+
+
+@pytest.fixture
+def unboxed(desk: Desk) -> Iterator[Page]:
+    """Looks at mails, in whose sandbox not even axe-core runs."""
+    page = desk.browser.new_page(bypass_csp=True)
+    yield page
+    page.context.close()
+
+
+def pages(desk: Desk, tab: Page) -> Iterator[tuple[str, str]]:
+    """Route and address of every page that there is, each once."""
+    places = Places(desk.parts, create_app(desk.parts, background=False), LONG)
+    for route in places.routes:
+        if "GET" not in (route.methods or ()):
+            continue
+        for path in places.paths(route):
+            head = {"accept": "text/html"}
+            answer = tab.request.get(desk.url + path, max_redirects=0, headers=head)
+            kind = answer.headers.get("content-type", "")
+            # What is put into a page that is open already is no page.
+            whole = kind.startswith("text/html") and "<html" in answer.text()
+            if answer.status == 200 and whole:
+                yield route.path, path
+                break
+
+
+def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page) -> None:
+    faults: list[str] = []
+    seen = list(pages(desk, tab))
+    assert len(seen) > 15
+    for route, path in seen:
+        if route in MAILS:
+            continue
+        page = unboxed if route in SHOWS_A_MAIL else tab
+        for scheme, width in itertools.product(SCHEMES, WIDTHS):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.set_viewport_size({"width": width, "height": 900})
+            where = f"{route} ({path}) {width} {scheme}"
+            page.goto(desk.url + path)
+            faults += [
+                f"{where}: {one['id']}: {one['nodes'][0]['html'][:200]}"
+                for one in Axe().run(page).response["violations"]
+            ]
+            if wide := page.evaluate(TOO_WIDE):
+                faults.append(f"{where}: wider than the screen: {wide[:300]}")
+            if "SCREENSHOTS" in os.environ:
+                name = re.sub(r"\W+", "-", route.replace(":int", "")).strip("-")
+                picture = f"page-{name}-{width}-{scheme}.png"
+                page.screenshot(path=Path(os.environ["SCREENSHOTS"]) / picture)
+    assert faults == []
+
+
+def test_no_page_asks_for_what_its_policy_refuses(desk: Desk, tab: Page) -> None:
+    said: list[str] = []
+    tab.on("console", lambda one: said.append(f"{one.type} {tab.url}: {one.text}"))
+    for _, path in pages(desk, tab):
+        tab.goto(desk.url + path)
+    # The picture in the mail is nowhere.
+    errors = [one for one in said if one.startswith("error")]
+    assert [one for one in errors if "ERR_NAME_NOT_RESOLVED" not in one] == []
