@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2 as httpx
 from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import case, cast, func, insert, literal, select, text
+from sqlalchemy import case, cast, false, func, insert, literal, select, text
 
 from bench import stage
 from bench.report import table
@@ -52,6 +52,7 @@ EXAMPLES = {
     "name": "everybody",
     "segment_id": "1",
     "schedule_id": "1",
+    "job_id": "1",
     "token": "x",
 }
 #: Streams, which do not end by themselves.
@@ -166,7 +167,9 @@ def _history(parts: Assembly, people: int, sends: int) -> int:
         _batches(session, people, sends)
     for send in range(max(1, sends - _WHOLE + 1), sends + 1):
         with transaction(parts.database) as session:
-            _deliveries(session, send)
+            _deliveries(
+                session, send, waiting_from=people // _BATCH // 2 if send == sends else None
+            )
     with transaction(parts.database) as session:
         _figures(session, people, sends, now)
         _events(session, sends, now)
@@ -249,16 +252,19 @@ def _batches(session: Session, people: int, sends: int) -> None:
         session.connection().execute(insert(_batch), rows)
 
 
-def _deliveries(session: Session, send: int) -> None:
+def _deliveries(session: Session, send: int, *, waiting_from: int | None) -> None:
     """A delivery for each person, one in a hundred bounced, in one statement."""
-    state = case((_person.c.id % 100 == 0, "bounced"), else_="delivered")
+    batch = (_person.c.id - 1) // _BATCH + 1
+    waits = batch > waiting_from if waiting_from is not None else false()
+    bounced = (_person.c.id % 100 == 0) & ~waits
+    state = case((waits, "planned"), (bounced, "bounced"), else_="delivered")
     rows = select(
         literal(send),
         _person.c.id,
         literal(send),
-        (_person.c.id - 1) // _BATCH + 1,
+        batch,
         state,
-        case((_person.c.id % 100 == 0, "550 5.1.1 no such user here"), else_=None),
+        case((bounced, "550 5.1.1 no such user here"), else_=None),
     )
     columns = ["issue_id", "subscriber_id", "send_id", "batch", "state", "reason"]
     session.execute(insert(_delivery).from_select(columns, rows))

@@ -2,7 +2,8 @@
 
 Prints events a second, durable when they are answered, the median and the 99th percentile
 of a post, and the ratio to a bare insert of the same events' rows into a table of the same
-shape, in transactions of the same size. Once alone, and once while a send runs beside it.
+shape, in transactions of the same size. Once alone, and once while a send runs beside it;
+and how much room a delivery and an event take.
 """
 
 import argparse
@@ -70,7 +71,9 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
     )
     assembly = Assembly(load(settings))
     stage.fill(assembly, options.people)
+    sizes = [_size(assembly.database)]
     send_id = _sent(assembly)
+    sizes.append(_size(assembly.database))
     half = options.events // 2
     posts = list(_posts(send_id, options.people, 2 * half))
     alone, beside = posts[: len(posts) // 2], posts[len(posts) // 2 :]
@@ -78,6 +81,7 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
     with stage.service(settings) as port, ThreadPoolExecutor(options.posts) as pool:
         _measure(pool, port, list(_posts(send_id, options.people, 2000, first=10**9)))  # warm
         measured = _measure(pool, port, alone)
+        sizes.append(_size(assembly.database))
         limit = _bare(assembly.database, alone)
         rows.append(_row("alone", *measured, limit))
         stop, team = _send_beside(assembly, settings)
@@ -96,6 +100,25 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
         ["", "events a second", "median ms", "p99 ms", "to the bare insert"],
         rows,
     )
+    table(
+        "Room in the database, indexes and figures with it",
+        ["", "bytes"],
+        [
+            ["a delivery", (sizes[1] - sizes[0]) / options.people],
+            ["an event", (sizes[2] - sizes[1]) / sum(events for _, events in alone)],
+        ],
+    )
+
+
+def _size(database: Engine) -> int:
+    """Bytes of the whole database."""
+    size = (
+        "SELECT pg_database_size(current_database())"
+        if database.dialect.name == "postgresql"
+        else "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    )
+    with reading(database) as session:
+        return int(session.execute(text(size)).scalar_one())
 
 
 def _row(

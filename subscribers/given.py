@@ -5,6 +5,7 @@ The rows travel as a JSON text, which both databases unfold to a table.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -29,6 +30,8 @@ from subscribers.schema import Session, insert_into
 
 #: The parameter that holds the rows.
 ROWS = "given_rows"
+#: What SQLite's driver does not write as SQLAlchemy reads it.
+_STORED_OTHERWISE = frozenset({datetime, bool})
 
 
 def table(session: Session, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> FromClause:
@@ -47,6 +50,49 @@ def table(session: Session, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) 
     ).subquery("given")
 
 
+def insert_new(
+    session: Session, into: Table, rows: Sequence[Mapping[str, Any]], key: str
+) -> set[Any]:
+    """Insert rows that all have the same columns; ``key`` of those that were not there yet.
+
+    On SQLite the table numbers its rows (it is not WITHOUT ROWID), always upwards.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        new = insert(
+            session, into, rows, lambda i: i.on_conflict_do_nothing().returning(into.c[key])
+        )
+        return set(new.scalars())
+    # Past SQLAlchemy's handling of each value, which takes longer than SQLite does.
+    connection, names = session.connection(), list(rows[0])
+    numbered = f"FROM {into.name} WHERE rowid > "
+    last = connection.exec_driver_sql(f"SELECT max(rowid) {numbered} 0").scalar() or 0
+    stored = [
+        tuple(_stored(v) if type(v) in _STORED_OTHERWISE else v for v in row.values())
+        for row in rows
+    ]
+    connection.exec_driver_sql(
+        f"INSERT INTO {into.name} ({', '.join(map(_quoted, names))})"  # noqa: S608
+        f" VALUES ({', '.join('?' * len(names))}) ON CONFLICT DO NOTHING",
+        stored,
+    )
+    return set(connection.exec_driver_sql(f"SELECT {_quoted(key)} {numbered} {last}").scalars())
+
+
+def _stored(value: datetime | bool, /) -> str | int:  # noqa: FBT001 (a value)
+    return _moment(value) if isinstance(value, datetime) else int(value)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+@lru_cache(maxsize=100_000)
+def _moment(moment: datetime) -> str:
+    """As the databases write it, in UTC."""
+    naive = moment.astimezone(UTC).replace(tzinfo=None)
+    return naive.isoformat(" ", timespec="microseconds")
+
+
 def values(session: Session, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """What ROWS is given: the rows in JSON, moments as the database writes them."""
     zone = "+00" if session.get_bind().dialect.name == "postgresql" else ""
@@ -55,8 +101,7 @@ def values(session: Session, rows: Iterable[Mapping[str, Any]]) -> dict[str, str
         if isinstance(value, bytes):
             return value.hex()
         assert isinstance(value, datetime), value
-        moment = value.astimezone(UTC).replace(tzinfo=None)
-        return moment.isoformat(" ", timespec="microseconds") + zone
+        return _moment(value) + zone
 
     encoded = orjson.dumps(list(rows), default=plain, option=orjson.OPT_PASSTHROUGH_DATETIME)
     return {ROWS: encoded.decode()}

@@ -175,7 +175,13 @@ def _key(kind: Kind, name: str, timestamp: int, entry: Mapping[str, Any]) -> byt
         # Nobody knows what tells these apart, so everything does.
         said = {**entry, "sg_event_id": None}
     else:
-        said = {field: _text(entry, field) for field in _TELLS_APART if field in entry}
+        said = {}
+        for field in _TELLS_APART:
+            if (value := entry.get(field)) is not None:
+                plain = type(value) is str and "\0" not in value
+                said[field] = value if plain else _text(entry, field)
+            elif field in entry:
+                said[field] = ""
         said |= {"by_machine": _by_machine(entry), "url_offset": entry.get("url_offset")}
     said |= {"event": name, "timestamp": timestamp, "email": _text(entry, "email").strip().lower()}
     return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).digest()[:16]

@@ -97,7 +97,7 @@ def advance(session: Session, told: Iterable[Told]) -> int:
     strongest: dict[tuple[int, int], Told] = {}
     for one in told:
         known = strongest.setdefault((one.issue_id, one.subscriber_id), one)
-        if _weight(one) > _weight(known):
+        if known is not one and _weight(one) > _weight(known):
             strongest[one.issue_id, one.subscriber_id] = one
     rows: dict[DeliveryState, list[dict[str, Any]]] = {}
     for _, one in sorted(strongest.items()):

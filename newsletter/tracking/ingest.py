@@ -6,10 +6,11 @@ taken in one order (batches, deliveries, addresses, people, figures; each sorted
 posts at the same time wait for each other and do not deadlock.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Row, func, select
@@ -19,7 +20,7 @@ from newsletter.sending import evidence
 from newsletter.sending.evidence import Told
 from newsletter.sending.states import DeliveryState
 from newsletter.tracking import horizon, machines, soft_bounces
-from newsletter.tracking.counts import Happening, Tally
+from newsletter.tracking.counts import PEOPLE, Happening, Tally
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.policy import Thresholds, Whose, effects
 from subscribers import engagement, given, suppression
@@ -96,7 +97,7 @@ def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Eve
         {
             "at": event.at,
             "key": event.key,
-            "kind": event.kind.value,
+            "kind": str(event.kind),
             "received_at": now,
             "issue_id": event.issue_id,
             "send_id": event.send_id,
@@ -109,15 +110,7 @@ def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Eve
         }
         for event in events
     ]
-    new = given.insert(
-        session,
-        _event,
-        rows,
-        lambda insert: insert.on_conflict_do_nothing(index_elements=["at", "key"]).returning(
-            _event.c.key
-        ),
-    )
-    stored = set(new.scalars())
+    stored = given.insert_new(session, _event, rows, "key")
     return [event for event in events if event.key in stored]
 
 
@@ -166,8 +159,9 @@ def _count(session: Session, fresh: Sequence[Event], rules: Thresholds) -> None:
     """Count the events and note who read, both without machines, unless the figures are final."""
     tally, final = Tally(), horizon.final(session, {e.send_id for e in fresh if e.send_id})
     counted = [event for event in fresh if event.send_id not in final]
-    for event in counted:
-        tally.add(_happening(event), by_machine=machines.by_machine(event))
+    alike = Counter((_happening(event), machines.by_machine(event)) for event in counted)
+    for (one, by_machine), number in alike.items():
+        tally.add(one, number, by_machine=by_machine)
     tally.write_people(session)
     clicks = [event for event in counted if event.kind is Kind.CLICK]
     revealed = machines.reveal(session, clicks, rules)
@@ -214,13 +208,15 @@ def _note_readers(session: Session, fresh: Sequence[Event], revealed: Sequence[R
 def _happening(event: Event) -> Happening:
     return Happening(
         event.send_id,
-        event.subscriber_id,
-        event.kind.value,
+        # Whom it happened to matters to figures of people only: the others are alike.
+        event.subscriber_id if event.kind in PEOPLE else None,
+        str(event.kind),
         _day(event.at),
         event.domain,
         event.link,
     )
 
 
+@lru_cache(maxsize=100_000)  # the seconds of a day
 def _day(moment: datetime) -> str:
     return moment.astimezone(UTC).date().isoformat()

@@ -50,12 +50,13 @@ SCANNERS: Final = (
     "python-urllib",
     "apache-httpclient",
 )
+_DEEDS: Final = frozenset({Kind.OPEN, Kind.CLICK})
 _SCANNER = re.compile("|".join(map(re.escape, SCANNERS)), re.IGNORECASE)
 
 
 def by_machine(event: Event) -> bool:
     """Whether the event alone shows that no person did it."""
-    if event.kind not in {Kind.OPEN, Kind.CLICK}:
+    if event.kind not in _DEEDS:
         return False
     return event.by_machine or _is_scanner(event.agent)
 

@@ -114,6 +114,7 @@ TABLE: Final[Mapping[str, Effects]] = {
     "other": _NOTHING,
 }
 
+_OF_KIND: Final = {kind: TABLE[kind] for kind in Kind if kind in TABLE}
 _CLASSES: Final = {
     name.removeprefix("bounce: ").lower(): name.removeprefix("bounce: ")
     for name in TABLE
@@ -132,7 +133,8 @@ _FOR_NOW = re.compile(r"4(\.\d|\d\d\b)")
 
 def effects(event: Event) -> Effects:
     """What ``event`` changes."""
-    return TABLE[case_of(event)]
+    # Four of five events are processed or delivered: their line needs no looking for.
+    return _OF_KIND.get(event.kind) or TABLE[case_of(event)]
 
 
 def case_of(event: Event) -> str:

@@ -176,7 +176,7 @@ def _page(
     return page(
         request,
         "issue_preview.html",
-        status=400 if shown.problem or refused else 200,
+        status=400 if refused else 200,
         shown=shown,
         issue=shown.issue,
         view=view,

@@ -1,0 +1,278 @@
+"""Writing and previewing an issue in a real browser: by keyboard, and without losing a word."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from newsletter.accounts.audit import Actor
+from newsletter.accounts.models import Role
+from newsletter.database import reading, transaction
+from newsletter.issues import approval, store
+from newsletter.issues.reading import parse_issue
+from tests.browser.console import Desk, chromium, running_desk, sound
+
+pytestmark = pytest.mark.browser
+
+TEXT = (
+    "---\nsubject: \"{title}, {{{{ name | default('reader') }}}}\"\npreheader: One query to try.\n"
+    "title: {title}\nslug: {slug}\n---\n\nDear {{{{ name }}}},\n\n{words}\n"
+)
+#: The newest one: the one before it stays until this one is there.
+FRAME = "#pane iframe >> nth=-1"
+ADA = Actor(None, "ada@example.org")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    folder = tmp_path_factory.mktemp("desk")
+    with chromium() as browser, running_desk(folder, browser) as opened:
+        yield opened
+
+
+@pytest.fixture
+def tab(desk: Desk) -> Iterator[Page]:
+    page = desk.signed_in(Role.OWNER)
+    yield page
+    page.context.close()
+
+
+def keep(desk: Desk, slug: str, words: str = "Good day.", *, title: str = "Four alarms") -> None:
+    with transaction(desk.parts.database) as session:
+        draft = parse_issue(TEXT.format(slug=slug, words=words, title=title), name="x.md")
+        store.save(session, draft, by=ADA, now=datetime.now(UTC))
+
+
+def latest(desk: Desk, slug: str) -> str:
+    with reading(desk.parts.database) as session:
+        return store.revision_of(session, store.find(session, slug)).source
+
+
+def editor(tab: Page, desk: Desk, slug: str) -> Page:
+    """The editor, with the checks of what stands in it done."""
+    tab.goto(f"{desk.url}/console/issues/{slug}/edit")
+    expect(tab.locator("#findings [data-looked]")).to_be_visible()
+    return tab
+
+
+def mail(tab: Page) -> str:
+    """What the frame shows, once there is one again."""
+    expect(tab.locator("#pane iframe")).to_have_count(1)
+    return tab.frame_locator(FRAME).locator("body").inner_text()
+
+
+def type_at_the_end(tab: Page, words: str) -> None:
+    tab.locator("#text").focus()
+    tab.keyboard.press("Control+End")
+    tab.keyboard.type(words)
+
+
+def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, desk: Desk) -> None:
+    tab.goto(f"{desk.url}/console/issues")
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("new issue")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("heading", name="New issue")).to_be_visible()
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("begin a letter")
+    tab.keyboard.press("Enter")
+    text = tab.locator("#text")
+    expect(text).to_have_value(re.compile("slug: letter-"))
+    text.focus()
+    tab.keyboard.press("Control+a")
+    tab.keyboard.insert_text(TEXT.format(slug="typed", words="Hello {{ nmae }}.", title="Typed"))
+    line = tab.get_by_role("button", name="Line 10")
+    expect(line).to_be_visible()
+    tab.keyboard.press("Tab")
+    while not line.evaluate("line => line === document.activeElement"):
+        tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    # The line of the mistake is selected: to type is to mend it.
+    tab.keyboard.insert_text("Hello, world.")
+    expect(tab.locator("#findings [data-renders]")).to_be_visible()
+    expect(tab.frame_locator(FRAME).get_by_text("Hello, world.")).to_be_visible()
+    assert "Dear Robin Example" in mail(tab)
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
+    assert latest(desk, "typed") == TEXT.format(slug="typed", words="Hello, world.", title="Typed")
+    # Where the cursor was, it is.
+    tab.keyboard.insert_text(" Again.")
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    assert "Hello, world. Again." in latest(desk, "typed")
+
+
+def test_the_mail_follows_what_is_typed_and_the_history_stays_short(tab: Page, desk: Desk) -> None:
+    keep(desk, "followed")
+    editor(tab, desk, "followed")
+    before = tab.evaluate("history.length")
+    for number in range(3):
+        type_at_the_end(tab, f"Sentence {number}. ")
+        frame = tab.frame_locator(FRAME)
+        expect(frame.get_by_text(f"Sentence {number}.").first).to_be_visible()
+    assert tab.evaluate("history.length") == before
+    tab.get_by_role("radio", name="Dark").check()
+    expect(tab.locator("#pane iframe")).to_have_count(1)
+    back = tab.frame_locator(FRAME).locator("body")
+    expect(back).to_have_css("background-color", "rgb(21, 20, 19)")
+
+
+def test_what_is_not_stored_survives_a_closed_page(tab: Page, desk: Desk) -> None:
+    keep(desk, "closed")
+    editor(tab, desk, "closed")
+    type_at_the_end(tab, "Never stored.")
+    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    editor(tab, desk, "closed")
+    assert "Never stored." not in tab.locator("#text").input_value()
+    expect(tab.locator("#kept")).to_contain_text("is kept in this browser")
+    tab.get_by_role("button", name="Take it back").click()
+    assert tab.locator("#text").input_value().endswith("Never stored.")
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.locator("#kept")).to_be_hidden()
+    assert latest(desk, "closed").rstrip().endswith("Never stored.")
+    editor(tab, desk, "closed")
+    expect(tab.locator("#kept")).to_be_hidden()
+
+
+def test_a_kept_text_can_be_thrown_away(tab: Page, desk: Desk) -> None:
+    keep(desk, "thrown")
+    editor(tab, desk, "thrown")
+    type_at_the_end(tab, "Nonsense.")
+    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    editor(tab, desk, "thrown")
+    tab.get_by_role("button", name="Throw it away").click()
+    editor(tab, desk, "thrown")
+    expect(tab.locator("#kept")).to_be_hidden()
+
+
+def test_a_kept_text_overwrites_nobody_who_stored_since(tab: Page, desk: Desk) -> None:
+    keep(desk, "since", "The first word.")
+    editor(tab, desk, "since")
+    type_at_the_end(tab, "Mine.")
+    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    keep(desk, "since", "The second word.")
+    editor(tab, desk, "since")
+    expect(tab.locator("#kept")).to_contain_text("made from revision 1, which is not the latest")
+    tab.get_by_role("button", name="Take it back").click()
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_role("alert").first).to_contain_text("ada@example.org stored revision 2")
+    expect(tab.locator(".diff del")).to_contain_text(["second"])
+    assert tab.locator("#text").input_value().endswith("Mine.")
+    sound_here(tab)
+
+
+def test_a_session_that_ends_in_mid_edit_is_told_and_loses_nothing(tab: Page, desk: Desk) -> None:
+    keep(desk, "lost")
+    editor(tab, desk, "lost")
+    cookies = tab.context.cookies()
+    tab.context.clear_cookies()
+    type_at_the_end(tab, "Typed too late.")
+    expect(tab.locator("#lost")).to_be_visible()
+    expect(tab.locator("#lost").get_by_role("link")).to_have_attribute("href", "/console/sign-in")
+    # Whoever stores all the same has the text given back by the server as well.
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_role("heading", name="Not stored yet")).to_be_visible()
+    assert tab.get_by_label("What you wrote").input_value().endswith("Typed too late.")
+    tab.context.add_cookies(cookies)  # type: ignore[arg-type]
+    editor(tab, desk, "lost")
+    tab.get_by_role("button", name="Take it back").click()
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    assert latest(desk, "lost").rstrip().endswith("Typed too late.")
+
+
+def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:
+    signed_in = desk.signed_in(Role.EDITOR)
+    plain = desk.browser.new_context(java_script_enabled=False)
+    plain.add_cookies(signed_in.context.cookies())  # type: ignore[arg-type]
+    tab = plain.new_page()
+    keep(desk, "plain")
+    tab.goto(f"{desk.url}/console/issues/plain/edit")
+    tab.locator("#text").fill(TEXT.format(slug="plain", words="{{ nmae }}", title="Plain"))
+    tab.get_by_role("button", name="Check").click()
+    expect(tab.locator("#findings")).to_contain_text("there is no placeholder nmae".capitalize())
+    tab.locator("#text").fill(TEXT.format(slug="plain", words="By hand.", title="Plain"))
+    tab.get_by_role("button", name="Preview").click()
+    expect(tab.frame_locator(FRAME).get_by_text("By hand.")).to_be_visible()
+    tab.get_by_role("button", name="Store").click()
+    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    plain.close()
+    signed_in.context.close()
+
+
+def test_a_hostile_mail_runs_nothing_and_reaches_nothing(tab: Page, desk: Desk) -> None:
+    keep(desk, "hostile", "<script>top.hacked = 1</script> [x](javascript:top.hacked=1)")
+    dialogs: list[str] = []
+    tab.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    tab.goto(f"{desk.url}/console/issues/hostile/preview")
+    body = tab.frame_locator(".mail-stage iframe").locator("body")
+    expect(body).to_contain_text("top.hacked")
+    # What the sanitiser lets nobody write, put there all the same: the frame holds.
+    answer = tab.request.get(f"{desk.url}/console/issues/hostile/mail")
+    policy = answer.headers["content-security-policy"]
+
+    def evil(route) -> None:
+        route.fulfill(
+            status=200,
+            headers={"content-type": "text/html", "content-security-policy": policy},
+            body="<script>top.hacked = 1; alert(1)</script><img src=x onerror='top.hacked = 1'>"
+            "<form action='/console/sign-out' method=post><button>go</button></form>",
+        )
+
+    tab.route("**/hostile/mail?*", evil)
+    tab.reload()
+    go = tab.frame_locator(".mail-stage iframe").get_by_role("button", name="go")
+    go.click()
+    assert tab.evaluate("window.hacked") is None
+    assert dialogs == []
+    tab.goto(f"{desk.url}/console/")
+    expect(tab.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+def test_the_preview_changes_without_a_button_and_its_address_says_how(
+    tab: Page, desk: Desk
+) -> None:
+    keep(desk, "seen")
+    tab.goto(f"{desk.url}/console/issues/seen/preview")
+    tab.get_by_role("radio", name="Phone").check()
+    expect(tab.locator("iframe.mail-phone")).to_be_visible()
+    tab.get_by_role("radio", name="Text").check()
+    expect(tab.get_by_label("Text part")).to_contain_text("Dear Robin Example")
+    expect(tab).to_have_url(re.compile("part=text"))
+    tab.get_by_label("As").fill("nobody@example.org")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#shown")).to_contain_text("Nobody is known by this address")
+
+
+def sound_here(tab: Page) -> None:
+    """As ``sound``, of a page that only a post leads to."""
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        for width in (375, 1440):
+            tab.set_viewport_size({"width": width, "height": 900})
+            found = Axe().run(tab)
+            assert found.violations_count == 0, found.generate_report()
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_page_is_sound_at_every_width_light_and_dark(tab: Page, desk: Desk) -> None:
+    keep(desk, "sound", "Delete the alert.\n\n[Here](https://example.com/" + "x" * 200 + ")")
+    keep(desk, "sound", "Delete the " + "Donaudampfschifffahrt" * 8 + " alarm.", title="W" * 120)
+    with transaction(desk.parts.database) as session:
+        approval.request(session, "sound", by=ADA, now=datetime.now(UTC), note="Please.")
+    for name, path in (
+        ("issues", ""),
+        ("issue-new", "/_new"),
+        ("issue-begin", "/_edit?template=digest"),
+        ("issue-review", "/sound"),
+        ("issue-changes", "/sound/changes"),
+        ("issue-edit", "/sound/edit"),
+        ("issue-preview", "/sound/preview?width=phone"),
+        ("issue-source", "/sound/preview?part=source"),
+    ):
+        tab.goto(f"{desk.url}/console/issues{path}")
+        sound(tab, name)
