@@ -12,6 +12,7 @@ _SHAPE = text("""
         UNION ALL SELECT concat_ws(' ', conrelid::regclass, pg_get_constraintdef(oid))
         FROM pg_constraint WHERE connamespace = 'public'::regnamespace
         UNION ALL SELECT prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL SELECT version_num FROM alembic_version
     ) AS shape (one)
 """)
 _EMPTY = text("""

@@ -7,6 +7,7 @@ from sqlalchemy import Engine, delete, update
 
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
+from newsletter.provider.events import SUBSCRIBER
 from newsletter.provider.gateway import MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.sending import control, doubt, evidence, hold, ledger, standing
 from newsletter.sending.models import Batch
@@ -91,7 +92,8 @@ def test_one_refused_address_costs_nobody_else_the_issue(database: Engine, five:
     send, gateway = planned(database, size=5), FakeGateway(Refused(400, "bad", recipient=3))
     drain(database, gateway)
     found = states(database, send)
-    assert found.pop(five[3]) == ("rejected", "SendGrid refused it (400): bad")
+    refused = int(gateway.requests[0].recipients[3].custom_args[SUBSCRIBER])
+    assert found.pop(refused) == ("rejected", "SendGrid refused it (400): bad")
     assert set(found.values()) == {("accepted", None)}
     assert [len(request.recipients) for request in gateway.requests] == [5, 4]
     assert send_state(database, send) == "sent"
