@@ -2,8 +2,11 @@
 
 Erin writes, mends and schedules; Ada reads and approves; the service, its workers and the
 sandbox are the real ones. Nothing here clicks: keys are all that is pressed.
+
+With SCREENSHOTS=DIR in the environment, the pictures of docs/screenshots are written to DIR.
 """
 
+import os
 import re
 import threading
 import time
@@ -97,12 +100,20 @@ class Operator:
         )
         self.leave("Enter")
 
-    def sound(self) -> None:
-        """Nothing for axe-core to complain of, light and dark."""
+    def sound(self, picture: str = "") -> None:
+        """Nothing for axe-core to complain of, light and dark; and pictures under that name."""
         for scheme in ("dark", "light"):
             self.tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             found = Axe().run(self.tab)
             assert found.violations_count == 0, f"{self.tab.url}: {found.generate_report()}"
+            if picture and "SCREENSHOTS" in os.environ:
+                for width, height in ((375, 812), (768, 1024), (1440, 900)):
+                    self.tab.set_viewport_size({"width": width, "height": height})
+                    # Charts and the editor's mail follow the width.
+                    self.tab.wait_for_timeout(400)
+                    name = f"console-{picture}-{width}-{scheme}.png"
+                    self.tab.screenshot(path=Path(os.environ["SCREENSHOTS"]) / name)
+                self.tab.set_viewport_size({"width": 1440, "height": 900})
 
     def sign_in(self) -> None:
         self.tab.goto(f"{self.url}/console/")
@@ -213,7 +224,7 @@ def write_and_mend(erin: Operator) -> None:
     tab.keyboard.insert_text(ISSUE)
     findings = tab.locator("#findings")
     expect(findings).to_contain_text("there is no placeholder nme", ignore_case=True)
-    erin.sound()
+    erin.sound("editor")
     erin.reach(findings.get_by_role("button", name=re.compile("Line ")).first)
     erin.press("Enter")
     expect(text).to_be_focused()
@@ -230,7 +241,7 @@ def write_and_mend(erin: Operator) -> None:
     erin.do("Ask for a review")
     expect(tab.get_by_text("Somebody else has to approve it.")).to_be_visible()
     expect(tab.get_by_role("button", name=re.compile("Approve"))).to_have_count(0)
-    erin.sound()
+    erin.sound("review")
 
 
 def approve(ada: Operator) -> None:
@@ -241,7 +252,7 @@ def approve(ada: Operator) -> None:
     ada.leave("Enter")
     ada.do("Read it")
     expect(tab.get_by_role("heading", level=1)).to_be_visible()
-    ada.sound()
+    ada.sound("reading")
     tab.go_back()
     ada.do("Approve revision 1")
     expect(tab.get_by_text("it may go out, as revision 1 has it")).to_be_visible()
@@ -274,7 +285,7 @@ def schedule(erin: Operator) -> None:
     erin.fill("People a second", str(A_SECOND))
     erin.leave("Enter")
     expect(tab.get_by_role("heading", name=f"{PEOPLE} people get it")).to_be_visible()
-    erin.sound()
+    erin.sound("send-check")
     erin.do("Schedule it for")
     expect(tab.get_by_text("The send is made.")).to_be_visible()
     expect(tab.locator(".badge", has_text="Scheduled")).to_be_visible()
@@ -291,12 +302,12 @@ def watch_pause_and_resume(erin: Operator) -> None:
     erin.do("Pause")
     expect(tab.get_by_text("It is paused: no further batch leaves.")).to_be_visible()
     expect(tab.get_by_text(re.compile("^Paused since"))).to_be_visible()
-    erin.sound()
+    erin.sound("send-paused")
     erin.do("Resume")
     expect(tab.get_by_text("It goes on.", exact=True)).to_be_visible()
     expect(tab.locator(".badge", has_text=re.compile("^Sent$"))).to_be_visible(timeout=60_000)
     expect(settled).to_contain_text(f"{PEOPLE} of {PEOPLE} people")
-    erin.sound()
+    erin.sound("send")
 
 
 def read_the_charts(erin: Operator) -> None:
@@ -309,10 +320,10 @@ def read_the_charts(erin: Operator) -> None:
     erin.press("Enter")
     row = tab.get_by_role("row").filter(has_text="What broke in March")
     expect(row).to_contain_text(re.compile(r"\d %"))
-    erin.sound()
+    erin.sound("deliverability")
     erin.leave("g", "o")
     expect(tab.get_by_role("main")).to_contain_text("What broke in March")
-    erin.sound()
+    erin.sound("overview")
 
 
 def test_an_operators_day_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
