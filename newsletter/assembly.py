@@ -5,14 +5,12 @@ needs is imported late: to render, to check and to ask DNS takes 10 MB.
 """
 
 import hashlib
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -21,12 +19,12 @@ from newsletter.accounts.audit import Actor
 from newsletter.accounts.passwords import Passwords
 from newsletter.checking import rules as checks
 from newsletter.database import open_database, patiently, require_current
-from newsletter.errors import ProviderError, SettingsError
+from newsletter.errors import SettingsError
 from newsletter.imports.importer import Importer
 from newsletter.imports.shelf import Shelf
 from newsletter.links import Links
-from newsletter.provider.account import Account
 from newsletter.provider.events import Event
+from newsletter.provider.lookups import is_this_machine
 from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
 from newsletter.rendering.rendered import House
 from newsletter.scheduling.clock import Clock
@@ -47,7 +45,7 @@ from subscribers.address import address_key, hash_address, parse
 from subscribers.errors import AddressError
 
 if TYPE_CHECKING:
-    from newsletter.checking.case import Dns
+    from newsletter.checking.case import AskDns
     from newsletter.checking.checker import Checker
     from newsletter.scheduling.firing import Press
 
@@ -147,28 +145,18 @@ class Assembly:
 
         return Checker(self.house, self.settings.templates_directory, self.check_rules)
 
-    def dns(self, sender: str) -> "Dns | None":
-        """Whom to ask about the domain of this address; nobody where no mail leaves the machine."""
-        from newsletter.checking.case import Dns  # noqa: PLC0415
+    @property
+    def dns(self) -> "AskDns | None":
+        """Whom to ask about a sender's domain; nobody where no mail leaves the machine."""
+        from newsletter.checking.domain import asking  # noqa: PLC0415
         from newsletter.provider.lookups import resolver  # noqa: PLC0415
-        from newsletter.tracking.checkup import authenticated  # noqa: PLC0415
 
-        if self.is_local:
-            return None
-        domain = sender.rpartition("@")[2].lower()
-        try:
-            return Dns(resolver(), authenticated(Account(self.gateway.ask), domain))
-        except (ProviderError, SettingsError):
-            return Dns(resolver())  # it is said elsewhere, by the doctor and by the send
+        return None if self.is_local else asking(resolver(), lambda: self.gateway.ask)
 
     @property
     def is_local(self) -> bool:
         """Whether the provider is a sandbox on this machine."""
-        host = urlsplit(self.settings.sendgrid.host).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_this_machine(self.settings.sendgrid.host)
 
     def approver(self, actor: Actor) -> Actor | None:
         """Whoever sends a text approves it by that; nobody does where a review is asked for."""

@@ -1,12 +1,13 @@
 """What the checks are given: one issue as written and as rendered, and whom they may ask."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 from newsletter.checking.manuscript import Manuscript, read_manuscript
 from newsletter.checking.people import People, look_at
+from newsletter.checking.plan import Plan
 from newsletter.checking.rules import Rules
 from newsletter.checking.styles import Page
 from newsletter.issues.personal import LINKS
@@ -14,21 +15,6 @@ from newsletter.issues.reading import Draft
 from newsletter.provider.account import Domain
 from newsletter.provider.lookups import Lookup
 from newsletter.rendering.rendered import House, Rendered
-from newsletter.sending.limits import WarmUp
-from newsletter.sending.timetable import Timetable
-from subscribers.schema import Session
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """To whom and how fast the issue is to go: names of segments, as for a send."""
-
-    session: Session
-    segments: Sequence[str]
-    excluded: Sequence[str] = ()
-    timetable: Timetable = field(default_factory=Timetable)
-    batch_size: int = 1000
-    warm_up: WarmUp | None = None
 
 
 @dataclass(frozen=True, slots=True)

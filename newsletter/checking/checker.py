@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from newsletter.checking import clients, contrast, dead_links, domain, frame, links, reach
-from newsletter.checking.case import AskDns, Case, Plan
-from newsletter.checking.finding import Finding, Found, Level
+from newsletter.checking.case import AskDns, Case
+from newsletter.checking.finding import Finding, FindingsError, Found, Level
+from newsletter.checking.plan import Plan
 from newsletter.checking.rules import Rule, Rules
 from newsletter.errors import IssueError, TemplateError
 from newsletter.issues.reading import Draft, parse_issue
@@ -82,6 +83,29 @@ class Checker:
                 level = Level.NOTE if found.is_note else Level(rule.level)
                 findings.append(Finding(check, level, found.message, found.line, found.hint))
         return sorted(findings, key=lambda finding: _GRAVEST.index(finding.level))
+
+    def require(
+        self,
+        draft: Draft,
+        rendered: Rendered,
+        *,
+        now: datetime,
+        plan: Plan | None = None,
+        dns: AskDns | None = None,
+        ask_links: bool = False,
+    ) -> None:
+        """Raise FindingsError when a check that blocks finds something; asked as in ``check``."""
+        findings = self.check(
+            draft,
+            rendered,
+            now=now,
+            plan=plan,
+            dns=dns,
+            ask_links=ask_links,
+            blocking_only=True,
+        )
+        if blocking := [finding for finding in findings if finding.level is Level.BLOCK]:
+            raise FindingsError(draft.name, blocking)
 
     def check_text(
         self,

@@ -1,12 +1,28 @@
 """Whether receivers believe the sender: what DNS says of SPF, DKIM and DMARC."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from newsletter.checking.case import Case
+from newsletter.checking.case import AskDns, Case, Dns
 from newsletter.checking.finding import Found
 from newsletter.checking.manuscript import line_of
-from newsletter.tracking.checkup import Verdict
+from newsletter.errors import ProviderError, SettingsError
+from newsletter.provider.account import Account, Ask
+from newsletter.provider.lookups import Lookup
+from newsletter.tracking.checkup import Verdict, authenticated
 from newsletter.tracking.checkup_domain import of_domain
+
+
+def asking(lookup: Lookup, account: Callable[[], Ask]) -> AskDns:
+    """Asks DNS, by the names that the provider's account gives; ``account`` lends the way to it."""
+
+    def asked(sender: str) -> Dns:
+        name = sender.rpartition("@")[2].lower()
+        try:
+            return Dns(lookup, authenticated(Account(account()), name))
+        except (ProviderError, SettingsError):
+            return Dns(lookup)  # the doctor says why
+
+    return asked
 
 
 def sender_domain(case: Case) -> Iterator[Found]:

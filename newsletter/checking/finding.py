@@ -1,7 +1,10 @@
 """What a check says: how grave it is, where in the issue file, and how to mend it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from newsletter.errors import SendError
 
 
 class Level(StrEnum):
@@ -35,3 +38,15 @@ class Finding:
     message: str
     line: int | None
     hint: str
+
+
+class FindingsError(SendError):
+    """An issue is not sent like this; the first of ``findings`` speaks for all."""
+
+    def __init__(self, name: str, findings: Sequence[Finding]) -> None:
+        """``name`` is what the issue's file is called."""
+        first, others = findings[0], len(findings) - 1
+        more = f" (and {others} more)" if others else ""
+        place = f"{name}:{first.line}" if first.line else name
+        super().__init__(f"{first.message}{more}", place=place, hint=first.hint or None)
+        self.findings = findings

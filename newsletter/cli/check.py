@@ -4,21 +4,22 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from newsletter.assembly import Assembly
-from newsletter.checking.case import Plan
 from newsletter.checking.checker import blocks
 from newsletter.checking.finding import Finding, Level
+from newsletter.checking.plan import Plan
+from newsletter.cli import pace
+from newsletter.cli.issues import Chosen, text_of
 from newsletter.cli.output import err, out, rows, shown
 from newsletter.cli.settings import AsJson
 from newsletter.database import reading
-from newsletter.issues.reading import read_text
 from newsletter.settings import load
+from subscribers.schema import Session
 
 _COLUMNS = ["check", "level", "line", "message", "hint"]
 _COLOURS = {Level.BLOCK: "bold red", Level.WARN: "yellow", Level.NOTE: "dim"}
@@ -27,7 +28,7 @@ _BLOCKED = 1
 
 
 def check(
-    issue: Annotated[Path, typer.Argument(help="An issue file (Markdown with front matter).")],
+    issue: Chosen,
     segment: Annotated[
         list[str] | None,
         typer.Option(help="Look at this segment's people as well; may be given again."),
@@ -46,19 +47,34 @@ def check(
     What is found stands with its line and a way to mend it. config/checks.toml says which
     checks warn and which block; the exit code is 1 when one blocks.
     """
-    assembly, text = Assembly(load()), read_text(issue)
+    assembly = Assembly(load())
+    text, name = text_of(assembly, issue)
     with reading(assembly.database) if segment else nullcontext() as session:
         findings = assembly.checker.check_text(
             text,
-            name=str(issue),
+            name=name,
             now=datetime.now(UTC),
-            plan=Plan(session, segment or (), exclude or ()) if session else None,
+            plan=_plan(assembly, session, segment or (), exclude or ()) if session else None,
             dns=assembly.dns,
             ask_links=links,
         )
-    show(findings, place=str(issue), as_json=as_json)
+    show(findings, place=name, as_json=as_json)
     if blocks(findings):
         raise typer.Exit(_BLOCKED)
+
+
+def _plan(
+    assembly: Assembly, session: Session, segment: Sequence[str], exclude: Sequence[str]
+) -> Plan:
+    """As a send without a pace of its own would go."""
+    return Plan(
+        session,
+        segment,
+        exclude,
+        pace.timetable(assembly, rate=None, per_hour=None, per_day=None),
+        assembly.settings.sending.batch_size,
+        assembly.warm_up,
+    )
 
 
 def show(findings: Sequence[Finding], *, place: str, as_json: bool = False) -> None:

@@ -16,7 +16,7 @@ from newsletter.database import reading, transaction
 from newsletter.errors import IssueError, MachineError
 from newsletter.issues import store
 from newsletter.issues.digest_import import import_digest
-from newsletter.issues.reading import Draft, read_issue, read_text
+from newsletter.issues.reading import Draft, is_slug, parse_issue, read_text
 from newsletter.rendering.preview import MADE_UP, Scheme, preview
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
@@ -67,6 +67,7 @@ def archive(
         out.print(f"{slug} will be in the archive once it is sent: {address}")
 
 
+Chosen = Annotated[str, typer.Argument(help="An issue file, or the slug of a stored issue.")]
 As = Annotated[
     str | None,
     typer.Option("--as", metavar="EMAIL", help="With this subscriber's values."),
@@ -75,7 +76,7 @@ As = Annotated[
 
 @app.command("test")
 def send_test(
-    issue: Annotated[Path, typer.Argument(help="An issue file (Markdown with front matter).")],
+    issue: Chosen,
     to: Annotated[
         list[str], typer.Option(metavar="EMAIL", help="Where it goes; may be given again.")
     ],
@@ -101,7 +102,7 @@ def send_test(
 
 
 def render_issue(
-    issue: Annotated[Path, typer.Argument(help="An issue file (Markdown with front matter).")],
+    issue: Chosen,
     target: Annotated[Path, typer.Option("--out", help="Folder for issue.html and issue.txt.")],
     reader: As = None,
     images: Annotated[
@@ -141,10 +142,20 @@ def _person(assembly: Assembly, email: str) -> Mapping[str, Any]:
         return values_of(session, number)
 
 
-def read_and_render(assembly: Assembly, issue: Path) -> tuple[Draft, Rendered]:
-    """An issue file, read and rendered with the house's values."""
-    draft = read_issue(issue)
+def read_and_render(assembly: Assembly, issue: str | Path) -> tuple[Draft, Rendered]:
+    """An issue, read as by ``text_of`` and rendered with the house's values."""
+    text, name = text_of(assembly, issue)
+    draft = parse_issue(text, name=name)
     return draft, rendered_by(assembly, draft)
+
+
+def text_of(assembly: Assembly, issue: str | Path) -> tuple[str, str]:
+    """The text of that file, or of the stored issue of that slug; and what errors call it."""
+    name = str(issue)
+    if Path(name).exists() or not is_slug(name):
+        return read_text(Path(name)), name
+    with reading(assembly.database) as session:
+        return store.revision_of(session, store.find(session, name)).source, f"{name}.md"
 
 
 def rendered_by(assembly: Assembly, draft: Draft) -> Rendered:

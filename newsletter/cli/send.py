@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from newsletter.assembly import Assembly
-from newsletter.checking.case import Plan
-from newsletter.checking.checker import blocks
+from newsletter.checking.finding import FindingsError
+from newsletter.checking.plan import Plan
 from newsletter.cli import pace
 from newsletter.cli.check import tell
 from newsletter.cli.issues import read_and_render, rendered_by
@@ -167,28 +167,27 @@ def _refuse_findings(
     plan: Callable[[Session], Plan],
     now: datetime,
 ) -> None:
-    """SendError when a check that blocks finds something, which is told first."""
-    blocked = False
+    """SendError when a check that blocks finds something, all of which is told first."""
     with reading(assembly.database) as session:
         for draft, rendered in issues:
-            findings = assembly.checker.check(
-                draft,
-                rendered,
-                now=now,
-                plan=plan(session),
-                dns=assembly.dns,
-                ask_links=True,
-                blocking_only=True,
-            )
-            for finding in findings:
-                tell(finding, draft.name, to_stderr=True)
-            blocked = blocked or blocks(findings)
-    if blocked:
-        raise SendError(
-            "checks found what must be mended first",
-            place=issues[0][0].name,
-            hint="Look at everything: newsletter check. To send it like this: --despite-findings",
-        )
+            try:
+                assembly.checker.require(
+                    draft,
+                    rendered,
+                    now=now,
+                    plan=plan(session),
+                    dns=assembly.dns,
+                    ask_links=True,
+                )
+            except FindingsError as error:
+                for finding in error.findings:
+                    tell(finding, draft.name, to_stderr=True)
+                raise SendError(
+                    "checks found what must be mended first",
+                    place=draft.name,
+                    hint=f"See everything: newsletter check {draft.name}. To send it like this: "
+                    "--despite-findings",
+                ) from None
 
 
 def _test(others: int, sample: str, winner: str, after: str) -> Test | None:

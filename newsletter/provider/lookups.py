@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 #: Names and kinds of records (TXT, MX, A, AAAA) to their values. An empty list says that DNS
 #: has answered and that there is none; UnaskedError that nothing is known.
@@ -26,6 +27,15 @@ def is_public_name(host: str) -> bool:
     except ValueError:
         ends = tuple(f".{name}" for name in _PRIVATE)
         return "." in host and not f".{host}".endswith(ends)
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether a web address leads to the machine that we run on."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def resolver(server: tuple[str, int] | None = None) -> Lookup:

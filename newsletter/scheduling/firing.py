@@ -14,9 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
-from newsletter.checking.case import Plan
 from newsletter.checking.checker import Checker, blocks
 from newsletter.checking.finding import Level
+from newsletter.checking.plan import Plan
 from newsletter.errors import NothingToDoError, SendError, UserError
 from newsletter.issues import approval, store
 from newsletter.issues.approval import ApprovedIssue

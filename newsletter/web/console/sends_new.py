@@ -18,6 +18,9 @@ from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
+from newsletter.checking.checker import blocks
+from newsletter.checking.finding import FindingsError, Level
+from newsletter.checking.plan import Plan
 from newsletter.database import reading, transaction
 from newsletter.errors import IssueError, SendError, UserError
 from newsletter.issues import store
@@ -159,9 +162,15 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
             session, draft, wish.segment, issue_id=issue.id, start=start, now=now, terms=terms
         )
         sends = register.of_issues(session, [issue.id]).get(issue.id, [])
+    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    # Only what the words themselves show: people and links are asked when it is made.
+    findings = parts.checker.check(draft, rendered, now=now)
+    if blocks(findings):
+        raise FindingsError(draft.name, [one for one in findings if one.level is Level.BLOCK])
     return page(
         request,
         "send_confirm.html",
+        findings=findings,
         wish=wish,
         pace=pace,
         issue=issue,
@@ -181,7 +190,11 @@ def _make(request: Request, parts: Assembly, visitor: Visitor, wish: Wish, pace:
     _ = parts.gateway, parts.links
     with reading(parts.database) as session:
         _, number, draft = _approved(session, wish)
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+        rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+        plan = Plan(
+            session, wish.segment, wish.excluded, terms.timetable, terms.batch_size, terms.warm_up
+        )
+        parts.checker.require(draft, rendered, now=now, plan=plan, dns=parts.dns, ask_links=True)
     with transaction(parts.database) as session:
         issue = store.find(session, wish.issue, lock=True)
         _refuse_surprises(session, issue, wish, number)

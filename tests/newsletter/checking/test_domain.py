@@ -3,7 +3,9 @@
 import pytest
 
 from newsletter.checking.case import Dns
+from newsletter.checking.domain import asking
 from newsletter.checking.finding import Level
+from newsletter.errors import ProviderError, SettingsError
 from newsletter.provider.account import Domain
 from newsletter.provider.lookups import UnaskedError
 from tests.newsletter.checking.conftest import Look
@@ -58,3 +60,24 @@ def test_what_nobody_answers_is_a_note_and_never_blocks(look: Look, answer) -> N
     assert found
     assert {one.level for one in found} == {Level.NOTE}
     assert "SPF" in found[-1].message
+
+
+def test_the_account_is_asked_for_the_names_of_its_records(look: Look) -> None:
+    def ask(method: str, path: str, **more: object) -> object:
+        assert (method, path) == ("get", "whitelabel/domains")
+        records = {
+            "mail_cname": {"type": "cname", "host": "em1.example.com"},
+            "dkim1": {"type": "cname", "host": "s1._domainkey.example.com"},
+        }
+        return [{"domain": "example.com", "valid": True, "dns": records}]
+
+    assert look("sender_domain", "Hi", dns=asking(lookup, lambda: ask)) == []
+
+
+@pytest.mark.parametrize("error", [SettingsError("no key"), ProviderError("401")])
+def test_an_account_that_cannot_be_asked_leaves_dns_alone(look: Look, error: Exception) -> None:
+    def account() -> object:
+        raise error
+
+    (note,) = look("sender_domain", "Hi", dns=asking(lookup, account))
+    assert "SPF" in note.message

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
-from newsletter.checking.case import Plan
 from newsletter.checking.finding import Finding, Level
+from newsletter.checking.plan import Plan
 from newsletter.checking.rules import Price, Rules
 from newsletter.database import reading, transaction
 from newsletter.sending.models import Send

@@ -48,6 +48,15 @@ def test_findings_come_with_line_and_remedy_and_a_code_when_one_blocks(
     assert "no such file" in complaint(run("check", "nothing.md"), 2)
 
 
+def test_a_stored_issue_is_checked_by_its_slug(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "issue.md").write_text(LINKED)
+    assert run("issue", "store", "issue.md").returncode == 0
+    (tmp_path / "issue.md").unlink()
+    done = run("check", "issue")
+    assert "links\twarn\t7\texample.com is no address" in done.stdout
+    assert "no such issue" in complaint(run("check", "other"), 2)
+
+
 def test_people_are_asked_when_a_segment_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)
     add_readers(tmp_path, run, 3)

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -49,9 +50,11 @@ def started(database: Engine, slug: str = "first") -> int:
     return send
 
 
-def approved(office: Office, slug: str = "spring", subject: str = "Spring is here") -> int:
+def approved(
+    office: Office, slug: str = "spring", subject: str = "Spring is here", body: str = "Hello."
+) -> int:
     """An approved issue; its revision's number."""
-    source = f"---\nsubject: {subject}\nslug: {slug}\n---\n\nHello.\n"
+    source = f"---\nsubject: {subject}\nslug: {slug}\n---\n\n{body}\n"
     now = datetime.now(UTC)
     with transaction(office.parts.database) as session:
         saved = store.save(session, parse_issue(source, name="x.md"), by=COMMAND_LINE, now=now)
@@ -306,6 +309,27 @@ def test_what_is_shown_is_what_is_made_and_only_then(office: Office, audience: l
         send = standing.find(session, number)
         assert (send.state, [s["name"] for s in send.segments]) == ("scheduled", ["everybody"])
     assert log_of(office)[-1] == ("send made", f"send {number} (spring)")
+
+
+def test_what_the_checks_find_is_shown_and_what_blocks_is_not_sent(
+    open_office: Any, environment: dict[str, str], tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[placeholders]\nlevel = "block"\n')
+    offices = [open_office(require_second_factor="false")]
+    with transaction(offices[0].parts.database) as session:
+        segments.save(session, "everybody", "", now=NOW)
+        add_person(session, "p@example.org")
+    approved(offices[0], body="Dear {{ name }}")
+    approver = offices[0].signed_in(Role.APPROVER)
+    shown = approver.post("/console/sends/new", **wish())
+    assert "{{ name }} has no default" in shown.text
+    environment["NEWSLETTER_CHECKS__FILE"] = str(rules)
+    strict = open_office(require_second_factor="false").signed_in(Role.APPROVER)
+    for form in (wish(), {**hidden(shown), "step": "send"}):
+        answer = strict.post("/console/sends/new", **form)
+        assert answer.status_code == 400
+        assert "{{ name }} has no default" in answer.text
 
 
 def test_two_clicks_make_one_send(office: Office, audience: list[int]) -> None:

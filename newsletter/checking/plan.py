@@ -1,0 +1,20 @@
+"""What a check of an issue is told of the send to come; light, for whoever only makes one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from newsletter.sending.limits import WarmUp
+from newsletter.sending.timetable import Timetable
+from subscribers.schema import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """To whom and how fast the issue is to go: names of segments, as for a send."""
+
+    session: Session
+    segments: Sequence[str]
+    excluded: Sequence[str] = ()
+    timetable: Timetable = field(default_factory=Timetable)
+    batch_size: int = 1000
+    warm_up: WarmUp | None = None
