@@ -1,10 +1,13 @@
 """What is known of an address's domain: throw-away mailboxes, and whether it takes mail."""
 
+from functools import cache
 from threading import BoundedSemaphore
+from typing import TYPE_CHECKING
 
-import dns.exception
-import dns.resolver
 from disposable_email_domains import blocklist
+
+if TYPE_CHECKING:
+    from dns.resolver import LRUCache, Resolver
 
 #: A visitor waits for the answer.
 _PATIENCE = 2.0  # seconds
@@ -32,9 +35,13 @@ def takes_mail(domain: str) -> bool:
 
 
 def _asked(domain: str) -> bool:
+    # A tenth of a second, for one setting.
+    import dns.exception  # noqa: PLC0415
+    import dns.resolver  # noqa: PLC0415
+
     try:
         resolver = dns.resolver.Resolver()  # reads the machine's configuration
-        resolver.cache = _cache
+        resolver.cache = answers()
         resolver.lifetime = _PATIENCE
         hosts = resolver.resolve(domain, "MX")
         return any(str(host.exchange) != "." for host in hosts)
@@ -46,7 +53,10 @@ def _asked(domain: str) -> bool:
         return True
 
 
-def _has_address(resolver: dns.resolver.Resolver, domain: str) -> bool:
+def _has_address(resolver: "Resolver", domain: str) -> bool:
+    import dns.exception  # noqa: PLC0415
+    import dns.resolver  # noqa: PLC0415
+
     for kind in ("A", "AAAA"):
         try:
             resolver.resolve(domain, kind)
@@ -59,4 +69,9 @@ def _has_address(resolver: dns.resolver.Resolver, domain: str) -> bool:
     return False
 
 
-_cache = dns.resolver.LRUCache(10_000)
+@cache
+def answers() -> "LRUCache":
+    """Answers that were given before."""
+    import dns.resolver  # noqa: PLC0415
+
+    return dns.resolver.LRUCache(10_000)

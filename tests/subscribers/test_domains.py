@@ -66,7 +66,7 @@ def _name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             self.port = server.getsockname()[1]
 
     monkeypatch.setattr(dns.resolver, "Resolver", Resolver)
-    monkeypatch.setattr(domains, "_cache", dns.resolver.LRUCache(100))
+    domains.answers.cache_clear()
     monkeypatch.setattr(domains, "_PATIENCE", 0.5)
     yield
     server.sendto(b"", server.getsockname())
