@@ -412,6 +412,8 @@ def test_two_years_of_schedules_in_five_zones_as_an_independent_walk_finds_them(
     assert sends(database) == list(zip(approved, expected, strict=False))
 
 
+# Both databases walk through two years above.
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_two_years_with_a_machine_that_often_does_not_run_lose_nothing_and_burst_never(
     database, everybody
 ) -> None:

@@ -23,6 +23,10 @@ NO_PAGE = {
 }
 
 
+#: What a page escapes does not depend on the database, and there are many pages.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
 @pytest.fixture(params=[MARKUP, PROGRAM], ids=["markup", "program"])
 def world(
     request: pytest.FixtureRequest,

@@ -48,6 +48,10 @@ class Seen:
     answer: Response
 
 
+#: Headers do not depend on the database, and there are many pages.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def world(open_office: Callable[..., Office], environment: dict[str, str]) -> World:
     environment["NEWSLETTER_INBOUND__KEY"] = "k" * 32
