@@ -187,8 +187,11 @@ def test_no_path_and_no_query_is_a_fault_of_ours(hostile: Any) -> None:
     for method, path in hostile.routes:
         for value in ["", *ENCODED]:
             hostile(method, path, value)
-            query = "&".join(f"{name}={value}" for name in FIELDS)
-            hostile(method, f"{path}?{query}&=&{value}")
+            # The client itself refuses an address of more than 64 kB.
+            most = min(50_000 // (len(value) + 20), len(FIELDS))
+            for begin in range(0, len(FIELDS), most):
+                query = "&".join(f"{name}={value}" for name in FIELDS[begin : begin + most])
+                hostile(method, f"{path}?{query}&=&{value}")
 
 
 def test_no_form_is_a_fault_of_ours(hostile: Any) -> None:
