@@ -10,15 +10,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import Engine
+
 from newsletter.checking import clients, contrast, dead_links, domain, frame, links, reach
 from newsletter.checking.case import AskDns, Case
-from newsletter.checking.finding import Finding, FindingsError, Found, Level
+from newsletter.checking.finding import Finding, Found, Level, blocking
 from newsletter.checking.plan import Plan
 from newsletter.checking.rules import Rule, Rules
+from newsletter.database import reading
 from newsletter.errors import IssueError, TemplateError
 from newsletter.issues.reading import Draft, parse_issue
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import House, Rendered
+from subscribers.schema import Session
 
 #: In the order in which they are told.
 CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
@@ -84,28 +88,23 @@ class Checker:
                 findings.append(Finding(check, level, found.message, found.line, found.hint))
         return sorted(findings, key=lambda finding: _GRAVEST.index(finding.level))
 
-    def require(
+    def before_sending(
         self,
         draft: Draft,
         rendered: Rendered,
+        database: Engine,
+        plan: Callable[[Session], Plan],
         *,
         now: datetime,
-        plan: Plan | None = None,
-        dns: AskDns | None = None,
-        ask_links: bool = False,
-    ) -> None:
-        """Raise FindingsError when a check that blocks finds something; asked as in ``check``."""
-        findings = self.check(
-            draft,
-            rendered,
-            now=now,
-            plan=plan,
-            dns=dns,
-            ask_links=ask_links,
-            blocking_only=True,
+        dns: AskDns | None,
+    ) -> list[Finding]:
+        """What keeps the issue from being sent, links and DNS among it if they may block."""
+        with reading(database) as session:
+            found = self.check(draft, rendered, now=now, plan=plan(session), blocking_only=True)
+        # Nobody outside is asked while the database waits.
+        return blocking(found) or blocking(
+            self.check(draft, rendered, now=now, dns=dns, ask_links=True, blocking_only=True)
         )
-        if blocking := [finding for finding in findings if finding.level is Level.BLOCK]:
-            raise FindingsError(draft.name, blocking)
 
     def check_text(
         self,
@@ -124,11 +123,6 @@ class Checker:
         except (IssueError, TemplateError) as error:
             return [_refused(error, name)]
         return self.check(draft, rendered, now=now, plan=plan, dns=dns, ask_links=ask_links)
-
-
-def blocks(findings: list[Finding]) -> bool:
-    """Whether an issue with these is not to be sent."""
-    return any(finding.level is Level.BLOCK for finding in findings)
 
 
 def _refused(error: IssueError | TemplateError, name: str) -> Finding:

@@ -1,6 +1,6 @@
 """What a check says: how grave it is, where in the issue file, and how to mend it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,13 +40,16 @@ class Finding:
     hint: str
 
 
-class FindingsError(SendError):
-    """An issue is not sent like this; the first of ``findings`` speaks for all."""
+def blocking(findings: Iterable[Finding]) -> list[Finding]:
+    """Those for which an issue is not sent."""
+    return [finding for finding in findings if finding.level is Level.BLOCK]
 
-    def __init__(self, name: str, findings: Sequence[Finding]) -> None:
-        """``name`` is what the issue's file is called."""
-        first, others = findings[0], len(findings) - 1
-        more = f" (and {others} more)" if others else ""
-        place = f"{name}:{first.line}" if first.line else name
-        super().__init__(f"{first.message}{more}", place=place, hint=first.hint or None)
-        self.findings = findings
+
+def refuse(findings: Iterable[Finding], *, name: str) -> None:
+    """Raise SendError when any of them blocks; ``name`` is what the issue's file is called."""
+    if not (blocked := blocking(findings)):
+        return
+    first, others = blocked[0], len(blocked) - 1
+    more = f" (and {others} more)" if others else ""
+    place = f"{name}:{first.line}" if first.line else name
+    raise SendError(f"{first.message}{more}", place=place, hint=first.hint or None)

@@ -10,8 +10,7 @@ import typer
 from rich.markup import escape
 
 from newsletter.assembly import Assembly
-from newsletter.checking.checker import blocks
-from newsletter.checking.finding import Finding, Level
+from newsletter.checking.finding import Finding, Level, blocking
 from newsletter.checking.plan import Plan
 from newsletter.cli import pace
 from newsletter.cli.issues import Chosen, text_of
@@ -59,7 +58,7 @@ def check(
             ask_links=links,
         )
     show(findings, place=name, as_json=as_json)
-    if blocks(findings):
+    if blocking(findings):
         raise typer.Exit(_BLOCKED)
 
 

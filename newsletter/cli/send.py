@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from newsletter.assembly import Assembly
-from newsletter.checking.finding import FindingsError
 from newsletter.checking.plan import Plan
 from newsletter.cli import pace
 from newsletter.cli.check import tell
@@ -168,26 +167,19 @@ def _refuse_findings(
     now: datetime,
 ) -> None:
     """SendError when a check that blocks finds something, all of which is told first."""
-    with reading(assembly.database) as session:
-        for draft, rendered in issues:
-            try:
-                assembly.checker.require(
-                    draft,
-                    rendered,
-                    now=now,
-                    plan=plan(session),
-                    dns=assembly.dns,
-                    ask_links=True,
-                )
-            except FindingsError as error:
-                for finding in error.findings:
-                    tell(finding, draft.name, to_stderr=True)
-                raise SendError(
-                    "checks found what must be mended first",
-                    place=draft.name,
-                    hint=f"See everything: newsletter check {draft.name}. To send it like this: "
-                    "--despite-findings",
-                ) from None
+    for draft, rendered in issues:
+        found = assembly.checker.before_sending(
+            draft, rendered, assembly.database, plan, now=now, dns=assembly.dns
+        )
+        for finding in found:
+            tell(finding, draft.name, to_stderr=True)
+        if found:
+            raise SendError(
+                "checks found what must be mended first",
+                place=draft.name,
+                hint=f"See everything: newsletter check {draft.name}. To send it like this: "
+                "--despite-findings",
+            )
 
 
 def _test(others: int, sample: str, winner: str, after: str) -> Test | None:

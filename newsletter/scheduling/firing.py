@@ -14,8 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
-from newsletter.checking.checker import Checker, blocks
-from newsletter.checking.finding import Level
+from newsletter.checking.checker import Checker
+from newsletter.checking.finding import blocking
 from newsletter.checking.plan import Plan
 from newsletter.errors import NothingToDoError, SendError, UserError
 from newsletter.issues import approval, store
@@ -165,11 +165,18 @@ def _make(
         warm_up=press.warm_up,
     )
     rendered = render(draft, press.checker.house, templates=press.checker.templates)
-    plan = Plan(session, audience.segments, audience.excluded, timetable, press.batch_size)
+    plan = Plan(
+        session,
+        audience.segments,
+        audience.excluded,
+        timetable,
+        press.batch_size,
+        press.warm_up,
+    )
     # Neither DNS nor links: nobody outside is asked while this transaction lasts.
     findings = press.checker.check(draft, rendered, now=now, plan=plan, blocking_only=True)
-    if blocks(findings):
-        said = "; ".join(one.message for one in findings if one.level is Level.BLOCK)
+    if found := blocking(findings):
+        said = "; ".join(one.message for one in found)
         hint = f"Everything: newsletter check {draft.slug}."
         raise SendError(f"checks found what must be mended first: {said}", hint=hint)
     return control.create(

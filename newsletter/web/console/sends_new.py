@@ -18,8 +18,7 @@ from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
-from newsletter.checking.checker import blocks
-from newsletter.checking.finding import FindingsError, Level
+from newsletter.checking.finding import refuse
 from newsletter.checking.plan import Plan
 from newsletter.database import reading, transaction
 from newsletter.errors import IssueError, SendError, UserError
@@ -162,11 +161,10 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
             session, draft, wish.segment, issue_id=issue.id, start=start, now=now, terms=terms
         )
         sends = register.of_issues(session, [issue.id]).get(issue.id, [])
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
-    # Only what the words themselves show: people and links are asked when it is made.
-    findings = parts.checker.check(draft, rendered, now=now)
-    if blocks(findings):
-        raise FindingsError(draft.name, [one for one in findings if one.level is Level.BLOCK])
+        rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+        # Nobody outside is asked for a page: domain and links are when it is made.
+        findings = parts.checker.check(draft, rendered, now=now, plan=_plan(session, wish, terms))
+    refuse(findings, name=draft.name)
     return page(
         request,
         "send_confirm.html",
@@ -190,11 +188,16 @@ def _make(request: Request, parts: Assembly, visitor: Visitor, wish: Wish, pace:
     _ = parts.gateway, parts.links
     with reading(parts.database) as session:
         _, number, draft = _approved(session, wish)
-        rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
-        plan = Plan(
-            session, wish.segment, wish.excluded, terms.timetable, terms.batch_size, terms.warm_up
-        )
-        parts.checker.require(draft, rendered, now=now, plan=plan, dns=parts.dns, ask_links=True)
+    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    found = parts.checker.before_sending(
+        draft,
+        rendered,
+        parts.database,
+        lambda session: _plan(session, wish, terms),
+        now=now,
+        dns=parts.dns,
+    )
+    refuse(found, name=draft.name)
     with transaction(parts.database) as session:
         issue = store.find(session, wish.issue, lock=True)
         _refuse_surprises(session, issue, wish, number)
@@ -212,6 +215,12 @@ def _make(request: Request, parts: Assembly, visitor: Visitor, wish: Wish, pace:
             starts=start.isoformat(timespec="minutes"),
         )
         return made.id
+
+
+def _plan(session: Session, wish: Wish, terms: Terms) -> Plan:
+    return Plan(
+        session, wish.segment, wish.excluded, terms.timetable, terms.batch_size, terms.warm_up
+    )
 
 
 def _refuse_surprises(session: Session, issue: Issue, wish: Wish, rendered: int) -> None:
