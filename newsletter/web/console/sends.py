@@ -125,6 +125,15 @@ def find(session: Session, send_id: int) -> tuple[Send, Issue]:
     return send, session.get_one(Issue, send.issue_id)
 
 
+#: What was done to a send is said as long as it is so.
+_SHOWN_WHILE = {
+    "paused": {SendState.PAUSED},
+    "resumed": sends_progress.MOVING,
+    "retried": sends_progress.MOVING,
+    "pace": sends_progress.MOVING | {SendState.PAUSED},
+}
+
+
 def show_send(
     request: Request,
     parts: Assembly,
@@ -159,7 +168,8 @@ def show_send(
         timetable=in_words(send.timetable),
         grace=sends_progress.lasting(parts.settings.sending.doubt_grace),
         resends=parts.settings.sending.doubt_policy == "resend",
-        done=done,
+        # A page may be opened again long after what was done.
+        done=done if send.state in _SHOWN_WHILE.get(done, {send.state}) else "",
         problem=problem,
         **shown,
     )
