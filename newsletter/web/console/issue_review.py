@@ -1,4 +1,4 @@
-"""Steps of a review: ask for it, approve a revision, ask for changes."""
+"""What is decided of an issue: its review, step by step, and whether everybody may read it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,8 +12,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import IssueError
-from newsletter.issues import approval
-from newsletter.issues.models import Revision
+from newsletter.issues import approval, store
 from newsletter.web.console.access import role
 from newsletter.web.console.issues import HOME, find, number_in, show_issue
 from newsletter.web.console.shell import actor, go
@@ -24,14 +23,14 @@ router = APIRouter()
 _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
 _Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
 _Note = Annotated[str, Form()]
-_Step = Callable[[Session, Actor, datetime], Revision]
+_Step = Callable[[Session, Actor, datetime], object]
 
 
 @router.post(f"{HOME}/{{slug}}/review")
 def ask(slug: str, request: Request, parts: Parts, visitor: _Editor, note: _Note = "") -> Response:
     """Ask for a review of the latest revision."""
 
-    def step(session: Session, by: Actor, now: datetime) -> Revision:
+    def step(session: Session, by: Actor, now: datetime) -> object:
         return approval.request(session, slug, by=by, now=now, note=note)
 
     return _take(request, parts, visitor, slug, step=step, note=note, done="asked")
@@ -49,7 +48,7 @@ def approve(
 ) -> Response:
     """Approve the revision that the form was made for, if it is still the latest."""
 
-    def step(session: Session, by: Actor, now: datetime) -> Revision:
+    def step(session: Session, by: Actor, now: datetime) -> object:
         return approval.approve(
             session,
             slug,
@@ -69,12 +68,30 @@ def give_back(
 ) -> Response:
     """Ask for changes, or take an approval back."""
 
-    def step(session: Session, by: Actor, now: datetime) -> Revision:
+    def step(session: Session, by: Actor, now: datetime) -> object:
         if not note.strip():
             raise IssueError("say what should be different", place="note")
         return approval.give_back(session, slug, by=by, now=now, note=note)
 
     return _take(request, parts, visitor, slug, step=step, note=note, done="returned")
+
+
+@router.post(f"{HOME}/{{slug}}/archive")
+def archive(
+    slug: str,
+    request: Request,
+    parts: Parts,
+    visitor: _Approver,
+    shown: Annotated[str, Form(max_length=3)] = "",
+) -> Response:
+    """Let the issue into the public archive, or take it out."""
+
+    def step(session: Session, by: Actor, now: datetime) -> object:
+        if shown not in {"on", "off"}:
+            raise IssueError("say whether everybody may read it", place="archive")
+        return store.switch_archive(session, slug, on=shown == "on", by=by, now=now)
+
+    return _take(request, parts, visitor, slug, step=step, note="", done=f"archive-{shown}")
 
 
 def _take(

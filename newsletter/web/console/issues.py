@@ -130,6 +130,7 @@ def show_issue(
         share=share if parts.settings.review.second_person else "",
         may_write=visitor.role.covers(Role.EDITOR),
         may_approve=visitor.role.covers(Role.APPROVER),
+        has_archive=parts.settings.archive.enabled,
         may_send="/console/sends/new" in request.app.state.console_paths,
         done=done,
         problem=problem,

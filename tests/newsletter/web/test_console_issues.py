@@ -329,6 +329,19 @@ def test_nobody_approves_words_that_they_have_not_seen(office: Office) -> None:
     assert "In review" in approver.get("/console/issues/news").text
 
 
+def test_an_approver_keeps_an_issue_out_of_the_archive_and_lets_it_in(office: Office) -> None:
+    keep(office, text())
+    approver, page = office.signed_in(Role.APPROVER), "/console/issues/news"
+    for shown, said in (("off", "It is kept out."), ("on", "Everybody can read it once")):
+        answer = approver.post(f"{page}/archive", shown=shown)
+        assert said in approver.get(answer.headers["location"]).text
+        with reading(office.parts.database) as session:
+            assert store.find(session, "news").archive is (shown == "on")
+    assert approver.post(f"{page}/archive", shown="?").status_code == 409
+    assert approver.post("/console/issues/none/archive", shown="on").status_code == 404
+    assert "Public archive" not in office.signed_in(Role.EDITOR).get(page).text
+
+
 def test_a_second_person_has_to_approve_where_that_is_asked_for(
     open_office: Callable[..., Office], environment: dict[str, str]
 ) -> None:

@@ -186,6 +186,17 @@ def test_pause_resume_cancel_are_done_once_and_written_down(office: Office, goin
     ]
 
 
+def test_what_was_done_is_said_only_as_long_as_it_is_so(office: Office, going: int) -> None:
+    approver = office.signed_in(Role.APPROVER)
+    act(approver, going, "pause")
+    answer = act(approver, going, "resume")
+    assert "It goes on." in approver.get(answer.headers["location"]).text
+    while dispatcher(office.parts.database, FakeGateway()).send_next():
+        pass
+    assert send_state(office.parts.database, going) == "sent"
+    assert "It goes on." not in approver.get(answer.headers["location"]).text
+
+
 def test_a_doubt_is_settled_by_the_operators_word_and_only_a_doubt(
     office: Office, going: int
 ) -> None:
@@ -330,6 +341,16 @@ def test_what_the_checks_find_is_shown_and_what_blocks_is_not_sent(
         answer = strict.post("/console/sends/new", **form)
         assert answer.status_code == 400
         assert "{{ name }} has no default" in answer.text
+
+
+def test_an_audience_unlike_the_last_is_said_before_it_is_asked_once_more(
+    office: Office, going: int
+) -> None:
+    with transaction(office.parts.database) as session:
+        segments.save(session, "one", 'name == "P1"', now=NOW)
+    approved(office)
+    shown = office.signed_in(Role.APPROVER).post("/console/sends/new", **wish(segment=["one"]))
+    assert f"(send {going}) went to 5" in shown.text
 
 
 def test_two_clicks_make_one_send(office: Office, audience: list[int]) -> None:
