@@ -65,7 +65,7 @@ def patient(ask: Ask, wait: Wait) -> Ask:
         delay = timedelta()
         for left in reversed(range(_TRIES)):
             if wait(delay.total_seconds()):
-                raise StoppedError("stopped half-way: the next run begins anew", place=path)
+                raise StoppedError("stopped half-way: the next run goes on", place=path)
             try:
                 return ask(method, path, query=query, body=body)
             except TryAgainError as error:

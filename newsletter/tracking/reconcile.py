@@ -4,7 +4,8 @@ Who stands on SendGrid's lists is suppressed here, too. Who opted in again here,
 SendGrid's entry, is taken off its list. Never the reverse: no entry here is lifted.
 
 Reads over HTTP page by page, so it has a transaction for each page instead of one for all.
-Everything may be repeated: a run that was stopped is simply begun anew.
+Everything may be repeated: after a run that was stopped, the next one goes on with the list
+at which it stopped. Not with the page, for pages move when entries come and go.
 """
 
 import re
@@ -45,6 +46,8 @@ _OVERLAP = timedelta(days=2)
 _CLOCKS = timedelta(minutes=1)
 #: After a failure the next try does not wait for its regular turn.
 _SOON = timedelta(hours=1)
+#: What a run that did not finish has read counts for so long: the overlap covers it.
+_COUNTS = _OVERLAP / 2
 _KEEP = timedelta(days=400)
 _EVIDENCE = "SendGrid's list of"
 _ADDRESS = re.compile(r"[^\s<>\"'(),:;=\[\]]+@[^\s<>\"'(),:;=\[\]]+")
@@ -76,6 +79,8 @@ class Report:
     since: datetime | None
     dry_run: bool
     lists: dict[Listing, Found] = field(default_factory=dict)
+    #: Those that were read to their end.
+    read: list[Listing] = field(default_factory=list)
     #: Told to SendGrid as unsubscribed; None where that is switched off.
     told: int | None = None
 
@@ -83,6 +88,7 @@ class Report:
         """Figures by list, as they are kept."""
         return {
             "lists": {str(listing): asdict(found) for listing, found in self.lists.items()},
+            "read": [str(listing) for listing in self.read],
             "told": self.told,
         }
 
@@ -117,30 +123,38 @@ class Reconciler:
         """Compare and repair. Raises ProviderError, after writing down that it did not finish."""
         with reading(self.database) as session:
             since = None if whole else _since(session)
-        report = Report(now, since, dry_run)
+            report = Report(now, since, dry_run)
+            if not (whole or dry_run):
+                _go_on(session, report)
         if dry_run:
-            self._compare(report, wait)
+            self._compare(report, wait, lambda: None)
             return report
         with transaction(self.database) as session:
             session.execute(delete(_run).where(_run.c.started_at < now - _KEEP))
             begun = insert(_run).values(started_at=now, since=since, report={}, error="")
             number = session.execute(begun.returning(_run.c.id)).scalar_one()
+
+        def note(**values: Any) -> None:  # noqa: ANN401 (columns)
+            with transaction(self.database) as session:
+                this = update(_run).where(_run.c.id == number)
+                session.execute(this.values(report=report.as_json(), **values))
+
         values: dict[str, Any] = {"error": "it stopped without a word"}
         try:
-            self._compare(report, wait)
+            self._compare(report, wait, note)
             values = {"finished_at": now}
         except ProviderError as error:
             values = {"error": str(error)[:1000]}
             raise
         finally:
-            with transaction(self.database) as session:
-                done = update(_run).where(_run.c.id == number)
-                session.execute(done.values(report=report.as_json(), **values))
+            note(**values)
         return report
 
-    def _compare(self, report: Report, wait: Wait) -> None:
+    def _compare(self, report: Report, wait: Wait, note: Callable[[], None]) -> None:
         account = Account(patient(self.ask, wait))
         for listing in REASONS:
+            if listing in report.read:
+                continue
             found = report.lists[listing] = Found()
             back: list[Entry] = []
             for page in account.pages(listing, since=report.since, until=report.started_at):
@@ -152,6 +166,8 @@ class Reconciler:
                     found.removed_there += 1
                     if not report.dry_run:
                         account.remove(listing, entry)
+            report.read.append(listing)
+            note()
         if self.tell:
             report.told = self._tell(account, report)
 
@@ -224,6 +240,18 @@ def last_runs(session: Session) -> tuple[Reconciliation | None, Reconciliation |
     newest = select(Reconciliation).order_by(_run.c.id.desc()).limit(1)
     finished = newest.where(_run.c.finished_at.is_not(None))
     return session.scalar(newest), session.scalar(finished)
+
+
+def _go_on(session: Session, report: Report) -> None:
+    """Take over what the last run has read to its end, if it did not finish and began lately."""
+    last, _ = last_runs(session)
+    if last is None or last.finished_at or last.started_at < report.started_at - _COUNTS:
+        return
+    if last.since is not None and (report.since is None or report.since < last.since):
+        return
+    for name in last.report.get("read", ()):
+        report.read.append(Listing(name))
+        report.lists[Listing(name)] = Found(**last.report["lists"][name])
 
 
 def _since(session: Session) -> datetime | None:

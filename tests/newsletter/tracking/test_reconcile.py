@@ -277,7 +277,7 @@ def test_after_somebody_came_back_the_lists_are_read_from_their_beginning(
     assert stands(sandbox, "unsubscribes") == []
 
 
-def test_a_run_that_failed_is_written_down_and_begun_anew(
+def test_a_run_that_failed_is_written_down_and_taken_up_again(
     reconciler, sandbox, database, cast
 ) -> None:
     listed(sandbox, "bounces", "alice@example.org")
@@ -299,6 +299,47 @@ def test_a_run_that_failed_is_written_down_and_begun_anew(
     assert suppressed(database, "alice@example.org") is not None
     assert run(reconciler, NOW + 2 * HOUR).since is None
     assert suppressed(database, "bob@example.org") is not None
+
+
+def stopped(reconciler: Reconciler) -> tuple[Reconciler, list[str]]:
+    """A reconciler that has stopped at its third question, and the three."""
+    asked: list[str] = []
+
+    def watched(method: str, path: str, **more: Any) -> Any:
+        asked.append(path)
+        if len(asked) == 3:
+            raise ProviderError("it broke", place=path)
+        return reconciler.ask(method, path, **more)
+
+    watching = replace(reconciler, ask=watched)
+    with pytest.raises(ProviderError, match="it broke"):
+        run(watching, NOW)
+    return watching, asked
+
+
+def test_the_next_run_goes_on_with_the_list_at_which_the_last_one_stopped(
+    reconciler, sandbox, database, cast
+) -> None:
+    listed(sandbox, "bounces", "alice@example.org")
+    watching, asked = stopped(reconciler)
+    report = run(watching, NOW + HOUR)
+    # The third question is asked anew, those before it are not.
+    assert asked[3] == asked[2]
+    assert not set(asked[:2]) & set(asked[3:])
+    assert report.lists[Listing.BOUNCES].new_here == 1
+    assert set(report.lists) == set(report.read) == set(Listing)
+    before = len(asked)
+    run(watching, NOW + 2 * HOUR)
+    assert set(asked[:3]) <= set(asked[before:])
+
+
+@pytest.mark.parametrize(("later", "whole"), [(2 * DAY, False), (HOUR, True)])
+def test_what_was_read_long_ago_is_read_again_and_all_of_it_where_that_is_asked_for(
+    reconciler, sandbox, database, later: timedelta, whole: bool
+) -> None:
+    watching, asked = stopped(reconciler)
+    run(watching, NOW + later, whole=whole)
+    assert set(asked[:3]) <= set(asked[3:])
 
 
 def test_it_is_due_each_day_and_an_hour_after_a_failure(reconciler, database) -> None:
