@@ -38,6 +38,15 @@ def test_every_door_of_the_page_is_held_by_a_contract() -> None:
         assert path.removesuffix(".py").replace("/", ".") + " ->" in held
 
 
+def test_a_process_that_only_sends_loads_nothing_that_renders_checks_or_asks_dns() -> None:
+    loads = "import sys, newsletter.assembly, newsletter.cli.worker; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", loads], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    heavy = {"mjml", "premailer", "lxml", "dns", "jinja2", "markdown_it", "scipy", "fastapi"}
+    assert heavy & set(done.stdout.split()) == set()
+
+
 def test_no_module_has_outgrown_one_reason_to_exist() -> None:
     long = {
         str(path.relative_to(ROOT)): lines

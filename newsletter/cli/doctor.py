@@ -57,6 +57,9 @@ def examine(settings: Settings, lookup: Lookup) -> Iterator[Finding]:
     else:
         yield Finding("sendgrid.host", Verdict.OK, settings.sendgrid.host)
         yield checkup_domain.of_base_url(lookup, settings.site.base_url)
+        yield checkup_machine.of_postal_address(
+            settings.site.postal_address, example=load({}).site.postal_address
+        )
     try:
         account = Account(assembly.gateway.ask)
     except UserError as error:

@@ -35,6 +35,15 @@ def of_keys(*, link_keys: int, address_key: bool, shared: bool) -> Iterator[Find
         yield Finding(subject, Verdict.OK, "32 characters or more")
 
 
+def of_postal_address(address: str, *, example: str) -> Finding:
+    """Whether mails name the sender's own address, which most countries ask for."""
+    subject = "site.postal_address"
+    if address.strip() in {"", example}:
+        found = "still the example's" if address.strip() else "empty"
+        return Finding(subject, Verdict.PROBLEM, found, f"Set {subject} to your own.")
+    return Finding(subject, Verdict.OK, address)
+
+
 def of_journal(folder: Path | None) -> Finding:
     """Whether departures can be written down; nothing is left behind."""
     subject = "sending.journal"

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from newsletter.cli.doctor import examine
+from newsletter.provider.lookups import UnaskedError
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
+from newsletter.settings import load
+from newsletter.tracking.checkup import Verdict
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
@@ -70,6 +74,19 @@ def test_a_problem_ends_in_an_exit_code_and_no_traceback(run: Run) -> None:
     assert done.returncode == 1
     assert "cannot open the database" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_before_mail_leaves_the_example_s_postal_address_is_a_problem() -> None:
+    def unasked(name: str, kind: str) -> list[str]:
+        raise UnaskedError(f"{kind} of {name}")
+
+    own = {"NEWSLETTER_SITE__POSTAL_ADDRESS": "Main Street 7, 10115 Berlin"}
+    for more, verdict in (({}, Verdict.PROBLEM), (own, Verdict.OK)):
+        found = examine(
+            load({"NEWSLETTER_SENDGRID__HOST": "https://127.0.0.2.invalid", **more}), unasked
+        )
+        (one,) = (one for one in found if one.subject == "site.postal_address")
+        assert one.verdict is verdict
 
 
 def test_lists_are_compared_from_the_command_line(run: Run, sandbox: RunningSandbox) -> None:
