@@ -4,7 +4,6 @@ With SCREENSHOTS=DIR in the environment, ``sound`` leaves pictures in DIR.
 """
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
 import uvicorn
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from sqlalchemy import select
 
 from newsletter.accounts import sessions, users
@@ -27,12 +24,9 @@ from newsletter.database import transaction
 from newsletter.settings import load
 from newsletter.web.app import create_app
 from subscribers.schema import table_of
+from tests.browser.chromium import complaints, wear
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 WIDTHS = (375, 768, 1440)
 SCHEMES = ("light", "dark")
 
@@ -60,18 +54,6 @@ class Desk:
         page = self.browser.new_page(viewport={"width": 1440, "height": 900})
         page.context.add_cookies([{"name": "console", "value": token, "url": self.url}])
         return page
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """The machine's browser; the test is skipped where there is none."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium and no google-chrome on this machine")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @contextmanager
@@ -111,12 +93,11 @@ def sound(tab: Page, name: str) -> None:
     tab.on("console", lambda said: refused.append(said.text) if said.type == "error" else None)
     tab.reload()
     for scheme in SCHEMES:
-        # Without motion: colours that still change have another contrast.
-        tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        wear(tab, scheme)
         for width in WIDTHS:
             tab.set_viewport_size({"width": width, "height": 900})
-            found = Axe().run(tab)
-            assert found.violations_count == 0, f"{width} {scheme}: {found.generate_report()}"
+            found = complaints(tab)
+            assert not found, (width, scheme, *found)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             if "SCREENSHOTS" in os.environ:
                 picture = Path(os.environ["SCREENSHOTS"]) / f"console-{name}-{width}-{scheme}.png"

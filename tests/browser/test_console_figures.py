@@ -1,13 +1,11 @@
 """Overview and deliverability in a real browser: at every width, light and dark, with charts."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import insert, select, update
 
-from newsletter.accounts.models import Role
 from newsletter.database import transaction
 from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
@@ -21,7 +19,7 @@ from newsletter.tracking.models import PartCount, SendCount
 from subscribers import segments
 from subscribers.models import AudienceDay, Subscriber
 from subscribers.schema import Session, table_of
-from tests.browser.console import Desk, chromium, running_desk, sound
+from tests.browser.console import Desk, sound
 
 pytestmark = pytest.mark.browser
 
@@ -37,19 +35,6 @@ LINKS = (
     "https://example.org/" + "a-very-long-path-without-any-end/" * 5,
     "javascript:alert(1)",
 )
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with chromium() as browser, running_desk(tmp_path_factory.mktemp("desk"), browser) as opened:
-        yield opened
-
-
-@pytest.fixture
-def tab(desk: Desk) -> Iterator[Page]:
-    page = desk.signed_in(Role.OWNER)
-    yield page
-    page.context.close()
 
 
 def fill(desk: Desk, session: Session) -> None:

@@ -1,29 +1,19 @@
 """The console by keyboard alone, in a real browser."""
 
-from collections.abc import Iterator
-
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from newsletter.accounts.models import Role
-from tests.browser.console import Desk, chromium, running_desk
+from tests.browser.chromium import accessible
+from tests.browser.console import Desk
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with chromium() as browser, running_desk(tmp_path_factory.mktemp("desk"), browser) as opened:
-        yield opened
-
-
 @pytest.fixture
-def tab(desk: Desk) -> Iterator[Page]:
-    page = desk.signed_in(Role.OWNER)
-    page.goto(f"{desk.url}/console/")
-    yield page
-    page.context.close()
+def tab(tab: Page, desk: Desk) -> Page:
+    tab.goto(f"{desk.url}/console/")
+    return tab
 
 
 def test_g_and_a_letter_open_a_page(tab: Page, desk: Desk) -> None:
@@ -58,7 +48,7 @@ def test_help_lists_the_keys_and_gives_the_focus_back(tab: Page) -> None:
     help_ = tab.get_by_role("dialog", name="Keyboard")
     expect(help_).to_be_visible()
     expect(help_).to_contain_text("Users")
-    assert Axe().run(tab).violations_count == 0
+    accessible(tab)
     tab.keyboard.press("Escape")
     expect(help_).to_be_hidden()
     expect(opener).to_be_focused()
@@ -87,7 +77,7 @@ def test_the_palette_finds_a_page_by_some_of_its_letters(tab: Page, desk: Desk) 
     tab.keyboard.press("Control+k")
     tab.keyboard.type("use")
     expect(tab.get_by_role("option", selected=True)).to_contain_text("Users")
-    assert Axe().run(tab).violations_count == 0
+    accessible(tab)
     tab.keyboard.press("Enter")
     expect(tab).to_have_url(f"{desk.url}/console/users")
 

@@ -13,7 +13,7 @@ from newsletter.database import transaction
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import schedules
 from subscribers import segments
-from tests.browser.console import Desk, chromium, running_desk, sound
+from tests.browser.console import Desk, sound
 from tests.conftest import add_person
 from tests.newsletter.scheduling.conftest import approve, make_schedule, tick
 
@@ -58,11 +58,9 @@ def furnish(database: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    folder = tmp_path_factory.mktemp("schedules")
-    with chromium() as browser, running_desk(folder, browser) as opened:
-        furnish(opened.parts.database)
-        yield opened
+def desk(desk: Desk) -> Desk:
+    furnish(desk.parts.database)
+    return desk
 
 
 @pytest.fixture

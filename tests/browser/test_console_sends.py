@@ -25,7 +25,7 @@ from newsletter.tracking.models import PartCount, SendCount
 from subscribers import segments
 from subscribers.models import Subscriber
 from subscribers.schema import Session, table_of
-from tests.browser.console import Desk, chromium, running_desk, sound
+from tests.browser.console import Desk, sound
 
 pytestmark = pytest.mark.browser
 
@@ -40,25 +40,24 @@ _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with chromium() as browser, running_desk(tmp_path_factory.mktemp("desk"), browser) as opened:
-        with transaction(opened.parts.database) as session:
-            now = datetime.now(UTC)
-            people = [
-                {
-                    "email": f"reader{n}@example{n % 7}.org",
-                    "address_hash": n.to_bytes(16, "big"),
-                    "created_at": now,
-                    "confirmed_at": now - timedelta(days=n % 90),
-                    "attributes": {},
-                    "source": "test",
-                }
-                for n in range(PEOPLE)
-            ]
-            session.execute(insert(table_of(Subscriber)), people)
-            segments.save(session, "everybody", "", now=now, description="Who confirmed")
-            segments.save(session, "nobody-yet", 'name == "nobody"', now=now)
-        yield opened
+def desk(desk: Desk) -> Desk:
+    with transaction(desk.parts.database) as session:
+        now = datetime.now(UTC)
+        people = [
+            {
+                "email": f"reader{n}@example{n % 7}.org",
+                "address_hash": n.to_bytes(16, "big"),
+                "created_at": now,
+                "confirmed_at": now - timedelta(days=n % 90),
+                "attributes": {},
+                "source": "test",
+            }
+            for n in range(PEOPLE)
+        ]
+        session.execute(insert(table_of(Subscriber)), people)
+        segments.save(session, "everybody", "", now=now, description="Who confirmed")
+        segments.save(session, "nobody-yet", 'name == "nobody"', now=now)
+    return desk
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 from sqlalchemy import update
 
 from newsletter.accounts.models import Role
@@ -20,7 +19,8 @@ from newsletter.database import transaction
 from newsletter.web.app import create_app
 from subscribers.models import Subscriber
 from subscribers.schema import table_of
-from tests.browser.console import SCHEMES, Desk, chromium, running_desk
+from tests.browser.chromium import complaints, wear
+from tests.browser.console import SCHEMES, Desk, running_desk
 from tests.newsletter.web.poison import Places, fill
 from tests.newsletter.web.test_security import SHOWS_A_MAIL
 
@@ -42,28 +42,15 @@ MAILS = SHOWS_A_MAIL - {"/archive/{slug}"}
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with (
-        chromium() as browser,
-        running_desk(
-            tmp_path_factory.mktemp("desk"),
-            browser,
-            NEWSLETTER_CONSOLE__REQUIRE_SECOND_FACTOR="false",
-        ) as opened,
-    ):
+def desk(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Desk]:
+    one_factor = {"NEWSLETTER_CONSOLE__REQUIRE_SECOND_FACTOR": "false"}
+    with running_desk(tmp_path_factory.mktemp("desk"), browser, **one_factor) as opened:
         opened.signed_in(Role.OWNER).context.close()
         with transaction(opened.parts.database) as session:
             fill(session, opened.parts, LONG)
             # Whoever reads aloud has to know the language.
             session.execute(update(table_of(Subscriber)).values(language="de"))
         yield opened
-
-
-@pytest.fixture
-def tab(desk: Desk) -> Iterator[Page]:
-    page = desk.signed_in(Role.OWNER)
-    yield page
-    page.context.close()
 
 
 @pytest.fixture
@@ -100,14 +87,11 @@ def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page) -> None:
             continue
         page = unboxed if route in SHOWS_A_MAIL else tab
         for scheme, width in itertools.product(SCHEMES, WIDTHS):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            wear(page, scheme)
             page.set_viewport_size({"width": width, "height": 900})
             where = f"{route} ({path}) {width} {scheme}"
             page.goto(desk.url + path)
-            faults += [
-                f"{where}: {one['id']}: {one['nodes'][0]['html'][:200]}"
-                for one in Axe().run(page).response["violations"]
-            ]
+            faults += [f"{where}: {one}" for one in complaints(page)]
             if wide := page.evaluate(TOO_WIDE):
                 faults.append(f"{where}: wider than the screen: {wide[:300]}")
             if "SCREENSHOTS" in os.environ:

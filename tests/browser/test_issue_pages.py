@@ -5,12 +5,10 @@ are written to DIR.
 """
 
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from newsletter.checking import styles
 from newsletter.checking.contrast import hex_of, texts
@@ -44,10 +42,6 @@ WIDE = (
     + "\n```\n\n"
     "Inline `" + "z" * 120 + "`\n\n> " + "q" * 120 + "\n\n1. " + "- " * 8 + "w" * 60 + "\n"
 )
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 #: The lowest contrast of any words on the page, as [ratio, words]; WCAG 2.2, 1.4.3.
 CONTRAST = """() => {
   const rgb = text => text.match(/[\\d.]+/g).map(Number);
@@ -92,17 +86,6 @@ LOOKS = """() => {
   }
   return looks;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium and no google-chrome on this machine")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """The mailbox as a person sees it, in a real browser, wide and narrow."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sendgrid
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from newsletter.issues.reading import read_issue
 from newsletter.rendering.render import render
@@ -15,16 +14,8 @@ from newsletter.rendering.rendered import House
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.settings import resource
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
-#: Keeps a headless browser from looking for its maker's servers.
-QUIET = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+pytestmark = pytest.mark.browser
+
 HOUSE = House(
     name="Engineering @ Scale",
     base_url="http://127.0.0.1:8000",
@@ -35,14 +26,6 @@ HOUSE = House(
     language="en",
     logo_url=None,
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from pathlib import Path
 import orjson
 import pyotp
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 from sqlalchemy import select
 
@@ -36,7 +35,7 @@ from newsletter.sending.models import Send
 from newsletter.settings import load
 from subscribers import segments
 from subscribers.schema import table_of
-from tests.browser.console import chromium
+from tests.browser.chromium import complaints, wear
 from tests.conftest import ADDRESS_KEY, LINK_KEY, add_person
 
 pytestmark = pytest.mark.browser
@@ -103,9 +102,9 @@ class Operator:
     def sound(self, picture: str = "") -> None:
         """Nothing for axe-core to complain of, light and dark; and pictures under that name."""
         for scheme in ("dark", "light"):
-            self.tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            found = Axe().run(self.tab)
-            assert found.violations_count == 0, f"{self.tab.url}: {found.generate_report()}"
+            wear(self.tab, scheme)
+            found = complaints(self.tab)
+            assert not found, (scheme, *found)
             if picture and "SCREENSHOTS" in os.environ:
                 for width, height in ((375, 812), (768, 1024), (1440, 900)):
                     self.tab.set_viewport_size({"width": width, "height": height})
@@ -199,16 +198,9 @@ def service(folder: Path) -> Iterator[tuple[Assembly, RunningSandbox, str]]:
             parts.database.dispose()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
-
-
 def operator(browser: Browser, url: str, email: str) -> Operator:
     """A browser of their own."""
-    # Colours that are on their way are no colours to judge.
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
     return Operator(context.new_page(), url, email)
 
 

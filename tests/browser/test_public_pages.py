@@ -5,7 +5,6 @@ With SCREENSHOTS=DIR in the environment, the pictures of docs/screenshots are wr
 
 import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +14,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from sqlalchemy import select
 
 from newsletter.assembly import Assembly
@@ -30,14 +28,11 @@ from subscribers import preferences, suppression
 from subscribers.models import Subscriber, SuppressionReason, Topic
 from subscribers.preferences import Choice
 from subscribers.schema import table_of
+from tests.browser.chromium import accessible
 from tests.conftest import ADDRESS_KEY, LINK_KEY, add_person
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 TOPICS = (
     ("engineering", "Engineering", "How things are built, and what breaks. Two or three a month."),
     ("product", "Product", "What is new and what it is for."),
@@ -100,17 +95,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     parts.database.dispose()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium and no google-chrome on this machine")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -120,11 +104,7 @@ def tab(browser: Browser) -> Iterator[Page]:
 
 def sound(tab: Page) -> None:
     """Nothing wider than the screen, in any width; nothing for axe-core to complain of."""
-    for scheme in ("light", "dark"):
-        tab.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        found = Axe().run(tab)
-        assert found.violations_count == 0, found.generate_report()
-    tab.emulate_media(color_scheme="light")
+    accessible(tab)
     for width in WIDTHS:
         tab.set_viewport_size({"width": width, "height": 900})
         assert tab.evaluate("document.documentElement.scrollWidth") <= width

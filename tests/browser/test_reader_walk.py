@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
 from newsletter.assembly import Assembly
@@ -25,12 +25,9 @@ from newsletter.settings import load
 from subscribers import segments, topics
 from subscribers.models import Subscriber, Subscription, Suppression, Topic
 from subscribers.schema import table_of
-from tests.browser.test_mailbox import CHROMIUM, QUIET
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = pytest.mark.browser
+
 ISSUE = """---
 subject: First issue
 slug: first
@@ -93,14 +90,6 @@ def elsewhere(folder: Path, snippet: str) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 def open_mail(page: Page, sandbox: RunningSandbox, subject: str) -> Page:
