@@ -76,5 +76,6 @@ class Case:
             segment_names=self.plan.segments,
             excluded_names=self.plan.excluded,
             values=self.values_without_default,
+            split=self.plan.timetable.by_zone,
             now=self.now,
         )

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, select
 
 from newsletter.issues.models import Issue
 from newsletter.issues.reading import Draft
-from newsletter.sending.audience import Audience
+from newsletter.sending.audience import Audience, Counted, count
 from subscribers import expression, segments
 from subscribers.schema import Session, table_of
 
@@ -17,13 +17,21 @@ _issue = table_of(Issue)
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The audience of a plan: how many get it, who not and why, and who of them lacks what."""
+    """The audience of a plan, and who of those who get it lacks what."""
 
-    audience: Audience
-    number: int
-    left_out: Mapping[str, int]
+    counted: Counted
     #: Placeholder's name → people who would get the issue without such a value.
     lacking: Mapping[str, int]
+
+    @property
+    def number(self) -> int:
+        """How many get it."""
+        return self.counted.people
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Reason → people of the segments who do not get it."""
+        return self.counted.left_out
 
 
 def look_at(
@@ -33,12 +41,13 @@ def look_at(
     segment_names: Sequence[str],
     excluded_names: Sequence[str],
     values: Sequence[str],
+    split: bool,
     now: datetime,
 ) -> People:
     """Count the people of these segments as a send would, and those without each of ``values``.
 
-    ``values`` are placeholders' names. One statement, however many they are. Raises
-    SegmentError for a segment that there is not.
+    ``values`` are placeholders' names; ``split`` tells time zones apart. One statement, however
+    many they are. Raises SegmentError for a segment that there is not.
     """
     audience = Audience(
         segments=[segments.find(session, name).expression for name in segment_names],
@@ -46,17 +55,10 @@ def look_at(
         topics=draft.topics,
         issue_id=session.scalar(select(_issue.c.id).where(_issue.c.slug == draft.slug)),
     )
-    reason = audience.reasons(now).label("reason")
-    counts = [func.count().filter(_lacks(name, now)) for name in values]
-    rows = session.execute(
-        select(reason, func.count(), *counts)
-        .select_from(segments.PEOPLE)
-        .where(audience.meant(now))
-        .group_by(reason)
-    ).all()
-    left_out = {row[0]: row[1] for row in rows if row[0] is not None}
-    number, *lacking = next((row[1:] for row in rows if row[0] is None), (0,) * (len(values) + 1))
-    return People(audience, number, left_out, dict(zip(values, lacking, strict=True)))
+    counted = count(
+        session, audience, now=now, split=split, also=[_lacks(name, now) for name in values]
+    )
+    return People(counted, dict(zip(values, counted.also, strict=True)))
 
 
 def _lacks(name: str, now: datetime) -> ColumnElement[bool]:

@@ -96,7 +96,7 @@ def duration(case: Case) -> Iterator[Found]:
     try:
         last_at = forecast(
             plan.session,
-            people.audience,
+            people.counted,
             plan.timetable,
             start=case.now,
             batch_size=plan.batch_size,

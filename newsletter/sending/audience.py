@@ -1,6 +1,6 @@
 """Who is meant by a send, who of them gets it, and why the others do not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -70,6 +70,23 @@ class Audience:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An audience in figures, as it was at one moment."""
+
+    #: Zones with how many there get it; one without a name where zones do not matter.
+    zones: Sequence[tuple[str, int]]
+    #: Reason → people who are meant and do not get it.
+    left_out: Mapping[str, int]
+    #: Of those who get it, as many as each of the conditions holds for that were counted too.
+    also: Sequence[int] = ()
+
+    @property
+    def people(self) -> int:
+        """How many get it."""
+        return sum(people for _, people in self.zones)
+
+
 def audience_of(send: Row[Any] | Send, *, missed: bool = False, recalled: bool = False) -> Audience:
     """The audience of a send, or those who missed the issue in it.
 
@@ -85,30 +102,34 @@ def audience_of(send: Row[Any] | Send, *, missed: bool = False, recalled: bool =
     )
 
 
-def counted(session: Session, audience: Audience, *, now: datetime) -> tuple[int, dict[str, int]]:
-    """How many people would get it if it were planned at ``now``, and who not, by reason."""
-    groups, left_out = by_zones(session, audience, now, split=False)
-    return sum(people for _, people in groups), left_out
+def count(
+    session: Session,
+    audience: Audience,
+    *,
+    now: datetime,
+    split: bool = False,
+    also: Sequence[ColumnElement[bool]] = (),
+) -> Counted:
+    """What an audience would come to if it were planned at ``now``: one look at everybody.
 
-
-def by_zones(
-    session: Session, audience: Audience, now: datetime, *, split: bool
-) -> tuple[list[tuple[str, int]], dict[str, int]]:
-    """People who get it, zone by zone if they are to be split, and those who do not, by reason."""
+    ``split`` tells time zones apart; ``also`` are conditions whose people are counted too.
+    """
     reason = audience.reasons(now).label("reason")
     zone = zone_of_people(split=split).label("zone")
     rows = session.execute(
-        select(reason, zone, func.count())
+        select(reason, zone, func.count(), *(func.count().filter(one) for one in also))
         .select_from(segments.PEOPLE)
         .where(audience.meant(now))
         .group_by(reason, zone)
         .order_by(zone, reason)
     ).all()
     left_out: dict[str, int] = {}
-    for why, _, people in rows:
+    for why, _, people, *_ in rows:
         if why is not None:
             left_out[why] = left_out.get(why, 0) + people
-    return [(name, people) for why, name, people in rows if why is None], left_out
+    reached = [row for row in rows if row[0] is None]
+    zones = [(name, people) for _, name, people, *_ in reached]
+    return Counted(zones, left_out, [sum(row[3 + n] for row in reached) for n in range(len(also))])
 
 
 def zone_of_people(*, split: bool) -> ColumnElement[str]:

@@ -1,6 +1,6 @@
 """What an operator does with sends: make one, pause, resume, cancel, retry, change its pace."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from newsletter.issues.reading import Draft
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import hold, oversight
-from newsletter.sending.audience import Audience, counted
+from newsletter.sending.audience import Audience, count
 from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send, Variant
@@ -56,7 +56,7 @@ class Foreseen:
     segments: Sequence[Segment]
     excluded: Sequence[Segment]
     people: int
-    left_out: dict[str, int]
+    left_out: Mapping[str, int]
     last_at: datetime
 
 
@@ -143,9 +143,9 @@ def foresee(
         topics=draft.topics,
         issue_id=issue_id,
     )
-    people, left_out = counted(session, audience, now=now)
-    if not people:
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    counted = count(session, audience, now=now, split=terms.timetable.by_zone)
+    if not counted.people:
+        why = ", ".join(f"{people} {reason}" for reason, people in counted.left_out.items())
         raise NothingToDoError(
             "nobody would get this issue",
             place=f"segment {', '.join(segment.name for segment in chosen)}",
@@ -153,13 +153,13 @@ def foresee(
         )
     last_at = forecast(
         session,
-        audience,
+        counted,
         terms.timetable,
         start=start,
         batch_size=terms.batch_size,
         warm_up=terms.warm_up,
     )
-    return Foreseen(chosen, excluded, people, left_out, last_at)
+    return Foreseen(chosen, excluded, counted.people, counted.left_out, last_at)
 
 
 def _approved(

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from newsletter.errors import SendError
 from newsletter.sending import oversight, warmup
-from newsletter.sending.audience import Audience, audience_of, by_zones, zone_of_people
+from newsletter.sending.audience import Audience, Counted, audience_of, count, zone_of_people
 from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
@@ -103,18 +103,20 @@ def plan_missed(
 
 def forecast(
     session: Session,
-    audience: Audience,
+    counted: Counted,
     timetable: Timetable,
     *,
     start: datetime,
     batch_size: int,
     warm_up: WarmUp | None = None,
 ) -> datetime:
-    """When the last batch would leave if this were planned at ``start``; SendError if never."""
-    zones, _ = by_zones(session, audience, start, split=timetable.by_zone)
+    """When the last batch would leave if this were planned at ``start``; SendError if never.
+
+    Zones are told apart in ``counted`` if they matter to the timetable.
+    """
     slots = cut(
         timetable,
-        [Group(zone, people, start) for zone, people in zones],
+        [Group(zone, people, start) for zone, people in counted.zones],
         start=start,
         batch_size=batch_size,
         warm_up=warmup.with_others(session, warm_up, timetable, 0),
@@ -136,11 +138,11 @@ def _write(
     timetable = Timetable.from_json(send.timetable)
     variants = _variants(session, send, again=again)
     test = None if again else Test.from_json(send.test)
-    zones, left_out = by_zones(session, audience, now, split=timetable.by_zone)
-    total = sum(people for _, people in zones)
+    counted = count(session, audience, now=now, split=timetable.by_zone)
+    total = counted.people
     sizes = test.sizes(total, len(variants)) if test else []
     people = _people(audience, now, send.issue_id, sizes, by_zone=timetable.by_zone)
-    groups = _groups(session, people) if test else [(0, zone, n) for zone, n in zones]
+    groups = _groups(session, people) if test else [(0, zone, n) for zone, n in counted.zones]
     wait = test.wait if test and test.by is not Measure.OPERATOR else timedelta()
     slots = cut(
         timetable,
@@ -178,7 +180,7 @@ def _write(
             )
     if rows:
         session.execute(insert(_batch), rows)
-    return total, left_out
+    return total, dict(counted.left_out)
 
 
 def departure(timetable: Timetable, moment: datetime, now: datetime) -> dict[str, datetime | None]:
