@@ -31,7 +31,8 @@ _KEYS = (
     "archive",
     "language",
 )
-_MAX_BYTES = 1_000_000
+#: Twice what Gmail shows of a mail; larger texts would take seconds to render.
+MOST_BYTES = 200_000
 _YAML = "tag:yaml.org,2002:"
 #: An issue has no use for these, and XML libraries and mail servers choke on them.
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -86,10 +87,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise IssueError(f"cannot be read: {reason}", place=str(path)) from None
-    if len(data) > _MAX_BYTES:
-        raise IssueError(
-            f"an issue has at most {_MAX_BYTES:,} bytes, this file {len(data):,}", place=str(path)
-        )
+    if len(data) > MOST_BYTES:
+        raise too_large(len(data), str(path))
     try:
         return normalised(data.decode(), name=str(path))
     except UnicodeDecodeError as error:
@@ -104,8 +103,11 @@ def read_text(path: Path) -> str:
 def normalised(text: str, *, name: str) -> str:
     """The text without byte order mark, ``\\n`` for every line break.
 
-    Raises IssueError for a control character, which no issue has a use for.
+    Raises IssueError for a text that is too large, and for a control character, which no issue
+    has a use for.
     """
+    if (size := len(text.encode(errors="replace"))) > MOST_BYTES:
+        raise too_large(size, name)
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if bad := _FORBIDDEN.search(text):
         raise IssueError(
@@ -114,6 +116,15 @@ def normalised(text: str, *, name: str) -> str:
             hint="Remove it; this may not be a text file.",
         )
     return text
+
+
+def too_large(size: int, name: str) -> IssueError:
+    """What to raise for a text of more than MOST_BYTES."""
+    return IssueError(
+        f"an issue has at most {MOST_BYTES:,} bytes, this one {size:,}",
+        place=name,
+        hint="Gmail cuts a mail at 102 KB: shorten it, or link to the rest.",
+    )
 
 
 def parse_issue(text: str, *, name: str) -> Draft:

@@ -20,7 +20,7 @@ from newsletter.issues import store
 from newsletter.issues.comparing import Line, compare
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.models import Revision
-from newsletter.issues.reading import Draft, normalised, parse_issue
+from newsletter.issues.reading import MOST_BYTES, Draft, parse_issue, too_large
 from newsletter.issues.starters import STARTERS, starter
 from newsletter.issues.store import StaleRevisionError
 from newsletter.rendering.preview import MADE_UP, Scheme, preview
@@ -38,7 +38,6 @@ _Word = Annotated[str, Form(max_length=20)]
 
 #: What errors call a text without a file: no slug can be made of it.
 _NAMELESS = "—"
-_MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def take_digest(
         return _open(request, Sheet(import_digest(_given(pasted, upload), name="the digest")))
     except IssueError as error:
         problem = error
-    shown = pasted if len(pasted) <= _MOST else ""
+    shown = pasted if len(pasted) <= MOST_BYTES else ""
     return page(
         request,
         "issue_new.html",
@@ -222,22 +221,19 @@ def _open(
 
 def _given(pasted: str, upload: UploadFile | None) -> str:
     """What was uploaded, or else pasted."""
-    data = upload.file.read(_MOST + 1) if upload is not None and upload.filename else b""
-    if len(data) > _MOST or len(pasted) > _MOST:
-        raise IssueError(f"an issue has at most {_MOST:,} bytes", place="the digest")
+    if upload is None or not upload.filename:
+        return pasted
+    if (size := upload.size or 0) > MOST_BYTES:
+        raise too_large(size, "the file")
     try:
-        return data.decode() if data else pasted
+        return upload.file.read().decode() or pasted
     except UnicodeDecodeError:
         hint = "Save it as UTF-8."
         raise IssueError("this is not UTF-8", place="the file", hint=hint) from None
 
 
 def _draft(sheet: Sheet) -> Draft:
-    text = normalised(sheet.text, name=_NAMELESS)
-    if (size := len(text.encode())) > _MOST:
-        message = f"an issue has at most {_MOST:,} bytes, this text {size:,}"
-        raise IssueError(message, place=_NAMELESS)
-    draft = parse_issue(text, name=_name(sheet.slug))
+    draft = parse_issue(sheet.text, name=_name(sheet.slug))
     if sheet.slug and draft.slug != sheet.slug:
         raise IssueError(
             f"this issue is called {sheet.slug}, and its slug stays",
