@@ -1,11 +1,11 @@
-"""An issue as its readers get it, and as a test mail.
+"""An issue as its readers get it, what the checks say of it, and as a test mail.
 
 The mail itself stands in a frame, under an address of its own (mail_frame.py).
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
@@ -59,6 +59,11 @@ class View:
         kept = ("revision", "person", "scheme", "images")
         return urlencode({name: getattr(self, name) for name in kept})
 
+    @property
+    def all(self) -> str:
+        """What an address says that leads to the same view."""
+        return urlencode(asdict(self))
+
 
 _View = Annotated[View, Depends()]
 
@@ -73,6 +78,8 @@ class Shown:
     mail: Preview | None
     #: Why this person's mail is not shown.
     problem: UserError | None
+    #: Whether links and DNS were asked.
+    asked: bool = False
 
 
 @router.api_route(f"{HOME}/{{slug}}/preview", methods=["GET", "HEAD"])
@@ -88,6 +95,14 @@ def mail(slug: str, parts: Parts, _visitor: Viewer, view: _View) -> Response:
     if shown.mail is None:
         return mail_frame.said("There is no mail to show.", status=400)
     return mail_frame.document(shown.mail.html, images=view.images != "off")
+
+
+@router.post(f"{HOME}/{{slug}}/ask")
+def ask_outside(
+    slug: str, request: Request, parts: Parts, visitor: _Editor, view: _View
+) -> Response:
+    """The same page, after every link and the sender's domain were asked. Changes nothing."""
+    return _page(request, visitor, _shown(parts, slug, view, asked=True), view)
 
 
 @router.post(f"{HOME}/{{slug}}/preview")
@@ -136,20 +151,20 @@ def _rendered(shown: Shown) -> Rendered:
     return shown.look.rendered
 
 
-def _shown(parts: Assembly, slug: str, view: View) -> Shown:
+def _shown(parts: Assembly, slug: str, view: View, *, asked: bool = False) -> Shown:
     with reading(parts.database) as session:
         issue = find(session, slug)
         revision = revision_at(session, issue, view.revision)
-    looked = look(parts, revision.source, name=f"{slug}.md")
+    looked = look(parts, revision.source, name=f"{slug}.md", outside=asked)
     if looked.rendered is None:
         return Shown(issue, revision, looked, None, None)
     try:
         person = _person(parts, view.person)
     except UserError as error:
-        return Shown(issue, revision, looked, None, error)
+        return Shown(issue, revision, looked, None, error, asked)
     images, scheme = view.images != "off", scheme_of(view.scheme)
     made = preview(looked.rendered, person, images=images, scheme=scheme)
-    return Shown(issue, revision, looked, made, None)
+    return Shown(issue, revision, looked, made, None, asked)
 
 
 def _person(parts: Assembly, word: str) -> Mapping[str, Any]:

@@ -102,7 +102,7 @@ def listing(request: Request, parts: Parts, _visitor: _Viewer, done: str = "") -
 @router.api_route(f"{HOME}/new", methods=["GET", "HEAD"])
 def new(request: Request, parts: Parts, _visitor: _Editor) -> Response:
     """The editor, empty."""
-    return _editor(request, parts, None, Draft())
+    return _editor(request, parts, None, Draft(), counted=False)
 
 
 @router.post(f"{HOME}/try")
@@ -194,7 +194,7 @@ def _editor(
     counted: bool = True,
     trial: bool = False,
 ) -> Response:
-    """``counted`` says whether to count at once: a saved segment has figures that are kept."""
+    """``counted`` says whether to count at once; of large lists only what is asked for is."""
     now = datetime.now(UTC)
     with reading(parts.database) as session:
         found = segments.by_id(session, segment_id) if segment_id is not None else None

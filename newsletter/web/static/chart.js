@@ -10,6 +10,9 @@
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const colour = name => getComputedStyle(root).getPropertyValue(name).trim();
+  const DAY = 86400;
+  // A send begins on a day: between two days there is nothing to name. uPlot's month has 30.
+  const STEPS = [1, 2, 5, 10, 15, 30, 60, 90, 180, 365].map(days => days * DAY);
   const charts = [];
 
   function columns(table, names) {
@@ -41,8 +44,8 @@
       width: place.clientWidth,
       height: 240,
       cursor: { y: false },
-      scales: { y: { range: (_, low, high) => [percent || low > 0 && low < high / 2 ? 0 : low, high || 1] } },
-      axes: [{ ...axis, space: 72, values: (_, ticks) => ticks.map(at => day(at)) }, { ...axis, size: 64, values: (_, ticks) => ticks.map(show) }],
+      scales: { x: { range: (_, first, last) => last - first < 6 * DAY ? [(first + last) / 2 - 3.5 * DAY, (first + last) / 2 + 3.5 * DAY] : [first, last] }, y: { range: (_, low, high) => [percent || low > 0 && low < high / 2 ? 0 : low, high || 1] } },
+      axes: [{ ...axis, space: 72, incrs: STEPS, values: (_, ticks) => ticks.map(at => day(at)) }, { ...axis, size: 64, values: (_, ticks) => ticks.map(show) }],
       series: [
         { label: "When", value: (_, at) => at == null ? "–" : day(at, { year: "numeric" }) },
         ...names.map((name, n) => ({

@@ -116,6 +116,23 @@ def test_each_revision_can_be_looked_at(office: Office) -> None:
         assert viewer.get(f"{PREVIEW}?revision={wrong}").status_code == 404
 
 
+def test_what_is_outside_is_asked_when_an_editor_says_so(office: Office) -> None:
+    # At the service's own host, which is on this machine: asked for, and never connected to.
+    letter = LETTER.replace("https://example.com", office.parts.settings.site.base_url)
+    editor = keep(office, letter).signed_in(Role.EDITOR)
+    said = "it leads into a private network, and is not asked"
+    before = html.unescape(editor.get(PREVIEW).text)
+    assert "Of the words alone" in before
+    assert "has no default" in before
+    assert said not in before
+    answer = editor.post("/console/issues/news/ask?person=stranger&part=text")
+    after = html.unescape(answer.text)
+    assert answer.status_code == 200
+    assert said in after
+    assert "Dear reader of" in after
+    assert said not in html.unescape(editor.get(PREVIEW).text)
+
+
 def test_a_text_that_is_written_is_shown_and_not_stored(office: Office) -> None:
     editor = office.signed_in(Role.EDITOR)
     mail = editor.post("/console/issues/_mail", text=LETTER, scheme="dark")
