@@ -119,7 +119,7 @@ def forecast(
         [Group(zone, people, start) for zone, people in counted.zones],
         start=start,
         batch_size=batch_size,
-        warm_up=warmup.with_others(session, warm_up, timetable, 0),
+        warm_up=warmup.with_others(session, warm_up, timetable, None),
     )
     return max((slot.moment for batches in slots for slot in batches), default=start)
 

@@ -15,19 +15,27 @@ from newsletter.sending.timetable import Timetable
 from subscribers.schema import Session, table_of
 
 _batch = table_of(Batch)
+_TURN = "newsletter warm-up"
 
 
 def with_others(
-    session: Session, warm_up: WarmUp | None, timetable: Timetable, send_id: int
+    session: Session, warm_up: WarmUp | None, timetable: Timetable, send_id: int | None
 ) -> WarmUp | None:
-    """The warm-up with what every other send has taken, or will take, of each day."""
+    """The warm-up with what every other send has taken, or will take, of each day.
+
+    Whoever writes a plan by it names the send, and has the days alone until the transaction
+    ends; without a send it is a look at what would be.
+    """
     if warm_up is None or not warm_up.volumes:
         return None
+    if send_id is not None and session.get_bind().dialect.name == "postgresql":
+        # SQLite has one writer at a time anyway.
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(_TURN))))
     zone = ZoneInfo(timetable.zone)
     leaves = func.coalesce(_batch.c.departed_at, _batch.c.hold_until, _batch.c.not_before)
     rows = session.execute(
         select(leaves, _batch.c.size).where(
-            _batch.c.send_id != send_id,
+            _batch.c.send_id != (send_id or 0),
             _batch.c.state.not_in([BatchState.REJECTED, BatchState.SKIPPED]),
             leaves >= local_moment(warm_up.begins, time.min, zone),
         )

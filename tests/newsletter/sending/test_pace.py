@@ -1,5 +1,6 @@
 """When batches leave: shared waits, pauses that shift, changes of pace, warm-ups, tests, holds."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -138,13 +139,27 @@ def test_each_person_gets_it_at_their_own_time(database: Engine) -> None:
     assert [got[person] - day for person in people] == [n * _HOUR for n in (7, 13, 7, 9, 9)]
 
 
-def test_a_warm_up_is_shared_by_all_sends(database: Engine, five: list[int]) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
+def test_a_warm_up_is_shared_by_all_sends(
+    database: Engine, five: list[int], *, at_once: bool
+) -> None:
     warm_up = WarmUp(begins=NOW.date(), volumes=(3, 4))
     first, second = make_send(database), make_send(database, slug="second")
-    with transaction(database) as session:
-        plan(session, first, now=NOW, batch_size=2, warm_up=warm_up)
-    with transaction(database) as session:
-        plan(session, second, now=NOW, batch_size=2, warm_up=warm_up)
+
+    def plan_second() -> None:
+        with transaction(database) as session:
+            plan(session, second, now=NOW, batch_size=2, warm_up=warm_up)
+
+    with ThreadPoolExecutor() as threads:
+        with transaction(database) as session:
+            plan(session, first, now=NOW, batch_size=2, warm_up=warm_up)
+            waits = threads.submit(plan_second) if at_once else None
+            if waits is not None:
+                # It may not get through to the end before this transaction does.
+                with pytest.raises(TimeoutError):
+                    waits.result(timeout=0.5)
+        waits = waits or threads.submit(plan_second)
+        waits.result()
     days: dict[date, int] = {}
     for batch in [*batches(database, first), *batches(database, second)]:
         day = batch.not_before.date()
