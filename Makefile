@@ -31,7 +31,7 @@ demo: $(VENV)/.runtime ## two real issues to 4,000 local inboxes, and a console 
 	@$(BIN)/newsletter demo $(if $(ONCE),--once)
 
 test: $(VENV)/.dev ## run the tests (SQLite, PostgreSQL and a browser where there is one)
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## types, lint, formatting, floors and doors
 	@$(BIN)/ruff check .

@@ -96,7 +96,8 @@ def sound(tab: Page, name: str) -> None:
         wear(tab, scheme)
         for width in WIDTHS:
             tab.set_viewport_size({"width": width, "height": 900})
-            found = complaints(tab)
+            # The dark has other colours, and no other sizes.
+            found = complaints(tab) if scheme == "light" or width == WIDTHS[0] else []
             assert not found, (width, scheme, *found)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             if "SCREENSHOTS" in os.environ:

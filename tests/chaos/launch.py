@@ -1,6 +1,6 @@
 """Starting the newsletter's commands as processes of their own, and ending those and no others."""
 
-import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import subprocess
@@ -9,12 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Protocol
 
 from tests.chaos import process
+from tests.forking import server
 
 ROOT = Path(__file__).parents[2]
 _COMMAND = Path(sys.executable).with_name("newsletter")
@@ -125,7 +124,7 @@ class Launcher:
         full = {"PATH": os.environ["PATH"], "HOME": str(self._folder), **environment}
         child: _Child
         if self._fork:
-            made = _server().Process(
+            made = server().Process(
                 target=process.forked,
                 args=([*worse, "--", *words], full, str(self._folder), str(log)),
             )
@@ -159,13 +158,6 @@ class Launcher:
         """End whatever of its own still runs."""
         for running in self._started:
             running.kill()
-
-
-@cache
-def _server() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.chaos.process"])
-    return context
 
 
 def until(

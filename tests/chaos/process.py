@@ -17,13 +17,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any, Final
 
 import time_machine
 from sqlalchemy.engine.default import DefaultDialect
 
 from newsletter.cli.main import run
+from tests.forking import settle
 
 #: How far the wall clock jumps at most from the true time, in seconds.
 FARTHEST: Final = 2 * 3600.0
@@ -98,12 +98,7 @@ def main(words: Sequence[str]) -> None:
 
 def forked(words: Sequence[str], environment: Mapping[str, str], folder: str, log: str) -> None:
     """``main`` in a process that was forked with everything imported: that starts at once."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    target = os.open(Path(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for stream in (1, 2):
-        os.dup2(target, stream)
+    settle(environment, folder, log, log)
     main(words)
 
 

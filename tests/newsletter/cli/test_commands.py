@@ -14,6 +14,7 @@ from sqlalchemy import text
 from newsletter.database import open_database
 from newsletter.sandbox.server import SandboxConfig, start_sandbox
 from tests.conftest import ADDRESS_KEY, LINK_KEY
+from tests.forking import command
 
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 SEED = Path(__file__).parents[1] / "issues" / "engineering-at-scale-2026-03-27.txt"
@@ -35,15 +36,7 @@ def run(tmp_path: Path) -> Run:
             "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
             **settings,
         }
-        return subprocess.run(
-            [NEWSLETTER, *words],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return command(words, environment=environment, folder=tmp_path)
 
     return run
 
@@ -58,8 +51,8 @@ def complaint(done: subprocess.CompletedProcess[str], code: int) -> str:
 def test_help_names_every_command(run: Run) -> None:
     done = run("--help")
     assert done.returncode == 0
-    for command in ("issue", "render", "send", "sends", "segment", "serve", "sandbox", "settings"):
-        assert command in done.stdout
+    for name in ("issue", "render", "send", "sends", "segment", "serve", "sandbox", "settings"):
+        assert name in done.stdout
 
 
 def test_settings_are_listed_with_their_source_and_secrets_masked(run: Run) -> None:
@@ -211,8 +204,8 @@ def test_a_newer_database_is_refused(run: Run, tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    for command in (("db", "upgrade"), ("sends",), ("serve",)):
-        assert "newer release" in complaint(run(*command), 5)
+    for words in (("db", "upgrade"), ("sends",), ("serve",)):
+        assert "newer release" in complaint(run(*words), 5)
 
 
 def test_a_port_in_use_and_a_missing_key_stop_the_service(run: Run) -> None:

@@ -15,6 +15,7 @@ from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandb
 from newsletter.settings import load
 from newsletter.tracking.checkup import Verdict
 from tests.conftest import ADDRESS_KEY, LINK_KEY
+from tests.forking import command
 
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -39,15 +40,7 @@ def run(tmp_path: Path, sandbox: RunningSandbox) -> Run:
             "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": sandbox.public_key,
             **settings,
         }
-        return subprocess.run(
-            [NEWSLETTER, *words],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return command(words, environment=environment, folder=tmp_path)
 
     return run
 
