@@ -16,7 +16,8 @@ from newsletter.database import reading, transaction
 from newsletter.errors import IssueError, MachineError
 from newsletter.issues import store
 from newsletter.issues.digest_import import import_digest
-from newsletter.issues.reading import Draft, is_slug, parse_issue, read_text
+from newsletter.issues.reading import Draft, is_slug, parse_issue
+from newsletter.issues.text import read_text
 from newsletter.rendering.preview import MADE_UP, Scheme, preview
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered

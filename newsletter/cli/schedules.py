@@ -13,8 +13,8 @@ from newsletter.cli.output import err, facts, out, rows, shown
 from newsletter.cli.settings import AsJson
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
-from newsletter.issues.reading import read_text
 from newsletter.issues.store import COMMAND_LINE
+from newsletter.issues.text import read_text
 from newsletter.scheduling import firing, recurrence, schedules, timing
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 from newsletter.errors import IssueError
 from newsletter.issues.digest import SEPARATOR
-from newsletter.issues.reading import normalised, slug_of
+from newsletter.issues.reading import slug_of
+from newsletter.issues.text import normalised
 
 _TITLE = re.compile(r"(?P<title>\S.*?)\s+[—–-]\s+(?P<date>\d{4}-\d\d-\d\d)\s*#*")
 _HEADING = re.compile(r"(?P<title>[^\[\s].{0,118}?)\s*#+")

@@ -15,6 +15,7 @@ import yaml
 
 from newsletter.errors import IssueError
 from newsletter.issues import personal
+from newsletter.issues.text import normalised, read_text
 
 TEMPLATES = ("digest", "letter")
 _KEYS = (
@@ -31,11 +32,7 @@ _KEYS = (
     "archive",
     "language",
 )
-#: Twice what Gmail shows of a mail; larger texts would take seconds to render.
-MOST_BYTES = 200_000
 _YAML = "tag:yaml.org,2002:"
-#: An issue has no use for these, and XML libraries and mail servers choke on them.
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 _LINE_BREAK = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _ADDRESS = r"[^@\s<>,;\"]+@[^@\s<>,;\"]+"
 _FROM = re.compile(rf"(?:(?P<name>[^<>]*?)\s*<\s*(?P<in>{_ADDRESS})\s*>|(?P<bare>{_ADDRESS}))")
@@ -78,53 +75,6 @@ class Draft:
 def read_issue(path: Path) -> Draft:
     """The issue in this file; IssueError says where it is wrong and what is allowed there."""
     return parse_issue(read_text(path), name=str(path))
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 file's text, ``\\n`` for every line break; IssueError when it cannot be had."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise IssueError(f"cannot be read: {reason}", place=str(path)) from None
-    if len(data) > MOST_BYTES:
-        raise too_large(len(data), str(path))
-    try:
-        return normalised(data.decode(), name=str(path))
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise IssueError(
-            f"this is not UTF-8 (byte 0x{data[error.start]:02x})",
-            place=f"{path}:{line}",
-            hint="Save the file as UTF-8.",
-        ) from None
-
-
-def normalised(text: str, *, name: str) -> str:
-    """The text without byte order mark, ``\\n`` for every line break.
-
-    Raises IssueError for a text that is too large, and for a control character, which no issue
-    has a use for.
-    """
-    if (size := len(text.encode(errors="replace"))) > MOST_BYTES:
-        raise too_large(size, name)
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if bad := _FORBIDDEN.search(text):
-        raise IssueError(
-            f"a character that no text may hold (U+{ord(bad[0]):04X})",
-            place=f"{name}:{text.count(chr(10), 0, bad.start()) + 1}",
-            hint="Remove it; this may not be a text file.",
-        )
-    return text
-
-
-def too_large(size: int, name: str) -> IssueError:
-    """What to raise for a text of more than MOST_BYTES."""
-    return IssueError(
-        f"an issue has at most {MOST_BYTES:,} bytes, this one {size:,}",
-        place=name,
-        hint="Gmail cuts a mail at 102 KB: shorten it, or link to the rest.",
-    )
 
 
 def parse_issue(text: str, *, name: str) -> Draft:

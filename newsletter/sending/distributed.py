@@ -1,8 +1,9 @@
 """The one door to procrastinate: on PostgreSQL it carries batch jobs between processes.
 
 A job is a hint, the ledger is the truth. A job says "look at this batch"; whoever gets it
-claims the batch there, or finds that nothing is to be done. So a job may be lost, doubled
-or late without harm, and the whole queue may be thrown away: it is fed again.
+claims the batch there and goes on with whatever else is due, or finds that nothing is to be
+done. So a job may be lost, doubled or late without harm, and the whole queue may be thrown
+away: it is fed again.
 """
 
 import asyncio
@@ -205,6 +206,12 @@ class DistributedWorkers:
     def _send_batch(self, send_id: int, number: int) -> None:
         with self._dispatcher() as dispatcher:
             dispatcher.send_batch(send_id, number)
+            # Asked for one by one, jobs take a fifth of the time: whoever works asks the ledger.
+            while self._going_on() and dispatcher.send_next(more=self._going_on):
+                pass
+
+    def _going_on(self) -> bool:
+        return not self._stopping.is_set()
 
     def _send_notices(self) -> None:
         with self._dispatcher() as dispatcher:

@@ -20,9 +20,10 @@ from newsletter.issues import store
 from newsletter.issues.comparing import Line, compare
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.models import Revision
-from newsletter.issues.reading import MOST_BYTES, Draft, parse_issue, too_large
+from newsletter.issues.reading import Draft, parse_issue
 from newsletter.issues.starters import STARTERS, starter
 from newsletter.issues.store import StaleRevisionError
+from newsletter.issues.text import MOST_BYTES, too_large
 from newsletter.rendering.preview import MADE_UP, Scheme, preview
 from newsletter.web.console import mail_frame
 from newsletter.web.console.access import role

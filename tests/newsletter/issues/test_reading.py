@@ -9,7 +9,8 @@ import pytest
 from newsletter.errors import IssueError
 from newsletter.issues import personal
 from newsletter.issues.digest import parse_digest
-from newsletter.issues.reading import Draft, parse_issue, read_issue, read_text
+from newsletter.issues.reading import Draft, parse_issue, read_issue
+from newsletter.issues.text import read_text
 
 SAMPLES = Path(__file__).parents[3] / "issues"
 

@@ -347,6 +347,7 @@ def test_the_whole_examination_against_sendgrid_itself_asks_dns(
             "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": sandbox.public_key,
             "NEWSLETTER_SITE__BASE_URL": "https://news.example.com",
             "NEWSLETTER_SENDER__EMAIL": "news@example.com",
+            "NEWSLETTER_SITE__POSTAL_ADDRESS": "Main Street 7, 10115 Berlin",
             "NEWSLETTER_LINKS__KEYS": "a key of thirty-two characters or more",
             "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": "another key of thirty-two characters",
         }
