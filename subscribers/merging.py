@@ -63,6 +63,7 @@ class Merger:
     topics: Sequence[str]
     apply: bool
     tally: Tally = field(default_factory=Tally)
+    _batches: int = 0
 
     def prepare(self, session: Session) -> None:
         """Make the tables that live as long as the connection."""
@@ -108,6 +109,11 @@ class Merger:
                 self.tally.unchanged += self._forget_same(session, span)
         if fresh:
             self._add(session, fresh, span)
+        self._batches += 1
+        # A planner that takes a table for empty would read it whole for each row of the next
+        # batch. Each time that the audience may have doubled, it is told.
+        if self.apply and _is_postgres(session) and self._batches.bit_count() == 1:
+            session.execute(text("ANALYZE subscriber"))
 
     def _forget_same(self, session: Session, span: Span) -> int:
         """Spare the closer look at people of whom the file says what is known: a file read again.

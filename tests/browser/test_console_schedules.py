@@ -89,7 +89,9 @@ def test_each_page_is_sound_at_every_width(tab: Page, desk: Desk, path: str, nam
 def test_a_schedule_is_made_with_the_keyboard_alone(tab: Page, desk: Desk) -> None:
     tab.keyboard.type("gc" if tab.locator('[data-key="c"]').count() else "")
     tab.get_by_role("link", name="New schedule").focus()
-    tab.keyboard.press("Enter")
+    # Loaded with its scripts, which listen to what is typed.
+    with tab.expect_navigation(wait_until="load"):
+        tab.keyboard.press("Enter")
     tab.get_by_label("Name").focus()
     for text in ("keys", "letter", "last sunday 02:30"):
         tab.keyboard.type(text)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 
 from newsletter.database import reading, transaction
 from subscribers import importing, suppression
@@ -498,6 +498,27 @@ def test_many_batches_come_out_as_one(
     ]
     report = run(text.replace(",R", ",S"))
     assert (report.updated, report.duplicates) == (90, 10)
+
+
+def test_a_table_that_was_emptied_is_not_taken_for_empty_while_it_fills(
+    database: Engine, run: Import
+) -> None:
+    """Two batches: without figures, each row of the second would have all of the first read."""
+    if database.dialect.name == "sqlite":
+        pytest.skip("SQLite plans without them")
+    empty = "UPDATE pg_class SET relpages = 50, reltuples = 0 WHERE relname = 'subscriber'"
+    known = "SELECT reltuples FROM pg_class WHERE relname = 'subscriber'"
+    with database.begin() as connection:
+        connection.execute(text("ALTER TABLE subscriber SET (autovacuum_enabled = off)"))
+        connection.execute(text(empty))
+    try:
+        people = "".join(f"r{n}@example.org\n" for n in range(20_100))
+        assert run("email\n" + people).added == 20_100
+        with database.connect() as connection:
+            assert connection.scalar(text(known)) > 10_000
+    finally:
+        with database.begin() as connection:
+            connection.execute(text("ALTER TABLE subscriber RESET (autovacuum_enabled)"))
 
 
 def test_writers_do_not_wait_long_while_an_import_runs(database: Engine, run: Import) -> None:
