@@ -70,6 +70,8 @@ class Case:
         """Who would get it; None without a plan. SegmentError for a segment that there is not."""
         if self.plan is None:
             return None
+        if self.plan.counted is not None and not self.values_without_default:
+            return People(self.plan.counted, {})
         return look_at(
             self.plan.session,
             self.draft,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from newsletter.sending.audience import Counted
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.timetable import Timetable
 from subscribers.schema import Session
@@ -18,3 +19,5 @@ class Plan:
     timetable: Timetable = field(default_factory=Timetable)
     batch_size: int = 1000
     warm_up: WarmUp | None = None
+    #: Its people, where they have been counted a moment ago: a million take a second.
+    counted: Counted | None = None

@@ -15,7 +15,7 @@ from newsletter.issues.reading import Draft
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import hold, oversight
-from newsletter.sending.audience import Audience, count
+from newsletter.sending.audience import Audience, Counted, count
 from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send, Variant
@@ -55,9 +55,18 @@ class Foreseen:
 
     segments: Sequence[Segment]
     excluded: Sequence[Segment]
-    people: int
-    left_out: Mapping[str, int]
+    counted: Counted
     last_at: datetime
+
+    @property
+    def people(self) -> int:
+        """How many get it."""
+        return self.counted.people
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Reason → people of the segments who do not get it."""
+        return self.counted.left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +168,7 @@ def foresee(
         batch_size=terms.batch_size,
         warm_up=terms.warm_up,
     )
-    return Foreseen(chosen, excluded, counted.people, counted.left_out, last_at)
+    return Foreseen(chosen, excluded, counted, last_at)
 
 
 def _approved(

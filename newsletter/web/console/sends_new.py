@@ -6,7 +6,7 @@ made.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -162,8 +162,9 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
         )
         sends = register.of_issues(session, [issue.id]).get(issue.id, [])
         rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+        plan = replace(_plan(session, wish, terms), counted=foreseen.counted)
         # Nobody outside is asked for a page: domain and links are when it is made.
-        findings = parts.checker.check(draft, rendered, now=now, plan=_plan(session, wish, terms))
+        findings = parts.checker.check(draft, rendered, now=now, plan=plan)
     refuse(findings, name=draft.name)
     return page(
         request,
