@@ -59,11 +59,13 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
     tab.goto(f"{desk.url}/console/issues")
     tab.keyboard.press("Control+k")
     tab.keyboard.type("new issue")
-    tab.keyboard.press("Enter")
+    with tab.expect_navigation():
+        tab.keyboard.press("Enter")
     expect(tab.get_by_role("heading", name="New issue")).to_be_visible()
     tab.keyboard.press("Control+k")
     tab.keyboard.type("begin a letter")
-    tab.keyboard.press("Enter")
+    with tab.expect_navigation():
+        tab.keyboard.press("Enter")
     text = tab.locator("#text")
     expect(text).to_have_value(re.compile("slug: letter-"))
     text.focus()
