@@ -13,6 +13,11 @@
   const DAY = 86400;
   // A send begins on a day: between two days there is nothing to name. uPlot's month has 30.
   const STEPS = [1, 2, 5, 10, 15, 30, 60, 90, 180, 365].map(days => days * DAY);
+  // A week at least. Of one point uPlot would make years.
+  const week = (first, last) => {
+    const more = Math.max(0, 7 * DAY - (last - first)) / 2;
+    return [first - more, last + more];
+  };
   const charts = [];
 
   function columns(table, names) {
@@ -44,7 +49,7 @@
       width: place.clientWidth,
       height: 240,
       cursor: { y: false },
-      scales: { x: { range: (_, first, last) => last - first < 6 * DAY ? [(first + last) / 2 - 3.5 * DAY, (first + last) / 2 + 3.5 * DAY] : [first, last] }, y: { range: (_, low, high) => [percent || low > 0 && low < high / 2 ? 0 : low, high || 1] } },
+      scales: { x: { range: (_, first, last) => week(first, data[0].length === 1 ? first : last) }, y: { range: (_, low, high) => [percent || low > 0 && low < high / 2 ? 0 : low, high || 1] } },
       axes: [{ ...axis, space: 72, incrs: STEPS, values: (_, ticks) => ticks.map(at => day(at)) }, { ...axis, size: 64, values: (_, ticks) => ticks.map(show) }],
       series: [
         { label: "When", value: (_, at) => at == null ? "–" : day(at, { year: "numeric" }) },
