@@ -84,6 +84,8 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
     assert "Dear Robin Example" in mail(tab)
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
+    # The words are there before the script that puts the cursor back.
+    tab.wait_for_load_state()
     assert latest(desk, "typed") == TEXT.format(slug="typed", words="Hello, world.", title="Typed")
     # Where the cursor was, it is.
     tab.keyboard.insert_text(" Again.")

@@ -67,6 +67,7 @@
   });
 
   // --- Storing, and back to the same place afterwards
+  let storing = false;
   document.addEventListener("keydown", event => {
     if (!(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey || event.key.toLowerCase() !== "s") return;
     event.preventDefault();
@@ -74,6 +75,9 @@
   });
   form.addEventListener("submit", event => {
     if (event.submitter?.formTarget) return;
+    // A browser drops a form's submission for a later one, even one into a frame.
+    storing = true;
+    setTimeout(() => { storing = false; }, 10000);
     if (!asked) keep();
     sessionStorage.setItem(SENT, key);
     sessionStorage.setItem(PLACE, JSON.stringify([text.selectionStart, text.selectionEnd, text.scrollTop]));
@@ -97,6 +101,7 @@
   // go white in between. It is as high as the mail about is, so that the pane scrolls and
   // stays where it is.
   function refresh() {
+    if (storing) return;
     const before = pane.querySelectorAll("iframe");
     const next = before[0].cloneNode();
     next.name = `mail-${++frames}`;
