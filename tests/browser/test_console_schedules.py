@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import Engine
 
 from newsletter.accounts.models import Role
@@ -112,6 +112,21 @@ def test_a_schedule_is_made_with_the_keyboard_alone(tab: Page, desk: Desk) -> No
         made = schedules.find(session, "keys")
         assert (made.rule, made.zone) == ("last sunday 02:30", "Europe/Berlin")
         schedules.remove(session, "keys", by=COMMAND_LINE, now=NOW)
+
+
+def test_the_times_follow_what_is_typed_while_they_are_asked_for(tab: Page, desk: Desk) -> None:
+    tab.goto(f"{desk.url}/console/schedules/new")
+    held: list[Route] = []
+    tab.route("**/console/schedules/preview", lambda route: held.append(route), times=1)
+    tab.get_by_label("Name").fill("keys")
+    with tab.expect_request("**/console/schedules/preview"):
+        tab.keyboard.press("Tab")
+    tab.get_by_label("When").fill("last sunday 02:30")
+    tab.keyboard.press("Tab")
+    # The answer to the name alone comes only after the rule was typed.
+    for route in held:
+        route.continue_()
+    expect(tab.get_by_text("At 02:30 on the last Sunday of the month")).to_be_visible()
 
 
 def test_what_is_typed_is_not_lost_by_a_mistake(tab: Page, desk: Desk) -> None:
