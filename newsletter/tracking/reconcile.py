@@ -46,7 +46,8 @@ _OVERLAP = timedelta(days=2)
 _CLOCKS = timedelta(minutes=1)
 #: After a failure the next try does not wait for its regular turn.
 _SOON = timedelta(hours=1)
-#: What a run that did not finish has read counts for so long: the overlap covers it.
+#: A list that was read before its run failed counts for so long: the overlap covers it, however
+#: often the runs after it fail.
 _COUNTS = _OVERLAP / 2
 _KEEP = timedelta(days=400)
 _EVIDENCE = "SendGrid's list of"
@@ -79,8 +80,8 @@ class Report:
     since: datetime | None
     dry_run: bool
     lists: dict[Listing, Found] = field(default_factory=dict)
-    #: Those that were read to their end.
-    read: list[Listing] = field(default_factory=list)
+    #: Those that were read to their end, and up to which moment.
+    read: dict[Listing, datetime] = field(default_factory=dict)
     #: Told to SendGrid as unsubscribed; None where that is switched off.
     told: int | None = None
 
@@ -88,7 +89,7 @@ class Report:
         """Figures by list, as they are kept."""
         return {
             "lists": {str(listing): asdict(found) for listing, found in self.lists.items()},
-            "read": [str(listing) for listing in self.read],
+            "read": {str(listing): until.isoformat() for listing, until in self.read.items()},
             "told": self.told,
         }
 
@@ -166,7 +167,7 @@ class Reconciler:
                     found.removed_there += 1
                     if not report.dry_run:
                         account.remove(listing, entry)
-            report.read.append(listing)
+            report.read[listing] = report.started_at
             note()
         if self.tell:
             report.told = self._tell(account, report)
@@ -243,15 +244,17 @@ def last_runs(session: Session) -> tuple[Reconciliation | None, Reconciliation |
 
 
 def _go_on(session: Session, report: Report) -> None:
-    """Take over what the last run has read to its end, if it did not finish and began lately."""
+    """Take over what was read lately, if the last run did not finish."""
     last, _ = last_runs(session)
-    if last is None or last.finished_at or last.started_at < report.started_at - _COUNTS:
+    if last is None or last.finished_at:
         return
     if last.since is not None and (report.since is None or report.since < last.since):
         return
-    for name in last.report.get("read", ()):
-        report.read.append(Listing(name))
-        report.lists[Listing(name)] = Found(**last.report["lists"][name])
+    for name, moment in last.report.get("read", {}).items():
+        until = datetime.fromisoformat(moment)
+        if until >= report.started_at - _COUNTS:
+            report.read[Listing(name)] = until
+            report.lists[Listing(name)] = Found(**last.report["lists"][name])
 
 
 def _since(session: Session) -> datetime | None:

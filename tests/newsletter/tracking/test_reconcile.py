@@ -342,6 +342,26 @@ def test_what_was_read_long_ago_is_read_again_and_all_of_it_where_that_is_asked_
     assert set(asked[:3]) <= set(asked[3:])
 
 
+def test_what_was_read_before_days_of_failures_is_read_again(
+    reconciler, sandbox, database, cast
+) -> None:
+    _, asked = stopped(reconciler)
+    # It came onto a list that has been read, and no event told us.
+    listed(sandbox, "bounces", "alice@example.org", at=NOW + HOUR)
+
+    def broken(method: str, path: str, **more: Any) -> Any:
+        if path == asked[2]:
+            raise ProviderError("it broke", place=path)
+        return reconciler.ask(method, path, **more)
+
+    for n in range(1, 80):
+        with pytest.raises(ProviderError, match="it broke"):
+            run(replace(reconciler, ask=broken), NOW + n * HOUR)
+    run(reconciler, NOW + 80 * HOUR)
+    run(reconciler, NOW + 104 * HOUR)
+    assert suppressed(database, "alice@example.org") is not None
+
+
 def test_it_is_due_each_day_and_an_hour_after_a_failure(reconciler, database) -> None:
     assert reconciler.due(now=NOW)
     assert not replace(reconciler, every=timedelta()).due(now=NOW)
