@@ -1,7 +1,6 @@
 """Schedules in a real browser: made with the keyboard alone, looked at, skipped, paused."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -64,11 +63,14 @@ def desk(desk: Desk) -> Desk:
 
 
 @pytest.fixture
-def tab(desk: Desk) -> Iterator[Page]:
-    page = desk.signed_in(Role.EDITOR)
-    page.goto(f"{desk.url}/console/schedules")
-    yield page
-    page.context.close()
+def role() -> Role:
+    return Role.EDITOR
+
+
+@pytest.fixture
+def tab(tab: Page, desk: Desk) -> Page:
+    tab.goto(f"{desk.url}/console/schedules")
+    return tab
 
 
 @pytest.mark.parametrize(

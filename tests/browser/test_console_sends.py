@@ -1,7 +1,6 @@
 """The pages of sends in a real browser: at every width, light and dark, live, and by keyboard."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -61,10 +60,8 @@ def desk(desk: Desk) -> Desk:
 
 
 @pytest.fixture
-def tab(desk: Desk) -> Iterator[Page]:
-    page = desk.signed_in(Role.APPROVER)
-    yield page
-    page.context.close()
+def role() -> Role:
+    return Role.APPROVER
 
 
 def approve(session: Session, title: str, slug: str) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from newsletter.sandbox.server import SandboxConfig, start_sandbox
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 from tests.forking import command
 
-NEWSLETTER = Path(sys.executable).with_name("newsletter")
 SEED = Path(__file__).parents[1] / "issues" / "engineering-at-scale-2026-03-27.txt"
 ISSUE = "---\nsubject: Hello\n---\n\nGood day, {{ name }}.\n"
 

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from newsletter.tracking.checkup import Verdict
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 from tests.forking import command
 
-NEWSLETTER = Path(sys.executable).with_name("newsletter")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
