@@ -36,7 +36,7 @@ from bench.sink import sink
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
-from newsletter.provider.payload import encoded
+from newsletter.provider.payload import encoded, payload
 from newsletter.scheduling.jobs import start_due
 from newsletter.sending import control, standing
 from newsletter.sending.dispatch import Dispatcher
@@ -158,7 +158,7 @@ class _Recorder:
         self.requests: list[bytes] = []
 
     def send(self, request: MailRequest) -> Outcome:
-        self.requests.append(encoded(request).encode())
+        self.requests.append(bytes(encoded(payload(request))))
         return Accepted("recorded")
 
 

@@ -59,6 +59,21 @@ def payload(request: MailRequest) -> dict[str, Any]:
     return body
 
 
-def encoded(request: MailRequest) -> str:
-    """The payload as JSON text, about five times as fast as the SDK's own encoder."""
-    return orjson.dumps(payload(request)).decode()
+class Json(bytes):
+    """JSON that the SDK takes for text.
+
+    It asks a text for its bytes, and formats those for its log, whether that is on or not: a
+    third of the time that it needs for a thousand people.
+    """
+
+    def encode(self, _charset: str) -> "Json":
+        """What the SDK sends."""
+        return self
+
+    def __format__(self, _spec: str) -> str:
+        return f"{len(self):,} bytes"
+
+
+def encoded(value: object) -> Json:
+    """A payload as JSON, about five times as fast as the SDK's own encoder."""
+    return Json(orjson.dumps(value))

@@ -8,6 +8,7 @@ import base64
 import binascii
 import errno
 import http.client
+import logging
 import re
 import socket
 import ssl
@@ -28,7 +29,10 @@ from sendgrid.helpers.eventwebhook import EventWebhook
 from newsletter.errors import ProviderError
 from newsletter.provider.account import ForbiddenError, NoSuchError, TryAgainError
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
-from newsletter.provider.payload import encoded
+from newsletter.provider.payload import encoded, payload
+
+# At DEBUG the SDK would write down the API key and everybody's address.
+logging.getLogger("python_http_client").setLevel(logging.WARNING)
 
 #: Refusals: SendGrid read the request and took none of it.
 _FINAL = frozenset({400, 401, 403, 404, 405, 413, 415})
@@ -68,7 +72,7 @@ class SendGridGateway:
 
     def send(self, request: MailRequest) -> Outcome:
         """What became of the request; the network's and the provider's faults are outcomes."""
-        body = encoded(request)
+        body = encoded(payload(request))
         try:
             response = self._client().client.mail.send.post(request_body=body)
         except HTTPError as error:
@@ -86,7 +90,7 @@ class SendGridGateway:
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: object = None
     ) -> Any:  # noqa: ANN401
         """See newsletter.provider.account.Ask."""
-        sent = None if body is None else orjson.dumps(body).decode()
+        sent = None if body is None else encoded(body)
 
         def call(api: Any) -> Any:  # noqa: ANN401
             return getattr(api._(path), method)(query_params=query, request_body=sent)
@@ -120,7 +124,8 @@ class SendGridGateway:
 
     def _stop(self, hold_id: str, status: str) -> None:
         place = f"hold {hold_id}"
-        new, changed = _json(batch_id=hold_id, status=status), _json(status=status)
+        changed = {"status": status}
+        new = encoded({"batch_id": hold_id, **changed})
         try:
             self._ask(place, lambda api: api.user.scheduled_sends.post(request_body=new), 201)
         except NoSuchError:
@@ -129,7 +134,8 @@ class SendGridGateway:
             if not (now := _statuses(rows, hold_id)):
                 raise
             if now != [status]:
-                self._ask(place, lambda api: _of(api, hold_id).patch(request_body=changed), 204)
+                body = encoded(changed)
+                self._ask(place, lambda api: _of(api, hold_id).patch(request_body=body), 204)
 
     def _ask(
         self,
@@ -212,10 +218,6 @@ def _statuses(rows: object, hold_id: str) -> list[object]:
 
 def _quoted(hold_id: str) -> str:
     return urllib.parse.quote(hold_id, safe="")
-
-
-def _json(**values: str) -> str:
-    return orjson.dumps(values).decode()
 
 
 def _answered(error: HTTPError) -> Outcome:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import socket
 import struct
 import time
@@ -50,6 +51,16 @@ def test_a_202_is_accepted_and_the_request_is_what_sendgrid_documents() -> None:
     assert handler.path == "/v3/mail/send"
     assert handler.headers["Authorization"] == "Bearer SG.key"
     assert json.loads(handler.body) == payload(REQUEST)  # type: ignore[attr-defined]
+
+
+def test_no_log_shows_the_key_or_an_address(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with provider(says(202, X_Message_Id="abc")) as host:
+        assert gateway(host).send(REQUEST) == Accepted("abc")
+    with provider(says(201, {})) as host:
+        gateway(host).ask("post", "asm/suppressions/global", body=["alice@example.org"])
+    assert "SG.key" not in caplog.text
+    assert "alice@example.org" not in caplog.text
 
 
 def test_the_payload_holds_what_all_share_once_and_each_persons_part_apart() -> None:
