@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from subscribers.address import Address
@@ -160,6 +160,9 @@ def change_address(session: Session, asked: Confirmation, *, now: datetime) -> M
         # Kept for as long as the old address may take it back.
         asked.expires_at = now + TAKE_BACK
         done(session, asked, now=now)
+        # The address that the person has now was warned of none of the others.
+        waits = _confirmation.c.kind == Request.ADDRESS, _confirmation.c.done_at.is_(None)
+        _end(session, asked, *waits, now=now)
     return move
 
 
@@ -173,7 +176,22 @@ def take_back(session: Session, asked: Confirmation, *, now: datetime) -> Move:
         asked.done_at, asked.expires_at = None, now
         session.add(asked)
         session.flush()
+        # What was asked since then was asked by whoever had the subscription meanwhile.
+        _end(session, asked, _confirmation.c.created_at >= asked.created_at, now=now)
     return move
+
+
+def _end(session: Session, asked: Confirmation, *those: ColumnElement[bool], now: datetime) -> None:
+    """End such wishes of the person, whether they have been granted or wait."""
+    session.execute(
+        update(_confirmation)
+        .where(
+            _confirmation.c.subscriber_id == asked.subscriber_id,
+            _confirmation.c.kind.in_(list(Request)),
+            *those,
+        )
+        .values(done_at=None, expires_at=now)
+    )
 
 
 def _move(

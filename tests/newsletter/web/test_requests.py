@@ -201,3 +201,45 @@ def test_tokens_for_something_else_open_nothing(
         for method in ("GET", "POST"):
             assert client.request(method, path, headers=HTML).status_code == 404
     assert email_of(assembly, cast["alice"]) == "alice@example.org"
+
+
+def stolen(client: TestClient, assembly: Assembly, home: str) -> tuple[str, str, str]:
+    """A thief with a mail that was passed on moves the subscription, and asks to move it on.
+
+    Returns the links: the owner's to take it back, the thief's to do so, and to move it on.
+    """
+    ask(client, home, "address", email="thief@example.org")
+    owners = mailed(assembly, "alice@example.org")
+    assert client.post(mailed(assembly, "thief@example.org")).status_code == 200
+    ask(client, home, "address", email="other@example.org")
+    return owners, mailed(assembly, "thief@example.org"), mailed(assembly, "other@example.org")
+
+
+def test_what_was_asked_under_a_stolen_address_ends_when_it_is_taken_back(
+    client: TestClient, assembly: Assembly, cast: dict[str, int], home: str
+) -> None:
+    owners, _, further = stolen(client, assembly, home)
+    assert client.post(owners).status_code == 200
+    assert client.post(further).status_code == 410
+    assert email_of(assembly, cast["alice"]) == "alice@example.org"
+
+
+def test_only_the_owner_takes_a_stolen_address_back(
+    client: TestClient, assembly: Assembly, cast: dict[str, int], home: str
+) -> None:
+    owners, thiefs, further = stolen(client, assembly, home)
+    assert client.post(further).status_code == 200
+    assert client.post(owners).status_code == 200
+    assert client.post(thiefs).status_code == 410
+    assert email_of(assembly, cast["alice"]) == "alice@example.org"
+
+
+def test_a_change_counts_only_from_the_address_that_was_warned(
+    client: TestClient, assembly: Assembly, cast: dict[str, int], home: str
+) -> None:
+    ask(client, home, "address", email="thief@example.org")
+    thiefs = mailed(assembly, "thief@example.org")
+    ask(client, home, "address", email="new@example.org")
+    assert client.post(mailed(assembly, "new@example.org")).status_code == 200
+    assert client.post(thiefs).status_code == 410
+    assert email_of(assembly, cast["alice"]) == "new@example.org"
