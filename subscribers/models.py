@@ -12,10 +12,10 @@ from subscribers.schema import Field, Hash, Id, Json, Model, one_of
 class SuppressionReason(StrEnum):
     """Why an address must not be mailed, weakest first: a stronger reason replaces a weaker."""
 
-    #: The person left: one-click, the page, a mail, or the provider's own link.
-    UNSUBSCRIBED = "unsubscribed"
     #: The mailbox does not exist, or the address is malformed.
     BOUNCED = "bounced"
+    #: The person left: one-click, the page, a mail, or the provider's own link.
+    UNSUBSCRIBED = "unsubscribed"
     #: The person called a mail spam.
     COMPLAINED = "complained"
     #: An operator decided so.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, case, delete, literal, null, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, case, delete, literal, null, or_, select, update
 
 from subscribers.errors import UserError
 from subscribers.models import Subscriber, Suppression, SuppressionReason
@@ -12,9 +12,10 @@ from subscribers.schema import Session, insert_into, table_of
 
 _suppression = table_of(Suppression)
 _subscriber = table_of(Subscriber)
-#: Position in the enumeration is strength: complaint outweighs bounce outweighs leaving.
+#: Position in the enumeration is strength: complaint outweighs leaving outweighs bounce.
 _STRENGTH = {reason.value: rank for rank, reason in enumerate(SuppressionReason)}
-
+#: What a person said themselves.
+_OWN_WORD = (SuppressionReason.UNSUBSCRIBED, SuppressionReason.COMPLAINED)
 
 #: Where a session's ``info`` keeps whom it has suppressed, for whoever wants to know of it once
 #: that is committed.
@@ -50,16 +51,24 @@ def add(
 ) -> int:
     """Suppress these people, under the addresses that they have now.
 
-    Returns how many are newly or more strongly suppressed: a stronger reason replaces
-    a weaker one, the same or a weaker one changes nothing.
+    Returns how many are newly or more strongly suppressed: a stronger reason replaces a weaker
+    one, a weaker one changes nothing. So does the same, but that who leaves again has left then.
     """
-    hashes = session.scalars(
-        select(_subscriber.c.address_hash)
-        .where(_subscriber.c.id.in_(list(subscriber_ids)))
-        # Somebody who changes their address at this moment is waited for.
-        .with_for_update(read=True)
+    proofs = addressed(session, dict.fromkeys(subscriber_ids, Proof(at, evidence)))
+    return add_proved(session, proofs, reason)
+
+
+def addressed(session: Session, people: Mapping[int, Proof]) -> dict[bytes, Proof]:
+    """Subscribers' numbers with proofs → the same under the addresses that they have now."""
+    rows = session.execute(
+        select(_subscriber.c.id, _subscriber.c.address_hash)
+        .where(_subscriber.c.id.in_(list(people)))
+        .order_by(_subscriber.c.id)
+        # Somebody who changes their address at this moment is waited for. As strong as what
+        # an update of the row takes: two that share it would wait for each other there.
+        .with_for_update(key_share=True)
     )
-    return add_addresses(session, hashes, reason, at=at, evidence=evidence)
+    return {row.address_hash: people[row.id] for row in rows}
 
 
 def add_addresses(
@@ -103,6 +112,8 @@ def add_proved(session: Session, proofs: Mapping[bytes, Proof], reason: Suppress
     written = set(session.scalars(statement, rows))
     if len(written) < len(rows) and is_stronger(SuppressionReason.MANUAL, reason):
         _put_beneath(session, {h: proofs[h].at for h in proofs if h not in written}, reason)
+    if reason in _OWN_WORD:
+        _leave_again(session, {h: proofs[h].at for h in proofs if h not in written})
     news = session.info.setdefault(NEWS, [])
     news += [Suppressed(h, reason.value, proofs[h].at) for h in sorted(written)]
     return len(written)
@@ -167,6 +178,23 @@ def _put_beneath(
             .where(_suppression.c.address_hash == hashed)
             .values(beneath=reason.value, beneath_at=moments[hashed])
         )
+
+
+def _leave_again(session: Session, moments: Mapping[bytes, datetime]) -> None:
+    """Whoever left and leaves once more has left since then: a link from between is over."""
+    if not moments:
+        return
+    later = bindparam("later", type_=_suppression.c.at.type)
+    session.connection().execute(
+        update(_suppression)
+        .where(
+            _suppression.c.address_hash == bindparam("who"),
+            _suppression.c.at < later,
+            or_(*(_suppression.c.reason == reason for reason in _OWN_WORD)),
+        )
+        .values(at=later),
+        [{"who": hashed, "later": moments[hashed]} for hashed in sorted(moments)],
+    )
 
 
 def _strength(reason: ColumnElement[str]) -> ColumnElement[int]:

@@ -2,12 +2,13 @@
 
 Works on sets: the cost of a post is a handful of statements, whatever its size. What is
 in the end depends on which events came, not on their order, repeats or posts. Rows are
-taken in one order (batches, deliveries, addresses, people, figures; each sorted), so that
-posts at the same time wait for each other and do not deadlock.
+taken in one order (batches, deliveries, people, addresses, figures; each sorted), so that
+posts at the same time wait for each other and do not deadlock. An import takes the table of
+people first as well.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,8 +27,9 @@ from newsletter.tracking.policy import Thresholds, Whose, effects
 from subscribers import engagement, given, suppression
 from subscribers.models import SuppressionReason
 from subscribers.schema import Session, table_of
+from subscribers.suppression import Proof
 
-_T = TypeVar("_T")
+_Who = TypeVar("_Who", int, bytes)
 _event = table_of(EventRow)
 
 #: The keyed hash of an address as an event spells it; None for what is no address.
@@ -49,11 +51,11 @@ class _Changes:
 
     batches: set[tuple[int, int]] = field(default_factory=set)
     deliveries: list[Told] = field(default_factory=list)
-    people: dict[tuple[SuppressionReason, str], set[int]] = field(
-        default_factory=lambda: defaultdict(set)
+    people: dict[SuppressionReason, dict[int, Proof]] = field(
+        default_factory=lambda: defaultdict(dict)
     )
-    addresses: dict[tuple[SuppressionReason, str], set[bytes]] = field(
-        default_factory=lambda: defaultdict(set)
+    addresses: dict[SuppressionReason, dict[bytes, Proof]] = field(
+        default_factory=lambda: defaultdict(dict)
     )
     #: (address hash, event key) → when, and what the last of an address said.
     soft: dict[tuple[bytes, bytes], datetime] = field(default_factory=dict)
@@ -82,10 +84,12 @@ def ingest(
         words = (
             f"{rules.soft_bounces} soft bounces within {days} days: {changes.soft_words[address]}"
         )
-        changes.addresses[SuppressionReason.BOUNCED, words].add(address)
+        at = max(at for (hashed, _), at in changes.soft.items() if hashed == address)
+        _latest(changes.addresses[SuppressionReason.BOUNCED], address, Proof(at, words))
     done = Ingested(new=len(fresh), repeated=len(events) - len(fresh))
-    done.suppressed = _suppress(session, changes, now)
-    _count(session, fresh, rules)
+    tally = _count(session, fresh, rules)
+    done.suppressed = _suppress(session, changes)
+    tally.write(session)
     return done
 
 
@@ -128,35 +132,38 @@ def _gather(changes: _Changes, event: Event, hash_of: HashOf) -> None:
         return
     hashed = hash_of(event.email) if event.email else None
     words = f"{event.kind}: {event.reason}".rstrip(": ")
+    proof = Proof(event.at, words)
     if effect.soft:
         if hashed:
             changes.soft[hashed, event.key] = event.at
             changes.soft_words[hashed] = words
         return
     if person is not None and effect.whose is Whose.PERSON:
-        changes.people[effect.suppress, words].add(person)
+        _latest(changes.people[effect.suppress], person, proof)
     if hashed:
-        changes.addresses[effect.suppress, words].add(hashed)
+        _latest(changes.addresses[effect.suppress], hashed, proof)
 
 
-def _suppress(session: Session, changes: _Changes, now: datetime) -> int:
+def _latest(proofs: dict[_Who, Proof], who: _Who, proof: Proof) -> None:
+    proofs[who] = max(proof, proofs.get(who, proof))
+
+
+def _suppress(session: Session, changes: _Changes) -> int:
     suppressed = 0
-    for (reason, words), people in _weakest_first(changes.people.items()):
-        suppressed += suppression.add(session, people, reason, at=now, evidence=words)
-    for (reason, words), hashes in _weakest_first(changes.addresses.items()):
-        suppressed += suppression.add_addresses(session, hashes, reason, at=now, evidence=words)
+    for reason in SuppressionReason:
+        people = changes.people.get(reason, {})
+        proofs = suppression.addressed(session, people) if people else {}
+        for hashed, proof in changes.addresses.get(reason, {}).items():
+            _latest(proofs, hashed, proof)
+        suppressed += suppression.add_proved(session, proofs, reason)
     return suppressed
 
 
-def _weakest_first(
-    items: Iterable[tuple[tuple[SuppressionReason, str], _T]],
-) -> list[tuple[tuple[SuppressionReason, str], _T]]:
-    ranks = list(SuppressionReason)
-    return sorted(items, key=lambda item: (ranks.index(item[0][0]), item[0][1]))
+def _count(session: Session, fresh: Sequence[Event], rules: Thresholds) -> Tally:
+    """Count the events and note who read, both without machines, unless the figures are final.
 
-
-def _count(session: Session, fresh: Sequence[Event], rules: Thresholds) -> None:
-    """Count the events and note who read, both without machines, unless the figures are final."""
+    The figures of sends, which all posts write, are still to be written.
+    """
     tally, final = Tally(), horizon.final(session, {e.send_id for e in fresh if e.send_id})
     counted = [event for event in fresh if event.send_id not in final]
     alike = Counter((_happening(event), machines.by_machine(event)) for event in counted)
@@ -172,7 +179,7 @@ def _count(session: Session, fresh: Sequence[Event], rules: Thresholds) -> None:
         tally.add(one, -1)
         tally.add(one, by_machine=True)
     _note_readers(session, fresh, revealed)
-    tally.write(session)
+    return tally
 
 
 def _note_readers(session: Session, fresh: Sequence[Event], revealed: Sequence[Row[Any]]) -> None:

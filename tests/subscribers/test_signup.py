@@ -258,6 +258,23 @@ def test_a_link_from_before_they_left_brings_nobody_back(
     assert count(database, Subscriber) == 0
 
 
+@pytest.mark.parametrize("before", [*WENT[:2], SuppressionReason.BOUNCED])
+def test_a_link_from_before_they_left_again_brings_nobody_back(
+    database: Engine, before: SuppressionReason
+) -> None:
+    suppress(database, before, at=NOW - DAY)
+    asked = ask(database)
+    for email in ("ada@example.org", "bob@example.org"):
+        suppress(database, SuppressionReason.UNSUBSCRIBED, at=NOW, email=email)
+    hashes = [hash_address(KEY, parse(f"{name}@example.org")) for name in ("ada", "bob")]
+    with transaction(database) as session:
+        left = SuppressionReason.UNSUBSCRIBED
+        suppression.add_addresses(session, hashes, left, at=NOW + MINUTE, evidence="again")
+    with pytest.raises(SignupLinkError, match="left"):
+        confirm(database, asked, now=NOW + DAY)
+    assert count(database, Suppression) == 2
+
+
 def test_whom_an_operator_barred_gets_no_mail_and_no_way_in(database: Engine) -> None:
     early = ask(database)
     suppress(database, SuppressionReason.MANUAL)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
 from newsletter.assembly import Assembly
-from newsletter.database import transaction
+from newsletter.database import patiently
 from newsletter.links import Purpose
 from newsletter.provider.events import Event, Kind
 from newsletter.sending.models import Delivery
@@ -21,7 +21,7 @@ from newsletter.tracking.models import EventRow
 from newsletter.web.dependencies import Parts, page
 from subscribers import preferences
 from subscribers.models import Subscriber
-from subscribers.schema import table_of
+from subscribers.schema import Session, table_of
 
 router = APIRouter()
 _delivery, _event, _person = table_of(Delivery), table_of(EventRow), table_of(Subscriber)
@@ -57,7 +57,8 @@ def take_out(
     """
     now = datetime.now(UTC)
     key = hashlib.sha256(happening.encode()).digest()[:16]
-    with transaction(parts.database) as session:
+
+    def work(session: Session) -> None:
         send_id = session.scalar(
             select(_delivery.c.send_id).where(
                 _delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id
@@ -84,3 +85,5 @@ def take_out(
             preferences.record(
                 session, subscriber_id, "withdrawn", source=by, wording="Unsubscribed", now=now
             )
+
+    patiently(parts.database, work)

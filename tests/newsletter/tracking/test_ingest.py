@@ -1,21 +1,31 @@
 """Events: each counted once, each decided by the table, in any order."""
 
 import json
-from datetime import UTC, datetime
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, select
 
+from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.provider.events import Event, Kind, parse
 from newsletter.sending import standing
 from newsletter.tracking import counts
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.models import EventRow
+from newsletter.web.public.unsubscribe import take_out
+from subscribers import preferences, requests
 from subscribers.address import address_key, hash_address
 from subscribers.address import parse as parse_address
 from subscribers.errors import AddressError
+from subscribers.importing import import_people
 from subscribers.models import Subscriber, Suppression
 from subscribers.schema import table_of
 from tests.conftest import ADDRESS_KEY, NOW
@@ -271,3 +281,81 @@ def test_a_delivered_mail_needs_no_more_statements_than_a_thousand(
     event.remove(database, "before_cursor_execute", note)
     assert done.new == 1000
     assert len([s for s in statements if not s.startswith(("BEGIN", "PRAGMA"))]) <= 20
+
+
+@pytest.mark.parametrize("order", [("unsubscribe", "bounce"), ("bounce", "unsubscribe")])
+def test_who_left_and_bounced_stays_out_under_any_address(
+    database: Engine, sent: int, five: list[int], order: tuple[str, str]
+) -> None:
+    with transaction(database) as session:
+        email = "new@example.org"
+        to = parse_address(email), hash_address(address_key(ADDRESS_KEY), parse_address(email))
+        asked = requests.ask_address(session, five[0], *to, now=NOW, expires=NOW + timedelta(7))
+        assert asked
+    for at, kind in enumerate(order):
+        more = {"reason": "550 no such user"} if kind == "bounce" else {}
+        take(database, entry(sent, five[0], kind, at=1774594800 + at, **more))
+    assert suppressed(database) == {"p1@example.org": "unsubscribed"}
+    with transaction(database) as session:
+        assert preferences.view(session, five[0], now=NOW) is None
+        wish = requests.take(session, asked.confirmation_id, now=NOW)
+        assert wish
+        assert requests.change_address(session, wish, now=NOW) is requests.Move.LEFT
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_repeated_leaving_counts_from_when_it_happened(
+    database: Engine, sent: int, five: list[int], *, late: bool
+) -> None:
+    take(database, entry(sent, five[0], "unsubscribe", at=1774594800))
+    at = 1774594800 + (-60 if late else 60)
+    take(database, entry(sent, five[0], "group_unsubscribe", at=at, asm_group_id=7))
+    with reading(database) as session:
+        left = session.scalar(select(table_of(Suppression).c.at))
+    assert left == datetime.fromtimestamp(max(at, 1774594800), UTC)
+
+
+@contextmanager
+def taking_slowly(parts: Assembly, *entries: dict[str, Any]) -> Iterator[None]:
+    """A post that is being taken meanwhile, on a machine that is slow to note readers."""
+    reached = threading.Event()
+
+    def slowly(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("UPDATE subscriber SET last_"):
+            reached.set()
+            time.sleep(0.6)
+
+    event.listen(parts.database, "before_cursor_execute", slowly)
+    try:
+        with ThreadPoolExecutor() as threads:
+            events = [e for e in parse(json.dumps(entries).encode()) if isinstance(e, Event)]
+            taken = threads.submit(parts.ingest, events)
+            assert reached.wait(10)
+            yield
+            assert taken.result().new == len(entries)
+    finally:
+        event.remove(parts.database, "before_cursor_execute", slowly)
+
+
+def test_somebody_leaves_while_events_of_theirs_are_taken(
+    assembly: Assembly, cast: dict[str, int]
+) -> None:
+    alice = {"email": "alice@example.org"}
+    click = entry(1, cast["alice"], "click", url="https://example.org/", **alice)
+    left = entry(1, cast["alice"], "group_unsubscribe", at=1774594801, asm_group_id=7, **alice)
+    with taking_slowly(assembly, click, left):
+        take_out(assembly, cast["alice"], 1, by="our link", happening="a click")
+    assert suppressed(assembly.database) == {"alice@example.org": "unsubscribed"}
+
+
+def test_a_list_is_imported_while_events_of_its_people_are_taken(
+    assembly: Assembly, cast: dict[str, int]
+) -> None:
+    bounce = entry(1, cast["alice"], "bounce", reason="550 no such user", email="alice@example.org")
+    opened = entry(1, cast["bob"], "open", email="bob@example.org")
+    with taking_slowly(assembly, bounce, opened):
+        rows = BytesIO(b"email,status\nalice@example.org,unsubscribed\n")
+        key = address_key(ADDRESS_KEY)
+        report = import_people(assembly.database, rows, address_key=key, now=NOW, name="crm")
+    assert report.left == {"unsubscribed": 1}
+    assert suppressed(assembly.database) == {"alice@example.org": "unsubscribed"}
