@@ -19,8 +19,15 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 #: Nearly every address of a list; what it does not match is asked of email-validator.
 _PLAIN = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+[A-Za-z]{{2,63}}", re.ASCII)
+#: Whatever looks like an address in a text.
+_SEEN = re.compile(r"[^\s<>\"'(),:;=\[\]]+@[^\s<>\"'(),:;=\[\]]+")
 _MAX_LOCAL = 64  # octets, RFC 5321 §4.5.3.1.1
 _MAX_ADDRESS = 254  # octets, RFC 3696 erratum 1690
+
+
+def without_addresses(text: str) -> str:
+    """The text with … for each: servers like to repeat the address that they refuse."""
+    return _SEEN.sub("…", text)
 
 
 @dataclass(frozen=True, slots=True)

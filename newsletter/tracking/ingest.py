@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
+import orjson
 from sqlalchemy import Row, func, select
 
 from newsletter.provider.events import Event, Kind
@@ -25,6 +26,7 @@ from newsletter.tracking.counts import PEOPLE, Happening, Tally
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.policy import Thresholds, Whose, effects
 from subscribers import engagement, given, suppression
+from subscribers.address import without_addresses
 from subscribers.models import SuppressionReason
 from subscribers.schema import Session, table_of
 from subscribers.suppression import Proof
@@ -110,7 +112,9 @@ def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Eve
             "domain": event.domain,
             "link": event.link,
             "by_machine": machines.by_machine(event),
-            "raw": event.raw,
+            # Of a mail to nobody known, as one that asks for a confirmation: whoever has their
+            # data erased is not found by it.
+            "raw": _nameless(event.raw) if event.subscriber_id is None else event.raw,
         }
         for event in events
     ]
@@ -118,20 +122,27 @@ def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Eve
     return [event for event in events if event.key in stored]
 
 
+def _nameless(raw: str) -> str:
+    entry = orjson.loads(raw).items()
+    told = {k: without_addresses(v) if isinstance(v, str) else v for k, v in entry}
+    return orjson.dumps(told).decode()
+
+
 def _gather(changes: _Changes, event: Event, hash_of: HashOf) -> None:
     person, effect = event.subscriber_id, effects(event)
+    said = without_addresses(event.reason)
     # Our own page knows nothing of batches.
     if event.send_id is not None and event.batch is not None and event.kind is not Kind.UNSUBSCRIBE:
         changes.batches.add((event.send_id, event.batch))
     if effect.delivery and event.issue_id is not None and person is not None:
         # Whoever is set apart has a reason: by that they are found.
         apart = effect.delivery is not DeliveryState.DELIVERED
-        reason = (event.reason or str(event.kind)) if apart else None
+        reason = (said or str(event.kind)) if apart else None
         changes.deliveries.append(Told(event.issue_id, person, effect.delivery, reason))
     if effect.suppress is None:
         return
     hashed = hash_of(event.email) if event.email else None
-    words = f"{event.kind}: {event.reason}".rstrip(": ")
+    words = f"{event.kind}: {said}".rstrip(": ")
     proof = Proof(event.at, words)
     if effect.soft:
         if hashed:

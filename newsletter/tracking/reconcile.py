@@ -8,7 +8,6 @@ Everything may be repeated: after a run that was stopped, the next one goes on w
 at which it stopped. Not with the page, for pages move when entries come and go.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from newsletter.errors import ProviderError
 from newsletter.provider.account import PAGE, Account, Ask, Entry, Listing, Wait, patient
 from newsletter.tracking.models_reconcile import Reconciliation
 from subscribers import suppression
+from subscribers.address import without_addresses
 from subscribers.models import Consent, Subscriber, Suppression, SuppressionReason
 from subscribers.schema import Session, table_of
 from subscribers.suppression import Proof
@@ -51,7 +51,6 @@ _SOON = timedelta(hours=1)
 _COUNTS = _OVERLAP / 2
 _KEEP = timedelta(days=400)
 _EVIDENCE = "SendGrid's list of"
-_ADDRESS = re.compile(r"[^\s<>\"'(),:;=\[\]]+@[^\s<>\"'(),:;=\[\]]+")
 
 HashOf = Callable[[str], bytes | None]
 
@@ -306,7 +305,6 @@ def _opted_in(session: Session, hashes: Sequence[bytes], *, lock: bool) -> dict[
 
 
 def _evidence(listing: Listing, entry: Entry) -> str:
-    """Receiving servers like to repeat the address, and evidence never holds one."""
-    reason = _ADDRESS.sub("…", entry.reason).strip()
+    reason = without_addresses(entry.reason).strip()
     said = f"{_EVIDENCE} {listing.replace('_', ' ')}"
     return f"{said}: {reason}" if reason else said
