@@ -5,7 +5,8 @@ needs is imported late: to render, to check and to ask DNS takes 10 MB.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -168,6 +169,18 @@ class Assembly:
         """What this machine writes down of its departures; None when it is switched off."""
         folder = self.settings.sending.journal
         return Journal(Path(folder)) if folder else None
+
+    @contextmanager
+    def journaling(self) -> Iterator[None]:
+        """Write down meanwhile whom a command suppresses; processes that send do so anyhow."""
+        if self.journal is None:
+            yield
+            return
+        self.journal.follow(self.database)
+        try:
+            yield
+        finally:
+            self.journal.unfollow()
 
     def importer(self) -> Importer:
         """Who works on uploaded lists in this process."""

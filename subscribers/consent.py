@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, update
 
-from subscribers.models import Consent
+from subscribers.models import Consent, Subscriber
 from subscribers.schema import Session, table_of
 
-_consent = table_of(Consent)
+_consent, _subscriber = table_of(Consent), table_of(Subscriber)
 _MAX_SOURCE = 100
 _MAX_WORDING = 2000
 _MAX_AGENT = 500
+
+#: Only a confirmed signup brings back who left (subscribers.signup); other acts of consent
+#: come from links in mails, which get passed on.
+IS_OPT_IN = (_consent.c.act == "confirmed", _consent.c.source.startswith("form:"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,24 @@ def of_person(session: Session, subscriber_id: int) -> list[Act]:
         .order_by(_consent.c.at, _consent.c.id)
     )
     return [Act(r.at, r.act, r.source, r.wording, r.ip, r.user_agent) for r in rows]
+
+
+def opted_in(
+    session: Session, address_hashes: Sequence[bytes], *, lock: bool = False
+) -> dict[bytes, datetime]:
+    """Address → when its owner last confirmed a signup."""
+    people = select(_subscriber.c.id, _subscriber.c.address_hash)
+    people = people.where(_subscriber.c.address_hash.in_(address_hashes)).order_by(_subscriber.c.id)
+    if lock:
+        # Somebody who comes back at this moment is waited for.
+        people = people.with_for_update(read=True)
+    owner = {row.id: row.address_hash for row in session.execute(people)}
+    acts = (
+        select(_consent.c.subscriber_id, func.max(_consent.c.at).label("at"))
+        .where(_consent.c.subscriber_id.in_(owner), *IS_OPT_IN)
+        .group_by(_consent.c.subscriber_id)
+    )
+    return {owner[row.subscriber_id]: row.at for row in session.execute(acts)}
 
 
 def forget_network_data(session: Session, *, before: datetime) -> int:

@@ -17,9 +17,9 @@ _STRENGTH = {reason.value: rank for rank, reason in enumerate(SuppressionReason)
 #: What a person said themselves.
 _OWN_WORD = (SuppressionReason.UNSUBSCRIBED, SuppressionReason.COMPLAINED)
 
-#: Where a session's ``info`` keeps whom it has suppressed, for whoever wants to know of it once
-#: that is committed.
-NEWS = "suppressed"
+#: Where a session's ``info`` keeps whom it has suppressed and whom no longer, in this order,
+#: for whoever wants to know of it once that is committed.
+NEWS = "suppressions"
 
 
 class LiftError(UserError):
@@ -27,11 +27,17 @@ class LiftError(UserError):
 
 
 class Suppressed(NamedTuple):
-    """An address that was newly or more strongly suppressed."""
+    """An address that was newly or more strongly suppressed, or has another reason beneath."""
 
     address_hash: bytes
     reason: str
     at: datetime
+
+
+class Lifted(NamedTuple):
+    """An address whose suppressions until then are over."""
+
+    address_hash: bytes
 
 
 class Proof(NamedTuple):
@@ -114,15 +120,16 @@ def add_proved(session: Session, proofs: Mapping[bytes, Proof], reason: Suppress
         _put_beneath(session, {h: proofs[h].at for h in proofs if h not in written}, reason)
     if reason in _OWN_WORD:
         _leave_again(session, {h: proofs[h].at for h in proofs if h not in written})
-    news = session.info.setdefault(NEWS, [])
-    news += [Suppressed(h, reason.value, proofs[h].at) for h in sorted(written)]
+    _tell(session, [Suppressed(h, reason.value, proofs[h].at) for h in sorted(written)])
     return len(written)
 
 
 def lift(session: Session, address_hashes: Sequence[bytes]) -> int:
     """Let these addresses be mailed again, after their owners opted in anew."""
     statement = delete(_suppression).where(_suppression.c.address_hash.in_(address_hashes))
-    return session.execute(statement).rowcount  # type: ignore[attr-defined,no-any-return]
+    lifted = session.scalars(statement.returning(_suppression.c.address_hash)).all()
+    _tell(session, [Lifted(hashed) for hashed in sorted(lifted)])
+    return len(lifted)
 
 
 def lift_by_hand(session: Session, address_hash: bytes, *, evidence: str) -> str | None:
@@ -150,6 +157,7 @@ def lift_by_hand(session: Session, address_hash: bytes, *, evidence: str) -> str
         .where(_suppression.c.address_hash == address_hash)
         .values(**values, beneath=None, beneath_at=None)
     )
+    _tell(session, [Lifted(address_hash), Suppressed(address_hash, row.beneath, row.beneath_at)])
     return str(row.beneath)
 
 
@@ -162,7 +170,7 @@ def _put_beneath(
     session: Session, moments: Mapping[bytes, datetime], reason: SuppressionReason
 ) -> None:
     """Remember what an operator's decision hides, so that lifting it revives nobody who left."""
-    held = session.scalars(
+    hidden = session.scalars(
         select(_suppression.c.address_hash).where(
             _suppression.c.address_hash.in_(moments),
             _suppression.c.reason == SuppressionReason.MANUAL,
@@ -172,12 +180,18 @@ def _put_beneath(
             ),
         )
     )
-    for hashed in sorted(held):
+    held = sorted(hidden)
+    for hashed in held:
         session.execute(
             update(_suppression)
             .where(_suppression.c.address_hash == hashed)
             .values(beneath=reason.value, beneath_at=moments[hashed])
         )
+    _tell(session, [Suppressed(hashed, reason.value, moments[hashed]) for hashed in held])
+
+
+def _tell(session: Session, news: Sequence[Suppressed | Lifted]) -> None:
+    session.info.setdefault(NEWS, []).extend(news)
 
 
 def _leave_again(session: Session, moments: Mapping[bytes, datetime]) -> None:

@@ -31,8 +31,11 @@ def reconcile(
     unsubscribes is suppressed here, too. Who opted in again here after that is taken off
     SendGrid's list. `newsletter serve` does the same by itself (tracking.reconcile_every).
     """
-    reconciler = Assembly(load()).reconciler
-    report = reconciler.run(now=datetime.now(UTC), wait=_slept, whole=whole, dry_run=dry_run)
+    assembly = Assembly(load())
+    with assembly.journaling():
+        report = assembly.reconciler.run(
+            now=datetime.now(UTC), wait=_slept, whole=whole, dry_run=dry_run
+        )
     records = [{"list": str(name), **asdict(found)} for name, found in report.lists.items()]
     rows(records, _COLUMNS, as_json=as_json, empty="")
     err.print(_summary(report))

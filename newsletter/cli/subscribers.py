@@ -65,7 +65,7 @@ def import_file(
         update=not keep,
         encoding=encoding,
     )
-    with _progress("Importing") as progress:
+    with assembly.journaling(), _progress("Importing") as progress:
         report = import_people(
             assembly.database,
             source,
@@ -149,7 +149,7 @@ def erase(
 ) -> None:
     """Delete all that is kept of a person; a keyed hash stays, so that they stay out."""
     assembly = Assembly(load())
-    with transaction(assembly.database) as session:
+    with assembly.journaling(), transaction(assembly.database) as session:
         who = erasure.find(session, email, address_key=assembly.address_key)
         if not yes and not typer.confirm("This cannot be undone. Erase this person?", err=True):
             raise typer.Exit(1)

@@ -2,8 +2,8 @@
 
 A database that was restored has forgotten which batches left after the backup was made,
 and would send them again; and who left, and would mail them again. The journal has not: each
-departure, each answer and each suppression is a line in a file for the day. recollection.py
-compares the two.
+departure, each answer, each suppression and its end is a line in a file for the day.
+recollection.py compares the two.
 """
 
 import logging
@@ -12,6 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sqlalchemy import URL, Engine, event
 from newsletter.errors import MachineError
 from newsletter.sending.ledger import Barred, Claimed
 from subscribers.schema import Session
-from subscribers.suppression import NEWS, Suppressed
+from subscribers.suppression import NEWS, Lifted, Suppressed
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ _log = logging.getLogger(__name__)
 _KEEP = timedelta(days=31)
 
 LEFT, TAKEN, BACK = "left", "taken", "back"
-#: A line about people, of no batch; never an address, only its keyed hash.
-_SUPPRESSED = "suppressed"
+#: Lines about people, of no batch; never an address, only its keyed hash.
+_SUPPRESSED, _LIFTED = "suppressed", "lifted"
 
 
 class Journal:
@@ -69,7 +70,7 @@ class Journal:
         self._write(batch, now, what=TAKEN if taken else BACK, id=message_id)
 
     def follow(self, database: Engine) -> None:
-        """From now on, write down whom this process suppresses in that database."""
+        """From now on, write down whom this process suppresses in that database, or no longer."""
         self._followed = database.url
         event.listen(Session, "after_commit", self._committed)
 
@@ -81,19 +82,21 @@ class Journal:
 
     def _committed(self, session: Session) -> None:
         # A savepoint that is let go of counts with what is around it.
-        news: list[Suppressed] = session.info.get(NEWS, [])
+        news: list[Suppressed | Lifted] = session.info.get(NEWS, [])
         if not news or session.in_nested_transaction():
             return
         if session.get_bind().engine.url != self._followed:
             return
-        who = [[one.address_hash.hex(), one.reason, one.at.isoformat()] for one in news]
-        news.clear()
         now = datetime.now(UTC)
         try:
-            self._append({"what": _SUPPRESSED, "at": now.isoformat(), "who": who}, now)
+            # In their order: what was lifted may have been suppressed again, and the reverse.
+            for what, some in groupby(news, key=_what):
+                who = [_who(one) for one in some]
+                self._append({"what": what, "at": now.isoformat(), "who": who}, now)
         except OSError:
             # It is committed: only a restored database would miss it.
             _log.exception("the journal cannot be written")
+        news.clear()
 
     def _write(self, batch: Claimed, now: datetime, **more: object) -> None:
         line = {
@@ -136,7 +139,7 @@ class Journal:
         """What was last written of each batch: (send, when it was made) → number → line."""
         last: dict[tuple[int, str], dict[int, dict[str, Any]]] = defaultdict(dict)
         for line in self._lines():
-            if line["what"] == _SUPPRESSED:
+            if "batch" not in line:
                 continue
             batches = last[line["send"], line["made"]]
             before = batches.get(line["batch"], {})
@@ -144,15 +147,19 @@ class Journal:
             batches[line["batch"]] = {**before, **line}
         return last
 
-    def suppressions(self) -> dict[bytes, Suppressed]:
-        """Whom this machine has suppressed, by address; the last word of each."""
-        last = {}
+    def suppressions(self) -> dict[bytes, list[Suppressed]]:
+        """Whom this machine has suppressed and not lifted since: address → one of each reason."""
+        last: dict[bytes, dict[str, Suppressed]] = {}
         for line in self._lines():
             if line["what"] == _SUPPRESSED:
-                for hashed, reason, at in line["who"]:
-                    one = Suppressed(bytes.fromhex(hashed), reason, datetime.fromisoformat(at))
-                    last[one.address_hash] = one
-        return last
+                for hexed, reason, at in line["who"]:
+                    hashed = bytes.fromhex(hexed)
+                    one = Suppressed(hashed, reason, datetime.fromisoformat(at))
+                    last.setdefault(hashed, {})[reason] = one
+            elif line["what"] == _LIFTED:
+                for (hexed,) in line["who"]:
+                    last.pop(bytes.fromhex(hexed), None)
+        return {hashed: [*reasons.values()] for hashed, reasons in last.items()}
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         for path in sorted(self._folder.glob("????-??-??.jsonl")):
@@ -163,3 +170,12 @@ class Journal:
                     except orjson.JSONDecodeError:
                         # A line that a power cut has torn: its request cannot have left whole.
                         _log.warning("%s, line %s cannot be read", path, number)
+
+
+def _what(one: Suppressed | Lifted) -> str:
+    return _SUPPRESSED if isinstance(one, Suppressed) else _LIFTED
+
+
+def _who(one: Suppressed | Lifted) -> list[str]:
+    hexed = one.address_hash.hex()
+    return [hexed, one.reason, one.at.isoformat()] if isinstance(one, Suppressed) else [hexed]

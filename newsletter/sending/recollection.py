@@ -7,7 +7,7 @@ leaves these people out.
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,14 +19,13 @@ from newsletter.sending.journal import BACK, TAKEN, Journal
 from newsletter.sending.ledger import Barred
 from newsletter.sending.models import Batch, Delivery, Part, Send
 from newsletter.sending.states import MISSED, BatchState, DeliveryState
-from subscribers import suppression
-from subscribers.models import Consent, Subscriber, Suppression, SuppressionReason
+from subscribers import consent, suppression
+from subscribers.models import Suppression, SuppressionReason
 from subscribers.schema import Session, insert_into, table_of
 from subscribers.suppression import Proof, Suppressed
 
 _log = logging.getLogger(__name__)
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
-_subscriber, _consent = table_of(Subscriber), table_of(Consent)
 _suppression = table_of(Suppression)
 
 _TAKEN = "by the journal, the provider took it"
@@ -59,9 +58,9 @@ def compare(session: Session, journal: Journal, *, now: datetime) -> Recalled:
     whom it suppressed are suppressed.
     """
     recalled, known = Recalled(), journal.entries()
-    who = list(journal.suppressions().values())
+    who = list(journal.suppressions().items())
     for begin in range(0, len(who), _CHUNK):
-        recalled.suppressed += _suppress_again(session, who[begin : begin + _CHUNK])
+        recalled.suppressed += _suppress_again(session, dict(who[begin : begin + _CHUNK]))
     ids = sorted({send_id for send_id, _ in known})
     rows = session.execute(select(_send).where(_send.c.id.in_(ids))).all() if ids else []
     sends = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
@@ -76,38 +75,33 @@ def compare(session: Session, journal: Journal, *, now: datetime) -> Recalled:
     return recalled
 
 
-def _suppress_again(session: Session, who: Sequence[Suppressed]) -> int:
+def _suppress_again(session: Session, who: Mapping[bytes, Sequence[Suppressed]]) -> int:
     """Suppress these unless they are, or have opted in again since; returns how many."""
-    hashes = [one.address_hash for one in who]
-    here = dict(
-        session.execute(
-            select(_suppression.c.address_hash, _suppression.c.reason).where(
-                _suppression.c.address_hash.in_(hashes)
-            )
-        ).all()
-    )
-    lost = [
-        (one, reason)
-        for one in who
-        for reason in [SuppressionReason(one.reason)]
-        if one.address_hash not in here or suppression.is_stronger(reason, here[one.address_hash])
-    ]
-    if not lost:
-        return 0
-    back = dict(
-        session.execute(
-            select(_subscriber.c.address_hash, func.max(_consent.c.at))
-            .join(_consent, _consent.c.subscriber_id == _subscriber.c.id)
-            .where(_subscriber.c.address_hash.in_([one.address_hash for one, _ in lost]))
-            .where(_consent.c.act == "confirmed")
-            .group_by(_subscriber.c.address_hash)
-        ).all()
-    )
+    rows = session.execute(select(_suppression).where(_suppression.c.address_hash.in_(who)))
+    here = {row.address_hash: row for row in rows}
+    lost = {
+        hashed: missing
+        for hashed, words in who.items()
+        if (missing := [one for one in words if _is_lost(one, here.get(hashed))])
+    }
+    back = consent.opted_in(session, list(lost)) if lost else {}
     proofs: dict[SuppressionReason, dict[bytes, Proof]] = defaultdict(dict)
-    for one, reason in lost:
-        if one.address_hash not in back or back[one.address_hash] <= one.at:
-            proofs[reason][one.address_hash] = Proof(one.at, _LEFT)
-    return sum(suppression.add_proved(session, new, reason) for reason, new in proofs.items())
+    for hashed, missing in lost.items():
+        for one in missing:
+            if hashed not in back or back[hashed] <= one.at:
+                proofs[SuppressionReason(one.reason)][hashed] = Proof(one.at, _LEFT)
+    # The weakest first, so that an operator's word has the others beneath it.
+    for reason in SuppressionReason:
+        suppression.add_proved(session, proofs[reason], reason)
+    return len(set().union(*proofs.values()))
+
+
+def _is_lost(one: Suppressed, here: Row[Any] | None) -> bool:
+    reason = SuppressionReason(one.reason)
+    if here is None or suppression.is_stronger(reason, here.reason):
+        return True
+    hides = here.reason == SuppressionReason.MANUAL and reason != SuppressionReason.MANUAL
+    return hides and (here.beneath is None or suppression.is_stronger(reason, here.beneath))
 
 
 def _recall(

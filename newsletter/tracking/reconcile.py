@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy import Engine, delete, insert, select, update
 
 from newsletter.database import reading, transaction
 from newsletter.errors import ProviderError
 from newsletter.provider.account import PAGE, Account, Ask, Entry, Listing, Wait, patient
 from newsletter.tracking.models_reconcile import Reconciliation
-from subscribers import suppression
+from subscribers import consent, suppression
 from subscribers.address import without_addresses
 from subscribers.models import Consent, Subscriber, Suppression, SuppressionReason
 from subscribers.schema import Session, table_of
@@ -190,7 +190,7 @@ class Reconciler:
         found.unreadable += len(page) - len(named)
         hashes = [hashed for hashed, _ in named]
         here = _suppressed(session, hashes)
-        opted_in = _opted_in(session, hashes, lock=not dry_run)
+        opted_in = consent.opted_in(session, hashes, lock=not dry_run)
         back, proofs = [], {}
         for hashed, entry in named:
             later = hashed in opted_in and opted_in[hashed] > entry.at + _CLOCKS
@@ -268,15 +268,10 @@ def _since(session: Session) -> datetime | None:
     back = (
         select(_consent.c.id)
         .join(_subscriber, _subscriber.c.id == _consent.c.subscriber_id)
-        .where(*_IS_OPT_IN, _consent.c.at >= since, _subscriber.c.created_at < _consent.c.at)
+        .where(*consent.IS_OPT_IN, _consent.c.at >= since, _subscriber.c.created_at < _consent.c.at)
         .limit(1)
     )
     return since if session.scalar(back) is None else None
-
-
-#: Only a confirmed signup brings back who left (subscribers.signup); other acts of consent
-#: come from links in mails, which get passed on.
-_IS_OPT_IN = (_consent.c.act == "confirmed", _consent.c.source.startswith("form:"))
 
 
 def _suppressed(session: Session, hashes: Sequence[bytes]) -> dict[bytes, str]:
@@ -286,22 +281,6 @@ def _suppressed(session: Session, hashes: Sequence[bytes]) -> dict[bytes, str]:
         )
     )
     return {row.address_hash: row.reason for row in rows}
-
-
-def _opted_in(session: Session, hashes: Sequence[bytes], *, lock: bool) -> dict[bytes, datetime]:
-    """Address → when its owner last confirmed a signup."""
-    people = select(_subscriber.c.id, _subscriber.c.address_hash)
-    people = people.where(_subscriber.c.address_hash.in_(hashes)).order_by(_subscriber.c.id)
-    if lock:
-        # Somebody who comes back at this moment is waited for.
-        people = people.with_for_update(read=True)
-    owner = {row.id: row.address_hash for row in session.execute(people)}
-    acts = (
-        select(_consent.c.subscriber_id, func.max(_consent.c.at).label("at"))
-        .where(_consent.c.subscriber_id.in_(owner), *_IS_OPT_IN)
-        .group_by(_consent.c.subscriber_id)
-    )
-    return {owner[row.subscriber_id]: row.at for row in session.execute(acts)}
 
 
 def _evidence(listing: Listing, entry: Entry) -> str:

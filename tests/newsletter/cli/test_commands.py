@@ -242,6 +242,9 @@ def test_people_come_in_go_out_and_are_forgotten(run: Run, tmp_path: Path) -> No
     assert "nobody is known" in complaint(run("subscribers", "data", "ada@example.org"), 2)
     again = run("subscribers", "import", "out.csv", "--json")
     assert json.loads(again.stdout)["stays out: erased"] == 1
+    # A database that is restored from a backup would have forgotten it.
+    (journal,) = (tmp_path / "data" / "departures").iterdir()
+    assert '"erased"' in journal.read_text()
 
 
 def complaint_after_notes(done: subprocess.CompletedProcess[str]) -> str:

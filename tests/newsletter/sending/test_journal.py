@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from sqlalchemy import Engine, delete, insert, select, text
+from sqlalchemy import Engine, delete, select, text, update
 
 from newsletter.database import reading, transaction
 from newsletter.errors import MachineError
@@ -15,7 +15,8 @@ from newsletter.sending import doubt, standing
 from newsletter.sending.journal import Journal
 from newsletter.sending.recollection import Recalled, compare
 from subscribers import suppression
-from subscribers.models import Consent, Suppression, SuppressionReason
+from subscribers.consent import Act, record
+from subscribers.models import Subscriber, Suppression, SuppressionReason
 from subscribers.schema import table_of
 from tests.conftest import NOW
 from tests.newsletter.sending.conftest import (
@@ -275,10 +276,76 @@ def test_who_came_back_is_left_in_peace(
     forget_who_left(database)
     with transaction(database) as session:
         for person in five[:2]:
-            act = {"at": NOW + timedelta(days=1), "act": "confirmed", "source": "", "wording": ""}
-            session.execute(insert(table_of(Consent)).values(subscriber_id=person, **act))
+            record(session, person, [Act(NOW + timedelta(days=1), "confirmed", "form:site")])
     assert compared(database, following) == Recalled(suppressed=1)
     assert make_plan(database, make_send(database)) == 4
+
+
+@pytest.mark.parametrize("source", ["preferences", "import:list"])
+def test_only_a_signup_is_coming_back(
+    database: Engine, five: list[int], following: Journal, source: str
+) -> None:
+    leave(database, five[0])
+    forget_who_left(database)
+    with transaction(database) as session:
+        record(session, five[0], [Act(NOW + timedelta(days=1), "confirmed", source)])
+    assert compared(database, following) == Recalled(suppressed=1)
+
+
+def bar(database: Engine, person: int) -> None:
+    with transaction(database) as session:
+        suppression.add(session, [person], SuppressionReason.MANUAL, at=NOW, evidence="by Ada")
+
+
+def lift(database: Engine, person: int) -> str | None:
+    with transaction(database) as session:
+        hashed = session.get_one(Subscriber, person).address_hash
+        return suppression.lift_by_hand(session, hashed, evidence="lifted by Ada")
+
+
+def test_what_was_lifted_stays_lifted(
+    database: Engine, five: list[int], following: Journal
+) -> None:
+    bar(database, five[0])
+    assert lift(database, five[0]) is None
+    assert compared(database, following) == Recalled()
+    with reading(database) as session:
+        assert session.execute(select(table_of(Suppression))).all() == []
+    leave(database, five[0])
+    forget_who_left(database)
+    assert compared(database, following) == Recalled(suppressed=1)
+
+
+@pytest.mark.parametrize("left_first", [True, False])
+@pytest.mark.parametrize("lifted", [True, False])
+def test_whom_an_operators_word_hid_is_not_revived(
+    database: Engine, five: list[int], following: Journal, left_first: bool, lifted: bool
+) -> None:
+    does = [leave, bar] if left_first else [bar, leave]
+    for one in does:
+        one(database, five[0])
+    if lifted:
+        assert lift(database, five[0]) == "unsubscribed"
+    forget_who_left(database)
+    assert compared(database, following) == Recalled(suppressed=1)
+    assert compared(database, following) == Recalled()
+    with reading(database) as session:
+        row = session.execute(select(table_of(Suppression))).one()
+    found = (row.reason, row.beneath, row.beneath_at)
+    assert found == (("unsubscribed", None, None) if lifted else ("manual", "unsubscribed", NOW))
+    assert make_plan(database, make_send(database)) == 4
+
+
+def test_what_the_backup_knows_of_an_operators_word_gets_the_rest_beneath(
+    database: Engine, five: list[int], following: Journal
+) -> None:
+    bar(database, five[0])
+    leave(database, five[0])
+    with transaction(database) as session:
+        forgotten = {"beneath": None, "beneath_at": None}
+        session.execute(update(table_of(Suppression)).values(**forgotten))
+    assert compared(database, following) == Recalled(suppressed=1)
+    assert lift(database, five[0]) == "unsubscribed"
 
 
 def test_what_was_not_committed_did_not_happen(
