@@ -234,8 +234,11 @@ def _enrol(session: Session, asked: Confirmation, *, now: datetime, proof: Act |
         "confirmed_at": since or now,
         "paused_until": None if back else before.get("paused_until"),
     }
+    # Who comes back is no newcomer, though only a hash was kept of them (erased, say): a row
+    # that is older than their proof tells them apart, for good (newsletter's reconciling).
+    created_at = asked.created_at if back else now
     added = insert_into(session, _subscriber).values(
-        address_hash=asked.address_hash, source=source, created_at=now, **values
+        address_hash=asked.address_hash, source=source, created_at=created_at, **values
     )
     # The unique key decides: two links of one address may be followed at once.
     subscriber_id: int = session.execute(

@@ -8,7 +8,7 @@ people first as well.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,6 +22,7 @@ from newsletter.sending import evidence
 from newsletter.sending.evidence import Told
 from newsletter.sending.states import DeliveryState
 from newsletter.tracking import horizon, machines, soft_bounces
+from newsletter.tracking.anew import HashOf, OptIns, is_over, opt_ins
 from newsletter.tracking.counts import PEOPLE, Happening, Tally
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.policy import Thresholds, Whose, effects
@@ -33,9 +34,6 @@ from subscribers.suppression import Proof
 
 _Who = TypeVar("_Who", int, bytes)
 _event = table_of(EventRow)
-
-#: The keyed hash of an address as an event spells it; None for what is no address.
-HashOf = Callable[[str], bytes | None]
 
 
 @dataclass(slots=True)
@@ -75,13 +73,13 @@ def ingest(
     """Store and apply what is new among ``events``; repeats are only counted."""
     unique = {(event.at, event.key): event for event in events}
     fresh = _store(session, [unique[key] for key in sorted(unique)], now)
-    changes = _Changes()
+    changes, came = _Changes(), opt_ins(session, fresh, hash_of)
     for event in fresh:
-        _gather(changes, event, hash_of)
+        _gather(changes, event, hash_of, came)
     # Acceptance first: a delivery has to be accepted before it can be delivered.
     evidence.prove(session, changes.batches, now=now, detail="proved by an event")
     evidence.advance(session, changes.deliveries)
-    for address in soft_bounces.add(session, changes.soft, rules):
+    for address in soft_bounces.add(session, changes.soft, rules, came.since()):
         days = rules.soft_bounce_days.days
         words = (
             f"{rules.soft_bounces} soft bounces within {days} days: {changes.soft_words[address]}"
@@ -128,7 +126,7 @@ def _nameless(raw: str) -> str:
     return orjson.dumps(told).decode()
 
 
-def _gather(changes: _Changes, event: Event, hash_of: HashOf) -> None:
+def _gather(changes: _Changes, event: Event, hash_of: HashOf, came: OptIns) -> None:
     person, effect = event.subscriber_id, effects(event)
     said = without_addresses(event.reason)
     # Our own page knows nothing of batches.
@@ -149,9 +147,10 @@ def _gather(changes: _Changes, event: Event, hash_of: HashOf) -> None:
             changes.soft[hashed, event.key] = event.at
             changes.soft_words[hashed] = words
         return
-    if person is not None and effect.whose is Whose.PERSON:
+    of_person = effect.whose is Whose.PERSON and not is_over(event, came.people.get(person))
+    if person is not None and of_person:
         _latest(changes.people[effect.suppress], person, proof)
-    if hashed:
+    if hashed and not is_over(event, came.addresses.get(hashed)):
         _latest(changes.addresses[effect.suppress], hashed, proof)
 
 

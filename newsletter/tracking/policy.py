@@ -35,6 +35,8 @@ class Effects:
     whose: Whose = Whose.ADDRESS
     #: Suppresses only after so many within so long (Thresholds).
     soft: bool = False
+    #: Told because of what stands on SendGrid's list, since whenever.
+    listed: bool = False
     #: The mail was read, if it was a person who opened it or followed a link.
     engaged: bool = False
 
@@ -59,8 +61,8 @@ _SOFT = Effects(delivery=DeliveryState.BOUNCED, suppress=SuppressionReason.BOUNC
 _BLOCK = Effects(delivery=DeliveryState.BOUNCED)
 
 
-def _dropped(because: SuppressionReason | None = None) -> Effects:
-    return Effects(delivery=DeliveryState.DROPPED, suppress=because)
+def _dropped(because: SuppressionReason | None = None, *, listed: bool = False) -> Effects:
+    return Effects(delivery=DeliveryState.DROPPED, suppress=because, listed=listed)
 
 
 #: Case → effects. Cases of bounces are SendGrid's type and classification.
@@ -92,10 +94,10 @@ TABLE: Final[Mapping[str, Effects]] = {
     "expired: Content": _BLOCK,
     "expired: Reputation": _BLOCK,
     "expired: Frequency or Volume Too High": _BLOCK,
-    "dropped: Bounced Address": _dropped(SuppressionReason.BOUNCED),
+    "dropped: Bounced Address": _dropped(SuppressionReason.BOUNCED, listed=True),
     "dropped: Invalid": _dropped(SuppressionReason.BOUNCED),
-    "dropped: Spam Reporting Address": _dropped(SuppressionReason.COMPLAINED),
-    "dropped: Unsubscribed Address": _dropped(SuppressionReason.UNSUBSCRIBED),
+    "dropped: Spam Reporting Address": _dropped(SuppressionReason.COMPLAINED, listed=True),
+    "dropped: Unsubscribed Address": _dropped(SuppressionReason.UNSUBSCRIBED, listed=True),
     "dropped: Invalid SMTPAPI header": _dropped(),
     "dropped: Spam Content": _dropped(),
     "dropped: Recipient List over Package Quota": _dropped(),

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, delete, insert, select, update
 from newsletter.database import reading, transaction
 from newsletter.errors import ProviderError
 from newsletter.provider.account import PAGE, Account, Ask, Entry, Listing, Wait, patient
+from newsletter.tracking.anew import CLOCKS, HashOf
 from newsletter.tracking.models_reconcile import Reconciliation
 from subscribers import consent, suppression
 from subscribers.address import without_addresses
@@ -42,8 +43,6 @@ REASONS: Final[Mapping[Listing, SuppressionReason | None]] = {
 _TOLD = (SuppressionReason.UNSUBSCRIBED, SuppressionReason.MANUAL)
 #: An entry may come onto a list later than its time says.
 _OVERLAP = timedelta(days=2)
-#: SendGrid's clock and ours differ; in doubt about the order nobody is mailed.
-_CLOCKS = timedelta(minutes=1)
 #: After a failure the next try does not wait for its regular turn.
 _SOON = timedelta(hours=1)
 #: A list that was read before its run failed counts for so long: the overlap covers it, however
@@ -51,8 +50,6 @@ _SOON = timedelta(hours=1)
 _COUNTS = _OVERLAP / 2
 _KEEP = timedelta(days=400)
 _EVIDENCE = "SendGrid's list of"
-
-HashOf = Callable[[str], bytes | None]
 
 
 @dataclass(slots=True)
@@ -193,7 +190,7 @@ class Reconciler:
         opted_in = consent.opted_in(session, hashes, lock=not dry_run)
         back, proofs = [], {}
         for hashed, entry in named:
-            later = hashed in opted_in and opted_in[hashed] > entry.at + _CLOCKS
+            later = hashed in opted_in and opted_in[hashed] > entry.at + CLOCKS
             if later and hashed not in here:
                 back.append(entry)
             elif later or reason is None:
@@ -259,7 +256,8 @@ def _go_on(session: Session, report: Report) -> None:
 def _since(session: Session) -> datetime | None:
     """From when on the lists have to be read; None for the beginning.
 
-    Somebody who came back may stand on a list since long ago: then all of it is read.
+    Somebody who came back may stand on a list since long ago: then all of it is read. Their
+    row is older than their opting in, also where it is new: it dates from when they asked.
     """
     _, finished = last_runs(session)
     if finished is None:

@@ -2,7 +2,7 @@
 
 An address is suppressed once any so long a time holds so many of them. That is decided by
 the set of its bounces: neither their order nor repeats matter, and no delivery in
-between forgives one, for it may be reported late.
+between forgives one, for it may be reported late. Only opting in anew forgives those before it.
 """
 
 from collections import defaultdict
@@ -21,9 +21,15 @@ _LOCK = text("SELECT pg_advisory_xact_lock(6873274)")
 
 
 def add(
-    session: Session, bounces: Mapping[tuple[bytes, bytes], datetime], rules: Thresholds
+    session: Session,
+    bounces: Mapping[tuple[bytes, bytes], datetime],
+    rules: Thresholds,
+    since: Mapping[bytes, datetime],
 ) -> set[bytes]:
-    """Note (address hash, event key) → when; returns the addresses that have enough of them."""
+    """Note (address hash, event key) → when; returns the addresses that have enough of them.
+
+    Of whoever opted in anew, by address in ``since``, only those count that came after it.
+    """
     if not bounces:
         return set()
     if session.get_bind().dialect.name == "postgresql":
@@ -38,7 +44,8 @@ def add(
     for address, at in session.execute(
         select(_bounce.c.address_hash, _bounce.c.at).where(of_these).order_by(_bounce.c.at)
     ):
-        known[address].append(at)
+        if at >= since.get(address, at):
+            known[address].append(at)
     return {address for address, moments in known.items() if _enough(moments, rules)}
 
 

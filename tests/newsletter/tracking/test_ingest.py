@@ -20,14 +20,17 @@ from newsletter.sending import standing
 from newsletter.tracking import counts
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.models import EventRow
+from newsletter.tracking.models_reconcile import Reconciliation
 from newsletter.web.public.unsubscribe import take_out
-from subscribers import preferences, requests
+from subscribers import preferences, requests, signup
 from subscribers.address import address_key, hash_address
 from subscribers.address import parse as parse_address
+from subscribers.consent import Act, record
 from subscribers.errors import AddressError
 from subscribers.importing import import_people
 from subscribers.models import Subscriber, Suppression
 from subscribers.schema import table_of
+from subscribers.signup_form import Signup
 from tests.conftest import ADDRESS_KEY, NOW
 from tests.newsletter.sending.conftest import (
     FakeGateway,
@@ -359,3 +362,148 @@ def test_a_list_is_imported_while_events_of_its_people_are_taken(
         report = import_people(assembly.database, rows, address_key=key, now=NOW, name="crm")
     assert report.left == {"unsubscribed": 1}
     assert suppressed(assembly.database) == {"alice@example.org": "unsubscribed"}
+
+
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+#: Of events at NOW.
+THEN = int(NOW.timestamp())
+
+
+def comes_back(
+    database: Engine, at: datetime, *, asked: datetime | None = None, email: str = "p1@example.org"
+) -> None:
+    with transaction(database) as session:
+        wish = signup.request(
+            session,
+            Signup(parse_address(email)),
+            address_key=address_key(ADDRESS_KEY),
+            now=asked or at,
+            confirm_within=7 * DAY,
+            per_address=9,
+        )
+    with transaction(database) as session:
+        signup.confirm(session, wish.confirmation_id, now=at, ip=None, user_agent=None)
+
+
+def has_compared(database: Engine, at: datetime, *, finished: bool = True) -> None:
+    with transaction(database) as session:
+        session.add(Reconciliation(started_at=at, finished_at=at if finished else None))
+
+
+@pytest.fixture
+def back(database: Engine, sent: int, five: list[int]) -> int:
+    """The send of somebody who left, and opted in anew a day later."""
+    take(database, entry(sent, five[0], "unsubscribe", at=THEN))
+    comes_back(database, NOW + DAY)
+    assert suppressed(database) == {}
+    return sent
+
+
+@pytest.mark.parametrize("kind", ["unsubscribe", "group_unsubscribe", "spamreport", "bounce"])
+def test_what_was_before_opting_in_anew_and_is_told_late_bars_nobody(
+    database: Engine, back: int, five: list[int], kind: str
+) -> None:
+    late = entry(back, five[0], kind, at=THEN - 60)
+    assert take(database, late).suppressed == 0
+    assert suppressed(database) == {}
+    take(database, entry(back, five[0], kind, at=THEN + 90000))
+    assert len(suppressed(database)) == 1
+
+
+def test_so_close_to_opting_in_that_the_clocks_may_differ_bars(
+    database: Engine, back: int, five: list[int]
+) -> None:
+    take(database, entry(back, five[0], "group_unsubscribe", at=THEN + 86400 - 59))
+    assert suppressed(database) == {"p1@example.org": "unsubscribed"}
+
+
+@pytest.mark.parametrize(("kind", "bars"), [("group_unsubscribe", True), ("bounce", False)])
+def test_leaving_after_the_link_was_asked_for_counts_though_it_is_told_late(
+    database: Engine, sent: int, five: list[int], kind: str, bars: bool
+) -> None:
+    take(database, entry(sent, five[0], "unsubscribe", at=THEN))
+    comes_back(database, NOW + 3 * DAY, asked=NOW + DAY)
+    take(database, entry(sent, five[0], kind, at=THEN + 2 * 86400))
+    assert bool(suppressed(database)) == bars
+
+
+def test_another_act_of_consent_is_no_opting_in_anew(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    with transaction(database) as session:
+        record(session, five[0], [Act(NOW + DAY, "confirmed", "preferences")])
+    take(database, entry(sent, five[0], "group_unsubscribe", at=THEN))
+    assert suppressed(database) == {"p1@example.org": "unsubscribed"}
+
+
+def test_soft_bounces_from_before_opting_in_anew_do_not_count(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    def soft(*moments: int) -> None:
+        full = {"reason": "full", "status": "4.2.2"}
+        take(database, *(entry(sent, five[0], "bounce", at=THEN + n, **full) for n in moments))
+
+    soft(0, 1, 2, 3, 4)
+    assert suppressed(database) == {"p1@example.org": "bounced"}
+    comes_back(database, NOW + DAY)
+    day = 86400
+    soft(5, 3 * day, 4 * day, 5 * day, 6 * day)
+    assert suppressed(database) == {}
+    soft(7 * day)
+    assert suppressed(database) == {"p1@example.org": "bounced"}
+
+
+LISTED = ["Unsubscribed Address", "Bounced Address", "Spam Reporting Address"]
+
+
+@pytest.mark.parametrize("reason", LISTED)
+def test_a_drop_for_what_a_list_says_since_before_opting_in_anew_bars_nobody(
+    database: Engine, back: int, five: list[int], reason: str
+) -> None:
+    def drop(at: datetime) -> None:
+        seconds = int(at.timestamp())
+        take(database, entry(back, five[0], "dropped", at=seconds, reason=reason))
+
+    has_compared(database, NOW)
+    has_compared(database, NOW + 2 * DAY, finished=False)
+    drop(NOW + 2 * DAY + 2 * MINUTE)
+    assert suppressed(database) == {}
+    assert states(database, back)[five[0]] == ("dropped", reason)
+    has_compared(database, NOW + 3 * DAY)
+    has_compared(database, NOW + 4 * DAY)
+    # Told only now; and while that run was still at work.
+    drop(NOW + 2 * DAY + 3 * MINUTE)
+    drop(NOW + 3 * DAY + 30 * MINUTE)
+    assert suppressed(database) == {}
+    drop(NOW + 3 * DAY + 61 * MINUTE)
+    assert len(suppressed(database)) == 1
+
+
+def test_a_drop_of_an_address_that_is_none_bars(
+    database: Engine, back: int, five: list[int]
+) -> None:
+    take(database, entry(back, five[0], "dropped", at=THEN + 90000, reason="Invalid"))
+    assert suppressed(database) == {"p1@example.org": "bounced"}
+
+
+def test_whoever_has_the_address_by_now_is_not_barred_for_whoever_had_it(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    comes_back(database, NOW + DAY, email="new@example.org")
+    take(database, entry(sent, five[0], "group_unsubscribe", at=THEN, email="new@example.org"))
+    assert suppressed(database) == {"p1@example.org": "unsubscribed"}
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("delivered", 0), ("group_unsubscribe", 1)])
+def test_who_opted_in_is_asked_once_a_post_and_only_where_it_matters(
+    database: Engine, back: int, five: list[int], kind: str, asked: int
+) -> None:
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    event.listen(database, "before_cursor_execute", note)
+    take(database, *(entry(back, person, kind, at=THEN + person) for person in five))
+    event.remove(database, "before_cursor_execute", note)
+    assert len([one for one in statements if "consent" in one]) == asked

@@ -19,6 +19,7 @@ from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandb
 from newsletter.scheduling import jobs
 from newsletter.scheduling.clock import Clock
 from newsletter.settings import load
+from newsletter.tracking import person
 from newsletter.tracking.reconcile import Reconciler, last_runs
 from subscribers import suppression
 from subscribers.address import address_key, hash_address, parse
@@ -26,6 +27,10 @@ from subscribers.consent import Act, record
 from subscribers.models import Suppression, SuppressionReason
 from subscribers.schema import table_of
 from tests.conftest import ADDRESS_KEY, NOW, add_person
+from tests.newsletter.sending.conftest import five
+from tests.newsletter.tracking.test_ingest import comes_back, take
+
+__all__ = ["five"]
 
 _suppression = table_of(Suppression)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -275,6 +280,41 @@ def test_after_somebody_came_back_the_lists_are_read_from_their_beginning(
     report = run(reconciler, NOW + DAY)
     assert report.since is None
     assert stands(sandbox, "unsubscribes") == []
+
+
+@pytest.mark.parametrize("erased", [True, False])
+def test_so_they_are_after_somebody_came_back_as_somebody_new(
+    reconciler, sandbox, database, cast, erased: bool
+) -> None:
+    email = "alice@example.org" if erased else "unknown@example.org"
+    listed(sandbox, "unsubscribes", email, at=NOW - 30 * DAY)
+    run(reconciler, NOW)
+    if erased:
+        with transaction(database) as session:
+            person.erase(session, cast["alice"], now=NOW + HOUR)
+    comes_back(database, NOW + DAY, asked=NOW + DAY - HOUR, email=email)
+    assert run(reconciler, NOW + 2 * DAY).since is None
+    assert stands(sandbox, "unsubscribes") == []
+    assert suppressed(database, email) is None
+
+
+def test_newcomers_do_not_make_it_read_everything(reconciler, sandbox, database) -> None:
+    run(reconciler, NOW)
+    comes_back(database, NOW + HOUR, asked=NOW, email="newcomer@example.org")
+    assert run(reconciler, NOW + DAY).since == NOW - 2 * DAY
+
+
+def test_who_is_dropped_before_the_list_is_read_is_taken_off_it(
+    reconciler, sandbox, database, five
+) -> None:
+    listed(sandbox, "unsubscribes", "p1@example.org", at=NOW - 30 * DAY)
+    run(reconciler, NOW)
+    comes_back(database, NOW + DAY, asked=NOW + HOUR)
+    drop = {"event": "dropped", "email": "p1@example.org", "reason": "Unsubscribed Address"}
+    take(database, {**drop, "timestamp": int((NOW + DAY + HOUR).timestamp())})
+    run(reconciler, NOW + 2 * DAY)
+    assert stands(sandbox, "unsubscribes") == []
+    assert suppressed(database, "p1@example.org") is None
 
 
 def test_a_run_that_failed_is_written_down_and_taken_up_again(
