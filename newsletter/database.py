@@ -177,11 +177,30 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
-    with engine.connect() as connection:
+    with engine.connect() as connection, _without_foreign_keys(connection):
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
     return before, _head()
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection) -> Iterator[None]:
+    """To drop a table that was made anew would delete, on SQLite, what refers to its rows.
+
+    They can be switched only outside a transaction, so no migration can do it for itself.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        driver.execute("PRAGMA foreign_keys=ON")
 
 
 def check_version(engine: Engine) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Index
 
-from subscribers.schema import Field, Hash, Id, Json, Model, one_of
+from subscribers.schema import NEVER_AGAIN, Field, Hash, Id, Json, Model, one_of
 
 
 class SuppressionReason(StrEnum):
@@ -28,6 +28,7 @@ class Subscriber(Model, table=True):
     """A person, under one address. ``confirmed_at`` is empty until they have proved opting in."""
 
     __tablename__ = "subscriber"
+    __table_args__ = (NEVER_AGAIN,)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     #: As the person wrote it, with the domain in lower case; shown and mailed.
@@ -100,6 +101,7 @@ class Segment(Model, table=True):
     """A saved rule over subscribers. An empty expression means everybody."""
 
     __tablename__ = "segment"
+    __table_args__ = (NEVER_AGAIN,)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     name: str = Field(max_length=64, unique=True)
@@ -159,7 +161,7 @@ class Confirmation(Model, table=True):
     """
 
     __tablename__ = "confirmation"
-    __table_args__ = (one_of("kind", ("signup", "address", "data", "erase")),)
+    __table_args__ = (one_of("kind", ("signup", "address", "data", "erase")), NEVER_AGAIN)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     kind: str = Field(max_length=10)

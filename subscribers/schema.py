@@ -51,6 +51,9 @@ metadata.naming_convention = {
 Id = BigInteger().with_variant(Integer(), "sqlite")
 #: JSON objects, indexable on PostgreSQL.
 Json = JSON().with_variant(JSONB(), "postgresql")
+#: For a table whose rows can go while their numbers live on, in links, mails or the log: SQLite
+#: would give the number of the newest row to the next one once it is gone. PostgreSQL never does.
+NEVER_AGAIN = {"sqlite_autoincrement": True}
 #: A truncated HMAC: 16 bytes keep collisions out of reach for any list of people.
 Hash = LargeBinary(16)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, LargeBinary
 
-from subscribers.schema import Field, Id, Json, Model, one_of
+from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
 #: SHA-256 of a random token: there is nothing to guess, so nothing to slow down.
 TokenHash = LargeBinary(32)
@@ -48,7 +48,7 @@ class User(Model, table=True):
     """A person who works with the console."""
 
     __tablename__ = "console_user"
-    __table_args__ = (one_of("role", Role),)
+    __table_args__ = (one_of("role", Role), NEVER_AGAIN)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     #: As it was written; mailed.

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Index
 
-from subscribers.schema import Field, Id, Json, Model, one_of
+from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
 
 class Lease(Model, table=True):
@@ -49,7 +49,7 @@ class Schedule(Model, table=True):
     """When the next approved issue of a series goes out, and to whom."""
 
     __tablename__ = "schedule"
-    __table_args__ = (one_of("state", ScheduleState),)
+    __table_args__ = (one_of("state", ScheduleState), NEVER_AGAIN)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     name: str = Field(max_length=64, unique=True)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Index, text
 
 from newsletter.sending.states import BatchState, DeliveryState, SendState
-from subscribers.schema import Field, Id, Json, Model, one_of
+from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
 #: Whoever is apart (states.APART) has a reason, and nobody else has.
 _APART = "reason IS NOT NULL"
@@ -209,6 +209,7 @@ class Notice(Model, table=True):
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
+        NEVER_AGAIN,
     )
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)

@@ -1,10 +1,17 @@
 """Opening, versions and transactions, on both databases."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import OperationalError
 
+import newsletter
 from newsletter.database import (
     check_version,
     open_database,
@@ -14,6 +21,18 @@ from newsletter.database import (
 )
 from newsletter.errors import DatabaseError
 from subscribers.schema import metadata
+
+AT = "'2026-03-27 07:00:00.000000'"
+
+
+def bring(connection: Connection, version: str) -> None:
+    """Bring an empty database to an earlier version."""
+    config = Config()
+    migrations = Path(newsletter.__file__).parent / "migrations"
+    config.set_main_option("script_location", str(migrations))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, version)
 
 
 # SQLAlchemy cannot read them back from SQLite.
@@ -71,3 +90,103 @@ def test_an_empty_sqlite_file_upgrades_itself(tmp_path) -> None:
     require_current(engine)
     assert check_version(engine) is not None
     engine.dispose()
+
+
+def test_sqlite_gives_a_number_once_where_the_models_say_so(database: Engine) -> None:
+    if database.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL's sequences never go back")
+    said = {t.name for t in metadata.sorted_tables if t.dialect_options["sqlite"]["autoincrement"]}
+    assert {"subscriber", "confirmation"} < said
+    made = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'"
+    with database.connect() as connection:
+        assert set(connection.execute(text(made)).scalars()) == said
+
+
+def test_a_new_database_numbers_from_one(database: Engine) -> None:
+    made = (
+        "INSERT INTO segment (name, expression, description, created_at) "
+        f"VALUES ('all', '', '', {AT}) RETURNING id"
+    )
+    with transaction(database) as session:
+        assert session.scalar(text(made)) == 1
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[Engine]:
+    """An SQLite database of version 0013 with people; the newest, number 4, was erased."""
+    engine = open_database(f"sqlite:///{tmp_path / 'before.db'}")
+    with engine.connect() as connection:
+        bring(connection, "0013")
+        for statement in (
+            f"""INSERT INTO subscriber (id, email, address_hash, name, attributes, source,
+                created_at) SELECT value, 'p' || value || '@example.org', value || 'hash', 'P',
+                '{{"plan": "pro"}}', 'api', {AT} FROM json_each('[1, 2, 3]')""",
+            "INSERT INTO topic VALUES (1, 'news', 'News', '')",
+            f"INSERT INTO subscription SELECT id, 1, {AT} FROM subscriber",
+            f"""INSERT INTO consent (subscriber_id, at, act, source, wording)
+                SELECT id, {AT}, 'confirmed', 'api', 'Yes' FROM subscriber""",
+            f"""INSERT INTO confirmation VALUES
+                (7, 'erase', 'p1@example.org', '1hash', 1, '{{}}', {AT}, {AT}, NULL)""",
+            f"""INSERT INTO issue (id, slug, title, created_at) VALUES (1, 'a', 'A', {AT}),
+                (2, 'b', 'B', {AT})""",
+            "INSERT INTO delivery VALUES (1, 4, 1, 1, 'accepted', NULL)",
+            "INSERT INTO delivery VALUES (2, 3, 2, 1, 'accepted', NULL)",
+            f"""INSERT INTO notice (id, kind, email, subject, html, text, state, created_at,
+                not_before, attempt, detail) VALUES
+                (9, 'erase', 'p1@example.org', 'S', 'H', 'T', 'pending', {AT}, {AT}, 0, '')""",
+            f"INSERT INTO segment VALUES (2, 'all', '', '', {AT}, 3, 3, {AT})",
+            f"""INSERT INTO schedule VALUES (5, 'daily', 'letter', 'daily at 07:00', 'UTC', 0, '[]',
+                '{{}}', 'active', {AT}, {AT})""",
+            "INSERT INTO schedule_segment VALUES (5, 2, 0)",
+            f"INSERT INTO console_user VALUES (1, 'o@x', 'o@x', '', 'owner', '', 1, {AT}, NULL)",
+            f"INSERT INTO console_session VALUES (1, 'x', 1, 'full', {AT}, {AT}, {AT}, '', '')",
+            f"INSERT INTO audit_entry VALUES (1, {AT}, 3, 'o@y', '', 'signed in', '', '{{}}', 'x')",
+        ):
+            connection.exec_driver_sql(statement)
+        connection.commit()
+    yield engine
+    engine.dispose()
+
+
+def contents(connection: Connection) -> dict[str, list[Any]]:
+    """The rows of all tables, and the words of all indexes and triggers."""
+    names = (name for name in inspect(connection).get_table_names() if name != "alembic_version")
+    rows = {n: connection.exec_driver_sql(f"SELECT * FROM {n}").fetchall() for n in names}
+    words = "SELECT name, sql FROM sqlite_master WHERE type <> 'table' ORDER BY name"
+    return {**rows, "": connection.exec_driver_sql(words).fetchall()}
+
+
+def test_numbers_are_given_once_after_an_upgrade_that_loses_nothing(filled: Engine) -> None:
+    with filled.connect() as connection:
+        before = contents(connection)
+    assert upgrade(filled)[0] == "0013"
+    with filled.connect() as connection:
+        assert contents(connection) == before
+        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        # A delivery tells of number 4. Nothing may tell of others, whose links are in mails.
+        given = connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence").all()
+        assert {row.name: row.seq for row in given} == {
+            "subscriber": 1004,
+            "confirmation": 1007,
+            "notice": 9,
+            "segment": 2,
+            "schedule": 5,
+            "console_user": 3,
+        }
+        connection.exec_driver_sql("DELETE FROM subscriber WHERE id = 1")
+        for table, left in (("consent", 2), ("subscription", 2), ("confirmation", 0)):
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == left
+
+
+def test_an_upgrade_that_fails_leaves_all_as_it_was(filled: Engine) -> None:
+    with filled.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE console_user_anew (id)")
+        connection.commit()
+        before = contents(connection)
+    with pytest.raises(OperationalError, match="console_user_anew already exists"):
+        upgrade(filled)
+    assert check_version(filled) == "0013"
+    with filled.connect() as connection:
+        assert contents(connection) == before
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1

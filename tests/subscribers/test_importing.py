@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 
 from newsletter.database import reading, transaction
-from subscribers import importing, suppression
+from subscribers import erasure, importing, suppression
 from subscribers.address import hash_address, parse
 from subscribers.errors import UserError
 from subscribers.importing import ImportOptions, ImportReport, import_people
@@ -154,6 +154,16 @@ def test_new_people_are_stored_as_the_file_tells(database: Engine, run: Import) 
     assert alice.confirmed_at == datetime(2024, 1, 3, 4, 5, 6, 789000, tzinfo=UTC)
     assert (bob.name, bob.language, bob.attributes) == ("", None, {})
     assert (bob.created_at, bob.confirmed_at) == (NOW, None)
+
+
+def test_nobody_is_given_the_number_of_somebody_erased(database: Engine, run: Import) -> None:
+    run("email\nalice@example.org\nbob@example.org\n")
+    old = people(database)["bob@example.org"].id
+    with transaction(database) as session:
+        erasure.erase(session, old, now=NOW)
+    run("email\ncarol@example.org\ndora@example.org\n")
+    new = [person.id for person in people(database).values()][1:]
+    assert old < new[0] < new[1]
 
 
 def test_raw_rows_are_the_same_as_the_models_would_write(database: Engine, run: Import) -> None:

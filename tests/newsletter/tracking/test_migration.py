@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine, text
 
-import newsletter
 from newsletter.database import open_database, reading, upgrade
 from newsletter.tracking import counts, recount
+from tests.newsletter.test_database import bring
 
 EVENTS = [
     ("open", 7, 1, False, {"email": "a@B.example"}),
@@ -34,13 +32,7 @@ def before(database_url: str, tmp_path: Path) -> Iterator[Engine]:
             connection.execute(text("DROP SCHEMA public CASCADE"))
             connection.execute(text("CREATE SCHEMA public"))
     with engine.connect() as connection:
-        config = Config()
-        config.set_main_option(
-            "script_location", str(Path(newsletter.__file__).parent / "migrations")
-        )
-        config.set_main_option("path_separator", "os")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
+        bring(connection, "0002")
         for number, (kind, send, person, by_machine, raw) in enumerate(EVENTS):
             connection.execute(
                 text(

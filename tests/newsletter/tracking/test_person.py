@@ -11,8 +11,8 @@ from newsletter.tracking import person
 from newsletter.tracking.models import EventRow, SoftBounce
 from subscribers.models import Subscriber, Suppression
 from subscribers.schema import table_of
-from tests.conftest import NOW
-from tests.newsletter.sending.conftest import five
+from tests.conftest import NOW, add_person
+from tests.newsletter.sending.conftest import five, make_plan, make_send
 from tests.newsletter.tracking.test_ingest import entry, sent, take
 
 __all__ = ["five", "sent"]
@@ -64,3 +64,18 @@ def test_erasure_leaves_a_keyed_hash_and_figures_that_still_add_up(
         assert session.execute(select(table_of(SoftBounce))).all() == []
         assert session.execute(select(table_of(Notice))).all() == []
         assert standing.of(session, sent).adds_up
+
+
+def test_nobody_is_given_the_history_of_somebody_erased(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    take(database, entry(sent, five[4], "open"))
+    with transaction(database) as session:
+        person.erase(session, five[4], now=NOW)
+    with transaction(database) as session:
+        newcomer = add_person(session, "new@example.org")
+    with reading(database) as session:
+        copy = person.data_of(session, newcomer)
+    assert (copy["issues"], copy["events"]) == ([], [])
+    # Another send of the issue finds them, and nobody else.
+    assert make_plan(database, make_send(database)) == 1

@@ -13,9 +13,12 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.links import Purpose
 from newsletter.sending.models import Notice
+from newsletter.tracking import person
 from newsletter.web.app import create_app
+from subscribers import signup
 from subscribers.models import Confirmation, Subscriber, Suppression
 from subscribers.schema import table_of
+from tests.conftest import add_person
 
 HTML = {"accept": "text/html"}
 
@@ -97,6 +100,35 @@ def test_erasing_leaves_only_the_keyed_hash_and_a_second_press_is_harmless(
     assert email_of(assembly, cast["bob"]) == "bob@example.org"
 
 
+def test_a_second_press_of_the_erasing_link_erases_nobody_else(
+    client: TestClient, assembly: Assembly, cast: dict[str, int], home: str
+) -> None:
+    ask(client, home, "erase")
+    link = mailed(assembly, "alice@example.org")
+    assert client.post(link).status_code == 200
+    bobs = f"/preferences/{assembly.links.token(Purpose.RECIPIENT, 1, cast['bob'])}"
+    ask(client, bobs, "erase")
+    for answer in (client.get(link, headers=HTML), client.post(link)):
+        assert (answer.status_code, "bob@example.org" in answer.text) == (410, False)
+    assert email_of(assembly, cast["bob"]) == "bob@example.org"
+
+
+def test_old_links_of_somebody_erased_do_nothing_to_whoever_comes_next(
+    client: TestClient, assembly: Assembly, cast: dict[str, int]
+) -> None:
+    token = assembly.links.token(Purpose.RECIPIENT, 1, cast["charlie"])
+    with transaction(assembly.database) as session:
+        person.erase(session, cast["charlie"], now=datetime.now(UTC))
+    with transaction(assembly.database) as session:
+        dora = add_person(session, "dora@example.org")
+    assert dora != cast["charlie"]
+    assert client.post(f"/unsubscribe/{token}").status_code == 200
+    assert client.get(f"/preferences/{token}").status_code == 410
+    with reading(assembly.database) as session:
+        barred = set(session.scalars(select(table_of(Suppression).c.address_hash)))
+    assert barred == {assembly.hash_of("charlie@example.org")}
+
+
 def test_an_address_changes_when_the_new_one_confirms_and_get_confirms_nothing(
     client: TestClient, assembly: Assembly, cast: dict[str, int], home: str
 ) -> None:
@@ -132,6 +164,23 @@ def test_the_old_address_can_stop_a_change_and_undo_it(
     for path in (link, stop):
         assert client.post(path).status_code == 410
     assert email_of(assembly, cast["alice"]) == "alice@example.org"
+
+
+def test_the_link_of_a_stopped_change_confirms_no_strangers_signup(
+    client: TestClient, assembly: Assembly, home: str
+) -> None:
+    ask(client, home, "address", email="thief@example.org")
+    link, stop = (mailed(assembly, email) for email in ("thief@example.org", "alice@example.org"))
+    assert client.post(stop).status_code == 200
+    with transaction(assembly.database) as session:
+        signup.sweep(session, now=datetime.now(UTC))
+    answer = client.post("/subscribe", data={"email": "victim@example.org"})
+    assert answer.status_code == 200
+    for path in (link, link.replace("request", "confirm")):
+        client.post(path)
+    with reading(assembly.database) as session:
+        people = set(session.scalars(select(table_of(Subscriber).c.email)))
+    assert "victim@example.org" not in people
 
 
 def test_an_address_that_is_in_use_is_said_to_its_owner(
