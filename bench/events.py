@@ -29,7 +29,7 @@ from bench.report import Memory, table
 from bench.sink import sink
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
-from newsletter.provider.events import Event, parse
+from newsletter.provider.events import Event, made_mark, parse
 from newsletter.scheduling.jobs import start_due
 from newsletter.sending import standing
 from newsletter.sending.states import SendState
@@ -75,11 +75,13 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
     send_id = _sent(assembly)
     sizes.append(_size(assembly.database))
     half = options.events // 2
-    posts = list(_posts(send_id, options.people, 2 * half))
+    with reading(assembly.database) as session:
+        made = made_mark(standing.find(session, send_id).created_at)
+    posts = list(_posts(send_id, made, options.people, 2 * half))
     alone, beside = posts[: len(posts) // 2], posts[len(posts) // 2 :]
     rows: list[list[object]] = []
     with stage.service(settings) as port, ThreadPoolExecutor(options.posts) as pool:
-        _measure(pool, port, list(_posts(send_id, options.people, 2000, first=10**9)))  # warm
+        _measure(pool, port, list(_posts(send_id, made, options.people, 2000, first=10**9)))  # warm
         measured = _measure(pool, port, alone)
         sizes.append(_size(assembly.database))
         limit = _bare(assembly.database, alone)
@@ -147,13 +149,13 @@ def _sent(assembly: Assembly) -> int:
 
 
 def _posts(
-    send_id: int, people: int, events: int, *, first: int = 0
+    send_id: int, made: int, people: int, events: int, *, first: int = 0
 ) -> Iterator[tuple[bytes, int]]:
     """Bodies as SendGrid writes them, and how many events each holds."""
     body: list[bytes] = []
     size, now = 0, int(time.time())
     for number in range(first, first + events):
-        entry = orjson.dumps(_event(number, send_id, people, now))
+        entry = orjson.dumps(_event(number, send_id, made, people, now))
         if size + len(entry) > _POST_BYTES:
             yield b"[" + b",".join(body) + b"]\r\n", len(body)
             body, size = [], 0
@@ -163,7 +165,7 @@ def _posts(
         yield b"[" + b",".join(body) + b"]\r\n", len(body)
 
 
-def _event(number: int, send_id: int, people: int, now: int) -> dict[str, Any]:
+def _event(number: int, send_id: int, made: int, people: int, now: int) -> dict[str, Any]:
     """Of ten events four are processed, four delivered, one an open, and one something else."""
     kind = number % 10
     # People in an order of their own: events of a batch come mixed with others'.
@@ -178,6 +180,7 @@ def _event(number: int, send_id: int, people: int, now: int) -> dict[str, Any]:
         "nl_send": str(send_id),
         "nl_batch": str((person - 1) // 1000 + 1),
         "nl_subscriber": str(person),
+        "nl_made": str(made),
     }
     agent = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15"
     if kind < 8:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -19,12 +19,16 @@ from newsletter.issues.personal import LINKS
 
 #: Our custom args, as they go out with a request and come back flattened into each event.
 ISSUE, SEND, BATCH, SUBSCRIBER = "nl_issue", "nl_send", "nl_batch", "nl_subscriber"
+#: When the send was made (``made_mark``): another installation, or a database restored from a
+#: backup, gives the same numbers to other sends.
+MADE = "nl_made"
 
 #: Our own links end in a token that names the reader: figures of links must not.
 _OWN_LINK = re.compile(rf"/({'|'.join(map(re.escape, LINKS.values()))})/[^/?#]+")
 #: Links that agree so far are counted as one.
 _MAX_LINK = 500
 _MAX_DOMAIN = 255
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Kind(StrEnum):
@@ -76,6 +80,10 @@ class Event:
     link: str = ""
     #: Of an open or a click: the User-Agent header.
     agent: str = ""
+    #: Which send of this number it speaks of; mails from before there was such a mark have none.
+    made: int | None = None
+    #: From our own page, behind a signed link: whose it is needs no proof.
+    first_hand: bool = False
 
     @property
     def domain(self) -> str:
@@ -89,6 +97,11 @@ class Malformed:
 
     index: int
     reason: str
+
+
+def made_mark(made_at: datetime) -> int:
+    """What tells a send from others of its number: the microsecond when it was made."""
+    return (made_at - _EPOCH) // timedelta(microseconds=1)
 
 
 def parse(body: bytes) -> list[Event | Malformed]:
@@ -152,6 +165,7 @@ def _event(entry: Mapping[str, Any]) -> Event:
         status=_text(entry, "status"),
         link=_link(_text(entry, "url")) if kind is Kind.CLICK else "",
         agent=_text(entry, "useragent"),
+        made=_number(entry.get(MADE)),
     )
 
 
@@ -190,7 +204,7 @@ def _key(kind: Kind, name: str, timestamp: int, entry: Mapping[str, Any]) -> byt
 #: The message (a late bounce names none), and what differs between two happenings of one kind
 #: to one message within a second: the attempt, the reason, the link, the browser.
 _TELLS_APART = (
-    *("sg_message_id", "smtp-id", ISSUE, SEND, BATCH, SUBSCRIBER),
+    *("sg_message_id", "smtp-id", ISSUE, SEND, BATCH, SUBSCRIBER, MADE),
     *("attempt", "type", "status", "bounce_classification", "reason", "response"),
     *("url", "ip", "useragent", "asm_group_id"),
 )

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Text, Update, bindparam, collate, tuple_, update
+from sqlalchemy import Integer, Text, Update, and_, bindparam, collate, select, tuple_, update
 
 from newsletter.sending import oversight
 from newsletter.sending.models import Batch, Delivery
@@ -34,6 +34,45 @@ _HAND_OVER = (
     )
     .values(state=DeliveryState.ACCEPTED)
 )
+
+
+class Carried(NamedTuple):
+    """What a mail says of where it came from."""
+
+    send_id: int
+    batch: int
+    issue_id: int
+    subscriber_id: int
+
+
+def shown(session: Session, carried: Iterable[Carried]) -> list[tuple[int, int]]:
+    """The (send, number) of open batches in which somebody stands whom such a mail reached.
+
+    A plan that was lost and made anew has other people under the same numbers: what a mail
+    to somebody else says proves nothing of them.
+    """
+    by_batch: dict[tuple[int, int], list[Carried]] = {}
+    for one in carried:
+        by_batch.setdefault((one.send_id, one.batch), []).append(one)
+    if not by_batch:
+        return []
+    still_open = session.execute(
+        select(_batch.c.send_id, _batch.c.number).where(
+            tuple_(_batch.c.send_id, _batch.c.number).in_(sorted(by_batch)),
+            _batch.c.state.in_(batches_that_may_become(BatchState.ACCEPTED)),
+        )
+    ).all()
+    if not still_open:  # nearly always, so that the people need not be looked up
+        return []
+    row = given.table(session, send_id=Id, batch=Integer, issue_id=Id, subscriber_id=Id)
+    rows = (one._asdict() for batch in still_open for one in sorted(by_batch[batch[0], batch[1]]))
+    found = session.execute(
+        select(row.c.send_id, row.c.batch)
+        .join(_delivery, and_(*(_delivery.c[name] == row.c[name] for name in Carried._fields)))
+        .distinct(),
+        given.values(session, rows),
+    )
+    return [(one[0], one[1]) for one in found]
 
 
 def prove(

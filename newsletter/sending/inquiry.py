@@ -17,13 +17,14 @@ from newsletter.errors import ProviderError
 from newsletter.provider import activity
 from newsletter.provider.account import Ask, TryAgainError
 from newsletter.sending import evidence, oversight
-from newsletter.sending.models import Batch, Delivery
+from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.states import BatchState
 from subscribers.models import Subscriber
 from subscribers.schema import Session, table_of
 
 _log = logging.getLogger(__name__)
 _batch, _delivery, _person = table_of(Batch), table_of(Delivery), table_of(Subscriber)
+_send = table_of(Send)
 
 #: The record shows a mail a while after it was taken, and for 30 days.
 _FIRST, _LAST = timedelta(minutes=2), timedelta(days=30)
@@ -48,8 +49,10 @@ class Inquiry:
         if doubt is None:
             return None
         send_id, number = doubt
+        with reading(self._database) as session:
+            made_at = session.scalars(select(_send.c.created_at).where(_send.c.id == send_id)).one()
         try:
-            emails = activity.recipients(self._ask, send_id=send_id, batch=number)
+            emails = activity.recipients(self._ask, send_id=send_id, batch=number, made_at=made_at)
         except ProviderError as error:
             self._put_off(error, now)
             return None

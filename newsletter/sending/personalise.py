@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from newsletter.links import Links, Purpose
-from newsletter.provider.events import BATCH, ISSUE, SEND, SUBSCRIBER
+from newsletter.provider.events import BATCH, ISSUE, MADE, SEND, SUBSCRIBER, made_mark
 from newsletter.provider.gateway import MailRequest, Recipient
 from newsletter.rendering.placeholders import Placeholders
 from newsletter.sending.ledger import Claimed
@@ -92,5 +92,6 @@ def personalise(
             ISSUE: str(batch.issue_id),
             SEND: str(batch.send_id),
             BATCH: str(batch.number),
+            MADE: str(made_mark(batch.made_at)),
         },
     )

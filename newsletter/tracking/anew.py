@@ -5,7 +5,7 @@ signup (subscribers.consent) is the moment that counts. In doubt about the order
 stays barred.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -14,13 +14,11 @@ from sqlalchemy import and_, case, func, or_, select
 
 from newsletter.provider.events import Event
 from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.origin import HashOf
 from newsletter.tracking.policy import effects
 from subscribers import consent
 from subscribers.models import Consent, Subscriber, SuppressionReason
 from subscribers.schema import Session, table_of
-
-#: The keyed hash of an address as an event spells it; None for what is no address.
-HashOf = Callable[[str], bytes | None]
 
 _subscriber, _consent, _run = table_of(Subscriber), table_of(Consent), table_of(Reconciliation)
 

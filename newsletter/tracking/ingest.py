@@ -19,12 +19,13 @@ from sqlalchemy import Row, func, select
 
 from newsletter.provider.events import Event, Kind
 from newsletter.sending import evidence
-from newsletter.sending.evidence import Told
+from newsletter.sending.evidence import Carried, Told
 from newsletter.sending.states import DeliveryState
-from newsletter.tracking import horizon, machines, soft_bounces
-from newsletter.tracking.anew import HashOf, OptIns, is_over, opt_ins
+from newsletter.tracking import horizon, machines, origin, soft_bounces
+from newsletter.tracking.anew import OptIns, is_over, opt_ins
 from newsletter.tracking.counts import PEOPLE, Happening, Tally
 from newsletter.tracking.models import EventRow
+from newsletter.tracking.origin import HashOf
 from newsletter.tracking.policy import Thresholds, Whose, effects
 from subscribers import engagement, given, suppression
 from subscribers.address import without_addresses
@@ -49,7 +50,7 @@ class Ingested:
 class _Changes:
     """The effects of many events, gathered so that each is written once for all."""
 
-    batches: set[tuple[int, int]] = field(default_factory=set)
+    carried: set[Carried] = field(default_factory=set)
     deliveries: list[Told] = field(default_factory=list)
     people: dict[SuppressionReason, dict[int, Proof]] = field(
         default_factory=lambda: defaultdict(dict)
@@ -72,12 +73,14 @@ def ingest(
 ) -> Ingested:
     """Store and apply what is new among ``events``; repeats are only counted."""
     unique = {(event.at, event.key): event for event in events}
-    fresh = _store(session, [unique[key] for key in sorted(unique)], now)
+    known = origin.known(session, [unique[key] for key in sorted(unique)], hash_of)
+    fresh = _store(session, known, now)
     changes, came = _Changes(), opt_ins(session, fresh, hash_of)
     for event in fresh:
         _gather(changes, event, hash_of, came)
     # Acceptance first: a delivery has to be accepted before it can be delivered.
-    evidence.prove(session, changes.batches, now=now, detail="proved by an event")
+    batches = evidence.shown(session, changes.carried)
+    evidence.prove(session, batches, now=now, detail="proved by an event")
     evidence.advance(session, changes.deliveries)
     for address in soft_bounces.add(session, changes.soft, rules, came.since()):
         days = rules.soft_bounce_days.days
@@ -129,9 +132,10 @@ def _nameless(raw: str) -> str:
 def _gather(changes: _Changes, event: Event, hash_of: HashOf, came: OptIns) -> None:
     person, effect = event.subscriber_id, effects(event)
     said = without_addresses(event.reason)
+    ids = event.send_id, event.batch, event.issue_id, person
     # Our own page knows nothing of batches.
-    if event.send_id is not None and event.batch is not None and event.kind is not Kind.UNSUBSCRIBE:
-        changes.batches.add((event.send_id, event.batch))
+    if event.kind is not Kind.UNSUBSCRIBE and None not in ids:
+        changes.carried.add(Carried._make(ids))
     if effect.delivery and event.issue_id is not None and person is not None:
         # Whoever is set apart has a reason: by that they are found.
         apart = effect.delivery is not DeliveryState.DELIVERED

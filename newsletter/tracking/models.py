@@ -1,7 +1,7 @@
 """Tables of what happened: each event once, and the figures kept as they arrive.
 
-The figures have no foreign keys: an event may speak of a send that a restored backup has
-forgotten. What belongs to no send, such as single mails, is counted under send 0.
+The figures have no foreign keys: a backup that is restored may have forgotten their send.
+What belongs to no send of ours, such as single mails, is counted under send 0.
 """
 
 from datetime import datetime

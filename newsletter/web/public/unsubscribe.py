@@ -79,6 +79,7 @@ def take_out(
             reason=by,
             by_machine=False,
             raw=orjson.dumps({"by": by}).decode(),
+            first_hand=True,
         )
         done = ingest(session, [event], now=now, hash_of=parts.hash_of)
         if done.suppressed:

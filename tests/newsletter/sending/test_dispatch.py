@@ -7,7 +7,7 @@ from sqlalchemy import Engine, delete, update
 
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
-from newsletter.provider.events import SUBSCRIBER
+from newsletter.provider.events import SUBSCRIBER, made_mark
 from newsletter.provider.gateway import MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.sending import control, doubt, evidence, hold, ledger, standing
 from newsletter.sending.models import Batch
@@ -39,7 +39,12 @@ def test_each_person_gets_their_own_values_links_and_ids(database: Engine, five)
     send, gateway = planned(database, size=5), FakeGateway()
     drain(database, gateway)
     (request,) = gateway.requests
-    assert request.custom_args == {"nl_issue": "1", "nl_send": str(send), "nl_batch": "1"}
+    assert request.custom_args == {
+        "nl_issue": "1",
+        "nl_send": str(send),
+        "nl_batch": "1",
+        "nl_made": str(made_mark(NOW)),
+    }
     assert request.headers == {"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
     assert len({r.headers["List-Unsubscribe"] for r in request.recipients}) == 5
     for person, recipient in zip(five, request.recipients, strict=True):

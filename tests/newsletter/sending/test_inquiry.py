@@ -9,6 +9,7 @@ from sqlalchemy import Engine, update
 
 from newsletter.assembly import Assembly
 from newsletter.database import transaction
+from newsletter.provider.events import made_mark
 from newsletter.provider.sendgrid import SendGridGateway
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.scheduling import jobs
@@ -20,6 +21,7 @@ from newsletter.sending.states import BatchState
 from newsletter.settings import load
 from subscribers.models import Subscriber
 from subscribers.schema import table_of
+from tests.conftest import NOW as MADE_AT
 from tests.newsletter.sending.conftest import batches, dispatcher, planned, send_state, states
 from tests.newsletter.tracking.test_ingest import hash_of
 
@@ -118,7 +120,7 @@ def test_each_doubt_is_asked_about_in_turn_and_not_too_often(
         asked.append(query["query"])
         return {"messages": []}
 
-    send = planned(database, size=2)
+    send, made = planned(database, size=2), made_mark(MADE_AT)
     batch = table_of(Batch)
     with transaction(database) as session:
         for state in (BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN):
@@ -130,6 +132,7 @@ def test_each_doubt_is_asked_about_in_turn_and_not_too_often(
         inquiry.run(now=LATER + timedelta(seconds=second))
     assert asked == [
         f"unique_args['nl_send']=\"{send}\" AND unique_args['nl_batch']=\"{number}\""
+        f" AND unique_args['nl_made']=\"{made}\""
         for number in (1, 2, 3)
     ]
     inquiry.run(now=LATER + timedelta(minutes=10))

@@ -15,9 +15,9 @@ from sqlalchemy import Engine, event, select
 
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
-from newsletter.provider.events import Event, Kind, parse
+from newsletter.provider.events import Event, Kind, made_mark, parse
 from newsletter.sending import standing
-from newsletter.tracking import counts
+from newsletter.tracking import counts, person, recount
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.models_reconcile import Reconciliation
@@ -36,6 +36,7 @@ from tests.newsletter.sending.conftest import (
     FakeGateway,
     batches,
     dispatcher,
+    drain,
     five,
     make_plan,
     make_send,
@@ -43,6 +44,9 @@ from tests.newsletter.sending.conftest import (
 )
 
 __all__ = ["five"]
+
+#: As the mails of make_send carry it.
+MADE = str(made_mark(NOW))
 
 
 def hash_of(text: str) -> bytes | None:
@@ -88,6 +92,7 @@ def entry(send: int, person: int, event: str, at: int = 1774594800, **more: Any)
         "nl_send": str(send),
         "nl_batch": "1",
         "nl_subscriber": str(person),
+        "nl_made": MADE,
         **more,
     }
 
@@ -151,6 +156,86 @@ def test_an_event_proves_the_whole_batch(database: Engine, five: list[int]) -> N
         assert standing.find(session, send).state == "sent"
 
 
+@pytest.fixture
+def waiting(database: Engine, five: list[int]) -> int:
+    """A send none of which has left."""
+    send = make_send(database)
+    make_plan(database, send, batch_size=3)
+    return send
+
+
+FOREIGN = [
+    # Another installation counts from one, too; or the send of this number was lost.
+    {"nl_made": str(made_mark(NOW) + 1)},
+    {"nl_made": str(made_mark(NOW) + 1), "email": "stranger@example.net"},
+    {"nl_issue": "77"},
+    {"nl_made": None, "email": "stranger@example.net"},
+    {"nl_made": None, "nl_issue": "77"},
+    {"nl_made": None, "nl_subscriber": "99"},
+    {"nl_made": None, "nl_subscriber": "99", "email": "stranger@example.net"},
+    {"nl_made": None, "nl_subscriber": None},
+]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_a_mail_of_another_installation_proves_nothing(
+    database: Engine, waiting: int, foreign: dict[str, str]
+) -> None:
+    take(database, entry(waiting, 1, "open", **foreign))
+    assert [batch.state for batch in batches(database, waiting)] == ["pending"] * 2
+    assert len(drain(database, FakeGateway()).mailed) == 5
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_a_mail_of_another_installation_is_not_in_our_figures(
+    database: Engine, sent: int, foreign: dict[str, str]
+) -> None:
+    take(database, entry(sent, 1, "delivered", **foreign), entry(sent, 1, "open", **foreign))
+    assert states(database, sent)[1][0] == "accepted"
+    with reading(database) as session:
+        assert counts.of_send(session, sent) == {}
+        assert [*recount.differences(session, sent)] == []
+
+
+@pytest.mark.parametrize("made", [None, str(made_mark(NOW) + 1)])
+def test_whoever_leaves_another_installation_leaves_us_by_address_and_not_by_number(
+    database: Engine, sent: int, five: list[int], made: str | None
+) -> None:
+    stranger = {"email": "stranger@example.net", "nl_made": made}
+    take(database, entry(sent, five[0], "spamreport", **stranger))
+    assert suppressed(database) == {}
+    take(database, entry(sent, five[0], "spamreport", email="p2@example.org", nl_made=made))
+    assert suppressed(database) == {"p2@example.org": "complained"}
+
+
+def test_who_stands_in_another_batch_proves_nothing(database: Engine, waiting: int) -> None:
+    """A plan that was lost and made anew may put other people under the same number."""
+    take(database, entry(waiting, 1, "delivered", nl_batch="2"))
+    assert [batch.state for batch in batches(database, waiting)] == ["pending"] * 2
+
+
+def test_a_mail_from_before_sends_were_marked_proves_its_batch_by_its_address(
+    database: Engine, waiting: int, five: list[int]
+) -> None:
+    take(database, entry(waiting, five[0], "open", nl_made=None))
+    assert [batch.state for batch in batches(database, waiting)] == ["accepted", "pending"]
+    with transaction(database) as session:
+        person.erase(session, five[4], now=NOW)
+    take(database, entry(waiting, five[4], "open", nl_batch="2", nl_made=None))
+    assert [batch.state for batch in batches(database, waiting)] == ["accepted", "accepted"]
+    with reading(database) as session:
+        assert counts.of_send(session, waiting)["open"] == 2
+
+
+def test_what_became_of_a_lost_send_is_kept_with_the_person(
+    database: Engine, sent: int, five: list[int]
+) -> None:
+    take(database, entry(4711, five[0], "open"), entry(4711, five[1], "open", email="x@y.example"))
+    with reading(database) as session:
+        kept = [person.data_of(session, one)["events"] for one in five[:2]]
+    assert [len(events) for events in kept] == [1, 0]
+
+
 def test_our_own_page_proves_nothing_about_a_batch(database: Engine, five: list[int]) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
@@ -167,6 +252,7 @@ def test_our_own_page_proves_nothing_about_a_batch(database: Engine, five: list[
             "",
             False,
             "{}",
+            first_hand=True,
         )
         ingest(session, [left], now=NOW, hash_of=hash_of)
     assert batches(database, send)[0].state == "pending"
@@ -237,10 +323,10 @@ def test_a_dropped_copy_does_not_outweigh_one_that_came_through(
 ) -> None:
     """A doubt that is sent again may bring two copies, and their events in any order."""
     events = [("dropped", {"reason": "Spam Content"}), ("delivered", {}), ("bounce", {})]
-    for person, (first, second) in zip(five, ((0, 1), (1, 0), (0, 2), (2, 0)), strict=False):
+    for reader, (first, second) in zip(five, ((0, 1), (1, 0), (0, 2), (2, 0)), strict=False):
         for one in (first, second):
-            take(database, entry(sent, person, events[one][0], **events[one][1]))
-    found = [states(database, sent)[person][0] for person in five]
+            take(database, entry(sent, reader, events[one][0], **events[one][1]))
+    found = [states(database, sent)[one][0] for one in five]
     assert found == ["delivered", "delivered", "bounced", "bounced", "accepted"]
 
 
