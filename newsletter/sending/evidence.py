@@ -76,9 +76,17 @@ def shown(session: Session, carried: Iterable[Carried]) -> list[tuple[int, int]]
 
 
 def prove(
-    session: Session, batches: Collection[tuple[int, int]], *, now: datetime, detail: str
+    session: Session,
+    batches: Collection[tuple[int, int]],
+    *,
+    now: datetime,
+    detail: str,
+    finish: bool = True,
 ) -> int:
-    """Settle (send, number) batches as accepted: evidence shows that the provider took them."""
+    """Settle (send, number) batches as accepted: evidence shows that the provider took them.
+
+    Without ``finish`` no send is called sent yet: the caller knows more that may be in doubt.
+    """
     if not batches:
         return 0
     proved = session.execute(
@@ -92,7 +100,7 @@ def prove(
     ).all()
     for send_id, number in sorted((row.send_id, row.number) for row in proved):
         hand_over(session, send_id, number)
-    if proved:
+    if proved and finish:
         oversight.finish(session, now=now)
     return len(proved)
 

@@ -18,7 +18,7 @@ from newsletter.sending import evidence, ledger, oversight
 from newsletter.sending.journal import BACK, TAKEN, Journal
 from newsletter.sending.ledger import Barred
 from newsletter.sending.models import Batch, Delivery, Part, Send
-from newsletter.sending.states import MISSED, BatchState, DeliveryState
+from newsletter.sending.states import MISSED, BatchState, DeliveryState, SendState
 from subscribers import consent, suppression
 from subscribers.models import Suppression, SuppressionReason
 from subscribers.schema import Session, insert_into, table_of
@@ -69,7 +69,7 @@ def compare(session: Session, journal: Journal, *, now: datetime) -> Recalled:
         if send is None:
             recalled.unknown_sends += 1
             _log.warning("the journal knows send %s, made %s; this database does not", *key)
-        elif send.finished_at is None:
+        elif send.folded_at is None:
             _recall(session, send, lines, recalled, now)
     oversight.finish(session, now=now)
     return recalled
@@ -120,15 +120,18 @@ def _recall(
         row = rows.get(number)
         if line["what"] == BACK or (row is not None and not _behind(row, line)):
             continue
-        _rewrite(session, send, number, line, row)
+        _rewrite(session, send, number, line, row, beyond=max(lines))
         if line["what"] == TAKEN:
-            evidence.prove(session, [(send.id, number)], now=now, detail=_TAKEN)
+            evidence.prove(session, [(send.id, number)], now=now, detail=_TAKEN, finish=False)
             recalled.accepted += 1
         else:
             evidence.left_unanswered(session, send.id, [number], now=now, detail=_UNANSWERED)
             recalled.doubtful += 1
     if recalled.accepted + recalled.doubtful > before:
         _count_again(session, send)
+        if send.state == SendState.SENT:
+            # It was retried since the backup: it is sent once more when all of that adds up.
+            oversight.move_send(session, send.id, SendState.SENDING, finished_at=None)
 
 
 def _rewrite(
@@ -137,6 +140,8 @@ def _rewrite(
     number: int,
     line: dict[str, Any],
     row: Row[Any] | None,
+    *,
+    beyond: int,
 ) -> None:
     """Let the batch hold those who were in its request, and nobody else who is planned."""
     people, barred = line["people"], [Barred(person=p, why=why) for p, why in line["skip"]]
@@ -144,7 +149,7 @@ def _rewrite(
     if row is None:
         session.execute(insert(_batch).values(**_lost(send, number, line)))
     else:
-        _move_others(session, send, row, members)
+        _move_others(session, send, row, members, beyond=beyond)
     written = insert_into(session, _delivery)
     session.connection().execute(
         written.on_conflict_do_update(
@@ -189,7 +194,9 @@ def _lost(send: Row[Any], number: int, line: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _move_others(session: Session, send: Row[Any], row: Row[Any], members: Sequence[int]) -> None:
+def _move_others(
+    session: Session, send: Row[Any], row: Row[Any], members: Sequence[int], *, beyond: int
+) -> None:
     """Whoever was planned here and was not in the request gets a batch of their own."""
     others = session.scalars(
         select(_delivery.c.subscriber_id).where(
@@ -202,7 +209,8 @@ def _move_others(session: Session, send: Row[Any], row: Row[Any], members: Seque
     if not others:
         return
     last = select(func.max(_batch.c.number)).where(_batch.c.send_id == send.id)
-    number = session.execute(last).scalar_one() + 1
+    # The journal may know batches that the database has lost, under numbers that follow.
+    number = max(session.execute(last).scalar_one(), beyond) + 1
     fresh = {"number": number, "state": BatchState.PENDING, "size": len(others), "attempt": 0}
     session.execute(insert(_batch).values(**{**row._mapping, **fresh}))
     session.execute(

@@ -19,8 +19,9 @@ from sqlalchemy import Engine, delete, insert, select, update
 from newsletter.database import reading, transaction
 from newsletter.errors import ProviderError
 from newsletter.provider.account import PAGE, Account, Ask, Entry, Listing, Wait, patient
-from newsletter.tracking.anew import CLOCKS, HashOf
+from newsletter.tracking.anew import CLOCKS
 from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.origin import HashOf
 from subscribers import consent, suppression
 from subscribers.address import without_addresses
 from subscribers.models import Consent, Subscriber, Suppression, SuppressionReason

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, delete, select, text, update
 
 from newsletter.database import reading, transaction
-from newsletter.errors import MachineError
+from newsletter.errors import MachineError, NothingToDoError
 from newsletter.provider.gateway import Refused, Unknown
-from newsletter.sending import doubt, standing
+from newsletter.sending import control, doubt, standing
 from newsletter.sending.journal import Journal
 from newsletter.sending.recollection import Recalled, compare
 from subscribers import suppression
@@ -26,6 +26,7 @@ from tests.newsletter.sending.conftest import (
     drain,
     make_plan,
     make_send,
+    send_state,
     states,
 )
 
@@ -69,6 +70,11 @@ def restore(database: Engine, rows: dict[str, list[dict[str, object]]]) -> None:
 def compared(database: Engine, journal: Journal) -> Recalled:
     with transaction(database) as session:
         return compare(session, journal, now=datetime.now(UTC))
+
+
+def taken(gateway: FakeGateway) -> list[str]:
+    """Who is in the requests after the first, which was refused."""
+    return sorted(r.email for request in gateway.requests[1:] for r in request.recipients)
 
 
 def test_what_left_after_the_backup_is_not_sent_again(
@@ -189,10 +195,81 @@ def test_what_was_split_since_the_backup_is_put_together_from_its_parts(
     restore(database, before)
     assert compared(database, journal) == Recalled(accepted=1)
     drain(database, gateway, journal)
-    taken = [r.email for request in gateway.requests[1:] for r in request.recipients]
-    assert sorted(taken) == [f"p{n}@example.org" for n in range(1, 6)]
+    assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     with reading(database) as session:
         assert standing.of(session, send).adds_up
+
+
+def test_both_halves_of_a_split_that_left_since_the_backup_are_known(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    before = backup(database)
+    gateway = FakeGateway(Refused(400, "bad"))
+    drain(database, gateway, journal)
+    restore(database, before)
+    assert compared(database, journal) == Recalled(accepted=2)
+    drain(database, gateway, journal)
+    assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
+    assert send_state(database, send) == "sent"
+    with reading(database) as session:
+        assert standing.of(session, send).adds_up
+
+
+@pytest.mark.parametrize("ended", ["sent", "cancelled"])
+def test_a_retry_that_left_after_the_backup_is_not_sent_again(
+    database: Engine, five: list[int], journal: Journal, ended: str
+) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=4)
+    gateway = FakeGateway(Refused(400, "bad", recipient=0))
+    worker = dispatcher(database, gateway, journal)
+    for _ in range(2 if ended == "cancelled" else 4):
+        worker.send_next()
+    if ended == "cancelled":
+        with transaction(database) as session:
+            control.cancel(session, send, now=datetime.now(UTC))
+    assert send_state(database, send) == ended
+    before = backup(database)
+    with transaction(database) as session:
+        missed = control.retry(session, send, now=datetime.now(UTC), batch_size=5)
+    drain(database, gateway, journal)
+    restore(database, before)
+    assert compared(database, journal) == Recalled(accepted=1)
+    assert compared(database, journal) == Recalled()
+    with pytest.raises(NothingToDoError), transaction(database) as session:
+        control.retry(session, send, now=datetime.now(UTC), batch_size=5)
+    drain(database, gateway, journal)
+    assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
+    assert missed == (1 if ended == "sent" else 2)
+    assert send_state(database, send) == ended
+    with reading(database) as session:
+        assert standing.of(session, send).adds_up
+
+
+def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    gateway = FakeGateway(Refused(400, "bad", recipient=0))
+    dispatcher(database, gateway, journal).send_next()
+    backups = [backup(database)]
+    drain(database, gateway, journal)
+    backups.append(backup(database))
+    with transaction(database) as session:
+        assert control.retry(session, send, now=datetime.now(UTC), batch_size=5) == 1
+    gateway.outcomes.append(Unknown("lost"))
+    drain(database, gateway, journal)
+    for before in backups:
+        restore(database, before)
+        compared(database, journal)
+        drain(database, gateway, journal)
+        assert [b.state for b in batches(database, send)] == ["accepted", "uncertain"]
+        assert send_state(database, send) == "sending"
+        with reading(database) as session:
+            assert standing.of(session, send).adds_up
 
 
 def test_the_operators_word_is_not_taken_back(
