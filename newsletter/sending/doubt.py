@@ -12,6 +12,8 @@ from newsletter.sending.states import BatchState
 from subscribers.schema import Session, table_of
 
 _batch = table_of(Batch)
+#: Who decides has to know that it may be a third copy.
+_RESENT = "; it was sent again before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Doubtful:
 
 
 def sweep(session: Session, *, now: datetime, grace: timedelta, policy: str) -> Swept:
-    """Take back what dead workers held; after ``grace``, resend doubtful batches if wanted."""
+    """Take back what dead workers held; after ``grace``, resend doubtful batches once if wanted."""
     freed, doubtful = oversight.recall_abandoned(session, now=now)
     oversight.drop_cancelled(session, now=now)
     resent = 0
@@ -46,11 +48,16 @@ def sweep(session: Session, *, now: datetime, grace: timedelta, policy: str) -> 
 def listed(session: Session, send_id: int) -> list[Doubtful]:
     """The doubtful batches of a send, with what is known of them."""
     rows = session.execute(
-        select(_batch.c.number, _batch.c.size, _batch.c.departed_at, _batch.c.detail)
+        select(
+            _batch.c.number, _batch.c.size, _batch.c.departed_at, _batch.c.detail, _batch.c.resent
+        )
         .where(_batch.c.send_id == send_id, _batch.c.state == BatchState.UNCERTAIN)
         .order_by(_batch.c.number)
     )
-    return [Doubtful(*row) for row in rows]
+    return [
+        Doubtful(number, size, departed_at, detail + (_RESENT if resent else ""))
+        for number, size, departed_at, detail, resent in rows
+    ]
 
 
 def resolve(session: Session, send_id: int, number: int, *, sent: bool, now: datetime) -> None:

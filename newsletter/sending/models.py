@@ -137,6 +137,9 @@ class Batch(Model, table=True):
     message_id: str | None = Field(default=None, max_length=100)
     #: Why it was refused, put off or is in doubt.
     detail: str = Field(default="", max_length=1000)
+    #: It was sent again while in doubt, so its people may have a second copy already. Not told by
+    #: ``attempt``, which counts what surely was not taken, too.
+    resent: bool = False
 
 
 class Delivery(Model, table=True):

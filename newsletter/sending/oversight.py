@@ -28,6 +28,7 @@ _FINISHED = select(_send.c.id).where(
     _send.c.state == SendState.SENDING,
     ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
 )
+_UNDER_WAY = (SendState.SENDING, SendState.PAUSED)
 #: Stands between why a batch is in doubt and what was found out since.
 _FOUND_OUT = " · "
 _LEFT_OVER = select(func.count()).where(
@@ -111,14 +112,25 @@ def recall_abandoned(session: Session, *, now: datetime) -> tuple[int, int]:
 
 
 def resend_doubted(session: Session, *, departed_before: datetime, now: datetime) -> int:
-    """Make doubtful batches claimable again: the operator's policy risks a second copy."""
+    """Make doubtful batches claimable again: the operator's policy risks a second copy.
+
+    One, not more: what was sent again and is in doubt once more waits for the operator.
+    """
     return changed(
         session,
         update(_batch)
-        .where(_batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at < departed_before)
+        .where(
+            _batch.c.state == BatchState.UNCERTAIN,
+            _batch.c.departed_at < departed_before,
+            _batch.c.resent.is_(False),
+            # Of an ended send nothing goes out again. Its doubt stays, so that evidence can
+            # still settle it; dropped instead, its people would count as having missed the issue.
+            _batch.c.send_id.in_(select(_send.c.id).where(_send.c.state.in_(_UNDER_WAY))),
+        )
         .values(
             state=BatchState.PENDING,
             not_before=now,
+            resent=True,
             detail="sent again: no event proved it accepted within the grace time",
         ),
     )
@@ -138,6 +150,7 @@ def resend_one(session: Session, send_id: int, number: int, *, now: datetime) ->
             .values(
                 state=BatchState.PENDING,
                 not_before=now,
+                resent=True,
                 detail="sent again, because the operator says that it was not sent",
             ),
         )

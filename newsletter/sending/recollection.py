@@ -211,8 +211,10 @@ def _move_others(
     last = select(func.max(_batch.c.number)).where(_batch.c.send_id == send.id)
     # The journal may know batches that the database has lost, under numbers that follow.
     number = max(session.execute(last).scalar_one(), beyond) + 1
-    fresh = {"number": number, "state": BatchState.PENDING, "size": len(others), "attempt": 0}
-    session.execute(insert(_batch).values(**{**row._mapping, **fresh}))
+    fresh = {"number": number, "state": BatchState.PENDING, "size": len(others)}
+    session.execute(
+        insert(_batch).values(**{**row._mapping, **fresh, "attempt": 0, "resent": False})
+    )
     session.execute(
         update(_delivery)
         .where(_delivery.c.issue_id == send.issue_id, _delivery.c.subscriber_id.in_(others))

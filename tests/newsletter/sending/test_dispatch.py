@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, delete, update
 
 from newsletter.database import reading, transaction
-from newsletter.errors import SendError
+from newsletter.errors import NothingToDoError, SendError
 from newsletter.provider.events import SUBSCRIBER, made_mark
 from newsletter.provider.gateway import MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.sending import control, doubt, evidence, hold, ledger, standing
@@ -20,6 +20,7 @@ from tests.newsletter.sending.conftest import (
     batches,
     dispatcher,
     drain,
+    make_send,
     planned,
     send_state,
     states,
@@ -178,6 +179,59 @@ def test_doubt_is_sent_again_after_the_grace_time_if_the_operator_wants_it(
         drain(database, gateway)
         assert len(gateway.requests) == requests
     assert send_state(database, send) == "sent"
+
+
+def swept_for_days(database: Engine, gateway: FakeGateway) -> None:
+    """Two days under the policy that sends again after half an hour."""
+    for hour in range(1, 49):
+        now = datetime.now(UTC) + timedelta(hours=hour)
+        with transaction(database) as session:
+            doubt.sweep(session, now=now, grace=timedelta(minutes=30), policy="resend")
+            session.execute(update(table_of(Batch)).values(not_before=NOW))
+        drain(database, gateway)
+
+
+def test_doubt_is_sent_again_once_however_often_it_was_put_off_before(
+    database: Engine, five: list[int]
+) -> None:
+    busy = NotSent("busy", timedelta(0))
+    lost = [Unknown("500")] * 100
+    send, gateway = planned(database, size=5), FakeGateway(busy, lost[0], busy, *lost)
+    drain(database, gateway)
+    swept_for_days(database, gateway)
+    assert len(gateway.requests) == 4
+    with reading(database) as session:
+        [one] = doubt.listed(session, send)
+    assert one.why.endswith("; it was sent again before")
+
+
+def test_doubt_after_the_operators_word_waits_for_another(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database, size=5), FakeGateway(*[Unknown("500")] * 100)
+    for requests in (2, 3):
+        drain(database, gateway)
+        with transaction(database) as session:
+            doubt.resolve(session, send, 1, sent=False, now=NOW)
+        swept_for_days(database, gateway)
+        assert len(gateway.requests) == requests
+
+
+def test_doubt_of_a_cancelled_send_stays_until_evidence_settles_it(
+    database: Engine, five: list[int]
+) -> None:
+    send, gateway = planned(database, size=5), FakeGateway(Unknown("lost"))
+    drain(database, gateway)
+    with transaction(database) as session:
+        control.cancel(session, send, now=NOW)
+    swept_for_days(database, gateway)
+    assert batches(database, send)[0].state == "uncertain"
+    with pytest.raises(NothingToDoError):
+        make_send(database)  # to those who have not had the issue
+    with transaction(database) as session:
+        assert evidence.prove(session, [(send, 1)], now=NOW, detail="an event") == 1
+    assert {state for state, _ in states(database, send).values()} == {"accepted"}
+    assert len(gateway.requests) == 1
 
 
 def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: list[int]) -> None:
