@@ -6,6 +6,7 @@ departure, each answer, each suppression and its end is a line in a file for the
 recollection.py compares the two.
 """
 
+import errno
 import logging
 import os
 import threading
@@ -110,20 +111,23 @@ class Journal:
         self._append(line, now)
 
     def _append(self, line: dict[str, object], now: datetime) -> None:
+        # A power cut or a full disk may have torn the line before, of whichever process: this
+        # one must not be lost with it, so it begins with a line break of its own.
+        text = b"\n" + orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         with self._lock:
             if now.date().isoformat() != self._day:
                 self._open(now)
-        # One write of one line: appends of several processes do not mix.
-        os.write(self._file, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            # One write of one line: appends of several processes do not mix.
+            written = os.write(self._file, text)
+        if written < len(text):
+            # The disk took what it had room for, which is no error to it.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _open(self, now: datetime) -> None:
-        before, self._day = self._file, now.date().isoformat()
-        path = self._folder / f"{self._day}.jsonl"
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            # A power cut has torn the last line: the next one must not be lost with it.
-            os.write(self._file, b"\n")
+        before, day = self._file, now.date().isoformat()
+        path = self._folder / f"{day}.jsonl"
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        self._day = day
         if before >= 0:
             os.close(before)
         for old in self._folder.glob("????-??-??.jsonl"):
@@ -165,10 +169,12 @@ class Journal:
         for path in sorted(self._folder.glob("????-??-??.jsonl")):
             with path.open("rb") as file:
                 for number, text in enumerate(file, start=1):
+                    if text.isspace():
+                        continue
                     try:
                         yield orjson.loads(text)
                     except orjson.JSONDecodeError:
-                        # A line that a power cut has torn: its request cannot have left whole.
+                        # A power cut or a full disk has torn it: its request did not leave whole.
                         _log.warning("%s, line %s cannot be read", path, number)
 
 

@@ -1,5 +1,6 @@
 """A database restored from a backup forgets; the journal beside it does not."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -471,6 +472,32 @@ def test_a_journal_that_cannot_be_written_stops_the_send_before_anything_leaves(
     assert (found.state, "the journal cannot be written" in found.reason) == ("paused", True)
     assert batches(database, send)[0].state == "pending"
     journal._open(datetime.now(UTC))
+
+
+def test_a_disk_that_has_no_room_for_the_whole_line_stops_the_send_and_spoils_no_other(
+    database: Engine, five: list[int], journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, whole = make_send(database), os.write
+    make_plan(database, send, batch_size=5)
+    before = backup(database)
+    gateway = FakeGateway()
+    # No error: a shorter write.
+    monkeypatch.setattr(
+        "newsletter.sending.journal.os.write", lambda file, line: whole(file, line[:20])
+    )
+    dispatcher(database, gateway, journal).send_next()
+    assert gateway.requests == []
+    with reading(database) as session:
+        found = standing.find(session, send)
+    assert (found.state, "No space left" in found.reason) == ("paused", True)
+    assert batches(database, send)[0].state == "pending"
+    # There is room again: what is written now can be read.
+    monkeypatch.undo()
+    with transaction(database) as session:
+        control.resume(session, send, now=NOW)
+    drain(database, gateway, journal)
+    restore(database, before)
+    assert compared(database, journal) == Recalled(accepted=1)
 
 
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
