@@ -72,7 +72,8 @@ def handed_over(session: Session, sends: Sequence[Send]) -> dict[int, int]:
     """Send → people whose mail was handed to the provider, without counting a million rows.
 
     Of a send that is sent the number is kept. Of any other: the people of its accepted
-    batches, but for those who had left when the batch did.
+    batches, but for those who had left when the batch did, and those whom the provider
+    refused, without whom it went out again.
     """
     found = dict[int, int]()
     for send in sends:
@@ -96,7 +97,7 @@ def handed_over(session: Session, sends: Sequence[Send]) -> dict[int, int]:
         .select_from(_batch.join(_delivery, in_batch))
         .where(
             *accepted,
-            _delivery.c.state == DeliveryState.SKIPPED,
+            _delivery.c.state.in_([DeliveryState.SKIPPED, DeliveryState.REJECTED]),
             _delivery.c.reason.is_not(None),  # they have one, and an index by it
         )
         .group_by(_delivery.c.send_id)

@@ -40,6 +40,18 @@ def test_handed_over_are_those_of_accepted_batches_who_had_not_left(
     assert handed_over(database, send) == 1
 
 
+def test_who_was_refused_is_not_handed_over(database: Engine, five: list[int]) -> None:
+    send = planned(database, size=4)
+    worker = dispatcher(database, FakeGateway(Refused(400, "bad", recipient=0)))
+    worker.send_next()
+    worker.send_next()  # once more, without the one
+    assert handed_over(database, send) == 3
+    with transaction(database) as session:
+        control.cancel(session, send, now=NOW)
+    assert counted(database, send) == {"rejected": 2, "accepted": 3}
+    assert handed_over(database, send) == 3
+
+
 def test_a_batch_of_which_all_had_left_hands_over_nobody(database: Engine, five: list[int]) -> None:
     send = planned(database, size=5)
     with transaction(database) as session:
