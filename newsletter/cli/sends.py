@@ -1,7 +1,7 @@
 """`newsletter sends`: see and control sends."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -12,7 +12,7 @@ from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.settings import AsJson
 from newsletter.cli.watching import exit_by, run_to_rest, summary
 from newsletter.database import reading, transaction
-from newsletter.sending import control, doubt, oversight, retiming, standing
+from newsletter.sending import control, doubt, held, oversight, retiming, standing
 from newsletter.sending.states import DeliveryState
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import Measure
@@ -22,8 +22,6 @@ from newsletter.tracking import trial
 app = typer.Typer(help="See and control sends.", invoke_without_command=True)
 
 Number = Annotated[int, typer.Argument(metavar="N", help="The send's number.")]
-#: What SendGrid holds for less may be on its way ("stopping a scheduled send").
-_SURELY_HELD = timedelta(minutes=10)
 _PEOPLE = ["subscriber", "email", "state", "reason", "batch"]
 
 
@@ -128,6 +126,8 @@ def pause(number: Number) -> None:
     out.print(f"Send {number} is paused.")
     if hold_id:
         assembly.gateway.pause_held(hold_id)
+        with transaction(assembly.database) as session:
+            held.keep(session, number, now=datetime.now(UTC))
         out.print("SendGrid keeps what it holds of it, for up to 72 hours.")
 
 
@@ -140,6 +140,9 @@ def resume(number: Number) -> None:
         hold_id = standing.find(session, number).hold_id
     if hold_id:
         assembly.gateway.release_held(hold_id)
+        with transaction(assembly.database) as session:
+            held.let_go(session, number)
+            oversight.finish(session, now=datetime.now(UTC))
     out.print(f"Send {number} goes on. `newsletter serve` does the work.")
 
 
@@ -148,15 +151,13 @@ def cancel(number: Number) -> None:
     """End a send; what had left has left, but what SendGrid holds of it is called back."""
     assembly = Assembly(load())
     with transaction(assembly.database) as session:
-        send = standing.find(session, number)
-        hold_id, ended = send.hold_id, send.state == "cancelled"
-        # Once more is no mistake where SendGrid was not told yet.
-        without = 0 if ended and hold_id else control.cancel(session, number, now=datetime.now(UTC))
+        hold_id = standing.find(session, number).hold_id
+        without = control.cancel(session, number, now=datetime.now(UTC))
     if hold_id:
         assembly.gateway.cancel_held(hold_id)
         with transaction(assembly.database) as session:
             without += oversight.call_back(
-                session, number, now=datetime.now(UTC), surely=_SURELY_HELD
+                session, number, now=datetime.now(UTC), surely=held.SURELY
             )
     out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
 
@@ -166,6 +167,9 @@ def retry(number: Number) -> None:
     """Send to those who missed the issue in an ended send, and to nobody else."""
     assembly = Assembly(load())
     _ = assembly.gateway, assembly.links
+    with reading(assembly.database) as session:
+        ahead = held.is_wanted(session, number)
+    hold_id = assembly.gateway.new_hold() if ahead else None
     with transaction(assembly.database, snapshot=True) as session:
         people = control.retry(
             session,
@@ -173,6 +177,7 @@ def retry(number: Number) -> None:
             now=datetime.now(UTC),
             batch_size=assembly.settings.sending.batch_size,
             warm_up=assembly.warm_up,
+            hold_id=hold_id,
         )
     err.print(f"{people:,} people missed it.")
     stands = run_to_rest(assembly, number)

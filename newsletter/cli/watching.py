@@ -11,10 +11,11 @@ from newsletter.database import reading
 from newsletter.errors import ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.jobs import start_due
-from newsletter.sending import hold, standing
+from newsletter.sending import held, hold, standing
+from newsletter.sending.held import Held
 from newsletter.sending.models import Hold, Send
 from newsletter.sending.standing import Outlook, Standing
-from newsletter.sending.states import BatchState, SendState
+from newsletter.sending.states import UNSETTLED, BatchState, SendState
 from newsletter.tracking import counts, trial
 
 #: A send in one of these goes no further by itself.
@@ -49,11 +50,13 @@ def watch(assembly: Assembly, send_id: int) -> Standing:
             with reading(assembly.database) as session:
                 current = standing.find(session, send_id)
                 batches = standing.batch_states(session, send_id)
+                left = not any(state in batches for state in UNSETTLED)
+                waits_there = left and held.of(session, send_id, now=now) is not None
                 if not bar.disable:
                     outlook = standing.outlook(session, send_id, now=now)
                     waits = hold.in_force(session, now=now)
                     _advance(bar, task, current, batches, _pace(outlook, waits, now))
-            if current.state in _RESTING or _only_doubt_is_left(batches):
+            if current.state in _RESTING or waits_there or _only_doubt_is_left(batches):
                 break
             time.sleep(0.2)
     with reading(assembly.database) as session:
@@ -98,6 +101,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         maker = schedules.maker_of(session, send.id)
         outlook = standing.outlook(session, send.id, now=now)
         waits = hold.in_force(session, now=now)
+        there = held.of(session, send.id, now=now)
         winner = send.winner or (_undecided(*trial.decision(session, send.id)) if send.test else "")
     took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
     left_out = [f"not {segment['name']}" for segment in send.excluded]
@@ -120,10 +124,16 @@ def summary(assembly: Assembly, stands: Standing) -> None:
                 if send.state == SendState.SENDING and outlook.waiting
                 else ()
             ),
+            *((("SendGrid holds", _holds(there)),) if there else ()),
             ("took", took),
         ],
         title=f"Send {send.id}",
     )
+
+
+def _holds(there: Held) -> str:
+    until = "until the send is resumed" if there.stopped else f"until {shown(there.until)}"
+    return f"mail of {there.people:,} people {until}"
 
 
 def _undecided(at: datetime | None, waiting: int) -> str:

@@ -161,6 +161,21 @@ def approve_by_sending(session: Session, saved: store.Saved, *, by: Actor, now: 
     _take(session, saved.issue, saved.revision, Step.APPROVED, by=by, now=now, note="by sending it")
 
 
+def text_to_send(
+    session: Session, draft: Draft, *, by: Actor | None, now: datetime, base: int | None
+) -> Revision:
+    """The stored revision of this very text, made if it is new, once it is approved.
+
+    ``by`` approves a file by sending it; a text from the store (``base``) was approved before.
+    """
+    saved = store.save(session, draft, by=by or store.COMMAND_LINE, now=now, base=base)
+    if by is not None and base is None:
+        approve_by_sending(session, saved, by=by, now=now)
+    else:
+        require_approved(saved)
+    return saved.revision
+
+
 def require_approved(saved: store.Saved) -> None:
     """Raise IssueError unless this very text is approved."""
     if saved.issue.state != IssueState.APPROVED:

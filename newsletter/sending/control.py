@@ -9,28 +9,28 @@ from sqlalchemy import select, update
 
 from newsletter.accounts.audit import Actor
 from newsletter.errors import IssueError, NothingToDoError, SendError
-from newsletter.issues import approval, store
+from newsletter.issues import approval
 from newsletter.issues.models import Revision
 from newsletter.issues.reading import Draft
-from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import hold, oversight
+from newsletter.sending import held, hold, oversight, variants
 from newsletter.sending.audience import Audience, Counted, count
 from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
-from newsletter.sending.models import Send, Variant
+from newsletter.sending.models import Send
 from newsletter.sending.plan import forecast, plan_missed
 from newsletter.sending.retiming import retime
 from newsletter.sending.standing import find
 from newsletter.sending.states import SEND_NEXT, SendState
 from newsletter.sending.timetable import Timetable
-from newsletter.sending.variants import LABELS, Test
+from newsletter.sending.variants import Test
 from subscribers import segments, topics
 from subscribers.models import Segment
 from subscribers.schema import Session, table_of
 
 _send = table_of(Send)
 _ENDED = (SendState.SENT, SendState.CANCELLED)
+_GOES_ON = (SendState.SCHEDULED, SendState.SENDING, SendState.SENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,7 @@ def create(
     )
     session.add(send)
     session.flush()
-    for label, words in zip(LABELS, (rendered, *terms.others), strict=False):
-        session.add(_variant(send.id, label, words))
-    session.flush()
+    variants.write(session, send.id, [rendered, *terms.others])
     return Made(send.id, foreseen.people, foreseen.last_at)
 
 
@@ -180,41 +178,28 @@ def _approved(
     *,
     base: int | None,
 ) -> Revision:
-    """The stored revision of this very text, made if it is new, once it is approved."""
-    saved = store.save(session, draft, by=by or COMMAND_LINE, now=now, base=base)
-    if by is not None and base is None:
-        approval.approve_by_sending(session, saved, by=by, now=now)
-    else:
-        approval.require_approved(saved)
+    revision = approval.text_to_send(session, draft, by=by, now=now, base=base)
     if by is None and terms.others:
         raise IssueError(
             "a test of variants sends words that nobody approved",
             place=f"issue {draft.slug}",
             hint="Send the approved issue alone.",
         )
-    return saved.revision
+    return revision
 
 
 def _found(session: Session, names: Sequence[str]) -> list[Segment]:
     return [segments.find(session, name) for name in dict.fromkeys(names)]
 
 
-def _variant(send_id: int, label: str, rendered: Rendered) -> Variant:
-    return Variant(
-        send_id=send_id,
-        label=label,
-        subject=rendered.subject,
-        sender_email=rendered.from_email,
-        sender_name=rendered.from_name,
-        reply_to=rendered.reply_to,
-        html=rendered.html,
-        text=rendered.text,
-        placeholders=rendered.placeholders.to_json(),
-    )
-
-
 def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None:
-    """Let no further batch leave."""
+    """Let no further batch leave.
+
+    Once more is no mistake where the provider holds some of it, and may not have heard.
+    """
+    send = find(session, send_id)
+    if send.hold_id and send.state == SendState.PAUSED:
+        return
     _move(session, send_id, SendState.PAUSED, reason=reason, paused_at=now)
 
 
@@ -222,10 +207,14 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
     """Go on where it stopped: with its batches, or with its schedule if it was not planned yet.
 
     A timetable is shifted: what should have left during the pause leaves at the same pace.
+    Once more is no mistake where the provider keeps some of it, and may not have heard.
     """
     send = find(session, send_id)
     resumed: dict[str, Any] = {"reason": "", "paused_at": None}
+    if send.hold_id and send.state in _GOES_ON:
+        return
     hold.begin_anew(session, now=now)
+    held.begin_to_let_go(session, send_id)
     if send.started_at is None:
         # Its time stays; only one that was missed is now.
         at = max(send.scheduled_for, now)
@@ -245,7 +234,13 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
 
 
 def cancel(session: Session, send_id: int, *, now: datetime) -> int:
-    """End the send; what had left has left. Returns how many people stay without the issue."""
+    """End the send; what had left has left. Returns how many people stay without the issue.
+
+    Once more is no mistake where the provider holds some of it, and may not have heard.
+    """
+    send = find(session, send_id)
+    if send.hold_id and send.state == SendState.CANCELLED:
+        return 0
     _move(session, send_id, SendState.CANCELLED, reason="cancelled", finished_at=now)
     return oversight.drop_pending(session, send_id, now=now, reason="cancelled")
 
@@ -257,13 +252,18 @@ def retry(
     now: datetime,
     batch_size: int,
     warm_up: WarmUp | None = None,
+    hold_id: str | None = None,
 ) -> int:
     """Send to those who missed the issue in an ended send, and to nobody else; counts them.
 
     Missed means rejected, dropped by the provider, or skipped and by now mailable again.
-    Raises NothingToDoError when there is nobody.
+    Raises NothingToDoError when there is nobody, and SendError as long as the provider
+    holds some of it. ``hold_id`` is for what is handed over ahead now: what the provider was
+    told to throw away takes whatever comes under its name with it.
     """
-    _move(session, send_id, SendState.SENDING, ended=True, finished_at=None, reason="")
+    begun_anew: dict[str, Any] = {"finished_at": None, "reason": "", "hold_id": hold_id}
+    _move(session, send_id, SendState.SENDING, ended=True, **begun_anew)
+    held.require_none(session, send_id, now=now)
     people = plan_missed(session, send_id, now=now, batch_size=batch_size, warm_up=warm_up)
     if not people:
         raise NothingToDoError(

@@ -42,6 +42,8 @@ def sweep(session: Session, *, now: datetime, grace: timedelta, policy: str) -> 
     resent = 0
     if policy == "resend":
         resent = oversight.resend_doubted(session, departed_before=now - grace, now=now)
+    # A send is over only when the time has come of all that the provider holds of it.
+    oversight.finish(session, now=now)
     return Swept(freed, doubtful, resent)
 
 

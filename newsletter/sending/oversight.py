@@ -7,9 +7,9 @@ changes nothing and says so.
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, exists, func, select, update
+from sqlalchemy import bindparam, exists, func, or_, select, update
 
-from newsletter.sending import publication
+from newsletter.sending import held, publication
 from newsletter.sending.models import Batch, Delivery, Send, Worker
 from newsletter.sending.states import (
     UNSETTLED,
@@ -27,6 +27,15 @@ _worker = table_of(Worker)
 _FINISHED = select(_send.c.id).where(
     _send.c.state == SendState.SENDING,
     ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
+    # What the provider holds has reached nobody, and can be stopped.
+    ~exists(select(1).where(_batch.c.send_id == _send.c.id, held.is_held(bindparam("now")))),
+)
+#: Where a batch may stand that was to be held, when the provider throws away what it holds.
+_CALLED_BACK = (
+    BatchState.CLAIMED,
+    BatchState.IN_FLIGHT,
+    BatchState.UNCERTAIN,
+    BatchState.ACCEPTED,
 )
 _UNDER_WAY = (SendState.SENDING, SendState.PAUSED)
 #: Stands between why a batch is in doubt and what was found out since.
@@ -71,12 +80,13 @@ def move_send(
 
 
 def finish(session: Session, *, now: datetime) -> int:
-    """Call every send under way sent that adds up: no batch is open, nobody is still planned.
+    """Call every send under way sent that adds up: no batch is open or held by the provider,
+    nobody is still planned.
 
     Returns how many. A send that does not add up, which cannot happen by this program
     alone, is paused and says so.
     """
-    done = session.scalars(_FINISHED).all()
+    done = session.scalars(_FINISHED, {"now": now}).all()
     for send_id in done:
         left_over = session.scalar(_LEFT_OVER, {"of_send": send_id})
         if left_over:
@@ -201,20 +211,28 @@ def drop_cancelled(session: Session, *, now: datetime) -> int:
 def call_back(session: Session, send_id: int, *, now: datetime, surely: timedelta) -> int:
     """Note that the provider will not send what it still holds of a cancelled send.
 
-    What it holds for less than ``surely`` may be on its way. Returns how many people stay
-    without the issue.
+    Nor what it takes from now on: a request under way and one in doubt belong to what is
+    thrown away, whatever their answer is. What it holds for less than ``surely`` may be on
+    its way, unless it keeps it back. Returns how many people stay without the issue.
     """
-    held = session.scalars(
+    called_back = session.scalars(
         update(_batch)
         .where(
             _batch.c.send_id == send_id,
-            _batch.c.state == BatchState.ACCEPTED,
-            _batch.c.hold_until > now + surely,
+            or_(
+                held.KEPT,
+                _batch.c.state.in_(_CALLED_BACK) & (_batch.c.hold_until > now + surely),
+            ),
         )
-        .values(state=BatchState.REJECTED, detail="called back from the provider")
+        .values(
+            state=BatchState.REJECTED,
+            settled_at=func.coalesce(_batch.c.settled_at, now),
+            detail="called back from the provider",
+        )
         .returning(_batch.c.number)
     ).all()
-    return _reject_planned(session, send_id, held, "called back before it left the provider")
+    held.let_go(session, send_id)
+    return _reject_planned(session, send_id, called_back, "called back before it left the provider")
 
 
 def _reject_planned(session: Session, send_id: int, batches: Sequence[int], reason: str) -> int:

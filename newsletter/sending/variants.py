@@ -4,7 +4,7 @@ Who gets what is settled by the plan and never drawn again: a person's place fol
 the issue and the person alone, so that a plan made anew draws the same sample.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 
 from newsletter.errors import SendError
+from newsletter.rendering.rendered import Rendered
 from newsletter.sending.models import Batch, Part, Send, Variant
 from subscribers.schema import Session, table_of
 
@@ -70,6 +71,25 @@ def lot(issue_id: int, person: ColumnElement[int]) -> ColumnElement[int]:
     """
     shifted = (person + issue_id % 1_000_003 * 7_919) % _PRIME
     return (shifted * shifted) % _PRIME * 48_271 % _PRIME
+
+
+def write(session: Session, send_id: int, words: Sequence[Rendered]) -> None:
+    """Write down what a send says, the first variant first."""
+    for label, one in zip(LABELS, words, strict=False):
+        session.add(
+            Variant(
+                send_id=send_id,
+                label=label,
+                subject=one.subject,
+                sender_email=one.from_email,
+                sender_name=one.from_name,
+                reply_to=one.reply_to,
+                html=one.html,
+                text=one.text,
+                placeholders=one.placeholders.to_json(),
+            )
+        )
+    session.flush()
 
 
 def crown(session: Session, send_id: int, label: str) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request, Response
@@ -11,11 +11,10 @@ from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
-from newsletter.database import transaction
-from newsletter.errors import SendError, UserError
-from newsletter.sending import control, doubt, oversight, retiming
+from newsletter.database import reading, transaction
+from newsletter.errors import ProviderError, SendError, UserError
+from newsletter.sending import control, doubt, held, oversight, retiming
 from newsletter.sending.models import Send
-from newsletter.sending.states import SendState
 from newsletter.sending.timetable import Timetable
 from newsletter.web.console.access import role
 from newsletter.web.console.sends import HOME, find, show_send, show_test
@@ -27,8 +26,6 @@ from subscribers.schema import Session
 router = APIRouter()
 Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
 
-#: What SendGrid holds for less may be on its way ("stopping a scheduled send").
-_SURELY_HELD = timedelta(minutes=10)
 #: Changes a send, and says in the log's words what was done.
 _Change = Callable[[Session, Send, datetime], str]
 
@@ -43,6 +40,8 @@ def pause(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Re
 
     def tell(hold_id: str) -> None:
         parts.gateway.pause_held(hold_id)
+        with transaction(parts.database) as session:
+            held.keep(session, send_id, now=datetime.now(UTC))
 
     return _do(request, parts, visitor, send_id, change, done="paused", tell=tell)
 
@@ -57,6 +56,9 @@ def resume(send_id: int, request: Request, parts: Parts, visitor: Approver) -> R
 
     def tell(hold_id: str) -> None:
         parts.gateway.release_held(hold_id)
+        with transaction(parts.database) as session:
+            held.let_go(session, send_id)
+            oversight.finish(session, now=datetime.now(UTC))
 
     return _do(request, parts, visitor, send_id, change, done="resumed", tell=tell)
 
@@ -65,16 +67,14 @@ def resume(send_id: int, request: Request, parts: Parts, visitor: Approver) -> R
 def cancel(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
     """End it; what the provider still holds of it is called back."""
 
-    def change(session: Session, send: Send, now: datetime) -> str:
-        # Once more is no mistake where the provider was not told yet.
-        if not (send.state == SendState.CANCELLED and send.hold_id):
-            control.cancel(session, send_id, now=now)
+    def change(session: Session, _send: Send, now: datetime) -> str:
+        control.cancel(session, send_id, now=now)
         return "send cancelled"
 
     def tell(hold_id: str) -> None:
         parts.gateway.cancel_held(hold_id)
         with transaction(parts.database) as session:
-            oversight.call_back(session, send_id, now=datetime.now(UTC), surely=_SURELY_HELD)
+            oversight.call_back(session, send_id, now=datetime.now(UTC), surely=held.SURELY)
 
     return _do(request, parts, visitor, send_id, change, done="cancelled", tell=tell)
 
@@ -83,11 +83,24 @@ def cancel(send_id: int, request: Request, parts: Parts, visitor: Approver) -> R
 def retry(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
     """Send to those who missed it, and to nobody else."""
 
+    with reading(parts.database) as session:
+        ahead = held.is_wanted(session, send_id)
+
     def change(session: Session, _send: Send, now: datetime) -> str:
-        size = parts.settings.sending.batch_size
-        control.retry(session, send_id, now=now, batch_size=size, warm_up=parts.warm_up)
+        control.retry(
+            session,
+            send_id,
+            now=now,
+            batch_size=parts.settings.sending.batch_size,
+            warm_up=parts.warm_up,
+            hold_id=hold_id,
+        )
         return "send retried for those who missed it"
 
+    try:
+        hold_id = parts.gateway.new_hold() if ahead else None
+    except ProviderError as error:
+        return show_send(request, parts, send_id, problem=error)
     return _do(request, parts, visitor, send_id, change, done="retried", snapshot=True)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from newsletter.sending import hold, standing
+from newsletter.sending import held, hold, standing
+from newsletter.sending.held import Held
 from newsletter.sending.models import Hold, Send
 from newsletter.sending.standing import Outlook
 from newsletter.sending.states import BatchState, SendState
@@ -42,6 +43,8 @@ class Progress:
     batches: Mapping[str, int]
     outlook: Outlook
     held: Hold | None
+    #: What the provider has of it, and has not sent on.
+    there: Held | None
     now: datetime
 
     @property
@@ -89,6 +92,7 @@ def of(session: Session, send: Send, *, now: datetime) -> Progress:
         standing.batch_states(session, send.id),
         standing.outlook(session, send.id, now=now),
         hold.in_force(session, now=now),
+        held.of(session, send.id, now=now),
         now,
     )
 

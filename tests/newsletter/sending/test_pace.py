@@ -266,7 +266,7 @@ def test_what_is_handed_over_ahead_says_until_when_it_is_held(
         tomorrow.replace(second=0, microsecond=0)
     }
     with transaction(database) as session:
-        assert standing.find(session, send).state == "sent"
+        assert standing.find(session, send).state == "sending"
         surely = timedelta(minutes=10)
         assert oversight.call_back(session, send, now=now, surely=surely) == 5
     assert set(states(database, send).values()) == {
