@@ -23,7 +23,7 @@ from newsletter.issues import approval
 from newsletter.issues.reading import Draft, is_slug, read_issue
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import control
-from newsletter.sending.control import Terms
+from newsletter.sending.foresight import Terms
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import LABELS, Measure, Test
 from newsletter.setting_kinds import duration

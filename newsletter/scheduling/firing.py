@@ -26,7 +26,7 @@ from newsletter.scheduling import schedules, timing
 from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
 from newsletter.sending import control
-from newsletter.sending.control import Terms
+from newsletter.sending.foresight import Terms
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
 from newsletter.sending.timetable import Timetable

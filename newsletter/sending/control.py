@@ -1,7 +1,7 @@
 """What an operator does with sends: make one, pause, resume, cancel, retry, change its pace."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,59 +14,19 @@ from newsletter.issues.models import Revision
 from newsletter.issues.reading import Draft
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import held, hold, oversight, variants
-from newsletter.sending.audience import Audience, Counted, count
-from newsletter.sending.folding import require_open
+from newsletter.sending.foresight import Terms, foresee
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
-from newsletter.sending.plan import forecast, plan_missed
+from newsletter.sending.plan import plan_missed
 from newsletter.sending.retiming import retime
 from newsletter.sending.standing import find
 from newsletter.sending.states import SEND_NEXT, SendState
 from newsletter.sending.timetable import Timetable
-from newsletter.sending.variants import Test
-from subscribers import segments, topics
-from subscribers.models import Segment
 from subscribers.schema import Session, table_of
 
 _send = table_of(Send)
 _ENDED = (SendState.SENT, SendState.CANCELLED)
 _GOES_ON = (SendState.SCHEDULED, SendState.SENDING, SendState.SENT)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a send is wanted, beyond what, to whom and when."""
-
-    #: Names of segments whose people are left out.
-    excluded: Sequence[str] = ()
-    timetable: Timetable = field(default_factory=Timetable)
-    #: Other variants than the first, in the order of their labels.
-    others: Sequence[Rendered] = ()
-    test: Test | None = None
-    #: The provider's name for what it will hold, where batches are handed over ahead.
-    hold_id: str | None = None
-    batch_size: int = 1000
-    warm_up: WarmUp | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Foreseen:
-    """What a send would be: its segments, how many get it, who not and why, when the last leave."""
-
-    segments: Sequence[Segment]
-    excluded: Sequence[Segment]
-    counted: Counted
-    last_at: datetime
-
-    @property
-    def people(self) -> int:
-        """How many get it."""
-        return self.counted.people
-
-    @property
-    def left_out(self) -> Mapping[str, int]:
-        """Reason → people of the segments who do not get it."""
-        return self.counted.left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +46,7 @@ def create(
     *,
     at: datetime,
     now: datetime,
-    terms: Terms = Terms(),
+    terms: Terms = Terms(),  # noqa: B008 (frozen)
     approved_by: Actor | None = None,
     base: int | None = None,
 ) -> Made:
@@ -129,46 +89,6 @@ def create(
     return Made(send.id, foreseen.people, foreseen.last_at)
 
 
-def foresee(
-    session: Session,
-    draft: Draft,
-    segment_names: Sequence[str],
-    *,
-    issue_id: int,
-    start: datetime,
-    now: datetime,
-    terms: Terms = Terms(),
-) -> Foreseen:
-    """What ``create`` would make of this, counted now; raises as it does, and changes nothing."""
-    topics.require(session, draft.topics)
-    require_open(session, issue_id)
-    chosen = _found(session, segment_names)
-    excluded = _found(session, terms.excluded)
-    audience = Audience(
-        segments=[segment.expression for segment in chosen],
-        excluded=[segment.expression for segment in excluded],
-        topics=draft.topics,
-        issue_id=issue_id,
-    )
-    counted = count(session, audience, now=now, split=terms.timetable.by_zone)
-    if not counted.people:
-        why = ", ".join(f"{people} {reason}" for reason, people in counted.left_out.items())
-        raise NothingToDoError(
-            "nobody would get this issue",
-            place=f"segment {', '.join(segment.name for segment in chosen)}",
-            hint=f"Left out: {why}." if why else "The segment has no people.",
-        )
-    last_at = forecast(
-        session,
-        counted,
-        terms.timetable,
-        start=start,
-        batch_size=terms.batch_size,
-        warm_up=terms.warm_up,
-    )
-    return Foreseen(chosen, excluded, counted, last_at)
-
-
 def _approved(
     session: Session,
     draft: Draft,
@@ -186,10 +106,6 @@ def _approved(
             hint="Send the approved issue alone.",
         )
     return revision
-
-
-def _found(session: Session, names: Sequence[str]) -> list[Segment]:
-    return [segments.find(session, name) for name in dict.fromkeys(names)]
 
 
 def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None:

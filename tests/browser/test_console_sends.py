@@ -14,7 +14,7 @@ from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.render import render
 from newsletter.sending import control, oversight
-from newsletter.sending.control import Terms
+from newsletter.sending.foresight import Terms
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.plan import plan
 from newsletter.sending.states import SendState

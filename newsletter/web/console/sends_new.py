@@ -26,8 +26,8 @@ from newsletter.issues import store
 from newsletter.issues.models import Issue
 from newsletter.issues.states import IssueState
 from newsletter.rendering.render import render
-from newsletter.sending import control, register
-from newsletter.sending.control import Foreseen, Terms
+from newsletter.sending import control, foresight, register
+from newsletter.sending.foresight import Foreseen, Terms
 from newsletter.sending.hours import local_moment, parse_time
 from newsletter.web.console.access import role
 from newsletter.web.console.sends import HOME, in_words
@@ -157,7 +157,7 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
     start, terms = _terms(parts, wish, pace, now)
     with reading(parts.database) as session:
         issue, revision_number, draft = _approved(session, wish)
-        foreseen: Foreseen = control.foresee(
+        foreseen: Foreseen = foresight.foresee(
             session, draft, wish.segment, issue_id=issue.id, start=start, now=now, terms=terms
         )
         sends = register.of_issues(session, [issue.id]).get(issue.id, [])

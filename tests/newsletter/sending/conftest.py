@@ -15,8 +15,8 @@ from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import House
 from newsletter.sending import control, standing
-from newsletter.sending.control import Terms
 from newsletter.sending.dispatch import Dispatcher
+from newsletter.sending.foresight import Terms
 from newsletter.sending.journal import Journal
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.plan import plan

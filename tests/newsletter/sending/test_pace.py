@@ -13,7 +13,7 @@ from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import NotSent
 from newsletter.rendering.render import render
 from newsletter.sending import control, heartbeat, hold, ledger, oversight, retiming, standing
-from newsletter.sending.control import Terms
+from newsletter.sending.foresight import Terms
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch, Variant
 from newsletter.sending.plan import plan

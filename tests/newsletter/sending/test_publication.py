@@ -15,7 +15,7 @@ from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import Refused
 from newsletter.rendering.render import render
 from newsletter.sending import control, publication
-from newsletter.sending.control import Terms
+from newsletter.sending.foresight import Terms
 from newsletter.sending.models import Send
 from newsletter.sending.publication import Choice
 from newsletter.sending.variants import Measure, Test

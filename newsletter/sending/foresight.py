@@ -1,0 +1,98 @@
+"""What a send would be if it were made: who gets it, who not and why, and when the last leave."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from newsletter.errors import NothingToDoError
+from newsletter.issues.reading import Draft
+from newsletter.rendering.rendered import Rendered
+from newsletter.sending.audience import Audience, Counted, count
+from newsletter.sending.folding import require_open
+from newsletter.sending.limits import WarmUp
+from newsletter.sending.plan import forecast
+from newsletter.sending.timetable import Timetable
+from newsletter.sending.variants import Test
+from subscribers import segments, topics
+from subscribers.models import Segment
+from subscribers.schema import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a send is wanted, beyond what, to whom and when."""
+
+    #: Names of segments whose people are left out.
+    excluded: Sequence[str] = ()
+    timetable: Timetable = field(default_factory=Timetable)
+    #: Other variants than the first, in the order of their labels.
+    others: Sequence[Rendered] = ()
+    test: Test | None = None
+    #: The provider's name for what it will hold, where batches are handed over ahead.
+    hold_id: str | None = None
+    batch_size: int = 1000
+    warm_up: WarmUp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a send would be: its segments, how many get it, who not and why, when the last leave."""
+
+    segments: Sequence[Segment]
+    excluded: Sequence[Segment]
+    counted: Counted
+    last_at: datetime
+
+    @property
+    def people(self) -> int:
+        """How many get it."""
+        return self.counted.people
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Reason → people of the segments who do not get it."""
+        return self.counted.left_out
+
+
+def foresee(
+    session: Session,
+    draft: Draft,
+    segment_names: Sequence[str],
+    *,
+    issue_id: int,
+    start: datetime,
+    now: datetime,
+    terms: Terms = Terms(),
+) -> Foreseen:
+    """What ``create`` would make of this, counted now; raises as it does, and changes nothing."""
+    topics.require(session, draft.topics)
+    require_open(session, issue_id)
+    chosen = _found(session, segment_names)
+    excluded = _found(session, terms.excluded)
+    audience = Audience(
+        segments=[segment.expression for segment in chosen],
+        excluded=[segment.expression for segment in excluded],
+        topics=draft.topics,
+        issue_id=issue_id,
+    )
+    counted = count(session, audience, now=now, split=terms.timetable.by_zone)
+    if not counted.people:
+        why = ", ".join(f"{people} {reason}" for reason, people in counted.left_out.items())
+        raise NothingToDoError(
+            "nobody would get this issue",
+            place=f"segment {', '.join(segment.name for segment in chosen)}",
+            hint=f"Left out: {why}." if why else "The segment has no people.",
+        )
+    last_at = forecast(
+        session,
+        counted,
+        terms.timetable,
+        start=start,
+        batch_size=terms.batch_size,
+        warm_up=terms.warm_up,
+    )
+    return Foreseen(chosen, excluded, counted, last_at)
+
+
+def _found(session: Session, names: Sequence[str]) -> list[Segment]:
+    return [segments.find(session, name) for name in dict.fromkeys(names)]
