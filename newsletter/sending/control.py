@@ -143,7 +143,7 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
             **resumed,
         )
         return
-    if send.timetable and send.state == SendState.PAUSED:
+    if (send.timetable or warm_up) and send.state == SendState.PAUSED:
         retime(session, send_id, now=now, warm_up=warm_up)
     _move(session, send_id, SendState.SENDING, only=SendState.PAUSED, **resumed)
     oversight.finish(session, now=now)

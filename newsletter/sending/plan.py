@@ -153,6 +153,7 @@ def _write(
         start=now,
         batch_size=batch_size,
         warm_up=warmup.with_others(session, warm_up, timetable, send.id),
+        left=warmup.of_its_own(session, send.id, now=now),
     )
     first = 1 + (session.scalar(_last_number(send.id)) or 0)
     number = _number(slots, first, func.row_number().over(order_by=_order(people)))

@@ -1,6 +1,6 @@
 """New moments for what has not left: after a pause, at another pace, or with a test decided."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import bindparam, select, update
 
@@ -33,6 +33,9 @@ def retime(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
     """
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     timetable = Timetable.from_json(send.timetable)
+    others = warmup.with_others(session, warm_up, timetable, send_id)
+    # Of two who do this at once, each would count on places that the other gives away.
+    session.execute(select(_send.c.id).where(_send.c.id == send_id).with_for_update())
     rows = session.execute(
         select(_batch.c.number, _batch.c.size, _batch.c.zone)
         .where(
@@ -46,9 +49,9 @@ def retime(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
         timetable,
         [Lot(row.zone, row.size, now) for row in rows],
         start=now,
-        warm_up=warmup.with_others(session, warm_up, timetable, send_id),
+        warm_up=others,
         began=send.started_at,
-        left=_left(session, send_id, now),
+        left=warmup.of_its_own(session, send_id, now=now),
     )
     values = []
     for row, moment in zip(rows, moments, strict=True):
@@ -73,15 +76,3 @@ def crown(
     people = variants.crown(session, send_id, label)
     retime(session, send_id, now=now, warm_up=warm_up)
     return people
-
-
-def _left(session: Session, send_id: int, now: datetime) -> list[tuple[datetime, int]]:
-    """What has left of the send within the longest day that there is."""
-    rows = session.execute(
-        select(_batch.c.departed_at, _batch.c.size).where(
-            _batch.c.send_id == send_id,
-            _batch.c.departed_at > now - timedelta(hours=25),
-            _batch.c.state.not_in([BatchState.PENDING, BatchState.CLAIMED]),
-        )
-    )
-    return [(row.departed_at, row.size) for row in rows]

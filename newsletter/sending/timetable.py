@@ -149,16 +149,18 @@ def cut(
     start: datetime,
     batch_size: int,
     warm_up: WarmUp | None = None,
+    left: Iterable[tuple[datetime, int]] = (),
 ) -> list[list[Slot]]:
     """The batches of each group, in the order of ``groups``; none above a limit.
 
     Whoever can leave first does; of several, the group that stands first. A batch is
-    made smaller where an hour or a day has less left. Raises SendError when the limits
+    made smaller where an hour or a day has less left, by what has gone out before (``left``:
+    moments and sizes). Raises SendError when the limits
     stretch the send over more than LONGEST.
     """
     if batch_size < 1:
         raise wrong("batch_size", batch_size, "Write a whole number from 1 on, like 1000.")
-    pace, slots = _Pace(timetable, start, start, warm_up), [list[Slot]() for _ in groups]
+    pace, slots = _Pace(timetable, start, start, warm_up, left), [list[Slot]() for _ in groups]
     lines = [deque([(n, Lot(*group))]) for n, group in enumerate(groups) if group.people > 0]
     for order, size, moment in _depart(pace, lines, timetable.largest(batch_size)):
         slots[order].append(Slot(size, moment))
@@ -182,9 +184,7 @@ def retime(
     started: people whose local time has come since then do not wait for tomorrow's. ``left`` are
     moments and sizes of batches that have gone out: hours and days have so much less room.
     """
-    pace, lines = _Pace(timetable, start, began or start, warm_up), dict[ZoneInfo, _Line]()
-    for moment, size in left:
-        pace.count(moment, size)
+    pace, lines = _Pace(timetable, start, began or start, warm_up, left), dict[ZoneInfo, _Line]()
     for order, lot in enumerate(lots):
         lines.setdefault(timetable.zone_of(lot.zone), deque()).append((order, lot))
     moments = {order: moment for order, _, moment in _depart(pace, lines.values(), None)}
@@ -195,7 +195,12 @@ class _Pace:
     """What the batches of a send share: the timetable, and what is left of its limits."""
 
     def __init__(
-        self, timetable: Timetable, start: datetime, began: datetime, warm_up: WarmUp | None
+        self,
+        timetable: Timetable,
+        start: datetime,
+        began: datetime,
+        warm_up: WarmUp | None,
+        left: Iterable[tuple[datetime, int]],
     ) -> None:
         self.timetable, self.start, self.began = timetable, start.astimezone(UTC), began
         self.last = self.start + LONGEST
@@ -206,8 +211,10 @@ class _Pace:
             self.limits.append(Limit(lambda _: daily, zone, {}, stretches=True))
         if warm_up is not None:
             self.limits.append(Limit(warm_up.volume, zone, dict(warm_up.used), stretches=False))
+        for moment, size in left:
+            self._count(moment, size)
 
-    def count(self, moment: datetime, size: int) -> None:
+    def _count(self, moment: datetime, size: int) -> None:
         """Count what left before: it fills its hour and its day."""
         for limit in self.limits:
             window = limit.look(moment)[0]
