@@ -1,7 +1,7 @@
 """What an operator does with sends: make one, pause, resume, cancel, retry, change its pace."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -180,6 +180,10 @@ def retry(
     begun_anew: dict[str, Any] = {"finished_at": None, "reason": "", "hold_id": hold_id}
     _move(session, send_id, SendState.SENDING, ended=True, **begun_anew)
     held.require_none(session, send_id, now=now)
+    timetable = Timetable.from_json(find(session, send_id).timetable)
+    if timetable.local_time is not None and timetable.local_date is None:
+        # A pause must not find that the time of those who missed it came when the send began.
+        _set_timetable(session, send_id, replace(timetable, since=now))
     people = plan_missed(session, send_id, now=now, batch_size=batch_size, warm_up=warm_up)
     if not people:
         raise NothingToDoError(
@@ -203,12 +207,17 @@ def change_pace(
     state = SendState(send.state)
     if state not in {SendState.SCHEDULED, SendState.SENDING, SendState.PAUSED}:
         raise SendError(f"it is {state}: its pace is past", place=f"send {send_id}")
-    session.execute(
-        update(_send).where(_send.c.id == send_id).values(timetable=timetable.to_json())
-    )
+    since = Timetable.from_json(send.timetable).since
+    _set_timetable(session, send_id, replace(timetable, since=since))
     if send.started_at is None:
         return 0
     return retime(session, send_id, now=now, warm_up=warm_up)
+
+
+def _set_timetable(session: Session, send_id: int, timetable: Timetable) -> None:
+    session.execute(
+        update(_send).where(_send.c.id == send_id).values(timetable=timetable.to_json())
+    )
 
 
 def hold_late(session: Session, send_id: int, *, now: datetime) -> None:

@@ -41,6 +41,8 @@ class Timetable:
     local_time: time | None = None
     #: The day of ``local_time``; None means each person's next such time.
     local_date: date | None = None
+    #: From when each person's next such time counts; None means from the start of the send.
+    since: datetime | None = None
     #: Hours on each person's own clock in which nothing leaves.
     quiet: hours.Hours | None = None
     #: If there are any, hours on each person's own clock in which alone something leaves.
@@ -90,6 +92,7 @@ class Timetable:
         values |= {
             "local_time": None if self.local_time is None else f"{self.local_time:%H:%M}",
             "local_date": self.local_date and self.local_date.isoformat(),
+            "since": self.since and self.since.isoformat(),
             "quiet": self.quiet and str(self.quiet),
             "windows": [str(window) for window in self.windows] or None,
             "ahead": self.ahead and self.ahead.total_seconds(),
@@ -107,6 +110,8 @@ class Timetable:
             given["local_time"] = hours.parse_time(given["local_time"], place=place)
         if "local_date" in given:
             given["local_date"] = date.fromisoformat(given["local_date"])
+        if "since" in given:
+            given["since"] = datetime.fromisoformat(given["since"])
         if "ahead" in given:
             given["ahead"] = timedelta(seconds=given["ahead"])
         if "quiet" in given:
@@ -202,7 +207,8 @@ class _Pace:
         warm_up: WarmUp | None,
         left: Iterable[tuple[datetime, int]],
     ) -> None:
-        self.timetable, self.start, self.began = timetable, start.astimezone(UTC), began
+        self.timetable, self.start = timetable, start.astimezone(UTC)
+        self.began = timetable.since or began
         self.last = self.start + LONGEST
         self.limits, zone = list[Limit](), timetable.zone_of("")
         if (hourly := timetable.per_hour) is not None:

@@ -139,6 +139,25 @@ def test_each_person_gets_it_at_their_own_time(database: Engine) -> None:
     assert [got[person] - day for person in people] == [n * _HOUR for n in (7, 13, 7, 9, 9)]
 
 
+def test_a_retry_waits_for_each_persons_time_and_so_it_does_after_a_pause(
+    database: Engine, five: list[int]
+) -> None:
+    send = make_send(database, timetable=Timetable(local_time=time(9), per_second=100))
+    make_plan(database, send, batch_size=5)
+    night, nine = NOW.replace(hour=22), NOW.replace(hour=9) + timedelta(days=1)
+    with transaction(database) as session:
+        control.cancel(session, send, now=NOW + _HOUR)
+        control.retry(session, send, now=night, batch_size=5)
+    assert batches(database, send)[-1].not_before == nine
+    with transaction(database) as session:
+        control.pause(session, send, reason="wait", now=night)
+        control.resume(session, send, now=night)
+    assert batches(database, send)[-1].not_before == nine
+    with transaction(database) as session:
+        control.change_pace(session, send, Timetable(local_time=time(9)), now=night)
+    assert batches(database, send)[-1].not_before == nine
+
+
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
 def test_a_warm_up_is_shared_by_all_sends(
     database: Engine, five: list[int], *, at_once: bool
