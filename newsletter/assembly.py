@@ -277,6 +277,7 @@ class Assembly:
             request_timeout=self.settings.sendgrid.timeout,
             journal=self.journal,
             patience=self.settings.sending.retry_for,
+            warm_up=self.warm_up,
         )
 
     def workers(self, *, alone: bool = False) -> Crew:

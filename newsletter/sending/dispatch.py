@@ -17,9 +17,10 @@ from sqlalchemy import Engine
 from newsletter.database import reading, transaction
 from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, Gateway, NotSent, Outcome, Refused
-from newsletter.sending import ledger, notices, oversight
+from newsletter.sending import ledger, notices, oversight, retiming
 from newsletter.sending.journal import Journal
 from newsletter.sending.ledger import Barred, Claimed
+from newsletter.sending.limits import WarmUp
 from newsletter.sending.personalise import Words, WordsKept, personalise
 from newsletter.sending.recipients import Person, recipients
 from newsletter.sending.retry import Decision, Settled, decide
@@ -31,6 +32,10 @@ _log = logging.getLogger(__name__)
 _NOTICE_INTERVAL = 0.5
 #: What is held for less cannot be called back reliably (SendGrid, "stopping a scheduled send").
 _SHORTEST_HOLD = timedelta(minutes=10)
+#: Workers that are merely busy are late by less, and a timetable is not made anew more often.
+_ON_TIME = timedelta(minutes=1)
+#: It may be yesterday in the publication's zone.
+_A_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Dispatcher:
         request_timeout: timedelta,
         journal: Journal | None = None,
         patience: timedelta = timedelta(hours=1),
+        warm_up: WarmUp | None = None,
     ) -> None:
         self._database = database
         self._gateway = gateway
@@ -70,6 +76,7 @@ class Dispatcher:
         self._sender_name = sender_name
         self._journal = journal
         self._patience = patience
+        self._warm_up = warm_up
         # Twice the longest request, so that only a dead worker's lease ever ends.
         self._lease = 2 * request_timeout + timedelta(seconds=60)
         self._words = WordsKept()
@@ -126,7 +133,7 @@ class Dispatcher:
         batch = self._claim(only)
         if batch is None:
             return False
-        if self._too_late_to_be_held(batch):
+        if self._too_late_to_be_held(batch) or self._behind_its_time(batch):
             return True
         with reading(self._database) as session:
             words = self._words.of(session, batch.variant_id)
@@ -242,6 +249,24 @@ class Dispatcher:
             return False
         with transaction(self._database) as session:
             ledger.put_back(session, batch, detail="", after=batch.hold_until, departed=False)
+        return True
+
+    def _behind_its_time(self, batch: Claimed) -> bool:
+        """Give a batch that nobody sent in time another moment, and all that waits behind it.
+
+        What was to leave while nothing ran, or while a hold lasted, would else leave at
+        once: within quiet hours, and above every limit.
+        """
+        now = datetime.now(UTC)
+        if now - batch.due <= _ON_TIME:
+            return False
+        warm_up = self._warm_up
+        if not batch.paced and (warm_up is None or warm_up.is_over(now.date() - _A_DAY)):
+            return False
+        with transaction(self._database) as session:
+            if ledger.put_back(session, batch, detail="", departed=False):
+                retiming.retime_or_pause(session, batch.send_id, now=now, warm_up=warm_up)
+                oversight.drop_cancelled(session, now=now)
         return True
 
     def _give_up(self, batch: Claimed, why: str, *, departed: bool = False) -> None:

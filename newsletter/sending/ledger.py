@@ -23,18 +23,12 @@ from sqlalchemy import (
 
 from newsletter.sending import evidence
 from newsletter.sending.models import Batch, Delivery, Hold, Part, Send
-from newsletter.sending.states import (
-    BATCH_NEXT,
-    BatchState,
-    DeliveryState,
-    SendState,
-    may_become,
-)
+from newsletter.sending.states import BATCH_NEXT, BatchState, DeliveryState, SendState, may_become
+from newsletter.sending.timetable import is_paced
 from subscribers.schema import Session, changed, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _hold = table_of(Hold)
-
 
 #: Where an answer finds its batch: under way, or given up as lost.
 _ANSWERED = (BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
@@ -54,6 +48,9 @@ class Claimed:
     topics: tuple[str, ...]
     #: When the send was made: tells it from another of the same number in a restored database.
     made_at: datetime
+    #: When it was to go out, and whether anything but the workers' haste says so.
+    due: datetime
+    paced: bool
     hold_until: datetime | None = None
     hold_id: str | None = None
 
@@ -73,10 +70,12 @@ _DUE = (
         _batch.c.variant_id,
         _batch.c.attempt,
         _batch.c.size,
+        _batch.c.not_before,
         _batch.c.hold_until,
         _send.c.issue_id,
         _send.c.topics,
         _send.c.created_at,
+        _send.c.timetable,
         _send.c.hold_id,
     )
     .join(_send, _send.c.id == _batch.c.send_id)
@@ -181,6 +180,8 @@ def claim(
         size=found.size,
         topics=tuple(found.topics),
         made_at=found.created_at,
+        due=found.hold_until or found.not_before,
+        paced=is_paced(found.timetable),
         hold_until=found.hold_until,
         hold_id=found.hold_id,
     )
@@ -247,14 +248,8 @@ def put_back(
 
 def rejected(session: Session, batch: Claimed, *, now: datetime, reason: str) -> None:
     """The provider will never take the batch: its people stand in the list with the reason."""
-    if _move(
-        session,
-        batch,
-        _ANSWERED,
-        BatchState.REJECTED,
-        settled_at=now,
-        detail=reason[:1000],
-    ):
+    settled = {"settled_at": now, "detail": reason[:1000]}
+    if _move(session, batch, _ANSWERED, BatchState.REJECTED, **settled):
         in_batch = (_delivery.c.send_id == batch.send_id) & (_delivery.c.batch == batch.number)
         # Only who was in the request: the skipped keep their own reason.
         session.execute(
@@ -289,13 +284,7 @@ def split(session: Session, batch: Claimed, people: Sequence[int], *, reason: st
     row = session.execute(select(_batch).where(*same)).mappings().one()
     session.execute(
         insert(_batch).values(
-            **{
-                **row,
-                "number": number,
-                "size": len(people),
-                "attempt": 0,
-                "departed_at": None,
-            }
+            **{**row, "number": number, "size": len(people), "attempt": 0, "departed_at": None}
         )
     )
     session.execute(

@@ -28,6 +28,10 @@ class WarmUp:
         if self.volumes and min(self.volumes) < 0:
             raise wrong("volumes", min(self.volumes), "A day's volume is 0 or more recipients.")
 
+    def is_over(self, day: date) -> bool:
+        """Whether no day from ``day`` on has a limit."""
+        return (day - self.begins).days >= len(self.volumes)
+
     def volume(self, day: date) -> int:
         """How many may be mailed on ``day``, by all sends together."""
         index = (day - self.begins).days

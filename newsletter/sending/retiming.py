@@ -4,11 +4,12 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, select, update
 
-from newsletter.sending import variants, warmup
+from newsletter.errors import SendError
+from newsletter.sending import oversight, variants, warmup
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.plan import departure
-from newsletter.sending.states import BatchState
+from newsletter.sending.states import BatchState, SendState
 from newsletter.sending.timetable import Lot, Timetable
 from newsletter.sending.timetable import retime as moments_of
 from subscribers.schema import Session, table_of
@@ -67,6 +68,18 @@ def retime(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
     if values:
         session.connection().execute(_MOVE, values)
     return len(rows)
+
+
+def retime_or_pause(
+    session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None
+) -> None:
+    """``retime`` without an operator who could be told: a send that cannot go on is paused."""
+    try:
+        retime(session, send_id, now=now, warm_up=warm_up)
+    except SendError as error:
+        oversight.move_send(
+            session, send_id, SendState.PAUSED, reason=str(error)[:1000], paused_at=now
+        )
 
 
 def crown(

@@ -120,6 +120,11 @@ class Timetable:
         return cls(**given, windows=tuple(windows))
 
 
+def is_paced(stored: Mapping[str, Any]) -> bool:
+    """Whether a timetable in JSON says when anything leaves."""
+    return not stored.keys() <= {"zone", "ahead"}
+
+
 class Group(NamedTuple):
     """People of one zone who have no batches yet; an unknown zone means the timetable's."""
 

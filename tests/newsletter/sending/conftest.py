@@ -18,6 +18,7 @@ from newsletter.sending import control, standing
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.foresight import Terms
 from newsletter.sending.journal import Journal
+from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.plan import plan
 from newsletter.sending.timetable import Timetable
@@ -134,7 +135,11 @@ class FakeGateway:
 
 
 def dispatcher(
-    database: Engine, gateway: FakeGateway, journal: Journal | None = None
+    database: Engine,
+    gateway: FakeGateway,
+    journal: Journal | None = None,
+    *,
+    warm_up: WarmUp | None = None,
 ) -> Dispatcher:
     return Dispatcher(
         database,
@@ -146,6 +151,7 @@ def dispatcher(
         sender_name="Paper",
         request_timeout=timedelta(seconds=30),
         journal=journal,
+        warm_up=warm_up,
     )
 
 

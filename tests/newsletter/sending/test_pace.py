@@ -14,6 +14,7 @@ from newsletter.provider.gateway import NotSent
 from newsletter.rendering.render import render
 from newsletter.sending import control, heartbeat, hold, ledger, oversight, retiming, standing
 from newsletter.sending.foresight import Terms
+from newsletter.sending.hours import Hours
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch, Variant
 from newsletter.sending.plan import plan
@@ -106,6 +107,57 @@ def test_a_pause_shifts_the_timetable(database: Engine, five: list[int]) -> None
         control.pause(session, send, reason="wait", now=NOW + 5 * _SECOND)
         control.resume(session, send, now=NOW + _HOUR)
     assert leaves(database, send) == [_HOUR + n * 10 * _SECOND for n in range(5)]
+
+
+def test_a_rate_is_not_saved_up_while_nothing_runs(database: Engine, five: list[int]) -> None:
+    now = datetime.now(UTC)
+    send = make_send(database, timetable=Timetable(per_hour=1), at=now - 5 * _HOUR)
+    make_plan(database, send, now=now - 5 * _HOUR, batch_size=1)
+    assert len(drain(database, FakeGateway()).mailed) == 1
+    hours = [batch.not_before.replace(minute=0, second=0) for batch in batches(database, send)]
+    assert len(set(hours)) == 5
+
+
+def test_nothing_leaves_in_quiet_hours_however_late_the_worker_comes(
+    database: Engine, five: list[int]
+) -> None:
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    quiet = Hours((now - _HOUR).time(), (now + _HOUR).time())
+    send = make_send(database, timetable=Timetable(quiet=quiet), at=now - 3 * _HOUR)
+    make_plan(database, send, now=now - 3 * _HOUR)
+    assert drain(database, FakeGateway()).mailed == []
+    assert {batch.not_before for batch in batches(database, send)} == {now + _HOUR}
+    assert {batch.state for batch in batches(database, send)} == {"pending"}
+
+
+def test_a_send_that_cannot_go_on_when_the_worker_comes_late_is_paused(
+    database: Engine, five: list[int]
+) -> None:
+    now = datetime.now(UTC)
+    send = make_send(database, timetable=Timetable(per_hour=1), at=now - 5 * _HOUR)
+    make_plan(database, send, now=now - 5 * _HOUR, batch_size=1)
+    worker = dispatcher(
+        database, FakeGateway(), warm_up=WarmUp(begins=now.date(), volumes=(0,) * 400)
+    )
+    while worker.send_next():
+        pass
+    stands = found(database, send)
+    assert stands.state == "paused"  # type: ignore[attr-defined]
+    assert "would not be over within 366 days" in stands.reason  # type: ignore[attr-defined]
+
+
+def test_what_has_no_timetable_leaves_however_late_it_is(
+    database: Engine, five: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retiming, "retime", lambda *_, **__: pytest.fail("slow"))
+    send = make_send(database, timetable=Timetable(zone="Europe/Berlin"))
+    make_plan(database, send)
+    worker = dispatcher(
+        database, FakeGateway(), warm_up=WarmUp(begins=date(2020, 1, 1), volumes=(1,))
+    )
+    while worker.send_next():
+        pass
+    assert {state for state, _ in states(database, send).values()} == {"accepted"}
 
 
 def test_another_pace_moves_what_has_not_left(database: Engine, five: list[int]) -> None:
