@@ -109,9 +109,11 @@ def resolve(
     ],
 ) -> None:
     """Settle a doubtful batch by your word. Look into SendGrid's activity first."""
-    with transaction(Assembly(load()).database) as session:
+    assembly = Assembly(load())
+    with transaction(assembly.database) as session:
         standing.find(session, number)
-        doubt.resolve(session, number, batch, sent=sent, now=datetime.now(UTC))
+        now, warm_up = datetime.now(UTC), assembly.warm_up
+        doubt.resolve(session, number, batch, sent=sent, now=now, warm_up=warm_up)
     out.print(f"Batch {batch} of send {number} {'was sent' if sent else 'is sent again'}.")
 
 

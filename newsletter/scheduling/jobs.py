@@ -112,7 +112,11 @@ def look_after_doubt() -> None:
     desk = _desk[0]
     with transaction(desk.database) as session:
         swept = doubt.sweep(
-            session, now=datetime.now(UTC), grace=desk.doubt_grace, policy=desk.doubt_policy
+            session,
+            now=datetime.now(UTC),
+            grace=desk.doubt_grace,
+            policy=desk.doubt_policy,
+            warm_up=desk.warm_up,
         )
         notices.recall_abandoned(session, now=datetime.now(UTC))
         heartbeat.forget_dead(session, now=datetime.now(UTC))

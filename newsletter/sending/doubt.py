@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 
 from newsletter.errors import SendError
-from newsletter.sending import evidence, oversight
+from newsletter.sending import evidence, oversight, retiming
+from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch
 from newsletter.sending.states import BatchState
 from subscribers.schema import Session, table_of
@@ -35,13 +36,22 @@ class Doubtful:
     why: str
 
 
-def sweep(session: Session, *, now: datetime, grace: timedelta, policy: str) -> Swept:
+def sweep(
+    session: Session,
+    *,
+    now: datetime,
+    grace: timedelta,
+    policy: str,
+    warm_up: WarmUp | None = None,
+) -> Swept:
     """Take back what dead workers held; after ``grace``, resend doubtful batches once if wanted."""
     freed, doubtful = oversight.recall_abandoned(session, now=now)
     oversight.drop_cancelled(session, now=now)
     resent = 0
     if policy == "resend":
         resent = oversight.resend_doubted(session, departed_before=now - grace, now=now)
+    if resent:
+        retiming.retime_sent_again(session, now=now, warm_up=warm_up)
     # A send is over only when the time has come of all that the provider holds of it.
     oversight.finish(session, now=now)
     return Swept(freed, doubtful, resent)
@@ -62,7 +72,15 @@ def listed(session: Session, send_id: int) -> list[Doubtful]:
     ]
 
 
-def resolve(session: Session, send_id: int, number: int, *, sent: bool, now: datetime) -> None:
+def resolve(
+    session: Session,
+    send_id: int,
+    number: int,
+    *,
+    sent: bool,
+    now: datetime,
+    warm_up: WarmUp | None = None,
+) -> None:
     """Settle a doubtful batch by the operator's word; SendError when it is not in doubt."""
     # Evidence may prove any batch; the operator is asked of doubtful ones alone, and a wrong
     # number must not make one that still waits count as sent.
@@ -82,6 +100,8 @@ def resolve(session: Session, send_id: int, number: int, *, sent: bool, now: dat
         settled = evidence.prove(session, [(send_id, number)], now=now, detail=detail) == 1
     else:
         settled = oversight.resend_one(session, send_id, number, now=now)
+        if settled:
+            retiming.retime_sent_again(session, now=now, warm_up=warm_up)
         # Of a send that was cancelled nothing goes out again: its people miss it, and say so.
         oversight.drop_cancelled(session, now=now)
     if not settled:

@@ -10,7 +10,7 @@ from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.plan import departure
 from newsletter.sending.states import BatchState, SendState
-from newsletter.sending.timetable import Lot, Timetable
+from newsletter.sending.timetable import Lot, Timetable, is_paced
 from newsletter.sending.timetable import retime as moments_of
 from subscribers.schema import Session, table_of
 
@@ -80,6 +80,23 @@ def retime_or_pause(
         oversight.move_send(
             session, send_id, SendState.PAUSED, reason=str(error)[:1000], paused_at=now
         )
+
+
+def retime_sent_again(session: Session, *, now: datetime, warm_up: WarmUp | None) -> None:
+    """Let doubt that is to be sent again from ``now`` on keep to its send's timetable."""
+    again = session.execute(
+        select(_send.c.id, _send.c.timetable).where(
+            _send.c.state.in_([SendState.SENDING, SendState.PAUSED]),
+            _send.c.id.in_(
+                select(_batch.c.send_id).where(
+                    _batch.c.state == BatchState.PENDING, _batch.c.not_before == now
+                )
+            ),
+        )
+    ).all()
+    for send_id, timetable in again:
+        if is_paced(timetable) or warm_up is not None:
+            retime_or_pause(session, send_id, now=now, warm_up=warm_up)
 
 
 def crown(

@@ -145,7 +145,8 @@ def resolve(
     def change(session: Session, _send: Send, now: datetime) -> str:
         if answer not in {"sent", "resend"} or not (batch.isascii() and batch.isdigit()):
             raise SendError("say which batch, and whether it was sent", place=f"send {send_id}")
-        doubt.resolve(session, send_id, int(batch), sent=answer == "sent", now=now)
+        was_sent, warm_up = answer == "sent", parts.warm_up
+        doubt.resolve(session, send_id, int(batch), sent=was_sent, now=now, warm_up=warm_up)
         return f"batch {batch} {'called sent' if answer == 'sent' else 'sent again'}"
 
     return _do(request, parts, visitor, send_id, change, done=f"doubt-{answer}")

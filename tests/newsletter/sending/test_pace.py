@@ -10,9 +10,18 @@ from newsletter.database import reading, transaction
 from newsletter.errors import SendError
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.provider.gateway import NotSent
+from newsletter.provider.gateway import NotSent, Unknown
 from newsletter.rendering.render import render
-from newsletter.sending import control, heartbeat, hold, ledger, oversight, retiming, standing
+from newsletter.sending import (
+    control,
+    doubt,
+    heartbeat,
+    hold,
+    ledger,
+    oversight,
+    retiming,
+    standing,
+)
 from newsletter.sending.foresight import Terms
 from newsletter.sending.hours import Hours
 from newsletter.sending.limits import WarmUp
@@ -128,6 +137,25 @@ def test_nothing_leaves_in_quiet_hours_however_late_the_worker_comes(
     assert drain(database, FakeGateway()).mailed == []
     assert {batch.not_before for batch in batches(database, send)} == {now + _HOUR}
     assert {batch.state for batch in batches(database, send)} == {"pending"}
+
+
+@pytest.mark.parametrize("by", ["policy", "operator"])
+def test_doubt_that_is_sent_again_keeps_quiet_hours(
+    database: Engine, five: list[int], by: str
+) -> None:
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    quiet = Hours((now + 2 * _HOUR).time(), (now + 4 * _HOUR).time())
+    send = make_send(database, timetable=Timetable(quiet=quiet), at=now)
+    make_plan(database, send, now=now, batch_size=5)
+    drain(database, FakeGateway(Unknown("lost")))
+    night = now + 3 * _HOUR
+    with transaction(database) as session:
+        if by == "policy":
+            doubt.sweep(session, now=night, grace=_HOUR, policy="resend")
+        else:
+            doubt.resolve(session, send, 1, sent=False, now=night)
+    (batch,) = batches(database, send)
+    assert (batch.state, batch.not_before) == ("pending", now + 4 * _HOUR)
 
 
 def test_a_send_that_cannot_go_on_when_the_worker_comes_late_is_paused(
