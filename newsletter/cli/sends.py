@@ -210,7 +210,14 @@ def pace(
             local_date=before.local_date,
             ahead=before.ahead,
         )
-        control.change_pace(session, number, kept, now=now, warm_up=assembly.warm_up)
+        control.change_pace(
+            session,
+            number,
+            kept,
+            now=now,
+            batch_size=assembly.settings.sending.batch_size,
+            warm_up=assembly.warm_up,
+        )
         outlook = standing.outlook(session, number, now=now)
     last = f"; the last leave {shown(outlook.last_at)}" if outlook.last_at else ""
     out.print(f"Send {number} goes on at another pace{last}.")

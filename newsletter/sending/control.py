@@ -14,7 +14,7 @@ from newsletter.issues.models import Revision
 from newsletter.issues.reading import Draft
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import held, hold, oversight, variants
-from newsletter.sending.foresight import Terms, foresee
+from newsletter.sending.foresight import Terms, foresee, require_an_end
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
 from newsletter.sending.plan import plan_missed
@@ -200,13 +200,19 @@ def change_pace(
     timetable: Timetable,
     *,
     now: datetime,
+    batch_size: int = 1000,
     warm_up: WarmUp | None = None,
 ) -> int:
-    """Give what has not left another timetable; returns how many batches that moves."""
+    """Give what has not left another timetable; returns how many batches that moves.
+
+    Raises SendError when its limits stretch the send over more than a year.
+    """
     send = find(session, send_id)
     state = SendState(send.state)
     if state not in {SendState.SCHEDULED, SendState.SENDING, SendState.PAUSED}:
         raise SendError(f"it is {state}: its pace is past", place=f"send {send_id}")
+    if send.started_at is None:
+        require_an_end(session, send, timetable, now=now, batch_size=batch_size, warm_up=warm_up)
     since = Timetable.from_json(send.timetable).since
     _set_timetable(session, send_id, replace(timetable, since=since))
     if send.started_at is None:

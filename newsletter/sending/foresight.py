@@ -7,9 +7,10 @@ from datetime import datetime
 from newsletter.errors import NothingToDoError
 from newsletter.issues.reading import Draft
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending.audience import Audience, Counted, count
+from newsletter.sending.audience import Audience, Counted, audience_of, count
 from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
+from newsletter.sending.models import Send
 from newsletter.sending.plan import forecast
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import Test
@@ -92,6 +93,26 @@ def foresee(
         warm_up=terms.warm_up,
     )
     return Foreseen(chosen, excluded, counted, last_at)
+
+
+def require_an_end(
+    session: Session,
+    send: Send,
+    timetable: Timetable,
+    *,
+    now: datetime,
+    batch_size: int,
+    warm_up: WarmUp | None,
+) -> None:
+    """Raise SendError if a send that is not planned could not be planned by this timetable."""
+    forecast(
+        session,
+        count(session, audience_of(send), now=now, split=timetable.by_zone),
+        timetable,
+        start=max(send.scheduled_for, now),
+        batch_size=batch_size,
+        warm_up=warm_up,
+    )
 
 
 def _found(session: Session, names: Sequence[str]) -> list[Segment]:

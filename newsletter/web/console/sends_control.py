@@ -124,7 +124,8 @@ def change_pace(
             windows=before.windows,
             ahead=before.ahead,
         )
-        control.change_pace(session, send_id, kept, now=now, warm_up=parts.warm_up)
+        size = parts.settings.sending.batch_size
+        control.change_pace(session, send_id, kept, now=now, batch_size=size, warm_up=parts.warm_up)
         return "pace changed"
 
     return _do(request, parts, visitor, send_id, change, done="pace")

@@ -202,6 +202,28 @@ def test_another_pace_moves_what_has_not_left(database: Engine, five: list[int])
         control.change_pace(session, send, Timetable(), now=NOW)
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_pace_by_which_it_could_never_be_planned_is_refused(
+    database: Engine, *, paused: bool
+) -> None:
+    with transaction(database) as session:
+        for n in range(400):
+            add_person(session, f"p{n}@example.org")
+    send = make_send(database, at=NOW + _HOUR)
+    slow = Timetable(per_day=1)
+    if paused:
+        with transaction(database) as session:
+            control.pause(session, send, reason="wait", now=NOW)
+    with (
+        transaction(database) as session,
+        pytest.raises(SendError, match="would not be over within 366 days"),
+    ):
+        control.change_pace(session, send, slow, now=NOW)
+    with transaction(database) as session:
+        assert standing.find(session, send).timetable == {}
+        assert control.change_pace(session, send, Timetable(per_day=2), now=NOW) == 0
+
+
 def test_each_person_gets_it_at_their_own_time(database: Engine) -> None:
     with transaction(database) as session:
         zones = ["Europe/Berlin", "America/New_York", "Europe/Berlin", None, "Nowhere/At_All"]
