@@ -177,7 +177,9 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
-    with engine.connect() as connection, _without_foreign_keys(connection):
+    # Whoever starts meanwhile waits for its end, however long that takes.
+    path = engine.url.database if engine.dialect.name == "sqlite" else None
+    with _turn(path), engine.connect() as connection, _without_foreign_keys(connection):
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
@@ -209,7 +211,7 @@ def check_version(engine: Engine) -> str | None:
     Raises DatabaseError when it was made by a newer release, whose rows this code may not grasp.
     """
     current = None
-    with engine.connect() as connection:
+    with engine.connect().execution_options(reading=True) as connection:
         if inspect(connection).has_table("alembic_version"):
             current = connection.scalar(text("SELECT version_num FROM alembic_version"))
     if current is not None and current not in _versions():

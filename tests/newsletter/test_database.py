@@ -1,6 +1,7 @@
 """Opening, versions and transactions, on both databases."""
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,25 @@ def test_upgrading_twice_changes_nothing(database: Engine) -> None:
     version = check_version(database)
     assert version is not None
     assert upgrade(database) == (version, version)
+
+
+def test_a_version_is_told_while_somebody_writes(database: Engine) -> None:
+    with transaction(database) as session:
+        session.execute(text("INSERT INTO topic (slug, name, description) VALUES ('a', 'A', '')"))
+        assert check_version(database) is not None
+
+
+def test_an_upgrade_waits_for_its_turn(database: Engine) -> None:
+    if database.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL waits by itself")
+    late = threading.Thread(target=upgrade, args=(database,))
+    with transaction(database):
+        # The turn alone holds it up: nothing has begun that SQLite would wait for.
+        late.start()
+        late.join(0.5)
+        assert late.is_alive()
+    late.join(30)
+    assert not late.is_alive()
 
 
 def test_a_database_newer_than_the_code_is_refused(database: Engine) -> None:
