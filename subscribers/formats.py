@@ -71,6 +71,11 @@ class People:
         return self._rows
 
     @property
+    def tells_who_left(self) -> bool:
+        """Whether a row may be of somebody who left: only a column can say so."""
+        return self.kind != "CSV" or any(meaning == "status" for _, meaning in self.columns)
+
+    @property
     def text(self) -> str:
         """The present row as it stands in the file."""
         return "".join(self._lines.taken).rstrip("\r\n")

@@ -2,8 +2,10 @@
 
 One thread reads the file and stages rows by the twenty thousand; another merges
 each batch in a short transaction of its own, so that sending goes on. An import
-that was interrupted is run again: what is there already is found unchanged. All or
-nothing stages the whole file first and then merges it in one transaction.
+that was interrupted is run again: what is there already is found unchanged. A file that
+may tell who left is staged whole first, for somebody on its first line may leave on its
+last, and a send may begin between two transactions. All or nothing stages the whole
+file, too, and then merges it in one transaction.
 """
 
 import shutil
@@ -143,7 +145,10 @@ def import_people(
 
         run = _Run(connection, stage, Settler(merger, options.update), out, settled)
         watched = _watched(batches, file, progress)
-        done = run.whole(watched) if options.all_or_nothing else run.piecemeal(watched)
+        if options.all_or_nothing:
+            done = run.whole(watched)
+        else:
+            done = run.piecemeal(watched, whole_first=people.tells_who_left)
         settled()
     tally = merger.tally
     return ImportReport(
@@ -189,34 +194,22 @@ class _Run:
         with self._transaction() as session:
             self._merger.prepare(session)
 
-    def piecemeal(self, batches: Iterator[Batch]) -> bool:
-        """Each batch in a transaction of its own, while the next is being read."""
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="import") as worker:
-            merging: Future[None] | None = None
-            for batch in batches:
-                self._stage.write(batch)
-                if merging:
-                    merging.result()
-                merging = worker.submit(self._merge, batch)
-            if merging:
-                merging.result()
-        after: int | None = 0
-        while after is not None:
-            with self._transaction() as session:
-                after = self._settle(session, after)
-            if after is not None:
+    def piecemeal(self, batches: Iterator[Batch], *, whole_first: bool) -> bool:
+        """Each batch in a transaction of its own, while the next is being read or afterwards."""
+        if whole_first:
+            spans = self._staged(batches, self._put_by)
+            self._slices(self._settler.suppress_known)
+            for span in spans:
+                self._merge(span)
                 self._settled()
-                time.sleep(_PAUSE)
+        else:
+            self._staged(batches, self._put_in)
+        self._slices(self._settle)
         return True
 
     def whole(self, batches: Iterator[Batch]) -> bool:
         """Everything in one transaction, or nothing when a row was rejected."""
-        spans: list[Span] = []
-        for batch in batches:
-            self._stage.write(batch)
-            with self._transaction() as session:
-                self._stage.take(session.connection(), batch)
-            spans.append(batch.span)
+        spans = self._staged(batches, self._put_by)
         if self._rejects.count:
             return False
         with self._transaction() as session:
@@ -224,18 +217,53 @@ class _Run:
                 self._merger.batch(session, span)
             after: int | None = 0
             while after is not None:
-                after = self._settle(session, after)
+                after = self._settle(session, after, _SLICE)
         return True
 
-    def _merge(self, batch: Batch) -> None:
+    def _staged(self, batches: Iterator[Batch], then: Callable[[Batch], None]) -> list[Span]:
+        """Stage all batches and do something with each while the next is being read."""
+        spans: list[Span] = []
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="import") as worker:
+            doing: Future[None] | None = None
+            for batch in batches:
+                self._stage.write(batch)
+                if doing:
+                    doing.result()
+                doing = worker.submit(then, batch)
+                spans.append(batch.span)
+            if doing:
+                doing.result()
+        return spans
+
+    def _put_by(self, batch: Batch) -> None:
         with self._transaction() as session:
             self._stage.take(session.connection(), batch)
-            self._merger.batch(session, batch.span)
-        if self._merger.apply and len(batch) == _BATCH:
+            self._merger.look(session, batch.span)
+
+    def _put_in(self, batch: Batch) -> None:
+        self._merge(batch.span, batch)
+
+    def _merge(self, span: Span, untaken: Batch | None = None) -> None:
+        with self._transaction() as session:
+            if untaken:
+                self._stage.take(session.connection(), untaken)
+                self._merger.look(session, span)
+            self._merger.batch(session, span)
+        if self._merger.apply and span.last - span.first + 1 == _BATCH:
             time.sleep(_PAUSE)
 
-    def _settle(self, session: Session, after: int) -> int | None:
-        further, again = self._settler.slice(session, after, _SLICE)
+    def _slices(self, deal: Callable[[Session, int, int], int | None]) -> None:
+        """Deal with rows by slices, each in a transaction of its own."""
+        after: int | None = 0
+        while after is not None:
+            with self._transaction() as session:
+                after = deal(session, after, _SLICE)
+            if after is not None:
+                self._settled()
+                time.sleep(_PAUSE)
+
+    def _settle(self, session: Session, after: int, limit: int) -> int | None:
+        further, again = self._settler.slice(session, after, limit)
         for row in again:
             reason = f"the address stands on line {row.first} already, which counts"
             self._rejects.note(row.line, reason, row.email)

@@ -1,7 +1,8 @@
 """From the stage into the audience: the people who are new, in sets.
 
 Nobody who is suppressed is added, whatever a file says; that is asked in the same
-transaction. Rows that need a closer look are put by for settling.py.
+transaction. Nor is anybody who left by another row of the file: they would be mailed
+until that row's turn came. Rows that need a closer look are put by for settling.py.
 """
 
 from collections import Counter
@@ -28,7 +29,7 @@ from sqlalchemy import (
 )
 
 from subscribers.models import Consent, Subscriber, Subscription, Suppression, Topic
-from subscribers.rows import SUBSCRIBED, UNCONFIRMED
+from subscribers.rows import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.schema import Session, insert_into, table_of
 from subscribers.staging import ACT, PERSON, Span, Tables
 
@@ -67,6 +68,10 @@ class Merger:
     topics: Sequence[str]
     apply: bool
     tally: Tally = field(default_factory=Tally)
+    #: Rows of a span whose address stands in the file before.
+    _repeats: dict[Span, int] = field(default_factory=dict)
+    #: Whether anybody left by the file.
+    _left: bool = False
     _batches: int = 0
 
     def prepare(self, session: Session) -> None:
@@ -77,6 +82,28 @@ class Merger:
         for table in tables:
             table.create(session.connection(), checkfirst=False)
 
+    def look(self, session: Session, span: Span) -> None:
+        """Remember whose rows these are and who left by them, before they come to ``batch``.
+
+        Of a file that tells who left, all rows come here before any comes there.
+        """
+        t = self.tables
+        seen = insert_into(session, t.seen).from_select(
+            ["address_hash", "n"],
+            select(t.row.c.address_hash, t.row.c.n)
+            .where(t.row.c.n.between(span.first, span.last))
+            .order_by(t.row.c.address_hash, t.row.c.n),
+        )
+        firsts = _count(session, seen.on_conflict_do_nothing())
+        self._repeats[span] = span.last - span.first + 1 - firsts
+        leaving = select(t.row.c.address_hash, t.row.c.status).where(
+            t.row.c.n.between(span.first, span.last), t.row.c.status.in_(sorted(LEAVING))
+        )
+        noted = insert_into(session, t.left).from_select(
+            ["address_hash", "status"], leaving.order_by(t.row.c.n)
+        )
+        self._left |= _count(session, noted.on_conflict_do_nothing()) > 0
+
     def batch(self, session: Session, span: Span) -> None:
         """Add the new people among these rows, and put the others by.
 
@@ -86,30 +113,22 @@ class Merger:
         t = self.tables
         self.lock(session)
         those = t.row.c.n.between(span.first, span.last)
-        seen = insert_into(session, t.seen).from_select(
-            ["address_hash", "n"],
-            select(t.row.c.address_hash, t.row.c.n)
-            .where(those)
-            .order_by(t.row.c.address_hash, t.row.c.n),
-        )
-        count = span.last - span.first + 1
-        firsts = _count(session, seen.on_conflict_do_nothing())
-        self.tally.duplicates += count - firsts
+        repeats = self._repeats.pop(span)
+        self.tally.duplicates += repeats
         new = (
             select(t.row.c.n, self._new_id(session))
-            .where(those, t.row.c.status.in_((SUBSCRIBED, UNCONFIRMED)))
-            .where(~exists().where(_suppression.c.address_hash == t.row.c.address_hash))
+            .where(those, *self._stay())
             .where(~exists().where(_subscriber.c.address_hash == t.row.c.address_hash))
             .order_by(t.row.c.n)
         )
-        if firsts < count:
+        if repeats:
             first = and_(t.seen.c.address_hash == t.row.c.address_hash, t.seen.c.n == t.row.c.n)
             new = new.join(t.seen, first)
         fresh = _count(session, insert(t.fresh).from_select(["n", "person"], new))
-        if fresh < count:
+        if fresh < span.last - span.first + 1:
             others = select(t.row.c.n).where(those, t.row.c.n.not_in(select(t.fresh.c.n)))
             session.execute(insert(t.later).from_select(["n"], others))
-            if firsts == count and not (span.topics or self.topics):
+            if not (repeats or span.topics or self.topics):
                 self.tally.unchanged += self._forget_same(session, span)
         if fresh:
             self._add(session, fresh, span)
@@ -130,13 +149,21 @@ class Merger:
             select(row.n)
             .join(_subscriber, person.address_hash == row.address_hash)
             .where(row.n.between(span.first, span.last))
-            .where(row.status.in_((SUBSCRIBED, UNCONFIRMED)))
+            .where(*self._stay())
             .where(row.attributes == person.attributes, row.name.in_(("", person.name)))
             .where(or_(row.confirmed_at.is_(None), person.confirmed_at.is_not(None)))
             .where(*(or_(row[c].is_(None), row[c] == person[c]) for c in ("language", "timezone")))
-            .where(~exists().where(_suppression.c.address_hash == row.address_hash))
         )
         return _count(session, delete(t.later).where(t.later.c.n.in_(same)))
+
+    def _stay(self) -> list[ColumnElement[bool]]:
+        """The conditions on a row that neither it nor anything else says that its person left."""
+        row = self.tables.row.c
+        barring = [_suppression, *([self.tables.left] if self._left else [])]
+        return [
+            row.status.in_((SUBSCRIBED, UNCONFIRMED)),
+            *(~exists().where(b.c.address_hash == row.address_hash) for b in barring),
+        ]
 
     def add(self, session: Session, numbers: Sequence[int], counted: int) -> None:
         """Add the people of these rows, of whom ``counted`` are not suppressed afterwards."""

@@ -64,6 +64,25 @@ class Settler:
     #: Whether people who are known are changed.
     update: bool
 
+    def suppress_known(self, session: Session, after: int, limit: int) -> int | None:
+        """Suppress some people who are known here and left by the file, whatever else it says.
+
+        Returns where to go on (None: done).
+        """
+        if not self.merger.apply:
+            return None
+        self.merger.lock(session)
+        row = self.merger.tables.row.c
+        rows = session.execute(
+            select(row.n, row.address_hash, row.status, row.status_at, row.evidence, row.own)
+            .join(_subscriber, _subscriber.c.address_hash == row.address_hash)
+            .where(row.n > after, row.status.in_(sorted(LEAVING)))
+            .order_by(row.n)
+            .limit(limit)
+        ).all()
+        self._suppress(session, rows)
+        return rows[-1].n if len(rows) == limit else None
+
     def slice(self, session: Session, after: int, limit: int) -> tuple[int | None, list[Again]]:
         """Deal with some rows; returns where to go on (None: done) and the repeated ones."""
         self.merger.lock(session)
@@ -88,6 +107,7 @@ class Settler:
                 *(row[name] for name in ("n", "line", "address_hash", "email", *_MERGED)),
                 *(row[name] for name in ("status", "status_at", "evidence", "ip", "own")),
                 t.seen.c.n.label("first"),
+                t.left.c.status.label("left"),
                 _suppression.c.reason.label("barred"),
                 _subscriber.c.id.label("person"),
                 # Only where it is the first; moments take long to read.
@@ -97,6 +117,7 @@ class Settler:
             .select_from(t.later)
             .join(t.row, row.n == t.later.c.n)
             .join(t.seen, t.seen.c.address_hash == row.address_hash)
+            .outerjoin(t.left, t.left.c.address_hash == row.address_hash)
             .outerjoin(_suppression, _suppression.c.address_hash == row.address_hash)
             .outerjoin(_subscriber, _subscriber.c.address_hash == row.address_hash)
             .where(t.later.c.n > after)
@@ -108,15 +129,15 @@ class Settler:
         by, tally = _Sorted(), self.merger.tally
         for row in rows:
             leaves = row.status in LEAVING
-            if leaves:
-                # Wherever in the file it stands: nobody is mailed for having come first.
+            if leaves and row.barred != row.status:
                 by.leaving.append(row)
             if row.n != row.first:
                 by.again.append(row)
-            elif leaves:
-                tally.left[row.status] += 1
+            elif row.left:
+                # On whichever line it says so: nobody is mailed for having come before.
+                tally.left[row.left] += 1
                 # Our own export tells all of them; other people who left are not kept.
-                if row.own and row.person is None and not row.barred:
+                if leaves and row.own and row.person is None and not row.barred:
                     by.fresh.append(row)
             elif row.barred:
                 tally.refused[row.barred] += 1

@@ -170,6 +170,15 @@ class Tables:
             Column("person", BigInteger),
             prefixes=["TEMPORARY"],
         )
+        #: Who left by the file, on whichever line, and how by the first that says so.
+        self.left = Table(
+            "import_left",
+            temporary,
+            Column("address_hash", Hash, primary_key=True),
+            Column("status", String),
+            prefixes=["TEMPORARY"],
+            sqlite_with_rowid=False,
+        )
         #: Rows that are looked at one by one in the end.
         self.later = Table(
             "import_later",
@@ -178,7 +187,7 @@ class Tables:
             prefixes=["TEMPORARY"],
         )
         self.staged: tuple[Table, ...] = (self.row, self.topic, self.consent)
-        self.temporary: tuple[Table, ...] = (self.seen, self.fresh, self.later)
+        self.temporary: tuple[Table, ...] = (self.seen, self.fresh, self.left, self.later)
 
 
 class Stage(Protocol):

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 
 from newsletter.database import reading, transaction
-from subscribers import erasure, importing, suppression
+from subscribers import erasure, importing, own_export, segments, suppression
 from subscribers.address import hash_address, parse
 from subscribers.errors import UserError
 from subscribers.importing import ImportOptions, ImportReport, import_people
@@ -296,8 +296,108 @@ def test_people_who_left_elsewhere_are_suppressed_and_not_kept(
 def test_a_file_of_two_minds_keeps_the_person_out(
     database: Engine, run: Import, order: tuple[str, str]
 ) -> None:
-    run(f"email,status\na@example.org,{order[0]}\nA@example.org,{order[1]}\n", confirmed=True)
+    text = f"email,status\na@example.org,{order[0]}\nA@example.org,{order[1]}\n"
+    report = run(text, confirmed=True)
+    assert (report.left, report.duplicates, report.added) == ({"unsubscribed": 1}, 1, 0)
     assert suppressions(database)[hashed("a@example.org")][0] == "unsubscribed"
+    assert people(database) == {}
+
+
+GOES = (
+    "email,name,status\ngone@example.org,G,active\nknown@example.org,K,active\n"
+    + "".join(f"p{n}@example.org,P,active\n" for n in range(6))
+    + "known@example.org,K,spam\ngone@example.org,G,unsubscribed\n"
+)
+
+
+@pytest.mark.parametrize("all_or_nothing", [False, True])
+def test_who_leaves_on_a_later_line_is_mailable_at_no_moment(
+    database: Engine, run: Import, monkeypatch: pytest.MonkeyPatch, *, all_or_nothing: bool
+) -> None:
+    monkeypatch.setattr(importing, "_BATCH", 2)
+    monkeypatch.setattr(importing, "_SLICE", 1)
+    run("email\nknown@example.org\n", confirmed=True)
+    seen: list[set[str]] = []
+
+    def look(_read: int, _part: float) -> None:
+        with reading(database) as session:
+            mailable = select(table_of(Subscriber).c.email).select_from(segments.PEOPLE)
+            seen.append(set(session.scalars(mailable.where(segments.objection(NOW, ()).is_(None)))))
+
+    import_people(
+        database,
+        io.BytesIO(GOES.encode()),
+        address_key=KEY,
+        now=LATER,
+        name="test",
+        options=ImportOptions(confirmed=True, all_or_nothing=all_or_nothing),
+        progress=look,
+    )
+    assert seen[-1] == {f"p{n}@example.org" for n in range(6)}
+    assert not any("gone@example.org" in mailable for mailable in seen)
+    # Who was mailed before is not, from the first moment on that anything was written.
+    assert {"known@example.org"} in seen
+    assert not any("known@example.org" in mailable for mailable in seen if len(mailable) > 1)
+
+
+def test_who_leaves_on_a_later_line_stays_out_though_the_import_breaks_off(
+    database: Engine, run: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "_BATCH", 2)
+    run("email\nknown@example.org\n", confirmed=True)
+
+    def stop(_read: int, _part: float) -> None:
+        if len(people(database)) > 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_people(
+            database,
+            io.BytesIO(GOES.encode()),
+            address_key=KEY,
+            now=LATER,
+            name="test",
+            options=ImportOptions(confirmed=True),
+            progress=stop,
+        )
+    assert "gone@example.org" not in people(database)
+    assert [row[0] for row in suppressions(database).values()] == ["complained"]
+    assert run(GOES, confirmed=True).left == {"unsubscribed": 1, "complained": 1}
+    assert list(people(database)) == ["known@example.org", *(f"p{n}@example.org" for n in range(6))]
+    assert {row[0] for row in suppressions(database).values()} == {"complained", "unsubscribed"}
+
+
+def test_our_own_export_brings_back_who_left_though_the_import_broke_off(
+    database: Engine, run: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept and suppressed in one transaction: alone, either would bar the other."""
+    monkeypatch.setattr(importing, "_SLICE", 1)
+    kept = dict.fromkeys(own_export.COLUMNS)
+    lines = [
+        orjson.dumps(kept | {"email": f"{name}@example.org", "name": "", "status": status})
+        for name, status in (("one", "unsubscribed"), ("two", "bounced"))
+    ]
+
+    def stop(_read: int, _part: float) -> None:
+        if people(database):
+            raise KeyboardInterrupt
+
+    def bring(progress: importing.Progress | None) -> None:
+        import_people(
+            database,
+            io.BytesIO(b"\n".join(lines)),
+            address_key=KEY,
+            now=NOW,
+            name="test",
+            progress=progress,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        bring(stop)
+    assert len(people(database)) == len(suppressions(database)) == 1
+    bring(None)
+    assert len(suppressions(database)) == 2
+    assert list(people(database)) == ["one@example.org", "two@example.org"]
 
 
 def test_a_stronger_reason_to_stay_out_replaces_a_weaker(database: Engine, run: Import) -> None:
@@ -412,7 +512,9 @@ MIXED = (
     "fresh@example.org,F,news,\n"
     "fresh@EXAMPLE.org,F,tech,\n"
     "gone@example.org,G,,\n"
+    "minds@example.org,M,,\n"
     "left@example.org,L,,unsubscribed\n"
+    "minds@example.org,M,,unsubscribed\n"
     "nonsense,N,,\n"
 )
 
@@ -435,13 +537,13 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(
     fields = ("read", "added", "updated", "unchanged", "left", "refused", "duplicates")
     assert [getattr(dry, name) for name in fields] == [getattr(wet, name) for name in fields]
     assert [getattr(wet, name) for name in fields] == [
-        8 - 1,
+        10 - 1,
         2,
         1,
         1,
-        {"unsubscribed": 1},
+        {"unsubscribed": 2},
         {"complained": 1},
-        1,
+        2,
     ]
     assert wet.new_topics == dry.new_topics == ("news",)
 
