@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from sqlalchemy import delete, insert, select
 
-from subscribers import preferences
+from subscribers import former, preferences
 from subscribers.address import hash_address, parse
 from subscribers.errors import UserError
 from subscribers.models import Subscriber, Subscription, Topic
@@ -97,7 +97,8 @@ def add(
     """Add somebody who agreed elsewhere; returns their id.
 
     ``wording`` says to what and how. They are mailed without being asked, as with an import
-    whose people somebody vouches for, and by the same rule nobody who left comes back.
+    whose people somebody vouches for, and by the same rule nobody who left comes back, and
+    nobody under an address that they gave up. What was written is to be rolled back on an error.
     AddressError for what is no address, EditError otherwise.
     """
     address = parse(email)
@@ -125,6 +126,13 @@ def add(
     subscriber_id = session.scalar(added.returning(_subscriber.c.id))
     if subscriber_id is None:
         raise EditError("somebody has this address already", place="email")
+    # Asked only now, which has waited for whoever was changing their address.
+    if former.is_given_up(session, hashed):
+        raise EditError(
+            "this address stays out: its owner changed to another one",
+            place="email",
+            hint="Only the person can come back, by signing up again and confirming it.",
+        )
     _subscribe(session, subscriber_id, details.topics, now)
     preferences.record(session, subscriber_id, "imported", wording=stated, now=now, source=_SOURCE)
     return int(subscriber_id)

@@ -1,8 +1,8 @@
 """A person's rights over their data: a copy of all of it, and its end (GDPR Art. 15, 17, 20).
 
-What stays after an erasure is the keyed hash of the address, among the suppressions: so
-much is needed to honour the wish (Art. 17(3)(b)), since the next import may bring the
-address again.
+What stays after an erasure is the keyed hash of the address, among the suppressions, and of
+those that the person had before, among the former addresses, where they name nobody. So much
+is needed to honour the wish (Art. 17(3)(b)), since the next import may bring an address again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from subscribers.errors import UserError
 from subscribers.models import (
     Confirmation,
     Consent,
+    FormerAddress,
     Subscriber,
     Subscription,
     Suppression,
@@ -31,6 +32,7 @@ _suppression = table_of(Suppression)
 _consent = table_of(Consent)
 _topic = table_of(Topic)
 _confirmation = table_of(Confirmation)
+_former = table_of(FormerAddress)
 
 
 def find(session: Session, email: str, *, address_key: bytes) -> int:
@@ -94,11 +96,15 @@ def data_of(
     barred = session.execute(
         select(_suppression).where(_suppression.c.address_hash == person.address_hash)
     ).one_or_none()
+    former = session.execute(
+        select(_former).where(_former.c.subscriber_id == subscriber_id).order_by(_former.c.at)
+    )
     return {
         "subscriber": _ready(person._asdict()),
         "topics": [_ready(row._asdict()) for row in topics],
         "consent": [_ready(row._asdict()) for row in consents],
         "suppression": _ready(barred._asdict()) if barred else None,
+        "former_addresses": [_ready(row._asdict()) for row in former],
         **{name: [_ready(row) for row in rows] for name, rows in (more or {}).items()},
     }
 

@@ -2,7 +2,8 @@
 
 Nobody who is suppressed is added, whatever a file says; that is asked in the same
 transaction. Nor is anybody who left by another row of the file: they would be mailed
-until that row's turn came. Rows that need a closer look are put by for settling.py.
+until that row's turn came. Nor is anybody under an address that they gave up. Rows that
+need a closer look are put by for settling.py.
 """
 
 from collections import Counter
@@ -28,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-from subscribers.models import Consent, Subscriber, Subscription, Suppression, Topic
+from subscribers.models import Consent, FormerAddress, Subscriber, Subscription, Suppression, Topic
 from subscribers.rows import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.schema import Session, insert_into, table_of
 from subscribers.staging import ACT, PERSON, Span, Tables
@@ -38,6 +39,7 @@ _suppression = table_of(Suppression)
 _subscription = table_of(Subscription)
 _consent = table_of(Consent)
 _topic = table_of(Topic)
+_former = table_of(FormerAddress)
 #: SQLite's own: the highest number that each table ever gave, to people who are gone, too.
 _given = TableClause("sqlite_sequence", column("name"), column("seq"))
 
@@ -157,9 +159,9 @@ class Merger:
         return _count(session, delete(t.later).where(t.later.c.n.in_(same)))
 
     def _stay(self) -> list[ColumnElement[bool]]:
-        """The conditions on a row that neither it nor anything else says that its person left."""
+        """The conditions on a row that neither it nor anything else keeps its person out."""
         row = self.tables.row.c
-        barring = [_suppression, *([self.tables.left] if self._left else [])]
+        barring = [_suppression, _former, *([self.tables.left] if self._left else [])]
         return [
             row.status.in_((SUBSCRIBED, UNCONFIRMED)),
             *(~exists().where(b.c.address_hash == row.address_hash) for b in barring),

@@ -154,6 +154,20 @@ class Suppression(Model, table=True):
     beneath_at: datetime | None = None
 
 
+class FormerAddress(Model, table=True):
+    """An address that a person gave up for another. It outlives them by hash, as a suppression."""
+
+    __tablename__ = "former_address"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    address_hash: bytes = Field(sa_type=Hash, primary_key=True)
+    #: Whose it was; nobody's once they are erased.
+    subscriber_id: int | None = Field(
+        default=None, sa_type=Id, foreign_key="subscriber.id", ondelete="SET NULL", index=True
+    )
+    at: datetime
+
+
 class Confirmation(Model, table=True):
     """Something that was asked for and happens only when the link in its mail is followed.
 

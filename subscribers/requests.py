@@ -11,6 +11,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from subscribers import former
 from subscribers.address import Address
 from subscribers.errors import UserError
 from subscribers.models import Confirmation, Subscriber
@@ -203,6 +204,7 @@ def _move(
         return Move.LEFT
     if address_hash != person.address_hash and suppressed(session, address_hash) is not None:
         return Move.SUPPRESSED
+    before = person.address_hash
     try:
         # The unique key decides: two people may confirm the same address at once.
         with session.begin_nested():
@@ -210,6 +212,10 @@ def _move(
             session.add(person)
     except IntegrityError:
         return Move.TAKEN
+    former.take_up(session, address_hash)
+    # What is taken back was perhaps a stranger's wish for an address that was never theirs.
+    if asked.done_at is None and before != address_hash:
+        former.give_up(session, before, asked.subscriber_id, at=now)
     record(session, asked.subscriber_id, "confirmed", wording="Address changed", now=now)
     return Move.MOVED
 

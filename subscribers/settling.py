@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Row, bindparam, case, func, insert, select, update
 
-from subscribers import suppression
+from subscribers import former, suppression
 from subscribers.merging import Merger
 from subscribers.models import (
     Consent,
+    FormerAddress,
     Subscriber,
     Subscription,
     Suppression,
@@ -32,7 +33,12 @@ _suppression = table_of(Suppression)
 _subscription = table_of(Subscription)
 _consent = table_of(Consent)
 _topic = table_of(Topic)
+_former = table_of(FormerAddress)
 
+#: Why an address is not added, nor anything of its person changed.
+_BARRED = func.coalesce(
+    _suppression.c.reason, case((_former.c.at.is_not(None), former.REASON))
+).label("barred")
 #: What a file may change of a person who is known.
 _MERGED = ("name", "attributes", "language", "timezone")
 _CONFIRMED = bindparam("confirmed", type_=_subscriber.c.confirmed_at.type)
@@ -108,7 +114,7 @@ class Settler:
                 *(row[name] for name in ("status", "status_at", "evidence", "ip", "own")),
                 t.seen.c.n.label("first"),
                 t.left.c.status.label("left"),
-                _suppression.c.reason.label("barred"),
+                _BARRED,
                 _subscriber.c.id.label("person"),
                 # Only where it is the first; moments take long to read.
                 case((_subscriber.c.confirmed_at.is_(None), row.confirmed_at)).label("confirmed"),
@@ -119,6 +125,7 @@ class Settler:
             .join(t.seen, t.seen.c.address_hash == row.address_hash)
             .outerjoin(t.left, t.left.c.address_hash == row.address_hash)
             .outerjoin(_suppression, _suppression.c.address_hash == row.address_hash)
+            .outerjoin(_former, _former.c.address_hash == row.address_hash)
             .outerjoin(_subscriber, _subscriber.c.address_hash == row.address_hash)
             .where(t.later.c.n > after)
             .order_by(t.later.c.n)

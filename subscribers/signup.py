@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import delete, literal, select
 
-from subscribers import limits, suppression
+from subscribers import former, limits, suppression
 from subscribers.address import hash_address
 from subscribers.consent import Act, record
 from subscribers.errors import UserError
@@ -82,7 +82,8 @@ def request(
 
     An address gets ``per_address`` mails a day, whoever asks for them, and none when an
     operator has barred it. Without ``double_opt_in``, somebody new is subscribed at once,
-    but not who has left or bounced: they have to prove that it is them who come back.
+    but not who has left, bounced or changed to another address: they have to prove that it
+    is them who come back.
     """
     address_hash = hash_address(address_key, signup.address)
     limit = limits.key_of(address_key, "signup mail", signup.address.identity)
@@ -94,7 +95,9 @@ def request(
     ).one_or_none()
     barred = _barred(session, address_hash)
     known = person is not None and person.confirmed_at is not None and barred is None
-    open_door = not double_opt_in and barred is None
+    # Who gave the address up would get each issue twice by a stranger's word.
+    given_up = former.is_given_up(session, address_hash)
+    open_door = not double_opt_in and barred is None and not given_up
     waits = within and not known and not open_door and barred != SuppressionReason.MANUAL
     asked = Confirmation(
         kind=_KIND,
@@ -172,6 +175,7 @@ def confirm(
     proof = Act(now, "confirmed", ip=ip, user_agent=user_agent)
     subscriber_id = _enrol(session, asked, now=now, proof=proof)
     suppression.lift(session, [address_hash])
+    former.take_up(session, address_hash)
     asked.done_at, asked.subscriber_id = now, subscriber_id
     session.add(asked)
     session.flush()

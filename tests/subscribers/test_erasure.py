@@ -71,6 +71,7 @@ def test_all_that_is_kept_of_a_person_is_told(database: Engine) -> None:
             }
         ],
         "suppression": None,
+        "former_addresses": [],
         "deliveries": [{"issue": "may", "at": at, "batch": "01"}],
     }
     assert orjson.loads(orjson.dumps(data)) == data

@@ -2,16 +2,20 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from io import BytesIO
 
 import pytest
 from sqlalchemy import Engine, select
 
 from newsletter.database import reading, transaction
-from subscribers import preferences, requests, suppression
+from subscribers import editing, erasure, preferences, requests, signup, suppression
 from subscribers.address import address_key, hash_address, parse
+from subscribers.editing import Details, EditError
+from subscribers.importing import ImportOptions, ImportReport, import_people
 from subscribers.models import (
     Confirmation,
     Consent,
+    FormerAddress,
     Subscriber,
     Subscription,
     SuppressionReason,
@@ -20,6 +24,7 @@ from subscribers.models import (
 from subscribers.preferences import Choice, PreferenceError
 from subscribers.requests import Asked, AskedTooOftenError, Move, Request
 from subscribers.schema import table_of
+from subscribers.signup_form import Signup
 from tests.conftest import ADDRESS_KEY, NOW
 
 WEEK = timedelta(days=7)
@@ -351,3 +356,134 @@ def test_of_two_who_confirm_the_same_address_at_once_one_gets_it(
     with ThreadPoolExecutor() as pool:
         moves = list(pool.map(lambda wish: confirm(database, wish), asked))
     assert set(moves) == {Move.MOVED, Move.TAKEN}
+
+
+# Addresses that were given up.
+
+ALICE = "alice@example.org"
+
+
+def bring(database: Engine, *lines: str, dry_run: bool = False) -> ImportReport:
+    text = "email,name,status\n" + "".join(f"{line}\n" for line in lines)
+    return import_people(
+        database,
+        BytesIO(text.encode()),
+        address_key=address_key(ADDRESS_KEY),
+        now=NOW,
+        name="crm",
+        options=ImportOptions(confirmed=True, dry_run=dry_run),
+    )
+
+
+def everybody(database: Engine) -> dict[str, str]:
+    people = table_of(Subscriber).c
+    with reading(database) as session:
+        return {row.email: row.name for row in session.execute(select(people.email, people.name))}
+
+
+def add_by_hand(database: Engine, email: str) -> None:
+    with transaction(database) as session:
+        key = address_key(ADDRESS_KEY)
+        editing.add(session, email, Details(), address_key=key, wording="by phone", now=NOW)
+
+
+def sign_up(database: Engine, email: str, **options: bool) -> signup.Asked:
+    with transaction(database) as session:
+        return signup.request(
+            session,
+            Signup(parse(email)),
+            address_key=address_key(ADDRESS_KEY),
+            now=NOW,
+            confirm_within=WEEK,
+            per_address=3,
+            **options,
+        )
+
+
+@pytest.mark.parametrize("end", ["stays", "leaves", "erased"])
+def test_a_list_with_a_former_address_adds_and_changes_nobody(
+    database: Engine, cast: dict[str, int], end: str
+) -> None:
+    confirm(database, ask_address(database, cast["alice"], "new@example.org"))
+    with transaction(database) as session:
+        if end == "leaves":
+            people = [cast["alice"]]
+            left = SuppressionReason.UNSUBSCRIBED
+            suppression.add(session, people, left, at=NOW, evidence="x")
+        elif end == "erased":
+            erasure.erase(session, cast["alice"], now=NOW)
+    before = everybody(database)
+    for dry_run in (True, False):
+        report = bring(database, "ALICE@example.org,Other,active", dry_run=dry_run)
+        assert (report.read, report.refused) == (1, {"changed address": 1})
+    assert everybody(database) == before
+    with pytest.raises(EditError, match="changed to another one"):
+        add_by_hand(database, ALICE)
+    assert everybody(database) == before
+
+
+def test_who_left_by_a_list_under_a_former_address_keeps_the_new_one(
+    database: Engine, cast: dict[str, int]
+) -> None:
+    confirm(database, ask_address(database, cast["alice"], "new@example.org"))
+    assert bring(database, f"{ALICE},A,unsubscribed").left == {"unsubscribed": 1}
+    with reading(database) as session:
+        assert preferences.view(session, cast["alice"], now=NOW) is not None
+
+
+def test_only_the_hash_of_a_former_address_outlives_its_person(
+    database: Engine, cast: dict[str, int]
+) -> None:
+    alice = cast["alice"]
+    confirm(database, ask_address(database, alice, "new@example.org"))
+    kept = {"address_hash": hashed(ALICE), "subscriber_id": alice, "at": NOW}
+    told = kept | {"address_hash": hashed(ALICE).hex(), "at": NOW.isoformat()}
+    with transaction(database) as session:
+        assert erasure.data_of(session, alice)["former_addresses"] == [told]
+        assert erasure.data_of(session, cast["bob"])["former_addresses"] == []
+        erasure.erase(session, alice, now=NOW)
+    with reading(database) as session:
+        (row,) = session.execute(select(table_of(FormerAddress)))
+        assert row._asdict() == kept | {"subscriber_id": None}
+
+
+def test_who_proves_that_they_want_mail_at_a_former_address_gets_it(
+    database: Engine, cast: dict[str, int]
+) -> None:
+    confirm(database, ask_address(database, cast["alice"], "new@example.org"))
+    # Somebody's word alone is not enough, as with an address that left.
+    asked = sign_up(database, ALICE, double_opt_in=False)
+    assert (asked.mail, asked.subscriber_id) == (signup.Mail.CONFIRM, None)
+    assert ALICE not in everybody(database)
+    with transaction(database) as session:
+        signup.confirm(session, asked.confirmation_id, now=NOW, ip=None, user_agent=None)
+    assert bring(database, f"{ALICE},Alice,").refused == {}
+    assert everybody(database)[ALICE] == "Alice"
+
+
+def test_a_change_that_is_taken_back_leaves_no_former_address(
+    database: Engine, cast: dict[str, int]
+) -> None:
+    asked = ask_address(database, cast["alice"], "new@example.org")
+    confirm(database, asked)
+    with transaction(database) as session:
+        taken = requests.take(session, asked.confirmation_id, now=NOW)
+        assert taken is not None
+        assert requests.take_back(session, taken, now=NOW) is Move.MOVED
+    assert bring(database, f"{ALICE},Alice,", "new@example.org,New,").refused == {}
+    assert {ALICE: "Alice", "new@example.org": "New"}.items() <= everybody(database).items()
+
+
+def test_a_former_address_is_free_for_who_changes_to_it(
+    database: Engine, cast: dict[str, int]
+) -> None:
+    confirm(database, ask_address(database, cast["alice"], "new@example.org"))
+    confirm(database, ask_address(database, cast["bob"], ALICE))
+    assert bring(database, f"{ALICE},Bob,", "bob@example.org,B,").refused == {"changed address": 1}
+    assert everybody(database)[ALICE] == "Bob"
+
+
+def test_another_spelling_makes_no_former_address(database: Engine, cast: dict[str, int]) -> None:
+    confirm(database, ask_address(database, cast["alice"], "Alice@example.org"))
+    assert bring(database, f"{ALICE},Alice,").refused == {}
+    add_by_hand(database, "new@example.org")
