@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from newsletter.assembly import Assembly
 from newsletter.cli.output import err, facts, shown
 from newsletter.database import reading
-from newsletter.errors import ProviderError
+from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.jobs import start_due
 from newsletter.sending import held, hold, standing
@@ -26,7 +26,13 @@ _TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PEND
 def run_to_rest(assembly: Assembly, send_id: int) -> Standing:
     """Work in this process until the send rests; safe beside a service that works on it too."""
     workers = assembly.workers(alone=True)
-    start_due(assembly.desk)
+    if send_id in start_due(assembly.desk):
+        # It would be watched for ever: here nothing ticks.
+        raise MachineError(
+            "it could not be started, and is still due",
+            place=f"send {send_id}",
+            hint="The log says why. `newsletter serve` tries again each second.",
+        )
     workers.start()
     try:
         return watch(assembly, send_id)

@@ -16,11 +16,11 @@ from sqlalchemy import Engine
 
 from newsletter.accounts import sessions
 from newsletter.database import reading, transaction
-from newsletter.errors import ProviderError, SendError
+from newsletter.errors import ProviderError, UserError
 from newsletter.provider.account import StoppedError
 from newsletter.scheduling import timing
 from newsletter.scheduling.models import Outcome
-from newsletter.sending import control, doubt, heartbeat, notices
+from newsletter.sending import control, doubt, heartbeat, notices, oversight
 from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.plan import plan
@@ -222,27 +222,41 @@ def fire_due(desk: Desk, *, now: datetime) -> None:
             _log.log(logging.INFO if one.outcome is Outcome.SENT else logging.WARNING, "%s", one)
 
 
-def start_due(desk: Desk) -> None:
-    """Start or hold each due send, each in a transaction of its own."""
-    now = datetime.now(UTC)
+def start_due(desk: Desk) -> list[int]:
+    """Start or hold each due send; returns those that stay due, because trouble kept them."""
+    now, kept = datetime.now(UTC), []
     with transaction(desk.database) as session:
         due = control.due(session, now=now)
     for send_id, scheduled_for in due:
+        try:
+            _start(desk, send_id, now=now, late=now - scheduled_for)
+        except Exception:  # noqa: BLE001 (whatever it is, the other sends are waiting)
+            _log.exception("send %s could not be started; the next tick tries again", send_id)
+            kept.append(send_id)
+    return kept
+
+
+def _start(desk: Desk, send_id: int, *, now: datetime, late: timedelta) -> None:
+    try:
+        # What cannot be planned has to leave nothing of a plan behind: a send that seems to be
+        # under way, with nobody in it, would add up, and be called sent.
         with transaction(desk.database, snapshot=True) as session:
-            if now - scheduled_for > desk.late_limit:
+            if late > desk.late_limit:
                 control.hold_late(session, send_id, now=now)
                 _log.error("send %s is too late and waits for you: newsletter sends", send_id)
-                continue
-            try:
-                planned = plan(
-                    session,
-                    send_id,
-                    now=now,
-                    batch_size=desk.batch_size,
-                    warm_up=desk.warm_up,
-                )
-            except SendError as error:
-                # Another process was faster, or an operator cancelled it a moment ago.
-                _log.info("%s", error)
-            else:
-                _log.info("send %s started: %s people", send_id, planned)
+                return
+            planned = plan(
+                session, send_id, now=now, batch_size=desk.batch_size, warm_up=desk.warm_up
+            )
+    except UserError as error:
+        why = " ".join(f"{error.message}. {error.hint or ''}".split())
+        reason = f"could not start: {why} Then `newsletter sends resume {send_id}` tries again"
+        with transaction(desk.database) as session:
+            held = oversight.hold_back(session, send_id, reason=reason, now=now)
+        if held:
+            _log.error("send %s %s", send_id, reason)
+        else:
+            # Another process was faster, or an operator cancelled it a moment ago.
+            _log.info("%s", error)
+    else:
+        _log.info("send %s started: %s people", send_id, planned)

@@ -233,14 +233,7 @@ def hold_late(session: Session, send_id: int, *, now: datetime) -> None:
         f"due {_hours(late)} ago while nothing ran, which is later than sending.late_limit allows; "
         f"`newsletter sends resume {send_id}` starts it now"
     )
-    oversight.move_send(
-        session,
-        send_id,
-        SendState.PAUSED,
-        only_from=[SendState.SCHEDULED],
-        reason=reason,
-        paused_at=now,
-    )
+    oversight.hold_back(session, send_id, reason=reason, now=now)
 
 
 def due(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:

@@ -79,6 +79,18 @@ def move_send(
     )
 
 
+def hold_back(session: Session, send_id: int, *, reason: str, now: datetime) -> bool:
+    """Pause a send that has not begun, for the operator to decide; False when it has."""
+    return move_send(
+        session,
+        send_id,
+        SendState.PAUSED,
+        only_from=[SendState.SCHEDULED],
+        reason=reason[:1000],
+        paused_at=now,
+    )
+
+
 def finish(session: Session, *, now: datetime) -> int:
     """Call every send under way sent that adds up: no batch is open or held by the provider,
     nobody is still planned.

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text, update
@@ -14,8 +15,13 @@ from newsletter.scheduling.clock import Clock
 from newsletter.scheduling.firing import Press
 from newsletter.scheduling.jobs import Desk, start_due
 from newsletter.scheduling.models import Lease
-from newsletter.sending import control, standing
-from subscribers.schema import table_of
+from newsletter.sending import control, oversight, standing
+from newsletter.sending.models import Send
+from newsletter.sending.states import SendState
+from newsletter.sending.timetable import Timetable
+from newsletter.web.console import attention
+from subscribers.schema import Session, table_of
+from tests.conftest import add_person
 from tests.newsletter.sending.conftest import five, make_send, states
 
 __all__ = ["five"]
@@ -95,6 +101,83 @@ def test_a_late_send_starts_within_the_limit_and_else_waits_with_the_reason(
             control.resume(session, send, now=datetime.now(UTC))
         start_due(desk(database))
         assert state(database, send) == "sending"
+
+
+def outgrown(database: Engine) -> int:
+    """A due send of one a day to five people, who became four hundred before it began."""
+    due = datetime.now(UTC) - timedelta(minutes=2)
+    send = make_send(database, at=due, timetable=Timetable(per_day=1))
+    with transaction(database) as session:
+        for number in range(395):
+            add_person(session, f"new{number}@example.org")
+    return send
+
+
+def test_a_send_that_cannot_be_planned_waits_for_the_operator_with_the_reason(
+    database: Engine, five
+) -> None:
+    send = outgrown(database)
+    start_due(desk(database))
+    with reading(database) as session:
+        found = standing.find(session, send)
+        [waiting] = attention.items(session, now=datetime.now(UTC))
+    assert (found.state, found.started_at) == ("paused", None)
+    assert "it would not be over within 366 days. Raise its limits" in found.reason
+    assert (waiting.what, waiting.why) == ("Paused: Hello reader", found.reason)
+
+
+def test_a_send_that_could_not_be_planned_is_planned_anew_once_it_is_resumed(
+    database: Engine, five
+) -> None:
+    send = outgrown(database)
+    start_due(desk(database))
+    # Nothing has changed: nobody may be told that it is sent.
+    with transaction(database) as session:
+        control.resume(session, send, now=datetime.now(UTC))
+    start_due(desk(database))
+    assert (state(database, send), states(database, send)) == ("paused", {})
+    with transaction(database) as session:
+        control.change_pace(session, send, Timetable(), now=datetime.now(UTC))
+        control.resume(session, send, now=datetime.now(UTC))
+    start_due(desk(database))
+    assert state(database, send) == "sending"
+    assert len(states(database, send)) == 400
+
+
+def test_a_send_that_cannot_be_planned_keeps_no_other_from_starting(database: Engine, five) -> None:
+    due = datetime.now(UTC) - timedelta(minutes=2)
+    strange = make_send(database, slug="first", at=due)
+    sound = make_send(database, slug="second", at=due + timedelta(minutes=1))
+    with transaction(database) as session:
+        rule = [{"name": "everybody", "expression": "no_such_function(1)"}]
+        session.execute(
+            update(table_of(Send)).where(table_of(Send).c.id == strange).values(segments=rule)
+        )
+    start_due(desk(database))
+    assert (state(database, strange), state(database, sound)) == ("paused", "sending")
+
+
+def test_a_send_that_trouble_keeps_from_starting_is_due_still_and_the_others_start(
+    database: Engine, five, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = datetime.now(UTC) - timedelta(minutes=2)
+    first = make_send(database, slug="first", at=due)
+    second = make_send(database, slug="second", at=due + timedelta(minutes=1))
+    usual = oversight.move_send
+
+    def fail(session: Session, send_id: int, target: SendState, **more: Any) -> bool:
+        if (send_id, target) == (first, SendState.SENDING):
+            raise RuntimeError("the disk is full")
+        return usual(session, send_id, target, **more)
+
+    monkeypatch.setattr(oversight, "move_send", fail)
+    assert start_due(desk(database)) == [first]
+    assert (state(database, first), state(database, second)) == ("scheduled", "sending")
+    assert states(database, first) == {}
+    assert "the disk is full" in caplog.text
+    monkeypatch.undo()
+    assert start_due(desk(database)) == []
+    assert (state(database, first), len(states(database, first))) == ("sending", 5)
 
 
 def test_only_one_process_holds_the_clock_and_another_takes_over(
