@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.accounts import audit
@@ -84,10 +84,13 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
     if schedule is None or schedule.next_at is None:
         return []
     came: list[Occurrence] = []
-    for one in timing.upcoming(schedule, after=schedule.next_at - timing.INSTANT):
+    following = None
+    for one in timing.coming(schedule):
         if one.due > now:
+            following = one
             break
         came.append(one)
+    came = _without_sent(session, schedule.id, came)
     last = next((one for one in reversed(came) if not timing.skips(schedule, one)), None)
     fired = []
     for one in came:
@@ -96,13 +99,13 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
         elif one is not last:
             outcome, reason, send_id = Outcome.MISSED, _PASSED, None
         elif now - one.due > press.late_limit:
-            outcome, reason, send_id = Outcome.MISSED, _too_late(now - one.due), None
+            outcome, reason, send_id = Outcome.MISSED, _too_late(schedule, one, now=now), None
         else:
             outcome, reason, send_id = _send_next(session, schedule, one, press, now=now)
         fired.append(Fired(schedule.name, one.due, outcome, reason, send_id))
-    timing.wind(schedule, after=now)
+    timing.wind(schedule, following)
     if not fired:
-        return []  # a government moved its clocks since this time was worked out
+        return []  # a government, or somebody, moved clocks since this time was worked out
     session.execute(
         insert(_firing),
         [
@@ -119,6 +122,22 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
     )
     _tell(session, schedule, fired, now)
     return fired
+
+
+def _without_sent(session: Session, schedule_id: int, came: list[Occurrence]) -> list[Occurrence]:
+    """Those of which no send was made. A clock that was set back may bring a time once more.
+
+    What is known of the others goes: they come now.
+    """
+    if not came:
+        return []
+    those = (
+        _firing.c.schedule_id == schedule_id,
+        _firing.c.due_at.between(came[0].due, came[-1].due),
+    )
+    session.execute(delete(_firing).where(*those, _firing.c.outcome != Outcome.SENT))
+    sent = set(session.scalars(select(_firing.c.due_at).where(*those)))
+    return [one for one in came if one.due not in sent]
 
 
 def _send_next(
@@ -141,7 +160,7 @@ def _send_next(
         _log.exception("schedule %s cannot send %s", schedule.name, issue.slug)
         return Outcome.FAILED, f"issue {issue.slug}: {type(error).__name__}: {error}", None
     late = now - one.due
-    reason = f"{_hours(late)} late: nothing ran when it was due" if late >= _LATE else ""
+    reason = f"{_hours(late)} late: {_why_late(schedule, one)}" if late >= _LATE else ""
     return Outcome.SENT, reason, made
 
 
@@ -226,11 +245,17 @@ _PASSED = "nothing ran when it was due, and a later time has come since"
 _LATE = timedelta(minutes=1)
 
 
-def _too_late(late: timedelta) -> str:
+def _too_late(schedule: Schedule, one: Occurrence, *, now: datetime) -> str:
     return (
-        f"nothing ran for {_hours(late)} after it was due, longer than sending.late_limit allows; "
-        "the issue waits for the next time"
+        f"{_why_late(schedule, one)}, {_hours(now - one.due)} ago, "
+        "which is later than sending.late_limit allows; the issue waits for the next time"
     )
+
+
+def _why_late(schedule: Schedule, one: Occurrence) -> str:
+    if schedule.next_at is not None and one.due < schedule.next_at:
+        return "the clocks of its zone were moved after this time was worked out"
+    return "nothing ran when it was due"
 
 
 def _said(issue: ApprovedIssue, error: UserError) -> str:

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import DateTime, Index
 
 from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
@@ -67,6 +67,9 @@ class Schedule(Model, table=True):
     state: str = Field(default=ScheduleState.ACTIVE, max_length=10)
     #: When it is due next, days to leave out among them; None while it is not active.
     next_at: datetime | None = None
+    #: What the clock of the rule shows then. A government may move the moment of it; None where
+    #: no version has written it yet.
+    next_wall: datetime | None = Field(default=None, sa_type=DateTime)
     created_at: datetime
 
 

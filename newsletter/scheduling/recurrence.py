@@ -9,7 +9,7 @@ ones in UTC.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
 
@@ -83,11 +83,22 @@ def parse(text: str, *, place: str = "rule") -> Rule:
 
 def occurrences(rule: Rule, zone: ZoneInfo, *, after: datetime) -> Iterator[Occurrence]:
     """Each time of a rule after a moment (excluded), in order; no two at one moment."""
-    last = after
     # Times that this day shows twice may lie before, times in a gap only before its end.
-    for wall in rule.walls(after.astimezone(zone).replace(tzinfo=None, microsecond=0)):
+    walls = rule.walls(after.astimezone(zone).replace(tzinfo=None, microsecond=0))
+    return _in_order(walls, zone, after)
+
+
+def from_wall(rule: Rule, zone: ZoneInfo, wall: datetime) -> Iterator[Occurrence]:
+    """Each time of a rule from the one on at which the clock shows ``wall``, as above."""
+    return _in_order(rule.walls(wall - timedelta(minutes=1)), zone, None)
+
+
+def _in_order(
+    walls: Iterable[datetime], zone: ZoneInfo, last: datetime | None
+) -> Iterator[Occurrence]:
+    for wall in walls:
         found = _on_clock(wall, zone)
-        if found.due > last:
+        if last is None or found.due > last:
             last = found.due
             yield found
 

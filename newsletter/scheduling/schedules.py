@@ -98,7 +98,8 @@ def pause(session: Session, name: str, *, by: Actor, now: datetime) -> None:
     schedule = find(session, name, lock=True)
     if schedule.state != ScheduleState.ACTIVE:
         raise SendError(f"it is {schedule.state} already", place=f"schedule {name}")
-    schedule.state, schedule.next_at = ScheduleState.PAUSED, None
+    schedule.state = ScheduleState.PAUSED
+    schedule.next_at = schedule.next_wall = None
     audit.record(session, by, "schedule paused", now=now, subject=name)
 
 
@@ -108,7 +109,7 @@ def resume(session: Session, name: str, *, by: Actor, now: datetime) -> datetime
     if schedule.state != ScheduleState.PAUSED:
         raise SendError(f"it is {schedule.state}, not paused", place=f"schedule {name}")
     schedule.state = ScheduleState.ACTIVE
-    timing.wind(schedule, after=now)
+    timing.wind(schedule, next(timing.upcoming(schedule, after=now), None))
     audit.record(session, by, "schedule resumed", now=now, subject=name)
     return schedule.next_at
 
@@ -284,7 +285,7 @@ def _write(session: Session, schedule: Schedule, wanted: Wanted, now: datetime) 
     schedule.timetable = wanted.timetable.to_json()
     if schedule.state != ScheduleState.PAUSED:
         schedule.state = ScheduleState.ACTIVE
-        timing.wind(schedule, after=now)
+        timing.wind(schedule, next(timing.upcoming(schedule, after=now), None))
     session.add(schedule)
     session.flush()
     session.execute(delete(_link).where(_link.c.schedule_id == schedule.id))

@@ -49,12 +49,23 @@ def upcoming(schedule: Timed, *, after: datetime) -> Iterator[Occurrence]:
     return recurrence.occurrences(rule_of(schedule), zone_of(schedule), after=after)
 
 
+def coming(schedule: Schedule) -> Iterator[Occurrence]:
+    """Each time from the next one on; none while it is not active.
+
+    They are found by what the clock shows: by the moment alone, one that a government has
+    made an earlier moment since would be lost, and one that it made a later one come twice.
+    """
+    if schedule.next_at is None:
+        return iter(())
+    if schedule.next_wall is None:
+        return upcoming(schedule, after=schedule.next_at - INSTANT)
+    return recurrence.from_wall(rule_of(schedule), zone_of(schedule), schedule.next_wall)
+
+
 def next_send(schedule: Schedule) -> datetime | None:
     """When something goes out next: no day that is left out, and None while nothing comes due."""
-    if schedule.next_at is None:
-        return None
-    coming = islice(upcoming(schedule, after=schedule.next_at - INSTANT), SOON)
-    return next((one.due for one in coming if not skips(schedule, one)), None)
+    soon = islice(coming(schedule), SOON)
+    return next((one.due for one in soon if not skips(schedule, one)), None)
 
 
 def skips(schedule: Schedule, one: Occurrence) -> bool:
@@ -73,9 +84,9 @@ def zone_of(schedule: Timed) -> ZoneInfo:
     return recurrence.find_zone(name, place="zone")
 
 
-def wind(schedule: Schedule, *, after: datetime) -> None:
+def wind(schedule: Schedule, following: Occurrence | None) -> None:
     """Set when it is due next; it ends where its rule names no time any more."""
-    coming = next(upcoming(schedule, after=after), None)
-    schedule.next_at = coming.due if coming else None
-    if coming is None:
+    schedule.next_at = following.due if following else None
+    schedule.next_wall = following.wall if following else None
+    if following is None:
         schedule.state = ScheduleState.ENDED

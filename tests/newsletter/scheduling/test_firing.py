@@ -361,14 +361,92 @@ def test_the_job_deals_with_the_others_when_one_cannot_be_dealt_with(
     assert "could not be dealt with" in caplog.text
 
 
-def test_a_time_that_is_none_any_more_makes_no_send(database, everybody) -> None:
-    """As after a new edition of the zones' data, by which seven o'clock is another moment."""
+def worked_out(database: Engine, next_at: datetime) -> None:
+    """As by the zones' data before a government moved seven o'clock to another moment."""
+    with transaction(database) as session:
+        schedules.find(session, "weekly").next_at = next_at
+
+
+def test_a_time_that_is_a_later_moment_by_now_waits_for_it(database, everybody) -> None:
     schedule = make_schedule(database)
     approve(database, "first")
-    with transaction(database) as session:
-        schedules.find(session, "weekly").next_at = SEVEN - timedelta(hours=1)
+    worked_out(database, SEVEN - timedelta(hours=1))
     assert tick(database, SEVEN - timedelta(minutes=59)) == []
     assert (rows(database, schedule), find(database).next_at) == ([], SEVEN)
+    tick(database, SEVEN)
+    assert sends(database) == [("first", SEVEN)]
+
+
+@pytest.mark.parametrize("rule", ["daily 07:00", f"{SEVEN:%Y-%m-%d %H:%M}"])
+def test_a_time_that_was_an_earlier_moment_is_made_up_for(database, everybody, rule: str) -> None:
+    schedule = make_schedule(database, rule=rule)
+    approve(database, "first")
+    worked_out(database, SEVEN + timedelta(hours=1))
+    assert tick(database, SEVEN) == []
+    tick(database, SEVEN + timedelta(hours=1))
+    [(due, outcome, reason, _)] = rows(database, schedule)
+    assert (due, outcome) == (SEVEN, "sent")
+    assert (
+        reason == "1 h 0 min late: the clocks of its zone were moved after this time was worked out"
+    )
+    assert find(database).next_at == (SEVEN + DAY if rule == "daily 07:00" else None)
+
+
+def test_what_was_dealt_with_does_not_come_again_at_a_later_moment(database, everybody) -> None:
+    schedule = make_schedule(database, rule="0 */2 * * *", zone="Etc/GMT-1")
+    nine, hour = NOW + timedelta(hours=2), timedelta(hours=1)
+    tick(database, nine - 2 * hour)
+    tick(database, nine)
+    with transaction(database) as session:
+        # A government puts its clocks back: ten o'clock, which was at nine, is at ten by now.
+        schedules.find(session, "weekly").zone = "UTC"
+    for hours in (1, 2, 3):
+        tick(database, nine + hours * hour)
+    assert [due for due, *_ in rows(database, schedule)] == [nine, nine + 3 * hour]
+
+
+def test_a_schedule_of_an_older_version_goes_on(database, everybody) -> None:
+    schedule = make_schedule(database)
+    with transaction(database) as session:
+        schedules.find(session, "weekly").next_wall = None
+    tick(database, SEVEN)
+    tick(database, SEVEN + DAY)
+    assert [due for due, *_ in rows(database, schedule)] == [SEVEN, SEVEN + DAY]
+
+
+def set_back(database: Engine, now: datetime) -> None:
+    """The clock of the machine shows this again, and somebody pauses and resumes."""
+    with transaction(database) as session:
+        schedules.pause(session, "weekly", by=COMMAND_LINE, now=now)
+        schedules.resume(session, "weekly", by=COMMAND_LINE, now=now)
+
+
+def test_a_clock_that_is_set_back_brings_no_time_again_that_made_a_send(
+    database, everybody
+) -> None:
+    schedule = make_schedule(database)
+    approve(database, "first")
+    approve(database, "second")
+    tick(database, SEVEN)
+    set_back(database, SEVEN - timedelta(minutes=1))
+    assert tick(database, SEVEN) == []
+    assert find(database).next_at == SEVEN + DAY
+    tick(database, SEVEN + DAY)
+    assert sends(database) == [("first", SEVEN), ("second", SEVEN + DAY)]
+    assert [row[1] for row in rows(database, schedule)] == ["sent", "sent"]
+
+
+def test_times_that_a_clock_far_ahead_called_missed_come_once_it_is_right(
+    database, everybody
+) -> None:
+    schedule = make_schedule(database)
+    approve(database, "first")
+    tick(database, SEVEN + 365 * DAY + timedelta(hours=8))
+    assert {row[1] for row in rows(database, schedule)} == {"missed"}
+    set_back(database, NOW)
+    tick(database, SEVEN)
+    assert sends(database) == [("first", SEVEN)]
+    assert [row[1] for row in rows(database, schedule)[:2]] == ["sent", "missed"]
 
 
 #: A rule of each kind in each zone; two of them on hours that clocks skip or repeat.
