@@ -30,6 +30,8 @@ _lease = table_of(Lease)
 _NAME = "clock"
 _LEASE = timedelta(seconds=10)
 _RENEW = 3.0  # seconds
+#: Smaller corrections of the machine's clock are slept through.
+_STEP = timedelta(seconds=2)
 
 #: Job id, function, seconds between ticks.
 _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
@@ -87,6 +89,8 @@ class Clock:
                 self._begin()
             elif not held and self._scheduler is not None:
                 self._end()
+            elif self._scheduler is not None:
+                self._wake(self._scheduler)
             if self._stopping.wait(_RENEW):
                 break
         if self._scheduler is not None:
@@ -117,19 +121,29 @@ class Clock:
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
             timezone=UTC,
         )
-        for job_id, function, seconds in _JOBS:
-            scheduler.add_job(
-                function,
-                "interval",
-                seconds=seconds,
-                id=job_id,
-                replace_existing=True,
-                next_run_time=datetime.now(UTC)
-                + timedelta(seconds=seconds if job_id in _NOT_AT_ONCE else 0),
-            )
+        _write_jobs(scheduler)
         scheduler.start()
         self._scheduler = scheduler
         _log.info("this process holds the clock")
+
+    def _wake(self, scheduler: BackgroundScheduler) -> None:
+        """Begin the jobs anew if one would come later than its interval allows.
+
+        The machine's clock was ahead then and was put right: until it came there again nothing
+        would tick, and nobody else could, for this process holds the lease.
+        """
+        now = datetime.now(UTC)
+        try:
+            late = [
+                job.id
+                for job in scheduler.get_jobs()
+                if job.next_run_time - now > job.trigger.interval + _STEP
+            ]
+            if late:
+                _write_jobs(scheduler)
+                _log.warning("the clock was set back: jobs begin anew (%s)", ", ".join(late))
+        except SQLAlchemyError:
+            _log.exception("the clock's jobs cannot be looked at")
 
     def _end(self) -> None:
         assert self._scheduler is not None
@@ -142,3 +156,16 @@ class Clock:
             _log.exception("the clock's jobs stay in the database; the next holder replaces them")
         self._scheduler.shutdown(wait=True)
         self._scheduler = None
+
+
+def _write_jobs(scheduler: BackgroundScheduler) -> None:
+    for job_id, function, seconds in _JOBS:
+        scheduler.add_job(
+            function,
+            "interval",
+            seconds=seconds,
+            id=job_id,
+            replace_existing=True,
+            next_run_time=datetime.now(UTC)
+            + timedelta(seconds=seconds if job_id in _NOT_AT_ONCE else 0),
+        )

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -235,3 +235,23 @@ def test_an_end_while_a_job_takes_long_reports_no_errors(database: Engine, clock
         time.sleep(1.5)
     ending.join()
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_clock_that_was_ahead_and_is_put_right_goes_on_ticking(
+    database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = timedelta(hours=2)
+
+    class Moved(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + ahead
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Moved)
+    monkeypatch.setattr("newsletter.scheduling.clock.datetime", Moved)
+    clock = clocks()
+    assert until(lambda: clock.holding)
+    ahead = timedelta()
+    send = make_send(database, at=datetime.now(UTC) + timedelta(seconds=1))
+    assert until(lambda: state(database, send) == "sending")
