@@ -8,7 +8,13 @@ import typer
 
 from newsletter.assembly import Assembly
 from newsletter.errors import SendError
-from newsletter.sending.hours import local_moment, parse_hours, parse_time, parse_window
+from newsletter.sending.hours import (
+    local_moment,
+    parse_hours,
+    parse_time,
+    parse_window,
+    require_year,
+)
 from newsletter.sending.timetable import Timetable
 from newsletter.setting_kinds import duration
 
@@ -91,13 +97,8 @@ def moment(at: str | None, local_time: str | None, now: datetime) -> tuple[datet
     """
     if at is None:
         return now, None
-    day = None
     try:
-        if local_time:
-            day = date.fromisoformat(at)
-            start = local_moment(day, parse_time(local_time, place="--local-time"), _FIRST_ZONE)
-        else:
-            start = datetime.fromisoformat(at).astimezone(UTC)
+        wanted = date.fromisoformat(at) if local_time else datetime.fromisoformat(at)
     except ValueError:
         hint = (
             "With --local-time it is a day, like 2026-04-01."
@@ -105,6 +106,13 @@ def moment(at: str | None, local_time: str | None, now: datetime) -> tuple[datet
             else "Write it like 2026-04-01T07:00+02:00."
         )
         raise SendError("not a time", place=f"--at {at}", hint=hint) from None
+    require_year(wanted, place=f"--at {at}")
+    day = None
+    if isinstance(wanted, datetime):
+        start = wanted.astimezone(UTC)
+    else:
+        day, clock = wanted, parse_time(local_time or "", place="--local-time")
+        start = local_moment(day, clock, _FIRST_ZONE)
     if start < now:
         hint = (
             "On that day this time has come somewhere already. Leave --at out: everybody gets "

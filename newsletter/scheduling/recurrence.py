@@ -72,9 +72,9 @@ def parse(text: str, *, place: str = "rule") -> Rule:
     tidy = " ".join(text.lower().split())
     if not tidy or len(tidy) > _LONGEST:
         raise SendError("that says no time", place=place, hint=_HINT)
-    if re.match(r"\d{4}-", tidy):
+    if re.match(r"\d{4}-", tidy, re.ASCII):
         return Rule(tidy, once=_parse_once(tidy, place))
-    if match := re.fullmatch(r"(?:every )?(\S.*?),? (?:at )?(\d?\d:\d\d)", tidy):
+    if match := re.fullmatch(r"(?:every )?(\S.*?),? (?:at )?(\d?\d:\d\d)", tidy, re.ASCII):
         at = hours.parse_time(match[2], place=place)
         day, weekday = _parse_days(match[1], place)
         return Rule(tidy, cron=f"{at.minute} {at.hour} {day} * {weekday}")
@@ -155,6 +155,7 @@ def _parse_once(text: str, place: str) -> datetime:
     if wall.tzinfo is not None or ":" not in text:
         hint = "Write it like 2026-12-01 09:00; the zone is named by itself."
         raise SendError("that is no time on the clock of a zone", place=place, hint=hint)
+    hours.require_year(wall, place=place)
     return wall.replace(second=0, microsecond=0)
 
 
@@ -166,7 +167,7 @@ def _parse_days(words: str, place: str) -> tuple[str, str]:
         return "*", "1-5"
     if words in _BY_DATE:
         return _BY_DATE[words], "*"
-    if match := re.fullmatch(r"(?:day )?(\d\d?)(?:st|nd|rd|th)?", words):
+    if match := re.fullmatch(r"(?:day )?(\d\d?)(?:st|nd|rd|th)?", words, re.ASCII):
         if not 1 <= int(match[1]) <= 31:
             raise SendError("no month has that day", place=place, hint=_HINT)
         return match[1], "*"
@@ -192,7 +193,7 @@ def _checked_cron(text: str, place: str) -> str:
     fields = text.split()
     if len(fields) != 5:
         raise SendError("that says no time", place=place, hint=_HINT)
-    if not re.fullmatch(r"\d\d?", fields[0]):
+    if not re.fullmatch(r"\d\d?", fields[0], re.ASCII):
         hint = f"Write the one minute of the hour at which it is due: 0 {' '.join(fields[1:])}"
         raise SendError("it would be due more than once an hour", place=place, hint=hint)
     # Cron takes either of the two, which surprises nearly everybody.

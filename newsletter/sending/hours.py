@@ -22,6 +22,8 @@ EVERY_DAY = frozenset(range(7))
 #: Two weeks: hours that a change of the clocks swallows on one Sunday exist on the next.
 _SEARCHED_DAYS = 14
 _DAY = timedelta(days=1)
+#: Near the ends of the calendar a time on one clock is none on another, and no page shows it.
+_YEARS = range(1970, 2200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,13 @@ def parse_time(text: str, *, place: str) -> time:
         hint = "Write hours and minutes from 00:00 to 23:59, like 07:00."
         raise SendError("that is no time of day", place=place, hint=hint)
     return time(int(match[1]), int(match[2]))
+
+
+def require_year(day: date, *, place: str) -> None:
+    """SendError unless the day is of a year in which something can be due."""
+    if day.year not in _YEARS:
+        hint = f"Choose a day from {_YEARS[0]} to {_YEARS[-1]}."
+        raise SendError(f"nothing can be due in the year {day.year}", place=place, hint=hint)
 
 
 def parse_hours(text: str, *, place: str) -> Hours:

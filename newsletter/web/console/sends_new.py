@@ -28,7 +28,7 @@ from newsletter.issues.states import IssueState
 from newsletter.rendering.render import render
 from newsletter.sending import control, foresight, register
 from newsletter.sending.foresight import Foreseen, Terms
-from newsletter.sending.hours import local_moment, parse_time
+from newsletter.sending.hours import local_moment, parse_time, require_year
 from newsletter.web.console.access import role
 from newsletter.web.console.sends import HOME, in_words
 from newsletter.web.console.sends_pace import Pace
@@ -73,6 +73,7 @@ class Wish:
             wanted = None
         if wanted is None or wanted.tzinfo is not None:
             raise SendError("choose a day and a time", place="At a time")
+        require_year(wanted, place="At a time")
         day = wanted.date() if self.local_time else None
         if day is not None:
             clock = parse_time(self.local_time, place="Time of day")

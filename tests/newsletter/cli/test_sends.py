@@ -92,6 +92,7 @@ def test_the_pace_is_kept_shown_and_changed(readers: Run) -> None:
         (("--local-time", "7"), "--local-time"),
         (("--local-time", "07:00", "--at", "2099-01-01T07:00"), "With --local-time it is a day"),
         (("--local-time", "07:00", "--at", "2020-01-01"), "this time is past"),
+        (("--local-time", "07:00", "--at", "0001-01-01"), "nothing can be due in the year 1"),
         (("--quiet", "22"), "--quiet"),
         (("--window", "someday 08:00-10:00"), "--window"),
         (("--quiet", "08:00-20:00", "--window", "09:00-10:00"), "leave no time"),

@@ -130,6 +130,11 @@ def test_days_of_the_week_count_as_cron_counts_them() -> None:
         ("2026-02-30 09:00", "no day with a time", "2026-12-01 09:00"),
         ("2026-12-01", "no time on the clock", "2026-12-01 09:00"),
         ("2026-12-01T09:00+01:00", "no time on the clock", "the zone is named by itself"),
+        ("9999-12-31 23:30", "nothing can be due in the year 9999", "from 1970 to 2199"),
+        ("0001-01-01 00:00", "nothing can be due in the year 1", "from 1970 to 2199"),
+        ("day ٣ 09:00", "no days", "day 15"),
+        ("0 9 ٣ * *", "day-of-month", "Minute, hour"),
+        ("٣ 9 * * *", "more than once an hour", "0 9 * * *"),
         ("0 9 * * * " * 20, "says no time", "daily 07:00"),
     ],
 )
