@@ -18,7 +18,8 @@ class Issue(Model, table=True):
     slug: str = Field(max_length=100, unique=True)
     #: The title of its latest revision.
     title: str = Field(max_length=300)
-    #: Issues that come one after the other: what a schedule sends the next of.
+    #: Issues that come one after the other: what a schedule sends the next of. That of its latest
+    #: revision.
     series: str = Field(default="letter", max_length=100)
     state: str = Field(default=IssueState.DRAFT, max_length=10)
     #: Since when it is in this state.
@@ -46,6 +47,7 @@ class Revision(Model, table=True):
     #: SHA-256 of ``source`` in hex: to store the latest text once more changes nothing.
     digest: str = Field(max_length=64)
     title: str = Field(max_length=300)
+    series: str = Field(default="letter", max_length=100)
     #: The preheader, with the placeholders' defaults.
     description: str = Field(default="", max_length=300)
     #: Who stored it: a user's address, or ``command line``.

@@ -81,6 +81,7 @@ def save(
         source=draft.source,
         digest=digest,
         title=draft.title,
+        series=draft.series,
         description=_description(draft),
         author=by.name,
         author_id=by.user_id,

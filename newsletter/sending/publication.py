@@ -22,6 +22,10 @@ from subscribers.schema import Session, table_of
 
 _issue, _revision = table_of(Issue), table_of(Revision)
 _send, _variant, _batch = table_of(Send), table_of(Variant), table_of(Batch)
+#: Issues with the revision that was sent: what was edited since, nobody has approved.
+_SENT = _issue.join(_send, _send.c.id == _issue.c.published_send).join(
+    _revision, _revision.c.id == _send.c.revision_id
+)
 _PUBLIC = _issue.c.archive.is_(True), _issue.c.published_at.is_not(None)
 
 
@@ -90,9 +94,9 @@ def find(session: Session, slug: str) -> Mail | None:
 
 def series(session: Session) -> Sequence[str]:
     """The series of which something is in the archive."""
-    return session.scalars(
-        select(_issue.c.series).where(*_PUBLIC).distinct().order_by(_issue.c.series)
-    ).all()
+    name = _revision.c.series
+    wanted = select(name).select_from(_SENT).where(*_PUBLIC)
+    return session.scalars(wanted.distinct().order_by(name)).all()
 
 
 def span(session: Session) -> tuple[datetime, datetime] | None:
@@ -107,22 +111,21 @@ def _wanted(choice: Choice) -> Select[Any]:
     wanted = (
         select(
             _issue.c.slug,
-            _issue.c.series,
             _issue.c.created_at,
             _issue.c.published_at,
+            _revision.c.series,
             _revision.c.title,
             _revision.c.description,
             _variant.c.label,
             _variant.c.subject,
             _variant.c.placeholders,
         )
-        .join(_send, _send.c.id == _issue.c.published_send)
-        .join(_revision, _revision.c.id == _send.c.revision_id)
+        .select_from(_SENT)
         .join(_variant, (_variant.c.send_id == _send.c.id) & (_variant.c.label == shown))
         .where(*_PUBLIC)
     )
     if choice.series is not None:
-        wanted = wanted.where(_issue.c.series == choice.series)
+        wanted = wanted.where(_revision.c.series == choice.series)
     if choice.since is not None:
         wanted = wanted.where(_issue.c.published_at >= choice.since)
     if choice.until is not None:

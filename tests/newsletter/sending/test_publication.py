@@ -3,13 +3,12 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, update
 
 from newsletter.accounts import audit
 from newsletter.database import reading, transaction
 from newsletter.errors import IssueError
 from newsletter.issues import store
-from newsletter.issues.models import Issue
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import Refused
@@ -164,22 +163,18 @@ def test_an_issue_is_taken_out_and_put_back_and_the_log_knows(
 
 
 def test_issues_are_chosen_by_series_and_time(database: Engine, five: list[int]) -> None:
-    table = table_of(Issue)
     for number, slug in enumerate(("a", "b", "c")):
         send = make_send(database, slug=slug)
         make_plan(database, send)
         drain(database, FakeGateway())
         with transaction(database) as session:
-            at = NOW + timedelta(days=number)
-            session.execute(
-                update(table)
-                .where(table.c.slug == slug)
-                .values(published_at=at, series="odd" if number % 2 else "even")
-            )
+            issue = store.find(session, slug, lock=True)
+            issue.published_at = NOW + timedelta(days=number)
+            store.revision_of(session, issue).series = "odd" if number % 2 else "even"
     assert slugs(database) == ["c", "b", "a"]
     assert slugs(database, series="even") == ["c", "a"]
     assert slugs(database, since=NOW, until=NOW + timedelta(days=2)) == ["b", "a"]
     with reading(database) as session:
         assert publication.series(session) == ["even", "odd"]
         assert publication.span(session) == (NOW, NOW + timedelta(days=2))
-        assert session.scalar(select(table.c.published_send).where(table.c.slug == "c")) == 3
+        assert store.find(session, "c").published_send == 3

@@ -234,6 +234,21 @@ def test_an_issue_that_is_taken_out_is_gone_everywhere(
         assert "archive/first" not in client.get(path).text
 
 
+def test_an_edit_that_nobody_approved_moves_no_issue_to_another_series(
+    client: TestClient, publish: Publish, parts: Assembly
+) -> None:
+    publish("first")
+    text = ISSUE.format(slug="first", subject="x", title="x", series="secret")
+    with transaction(parts.database) as session:
+        store.save(session, parse_issue(text, name="first.md"), by=COMMAND_LINE, now=NOW)
+    for path in ("/archive", "/archive/feed.xml", "/archive/first"):
+        of_series = client.get(path, params={"series": "letter"})
+        assert of_series.status_code == 200, path
+        assert "/archive/first" in of_series.text, path
+        assert "secret" not in client.get(path).text, path
+    assert client.get("/archive?series=secret").status_code == 404
+
+
 def test_an_archive_that_is_switched_off_is_nowhere(
     environment: dict[str, str], publish: Publish
 ) -> None:
