@@ -1,7 +1,8 @@
 """How often somebody may try to get in, by account and by network address.
 
 An account is not locked for everybody: who tries from one network is stopped long before
-the owner, who sits in another, notices anything.
+the owner, who sits in another, notices anything, however long they go on. Only who tries from
+many networks can fill an account's own limit.
 """
 
 from datetime import datetime, timedelta
@@ -35,12 +36,13 @@ def may_try(
         ("sign-in pair", f"{account}\0{network}", per_account),
         ("sign-in account", account, per_account * _ALL_NETWORKS),
     )
-    # All of them each time: how long it takes tells nothing.
-    passed = [
-        hit(session, key_of(secret, purpose, value), limit=limit, window=WINDOW, now=now)
-        for purpose, value, limit in limits
-    ]
-    return all(passed)
+    # All of them each time: how long it takes tells nothing. What one of them refuses fills none
+    # of those after it, or a single network could fill the account's own.
+    passed = True
+    for purpose, value, limit in limits:
+        key = key_of(secret, purpose, value)
+        passed &= hit(session, key, limit=limit if passed else 0, window=WINDOW, now=now)
+    return passed
 
 
 def may_try_code(session: Session, secret: bytes, *, user_id: int, now: datetime) -> bool:

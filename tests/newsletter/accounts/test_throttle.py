@@ -54,6 +54,16 @@ def test_all_networks_together_are_stopped_at_one_account(attempt: Try) -> None:
     assert attempt("bob", "198.51.100.1")
 
 
+def test_who_goes_on_from_one_network_locks_nobody_out_elsewhere(attempt: Try) -> None:
+    for _ in range(105):
+        attempt("alice", "192.0.2.1")
+    for number in range(20):
+        attempt(f"user{number}", "192.0.2.2")
+    for _ in range(105):
+        attempt("alice", "192.0.2.2")
+    assert attempt("alice", "192.0.2.3")
+
+
 def test_a_home_with_many_addresses_is_one_network(attempt: Try) -> None:
     tries = [attempt("alice", f"2001:db8:1:2::{number:x}") for number in range(1, 12)]
     assert tries == [True] * 10 + [False]
