@@ -1,10 +1,12 @@
 """Writing and previewing an issue in a real browser: by keyboard, and without losing a word."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
@@ -172,6 +174,136 @@ def test_a_session_that_ends_in_mid_edit_is_told_and_loses_nothing(tab: Page, de
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
     assert latest(desk, "lost").rstrip().endswith("Typed too late.")
+
+
+def left_unstored(tab: Page, desk: Desk, slug: str, words: str) -> None:
+    """An editor that was closed with these words in it, and is opened again."""
+    editor(tab, desk, slug)
+    type_at_the_end(tab, words)
+    editor(tab, desk, slug)
+    expect(tab.locator("#kept")).to_be_visible()
+
+
+@contextmanager
+def a_store_under_way(tab: Page) -> Iterator[None]:
+    """Ctrl S, and no answer to it before the block is over."""
+    asked: list[Route] = []
+    tab.route("**/console/issues/**/edit", lambda route: asked.append(route), times=1)
+    with tab.expect_request(lambda one: one.method == "POST" and one.url.endswith("/edit")):
+        tab.keyboard.press("Control+s")
+    yield
+    asked[0].continue_()
+
+
+def test_what_is_typed_while_the_text_is_stored_goes_on(tab: Page, desk: Desk) -> None:
+    keep(desk, "under-way")
+    editor(tab, desk, "under-way")
+    type_at_the_end(tab, "Before.")
+    with a_store_under_way(tab):
+        tab.keyboard.type(" After.")
+    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    assert latest(desk, "under-way").endswith("Before.")
+    expect(tab.locator("#text")).to_have_value(re.compile(r"Before\. After\.$"))
+    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#kept")).to_be_hidden()
+    tab.wait_for_load_state()
+    # Made from one's own revision, and at the place where it was: nobody is in conflict here.
+    tab.keyboard.type(" And on.")
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_text("Stored as revision 3.")).to_be_visible()
+    assert latest(desk, "under-way").endswith("Before. After. And on.")
+    editor(tab, desk, "under-way")
+    expect(tab.locator("#kept")).to_be_hidden()
+
+
+def test_what_is_typed_while_a_store_is_refused_goes_on(tab: Page, desk: Desk) -> None:
+    keep(desk, "refused")
+    editor(tab, desk, "refused")
+    type_at_the_end(tab, "{{ nmae")
+    with a_store_under_way(tab):
+        tab.keyboard.type(" }}")
+    expect(tab.get_by_role("alert").first).to_contain_text("Not stored")
+    expect(tab.locator("#text")).to_have_value(re.compile(r"\{\{ nmae \}\}$"))
+    expect(tab.locator("#kept")).to_be_hidden()
+
+
+def test_a_text_that_was_refused_is_kept_before_it_is_mended(tab: Page, desk: Desk) -> None:
+    keep(desk, "mended")
+    editor(tab, desk, "mended")
+    type_at_the_end(tab, "A long day's work. {{ nmae }}")
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_role("alert").first).to_contain_text("Not stored")
+    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    tab.keyboard.type("x")
+    tab.keyboard.press("Backspace")
+    editor(tab, desk, "mended")
+    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.locator("#text")).to_have_value(re.compile("A long day's work."))
+    expect(tab.locator("#kept")).to_be_hidden()
+
+
+def test_a_kept_text_outlives_a_store_of_another(tab: Page, desk: Desk) -> None:
+    keep(desk, "asked")
+    left_unstored(tab, desk, "asked", "An afternoon's work.")
+    # Put off: a word is mended first.
+    type_at_the_end(tab, "A word.")
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.locator("#kept")).to_contain_text("is kept in this browser, made from revision 1")
+    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.locator("#text")).to_have_value(re.compile("An afternoon's work.$"))
+
+
+def test_a_new_issue_that_is_stored_takes_no_other_with_it(tab: Page, desk: Desk) -> None:
+    def begin(template: str) -> None:
+        tab.goto(f"{desk.url}/console/issues/_edit?template={template}")
+        expect(tab.locator("#findings [data-looked]")).to_be_visible()
+
+    begin("letter")
+    type_at_the_end(tab, "A letter for next week.")
+    begin("digest")
+    expect(tab.locator("#kept")).to_be_visible()
+    type_at_the_end(tab, "A word.")
+    tab.keyboard.press("Control+s")
+    expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
+    expect(tab.locator("#kept")).to_be_hidden()
+    begin("digest")
+    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.locator("#text")).to_have_value(re.compile("A letter for next week.$"))
+    expect(tab.locator("#kept")).to_be_hidden()
+
+
+def test_what_is_typed_beside_a_kept_text_is_kept_too(tab: Page, desk: Desk) -> None:
+    keep(desk, "beside")
+    left_unstored(tab, desk, "beside", "The older one.")
+    cookies = tab.context.cookies()
+    tab.context.clear_cookies()
+    type_at_the_end(tab, "The newer one.")
+    expect(tab.locator("#lost")).to_contain_text("Your text is kept in this browser")
+    tab.context.add_cookies(cookies)  # type: ignore[arg-type]
+    editor(tab, desk, "beside")
+    text, take = tab.locator("#text"), tab.get_by_role("button", name="Take it back")
+    expect(tab.locator("#kept")).to_contain_text("1 more after this one")
+    # The newest first, and each of them as often as one likes.
+    for words in ("newer", "older", "newer"):
+        take.click()
+        expect(text).to_have_value(re.compile(f"The {words} one.$"))
+    tab.get_by_role("button", name="Throw it away").click()
+    expect(tab.locator("#kept")).to_be_hidden()
+    editor(tab, desk, "beside")
+    take.click()
+    expect(text).to_have_value(re.compile("The newer one.$"))
+    expect(tab.locator("#kept")).to_be_hidden()
+
+
+def test_who_is_signed_out_is_told_when_the_browser_keeps_nothing(tab: Page, desk: Desk) -> None:
+    keep(desk, "full")
+    editor(tab, desk, "full")
+    tab.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    tab.context.clear_cookies()
+    type_at_the_end(tab, "A word.")
+    expect(tab.locator("#lost")).to_contain_text("keeps no copy")
+    expect(tab.locator("#lost")).not_to_contain_text("is kept", use_inner_text=True)
 
 
 def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:

@@ -212,6 +212,8 @@ def _open(
         sheet=sheet,
         action=f"{HOME}/{sheet.slug}/edit" if sheet.slug else f"{HOME}/_edit",
         done=done,
+        # Whatever was posted and is shown again is not stored, or it would be shown by a GET.
+        unstored=request.method == "POST",
         problem=problem,
         line=_line(problem) if problem else None,
         look=checked,

@@ -8,62 +8,101 @@
   if (!text) return;
   const base = form.elements.namedItem("base");
   const standing = document.querySelector("#standing");
+  const lost = document.querySelector("#lost");
 
-  // --- Kept in this browser. The key has the user in it: browsers are shared.
-  const KEY = "console.editor.";
-  const key = KEY + form.dataset.keep;
+  // --- Kept in this browser. The key has the user in it: browsers are shared. Each opening of
+  // the page writes under a key of its own, so that no copy is ever written over another one.
+  const KEPT = `console.editor.${form.dataset.keep}/`;
   const PLACE = "console.editor-place";
   const SENT = "console.editor-sent";
-  const stored = text.defaultValue;
-  const read = name => { try { return JSON.parse(localStorage.getItem(name)); } catch { return null; } };
+  const keyOfOurs = () => KEPT + Date.now().toString(36) + Math.random().toString(36).slice(1);
+  let key = keyOfOurs();
+  // What the server gives back, because it could not be stored, is as new as what is typed.
+  const stored = form.dataset.unstored === undefined ? text.defaultValue : null;
+  const read = (storage, name) => { try { return JSON.parse(window[storage].getItem(name)); } catch { return null; } };
+  const names = () => { try { return Object.keys(localStorage); } catch { return []; } };
 
+  // Whether what stands here would be found again.
   function keep() {
     const changed = text.value !== stored;
     standing.textContent = changed ? "Not stored yet" : standing.dataset.was;
     try {
-      if (changed) localStorage.setItem(key, JSON.stringify({ text: text.value, base: base.value, at: Date.now() }));
-      else localStorage.removeItem(key);
+      if (!changed) localStorage.removeItem(key);
+      // The same text keeps its base: it is not newer than what somebody stored since.
+      else if (read("localStorage", key)?.text !== text.value)
+        localStorage.setItem(key, JSON.stringify({ text: text.value, base: base.value, at: Date.now() }));
+      return true;
     } catch {
       standing.textContent = "Not stored yet, and this browser keeps no copy";
+      return false;
     }
   }
   standing.dataset.was = standing.textContent.trim();
 
-  // What was sent from here and is stored by now needs no copy: a new issue's has another key.
-  if (form.dataset.stored !== undefined) {
-    localStorage.removeItem(sessionStorage.getItem(SENT) ?? key);
-    localStorage.removeItem(key);
-    history.replaceState(null, "", location.pathname);
+  // What was typed while the page before this one was storing goes on here, made from what is
+  // stored by now. A new issue's copy had the key of no issue.
+  const [before, sent] = read("sessionStorage", SENT) ?? [];
+  const typed = read("localStorage", before);
+  if (typed && sent === text.defaultValue) {
+    text.value = typed.text;
+    if (stored !== null && keep()) localStorage.removeItem(before);
   }
+  try { sessionStorage.removeItem(SENT); } catch { /* nothing was sent from here */ }
+  if (form.dataset.stored !== undefined) history.replaceState(null, "", location.pathname);
 
+  // The copies of other openings, the newest last. Only what is stored by now needs none.
   const offer = document.querySelector("#kept");
-  const copy = read(key);
-  let asked = copy && typeof copy.text === "string" && copy.text !== text.value;
-  if (asked) {
+  const copies = names()
+    .filter(name => name.startsWith(KEPT) && name !== key)
+    .map(name => ({ name, ...read("localStorage", name) }))
+    .filter(copy => {
+      if (copy.text === stored) localStorage.removeItem(copy.name);
+      else if (copy.text === text.value) key = copy.name;
+      else return typeof copy.text === "string";
+      return false;
+    })
+    .sort((one, other) => one.at - other.at);
+  if (stored === null) keep();
+
+  function ask() {
+    const copy = copies.at(-1);
+    offer.hidden = !copy;
+    if (!copy) return;
     const at = new Date(copy.at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     const older = copy.base !== base.value ? `, made from revision ${copy.base}, which is not the latest any more` : "";
-    offer.querySelector(".lead").textContent = `A text of ${at} that was never stored is kept in this browser${older}.`;
-    offer.hidden = false;
+    const more = copies.length > 1 ? ` ${copies.length - 1} more after this one.` : "";
+    offer.querySelector(".lead").textContent = `A text of ${at} that was never stored is kept in this browser${older}.${more}`;
   }
+  ask();
   offer.querySelector("[data-take]").addEventListener("click", () => {
+    if (!keep()) return; // what stands here would be lost with it
+    const copy = copies.pop();
+    if (text.value !== stored) {
+      copies.push({ name: key, ...read("localStorage", key) });
+      key = keyOfOurs();
+    }
     text.value = copy.text;
     base.value = copy.base; // so that who stored another revision since is not overwritten
-    settled();
+    if (keep()) localStorage.removeItem(copy.name);
+    ask();
     text.focus();
     look();
   });
-  offer.querySelector("[data-drop]").addEventListener("click", () => { settled(); text.focus(); });
-  function settled() {
-    asked = false;
-    offer.hidden = true;
-    keep();
-  }
+  offer.querySelector("[data-drop]").addEventListener("click", () => {
+    localStorage.removeItem(copies.pop().name);
+    ask();
+    text.focus();
+  });
 
   let waiting = 0;
   text.addEventListener("input", () => {
     clearTimeout(waiting);
-    // As long as nobody has said what becomes of the older copy it is not written over.
-    waiting = setTimeout(() => asked || keep(), 300);
+    waiting = setTimeout(keep, 300);
+  });
+  addEventListener("pagehide", () => {
+    clearTimeout(waiting);
+    keep();
+    if (storing) remember();
   });
 
   // --- Storing, and back to the same place afterwards
@@ -78,10 +117,13 @@
     // A browser drops a form's submission for a later one, even one into a frame.
     storing = true;
     setTimeout(() => { storing = false; }, 10000);
-    if (!asked) keep();
-    sessionStorage.setItem(SENT, key);
-    sessionStorage.setItem(PLACE, JSON.stringify([text.selectionStart, text.selectionEnd, text.scrollTop]));
+    keep();
+    remember();
+    try { sessionStorage.setItem(SENT, JSON.stringify([key, text.value])); } catch { /* it is kept, and offered */ }
   });
+  function remember() {
+    sessionStorage.setItem(PLACE, JSON.stringify([text.selectionStart, text.selectionEnd, text.scrollTop]));
+  }
   try {
     const [from, to, top] = JSON.parse(sessionStorage.getItem(PLACE));
     sessionStorage.removeItem(PLACE);
@@ -122,11 +164,13 @@
   });
   document.body.addEventListener("htmx:responseError", event => {
     if (![401, 403].includes(event.detail.xhr.status)) return;
-    if (!asked) keep();
-    document.querySelector("#lost").hidden = false;
+    const kept = keep();
+    lost.querySelector("[data-kept]").hidden = !kept;
+    lost.querySelector("[data-not-kept]").hidden = kept;
+    lost.hidden = false;
   });
   document.body.addEventListener("htmx:afterRequest", event => {
-    if (event.detail.successful) document.querySelector("#lost").hidden = true;
+    if (event.detail.successful) lost.hidden = true;
   });
 
   // --- From a finding to its line
