@@ -369,6 +369,29 @@ def test_the_preview_changes_without_a_button_and_its_address_says_how(
     expect(tab.locator("#shown")).to_contain_text("Nobody is known by this address")
 
 
+@pytest.mark.parametrize("shown", [True, False], ids=["shown", "only typed"])
+def test_a_test_and_the_checks_are_of_whom_was_chosen(tab: Page, desk: Desk, shown: bool) -> None:
+    keep(desk, "chosen")
+    tab.goto(f"{desk.url}/console/issues/chosen/preview")
+    to = tab.get_by_label("Addresses")
+    to.fill("me@example.com")
+    tab.get_by_role("radio", name="Phone").check()
+    expect(tab.locator("iframe.mail-phone")).to_be_visible()
+    tab.get_by_label("As").fill("stranger")
+    if shown:
+        tab.keyboard.press("Enter")
+        expect(tab.locator("#shown iframe")).to_have_attribute("src", re.compile("person=stranger"))
+        expect(to).to_have_value("me@example.com")
+    for name, path in (("Ask links and domain", "ask"), ("Send the test", "preview")):
+        # What somebody sees is the answer; nothing outside has to be there for this.
+        tab.route(f"**/chosen/{path}?*", lambda route: route.fulfill(status=204), times=1)
+        with tab.expect_request(lambda one: one.method == "POST") as asked:
+            tab.get_by_role("button", name=name).click()
+        assert f"/chosen/{path}?" in asked.value.url
+        assert "person=stranger" in asked.value.url
+        assert "width=phone" in asked.value.url
+
+
 def sound_here(tab: Page) -> None:
     """As ``sound``, of a page that only a post leads to."""
     for width in (375, 1440):

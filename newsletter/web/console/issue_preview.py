@@ -5,7 +5,7 @@ The mail itself stands in a frame, under an address of its own (mail_frame.py).
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
@@ -188,6 +188,9 @@ def _page(
     sent: Sequence[str] = (),
 ) -> Response:
     slug = shown.issue.slug
+    # The latest at this moment: whoever stores another one changes nothing that is seen here,
+    # and no test of something else is sent from it.
+    view = replace(view, revision=str(shown.revision.number))
     return page(
         request,
         "issue_preview.html",

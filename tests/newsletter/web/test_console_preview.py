@@ -116,6 +116,13 @@ def test_each_revision_can_be_looked_at(office: Office) -> None:
         assert viewer.get(f"{PREVIEW}?revision={wrong}").status_code == 404
 
 
+def test_all_of_a_page_is_of_the_revision_that_it_shows(office: Office) -> None:
+    page = html.unescape(keep(office).signed_in(Role.EDITOR).get(f"{PREVIEW}?person=stranger").text)
+    assert 'name="revision" value="1"' in page
+    for path in (MAIL, PREVIEW, "/console/issues/news/ask"):
+        assert f'"{path}?revision=1&person=stranger&' in page
+
+
 def test_what_is_outside_is_asked_when_an_editor_says_so(office: Office) -> None:
     # At the service's own host, which is on this machine: asked for, and never connected to.
     letter = LETTER.replace("https://example.com", office.parts.settings.site.base_url)
