@@ -367,6 +367,15 @@ def test_the_preview_changes_without_a_button_and_its_address_says_how(
     tab.get_by_label("As").fill("nobody@example.org")
     tab.keyboard.press("Enter")
     expect(tab.locator("#shown")).to_contain_text("Nobody is known by this address")
+    expect(tab).to_have_url(re.compile("person=nobody"))
+    # The way back goes through the same views, and the switches with them.
+    tab.go_back()
+    expect(tab.get_by_label("Text part")).to_be_visible()
+    expect(tab.get_by_role("radio", name="Text")).to_be_checked()
+    tab.go_back()
+    expect(tab.locator("iframe.mail-phone")).to_be_visible()
+    expect(tab.get_by_role("radio", name="Mail")).to_be_checked()
+    expect(tab.get_by_role("radio", name="Phone")).to_be_checked()
 
 
 @pytest.mark.parametrize("shown", [True, False], ids=["shown", "only typed"])

@@ -1,9 +1,11 @@
 """Subscribers, imports and segments in a real browser."""
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -131,6 +133,35 @@ def test_typing_finds_people_and_states_narrow_them_down(desk: Desk, tab: Page) 
     tab.get_by_role("link", name="Next page").click()
     expect(tab.get_by_role("link", name="First page")).to_be_visible()
     expect(tab.locator("tbody tr")).to_have_count(50)
+
+
+def test_the_way_back_shows_what_was_asked_for(desk: Desk, tab: Page) -> None:
+    tab.goto(f"{desk.url}/console/subscribers")
+    field = tab.get_by_label("Address or name")
+    for typed, found in (("ada.", 10), ("ada@", 1)):
+        field.fill(typed)
+        expect(tab.locator("tbody tr")).to_have_count(found)
+        # The address follows the list; the way back begins there.
+        expect(tab).to_have_url(re.compile(f"q={re.escape(quote(typed))}"))
+    for typed, found in (("ada.", 10), ("", 50)):
+        tab.go_back()
+        expect(tab.locator("tbody tr")).to_have_count(found)
+        expect(field).to_have_value(typed)
+    tab.go_forward()
+    expect(tab.locator("tbody tr")).to_have_count(10)
+    expect(field).to_have_value("ada.")
+
+
+def test_nobody_is_left_in_the_browser_after_signing_out(desk: Desk, tab: Page) -> None:
+    tab.goto(f"{desk.url}/console/subscribers")
+    for typed, found in (("ada.", 10), ("zzz", 0)):
+        tab.get_by_label("Address or name").fill(typed)
+        expect(tab.locator("tbody tr")).to_have_count(found)
+        expect(tab).to_have_url(re.compile(f"q={re.escape(typed)}"))
+    tab.get_by_role("button", name="Sign out").click()
+    expect(tab.get_by_role("heading", name="Sign in")).to_be_visible()
+    kept = tab.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}])")
+    assert "@example.org" not in kept
 
 
 def test_the_list_reads_well_everywhere(desk: Desk, tab: Page) -> None:
