@@ -217,7 +217,8 @@ def test_a_list_is_uploaded_looked_at_and_taken_over(
     expect(tab.get_by_text("Signed up at our stand")).to_be_visible()
 
 
-def test_progress_reads_well_everywhere(desk: Desk, tab: Page) -> None:
+def under_way(desk: Desk) -> int:
+    """A list that is being imported; returns its number."""
     with transaction(desk.parts.database) as session:
         job = ImportJob(
             name="a list.csv",
@@ -231,7 +232,23 @@ def test_progress_reads_well_everywhere(desk: Desk, tab: Page) -> None:
         )
         session.add(job)
         session.flush()
-        number = job.id
+        return job.id
+
+
+def test_an_import_can_be_stopped_by_keyboard(desk: Desk, tab: Page) -> None:
+    tab.goto(f"{desk.url}/console/subscribers/import/{under_way(desk)}")
+    stop = tab.get_by_role("button", name="Stop")
+    stop.focus()
+    for _ in range(2):
+        tab.locator("#status").evaluate("status => { status.dataset.seen = 'yes'; }")
+        expect(tab.locator("#status[data-seen]")).to_have_count(0)
+        expect(stop).to_be_focused()
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_text("It stops at the next step")).to_be_visible()
+
+
+def test_progress_reads_well_everywhere(desk: Desk, tab: Page) -> None:
+    number = under_way(desk)
     tab.goto(f"{desk.url}/console/subscribers/import/{number}")
     sound(tab, "import-running")
     with transaction(desk.parts.database) as session:
