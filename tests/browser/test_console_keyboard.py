@@ -1,9 +1,17 @@
 """The console by keyboard alone, in a real browser."""
 
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyotp
 import pytest
 from playwright.sync_api import Page, expect
 
-from newsletter.accounts.models import Role
+import newsletter.web
+from newsletter.accounts import factors, sessions, users
+from newsletter.accounts.models import Role, Stage
+from newsletter.database import transaction
 from tests.browser.chromium import accessible
 from tests.browser.console import Desk
 
@@ -106,6 +114,55 @@ def test_the_palette_only_brings_what_does_harm_to_the_fingers(tab: Page, desk: 
     tab.keyboard.press("Enter")
     expect(tab.get_by_text("Remove…", exact=True)).to_be_focused()
     expect(tab.get_by_role("button", name="Remove for good")).to_be_hidden()
+
+
+def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
+    tab: Page, desk: Desk
+) -> None:
+    now = datetime.now(UTC)
+    with transaction(desk.parts.database) as session:
+        user = users.add(
+            session, "lost@example.org", name="", role=Role.VIEWER, max_owners=9, now=now
+        ).id
+        code = pyotp.TOTP(factors.begin(session, user)).at(now)
+        assert factors.prove(session, user, code, now=now)
+        hour = timedelta(hours=1)
+        sessions.begin(session, user, Stage.FULL, lasts=hour, now=now, ip="", browser="")
+    tab.goto(f"{desk.url}/console/users/{user}")
+    tab.evaluate(
+        """() => { window.pressed = [];
+        document.addEventListener("submit", event => {
+          event.preventDefault();
+          window.pressed.push(event.submitter.textContent);
+        }, true); }"""
+    )
+    for name in ("Remove the app", "End them all"):
+        tab.keyboard.press("Control+k")
+        tab.keyboard.type(name)
+        tab.keyboard.press("Enter")
+        expect(tab.get_by_role("button", name=name)).to_be_focused()
+        assert name not in tab.evaluate("window.pressed")
+        tab.keyboard.press("Enter")
+        assert name in tab.evaluate("window.pressed")
+
+
+def test_every_button_that_removes_or_stops_something_is_marked_for_the_palette() -> None:
+    doing = re.compile(
+        "Cancel|Delete|End|Erase|Keep it out|Leave out|Lift|Make new|Pause|Remove|Stop|Suppress"
+        "|Throw"
+    )
+    pages = Path(newsletter.web.__file__).with_name("pages") / "console"
+    buttons = [
+        (path.name, tag, words)
+        for path in pages.glob("*.html")
+        for tag, words in re.findall(
+            r"<button\b((?:{{.*?}}|[^>])*)>(.*?)</button>", path.read_text()
+        )
+        if doing.match(words.removeprefix('{{ "'))
+    ]
+    assert len(buttons) > 15
+    for button in buttons:
+        assert re.search("button-danger|data-careful", button[1]), button
 
 
 def test_j_and_k_move_through_the_rows(tab: Page, desk: Desk) -> None:

@@ -91,14 +91,14 @@ class Operator:
         self.reach(self.tab.get_by_label(label, exact=True))
         self.tab.keyboard.type(words)
 
-    def do(self, words: str) -> None:
-        """By the command palette."""
+    def do(self, words: str, *more: str) -> None:
+        """By the command palette; ``more`` keys for what it only brings to the fingers."""
         self.press("Control+k")
         self.tab.keyboard.type(words)
         expect(self.tab.locator("#palette").get_by_role("option", selected=True)).to_contain_text(
             re.compile(re.escape(words), re.IGNORECASE)
         )
-        self.leave("Enter")
+        self.leave("Enter", *more)
 
     def sound(self, picture: str = "") -> None:
         """Nothing for axe-core to complain of, light and dark; and pictures under that name."""
@@ -294,7 +294,7 @@ def watch_pause_and_resume(erin: Operator) -> None:
     expect(settled).to_contain_text(re.compile(rf"[1-9]\d* of {PEOPLE} people"))
     before = settled.inner_text()
     expect(settled).not_to_have_text(before, use_inner_text=True)
-    erin.do("Pause")
+    erin.do("Pause", "Enter")
     expect(tab.get_by_text("It is paused: no further batch leaves.")).to_be_visible()
     expect(tab.get_by_text(re.compile("^Paused since"))).to_be_visible()
     erin.sound("send-paused")

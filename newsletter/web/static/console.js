@@ -2,7 +2,8 @@
 // what is on the page. Single keys can be switched off in the help dialog (WCAG 2.1.4).
 //
 // A page takes part by its markup alone: its search is the first input[type=search], its actions
-// are the .button elements of <main> that can be seen, its rows are those of its .table.
+// are the .button elements of <main> that can be seen, its rows are those of its .table. What
+// removes or stops something is a .button-danger, or data-careful where it should not look so.
 "use strict";
 (() => {
   const SINGLE_KEYS_OFF = "console.single-keys-off";
@@ -118,7 +119,7 @@
     palette.close();
     one.element.focus();
     // What does harm is only brought to the fingers: to press it takes one more key.
-    if (!one.element.matches(".button-danger")) one.element.click();
+    if (!one.element.matches(".button-danger, [data-careful]")) one.element.click();
   }
 
   input.addEventListener("input", show);
