@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
+from markdown_it.parser_inline import RuleFuncInlineType
+from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from mdit_py_plugins.attrs import attrs_plugin
 
@@ -18,6 +20,8 @@ from newsletter.rendering.markdown import SIZES
 
 #: Stands in addresses and words where a placeholder does.
 PERSONAL = "nlpersonal"
+#: Line breaks that a token swallowed.
+_MORE = "more lines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,9 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
     parser.use(attrs_plugin, after=("image",), allowed=SIZES)
     # What rendering does not take for a link is what the checks look for.
     parser.validateLink = _any_url  # type: ignore[method-assign]
+    ruler = parser.inline.ruler
+    for name, rule in zip(ruler.get_active_rules(), ruler.getRules(), strict=True):
+        ruler.at(name, _counted(rule))
     parts = list(_parts(parser.parse("\n".join(lines)), draft.body_line))
     found = [part for part in parts if isinstance(part, Link)]
     return Manuscript(
@@ -97,6 +104,29 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
 
 def _any_url(url: str) -> bool:  # noqa: ARG001 (markdown-it asks so)
     return True
+
+
+def _counted(rule: RuleFuncInlineType) -> RuleFuncInlineType:
+    """The rule, which notes line breaks that no token of its own stands for.
+
+    Code, titles and the words of pictures may go over them; tokens do not say where they end.
+    """
+
+    def counted(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 (markdown-it calls it so)
+        at, before = state.pos, len(state.tokens)
+        if not rule(state, silent):
+            return False
+        if not silent and (breaks := state.src.count("\n", at, state.pos)):
+            last = state.tokens[-1]
+            told = sum(_breaks_in(token) for token in state.tokens[before:])
+            last.meta[_MORE] = last.meta.get(_MORE, 0) + breaks - told
+        return True
+
+    return counted
+
+
+def _breaks_in(token: Token) -> int:
+    return (token.type in {"softbreak", "hardbreak"}) + int(token.meta.get(_MORE, 0))
 
 
 def line_of(draft: Draft, key: str) -> int | None:
@@ -116,8 +146,6 @@ def _inline(tokens: Sequence[Token], line: int) -> Iterator[Link | Words]:
     opened: list[tuple[str, int, list[str]]] = []
     for token in tokens:
         match token.type:
-            case "softbreak" | "hardbreak":
-                line += 1
             case "link_open":
                 opened.append((str(token.attrs.get("href", "")), line, []))
             case "link_close" if opened:
@@ -139,3 +167,4 @@ def _inline(tokens: Sequence[Token], line: int) -> Iterator[Link | Words]:
                     words.append(token.content)
                 if token.type == "text":
                     yield Words(token.content, line)
+        line += _breaks_in(token)

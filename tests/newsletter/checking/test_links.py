@@ -49,6 +49,26 @@ def test_a_link_that_cannot_is_found_at_its_line(look: Look, url: str, said: str
     assert said in found.message
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "`two\nthree`",
+        "[two](https://example.com 'of\nthree')",
+        "[two](\nhttps://example.com)",
+        "[two `of\nthree`][there]",
+        "![two\nthree](https://example.com/a.png)",
+        "![two](https://example.com/a.png){width=1\nheight=1}",
+        "*two\\\nthree*",
+        "[![two\nthree](https://example.com/a.png)\n`four\n`](https://example.com 'five\nsix')",
+    ],
+)
+def test_a_line_is_right_behind_what_goes_over_the_end_of_one(look: Look, before: str) -> None:
+    after = "[behind](there)\n[next](there)\n\n[there]: https://example.com '\n'\n\n[last](there)"
+    found = look("links", f"One {before} {after}")
+    line = 5 + before.count("\n")
+    assert [one.line for one in found] == [line, line + 1, line + 6]
+
+
 @pytest.mark.parametrize("text", ["[a](https://example.com/a b)", "[a][nowhere]"])
 def test_half_a_link_is_found(look: Look, text: str) -> None:
     (found,) = look("links", f"One.\n\n{text}")
