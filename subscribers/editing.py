@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
 
-from subscribers import former, preferences
+from subscribers import former, preferences, topics
 from subscribers.address import hash_address, parse
 from subscribers.errors import UserError
 from subscribers.models import Subscriber, Subscription, Topic
@@ -133,7 +133,7 @@ def add(
             place="email",
             hint="Only the person can come back, by signing up again and confirming it.",
         )
-    _subscribe(session, subscriber_id, details.topics, now)
+    topics.choose(session, subscriber_id, details.topics, now=now)
     preferences.record(session, subscriber_id, "imported", wording=stated, now=now, source=_SOURCE)
     return int(subscriber_id)
 
@@ -170,17 +170,11 @@ def edit(
     added = sorted((set(details.topics) & offered) - set(before.topics))
     dropped = sorted(set(before.topics) - set(details.topics))
     stated = _stated(wording) if added else ""
-    _subscribe(session, subscriber_id, added, now)
-    if dropped:
-        gone = select(_topic.c.id).where(_topic.c.slug.in_(dropped))
-        session.execute(
-            delete(_subscription).where(
-                _subscription.c.subscriber_id == subscriber_id, _subscription.c.topic_id.in_(gone)
-            )
-        )
-    for act, topics, words in (("imported", added, stated), ("withdrawn", dropped, "")):
-        if topics:
-            said = ". ".join(part for part in (f"Topics: {', '.join(topics)}", words) if part)
+    topics.choose(session, subscriber_id, added, now=now)
+    topics.drop(session, subscriber_id, dropped, now=now)
+    for act, slugs, words in (("imported", added, stated), ("withdrawn", dropped, "")):
+        if slugs:
+            said = ". ".join(part for part in (f"Topics: {', '.join(slugs)}", words) if part)
             preferences.record(session, subscriber_id, act, wording=said, now=now, source=_SOURCE)
     session.flush()
     return [*differs, *(["topics"] if added or dropped else [])]
@@ -196,15 +190,3 @@ def _stated(wording: str) -> str:
             hint="It is kept as the proof of consent: “asked for it by phone on 3 May”.",
         )
     return words
-
-
-def _subscribe(session: Session, person: int, topics: Collection[str], now: datetime) -> None:
-    """Add topics. One that is no longer offered is passed over: it went while the form was open."""
-    offered = session.execute(select(_topic.c.id, _topic.c.slug))
-    rows = [
-        {"subscriber_id": person, "topic_id": topic.id, "since": now}
-        for topic in offered
-        if topic.slug in topics
-    ]
-    if rows:
-        session.execute(insert(_subscription), rows)

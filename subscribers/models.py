@@ -78,6 +78,21 @@ class Subscription(Model, table=True):
     since: datetime
 
 
+class DroppedTopic(Model, table=True):
+    """A topic that somebody had and gave up: a list does not choose it for them again."""
+
+    __tablename__ = "dropped_topic"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    subscriber_id: int = Field(
+        primary_key=True, sa_type=Id, foreign_key="subscriber.id", ondelete="CASCADE"
+    )
+    topic_id: int = Field(
+        primary_key=True, sa_type=Id, foreign_key="topic.id", ondelete="CASCADE", index=True
+    )
+    at: datetime
+
+
 class Consent(Model, table=True):
     """Proof of one act of opting in or out (GDPR Art. 7(1)): rows are added, never changed."""
 

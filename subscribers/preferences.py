@@ -4,12 +4,13 @@ It takes effect at once. What touches their identity or their data waits for a f
 mail: see ``subscribers.requests``.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
+from subscribers import topics
 from subscribers.errors import UserError
 from subscribers.models import (
     Consent,
@@ -19,7 +20,7 @@ from subscribers.models import (
     SuppressionReason,
     Topic,
 )
-from subscribers.schema import Session, insert_into, table_of
+from subscribers.schema import Session, table_of
 
 _subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
 _subscription, _topic = table_of(Subscription), table_of(Topic)
@@ -117,12 +118,12 @@ def save(session: Session, subscriber_id: int, choice: Choice, *, now: datetime)
     session.add(person)
     added = [o for o in before.topics if o.slug in choice.topics and not o.chosen]
     dropped = [o for o in before.topics if o.slug not in choice.topics and o.chosen]
-    _subscribe(session, subscriber_id, added, now)
-    _drop(session, subscriber_id, dropped)
+    topics.choose(session, subscriber_id, [offer.slug for offer in added], now=now)
+    topics.drop(session, subscriber_id, [offer.slug for offer in dropped], now=now)
     for act, offers in (("confirmed", added), ("withdrawn", dropped)):
         if offers:
-            topics = ", ".join(offer.name for offer in offers)
-            record(session, subscriber_id, act, wording=f"Topics: {topics}", now=now)
+            names = ", ".join(offer.name for offer in offers)
+            record(session, subscriber_id, act, wording=f"Topics: {names}", now=now)
     session.flush()
     return True
 
@@ -157,23 +158,4 @@ def suppressed(session: Session, address_hash: bytes) -> str | None:
     """Why this address must not be mailed; None when it may."""
     return session.scalar(
         select(_suppression.c.reason).where(_suppression.c.address_hash == address_hash)
-    )
-
-
-def _subscribe(session: Session, person: int, offers: Sequence[Offer], now: datetime) -> None:
-    chosen = select(_topic.c.id).where(_topic.c.slug.in_([offer.slug for offer in offers]))
-    rows = [
-        {"subscriber_id": person, "topic_id": topic, "since": now}
-        for topic in session.scalars(chosen)
-    ]
-    if rows:
-        session.execute(insert_into(session, _subscription).on_conflict_do_nothing(), rows)
-
-
-def _drop(session: Session, person: int, offers: Sequence[Offer]) -> None:
-    topics = select(_topic.c.id).where(_topic.c.slug.in_([offer.slug for offer in offers]))
-    session.execute(
-        delete(_subscription).where(
-            _subscription.c.subscriber_id == person, _subscription.c.topic_id.in_(topics)
-        )
     )

@@ -9,15 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Row, bindparam, case, func, insert, select, update
+from sqlalchemy import Row, Table, bindparam, case, func, insert, select, update
 
 from subscribers import former, suppression
 from subscribers.merging import Merger
 from subscribers.models import (
     Consent,
+    DroppedTopic,
     FormerAddress,
     Subscriber,
     Subscription,
@@ -30,7 +32,7 @@ from subscribers.schema import Session, insert_into, table_of
 
 _subscriber = table_of(Subscriber)
 _suppression = table_of(Suppression)
-_subscription = table_of(Subscription)
+_subscription, _dropped = table_of(Subscription), table_of(DroppedTopic)
 _consent = table_of(Consent)
 _topic = table_of(Topic)
 _former = table_of(FormerAddress)
@@ -198,15 +200,20 @@ class Settler:
                     missing[slug] = None
         if missing:
             self.merger.make_topics(session, list(missing))
-        if wanted:
-            had = session.execute(
-                select(_subscription.c.subscriber_id, _topic.c.slug)
-                .join(_topic)
-                .where(_subscription.c.subscriber_id.in_(list(wanted)))
-            )
-            for person, slug in had:
-                wanted[person].discard(slug)
+        # What somebody gave up comes back by their own choice only.
+        decided = [self._of(session, table, list(wanted)) for table in (_subscription, _dropped)]
+        for row in chain.from_iterable(decided):
+            wanted[row.subscriber_id].discard(row.slug)
         return {person: slugs for person, slugs in wanted.items() if slugs}
+
+    @staticmethod
+    def _of(session: Session, table: Table, people: list[int]) -> Sequence[Row[Any]]:
+        """Whose topics these are: rows of subscriber_id and slug."""
+        return session.execute(
+            select(table.c.subscriber_id, _topic.c.slug)
+            .join(_topic, _topic.c.id == table.c.topic_id)
+            .where(table.c.subscriber_id.in_(people))
+        ).all()
 
     def _change(self, session: Session, changes: list[dict[str, Any]]) -> None:
         if changes:

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, literal, select
+from sqlalchemy import delete, select
 
-from subscribers import former, limits, suppression
+from subscribers import former, limits, suppression, topics
 from subscribers.address import hash_address
 from subscribers.consent import Act, record
 from subscribers.errors import UserError
@@ -250,7 +250,7 @@ def _enrol(session: Session, asked: Confirmation, *, now: datetime, proof: Act |
             _subscriber.c.id
         )
     ).scalar_one()
-    _subscribe(session, subscriber_id, wish["topics"], now)
+    topics.choose(session, subscriber_id, wish["topics"], now=now)
     requested = Act(
         asked.created_at, "requested", source, wish["wording"], wish["ip"], wish["agent"]
     )
@@ -260,15 +260,3 @@ def _enrol(session: Session, asked: Confirmation, *, now: datetime, proof: Act |
         confirmed = Act(proof.at, proof.act, source, wish["wording"], proof.ip, proof.user_agent)
         record(session, subscriber_id, [requested, confirmed])
     return subscriber_id
-
-
-def _subscribe(session: Session, subscriber_id: int, topics: list[str], now: datetime) -> None:
-    """Add topics. One that is no longer offered is passed over: it went while the mail lay."""
-    chosen = select(
-        literal(subscriber_id), _topic.c.id, literal(now, _subscription.c.since.type)
-    ).where(_topic.c.slug.in_(topics))
-    session.execute(
-        insert_into(session, _subscription)
-        .from_select(["subscriber_id", "topic_id", "since"], chosen)
-        .on_conflict_do_nothing()
-    )

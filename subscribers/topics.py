@@ -1,16 +1,17 @@
 """Topics: what an issue can be about, and what people opt in to."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Table, delete, func, literal, select
 
 from subscribers.errors import UserError
-from subscribers.models import Subscription, Topic
-from subscribers.schema import Session, table_of
+from subscribers.models import DroppedTopic, Subscription, Topic
+from subscribers.schema import Session, insert_into, table_of
 
 _topic = table_of(Topic)
-_subscription = table_of(Subscription)
+_subscription, _dropped = table_of(Subscription), table_of(DroppedTopic)
 
 
 class TopicError(UserError):
@@ -71,3 +72,38 @@ def require(session: Session, slugs: Iterable[str]) -> None:
                 if known
                 else f"Make it: newsletter topic create {slug}",
             )
+
+
+def choose(session: Session, subscriber_id: int, slugs: Collection[str], *, now: datetime) -> None:
+    """Add topics for somebody who wants them. One that is no longer offered is passed over."""
+    chosen = select(
+        literal(subscriber_id), _topic.c.id, literal(now, _subscription.c.since.type)
+    ).where(_topic.c.slug.in_(slugs))
+    session.execute(
+        insert_into(session, _subscription)
+        .from_select(["subscriber_id", "topic_id", "since"], chosen)
+        .on_conflict_do_nothing()
+    )
+    session.execute(delete(_dropped).where(*_theirs(_dropped, subscriber_id, slugs)))
+
+
+def drop(session: Session, subscriber_id: int, slugs: Collection[str], *, now: datetime) -> None:
+    """Take topics from somebody who gives them up; only they themselves choose them again."""
+    had = select(
+        _subscription.c.subscriber_id,
+        _subscription.c.topic_id,
+        literal(now, _dropped.c.at.type),
+    ).where(*_theirs(_subscription, subscriber_id, slugs))
+    session.execute(
+        insert_into(session, _dropped)
+        .from_select(["subscriber_id", "topic_id", "at"], had)
+        .on_conflict_do_nothing()
+    )
+    session.execute(delete(_subscription).where(*_theirs(_subscription, subscriber_id, slugs)))
+
+
+def _theirs(
+    table: Table, subscriber_id: int, slugs: Collection[str]
+) -> tuple[ColumnElement[bool], ...]:
+    these = select(_topic.c.id).where(_topic.c.slug.in_(slugs))
+    return table.c.subscriber_id == subscriber_id, table.c.topic_id.in_(these)

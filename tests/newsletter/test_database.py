@@ -181,7 +181,11 @@ def test_numbers_are_given_once_after_an_upgrade_that_loses_nothing(filled: Engi
         before = contents(connection)
     assert upgrade(filled)[0] == "0013"
     with filled.connect() as connection:
-        assert contents(connection) == before
+        after = contents(connection)
+        assert set(after.pop("")) >= set(before.pop(""))
+        # Later versions add columns behind those that there were.
+        for table, rows in before.items():
+            assert [row[: len(old)] for row, old in zip(after[table], rows, strict=True)] == rows
         assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         # A delivery tells of number 4. Nothing may tell of others, whose links are in mails.

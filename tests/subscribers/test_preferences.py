@@ -126,6 +126,30 @@ def test_saving_twice_is_saving_once(database: Engine, cast: dict[str, int]) -> 
         assert (found.paused_until, found.language) == (NOW + 4 * WEEK, "de")
 
 
+def test_a_list_chooses_no_topic_again_that_somebody_gave_up(
+    database: Engine, cast: dict[str, int]
+) -> None:
+    for slugs in (["engineering", "product"], ["product"]):
+        save(database, cast["alice"], *slugs)
+    for text, for_all in (
+        ("email\nalice@example.org\nbob@example.org\n", ("engineering",)),
+        ("email,topics\nalice@example.org,engineering;events\n", ()),
+    ):
+        import_people(
+            database,
+            BytesIO(text.encode()),
+            address_key=address_key(ADDRESS_KEY),
+            now=NOW,
+            name="crm",
+            options=ImportOptions(topics=for_all),
+        )
+    assert chosen(database, cast["alice"]) == {"product", "events"}
+    assert chosen(database, cast["bob"]) == {"engineering"}
+    # By their own choice it comes back, and with later lists.
+    save(database, cast["alice"], "engineering")
+    assert chosen(database, cast["alice"]) == {"engineering"}
+
+
 def test_a_topic_that_is_no_longer_offered_is_passed_over(
     database: Engine, cast: dict[str, int]
 ) -> None:
