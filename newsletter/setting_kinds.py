@@ -24,6 +24,9 @@ def duration(text: object) -> timedelta:
 
 def _web_address(text: str) -> str:
     parts = urlsplit(text)
+    # What urlsplit removes, and where it looks only when it is asked, the wire refuses later.
+    if re.search(r"[\x00-\x20\x7f]", text) or parts.port == 0:
+        raise ValueError("a web address has no spaces, no line breaks and no port 0")
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("a web address is written like https://news.example.com")
     return text.rstrip("/")
@@ -33,6 +36,20 @@ def _one_line(text: str) -> str:
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError("line breaks and control characters are not allowed here")
     return text
+
+
+def fits_header(secret: str) -> bool:
+    """Whether an HTTP header can carry it: a line break or a typographic sign cannot be sent."""
+    return re.fullmatch(r"[\x21-\x7e]*", secret) is not None
+
+
+def _token(secret: SecretStr) -> SecretStr:
+    if not fits_header(secret.get_secret_value()):
+        raise ValueError(
+            "a key is letters, digits and signs of ASCII, without spaces and line breaks: "
+            "copy it once more"
+        )
+    return secret
 
 
 def _mailbox(text: str) -> str:
@@ -90,6 +107,8 @@ WebAddress = Annotated[str, AfterValidator(_web_address)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 Key = Annotated[SecretStr, AfterValidator(_long_enough)]
+#: A key that another service made, and that goes to it in a header.
+Token = Annotated[SecretStr, AfterValidator(_token)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
 Port = Annotated[int, Field(ge=0, le=65535)]

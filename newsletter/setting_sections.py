@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from newsletter.setting_kinds import (
     Day,
@@ -14,6 +14,7 @@ from newsletter.setting_kinds import (
     Mailbox,
     Period,
     Port,
+    Token,
     WebAddress,
     Zone,
 )
@@ -48,7 +49,7 @@ class SendGrid(Section):
     """How the provider is reached, and how its events are told from forgeries."""
 
     host: WebAddress
-    api_key: SecretStr
+    api_key: Token
     timeout: Duration
     activity: bool
     webhook_public_keys: Annotated[list[str], Listed]

@@ -30,6 +30,7 @@ from newsletter.errors import ProviderError
 from newsletter.provider.account import ForbiddenError, NoSuchError, TryAgainError
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.provider.payload import encoded, payload
+from newsletter.setting_kinds import fits_header
 
 # At DEBUG the SDK would write down the API key and everybody's address.
 logging.getLogger("python_http_client").setLevel(logging.WARNING)
@@ -72,6 +73,9 @@ class SendGridGateway:
 
     def send(self, request: MailRequest) -> Outcome:
         """What became of the request; the network's and the provider's faults are outcomes."""
+        # Before anything can leave: once it has, no error tells that it was not taken.
+        if not fits_header(self._api_key):
+            return Refused(401, "nothing: no request can carry the stray characters in this key")
         body = encoded(payload(request))
         try:
             response = self._client().client.mail.send.post(request_body=body)
@@ -81,6 +85,10 @@ class SendGridGateway:
             return _unreached(error)
         except (OSError, http.client.HTTPException) as error:
             return Unknown(f"no answer: {_said(error)}")
+        except ValueError:
+            # An answer that Python cannot read, such as a redirect to nowhere. Of what it says
+            # nothing is repeated: it may hold what was on the wire.
+            return Unknown(f"the answer of {self._host} makes no sense")
         if response.status_code != 202:
             # 200 may be a redirect followed as a GET, which hands over nothing at all.
             return Unknown(f"{self._host} answered {response.status_code} instead of 202")

@@ -50,6 +50,10 @@ def test_secrets_are_masked() -> None:
         ("NEWSLETTER_SITE__BASE_URL", "news.example", "site.base_url", "https://"),
         ("NEWSLETTER_SITE__NAME", "a\nBcc: x", "site.name", "line breaks"),
         ("NEWSLETTER_SENDER__EMAIL", "Me <me@x.example>", "sender.email", "without a name"),
+        ("NEWSLETTER_SENDGRID__API_KEY", "SG.abc\n", "sendgrid.api_key", "line breaks"),
+        ("NEWSLETTER_SENDGRID__API_KEY", "SG.abc…", "sendgrid.api_key", "ASCII"),
+        ("NEWSLETTER_SENDGRID__HOST", "https://a.example\n", "sendgrid.host", "line breaks"),
+        ("NEWSLETTER_SENDGRID__HOST", "https://a.example:x", "sendgrid.host", "ort"),
         ("NEWSLETTER_LINKS__KEYS", "short", "links.keys", "32 characters"),
     ],
 )
@@ -60,6 +64,12 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(
         load({name: value})
     assert caught.value.place == f"{name}: {place}"
     assert words in str(caught.value)
+
+
+def test_a_key_that_is_refused_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"NEWSLETTER_SENDGRID__API_KEY": "SG.s3cret\n"})
+    assert "s3cret" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_an_unknown_key_in_the_file_is_named_with_the_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from newsletter.errors import ProviderError
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Recipient, Refused, Unknown
 from newsletter.provider.payload import payload
-from newsletter.provider.sendgrid import WebhookVerifier
+from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
 from tests.newsletter.provider.conftest import gateway, provider, says
 
 ALICE = Recipient(
@@ -105,6 +105,17 @@ def test_a_refusal_without_json_is_still_explained() -> None:
         assert gateway(host).send(REQUEST) == Refused(403, "<h1>proxy says no</h1>")
 
 
+@pytest.mark.parametrize("key", ["SG.s3cret\n", "SG.s3cret…", "SG.s3 cret"])
+def test_a_key_that_no_request_can_carry_is_refused_before_anything_leaves(key: str) -> None:
+    asked: list[str] = []
+    with provider(lambda handler: asked.append(handler.path)) as host:
+        unfit = SendGridGateway(api_key=key, host=host, timeout=timedelta(seconds=5))
+        outcome = unfit.send(REQUEST)
+    assert isinstance(outcome, Refused)
+    assert (outcome.status, asked) == (401, [])
+    assert "s3" not in outcome.reason
+
+
 @pytest.mark.parametrize("reset", ["30", lambda: str(int(time.time()) + 30)])
 def test_a_429_is_not_sent_and_waits_for_the_reset_in_either_notation(reset) -> None:
     value = reset if isinstance(reset, str) else reset()
@@ -133,6 +144,12 @@ def test_a_redirect_followed_as_a_get_is_no_acceptance() -> None:
 
     with provider(lambda h: answer(_with_length(h))) as host:
         assert isinstance(gateway(host).send(REQUEST), (Unknown, Refused))
+
+
+@pytest.mark.parametrize("target", ["http://[", "http://nowhere:port/", "http://a b\x7f/"])
+def test_a_redirect_to_nonsense_is_unknown(target: str) -> None:
+    with provider(says(302, Location=target)) as host:
+        assert isinstance(gateway(host).send(REQUEST), Unknown)
 
 
 def _with_length(handler: BaseHTTPRequestHandler) -> BaseHTTPRequestHandler:
