@@ -23,7 +23,6 @@ from procrastinate.manager import JobManager
 from procrastinate.schema import SchemaManager
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, func, select, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.database import transaction
 from newsletter.sending import notices, oversight
@@ -42,7 +41,7 @@ _WAITING = 2000
 _AHEAD = timedelta(seconds=15)
 #: Seconds between two looks for jobs that were fed ahead; of others the database tells at once.
 _LOOK = 1.0
-_TROUBLED = 2.0  # seconds, after the database failed
+_TROUBLED = 2.0  # seconds, after the database or anything else failed
 
 # What ledger.claim would take, and what is due soon, unless a job for it waits already.
 _TO_FEED = text("""
@@ -224,8 +223,8 @@ class DistributedWorkers:
         dispatcher = self._idle.get()
         try:
             yield dispatcher
-        except SQLAlchemyError:
-            _log.exception("the database failed; trying again")
+        except Exception:  # noqa: BLE001 (whatever it is, an answer in hand must be kept)
+            _log.exception("a batch could not be dealt with; trying again")
             # An answer that came is kept until it is written: it must not turn into doubt.
             while not self._stopping.wait(_TROUBLED) and not _let_go(dispatcher):
                 pass
@@ -236,8 +235,8 @@ class DistributedWorkers:
 def _let_go(dispatcher: Dispatcher) -> bool:
     try:
         dispatcher.let_go()
-    except SQLAlchemyError:
-        _log.exception("the database failed; what is not written down is looked into later")
+    except Exception:  # noqa: BLE001 (it is tried again, or looked into by others)
+        _log.exception("what was under way cannot be written down; it is looked into later")
         return False
     return True
 

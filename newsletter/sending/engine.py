@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.database import transaction
 from newsletter.sending.dispatch import Dispatcher
@@ -19,7 +18,7 @@ from newsletter.sending.recollection import compare
 _log = logging.getLogger(__name__)
 #: An idle thread looks for due batches this often, in seconds.
 _IDLE = 0.2
-#: After the database failed, in seconds.
+#: After the database or anything else failed, in seconds.
 _TROUBLED = 2.0
 #: Allocations between two collections of the youngest objects.
 _COLLECT_AFTER = 50_000
@@ -97,16 +96,17 @@ class Threads:
         while not self._stopping.is_set():
             try:
                 idle = 0.0 if dispatcher.send_next(more=self._going_on) else _IDLE
-            except SQLAlchemyError:
-                # What was answered is kept and written down when the database is back.
-                _log.exception("the database failed; trying again")
+            except Exception:  # noqa: BLE001 (whatever it is, this thread must not be missing for ever)
+                # What was answered is kept and written down when that can be done. What left
+                # without an answer stays in flight, and is in doubt when its lease ends.
+                _log.exception("a batch could not be dealt with; trying again")
                 idle = _TROUBLED
             if idle:
                 self._stopping.wait(idle)
         try:
             dispatcher.let_go()
-        except SQLAlchemyError:
-            _log.exception("the database failed; what was under way is looked into later")
+        except Exception:  # noqa: BLE001 (a thread's end has nobody to tell)
+            _log.exception("what was under way cannot be written down; it is looked into later")
 
     def _going_on(self) -> bool:
         return not self._stopping.is_set()

@@ -12,7 +12,6 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, delete
-from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.database import transaction
 from newsletter.sending.models import Worker
@@ -49,15 +48,15 @@ class Heartbeat:
         try:
             with transaction(self._database) as session:
                 session.execute(delete(_worker).where(_worker.c.name == self.name))
-        except SQLAlchemyError:
-            _log.warning("no goodbye: the database cannot be reached; the row ends by itself")
+        except Exception as error:  # noqa: BLE001 (nothing of an end may stop the rest of it)
+            _log.warning("no goodbye, the row ends by itself: %s", error)
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL):
             try:
                 with transaction(self._database) as session:
                     beat(session, self.name, now=datetime.now(UTC))
-            except SQLAlchemyError:
+            except Exception:  # noqa: BLE001 (whatever it is, the next beat may succeed)
                 _log.exception("the heartbeat cannot be written")
 
 

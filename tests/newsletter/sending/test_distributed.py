@@ -14,6 +14,7 @@ from newsletter.provider.gateway import MailRequest, NotSent, Outcome
 from newsletter.sending import distributed, hold, notices, oversight
 from newsletter.sending.distributed import DistributedWorkers, feed, install, sweep
 from newsletter.sending.notices import Mail
+from newsletter.sending.settlement import settle
 from newsletter.sending.states import SendState
 from tests.conftest import NOW
 from tests.newsletter.sending.conftest import (
@@ -317,13 +318,35 @@ def test_answers_that_come_while_the_database_is_away_are_written_down_later(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'test'",
     )
     gateway.may.set()
-    until(lambda: "the database failed; trying again" in caplog.text)
+    until(lambda: "could not be dealt with; trying again" in caplog.text)
     time.sleep(2.5)
     run(server, "ALTER DATABASE test ALLOW_CONNECTIONS true")
     server.dispose()
     until(all_settled(database, send), seconds=40)
     assert len(gateway.mailed) == len(set(gateway.mailed)) == 5
     assert {b.attempt for b in batches(database, send)} == {1}
+
+
+def test_an_answer_that_could_not_be_written_down_is_kept_whatever_the_reason(
+    database: Engine,
+    five: list[int],
+    crew: Callable[..., DistributedWorkers],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed: list[bool] = []
+
+    def once(*args: object, **named: object) -> None:
+        if not failed:
+            failed.append(True)
+            raise RuntimeError("nobody expected that")
+        settle(*args, **named)
+
+    monkeypatch.setattr("newsletter.sending.dispatch.settle", once)
+    send, gateway = planned(database, size=5), FakeGateway()
+    crew(gateway)
+    fed(database)
+    until(all_settled(database, send))
+    assert (len(gateway.requests), failed) == (1, [True])
 
 
 def test_what_a_killed_process_left_behind_is_swept(database: Engine, five: list[int]) -> None:
