@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ _LEASE = timedelta(seconds=10)
 _RENEW = 3.0  # seconds
 #: Smaller corrections of the machine's clock are slept through.
 _STEP = timedelta(seconds=2)
+_TROUBLED = 1.0  # seconds, after the jobs could not be written
 
 #: Job id, function, seconds between ticks.
 _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
@@ -52,6 +54,22 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
 _NOT_AT_ONCE = frozenset({"reconcile"})
 
 
+class _Scheduler(BackgroundScheduler):  # type: ignore[misc]  # APScheduler has no types
+    """Goes on when a job's next time cannot be written: APScheduler's own thread ends of it."""
+
+    def _main_loop(self) -> None:
+        while True:
+            try:
+                super()._main_loop()
+            except Exception:  # noqa: BLE001 (else this process would hold the clock and not tick)
+                _log.exception("the clock's jobs cannot be written; trying again")
+                time.sleep(_TROUBLED)
+                # It waits for this, and looks at once for what has come due meanwhile.
+                self.wakeup()
+            else:
+                return
+
+
 class Clock:
     """Runs the jobs while this process holds the lease, and waits for it while it does not."""
 
@@ -61,7 +79,7 @@ class Clock:
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="clock")
-        self._scheduler: BackgroundScheduler | None = None
+        self._scheduler: _Scheduler | None = None
 
     def start(self) -> None:
         """Begin to hold, or to wait for, the lease."""
@@ -82,21 +100,27 @@ class Clock:
         while True:
             try:
                 held = self._hold()
-            except SQLAlchemyError:
+            except Exception:  # noqa: BLE001 (whatever it is, the next renewal may succeed)
                 _log.exception("the clock's lease cannot be renewed")
                 held = False
-            if held and self._scheduler is None:
-                self._begin()
-            elif not held and self._scheduler is not None:
-                self._end()
-            elif self._scheduler is not None:
-                self._wake(self._scheduler)
+            try:
+                if held and self._scheduler is None:
+                    self._begin()
+                elif not held and self._scheduler is not None:
+                    self._end()
+                elif self._scheduler is not None:
+                    self._wake(self._scheduler)
+            except Exception:  # noqa: BLE001 (else no process would tick while this one lives)
+                _log.exception("the clock cannot begin, end or be put right; trying again")
             if self._stopping.wait(_RENEW):
                 break
         if self._scheduler is not None:
             self._end()
-            with transaction(self._database) as session:
-                session.execute(delete(_lease).where(_lease.c.holder == self._holder))
+            try:
+                with transaction(self._database) as session:
+                    session.execute(delete(_lease).where(_lease.c.holder == self._holder))
+            except Exception as error:  # noqa: BLE001 (a thread's end has nobody to tell)
+                _log.warning("the clock is not given back, its lease ends by itself: %s", error)
 
     def _hold(self) -> bool:
         """Take or renew the lease; False while another process holds it."""
@@ -114,7 +138,7 @@ class Clock:
 
     def _begin(self) -> None:
         jobs.leaving.clear()
-        scheduler = BackgroundScheduler(
+        scheduler = _Scheduler(
             jobstores={"default": SQLAlchemyJobStore(engine=self._database, tablename="clock_job")},
             executors={"default": ThreadPoolExecutor(3)},
             # Late ticks are run once, however many were missed: what is due stands in our rows.
@@ -133,17 +157,14 @@ class Clock:
         would tick, and nobody else could, for this process holds the lease.
         """
         now = datetime.now(UTC)
-        try:
-            late = [
-                job.id
-                for job in scheduler.get_jobs()
-                if job.next_run_time - now > job.trigger.interval + _STEP
-            ]
-            if late:
-                _write_jobs(scheduler)
-                _log.warning("the clock was set back: jobs begin anew (%s)", ", ".join(late))
-        except SQLAlchemyError:
-            _log.exception("the clock's jobs cannot be looked at")
+        late = [
+            job.id
+            for job in scheduler.get_jobs()
+            if job.next_run_time - now > job.trigger.interval + _STEP
+        ]
+        if late:
+            _write_jobs(scheduler)
+            _log.warning("the clock was set back: jobs begin anew (%s)", ", ".join(late))
 
     def _end(self) -> None:
         assert self._scheduler is not None

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from sqlalchemy import Engine, text, update
+from sqlalchemy.exc import OperationalError
 
 from newsletter.database import open_database, reading, transaction
 from newsletter.scheduling.clock import Clock
@@ -200,6 +202,40 @@ def test_a_lease_of_a_dead_process_ends_by_itself(database: Engine, five, clocks
     with transaction(database) as session:
         session.execute(update(table_of(Lease)).values(until=datetime.now(UTC)))
     assert until(lambda: clock.holding)
+
+
+def test_a_database_that_is_away_when_the_clock_begins_costs_a_renewal(
+    database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newsletter.scheduling.clock._RENEW", 0.2)
+    _fails_once(monkeypatch, "start")
+    send = make_send(database, at=datetime.now(UTC))
+    clocks()
+    assert until(lambda: state(database, send) == "sending")
+
+
+def test_a_database_that_is_away_between_two_ticks_does_not_end_the_ticking(
+    database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = _fails_once(monkeypatch, "update_job")
+    clocks()
+    assert until(lambda: bool(failed))
+    send = make_send(database, at=datetime.now(UTC))
+    assert until(lambda: state(database, send) == "sending")
+
+
+def _fails_once(monkeypatch: pytest.MonkeyPatch, step: str) -> list[bool]:
+    """Let the store of the clock's jobs lose the database in this step, for once."""
+    real, failed = getattr(SQLAlchemyJobStore, step), list[bool]()
+
+    def once(self: SQLAlchemyJobStore, *args: object) -> None:
+        if not failed:
+            failed.append(True)
+            raise OperationalError("x", {}, Exception("away"))
+        real(self, *args)
+
+    monkeypatch.setattr(SQLAlchemyJobStore, step, once)
+    return failed
 
 
 def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> None:
