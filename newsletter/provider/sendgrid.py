@@ -271,7 +271,8 @@ def _reset(headers: Message) -> timedelta | None:
         return None
     if seconds > 1_000_000_000:
         seconds -= time.time()
-    return timedelta(seconds=min(max(seconds, 0.0), 3600.0))
+    # In this order "nan" is 0, too.
+    return timedelta(seconds=min(max(0.0, seconds), 3600.0))
 
 
 class WebhookVerifier:

@@ -9,6 +9,8 @@ from datetime import timedelta
 
 from newsletter.provider.gateway import Accepted, NotSent, Outcome, Refused, Unknown
 
+#: Where the provider's clock is behind ours, its reset is past and nothing to wait for.
+_SHORTEST_WAIT = timedelta(seconds=1)
 _FIRST_WAIT = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=5)
 
@@ -94,7 +96,7 @@ def decide(outcome: Outcome, *, attempt: int, size: int, jitter: float) -> Decis
             return Settled(message_id)
         case NotSent(reason, retry_after):
             if retry_after is not None:
-                return TryAgain(retry_after, reason, asked=True)
+                return TryAgain(max(retry_after, _SHORTEST_WAIT), reason, asked=True)
             return TryAgain(_backoff(attempt, jitter), reason)
         case Refused():
             return _refused(outcome, size)

@@ -126,6 +126,16 @@ def test_a_429_is_not_sent_and_waits_for_the_reset_in_either_notation(reset) -> 
     assert timedelta(seconds=25) < outcome.retry_after <= timedelta(seconds=31)
 
 
+@pytest.mark.parametrize(("reset", "seconds"), [("-3", 0), ("nan", 0), ("inf", 3600)])
+def test_a_reset_that_is_no_time_to_come_is_a_length_of_time_still(
+    reset: str, seconds: int
+) -> None:
+    with provider(says(429, X_RateLimit_Reset=reset)) as host:
+        outcome = gateway(host).send(REQUEST)
+    assert isinstance(outcome, NotSent)
+    assert outcome.retry_after == timedelta(seconds=seconds)
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_a_server_error_is_unknown(status: int) -> None:
     with provider(says(status)) as host:

@@ -26,6 +26,12 @@ def test_a_rate_limit_waits_for_its_reset() -> None:
     assert decision == TryAgain(timedelta(seconds=17), "429", asked=True)
 
 
+@pytest.mark.parametrize("reset", [timedelta(0), timedelta(milliseconds=3)])
+def test_a_reset_that_is_past_by_our_clock_is_not_tried_at_once(reset: timedelta) -> None:
+    decision = decide(NotSent("429", reset), attempt=1, size=1000, jitter=0)
+    assert decision == TryAgain(timedelta(seconds=1), "429", asked=True)
+
+
 def test_a_refused_connection_waits_longer_each_time_up_to_five_minutes() -> None:
     waits = [decide(NotSent("refused"), attempt=n, size=1000, jitter=0).wait for n in range(1, 20)]  # type: ignore[union-attr]
     assert waits == sorted(waits)
