@@ -2,6 +2,8 @@
 
 A notice follows the states of a batch with one difference. When its answer is lost it
 is sent again: a second confirmation mail does no harm, a missing one costs a reader.
+Doubt ends after a few tries, for each may be one more copy; what was surely not taken
+is tried for a day.
 """
 
 from dataclasses import dataclass
@@ -28,8 +30,13 @@ _notice = table_of(Notice)
 
 #: The custom arg by which events find a notice.
 NOTICE = "nl_notice"
+#: So many copies may somebody get whose answers are all lost.
 _MAX_ATTEMPTS = 5
 _AGAIN = timedelta(seconds=30)
+#: What surely was not taken is tried for so long; the links of most mails end later.
+_TRIED_FOR = timedelta(days=1)
+#: Between two of these tries at most: somebody waits for the mail.
+_LONGEST_WAIT = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class ClaimedNotice:
     kind: str
     email: str
     mail: Mail
+    created_at: datetime
 
 
 def enqueue(session: Session, *, kind: str, email: str, mail: Mail, now: datetime) -> int:
@@ -92,9 +100,8 @@ def claim(session: Session, *, now: datetime, lease: timedelta) -> ClaimedNotice
         .values(state=BatchState.IN_FLIGHT, attempt=_notice.c.attempt + 1, lease_until=now + lease)
         .returning(_notice)
     ).one()
-    return ClaimedNotice(
-        row.id, row.attempt, row.kind, row.email, Mail(row.subject, row.html, row.text)
-    )
+    mail = Mail(row.subject, row.html, row.text)
+    return ClaimedNotice(row.id, row.attempt, row.kind, row.email, mail, row.created_at)
 
 
 def request(notice: ClaimedNotice, *, sender_email: str, sender_name: str) -> MailRequest:
@@ -119,10 +126,18 @@ def settle(session: Session, notice: ClaimedNotice, decision: Decision, *, now: 
             _move(session, notice, BatchState.ACCEPTED, settled_at=now, message_id=message_id)
         case Reject(reason) | RejectOne(_, reason) | Split(reason):
             _move(session, notice, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
-        case TryAgain(wait, reason):
-            _again(session, notice, now + wait, reason, now)
-        case StopSend(reason) | Doubt(reason):
-            _again(session, notice, now + _AGAIN * notice.attempt, reason, now)
+        case TryAgain(wait, reason, asked):
+            _not_taken(
+                session, notice, wait if asked else max(wait, _pause(notice, now)), reason, now
+            )
+        case StopSend(reason):
+            # The operator mends it; whoever signed up meanwhile shall not pay for it.
+            _not_taken(session, notice, max(_AGAIN, _pause(notice, now)), reason, now)
+        case Doubt(reason) if notice.attempt < _MAX_ATTEMPTS:
+            after = now + _AGAIN * notice.attempt
+            _move(session, notice, BatchState.PENDING, not_before=after, detail=reason[:1000])
+        case Doubt(reason):
+            _move(session, notice, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
 
 
 def recall_abandoned(session: Session, *, now: datetime) -> None:
@@ -139,13 +154,27 @@ def sweep(session: Session, *, settled_before: datetime) -> None:
     session.execute(delete(_notice).where(_notice.c.settled_at < settled_before))
 
 
-def _again(
-    session: Session, notice: ClaimedNotice, after: datetime, reason: str, now: datetime
+def _pause(notice: ClaimedNotice, now: datetime) -> timedelta:
+    """As long again as it has waited, so that tries become rare while the trouble lasts."""
+    return min(now - notice.created_at, _LONGEST_WAIT)
+
+
+def _not_taken(
+    session: Session, notice: ClaimedNotice, wait: timedelta, reason: str, now: datetime
 ) -> None:
-    if notice.attempt >= _MAX_ATTEMPTS:
+    """Try again without counting it: nobody can have got a copy."""
+    if now - notice.created_at >= _TRIED_FOR:
         _move(session, notice, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
-    else:
-        _move(session, notice, BatchState.PENDING, not_before=after, detail=reason[:1000])
+        return
+    # The claim before keeps its number, so a late settlement still finds nothing to change.
+    _move(
+        session,
+        notice,
+        BatchState.PENDING,
+        attempt=notice.attempt - 1,
+        not_before=now + wait,
+        detail=reason[:1000],
+    )
 
 
 def _move(session: Session, notice: ClaimedNotice, target: BatchState, **values: object) -> None:
