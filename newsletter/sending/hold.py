@@ -6,12 +6,13 @@ is kept by all, on any machine.
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, delete, select, update
+from sqlalchemy import case, delete, exists, select, update
 
-from newsletter.sending.models import Hold
+from newsletter.sending.models import Batch, Hold, Send
+from newsletter.sending.states import BatchState
 from subscribers.schema import Session, insert_into, table_of
 
-_hold = table_of(Hold)
+_hold, _batch, _send = table_of(Hold), table_of(Batch), table_of(Send)
 _NAME = "provider"
 #: Trouble that comes back within this time after a hold has ended never ended itself.
 _SAME_TROUBLE = timedelta(minutes=6)
@@ -20,12 +21,23 @@ _SAME_TROUBLE = timedelta(minutes=6)
 def impose(session: Session, *, now: datetime, until: datetime, reason: str) -> timedelta:
     """Let nobody send before ``until``; returns how long this trouble has lasted by now.
 
-    A longer hold in force stays.
+    A longer hold in force stays. Trouble has ended when a request that left after its hold
+    was taken: limits that each passed by themselves are not one long outage.
     """
     insert = insert_into(session, _hold).values(
         name=_NAME, until=until, since=now, reason=reason[:1000]
     )
-    lasting = _hold.c.until >= now - _SAME_TROUBLE
+    # Only of sends that have not ended before: an index finds their batches, of all others none.
+    taken = exists(
+        select(1)
+        .select_from(_batch.join(_send, _send.c.id == _batch.c.send_id))
+        .where(
+            _send.c.finished_at.is_(None) | (_send.c.finished_at > _hold.c.until),
+            _batch.c.state == BatchState.ACCEPTED,
+            _batch.c.departed_at > _hold.c.until,
+        )
+    )
+    lasting = (_hold.c.until >= now - _SAME_TROUBLE) & ~taken
     row = session.execute(
         insert.on_conflict_do_update(
             index_elements=["name"],

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, delete, update
 from newsletter.database import reading, transaction
 from newsletter.errors import NothingToDoError, SendError
 from newsletter.provider.events import SUBSCRIBER, made_mark
-from newsletter.provider.gateway import MailRequest, NotSent, Outcome, Refused, Unknown
+from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.sending import control, doubt, evidence, hold, ledger, standing
 from newsletter.sending.models import Batch
 from subscribers import suppression
@@ -92,6 +92,39 @@ def test_what_was_surely_not_taken_waits_and_goes_out_once(
     drain(database, gateway)
     assert len(gateway.requests) == 2
     assert send_state(database, send) == "sent"
+
+
+def _trouble(database: Engine, *, for_: timedelta) -> None:
+    """Limits, each of a minute, every five minutes, the last of which has just passed."""
+    now = datetime.now(UTC)
+    with transaction(database) as session:
+        for ago in range(int(for_.total_seconds()) // 60, 0, -5):
+            at = now - timedelta(minutes=ago)
+            hold.impose(session, now=at, until=at + timedelta(minutes=1), reason="429")
+
+
+def test_trouble_has_ended_when_something_was_taken_since(
+    database: Engine, five: list[int]
+) -> None:
+    send = planned(database, size=1)
+    _trouble(database, for_=timedelta(hours=2))
+    drain(database, FakeGateway(Accepted("1"), NotSent("cannot reach SendGrid: refused")))
+    assert send_state(database, send) == "sending"
+
+
+def test_trouble_lasts_while_nothing_was_taken_since(database: Engine, five: list[int]) -> None:
+    send = planned(database, size=1)
+    drain(database, FakeGateway(Accepted("1"), NotSent("429", timedelta(minutes=1))))
+    with transaction(database) as session:
+        hold.lift(session)
+        # What left before the trouble was taken, and what was proved meanwhile left before it.
+        long_ago = datetime.now(UTC) - timedelta(hours=3)
+        session.execute(update(table_of(Batch)).values(departed_at=long_ago))
+    _trouble(database, for_=timedelta(hours=2))
+    drain(database, FakeGateway(NotSent("cannot reach SendGrid: refused")))
+    assert send_state(database, send) == "paused"
+    with reading(database) as session:
+        assert "120 minutes" in standing.find(session, send).reason
 
 
 def test_one_refused_address_costs_nobody_else_the_issue(database: Engine, five: list[int]) -> None:
