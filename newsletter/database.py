@@ -22,10 +22,13 @@ from newsletter.errors import DatabaseError
 from subscribers.schema import Session
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: PostgreSQL's code for a deadlock, whose victim may simply try again, and how often it does.
 _DEADLOCK, _DEADLOCKS = "40P01", 3
+#: The same for a snapshot whose rows somebody else has changed since.
+_OVERTAKEN = "40001"
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -153,6 +156,20 @@ def patiently(engine: Engine, work: Callable[[Session], T]) -> T:
                 raise
     with transaction(engine) as session:
         return work(session)
+
+
+@contextmanager
+def giving_way(work: str) -> Iterator[None]:
+    """Let ``work``, a transaction in the block, be undone where others write the same rows first.
+
+    For what is looked for again soon: who comes second then finds it done, or still to do.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) not in {_OVERTAKEN, _DEADLOCK}:
+            raise
+        _log.info("%s: somebody else was at it; it is looked at again", work)
 
 
 @contextmanager

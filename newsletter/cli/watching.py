@@ -20,13 +20,19 @@ from newsletter.tracking import counts, trial
 
 #: A send in one of these goes no further by itself.
 _RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
+_STARTS = 5
 _TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PENDING})
 
 
 def run_to_rest(assembly: Assembly, send_id: int) -> Standing:
     """Work in this process until the send rests; safe beside a service that works on it too."""
     workers = assembly.workers(alone=True)
-    if send_id in start_due(assembly.desk):
+    for _ in range(_STARTS):
+        if send_id not in start_due(assembly.desk):
+            break
+        # It may have given way to somebody at the same rows.
+        time.sleep(0.2)
+    else:
         # It would be watched for ever: here nothing ticks.
         raise MachineError(
             "it could not be started, and is still due",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from newsletter.accounts import sessions
-from newsletter.database import reading, transaction
+from newsletter.database import giving_way, reading, transaction
 from newsletter.errors import ProviderError, UserError
 from newsletter.provider.account import StoppedError
 from newsletter.scheduling import timing
@@ -229,10 +229,12 @@ def start_due(desk: Desk) -> list[int]:
         due = control.due(session, now=now)
     for send_id, scheduled_for in due:
         try:
-            _start(desk, send_id, now=now, late=now - scheduled_for)
+            with giving_way(f"the start of send {send_id}"):
+                _start(desk, send_id, now=now, late=now - scheduled_for)
+                continue
         except Exception:  # noqa: BLE001 (whatever it is, the other sends are waiting)
             _log.exception("send %s could not be started; the next tick tries again", send_id)
-            kept.append(send_id)
+        kept.append(send_id)
     return kept
 
 

@@ -92,12 +92,7 @@ def plan_missed(
         again=True,
     )
     if people:
-        sizes = select(func.count()).where(
-            _delivery.c.send_id == send_id, _delivery.c.batch == _batch.c.number
-        )
-        session.execute(
-            update(_batch).where(_batch.c.send_id == send_id).values(size=sizes.scalar_subquery())
-        )
+        _count_sizes(session, _batch.c.send_id == send_id)
     return people
 
 
@@ -291,7 +286,11 @@ def _insert(
 
 
 def _note_handed_on(session: Session, send: Row[Any]) -> None:
-    """Other sends of the issue lose those whom this one took over; their sums must still hold."""
+    """Other sends of the issue lose those whom this one took over; their sums must still hold.
+
+    What stays as it is is not written: a worker may be writing it meanwhile, and of two that
+    write the same row PostgreSQL lets a plan, which sees one snapshot, be the one that fails.
+    """
     left = select(func.count()).where(_delivery.c.send_id == _send.c.id).scalar_subquery()
     others = session.scalars(
         update(_send)
@@ -299,17 +298,22 @@ def _note_handed_on(session: Session, send: Row[Any]) -> None:
             _send.c.issue_id == send.issue_id,
             not_(_send.c.id == send.id),
             _send.c.started_at.is_not(None),
+            _send.c.handed_on != _send.c.planned - left,
         )
         .values(handed_on=_send.c.planned - left)
         .returning(_send.c.id)
     ).all()
     if others:
-        sizes = select(func.count()).where(
-            _delivery.c.send_id == _batch.c.send_id, _delivery.c.batch == _batch.c.number
-        )
-        session.execute(
-            update(_batch).where(_batch.c.send_id.in_(others)).values(size=sizes.scalar_subquery())
-        )
+        _count_sizes(session, _batch.c.send_id.in_(others))
+
+
+def _count_sizes(session: Session, which: ColumnElement[bool]) -> None:
+    sizes = (
+        select(func.count())
+        .where(_delivery.c.send_id == _batch.c.send_id, _delivery.c.batch == _batch.c.number)
+        .scalar_subquery()
+    )
+    session.execute(update(_batch).where(which, _batch.c.size != sizes).values(size=sizes))
 
 
 def _last_number(send_id: int) -> Select[Any]:

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -19,6 +20,7 @@ from newsletter.scheduling.jobs import Desk, start_due
 from newsletter.scheduling.models import Lease
 from newsletter.sending import control, oversight, standing
 from newsletter.sending.models import Send
+from newsletter.sending.plan import plan
 from newsletter.sending.states import SendState
 from newsletter.sending.timetable import Timetable
 from newsletter.web.console import attention
@@ -180,6 +182,21 @@ def test_a_send_that_trouble_keeps_from_starting_is_due_still_and_the_others_sta
     monkeypatch.undo()
     assert start_due(desk(database)) == []
     assert (state(database, first), len(states(database, first))) == ("sending", 5)
+
+
+def test_of_two_that_start_a_send_at_once_one_does_and_the_other_goes_on(
+    database: Engine, five
+) -> None:
+    now = datetime.now(UTC)
+    send, other = make_send(database, at=now), make_send(database, slug="other", at=now)
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(database, snapshot=True) as session:
+            plan(session, send, now=now, batch_size=2)
+            second = pool.submit(start_due, desk(database))
+            time.sleep(1)  # it waits for the first
+        second.result(timeout=20)
+    assert (state(database, send), state(database, other)) == ("sending", "sending")
+    assert len(states(database, send)) == 5
 
 
 def test_only_one_process_holds_the_clock_and_another_takes_over(

@@ -7,13 +7,24 @@ from sqlalchemy import Engine
 
 from newsletter.database import reading, transaction
 from newsletter.errors import NothingToDoError, SendError
+from newsletter.provider.gateway import Refused
 from newsletter.sending import standing
+from newsletter.sending.plan import plan
 from newsletter.sending.timetable import Timetable
 from subscribers import segments, suppression
 from subscribers.errors import SegmentError
 from subscribers.models import Subscription, SuppressionReason
 from tests.conftest import NOW, add_person
-from tests.newsletter.sending.conftest import batches, make_plan, make_send, make_topic, states
+from tests.newsletter.sending.conftest import (
+    FakeGateway,
+    batches,
+    dispatcher,
+    drain,
+    make_plan,
+    make_send,
+    make_topic,
+    states,
+)
 
 
 def test_everybody_reachable_gets_one_delivery_in_batches_of_the_size(
@@ -81,6 +92,42 @@ def test_a_second_send_of_the_same_issue_reaches_only_those_who_have_not_had_it(
     assert set(states(database, again)) == {late}
     with reading(database) as session:
         assert standing.find(session, again).left_out == {"had this issue": 5}
+
+
+def test_a_send_is_planned_while_another_of_the_same_issue_goes_out(
+    database: Engine, five: list[int]
+) -> None:
+    first = make_send(database)
+    make_plan(database, first, batch_size=1)
+    with transaction(database) as session:
+        add_person(session, "late@example.org")
+    again = make_send(database)
+    # SQLite has one writer: there it goes out before.
+    on_sqlite = database.dialect.name == "sqlite"
+    if on_sqlite:
+        assert dispatcher(database, FakeGateway()).send_next()
+    with transaction(database, snapshot=True) as session:
+        standing.find(session, again)  # it sees what was before
+        if not on_sqlite:
+            assert dispatcher(database, FakeGateway()).send_next()
+        assert plan(session, again, now=NOW, batch_size=2) == 1
+    assert [b.state for b in batches(database, first)] == ["accepted", *["pending"] * 4]
+    assert [b.size for b in batches(database, first)] == [1] * 5
+
+
+def test_the_sums_of_a_send_follow_whom_another_took_over(
+    database: Engine, five: list[int]
+) -> None:
+    first = make_send(database)
+    make_plan(database, first)
+    refused = Refused(400, "bad", recipient=0)
+    drain(database, FakeGateway(refused))
+    again = make_send(database)
+    assert make_plan(database, again) == 1
+    with reading(database) as session:
+        one = standing.find(session, first)
+        assert (one.planned, one.handed_on) == (5, 1)
+    assert sum(b.size for b in batches(database, first)) == 4
 
 
 def test_another_issue_reaches_everybody(database: Engine, five: list[int]) -> None:
