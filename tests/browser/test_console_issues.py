@@ -372,6 +372,8 @@ def test_the_preview_changes_without_a_button_and_its_address_says_how(
     tab.go_back()
     expect(tab.get_by_label("Text part")).to_be_visible()
     expect(tab.get_by_role("radio", name="Text")).to_be_checked()
+    # The words are there before the script that goes further back.
+    tab.wait_for_load_state()
     tab.go_back()
     expect(tab.locator("iframe.mail-phone")).to_be_visible()
     expect(tab.get_by_role("radio", name="Mail")).to_be_checked()

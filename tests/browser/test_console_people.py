@@ -147,6 +147,8 @@ def test_the_way_back_shows_what_was_asked_for(desk: Desk, tab: Page) -> None:
         tab.go_back()
         expect(tab.locator("tbody tr")).to_have_count(found)
         expect(field).to_have_value(typed)
+        # The people are there before the script that goes further.
+        tab.wait_for_load_state()
     tab.go_forward()
     expect(tab.locator("tbody tr")).to_have_count(10)
     expect(field).to_have_value("ada.")
