@@ -14,6 +14,7 @@ from newsletter.errors import MachineError, NothingToDoError
 from newsletter.provider.gateway import Refused, Unknown
 from newsletter.sending import control, doubt, standing
 from newsletter.sending.journal import Journal
+from newsletter.sending.models import Send
 from newsletter.sending.recollection import Recalled, compare
 from subscribers import suppression
 from subscribers.consent import Act, record
@@ -30,6 +31,7 @@ from tests.newsletter.sending.conftest import (
     send_state,
     states,
 )
+from tests.newsletter.tracking.test_ingest import entry, take
 
 #: Children last: the order in which rows can be written back.
 _TABLES = ("send", "variant", "batch", "delivery")
@@ -295,6 +297,28 @@ def test_another_send_of_the_same_number_is_another_send(
         connection.execute(text("UPDATE send SET created_at = '2026-01-01 00:00:00+00:00'"))
         connection.execute(text("UPDATE delivery SET state = 'rejected' WHERE state <> 'planned'"))
     assert compared(database, journal) == Recalled(unknown_sends=1)
+
+
+def test_the_mails_of_a_lost_send_prove_nothing_of_the_next_one_of_its_number(
+    database: Engine, five: list[int], journal: Journal
+) -> None:
+    before = backup(database)
+    lost = make_send(database)
+    earlier = NOW - timedelta(hours=1)
+    with transaction(database) as session:
+        session.execute(update(table_of(Send)).values(created_at=earlier))
+    make_plan(database, lost, batch_size=5)
+    mail = drain(database, FakeGateway(), journal).requests[0]
+    restore(database, before)
+    if database.dialect.name == "postgresql":  # a dump brings its sequences
+        with database.begin() as connection:
+            connection.execute(text("ALTER SEQUENCE send_id_seq RESTART"))
+    assert compared(database, journal) == Recalled(unknown_sends=1)
+    send = make_send(database)
+    make_plan(database, send, batch_size=5)
+    assert send == lost
+    take(database, entry(lost, five[0], "open", **mail.custom_args))
+    assert len(drain(database, FakeGateway(), journal).mailed) == 5
 
 
 def leave(database: Engine, person: int, at: datetime = NOW) -> None:
