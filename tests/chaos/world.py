@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -85,6 +86,7 @@ class World:
         self.issue = folder / "issue.md"
         self.issue.write_text(ISSUE)
         self.engine: Engine = open_database(database.url)
+        self._leaving = threading.Lock()
         # Whoever leaves does so in this process: it remembers, as every process does.
         self._journal = Journal(folder / _JOURNAL)
         self._journal.follow(self.engine)
@@ -177,13 +179,12 @@ class World:
     def leave(self, people: Sequence[int]) -> None:
         """These unsubscribe: from now on nothing may leave for them that has not left."""
         self.audience.left.update(people)
-        now = datetime.now(UTC)
-        with transaction(self.engine) as session:
-            suppression.add(
-                session, people, SuppressionReason.UNSUBSCRIBED, at=now, evidence="left in a storm"
-            )
-        # The weather goes on while others wait for everybody to be gone from the database.
-        self.engine.dispose()
+        now, left = datetime.now(UTC), SuppressionReason.UNSUBSCRIBED
+        with self._leaving:
+            with transaction(self.engine) as session:
+                suppression.add(session, people, left, at=now, evidence="left in a storm")
+            # The weather goes on while others wait for everybody to be gone from the database.
+            self.engine.dispose()
 
     def schedule(self, *, after: float = 0.0) -> None:
         """Make the send, due in so many seconds."""
@@ -282,7 +283,9 @@ class World:
     def at_rest(self) -> None:
         """Nothing of a process that ended is on the wire or in the database any more."""
         self.wire_is_idle()
-        self.engine.dispose()
+        # A connection in use would outlive the pool that it is to be given back to.
+        with self._leaving:
+            self.engine.dispose()
         self.database.at_rest()
 
     def wire_is_idle(self) -> None:
