@@ -86,7 +86,9 @@ class World:
         self.issue = folder / "issue.md"
         self.issue.write_text(ISSUE)
         self.engine: Engine = open_database(database.url)
-        self._leaving = threading.Lock()
+        # Two threads read and write here, and both let go of all connections: one that is in
+        # use then would outlive the pool that it is to be given back to.
+        self._connected = threading.Lock()
         # Whoever leaves does so in this process: it remembers, as every process does.
         self._journal = Journal(folder / _JOURNAL)
         self._journal.follow(self.engine)
@@ -180,7 +182,7 @@ class World:
         """These unsubscribe: from now on nothing may leave for them that has not left."""
         self.audience.left.update(people)
         now, left = datetime.now(UTC), SuppressionReason.UNSUBSCRIBED
-        with self._leaving:
+        with self._connected:
             with transaction(self.engine) as session:
                 suppression.add(session, people, left, at=now, evidence="left in a storm")
             # The weather goes on while others wait for everybody to be gone from the database.
@@ -205,7 +207,8 @@ class World:
 
     def find_send(self) -> bool:
         """Whether somebody else made the send; from now on it is the one that is looked at."""
-        self.send = ledger.latest(self.engine)
+        with self._connected:
+            self.send = ledger.latest(self.engine)
         return self.send != 0
 
     # Processes
@@ -283,8 +286,7 @@ class World:
     def at_rest(self) -> None:
         """Nothing of a process that ended is on the wire or in the database any more."""
         self.wire_is_idle()
-        # A connection in use would outlive the pool that it is to be given back to.
-        with self._leaving:
+        with self._connected:
             self.engine.dispose()
         self.database.at_rest()
 
@@ -300,7 +302,8 @@ class World:
 
     def books(self) -> ledger.Books:
         """The ledger of the send."""
-        return ledger.read(self.engine, self.send)
+        with self._connected:
+            return ledger.read(self.engine, self.send)
 
     def taken(self) -> Counter[int]:
         """How often the sandbox took each person of this send, without what it has thrown away."""

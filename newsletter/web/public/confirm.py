@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request, Response
 
 from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.database import patiently, reading
 from newsletter.errors import LinkError, UserError
 from newsletter.links import Purpose
 from newsletter.web.dependencies import Parts, page
@@ -35,14 +35,12 @@ def confirm(token: str, request: Request, parts: Parts) -> Response:
     """Subscribe. A second press shows the same page and changes nothing."""
     try:
         number = _number(parts, token)
-        with transaction(parts.database) as session:
-            subscriber_id = signup.confirm(
-                session,
-                number,
-                now=datetime.now(UTC),
-                ip=network_address(request),
-                user_agent=browser(request),
-            )
+        now, ip, agent = datetime.now(UTC), network_address(request), browser(request)
+        # Two links of somebody new, pressed at once, may each hold what the other wants next.
+        subscriber_id = patiently(
+            parts.database,
+            lambda session: signup.confirm(session, number, now=now, ip=ip, user_agent=agent),
+        )
     except (LinkError, SignupLinkError) as error:
         return _over(request, error)
     return page(request, "confirmed.html", preferences=preferences_url(parts, subscriber_id))
