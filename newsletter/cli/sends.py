@@ -12,7 +12,7 @@ from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.settings import AsJson
 from newsletter.cli.watching import exit_by, run_to_rest, summary
 from newsletter.database import reading, transaction
-from newsletter.sending import control, doubt, held, oversight, retiming, standing
+from newsletter.sending import control, doubt, holding, retiming, standing
 from newsletter.sending.states import DeliveryState
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import Measure
@@ -127,9 +127,7 @@ def pause(number: Number) -> None:
         hold_id = standing.find(session, number).hold_id
     out.print(f"Send {number} is paused.")
     if hold_id:
-        assembly.gateway.pause_held(hold_id)
-        with transaction(assembly.database) as session:
-            held.keep(session, number, now=datetime.now(UTC))
+        holding.keep_back(assembly.database, assembly.gateway, number, hold_id)
         out.print("SendGrid keeps what it holds of it, for up to 72 hours.")
 
 
@@ -141,10 +139,7 @@ def resume(number: Number) -> None:
         control.resume(session, number, now=datetime.now(UTC), warm_up=assembly.warm_up)
         hold_id = standing.find(session, number).hold_id
     if hold_id:
-        assembly.gateway.release_held(hold_id)
-        with transaction(assembly.database) as session:
-            held.let_go(session, number)
-            oversight.finish(session, now=datetime.now(UTC))
+        holding.let_go(assembly.database, assembly.gateway, number, hold_id)
     out.print(f"Send {number} goes on. `newsletter serve` does the work.")
 
 
@@ -156,11 +151,7 @@ def cancel(number: Number) -> None:
         hold_id = standing.find(session, number).hold_id
         without = control.cancel(session, number, now=datetime.now(UTC))
     if hold_id:
-        assembly.gateway.cancel_held(hold_id)
-        with transaction(assembly.database) as session:
-            without += oversight.call_back(
-                session, number, now=datetime.now(UTC), surely=held.SURELY
-            )
+        without += holding.call_back(assembly.database, assembly.gateway, number, hold_id)
     out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
 
 
@@ -169,9 +160,7 @@ def retry(number: Number) -> None:
     """Send to those who missed the issue in an ended send, and to nobody else."""
     assembly = Assembly(load())
     _ = assembly.gateway, assembly.links
-    with reading(assembly.database) as session:
-        ahead = held.is_wanted(session, number)
-    hold_id = assembly.gateway.new_hold() if ahead else None
+    hold_id = holding.new_hold(assembly.database, assembly.gateway, number)
     with transaction(assembly.database, snapshot=True) as session:
         people = control.retry(
             session,

@@ -11,9 +11,9 @@ from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.database import transaction
 from newsletter.errors import ProviderError, SendError, UserError
-from newsletter.sending import control, doubt, held, oversight, retiming
+from newsletter.sending import control, doubt, holding, retiming
 from newsletter.sending.models import Send
 from newsletter.sending.timetable import Timetable
 from newsletter.web.console.access import role
@@ -39,9 +39,7 @@ def pause(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Re
         return "send paused"
 
     def tell(hold_id: str) -> None:
-        parts.gateway.pause_held(hold_id)
-        with transaction(parts.database) as session:
-            held.keep(session, send_id, now=datetime.now(UTC))
+        holding.keep_back(parts.database, parts.gateway, send_id, hold_id)
 
     return _do(request, parts, visitor, send_id, change, done="paused", tell=tell)
 
@@ -55,10 +53,7 @@ def resume(send_id: int, request: Request, parts: Parts, visitor: Approver) -> R
         return "send resumed"
 
     def tell(hold_id: str) -> None:
-        parts.gateway.release_held(hold_id)
-        with transaction(parts.database) as session:
-            held.let_go(session, send_id)
-            oversight.finish(session, now=datetime.now(UTC))
+        holding.let_go(parts.database, parts.gateway, send_id, hold_id)
 
     return _do(request, parts, visitor, send_id, change, done="resumed", tell=tell)
 
@@ -72,9 +67,7 @@ def cancel(send_id: int, request: Request, parts: Parts, visitor: Approver) -> R
         return "send cancelled"
 
     def tell(hold_id: str) -> None:
-        parts.gateway.cancel_held(hold_id)
-        with transaction(parts.database) as session:
-            oversight.call_back(session, send_id, now=datetime.now(UTC), surely=held.SURELY)
+        holding.call_back(parts.database, parts.gateway, send_id, hold_id)
 
     return _do(request, parts, visitor, send_id, change, done="cancelled", tell=tell)
 
@@ -82,9 +75,6 @@ def cancel(send_id: int, request: Request, parts: Parts, visitor: Approver) -> R
 @router.post(f"{HOME}/{{send_id:int}}/retry")
 def retry(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
     """Send to those who missed it, and to nobody else."""
-
-    with reading(parts.database) as session:
-        ahead = held.is_wanted(session, send_id)
 
     def change(session: Session, _send: Send, now: datetime) -> str:
         control.retry(
@@ -98,7 +88,7 @@ def retry(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Re
         return "send retried for those who missed it"
 
     try:
-        hold_id = parts.gateway.new_hold() if ahead else None
+        hold_id = holding.new_hold(parts.database, parts.gateway, send_id)
     except ProviderError as error:
         return show_send(request, parts, send_id, problem=error)
     return _do(request, parts, visitor, send_id, change, done="retried", snapshot=True)

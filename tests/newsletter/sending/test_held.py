@@ -98,6 +98,13 @@ def ahead_send(database: Engine, *, wait: timedelta = _DAY) -> int:
     return send
 
 
+def handed_over(database: Engine, provider: Provider) -> int:
+    """The same, with the provider by now."""
+    send = ahead_send(database)
+    drain(database, provider)
+    return send
+
+
 def its_time_comes(database: Engine) -> None:
     batch = table_of(Batch)
     past = datetime.now(UTC) - timedelta(seconds=1)
@@ -120,8 +127,7 @@ def sweep(database: Engine) -> None:
 def test_a_send_is_over_when_the_time_of_what_is_held_has_come(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     assert provider.reached == _PEOPLE
     assert (send_state(database, send), is_published(database)) == ("sending", False)
     with reading(database) as session:
@@ -136,8 +142,7 @@ def test_a_send_is_over_when_the_time_of_what_is_held_has_come(
 def test_what_is_held_can_be_cancelled_until_its_time(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     sends.cancel(send)
     assert {state for state, _ in states(database, send).values()} == {"rejected"}
     assert provider.reached == []
@@ -147,8 +152,7 @@ def test_what_is_held_can_be_cancelled_until_its_time(
 def test_a_retry_of_what_was_called_back_is_held_under_another_name(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     sends.cancel(send)
     sends.retry(send)
     drain(database, provider)
@@ -160,8 +164,7 @@ def test_a_retry_of_what_was_called_back_is_held_under_another_name(
 def test_there_is_no_retry_while_the_provider_may_still_send_it(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     provider.is_deaf = True
     with pytest.raises(ProviderError):
         sends.cancel(send)
@@ -203,8 +206,7 @@ def test_a_doubt_about_what_is_called_back_is_none(
 def test_what_is_about_to_leave_may_have_left(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     with transaction(database) as session:
         soon = datetime.now(UTC) + timedelta(minutes=5)
         session.execute(update(table_of(Batch)).values(hold_until=soon))
@@ -217,8 +219,7 @@ def test_what_is_about_to_leave_may_have_left(
 def test_what_is_held_can_be_paused_and_goes_on(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     sends.pause(send)
     assert (send_state(database, send), provider.reached) == ("paused", [])
     its_time_comes(database)
@@ -231,8 +232,7 @@ def test_what_is_held_can_be_paused_and_goes_on(
 def test_a_pause_that_the_provider_did_not_hear_can_be_repeated(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     provider.is_deaf = True
     with pytest.raises(ProviderError):
         sends.pause(send)
@@ -244,8 +244,7 @@ def test_a_pause_that_the_provider_did_not_hear_can_be_repeated(
 def test_a_resume_that_the_provider_did_not_hear_can_be_repeated(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     sends.pause(send)
     its_time_comes(database)
     provider.is_deaf = True
@@ -262,8 +261,7 @@ def test_a_resume_that_the_provider_did_not_hear_can_be_repeated(
 def test_what_is_kept_back_beyond_its_time_is_called_back(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     sends.pause(send)
     its_time_comes(database)
     sends.cancel(send)
@@ -273,8 +271,7 @@ def test_what_is_kept_back_beyond_its_time_is_called_back(
 def test_what_may_have_been_let_go_is_not_called_back(
     database: Engine, five: list[int], provider: Provider
 ) -> None:
-    send = ahead_send(database)
-    drain(database, provider)
+    send = handed_over(database, provider)
     sends.pause(send)
     its_time_comes(database)
     provider.is_deaf = True
