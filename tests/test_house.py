@@ -47,15 +47,6 @@ def test_a_process_that_only_sends_loads_nothing_that_renders_checks_or_asks_dns
     assert heavy & set(done.stdout.split()) == set()
 
 
-def test_no_module_has_outgrown_one_reason_to_exist() -> None:
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for path in PACKAGES
-        if "migrations" not in path.parts and (lines := len(path.read_text().splitlines())) > 350
-    }
-    assert long == {}
-
-
 def test_no_room_is_without_a_purpose_in_its_name() -> None:
     forbidden = {"utils", "helpers", "common", "manager", "misc"}
     assert [path for path in PACKAGES if path.stem in forbidden] == []
