@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from newsletter.provider.gateway import MailRequest
+from newsletter.provider.gateway import MailRequest, Recipient
 
 #: Our links and headers do the unsubscribing, and clicks go where the author sent them.
 _TRACKING = {
@@ -29,15 +29,7 @@ def payload(request: MailRequest) -> dict[str, Any]:
             {"type": "text/plain", "value": request.text},
             {"type": "text/html", "value": request.html},
         ],
-        "personalizations": [
-            {
-                "to": [{"email": email}],
-                "substitutions": substitutions,
-                "headers": headers,
-                "custom_args": custom_args,
-            }
-            for email, substitutions, headers, custom_args in request.recipients
-        ],
+        "personalizations": [_personalization(recipient) for recipient in request.recipients],
         "tracking_settings": _TRACKING,
     }
     if request.reply_to:
@@ -57,6 +49,19 @@ def payload(request: MailRequest) -> dict[str, Any]:
     if request.hold_id is not None:
         body["batch_id"] = request.hold_id
     return body
+
+
+def _personalization(recipient: Recipient) -> dict[str, Any]:
+    """What is empty is left out: SendGrid refuses custom args without any."""
+    email, substitutions, headers, custom_args = recipient
+    made: dict[str, Any] = {"to": [{"email": email}]}
+    if substitutions:
+        made["substitutions"] = substitutions
+    if headers:
+        made["headers"] = headers
+    if custom_args:
+        made["custom_args"] = custom_args
+    return made
 
 
 class Json(bytes):

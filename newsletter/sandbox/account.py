@@ -3,7 +3,7 @@
 Source: Twilio's OpenAPI for scopes, webhooks, domain authentication and tracking settings.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -29,8 +29,15 @@ _EVENTS = """
 processed deferred delivered bounce dropped open click spam_report unsubscribe group_unsubscribe
 group_resubscribe
 """.split()
-_TRACKING = {"click": False, "open": True, "subscription": False, "google_analytics": False}
+#: A new account of SendGrid's tracks clicks and opens.
+_TRACKING = {"click": True, "open": True, "subscription": False, "google_analytics": False}
 _WEBHOOK_ID = "sandbox"
+
+
+def tracks(told: Mapping[str, Any], what: str) -> bool:
+    """Whether mails that say nothing else are tracked so, by default or as told otherwise."""
+    said = told.get(f"tracking_settings/{what}")
+    return bool(said.get("enabled")) if isinstance(said, dict) else _TRACKING.get(what, False)
 
 
 class Kept(Protocol):
@@ -119,7 +126,7 @@ class _Account:
 
     def tracking(self, request: Request) -> object:
         """Whether mails that say nothing else are tracked so."""
-        return {"enabled": _TRACKING.get(request.path_params["what"], False)}
+        return {"enabled": tracks({}, request.path_params["what"])}
 
     async def change(self, request: Request) -> Response:
         """Replace answers: an object of path → JSON, or → status to refuse with; {} heals."""

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from newsletter.errors import UserError
-from newsletter.sandbox.acceptance import Complaint, complaints
+from newsletter.sandbox.acceptance import RECIPIENTS, Complaint, complaints
 from newsletter.sandbox.config import SandboxConfig
 from newsletter.sandbox.events import Poster
 from newsletter.sandbox.faults import Faults
@@ -29,11 +29,18 @@ class Api:
     """The handlers of mail send and of inspection."""
 
     def __init__(
-        self, config: SandboxConfig, store: Store, faults: Faults, poster: Poster, public_key: str
+        self,
+        config: SandboxConfig,
+        store: Store,
+        faults: Faults,
+        poster: Poster,
+        *,
+        planner: Planner,
+        public_key: str,
     ) -> None:
         self._config, self._store, self._faults = config, store, faults
         self._poster, self._public_key = poster, public_key
-        self._planner = Planner(config, store)
+        self._planner = planner
 
     def authorised(self, request: Request) -> Response | None:
         """None for a known key, else SendGrid's 401."""
@@ -93,7 +100,7 @@ class Api:
                     "from",
                 ),
             )
-        if message.get("mail_settings", {}).get("sandbox_mode", {}).get("enable"):
+        if ((message.get("mail_settings") or {}).get("sandbox_mode") or {}).get("enable"):
             return Response(status_code=200)
         return self._accept(message)
 
@@ -104,7 +111,12 @@ class Api:
     def _accept(self, message: dict[str, Any]) -> Response:
         message_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
         personalizations = message.pop("personalizations")
-        parts = [(to["email"], part) for part in personalizations for to in part.pop("to")]
+        parts = [
+            (recipient["email"], part)
+            for part in personalizations
+            for recipients in [part.pop(kind, None) or () for kind in RECIPIENTS]
+            for recipient in recipients
+        ]
         # What is to go at a time that has passed goes at once, whatever its batch says.
         held = (message.get("send_at") or 0) > time.time()
         first = self._store.accept(message_id, message, parts, held=held)

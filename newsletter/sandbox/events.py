@@ -50,7 +50,6 @@ _WIRE: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "machine_open": ("open", {"sg_machine_open": True, "sg_content_type": "html"}),
     "open": ("open", {"sg_machine_open": False, "sg_content_type": "html"}),
-    "group_unsubscribe": ("group_unsubscribe", {"asm_group_id": 1}),
 }
 _AGENT = "Mozilla/5.0 (sandbox)"
 
@@ -71,6 +70,8 @@ def body(mail: Mail, kind: str, *, at: float, reason: str = "", url: str = "") -
     }
     if mail.body.get("categories"):
         event["category"] = mail.body["categories"]
+    if mail.body.get("asm"):
+        event["asm_group_id"] = mail.body["asm"]["group_id"]
     if reason:
         event["reason"] = reason
     if kind == "processed" and mail.body.get("send_at"):

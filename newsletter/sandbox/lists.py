@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from newsletter.sandbox.acceptance import GROUP_ID
 from newsletter.sandbox.store import Store
 
 _KINDS = ("bounces", "blocks", "invalid_emails", "spam_reports", "unsubscribes")
-GROUP, GROUP_ID = "group", 1
+GROUP = "group"
 #: 1 to 500 rows to a page.
 _MAX_PAGE = 500
 

@@ -1,7 +1,7 @@
 """What becomes of each mail: by its address if that is a magic one, else by rates, repeatably."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -41,12 +41,14 @@ DEFAULT_RATES: Mapping[str, float] = MappingProxyType(
 _FINAL = ("bounce", "blocked")
 _LATER = ("machine_open", "open", "click", "spamreport", "unsubscribe", "oneclick")
 
-#: The account's own lists, and the words with which SendGrid drops what stands on them.
+#: The account's own lists, and the words with which SendGrid drops what stands on them. Of an
+#: address that stands on several the first is told.
 DROP_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "bounces": "Bounced Address",
-        "unsubscribes": "Unsubscribed Address",
         "spam_reports": "Spam Reporting Address",
+        "unsubscribes": "Unsubscribed Address",
+        "group": "Unsubscribed Address",
         "invalid_emails": "Invalid",
     }
 )
@@ -58,14 +60,22 @@ class Fate:
 
     happenings: tuple[str, ...]
     drop_reason: str = ""
+    #: Dropped because it stood on one of the account's lists before.
+    listed: bool = False
 
 
 def fate(
-    email: str, message_id: str, *, rates: Mapping[str, float], seed: int, listed_on: str | None
+    email: str,
+    message_id: str,
+    *,
+    rates: Mapping[str, float],
+    seed: int,
+    listed_on: Collection[str] | None = None,
 ) -> Fate:
     """The same address, request and seed have the same fate."""
-    if listed_on is not None and listed_on in DROP_REASONS:
-        return Fate(("dropped",), DROP_REASONS[listed_on])
+    for name, reason in DROP_REASONS.items():
+        if name in (listed_on or ()):
+            return Fate(("dropped",), reason, listed=True)
     magic = email.partition("@")[0].partition("+")[0].lower()
     if magic in MAGIC:
         return Fate(MAGIC[magic], "Invalid" if magic == "drop" else "")

@@ -1,6 +1,5 @@
 """From a request that goes out to the events that will be told of it."""
 
-import re
 import time
 from typing import Any
 
@@ -9,10 +8,10 @@ import orjson
 from newsletter.sandbox import mailbox
 from newsletter.sandbox.config import SandboxConfig
 from newsletter.sandbox.events import body
+from newsletter.sandbox.measured import Defaults, Measured, measured
 from newsletter.sandbox.outcomes import Fate, fate
 from newsletter.sandbox.store import EventRow, Mail, Store
 
-_HREF = re.compile(r'href="(https?://[^"]+)"')
 #: Happenings that put the address on one of the account's own lists.
 _LISTED = {
     "bounce": ("bounces", "550 5.1.1"),
@@ -20,14 +19,16 @@ _LISTED = {
     "spamreport": ("spam_reports", ""),
     "unsubscribe": ("unsubscribes", ""),
     "group_unsubscribe": ("group", ""),
+    # Only an invalid address is dropped without standing on a list already.
+    "dropped": ("invalid_emails", "Mail domain mentioned in email address is unknown"),
 }
 
 
 class Planner:
     """Decides what becomes of each mail at the moment when it goes out."""
 
-    def __init__(self, config: SandboxConfig, store: Store) -> None:
-        self._config, self._store = config, store
+    def __init__(self, config: SandboxConfig, store: Store, defaults: Defaults) -> None:
+        self._config, self._store, self._defaults = config, store, defaults
 
     def events(
         self,
@@ -38,41 +39,37 @@ class Planner:
     ) -> list[EventRow]:
         """What will happen to a request's mails, the first of which has the id ``first``."""
         now = time.time()
-        listed = self._store.lists_of([email for email, _ in parts])
-        links = _HREF.findall(message["content"][-1]["value"])
+        can = measured(message, self._defaults)
+        listed = self._store.lists_of([email for email, _ in parts], can.lists)
         shared = {
             "custom_args": message.get("custom_args", {}),
             "categories": message.get("categories"),
             "send_at": message.get("send_at"),
+            "asm": message.get("asm"),
         }
-        if _bypasses_unsubscribes(message):
-            listed = {email: name for email, name in listed.items() if name != "unsubscribes"}
         rows = []
         for number, (email, part) in enumerate(parts):
             mail = Mail(first + number, message_id, number, now, email, "", shared, part)
             coming = fate(
                 email, message_id,
                 rates=self._config.event_rates, seed=self._config.seed,
-                listed_on=listed.get(email.lower()),
+                listed_on=listed.get(email.lower(), frozenset()),
             )  # fmt: skip
-            rows += self._happenings(mail, coming, links, now)
+            rows += self._happenings(mail, coming, can, now)
         return rows
 
-    def _happenings(self, mail: Mail, coming: Fate, links: list[str], now: float) -> list[EventRow]:
+    def _happenings(self, mail: Mail, coming: Fate, can: Measured, now: float) -> list[EventRow]:
         rows = []
         kinds = coming.happenings if coming.drop_reason else ("processed", *coming.happenings)
-        for step, kind in enumerate(kinds):
-            if kind in _LISTED:
+        for step, kind in enumerate(filter(can.happens, kinds)):
+            if kind in _LISTED and not coming.listed:
                 self._store.suppress(_LISTED[kind][0], mail.email, _LISTED[kind][1])
             at = now + step * self._config.event_delay
-            link = mailbox.fill(links[mail.number % len(links)], mail.part) if links else ""
+            link = ""
+            if kind == "click":
+                link = mailbox.fill(can.links[mail.number % len(can.links)], mail.part)
             text = orjson.dumps(
                 body(mail, kind, at=at, reason=coming.drop_reason, url=link)
             ).decode()
             rows.append((mail.id, at, kind, text))
         return rows
-
-
-def _bypasses_unsubscribes(message: dict[str, Any]) -> bool:
-    asked = message.get("mail_settings", {}).get("bypass_unsubscribe_management", {})
-    return bool(asked.get("enable"))

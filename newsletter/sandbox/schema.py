@@ -21,9 +21,8 @@ CREATE TABLE IF NOT EXISTS held (
 CREATE INDEX IF NOT EXISTS held_send_at ON held (send_at);
 CREATE VIEW IF NOT EXISTS gone AS
     SELECT * FROM mail WHERE state NOT IN ('held', 'cancelled', 'expired');
-CREATE VIEW IF NOT EXISTS barred AS
-    SELECT email, kind FROM suppression WHERE kind NOT IN ('blocks', 'group');
 CREATE TABLE IF NOT EXISTS suppression (
     kind TEXT NOT NULL, email TEXT NOT NULL, reason TEXT NOT NULL, created INTEGER NOT NULL,
     PRIMARY KEY (kind, email)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS suppression_email ON suppression (email);
 """

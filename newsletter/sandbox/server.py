@@ -55,7 +55,11 @@ class RunningSandbox:
             self.poster.url = config.webhook_url
             self.poster.start()
             opened.callback(self.poster.stop)
-            self.releaser = holds.Releaser(self.store, Planner(config, self.store))
+            # What is said of the account counts from then on.
+            self.planner = Planner(
+                config, self.store, lambda what: account.tracks(self.account, what)
+            )
+            self.releaser = holds.Releaser(self.store, self.planner)
             self.releaser.start()
             opened.callback(self.releaser.stop)
             self._start(listening)
@@ -138,7 +142,14 @@ def run_sandbox(config: SandboxConfig, ready: Callable[[RunningSandbox], None]) 
 
 def create_app(sandbox: RunningSandbox) -> Starlette:
     """The sandbox's HTTP."""
-    api = Api(sandbox.config, sandbox.store, sandbox.faults, sandbox.poster, sandbox.public_key)
+    api = Api(
+        sandbox.config,
+        sandbox.store,
+        sandbox.faults,
+        sandbox.poster,
+        planner=sandbox.planner,
+        public_key=sandbox.public_key,
+    )
     return Starlette(
         routes=[
             Route("/v3/mail/send", api.send, methods=["POST"]),

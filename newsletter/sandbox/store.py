@@ -7,7 +7,7 @@ million mails cost no memory; a mail is put together when somebody reads it.
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -242,15 +242,17 @@ class Store:
                 > 0
             )
 
-    def lists_of(self, emails: Sequence[str]) -> dict[str, str]:
-        """Address (lower case) → the list that it stands on; blocks bar nobody."""
-        found: dict[str, str] = {}
+    def lists_of(self, emails: Sequence[str], lists: Collection[str]) -> dict[str, frozenset[str]]:
+        """Address (lower case) → those of these lists that it stands on."""
+        found: dict[str, set[str]] = {}
         for begin in range(0, len(emails), 500):
             chunk = [email.lower() for email in emails[begin : begin + 500]]
             marks = ",".join("?" * len(chunk))
-            sql = f"SELECT email, kind FROM barred WHERE email IN ({marks})"  # noqa: S608
-            found.update((email, kind) for email, kind in self._read(sql, chunk))
-        return found
+            sql = f"SELECT email, kind FROM suppression WHERE email IN ({marks})"  # noqa: S608
+            for email, kind in self._read(sql, chunk):
+                if kind in lists:
+                    found.setdefault(email, set()).add(kind)
+        return {email: frozenset(kinds) for email, kinds in found.items()}
 
     def suppressions(
         self, kind: str, *, email: str, begin: int, end: int, limit: int, offset: int

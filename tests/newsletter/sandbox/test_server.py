@@ -1,9 +1,7 @@
 """The stand-in behaves as SendGrid documents, so that what works here works there."""
 
 import base64
-import http.server
 import json
-import threading
 import time
 import urllib.error
 from collections.abc import Iterator
@@ -50,6 +48,17 @@ def message(*emails: str, **changes: Any) -> dict[str, Any]:
     return {**body, **changes}
 
 
+#: All that SendGrid can learn of an email, asked for.
+MEASURED = {
+    "tracking_settings": {
+        "click_tracking": {"enable": True, "enable_text": False},
+        "open_tracking": {"enable": True},
+        "subscription_tracking": {"enable": True},
+    },
+    "asm": {"group_id": 1},
+}
+
+
 def send(sandbox: RunningSandbox, body: Any, key: str = "SG.sandbox") -> Any:
     client = sendgrid.SendGridAPIClient(key, host=sandbox.url)
     client.client.timeout = 5
@@ -71,31 +80,6 @@ def settled(sandbox: RunningSandbox) -> dict[str, Any]:
     while summary(sandbox)["pending_events"] and time.monotonic() < deadline:
         time.sleep(0.02)
     return summary(sandbox)
-
-
-@pytest.fixture
-def hook() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]], list[int]]]:
-    """A webhook that keeps each post and answers with the next of the given statuses."""
-    posts: list[tuple[dict[str, str], bytes]] = []
-    statuses: list[int] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            posts.append((dict(self.headers), body))
-            self.send_response(statuses.pop(0) if statuses else 200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/", posts, statuses
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def test_a_request_is_taken_with_202_no_body_and_an_id(sandbox: RunningSandbox) -> None:
@@ -212,7 +196,7 @@ def test_magic_addresses_have_their_fate_and_events_are_signed_as_the_sdk_expect
 ) -> None:
     url, posts, _ = hook
     sandbox.set_webhook_url(url)
-    send(sandbox, message(*(f"{magic}+x@example.org" for magic in MAGIC)))
+    send(sandbox, message(*(f"{magic}+x@example.org" for magic in MAGIC), **MEASURED))
     settled(sandbox)
     verifier = EventWebhook(sandbox.public_key)
     happened: dict[str, list[str]] = {}
@@ -264,7 +248,7 @@ def test_the_account_drops_who_stands_on_its_lists(
 ) -> None:
     url, posts, _ = hook
     email = f"{first}@example.org"
-    send(sandbox, message(email))
+    send(sandbox, message(email, **MEASURED))
     settled(sandbox)
     listed = httpx.get(
         f"{sandbox.url}/v3/suppression/{kind}", headers={"Authorization": "Bearer SG.sandbox"}
@@ -282,7 +266,7 @@ def test_an_answer_reaches_who_left_and_nobody_else_on_a_list(
 ) -> None:
     url, posts, _ = hook
     people = ("unsub@example.org", "spam@example.org")
-    send(sandbox, message(*people))
+    send(sandbox, message(*people, **MEASURED))
     settled(sandbox)
     sandbox.set_webhook_url(url)
     bypass = {"bypass_unsubscribe_management": {"enable": True}}
