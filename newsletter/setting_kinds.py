@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import date, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -72,6 +73,18 @@ def _zone(text: str) -> str:
     return text
 
 
+def _network(value: object) -> object:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return ip_network(str(value).strip()[:100])
+    except ValueError:
+        raise ValueError(
+            "a network is written like 127.0.0.1, 10.0.0.0/8 or 2001:db8::/32, with zeros behind "
+            "its length"
+        ) from None
+
+
 def _listed(value: object) -> object:
     """A list from the environment is written as JSON or separated by commas."""
     if not isinstance(value, str):
@@ -111,4 +124,5 @@ Key = Annotated[SecretStr, AfterValidator(_long_enough)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -12,6 +12,7 @@ from newsletter.setting_kinds import (
     Line,
     Listed,
     Mailbox,
+    Network,
     Period,
     Port,
     Token,
@@ -171,10 +172,13 @@ class Imports(Section):
 
 
 class Web(Section):
-    """Where the service listens."""
+    """Where the service listens, and which proxies in front of it are believed."""
 
     host: str
     port: Port
+    trusted_proxies: Annotated[list[Network], Listed]
+    proxy_hops: Annotated[int, Field(ge=1, le=10)]
+    forwarded_header: Literal["x-forwarded-for", "forwarded"]
 
 
 class Templates(Section):

@@ -18,8 +18,9 @@ from newsletter.errors import ProviderError, UserError
 from newsletter.provider.account import Account, Domain
 from newsletter.provider.lookups import Lookup, resolver
 from newsletter.settings import Settings, load
-from newsletter.tracking import checkup, checkup_domain, checkup_machine
+from newsletter.tracking import checkup, checkup_domain, checkup_machine, checkup_proxy
 from newsletter.tracking.checkup import Finding, Verdict, Wanted
+from newsletter.tracking.checkup_proxy import Fetch
 
 _COLUMNS = ["subject", "verdict", "found", "mend"]
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
@@ -46,7 +47,9 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(_PROBLEMS)
 
 
-def examine(settings: Settings, lookup: Lookup) -> Iterator[Finding]:
+def examine(
+    settings: Settings, lookup: Lookup, fetch: Fetch = checkup_proxy.fetched
+) -> Iterator[Finding]:
     """Every finding, the machine's first."""
     assembly = Assembly(settings)
     sandbox = assembly.is_local
@@ -57,6 +60,7 @@ def examine(settings: Settings, lookup: Lookup) -> Iterator[Finding]:
     else:
         yield Finding("sendgrid.host", Verdict.OK, settings.sendgrid.host)
         yield checkup_domain.of_base_url(lookup, settings.site.base_url)
+        yield checkup_proxy.of_visitors(settings.site.base_url, fetch)
         yield checkup_machine.of_postal_address(
             settings.site.postal_address, example=load({}).site.postal_address
         )

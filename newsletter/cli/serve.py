@@ -37,7 +37,13 @@ def server_of(assembly: Assembly) -> uvicorn.Server:
     app = create_app(assembly, background=True)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, lifespan="on"
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            # Whom proxies speak for is decided by web.trusted_proxies alone.
+            proxy_headers=False,
+            lifespan="on",
         )
     )
     app.state.stopping = lambda: server.should_exit

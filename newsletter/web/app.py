@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,6 +16,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.web import errors, inbound, webhook_token, webhooks
 from newsletter.web.console import routes as console
+from newsletter.web.proxies import Proxies
 from newsletter.web.public import (
     archive,
     confirm,
@@ -24,6 +26,7 @@ from newsletter.web.public import (
     unsubscribe,
     view,
 )
+from newsletter.web.public.visitor import network_address
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +85,8 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.include_router(view.router)
     app.include_router(archive.router)
     console.register(app)
+    app.add_api_route("/client-address", client_address, methods=["GET"])
+    app.add_api_route("/client-address", client_address, methods=["HEAD"], include_in_schema=False)
     app.add_api_route("/healthz", health, methods=["GET"])
     app.add_api_route("/healthz", health, methods=["HEAD"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
@@ -97,6 +102,8 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
         _stay_here(request, response)
         return response
 
+    # Outermost: nothing sees a request before it is known whose it is.
+    app.add_middleware(Proxies, web=assembly.settings.web)
     return app
 
 
@@ -106,6 +113,11 @@ def _stay_here(request: Request, response: Response) -> None:
     path = "/" + location.removeprefix(us)
     if location.startswith(us) and not path.startswith("//"):
         response.headers["location"] = path
+
+
+def client_address(request: Request) -> PlainTextResponse:
+    """The network address that the service takes the asker for, to test the proxies with."""
+    return PlainTextResponse(f"{network_address(request) or 'unknown'}\n")
 
 
 def health(request: Request, response: Response) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Who is at the other end, as far as the record of consent keeps it for a while.
 
-Behind a proxy the network address is the proxy's, unless uvicorn is told which proxies
-to believe (FORWARDED_ALLOW_IPS); headers are not read here.
+Behind a proxy the network address is the proxy's, unless ``web.trusted_proxies`` names it
+(``newsletter.web.proxies``); headers are not read here.
 """
 
 from ipaddress import ip_address

@@ -1,0 +1,250 @@
+"""Whose request it is: a header counts only where a trusted proxy wrote it."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import func, select
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+
+from newsletter.assembly import Assembly
+from newsletter.cli.serve import listen, server_of
+from newsletter.database import reading
+from newsletter.errors import SettingsError
+from newsletter.settings import load
+from newsletter.tracking.checkup import Verdict
+from newsletter.tracking.checkup_proxy import FORGED, fetched, of_visitors
+from newsletter.web.app import create_app
+from newsletter.web.proxies import Proxies, address_of, forwarded
+from subscribers.models import Confirmation
+from subscribers.schema import table_of
+
+PROXY, BOB = "10.0.0.1", "203.0.113.9"
+CLAIMS = [
+    "X-Forwarded-For",
+    "Forwarded",
+    "X-Real-IP",
+    "True-Client-IP",
+    "X-Client-IP",
+    "X-Forwarded",
+    "x-forwarded-for",
+]
+Seen = Callable[..., str]
+
+
+def web(**more: str) -> dict[str, str]:
+    return {f"NEWSLETTER_WEB__{key.upper()}": value for key, value in more.items()}
+
+
+@pytest.fixture
+def seen() -> Seen:
+    """What the service answers whom, with these settings, from this peer and with these headers."""
+
+    def ask(peer: str, headers: list[tuple[str, str]], **settings: str) -> str:
+        app = create_app(Assembly(load(web(**settings))), background=False)
+        with TestClient(app, client=(peer, 50000)) as client:
+            return client.get("/client-address", headers=headers).text.strip()
+
+    return ask
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", PROXY, "198.51.100.7"])
+@pytest.mark.parametrize("name", CLAIMS)
+def test_by_default_nobody_speaks_for_anybody_not_even_this_machine(
+    seen: Seen, peer: str, name: str
+) -> None:
+    value = f"for={BOB}" if name == "Forwarded" else BOB
+    assert seen(peer, [(name, value)]) == peer
+
+
+@pytest.mark.parametrize(
+    ("hops", "header", "expected"),
+    [
+        # What one proxy wrote, after whatever the visitor did.
+        ("1", BOB, BOB),
+        ("1", f"{FORGED}, {BOB}", BOB),
+        ("1", f"{FORGED}, {PROXY}, {BOB}", BOB),
+        # A visitor from a trusted network is a visitor: one proxy stands there, not two.
+        ("1", f"{FORGED}, 10.9.9.9", "10.9.9.9"),
+        ("2", f"{FORGED}, {BOB}, 10.9.9.9", BOB),
+        ("2", f"{FORGED}, {BOB}", BOB),
+        ("3", f"{FORGED}, 10.1.1.1, 10.2.2.2, 10.3.3.3", "10.1.1.1"),
+        ("9", "10.2.2.2, 10.3.3.3", "10.2.2.2"),
+        # With a port, as Azure writes it, or as IPv6.
+        ("1", f"{BOB}:4711", BOB),
+        ("1", "[2001:db8::7]:4711", "2001:db8::7"),
+        ("1", "2001:db8::7", "2001:db8::7"),
+        ("1", f"::ffff:{BOB}", BOB),
+        # What is no address leaves the proxy's.
+        ("1", "unknown", PROXY),
+        ("1", "", PROXY),
+        ("1", "203.0.113.9.evil.example", PROXY),
+        ("1", f"{BOB}, ", PROXY),
+        ("2", f"{BOB}, unknown, 10.3.3.3", "10.3.3.3"),
+        ("1", "9" * 9000, PROXY),
+    ],
+)
+def test_the_first_address_from_the_right_that_no_trusted_proxy_has_is_the_visitor_s(
+    seen: Seen, hops: str, header: str, expected: str
+) -> None:
+    trusted = {"trusted_proxies": "10.0.0.0/8", "proxy_hops": hops}
+    assert seen(PROXY, [("X-Forwarded-For", header)], **trusted) == expected
+    # The same entries on lines of their own are the same list.
+    lines = [("X-Forwarded-For", part.strip()) for part in header.split(",")]
+    assert seen(PROXY, lines, **trusted) == expected
+    assert seen("198.51.100.7", lines, **trusted) == "198.51.100.7"
+
+
+def test_only_the_header_that_the_proxy_writes_counts(seen: Seen) -> None:
+    both = [("Forwarded", f"for={FORGED}"), ("X-Forwarded-For", BOB)]
+    assert seen(PROXY, both, trusted_proxies=PROXY) == BOB
+    both = [("Forwarded", f"for={BOB}"), ("X-Forwarded-For", FORGED)]
+    assert seen(PROXY, both, trusted_proxies=PROXY, forwarded_header="forwarded") == BOB
+    assert seen(PROXY, [("X-Real-IP", FORGED)], trusted_proxies=PROXY) == PROXY
+
+
+@pytest.mark.parametrize(
+    ("header", "clients"),
+    [
+        ("for=192.0.2.60;proto=http;by=203.0.113.43", ["192.0.2.60"]),
+        ("for=192.0.2.43, for=198.51.100.17", ["192.0.2.43", "198.51.100.17"]),
+        ('For="[2001:db8:cafe::17]:4711"', ["[2001:db8:cafe::17]:4711"]),
+        ('for="_gazonk"', ["_gazonk"]),
+        ('for="a,b;c\\"d" , for=192.0.2.1', ['a,b;c"d', "192.0.2.1"]),
+        ('for=192.0.2.1, "', []),
+        ("nonsense", []),
+        ("", []),
+        (", ,for=192.0.2.1", ["192.0.2.1"]),
+    ],
+)
+def test_forwarded_is_read_as_rfc_7239_writes_it(header: str, clients: list[str]) -> None:
+    assert [hop.client for hop in forwarded(header)] == clients
+
+
+@given(st.text(max_size=300))
+def test_no_text_breaks_the_readers(text: str) -> None:
+    address_of(text)
+    forwarded(text)
+
+
+def test_scheme_and_host_are_the_proxy_s_to_say_and_nobody_else_s() -> None:
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse(str(Request(scope).base_url))(scope, receive, send)
+
+    app = Proxies(told, web=load(web(trusted_proxies=PROXY)).web)
+    said = {"X-Forwarded-For": BOB, "X-Forwarded-Proto": "https", "X-Forwarded-Host": "n.example"}
+    bad = said | {"X-Forwarded-Host": "a/b", "X-Forwarded-Proto": "x"}
+    plain = "http://testserver/"
+    for peer, headers, expected in (
+        (PROXY, said, "https://n.example/"),
+        (PROXY, bad, plain),
+        (BOB, said, plain),
+    ):
+        assert TestClient(app, client=(peer, 1)).get("/", headers=headers).text == expected
+
+
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "proxy", "10.0.0.0/40", "1" * 500, "::/200"])
+def test_what_is_no_network_is_refused_by_name(network: str) -> None:
+    with pytest.raises(SettingsError, match=r"10\.0\.0\.0/8") as refused:
+        load(web(trusted_proxies=network))
+    assert "web.trusted_proxies" in str(refused.value.place)
+
+
+@contextmanager
+def served(environment: dict[str, str]) -> Iterator[str]:
+    """The server of `newsletter serve`, as it is set up there."""
+    parts = Assembly(load(environment))
+    server = server_of(parts)
+    with listen("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(60)
+    parts.database.dispose()
+
+
+def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
+    environment: dict[str, str],
+) -> None:
+    # As nginx passes them that sets Host only: what the visitor wrote comes through.
+    with served(environment) as url, httpx.Client() as client:
+        answers = [
+            client.post(
+                f"{url}/subscribe",
+                data={"email": f"p{n}@example.org"},
+                headers={"X-Forwarded-For": f"203.0.113.{n}", "Forwarded": f"for=203.0.113.{n}"},
+            ).status_code
+            for n in range(30)
+        ]
+    assert answers == [*[200] * 20, *[429] * 10]
+    parts = Assembly(load(environment))
+    table = table_of(Confirmation)
+    with reading(parts.database) as session:
+        asked = session.scalars(select(table.c.asked)).all()
+        assert session.scalar(select(func.count()).select_from(table)) == 20
+    assert {one["ip"] for one in asked} == {"127.0.0.1"}
+    parts.database.dispose()
+
+
+def test_the_server_reads_no_variable_of_its_own(environment: dict[str, str]) -> None:
+    source = (
+        "import os; os.environ['FORWARDED_ALLOW_IPS'] = '*'\n"
+        "from newsletter.cli.serve import server_of\n"
+        "from newsletter.assembly import Assembly\n"
+        "from newsletter.settings import load\n"
+        "config = server_of(Assembly(load())).config\n"
+        "config.load()\n"
+        "print('ProxyHeaders' in type(config.loaded_app).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_every_server_of_ours_leaves_the_headers_to_us() -> None:
+    folder = Path(__file__).parents[3] / "newsletter"
+    starts = [path for path in folder.rglob("*.py") if "uvicorn.Config(" in path.read_text()]
+    assert starts
+    assert [path for path in starts if "proxy_headers=False" not in path.read_text()] == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (FORGED, Verdict.PROBLEM),
+        ("127.0.0.1", Verdict.WARNING),
+        ("10.1.2.3", Verdict.WARNING),
+        ("9.9.9.9", Verdict.OK),
+        ("<html>", Verdict.UNKNOWN),
+        ("", Verdict.UNKNOWN),
+    ],
+)
+def test_the_doctor_tells_whose_address_the_service_sees(answer: str, verdict: Verdict) -> None:
+    found = of_visitors("https://n.example", lambda _url, _headers: f"{answer}\n")
+    assert found.verdict is verdict
+    assert bool(found.mend) == (verdict is not Verdict.OK)
+
+
+def test_the_doctor_asks_the_service_itself(environment: dict[str, str]) -> None:
+    with served(environment) as url:
+        found = of_visitors(url, fetched)
+        assert (found.verdict, "127.0.0.1" in found.found) == (Verdict.WARNING, True)
+    with served(environment | web(trusted_proxies="127.0.0.1")) as url:
+        assert of_visitors(url, fetched).verdict is Verdict.PROBLEM
+    assert of_visitors("http://127.0.0.1:9", fetched).verdict is Verdict.UNKNOWN
