@@ -10,6 +10,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+#: Names that mean something to segments and imports beyond an attribute's text.
+_NOT_BY_FORMS = frozenset(
+    ("tags", "status", "source", "email", "created_at", "confirmed_at", "topics", "attributes")
+)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -94,6 +98,17 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _form_field(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise ValueError(
+            "a field's name has letters a to z, digits and underscores, begins with a letter and "
+            "has 40 characters at most"
+        )
+    if name in _NOT_BY_FORMS:
+        raise ValueError(f"{name} cannot be set by a form: anybody can post one")
+    return name
+
+
 def _kept(value: object) -> timedelta | None:
     kept = duration(value or "0s")
     if timedelta() < kept < timedelta(days=35):
@@ -124,5 +139,7 @@ Key = Annotated[SecretStr, AfterValidator(_long_enough)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
+#: The name of an attribute that signup forms may set.
+FormField = Annotated[str, AfterValidator(_form_field)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from newsletter.setting_kinds import (
     Day,
     Duration,
+    FormField,
     Kept,
     Key,
     Line,
@@ -88,6 +89,7 @@ class Signup(Section):
     """How people come in, and what keeps abusers out."""
 
     origins: Annotated[list[WebAddress], Listed]
+    fields: Annotated[list[FormField], Listed, Field(max_length=20)]
     double_opt_in: bool
     confirm_within: Duration
     wording: Line

@@ -73,6 +73,9 @@ class Rules:
 
     #: Slugs of the topics that there are.
     topics: Collection[str]
+    #: Attributes that a form may set. Whatever else is asked for is refused: segments grant by
+    #: attributes, and anybody can post.
+    fields: Collection[str] = ()
     wording: str = ""
     refuse_disposable: bool = False
     #: Whether a domain takes mail; None where nobody asks.
@@ -95,7 +98,7 @@ def parse_signup(
     address = checked(_address, fields.get("email"), rules, default=None)
     name = checked(_name, fields.get("name"), default="")
     topics = checked(_topics, fields.get("topics"), rules, default=())
-    attributes = checked(_attributes, fields.get("attributes"), default={})
+    attributes = checked(_attributes, fields.get("attributes"), rules, default={})
     language = checked(_language, fields.get("language"), default=None)
     timezone = checked(_timezone, fields.get("timezone"), default=None)
     form = checked(_form, fields.get("form"), default=UNNAMED)
@@ -162,7 +165,7 @@ def _topics(value: object, rules: Rules) -> tuple[str, ...]:
     return tuple(slugs)
 
 
-def _attributes(value: object) -> dict[str, str]:
+def _attributes(value: object, rules: Rules) -> dict[str, str]:
     if not value:
         return {}
     if not isinstance(value, Mapping):
@@ -176,6 +179,13 @@ def _attributes(value: object) -> dict[str, str]:
                 "attributes",
                 "a field’s name has letters a to z, digits and underscores, and begins with a "
                 "letter",
+            )
+        if name not in rules.fields:
+            raise FieldError(
+                f"attributes.{name}",
+                f"a signup cannot set “{name}”",
+                hint="Send it without that. (Operators name the fields of their forms in "
+                "signup.fields.)",
             )
         # What was left empty says nothing: it must not wipe out what is known.
         if text := _text(f"attributes.{name}", given, _MAX_VALUE, lines=True):

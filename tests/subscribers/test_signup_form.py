@@ -5,7 +5,12 @@ import pytest
 from subscribers.address import parse
 from subscribers.signup_form import UNNAMED, Rules, Signup, SignupError, parse_signup
 
-RULES = Rules(topics=["engineering"], wording="I want it.", refuse_disposable=True)
+RULES = Rules(
+    topics=["engineering"],
+    fields=["company", "empty"],
+    wording="I want it.",
+    refuse_disposable=True,
+)
 
 
 def problems(**fields: object) -> dict[str, str]:
@@ -75,6 +80,9 @@ def test_an_address_alone_is_enough() -> None:
         ("attributes", {"__proto__": "x"}),
         ("attributes", {f"f{n}": "x" for n in range(21)}),
         ("attributes", ["x"]),
+        ("attributes.plan", {"plan": "pro"}),
+        ("attributes.plan", {"plan": ""}),
+        ("attributes.tags", {"tags": ["vip"]}),
         ("attributes.company", {"company": "x" * 501}),
         ("attributes.company", {"company": "x\x00"}),
         ("attributes.company", {"company": 5}),

@@ -107,6 +107,7 @@ def _take(request: Request, parts: Assembly, post: Post) -> Response:
                 topics=[topic.slug for topic in _topics(parts)]
                 if post.fields.get("topics")
                 else [],
+                fields=settings.fields,
                 wording=settings.wording,
                 refuse_disposable=settings.refuse_disposable,
                 takes_mail=domains.takes_mail if settings.check_mx else None,
@@ -219,7 +220,8 @@ def _form(
     settings = parts.settings.signup
     attributes = fields.get("attributes") or {}
     kept = [(name, fields.get(name)) for name in _KEPT]
-    kept += [(f"attributes.{name}", value) for name, value in attributes.items()]
+    # What this form may not set does not come back with it: the next try passes.
+    kept += [(f"attributes.{name}", attributes.get(name)) for name in settings.fields]
     answer = page(
         request,
         "subscribe.html",

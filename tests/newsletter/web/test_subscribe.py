@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
+from newsletter.errors import SettingsError
 from newsletter.sending.models import Notice
 from newsletter.settings import load
 from newsletter.web import challenge
@@ -38,7 +39,8 @@ def open_service(environment: dict[str, str]) -> Iterator[Open]:
     parts: list[Assembly] = []
 
     def start(host: str = "192.0.2.1", **settings: str) -> TestClient:
-        signup = {"ORIGINS": f"{ORIGIN},http://localhost:8080", "PER_IP": "1000", **settings}
+        signup = {"ORIGINS": f"{ORIGIN},http://localhost:8080", "PER_IP": "1000"}
+        signup |= {"fields": "company", **settings}
         changed = {f"NEWSLETTER_SIGNUP__{name.upper()}": value for name, value in signup.items()}
         parts.append(Assembly(load(environment | changed)))
         app = create_app(parts[-1], background=False)
@@ -229,6 +231,71 @@ def test_json_problems_are_told_by_field(client: TestClient) -> None:
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert list(answer.json()["errors"]) == ["email", "topics", "timezone"]
+
+
+def _as_form(client: TestClient, name: str, value: str) -> Response:
+    form = {"email": "ada@example.org", name: value, f"attributes.{name}": value}
+    return client.post("/subscribe", data=form)
+
+
+def _as_multipart(client: TestClient, name: str, value: str) -> Response:
+    form = [("email", (None, "ada@example.org")), (f"attributes.{name}", (None, value))]
+    return client.post("/subscribe", files=form)
+
+
+def _as_json(client: TestClient, name: str, value: str) -> Response:
+    wish = {"email": "ada@example.org", "attributes": {name: value}}
+    return client.post("/subscribe", json=wish)
+
+
+#: What segments, imports and exports know somebody by, and what operators invent.
+UNDECLARED = ["plan", "tags", "status", "source", "confirmed_at", "vip", "email", "signed_up"]
+
+
+@pytest.mark.parametrize("double_opt_in", ["true", "false"])
+@pytest.mark.parametrize("post", [_as_form, _as_multipart, _as_json])
+def test_a_signup_sets_only_what_a_form_declares_also_of_who_comes_back(
+    open_service: Open, post: Callable[..., Response], double_opt_in: str
+) -> None:
+    client = open_service(per_address="100", double_opt_in=double_opt_in)
+    parts = parts_of(client)
+    with transaction(parts.database) as session:
+        ada = add_person(session, "ada@example.org", attributes={"plan": "free", "tags": ["new"]})
+        left = datetime.now(UTC)
+        suppression.add(session, [ada], SuppressionReason.UNSUBSCRIBED, at=left, evidence="")
+    for name in UNDECLARED:
+        answer = post(client, name, "pro")
+        assert answer.status_code == 400, name
+        assert f"“{name}”" in answer.text
+        assert "signup.fields" in answer.text
+    assert post(client, "company", "R&D").status_code in {200, 202}
+    notice = table_of(Notice)
+    with reading(parts.database) as session:
+        html = session.scalars(select(notice.c.html).order_by(notice.c.id.desc())).first()
+    confirm = re.search(r"/confirm/[^\"]+", html or "")
+    assert confirm is not None
+    assert client.post(confirm[0]).status_code == 200
+    table = table_of(Subscriber)
+    with reading(parts.database) as session:
+        found = session.execute(select(table).where(table.c.id == ada)).one()
+    assert found.attributes == {"plan": "free", "tags": ["new"], "company": "R&D"}
+
+
+def test_by_default_a_form_sets_no_attribute_and_the_next_try_of_our_form_passes(
+    open_service: Open,
+) -> None:
+    client = open_service(fields="")
+    form = {"email": "ada@example.org", "attributes.company": "R&D"}
+    answer = client.post("/subscribe", data=form, headers=HTML)
+    assert (answer.status_code, rows(client, Confirmation)) == (400, 0)
+    assert "attributes.company" not in hidden(answer.text)
+
+
+@pytest.mark.parametrize("name", ["tags", "status", "Plan", "a b", "x" * 41, "email", "1st"])
+def test_a_name_that_no_form_may_set_is_refused_in_the_settings(name: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"NEWSLETTER_SIGNUP__FIELDS": name})
+    assert "signup.fields" in str(refused.value.place)
 
 
 def test_a_script_that_posts_a_form_may_ask_for_json(client: TestClient) -> None:
