@@ -353,7 +353,7 @@ def test_the_whole_examination_against_sendgrid_itself_asks_dns(
         }
     )
     records = {("news.example.com", "A"): ["93.184.215.14"]}
-    found = [*examine(settings, dns(records=records))]
+    found = [*examine(settings, dns(records=records), lambda _url, _headers: "9.9.9.9")]
     assert {one.verdict for one in found} == {OK}, found
     assert {"site.base_url", "DMARC", "DKIM", "SPF"} <= {one.subject for one in found}
     assert [*tmp_path.iterdir()] == []
