@@ -38,6 +38,8 @@ _WENT = {
     SuppressionReason.COMPLAINED,
     SuppressionReason.ERASED,
 }
+#: These addresses get one confirmation email a day, however many the settings allow.
+_LISTED = {SuppressionReason.BOUNCED, SuppressionReason.COMPLAINED}
 
 
 class SignupLinkError(UserError):
@@ -68,6 +70,17 @@ class Asked:
     expires: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A signup that was confirmed."""
+
+    subscriber_id: int
+    address_hash: bytes
+    email: str
+    #: Whether the address was suppressed until now.
+    came_back: bool
+
+
 def request(
     session: Session,
     signup: Signup,
@@ -80,20 +93,22 @@ def request(
 ) -> Asked:
     """Write a signup down; says which mail is to leave, if any.
 
-    An address gets ``per_address`` mails a day, whoever asks for them, and none when an
-    operator has barred it. Without ``double_opt_in``, somebody new is subscribed at once,
-    but not who has left, bounced or changed to another address: they have to prove that it
-    is them who come back.
+    An address gets ``per_address`` mails a day, whoever asks for them, one when it bounced or
+    its owner complained, and none when an operator has barred it. Without ``double_opt_in``,
+    somebody new is subscribed at once, but not who has left, bounced or changed to another
+    address: they have to prove that it is them who come back.
     """
     address_hash = hash_address(address_key, signup.address)
+    barred = _barred(session, address_hash)
     limit = limits.key_of(address_key, "signup mail", signup.address.identity)
-    within = limits.hit(session, limit, limit=per_address, window=_DAY, now=now)
+    # The email passes the provider's lists, so whoever asks for it reaches one who complained.
+    a_day = min(per_address, 1) if barred in _LISTED else per_address
+    within = limits.hit(session, limit, limit=a_day, window=_DAY, now=now)
     person = session.execute(
         select(_subscriber.c.id, _subscriber.c.confirmed_at).where(
             _subscriber.c.address_hash == address_hash
         )
     ).one_or_none()
-    barred = _barred(session, address_hash)
     known = person is not None and person.confirmed_at is not None and barred is None
     # Who gave the address up would get each issue twice by a stranger's word.
     given_up = former.is_given_up(session, address_hash)
@@ -142,8 +157,8 @@ def confirm(
     now: datetime,
     ip: str | None,
     user_agent: str | None,
-) -> int:
-    """Subscribe who asked; returns their id. A second time changes nothing.
+) -> Confirmed:
+    """Subscribe who asked. A second time changes nothing.
 
     Whoever left, bounced or complained before they asked can be mailed again. Raises
     SignupLinkError, also for those who left after asking, and for those an operator barred.
@@ -158,7 +173,7 @@ def confirm(
         now,
     )
     if asked.done_at is not None and asked.subscriber_id is not None:
-        return asked.subscriber_id
+        return Confirmed(asked.subscriber_id, address_hash, asked.email, came_back=False)
     barred = session.execute(
         select(_suppression.c.reason, _suppression.c.at)
         .where(_suppression.c.address_hash == address_hash)
@@ -179,7 +194,7 @@ def confirm(
     asked.done_at, asked.subscriber_id = now, subscriber_id
     session.add(asked)
     session.flush()
-    return subscriber_id
+    return Confirmed(subscriber_id, address_hash, asked.email, came_back=barred is not None)
 
 
 def sweep(session: Session, *, now: datetime) -> int:

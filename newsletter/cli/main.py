@@ -21,6 +21,7 @@ _COMMANDS = (
     ("schedule", "schedules", "app"),
     ("stats", "stats", "app"),
     ("subscribers", "subscribers", "app"),
+    ("suppressions", "suppressions", "app"),
     ("segment", "segments", "app"),
     ("topic", "topics", "app"),
     ("user", "users", "app"),

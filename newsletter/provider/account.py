@@ -181,6 +181,29 @@ class Account:
         with contextlib.suppress(NoSuchError):
             self._ask("delete", path)
 
+    def remove_all(self, listing: Listing, emails: Collection[str]) -> None:
+        """Take addresses off a list that takes many at once; those that are not there are skipped.
+
+        Up to PAGE addresses. Only BOUNCES, INVALID and SPAM_REPORTS take many.
+        """
+        if not emails:
+            return
+        body = {"delete_all": False, "emails": list(emails)}
+        try:
+            self._ask("delete", f"suppression/{listing}", body=body)
+        except NoSuchError:
+            # Nowhere is said what one unknown address does to the others: each is asked for alone.
+            for email in emails:
+                self.remove(listing, Entry(email, datetime.now(UTC)))
+
+    def find(self, listing: Listing, email: str) -> Entry | None:
+        """The entry of one address on a list that has pages; None when it is not there."""
+        path = f"suppression/{listing}"
+        # The filter takes a prefix, so others may come along.
+        rows = _rows(self._ask("get", path, query={"email": email, "limit": PAGE}), path)
+        found = (entry for row in rows if (entry := _entry(row, "created")))
+        return next((one for one in found if one.email.lower() == email.lower()), None)
+
     def suppress(self, emails: Collection[str]) -> None:
         """Put addresses onto the list of global unsubscribes; those that are there stay."""
         self._ask("post", "asm/suppressions/global", body={"recipient_emails": list(emails)})

@@ -22,6 +22,8 @@ ISSUE, SEND, BATCH, SUBSCRIBER = "nl_issue", "nl_send", "nl_batch", "nl_subscrib
 #: When the send was made (``made_mark``): another installation, or a database restored from a
 #: backup, gives the same numbers to other sends.
 MADE = "nl_made"
+#: Which single email of the outbox it was.
+NOTICE = "nl_notice"
 
 #: Our own links end in a token that names the reader: figures of links must not.
 _OWN_LINK = re.compile(rf"/({'|'.join(map(re.escape, LINKS.values()))})/[^/?#]+")
@@ -82,6 +84,8 @@ class Event:
     agent: str = ""
     #: Which send of this number it speaks of; mails from before there was such a mark have none.
     made: int | None = None
+    #: Number of the single email that it speaks of.
+    notice_id: int | None = None
     #: From our own page, behind a signed link: whose it is needs no proof.
     first_hand: bool = False
 
@@ -166,6 +170,7 @@ def _event(entry: Mapping[str, Any]) -> Event:
         link=_link(_text(entry, "url")) if kind is Kind.CLICK else "",
         agent=_text(entry, "useragent"),
         made=_number(entry.get(MADE)),
+        notice_id=_number(entry.get(NOTICE)),
     )
 
 

@@ -14,6 +14,13 @@ _TRACKING = {
     "subscription_tracking": {"enable": False},
 }
 
+#: SendGrid's own lists that a single email passes, because its recipient asked for it.
+_BYPASSES = (
+    "bypass_unsubscribe_management",
+    "bypass_bounce_management",
+    "bypass_spam_management",
+)
+
 
 def payload(request: MailRequest) -> dict[str, Any]:
     """The request's JSON object, one personalization to a recipient.
@@ -44,8 +51,9 @@ def payload(request: MailRequest) -> dict[str, Any]:
         # Whole seconds, and never before the time.
         body["send_at"] = math.ceil(request.send_at.timestamp())
     if request.answers:
-        # Else whoever left could never confirm that they want to come back.
-        body["mail_settings"] = {"bypass_unsubscribe_management": {"enable": True}}
+        # Else whoever left, bounced or complained could never confirm that they want to come back.
+        # SendGrid takes these three together, and none of them beside bypass_list_management.
+        body["mail_settings"] = {name: {"enable": True} for name in _BYPASSES}
     if request.hold_id is not None:
         body["batch_id"] = request.hold_id
     return body

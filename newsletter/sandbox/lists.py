@@ -25,6 +25,7 @@ def routes(store: Store, authorised: Callable[[Request], Response | None]) -> li
     lists = _Lists(store, authorised)
     return [
         Route("/v3/suppression/{kind}", lists.listed),
+        Route("/v3/suppression/{kind}", lists.remove_all, methods=["DELETE"]),
         Route("/v3/suppression/{kind}/{email}", lists.remove, methods=["DELETE"]),
         Route("/v3/asm/suppressions", lists.grouped),
         Route("/v3/asm/groups/{group:int}/suppressions/{email}", lists.ungroup, methods=["DELETE"]),
@@ -73,6 +74,30 @@ class _Lists:
             return JSONResponse({"errors": [{"message": "not found"}]}, 404)
         found = await run_in_threadpool(self._store.unsuppress, kind, email)
         return Response(status_code=204 if found else 404)
+
+    async def remove_all(self, request: Request) -> Response:
+        """Take many addresses off a list: ``emails``, or everybody with ``delete_all``."""
+        kind = request.path_params["kind"]
+        if refusal := self._authorised(request):
+            return refusal
+        if kind not in _KINDS or kind == "unsubscribes":
+            return JSONResponse({"errors": [{"message": "not found"}]}, 404)
+        try:
+            body = orjson.loads(await request.body())
+            everybody, emails = body.get("delete_all", False), body.get("emails", [])
+        except (orjson.JSONDecodeError, AttributeError):
+            everybody, emails = False, []
+        if bool(everybody) == bool(emails):
+            said = "one of delete_all and emails is required, and not both"
+            return JSONResponse({"errors": [{"message": said}]}, 400)
+        if everybody:
+            rows = await run_in_threadpool(
+                self._store.suppressions, kind, email="", begin=0, end=2**40, limit=-1, offset=0
+            )
+            emails = [email for email, _, _ in rows]
+        for email in emails:
+            await run_in_threadpool(self._store.unsuppress, kind, str(email))
+        return Response(status_code=204)
 
     async def grouped(self, request: Request) -> Response:
         """Everybody who left a group; this list has no pages."""

@@ -49,6 +49,7 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("tidy-up", jobs.tidy_up, 3600),
     ("fold-old", jobs.fold_old, 3600),
     ("reconcile", jobs.reconcile, 300),
+    ("leave-lists", jobs.leave_lists, 5),
 )
 #: Asks the provider: a process that starts over and over does not do so each time.
 _NOT_AT_ONCE = frozenset({"reconcile"})

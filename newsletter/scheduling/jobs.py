@@ -24,8 +24,9 @@ from newsletter.sending import control, doubt, heartbeat, notices, oversight
 from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.plan import plan
-from newsletter.tracking import alerts, trial
+from newsletter.tracking import alerts, list_removal, trial
 from newsletter.tracking.alerts import Rule
+from newsletter.tracking.list_removal import ListRemover
 from newsletter.tracking.reconcile import Reconciler
 from newsletter.tracking.retention import Keep, fold
 from subscribers import consent, growth, limits, segments, signup, standing
@@ -140,6 +141,7 @@ def tidy_up() -> None:
     with transaction(desk.database) as session:
         limits.sweep(session, now=now)
         signup.sweep(session, now=now)
+        list_removal.sweep(session, now=now)
         sessions.sweep(session, now=now)
         notices.sweep(session, settled_before=now - _KEEP_NOTICES)
         consent.forget_network_data(session, before=now - desk.keep_network_data)
@@ -197,6 +199,23 @@ def reconcile() -> None:
         _log.error("the provider's lists could not be compared with ours: %s", error)
     else:
         _log.info("compared with the provider's lists: %s", report.as_json())
+
+
+def leave_lists() -> None:
+    """Take addresses that may be emailed again off the provider's suppression lists."""
+    reconciler = _desk[0].reconciler
+    if reconciler is None:
+        return
+    remover = ListRemover(reconciler.database, reconciler.ask)
+    try:
+        removed = remover.run(now=datetime.now(UTC), wait=leaving.wait)
+    except StoppedError as error:
+        _log.info("%s", error)
+    except ProviderError as error:
+        _log.error("addresses stay on the provider's suppression lists for now: %s", error)
+    else:
+        if removed:
+            _log.info("%s addresses left the provider's suppression lists", removed)
 
 
 def fire_due(desk: Desk, *, now: datetime) -> None:

@@ -140,6 +140,22 @@ def local_moment(day: date, at: time, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, at.replace(fold=0), zone).astimezone(UTC)
 
 
+def parse_moment(text: str, zone: ZoneInfo, *, place: str) -> datetime:
+    """A day and a time like ``2026-12-01T07:00``, in ``zone`` unless it names an offset.
+
+    Raises SendError, naming ``place``, for any other text.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        require_year(moment, place=place)
+    except ValueError:
+        hint = "Write it like 2026-12-01T07:00 or 2026-12-01T07:00+01:00."
+        raise SendError("not a time", place=place, hint=hint) from None
+    if moment.tzinfo is None:
+        return local_moment(moment.date(), moment.time(), zone)
+    return moment.astimezone(UTC)
+
+
 def next_open(
     moment: datetime, zone: ZoneInfo, *, quiet: Hours | None, windows: Sequence[Window]
 ) -> datetime:

@@ -230,3 +230,6 @@ class Notice(Model, table=True):
     settled_at: datetime | None = None
     message_id: str | None = Field(default=None, max_length=100)
     detail: str = Field(default="", max_length=1000)
+    #: The strongest event since it was accepted (newsletter.provider.events.Kind); empty for none.
+    outcome: str = Field(default="", max_length=20)
+    outcome_reason: str = Field(default="", max_length=1000)

@@ -6,11 +6,13 @@ Doubt ends after a few tries, for each may be one more copy; what was surely not
 is tried for a day.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
+from newsletter.provider.events import NOTICE, Event, Kind
 from newsletter.provider.gateway import MailRequest, Recipient
 from newsletter.sending.models import Notice
 from newsletter.sending.retry import (
@@ -24,14 +26,15 @@ from newsletter.sending.retry import (
     TryAgain,
 )
 from newsletter.sending.states import BatchState
+from subscribers.address import without_addresses
 from subscribers.schema import Session, table_of
 
 _notice = table_of(Notice)
 
-#: The custom arg by which events find a notice.
-NOTICE = "nl_notice"
 #: So many copies may somebody get whose answers are all lost.
 _MAX_ATTEMPTS = 5
+#: What can become of a single email, the weakest first; a stronger event replaces a weaker one.
+_OUTCOMES = (Kind.DELIVERED, Kind.BLOCKED, Kind.BOUNCE, Kind.DROPPED, Kind.SPAM_REPORT)
 _AGAIN = timedelta(seconds=30)
 #: What surely was not taken is tried for so long; the links of most mails end later.
 _TRIED_FOR = timedelta(days=1)
@@ -138,6 +141,27 @@ def settle(session: Session, notice: ClaimedNotice, decision: Decision, *, now: 
             _move(session, notice, BatchState.PENDING, not_before=after, detail=reason[:1000])
         case Doubt(reason):
             _move(session, notice, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
+
+
+def note_outcomes(session: Session, events: Sequence[Event]) -> None:
+    """Write down what became of single emails; the strongest event of each stays.
+
+    The address has to fit: another installation on the account numbers its emails likewise.
+    """
+    for event in sorted(
+        (one for one in events if one.notice_id is not None and one.kind in _OUTCOMES),
+        key=lambda one: (one.notice_id or 0, one.key),
+    ):
+        weaker = ["", *_OUTCOMES[: _OUTCOMES.index(event.kind)]]
+        session.execute(
+            update(_notice)
+            .where(
+                _notice.c.id == event.notice_id,
+                func.lower(_notice.c.email) == (event.email or "").lower(),
+                _notice.c.outcome.in_(weaker),
+            )
+            .values(outcome=event.kind, outcome_reason=without_addresses(event.reason))
+        )
 
 
 def recall_abandoned(session: Session, *, now: datetime) -> None:

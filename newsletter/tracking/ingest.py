@@ -8,7 +8,7 @@ people first as well.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,12 +18,13 @@ import orjson
 from sqlalchemy import Row, func, select
 
 from newsletter.provider.events import Event, Kind
-from newsletter.sending import evidence
+from newsletter.sending import evidence, notices
 from newsletter.sending.evidence import Carried, Told
 from newsletter.sending.states import DeliveryState
-from newsletter.tracking import horizon, machines, origin, soft_bounces
+from newsletter.tracking import horizon, list_removal, machines, origin, soft_bounces
 from newsletter.tracking.anew import OptIns, is_over, opt_ins
 from newsletter.tracking.counts import PEOPLE, Happening, Tally
+from newsletter.tracking.list_removal import Removal
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.origin import HashOf
 from newsletter.tracking.policy import Thresholds, Whose, effects
@@ -61,6 +62,8 @@ class _Changes:
     #: (address hash, event key) → when, and what the last of an address said.
     soft: dict[tuple[bytes, bytes], datetime] = field(default_factory=dict)
     soft_words: dict[bytes, str] = field(default_factory=dict)
+    #: The provider lists these addresses for a bounce that says nothing of the mailbox.
+    unlisted: dict[bytes, str] = field(default_factory=dict)
 
 
 def ingest(
@@ -76,22 +79,28 @@ def ingest(
     known = origin.known(session, [unique[key] for key in sorted(unique)], hash_of)
     fresh = _store(session, known, now)
     changes, came = _Changes(), opt_ins(session, fresh, hash_of)
+    hashes = {event: _hash_to_suppress(event, hash_of) for event in fresh}
+    removals = list_removal.removals(session, filter(None, hashes.values()))
     for event in fresh:
-        _gather(changes, event, hash_of, came)
+        _gather(changes, event, hashes[event], came, removals)
     # Acceptance first: a delivery has to be accepted before it can be delivered.
     batches = evidence.shown(session, changes.carried)
     evidence.prove(session, batches, now=now, detail="proved by an event")
     evidence.advance(session, changes.deliveries)
-    for address in soft_bounces.add(session, changes.soft, rules, came.since()):
+    since = {hashed: removal.since for hashed, removal in removals.items() if removal.since}
+    for address in soft_bounces.add(session, changes.soft, rules, {**since, **came.since()}):
+        changes.unlisted.pop(address, None)
         days = rules.soft_bounce_days.days
         words = (
             f"{rules.soft_bounces} soft bounces within {days} days: {changes.soft_words[address]}"
         )
         at = max(at for (hashed, _), at in changes.soft.items() if hashed == address)
         _latest(changes.addresses[SuppressionReason.BOUNCED], address, Proof(at, words))
+    notices.note_outcomes(session, fresh)
     done = Ingested(new=len(fresh), repeated=len(events) - len(fresh))
     tally = _count(session, fresh, rules)
     done.suppressed = _suppress(session, changes)
+    list_removal.add(session, changes.unlisted, now=now)
     tally.write(session)
     return done
 
@@ -129,7 +138,18 @@ def _nameless(raw: str) -> str:
     return orjson.dumps(told).decode()
 
 
-def _gather(changes: _Changes, event: Event, hash_of: HashOf, came: OptIns) -> None:
+def _hash_to_suppress(event: Event, hash_of: HashOf) -> bytes | None:
+    """The hash of the address that the event may suppress; None for most events."""
+    return hash_of(event.email) if event.email and effects(event).suppress is not None else None
+
+
+def _gather(
+    changes: _Changes,
+    event: Event,
+    hashed: bytes | None,
+    came: OptIns,
+    removals: Mapping[bytes, Removal],
+) -> None:
     person, effect = event.subscriber_id, effects(event)
     said = without_addresses(event.reason)
     ids = event.send_id, event.batch, event.issue_id, person
@@ -143,13 +163,17 @@ def _gather(changes: _Changes, event: Event, hash_of: HashOf, came: OptIns) -> N
         changes.deliveries.append(Told(event.issue_id, person, effect.delivery, reason))
     if effect.suppress is None:
         return
-    hashed = hash_of(event.email) if event.email else None
+    removal = removals.get(hashed) if hashed else None
+    if removal and removal.ends(effect.suppress, event.at, listed=effect.listed):
+        return
     words = f"{event.kind}: {said}".rstrip(": ")
     proof = Proof(event.at, words)
     if effect.soft:
         if hashed:
             changes.soft[hashed, event.key] = event.at
             changes.soft_words[hashed] = words
+            if event.kind is Kind.BOUNCE and event.email:
+                changes.unlisted[hashed] = event.email
         return
     of_person = effect.whose is Whose.PERSON and not is_over(event, came.people.get(person))
     if person is not None and of_person:

@@ -46,6 +46,7 @@ def data_of(session: Session, subscriber_id: int) -> dict[str, Any]:
     )
     mails = session.execute(
         select(_notice.c.kind, _notice.c.created_at, _notice.c.subject, _notice.c.state)
+        .add_columns(_notice.c.outcome, _notice.c.outcome_reason)
         .join(_subscriber, _subscriber.c.email == _notice.c.email)
         .where(_subscriber.c.id == subscriber_id)
         .order_by(_notice.c.id)

@@ -72,7 +72,11 @@ TABLE: Final[Mapping[str, Effects]] = {
     "delivered": Effects(delivery=DeliveryState.DELIVERED),
     "bounce: Invalid Address": _HARD,
     "bounce: Unclassified": _HARD,
-    "bounce: Unclassified, status 4": _SOFT,
+    "bounce: Unclassified, 4.x.x": _SOFT,
+    "bounce: Unclassified, 5.1.x": _HARD,
+    "bounce: Unclassified, 5.2.x": _SOFT,
+    "bounce: Unclassified, 5.7.x": _SOFT,
+    "bounce: Unclassified, another status": _SOFT,
     "bounce: Mailbox Unavailable": _SOFT,
     "bounce: Technical": _SOFT,
     "bounce: Content": _SOFT,
@@ -80,7 +84,6 @@ TABLE: Final[Mapping[str, Effects]] = {
     "bounce: Frequency or Volume Too High": _SOFT,
     "blocked: Invalid Address": _SOFT,
     "blocked: Unclassified": _BLOCK,
-    "blocked: Unclassified, status 4": _BLOCK,
     "blocked: Mailbox Unavailable": _SOFT,
     "blocked: Technical": _BLOCK,
     "blocked: Content": _BLOCK,
@@ -88,7 +91,6 @@ TABLE: Final[Mapping[str, Effects]] = {
     "blocked: Frequency or Volume Too High": _BLOCK,
     "expired: Invalid Address": _SOFT,
     "expired: Unclassified": _SOFT,
-    "expired: Unclassified, status 4": _SOFT,
     "expired: Mailbox Unavailable": _SOFT,
     "expired: Technical": _SOFT,
     "expired: Content": _BLOCK,
@@ -129,8 +131,17 @@ _DROPS: Final = {
     for name in TABLE
     if name.startswith("dropped: ") and name not in {"dropped: Invalid", "dropped: another reason"}
 }
-#: An enhanced status or, in a server's words, a reply code that says "for now".
-_FOR_NOW = re.compile(r"4(\.\d|\d\d\b)")
+#: An enhanced status code (RFC 3463 section 2), which a server puts behind its reply code.
+_ENHANCED = re.compile(r"(?<![\d.])([45])\.(\d{1,3})\.(\d{1,3})(?!\.?\d)")
+#: A reply code (RFC 5321 section 4.2) at the beginning of a server's words.
+_REPLY = re.compile(r"\s*([45]\d\d)(?!\d)")
+#: Of the statuses about the recipient's address, those that say that there is no such mailbox or
+#: domain. The others say that it is ambiguous (4), valid (5), or speak of the sender (7 to 9).
+#: Source: RFC 3463 section 3.2, RFC 7505 for 5.1.10.
+_NO_SUCH_ADDRESS: Final = frozenset({0, 1, 2, 3, 6, 10})
+#: Reply codes without an enhanced status (RFC 5321 section 4.2.3): 552 is a full mailbox, 554 a
+#: failed transaction, which names no mailbox.
+_OF_REPLY: Final = {"552": "5.2.x", "554": "another status"}
 
 
 def effects(event: Event) -> Effects:
@@ -159,6 +170,31 @@ def case_of(event: Event) -> str:
 
 def _class(event: Event) -> str:
     known = _CLASSES.get(" ".join(event.classification.lower().split()), "Unclassified")
-    if known == "Unclassified" and _FOR_NOW.match(event.status or event.reason):
-        return "Unclassified, status 4"
+    if known == "Unclassified" and event.kind is Kind.BOUNCE and (status := _status(event)):
+        return f"Unclassified, {status}"
     return known
+
+
+def _status(event: Event) -> str:
+    """The group of the server's status by which an unclassified bounce is judged.
+
+    Empty when the server named no status, or one that says no more than "it failed".
+    """
+    found = _ENHANCED.search(event.status) or _ENHANCED.search(event.reason)
+    if found is None:
+        reply = _REPLY.match(event.status) or _REPLY.match(event.reason)
+        if reply is None:
+            return ""
+        return "4.x.x" if reply[1].startswith("4") else _OF_REPLY.get(reply[1], "")
+    whole, subject, detail = (int(part) for part in found.groups())
+    if whole == 4:
+        return "4.x.x"
+    match subject:
+        case 1:
+            return "5.1.x" if detail in _NO_SUCH_ADDRESS else "another status"
+        case 2 | 7:
+            return f"5.{subject}.x"
+        case 0:
+            return ""
+        case _:
+            return "another status"

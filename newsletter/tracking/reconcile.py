@@ -19,6 +19,7 @@ from sqlalchemy import Engine, delete, insert, select, update
 from newsletter.database import reading, transaction
 from newsletter.errors import ProviderError
 from newsletter.provider.account import PAGE, Account, Ask, Entry, Listing, Wait, patient
+from newsletter.tracking import list_removal
 from newsletter.tracking.anew import CLOCKS
 from newsletter.tracking.models_reconcile import Reconciliation
 from newsletter.tracking.origin import HashOf
@@ -189,9 +190,13 @@ class Reconciler:
         hashes = [hashed for hashed, _ in named]
         here = _suppressed(session, hashes)
         opted_in = consent.opted_in(session, hashes, lock=not dry_run)
+        removals = list_removal.removals(session, hashes)
         back, proofs = [], {}
         for hashed, entry in named:
             later = hashed in opted_in and opted_in[hashed] > entry.at + CLOCKS
+            removal = removals.get(hashed)
+            if reason is not None and removal is not None:
+                later = later or removal.ends(reason, entry.at, listed=True)
             if later and hashed not in here:
                 back.append(entry)
             elif later or reason is None:

@@ -133,14 +133,16 @@ def _events(session: Session, person: Subscriber, limit: int) -> Iterator[Entry]
 
 def _mails(session: Session, person: Subscriber, limit: int) -> Iterator[Entry]:
     columns = _notice.c.created_at, _notice.c.kind, _notice.c.subject, _notice.c.state
+    became = _notice.c.outcome, _notice.c.outcome_reason
     mine: Iterable[Row[Any]] = session.execute(
-        select(*columns)
+        select(*columns, *became)
         .where(_notice.c.email == person.email)
         .order_by(_notice.c.created_at.desc(), _notice.c.id.desc())
         .limit(limit)
     )
     for row in mine:
-        yield Entry(row.created_at, "mail", row.state, detail=row.subject)
+        detail = " · ".join(part for part in (row.subject, row.outcome_reason) if part)
+        yield Entry(row.created_at, "mail", row.outcome or row.state, detail=detail)
 
 
 def _reason(raw: str) -> str:

@@ -59,7 +59,7 @@ def confirm(engine: Engine, asked: Asked, *, now: datetime = NOW + MINUTE) -> in
     with transaction(engine) as session:
         return signup.confirm(
             session, asked.confirmation_id, now=now, ip="192.0.2.9", user_agent="Phone/2"
-        )
+        ).subscriber_id
 
 
 def suppress(

@@ -52,12 +52,12 @@ _EVENTS = {
 }
 _SUPPRESSIONS = {
     SuppressionReason.UNSUBSCRIBED: ("Gets no more mail: left", "warn"),
-    SuppressionReason.BOUNCED: ("Gets no more mail: the mailbox does not exist", "bad"),
+    SuppressionReason.BOUNCED: ("Suppressed: an email bounced", "bad"),
     SuppressionReason.COMPLAINED: ("Gets no more mail: called it spam", "bad"),
     SuppressionReason.MANUAL: ("Gets no more mail: an operator decided so", "bad"),
     SuppressionReason.ERASED: ("Gets no more mail: erased", "bad"),
 }
-_MAILS = {
+_MAILS: dict[BatchState | Kind, tuple[str, str]] = {
     BatchState.PENDING: ("A single mail waits to be sent", ""),
     BatchState.CLAIMED: ("A single mail is being sent", ""),
     BatchState.IN_FLIGHT: ("A single mail is being sent", ""),
@@ -65,6 +65,11 @@ _MAILS = {
     BatchState.REJECTED: ("A single mail was refused by the provider", "bad"),
     BatchState.UNCERTAIN: ("A single mail was sent, its answer lost", "warn"),
     BatchState.SKIPPED: ("A single mail was not sent", "warn"),
+    Kind.DELIVERED: ("A single email was delivered", "good"),
+    Kind.BLOCKED: ("A single email was blocked by the receiving server", "bad"),
+    Kind.BOUNCE: ("A single email bounced", "bad"),
+    Kind.DROPPED: ("A single email was dropped by the provider: it was not sent", "bad"),
+    Kind.SPAM_REPORT: ("A single email was marked as spam", "bad"),
 }
 #: Sort of an entry → what → words and tone.
 WORDS: dict[str, dict[str, tuple[str, str]]] = {

@@ -16,7 +16,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
-from newsletter.tracking import person, timeline
+from newsletter.tracking import list_removal, person, timeline
 from newsletter.web.console.access import role
 from newsletter.web.console.history import told
 from newsletter.web.console.shell import actor, go, page
@@ -121,6 +121,29 @@ def lift(person_id: int, request: Request, parts: Parts, visitor: _Editor) -> Re
         return f"suppression lifted{f', stays out: {stays}' if stays else ''}"
 
     return _change(request, parts, visitor, person_id, change=change, done="lifted")
+
+
+@router.post(f"{_ONE}/lift-bounce")
+def lift_bounce(
+    person_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: _Editor,
+    reason: Annotated[str, Form()] = "",
+) -> Response:
+    """Let this subscriber be emailed again although an email bounced."""
+
+    def change(session: Session, found: Subscriber, now: datetime) -> str:
+        list_removal.lift_bounces(
+            session,
+            by=actor(request, visitor),
+            why=reason,
+            now=now,
+            address_hash=found.address_hash,
+        )
+        return ""
+
+    return _change(request, parts, visitor, person_id, change=change, done="bounce-lifted")
 
 
 @router.post(f"{_ONE}/data")

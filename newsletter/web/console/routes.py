@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from newsletter.web.console import (
     account,
+    bounces,
     deliverability,
     factor,
     forgot,
@@ -57,6 +58,7 @@ _PAGES = (
     factor,
     people,
     log,
+    bounces,
     subscribers,
     imports,
     person,

@@ -8,10 +8,12 @@ from newsletter.assembly import Assembly
 from newsletter.database import patiently, reading
 from newsletter.errors import LinkError, UserError
 from newsletter.links import Purpose
+from newsletter.tracking import list_removal
 from newsletter.web.dependencies import Parts, page
 from newsletter.web.public.signup_mails import preferences_url
 from newsletter.web.public.visitor import browser, network_address
 from subscribers import signup
+from subscribers.schema import Session
 from subscribers.signup import SignupLinkError
 
 router = APIRouter()
@@ -38,12 +40,22 @@ def confirm(token: str, request: Request, parts: Parts) -> Response:
         now, ip, agent = datetime.now(UTC), network_address(request), browser(request)
         # Two links of somebody new, pressed at once, may each hold what the other wants next.
         subscriber_id = patiently(
-            parts.database,
-            lambda session: signup.confirm(session, number, now=now, ip=ip, user_agent=agent),
+            parts.database, lambda session: _confirm(session, number, now=now, ip=ip, agent=agent)
         )
     except (LinkError, SignupLinkError) as error:
         return _over(request, error)
     return page(request, "confirmed.html", preferences=preferences_url(parts, subscriber_id))
+
+
+def _confirm(
+    session: Session, number: int, *, now: datetime, ip: str | None, agent: str | None
+) -> int:
+    done = signup.confirm(session, number, now=now, ip=ip, user_agent=agent)
+    if done.came_back:
+        # The provider drops what is sent to them for as long as its own lists name them.
+        addresses = {done.address_hash: done.email}
+        list_removal.add(session, addresses, now=now, since=now, own_wish=True)
+    return done.subscriber_id
 
 
 def _number(parts: Assembly, token: str) -> int:

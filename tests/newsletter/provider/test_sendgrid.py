@@ -89,7 +89,11 @@ def test_a_time_is_whole_seconds_never_too_early_and_stands_with_the_batch_at_th
 
 def test_an_answer_reaches_also_who_has_left_and_an_issue_does_not() -> None:
     answered = payload(replace(REQUEST, answers=True))
-    assert answered["mail_settings"] == {"bypass_unsubscribe_management": {"enable": True}}
+    assert answered["mail_settings"] == {
+        "bypass_unsubscribe_management": {"enable": True},
+        "bypass_bounce_management": {"enable": True},
+        "bypass_spam_management": {"enable": True},
+    }
     assert "mail_settings" not in payload(REQUEST)
 
 

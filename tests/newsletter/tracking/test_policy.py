@@ -57,7 +57,9 @@ def test_every_bounce_has_a_line_however_it_is_spelt() -> None:
     reached = set()
     words = [*CLASSES, "technical failure", "MAILBOX  UNAVAILABLE", "something new", ""]
     for kind, word, status in itertools.product(
-        ["bounce", "blocked", "expired", "something new", ""], words, ["4.2.2", "5.1.1", ""]
+        ["bounce", "blocked", "expired", "something new", ""],
+        words,
+        ["4.2.2", "5.1.1", "5.2.2", "5.7.1", "5.4.1", ""],
     ):
         reached.add(case(type=kind, bounce_classification=word, status=status))
     assert reached == {
@@ -93,10 +95,22 @@ def test_each_reason_of_a_drop_has_a_line(reason: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"status": "4.2.2"}, "bounce: Unclassified, status 4"),
-        ({"reason": "452 4.2.2 mailbox full"}, "bounce: Unclassified, status 4"),
-        ({"reason": "4.2.2 mailbox full"}, "bounce: Unclassified, status 4"),
-        ({"status": "5.1.1", "reason": "452 try later"}, "bounce: Unclassified"),
+        ({"status": "4.2.2"}, "bounce: Unclassified, 4.x.x"),
+        ({"reason": "452 4.2.2 mailbox full"}, "bounce: Unclassified, 4.x.x"),
+        ({"reason": "4.2.2 mailbox full"}, "bounce: Unclassified, 4.x.x"),
+        ({"status": "5.1.1", "reason": "452 try later"}, "bounce: Unclassified, 5.1.x"),
+        ({"status": "5.1.10"}, "bounce: Unclassified, 5.1.x"),
+        ({"status": "5.1.8"}, "bounce: Unclassified, another status"),
+        ({"status": "5.2.2"}, "bounce: Unclassified, 5.2.x"),
+        ({"reason": "552 5.2.2 over quota"}, "bounce: Unclassified, 5.2.x"),
+        ({"reason": "552 over quota"}, "bounce: Unclassified, 5.2.x"),
+        ({"reason": "550-5.7.1 [192.0.2.5] blocked by policy"}, "bounce: Unclassified, 5.7.x"),
+        ({"status": "5.4.1"}, "bounce: Unclassified, another status"),
+        ({"reason": "554 transaction failed"}, "bounce: Unclassified, another status"),
+        ({"reason": "550 no such user"}, "bounce: Unclassified"),
+        ({"reason": "550 from 5.1.2.7 refused"}, "bounce: Unclassified"),
+        ({"status": "5.0.0"}, "bounce: Unclassified"),
+        ({"status": "5.2.2", "type": "blocked"}, "blocked: Unclassified"),
         ({"reason": "4 letters"}, "bounce: Unclassified"),
         ({"reason": "45200 is my number"}, "bounce: Unclassified"),
         (

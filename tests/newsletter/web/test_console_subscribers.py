@@ -370,3 +370,54 @@ def test_nothing_that_others_wrote_becomes_a_part_of_the_page(
         assert "<img" not in page
         assert "1337" not in page
         assert 'href="javascript' not in page
+
+
+# Bounces that were wrong.
+
+
+def test_a_bounce_is_lifted_with_a_reason_that_the_log_keeps(
+    office: Office, editor: Browser
+) -> None:
+    person = add(office)
+    suppress(office, person, SuppressionReason.BOUNCED)
+    path = f"/console/subscribers/{person}"
+    assert "Lift the bounce" in editor.get(path).text
+    assert editor.post(f"{path}/lift-bounce", {"reason": " "}).status_code == 400
+    assert reasons(office) == ["bounced"]
+    assert editor.post(f"{path}/lift-bounce", {"reason": "she wrote"}).status_code == 303
+    assert reasons(office) == []
+    assert log(office)[-1] == ("bounce lifted", f"subscriber {person}")
+
+
+def test_only_a_bounce_can_be_lifted_as_one(office: Office, editor: Browser) -> None:
+    person = add(office)
+    suppress(office, person, SuppressionReason.COMPLAINED)
+    path = f"/console/subscribers/{person}"
+    assert "Lift the bounce" not in editor.get(path).text
+    assert editor.post(f"{path}/lift-bounce", {"reason": "x"}).status_code == 400
+    assert reasons(office) == ["complained"]
+
+
+def test_bounces_between_two_times_are_previewed_and_lifted(office: Office) -> None:
+    approver = office.signed_in(Role.APPROVER)
+    for name in ("alice", "bob"):
+        suppress(office, add(office, f"{name}@example.org"), SuppressionReason.BOUNCED)
+    path = "/console/subscribers/bounces"
+    assert approver.get(path).status_code == 200
+    since = (NOW - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
+    shown = approver.get(f"{path}?since={since}&text=TEST").text
+    assert "Lift 2 bounces" in shown
+    assert "alice@example.org" in shown
+    assert "Lift 2" not in approver.get(f"{path}?since={since}&text=other").text
+    for wrong in ("2026-99-99", "now", "9999-12-31T23:59", NASTY):
+        answer = approver.get(path, params={"since": wrong})
+        assert answer.status_code == 400
+        assert "<script>" not in answer.text
+    data = {"since": since, "until": "", "text": "test"}
+    assert approver.post(path, data | {"reason": ""}).status_code == 400
+    assert len(reasons(office)) == 2
+    answer = approver.post(path, data | {"reason": "outage"})
+    assert answer.headers["location"] == f"{path}?lifted=2"
+    assert "2 subscribers get email again" in approver.get(answer.headers["location"]).text
+    assert reasons(office) == []
+    assert log(office)[-1] == ("bounces lifted", "")
