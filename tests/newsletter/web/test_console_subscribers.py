@@ -382,9 +382,9 @@ def test_a_bounce_is_lifted_with_a_reason_that_the_log_keeps(
     suppress(office, person, SuppressionReason.BOUNCED)
     path = f"/console/subscribers/{person}"
     assert "Lift the bounce" in editor.get(path).text
-    assert editor.post(f"{path}/lift-bounce", {"reason": " "}).status_code == 400
+    assert editor.post(f"{path}/lift-bounce", reason=" ").status_code == 400
     assert reasons(office) == ["bounced"]
-    answer = editor.post(f"{path}/lift-bounce", {"reason": "she wrote"})
+    answer = editor.post(f"{path}/lift-bounce", reason="she wrote")
     assert "The bounce is lifted" in answer.text
     assert reasons(office) == []
     assert log(office)[-1] == ("bounce lifted", f"subscriber {person}")
@@ -395,7 +395,7 @@ def test_only_a_bounce_can_be_lifted_as_one(office: Office, editor: Browser) -> 
     suppress(office, person, SuppressionReason.COMPLAINED)
     path = f"/console/subscribers/{person}"
     assert "Lift the bounce" not in editor.get(path).text
-    assert editor.post(f"{path}/lift-bounce", {"reason": "x"}).status_code == 400
+    assert editor.post(f"{path}/lift-bounce", reason="x").status_code == 400
     assert reasons(office) == ["complained"]
 
 
@@ -415,9 +415,9 @@ def test_bounces_between_two_times_are_previewed_and_lifted(office: Office) -> N
         assert answer.status_code in {400, 422}
         assert "<script>alert" not in answer.text
     data = {"since": since, "until": "", "text": "test"}
-    assert approver.post(path, data | {"reason": ""}).status_code == 400
+    assert approver.post(path, reason="", **data).status_code == 400
     assert len(reasons(office)) == 2
-    answer = approver.post(path, data | {"reason": "outage"})
+    answer = approver.post(path, reason="outage", **data)
     assert "2 subscribers get email again" in answer.text
     assert reasons(office) == []
     assert log(office)[-1] == ("bounces lifted", "")
