@@ -385,7 +385,7 @@ def test_a_bounce_is_lifted_with_a_reason_that_the_log_keeps(
     assert editor.post(f"{path}/lift-bounce", reason=" ").status_code == 400
     assert reasons(office) == ["bounced"]
     answer = editor.post(f"{path}/lift-bounce", reason="she wrote")
-    assert "The bounce is lifted" in answer.text
+    assert "The bounce is lifted" in editor.get(answer.headers["location"]).text
     assert reasons(office) == []
     assert log(office)[-1] == ("bounce lifted", f"subscriber {person}")
 
@@ -418,6 +418,7 @@ def test_bounces_between_two_times_are_previewed_and_lifted(office: Office) -> N
     assert approver.post(path, reason="", **data).status_code == 400
     assert len(reasons(office)) == 2
     answer = approver.post(path, reason="outage", **data)
-    assert "2 subscribers get email again" in answer.text
+    assert answer.headers["location"] == f"{path}?lifted=2"
+    assert "2 subscribers get email again" in approver.get(answer.headers["location"]).text
     assert reasons(office) == []
     assert log(office)[-1] == ("bounces lifted", "")
