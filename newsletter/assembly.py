@@ -44,6 +44,7 @@ from newsletter.tracking.reconcile import Reconciler
 from newsletter.tracking.retention import Keep
 from subscribers.address import address_key, hash_address, parse
 from subscribers.errors import AddressError
+from subscribers.schema import Session
 
 if TYPE_CHECKING:
     from newsletter.checking.case import AskDns
@@ -221,6 +222,14 @@ class Assembly:
             else None,
             keep=self.keep,
             press=self.press,
+            tell_operators=self._tell_operators,
+        )
+
+    def _tell_operators(self, session: Session, now: datetime) -> int:
+        from newsletter.scheduling import operator_emails  # noqa: PLC0415
+
+        return operator_emails.send_waiting(
+            session, house=self.house, templates=self.settings.templates_directory, now=now
         )
 
     @property

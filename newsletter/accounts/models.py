@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, LargeBinary
+from sqlalchemy import BigInteger, Index, LargeBinary, text
 
 from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
@@ -128,3 +128,28 @@ class AuditEntry(Model, table=True):
     detail: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     #: SHA-256 over the entry before this one and what this one says.
     chain: bytes = Field(sa_type=TokenHash)
+
+
+class OperatorMessage(Model, table=True):
+    """Something that owners and approvers have to be told, by email, once."""
+
+    __tablename__ = "operator_message"
+    __table_args__ = (
+        Index(
+            "ix_operator_message_waiting",
+            "id",
+            sqlite_where=text("emailed_at IS NULL"),
+            postgresql_where=text("emailed_at IS NULL"),
+        ),
+    )
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    #: One for each kind, subject and occasion.
+    key: str = Field(max_length=200, unique=True)
+    kind: str = Field(max_length=30)
+    #: A send's number, an issue's slug, a schedule's number.
+    subject: str = Field(max_length=200)
+    #: Why, in the words of whoever wrote it.
+    detail: str = Field(default="", max_length=2000)
+    created_at: datetime
+    emailed_at: datetime | None = None

@@ -11,11 +11,11 @@ from newsletter.database import reading
 from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.jobs import start_due
-from newsletter.sending import held, hold, standing
+from newsletter.sending import held, hold, roll, standing
 from newsletter.sending.held import Held
 from newsletter.sending.models import Hold, Send
 from newsletter.sending.standing import Outlook, Standing
-from newsletter.sending.states import UNSETTLED, BatchState, SendState
+from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
 from newsletter.tracking import counts, trial
 
 #: A send in one of these goes no further by itself.
@@ -114,6 +114,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         outlook = standing.outlook(session, send.id, now=now)
         waits = hold.in_force(session, now=now)
         there = held.of(session, send.id, now=now)
+        unsent = roll.apart(session, send).get(roll.NOT_SENT, 0)
         winner = send.winner or (_undecided(*trial.decision(session, send.id)) if send.test else "")
     took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
     left_out = [f"not {segment['name']}" for segment in send.excluded]
@@ -126,10 +127,14 @@ def summary(assembly: Assembly, stands: Standing) -> None:
             *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),
             *((("winner", winner),) if winner else ()),
             ("planned", send.planned),
-            *((f"  {state}", number) for state, number in sorted(stands.people.items())),
+            *((f"  {word}", number) for word, number in sorted(_people(stands, unsent).items())),
             *((("  went on to another send", send.handed_on),) if send.handed_on else ()),
             *((f"left out: {why}", number) for why, number in sorted(send.left_out.items())),
-            *((f"batches {s}", n) for s, n in stands.batches.items() if s in _TELLING),
+            *(
+                (f"batches {state}", number - (unsent if state == BatchState.REJECTED else 0))
+                for state, number in stands.batches.items()
+                if state in _TELLING and (state != BatchState.REJECTED or number > unsent)
+            ),
             *((f"events: {kind}", number) for kind, number in sorted(happened.items())),
             *(
                 (("pace", _pace(outlook, waits, now)),)
@@ -141,6 +146,15 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         ],
         title=f"Send {send.id}",
     )
+
+
+def _people(stands: Standing, unsent: int) -> dict[str, int]:
+    """Recipients by what became of them: to cancel a send is not to have it refused."""
+    people = dict(stands.people)
+    if unsent := min(unsent, people.get(DeliveryState.REJECTED, 0)):
+        people["not sent"] = unsent
+        people[DeliveryState.REJECTED] -= unsent
+    return {word: number for word, number in people.items() if number}
 
 
 def _holds(there: Held) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 from sqlalchemy import Select, func, select
 
-from newsletter.accounts import audit
+from newsletter.accounts import audit, messages
 from newsletter.accounts.audit import Actor
+from newsletter.accounts.messages import MessageKind
 from newsletter.errors import IssueError
 from newsletter.issues import store
 from newsletter.issues.models import Issue, Review, Revision
@@ -104,6 +105,14 @@ def request(session: Session, slug: str, *, by: Actor, now: datetime, note: str 
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
     _take(session, issue, revision, Step.REQUESTED, by=by, now=now, note=note)
+    messages.post(
+        session,
+        MessageKind.REVIEW_ASKED,
+        slug,
+        now=now,
+        occasion=now.isoformat(),
+        detail=note,
+    )
     audit.record(session, by, "review asked for", now=now, subject=slug, revision=revision.number)
     return revision
 

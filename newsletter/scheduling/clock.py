@@ -50,6 +50,7 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("fold-old", jobs.fold_old, 3600),
     ("reconcile", jobs.reconcile, 300),
     ("leave-lists", jobs.leave_lists, 5),
+    ("tell-operators", jobs.tell_operators, 5),
 )
 #: Asks the provider: a process that starts over and over does not do so each time.
 _NOT_AT_ONCE = frozenset({"reconcile"})

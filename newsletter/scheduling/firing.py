@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from newsletter.accounts import audit
+from newsletter.accounts import audit, messages
 from newsletter.accounts.audit import Actor
+from newsletter.accounts.messages import MessageKind
 from newsletter.checking.checker import Checker
 from newsletter.checking.finding import blocking
 from newsletter.checking.plan import Plan
@@ -230,6 +231,15 @@ def _tell(session: Session, schedule: Schedule, fired: list[Fired], now: datetim
         if len(those) > 1:
             detail["times"] = str(len(those))
         subject = f"due {those[-1].due:%Y-%m-%d %H:%M} UTC"
+        if outcome in {Outcome.MISSED, Outcome.FAILED}:
+            messages.post(
+                session,
+                MessageKind.SCHEDULE_FAILED,
+                schedule.id,
+                now=now,
+                occasion=those[-1].due.isoformat(),
+                detail=those[-1].reason,
+            )
         audit.record(session, who, _LOGGED[outcome], now=now, subject=subject, **detail)
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from newsletter.accounts import sessions
+from newsletter.accounts import messages, sessions
+from newsletter.accounts.messages import MessageKind
 from newsletter.database import giving_way, reading, transaction
 from newsletter.errors import ProviderError, UserError
 from newsletter.provider.account import StoppedError
@@ -30,6 +31,7 @@ from newsletter.tracking.list_removal import ListRemover
 from newsletter.tracking.reconcile import Reconciler
 from newsletter.tracking.retention import Keep, fold
 from subscribers import consent, growth, limits, segments, signup, standing
+from subscribers.schema import Session
 
 if TYPE_CHECKING:
     from newsletter.scheduling.firing import Press
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Single mails hold an address and a link; they are kept to answer "did it leave?".
 _KEEP_NOTICES = timedelta(days=30)
+_KEEP_MESSAGES = timedelta(days=90)
 #: A segment's figures are counted again after this time at the earliest.
 _STALE = timedelta(minutes=15)
 
@@ -61,6 +64,8 @@ class Desk:
     #: Makes what schedules make sends with, once one is due. None where this process makes no
     #: sends: schedules wait for one that does.
     press: "Callable[[], Press] | None" = None
+    #: Puts emails to operators into the outbox (newsletter.scheduling.operator_emails).
+    tell_operators: Callable[[Session, datetime], int] | None = None
 
 
 _desk: list[Desk] = []
@@ -142,6 +147,7 @@ def tidy_up() -> None:
         limits.sweep(session, now=now)
         signup.sweep(session, now=now)
         list_removal.sweep(session, now=now)
+        messages.sweep(session, before=now - _KEEP_MESSAGES)
         sessions.sweep(session, now=now)
         notices.sweep(session, settled_before=now - _KEEP_NOTICES)
         consent.forget_network_data(session, before=now - desk.keep_network_data)
@@ -199,6 +205,25 @@ def reconcile() -> None:
         _log.error("the provider's lists could not be compared with ours: %s", error)
     else:
         _log.info("compared with the provider's lists: %s", report.as_json())
+
+
+def tell_operators() -> None:
+    """Email owners and approvers what waits for them."""
+    desk, now = _desk[0], datetime.now(UTC)
+    if desk.tell_operators is None:
+        return
+    # Of uncertain batches once a day, for as long as nobody has decided.
+    kind, today = MessageKind.SEND_UNCERTAIN, now.date()
+    with reading(desk.database) as session:
+        overdue = doubt.overdue(session, before=now - desk.doubt_grace)
+        new = [one for one in overdue if not messages.is_posted(session, kind, one, today)]
+        if not new and not messages.not_emailed(session, limit=1):
+            return
+    with transaction(desk.database) as session:
+        for send_id in new:
+            detail = f"Batches: {overdue[send_id]}"
+            messages.post(session, kind, send_id, now=now, occasion=today, detail=detail)
+        desk.tell_operators(session, now)
 
 
 def leave_lists() -> None:

@@ -257,7 +257,10 @@ def _move(
 ) -> None:
     send = find(session, send_id)
     sources = _ENDED if ended else [only] if only else None
-    if not oversight.move_send(session, send_id, target, only_from=sources, **values):
+    moved = oversight.move_send(
+        session, send_id, target, only_from=sources, by_operator=True, **values
+    )
+    if not moved:
         possible = ", ".join(sorted(SEND_NEXT[SendState(send.state)])) or "nothing more"
         raise SendError(
             f"it is {send.state} and cannot become {target} in this way",

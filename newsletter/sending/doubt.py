@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from newsletter.errors import SendError
 from newsletter.sending import evidence, oversight, retiming
@@ -70,6 +70,17 @@ def listed(session: Session, send_id: int) -> list[Doubtful]:
         Doubtful(number, size, departed_at, detail + (_RESENT if resent else ""))
         for number, size, departed_at, detail, resent in rows
     ]
+
+
+def overdue(session: Session, *, before: datetime) -> dict[int, int]:
+    """Send → how many of its batches left before that time, and were not confirmed since."""
+    rows = session.execute(
+        select(_batch.c.send_id, func.count().label("batches"))
+        .where(_batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at < before)
+        .group_by(_batch.c.send_id)
+        .order_by(_batch.c.send_id)
+    )
+    return {row.send_id: row.batches for row in rows}
 
 
 def resolve(

@@ -242,6 +242,8 @@ def put_back(
         detail=detail[:1000],
         worker=None,
         lease_until=None,
+        # Nothing of it has left after all.
+        departed_at=None,
         **later,
     )
 

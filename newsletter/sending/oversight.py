@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, exists, func, or_, select, update
 
+from newsletter.accounts import messages
+from newsletter.accounts.messages import MessageKind
 from newsletter.sending import held, publication
 from newsletter.sending.models import Batch, Delivery, Send, Worker
 from newsletter.sending.states import (
@@ -64,19 +66,31 @@ def move_send(
     target: SendState,
     *,
     only_from: Collection[SendState] | None = None,
+    by_operator: bool = False,
     **values: object,
 ) -> bool:
-    """Move a send if the table allows it from where it stands; False when it does not."""
+    """Move a send if the table allows it from where it stands; False when it does not.
+
+    A pause that is not ``by_operator`` is told to the operators by email.
+    """
     sources = sends_that_may_become(target) & frozenset(only_from or SendState)
-    return (
-        changed(
-            session,
-            update(_send)
-            .where(_send.c.id == send_id, _send.c.state.in_(sources))
-            .values(state=target, **values),
-        )
-        == 1
+    moved = changed(
+        session,
+        update(_send)
+        .where(_send.c.id == send_id, _send.c.state.in_(sources))
+        .values(state=target, **values),
     )
+    paused_at = values.get("paused_at")
+    if moved and isinstance(paused_at, datetime) and not by_operator:
+        messages.post(
+            session,
+            MessageKind.SEND_PAUSED,
+            send_id,
+            now=paused_at,
+            occasion=paused_at.isoformat(),
+            detail=str(values.get("reason", "")),
+        )
+    return moved == 1
 
 
 def hold_back(session: Session, send_id: int, *, reason: str, now: datetime) -> bool:

@@ -4,7 +4,7 @@ Every question is answered by an index, however large the send: the many who sim
 their mail can be looked up by address, and be paged through, but not be filtered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,25 +29,43 @@ class Place:
     subscriber_id: int
 
 
-#: Cancelled before it left: everybody in it is rejected, and there may be a million of them.
-_NEVER_LEFT = (_batch.c.state == BatchState.REJECTED) & _batch.c.departed_at.is_(None)
+#: What ``apart`` calls the recipients of batches that never left, because the send was cancelled.
+NOT_SENT = "not_sent"
+_NOT_SENT = (_batch.c.state == BatchState.REJECTED) & _batch.c.departed_at.is_(None)
+#: Nobody took it up: everybody in it is rejected, and there may be a million of them.
+_NEVER_CLAIMED = _NOT_SENT & (_batch.c.attempt == 0)
 
 
 def apart(session: Session, send: Send) -> dict[str, int]:
     """How many stand in each of the states that set people apart, from the few rows they have.
 
-    Of what never left, which may be much, the index alone is read.
+    The rejected are those whom the provider refused; whoever was in a batch that never left is
+    NOT_SENT. Of batches that nobody took up, which may be many, the index alone is read.
     """
     if send.folded_at is not None:
-        return {state: n for state in APART if (n := send.folded.get(state, 0))}
+        found = {state: n for state in APART if (n := send.folded.get(state, 0))}
+        size = select(func.sum(_batch.c.size)).where(_batch.c.send_id == send.id, _NOT_SENT)
+        not_sent = min(int(session.scalar(size) or 0), found.get(DeliveryState.REJECTED, 0))
+        found[DeliveryState.REJECTED] = found.get(DeliveryState.REJECTED, 0) - not_sent
+        return _named(found, not_sent)
     in_batch = (_delivery.c.send_id == _batch.c.send_id) & (_delivery.c.batch == _batch.c.number)
     few = select(func.count()).select_from(_batch.join(_delivery, in_batch))
     few = few.where(_batch.c.send_id == send.id, _delivery.c.reason.is_not(None))
-    rejected = session.scalar(few.where(_NEVER_LEFT)) or 0
-    others = few.add_columns(_delivery.c.state).where(~_NEVER_LEFT).group_by(_delivery.c.state)
-    found = {state: people for people, state in session.execute(others)}
-    found[DeliveryState.REJECTED] = found.get(DeliveryState.REJECTED, 0) + rejected
-    return {state: found[state] for state in APART if found.get(state)}
+    not_sent = session.scalar(few.where(_NEVER_CLAIMED)) or 0
+    others = few.add_columns(_delivery.c.state, _NOT_SENT.label("not_sent"))
+    others = others.where(~_NEVER_CLAIMED).group_by(_delivery.c.state, "not_sent")
+    found = dict[DeliveryState, int]()
+    for people, state, never_left in session.execute(others):
+        if never_left and state == DeliveryState.REJECTED:
+            not_sent += people
+        else:
+            found[state] = found.get(state, 0) + people
+    return _named(found, not_sent)
+
+
+def _named(found: Mapping[DeliveryState, int], not_sent: int) -> dict[str, int]:
+    parted = {str(state): found[state] for state in APART if found.get(state)}
+    return parted | ({NOT_SENT: not_sent} if not_sent else {})
 
 
 def page(
@@ -71,7 +89,7 @@ def page(
         else:
             rows = rows.where(_delivery.c.reason.is_not(None))
             if state is not DeliveryState.REJECTED:
-                theirs = ~_NEVER_LEFT
+                theirs = ~_NEVER_CLAIMED
         batches = select(_batch.c.number).where(_batch.c.send_id == send_id, theirs)
         rows = rows.where(_delivery.c.state == state, _delivery.c.batch.in_(batches))
     if after is not None:

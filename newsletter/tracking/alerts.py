@@ -141,7 +141,7 @@ def watch(session: Session, rules: Collection[Rule], *, now: datetime) -> list[t
             # It was resumed: without the mark, an operator's next pause is theirs.
             _keep(session, row, baseline)
             continue
-        values = {"reason": why, "paused_at": now, "alarm": marked}
+        values: dict[str, Any] = {"reason": why, "paused_at": now, "alarm": marked}
         only = [SendState.SENDING]
         if oversight.move_send(session, row.id, SendState.PAUSED, only_from=only, **values):
             paused.append((row.id, why))

@@ -157,7 +157,7 @@ def show_send(
         }
         if send.test:
             shown["decides_at"], shown["sample_waits"] = trial.decision(session, send_id)
-    missed = sum(shown["apart"].get(s, 0) for s in ("rejected", "dropped", "skipped"))
+    missed = sum(shown["apart"].get(s, 0) for s in ("rejected", "not_sent", "dropped", "skipped"))
     return page(
         request,
         "send.html",

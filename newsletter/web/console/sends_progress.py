@@ -4,21 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from newsletter.sending import held, hold, standing
+from newsletter.sending import held, hold, roll, standing
 from newsletter.sending.held import Held
 from newsletter.sending.models import Hold, Send
 from newsletter.sending.standing import Outlook
-from newsletter.sending.states import BatchState, SendState
+from newsletter.sending.states import BatchState, DeliveryState, SendState
 from subscribers.schema import Session
 
 #: People by what became of their batch, in the order of the bar. A test reads the words.
-PARTS: Mapping[str, tuple[str, tuple[BatchState, ...]]] = {
+PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "good": ("handed over", (BatchState.ACCEPTED,)),
-    "plain": ("left before", (BatchState.SKIPPED,)),
-    "bad": ("refused", (BatchState.REJECTED,)),
+    "plain": ("skipped", (BatchState.SKIPPED,)),
+    "bad": ("refused by the provider", (BatchState.REJECTED,)),
     "warn": ("in doubt", (BatchState.UNCERTAIN,)),
     "info": ("on the way", (BatchState.CLAIMED, BatchState.IN_FLIGHT)),
     "rest": ("waiting", (BatchState.PENDING,)),
+    "unsent": ("not sent", (roll.NOT_SENT,)),
 }
 #: In these a page is worth looking at again by itself.
 MOVING = frozenset({SendState.SCHEDULED, SendState.PLANNING, SendState.SENDING})
@@ -86,15 +87,31 @@ class Progress:
 
 
 def of(session: Session, send: Send, *, now: datetime) -> Progress:
-    """Read it: sums of batches, no people."""
+    """Read it: sums of batches, and the few people whom something set apart."""
     return Progress(
         send,
-        standing.batch_states(session, send.id),
+        _by_outcome(standing.batch_states(session, send.id), roll.apart(session, send)),
         standing.outlook(session, send.id, now=now),
         hold.in_force(session, now=now),
         held.of(session, send.id, now=now),
         now,
     )
+
+
+def _by_outcome(batches: Mapping[str, int], apart: Mapping[str, int]) -> dict[str, int]:
+    """Recipients by the state of their batch, but those of an ended batch by their own.
+
+    A batch that was accepted may have recipients who were skipped, and one that the provider
+    refused goes out again without the recipient whom it refused.
+    """
+    own = {
+        BatchState.SKIPPED: apart.get(DeliveryState.SKIPPED, 0),
+        BatchState.REJECTED: apart.get(DeliveryState.REJECTED, 0),
+        roll.NOT_SENT: apart.get(roll.NOT_SENT, 0),
+    }
+    ended = sum(batches.get(state, 0) for state in (*own, BatchState.ACCEPTED))
+    accepted = max(0, ended - sum(own.values()))
+    return {**batches, **own, BatchState.ACCEPTED: accepted}
 
 
 def lasting(time: timedelta) -> str:

@@ -3,7 +3,7 @@
 from sqlalchemy import Engine
 
 from newsletter.database import reading, transaction
-from newsletter.provider.gateway import Refused
+from newsletter.provider.gateway import NotSent, Refused
 from newsletter.sending import control, roll, standing
 from newsletter.sending.roll import Place
 from newsletter.sending.states import DeliveryState
@@ -117,10 +117,21 @@ def test_those_of_a_cancelled_send_add_up_too(database: Engine, five: list[int])
     people = counted(database, send)
     assert people == {"skipped": 1, "rejected": 4}
     with reading(database) as session:
-        assert roll.apart(session, standing.find(session, send)) == people
+        apart = roll.apart(session, standing.find(session, send))
+        assert apart == {"skipped": 1, "not_sent": 4}
         for state in roll.FILTERS:
             rows = roll.page(session, send, state=state, limit=10)
             assert len(rows) == people.get(state, 0)
+
+
+def test_what_a_rate_limit_put_back_was_not_refused_when_the_send_is_cancelled(
+    database: Engine, five: list[int]
+) -> None:
+    send = planned(database)
+    dispatcher(database, FakeGateway(NotSent("rate limit"))).send_next()
+    with transaction(database) as session:
+        control.cancel(session, send, now=NOW)
+        assert roll.apart(session, standing.find(session, send)) == {"not_sent": 5}
 
 
 def test_one_person_is_found_by_address(database: Engine, five: list[int]) -> None:

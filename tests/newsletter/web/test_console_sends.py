@@ -521,3 +521,18 @@ def test_words_from_outside_are_shown_as_words(office: Office, audience: list[in
     shown = owner.post("/console/sends/new", **wish())
     assert shown.status_code == 200
     assert XSS not in shown.text
+
+
+def test_a_cancelled_send_counts_who_was_not_sent_to_apart_and_figures_add_up(
+    office: Office, going: int
+) -> None:
+    approver = office.signed_in(Role.APPROVER)
+    assert act(approver, going, "cancel").status_code == 303
+    shown = approver.get(f"/console/sends/{going}").text
+    with reading(office.parts.database) as session:
+        people = standing.of(session, going).people
+    assert "refused by the provider" not in shown
+    assert f"{people['rejected']:,} not sent" in shown
+    assert '<p class="figure">100 %</p>' not in shown
+    words = re.findall(r"<li><span class=\"dot dot-\w+\"></span>([\d,]+) ", shown)
+    assert sum(int(word.replace(",", "")) for word in words) == sum(people.values())

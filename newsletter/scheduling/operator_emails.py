@@ -1,0 +1,98 @@
+"""Emails to owners and approvers about what waits for them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Row, select
+
+from newsletter.accounts import messages
+from newsletter.accounts.messages import MessageKind
+from newsletter.issues.models import Issue
+from newsletter.rendering.notice import render_notice
+from newsletter.rendering.rendered import House
+from newsletter.scheduling.models import Schedule
+from newsletter.sending import notices
+from newsletter.sending.models import Send
+from newsletter.sending.notices import Mail
+from subscribers.schema import Session, table_of
+
+_send, _issue, _schedule = table_of(Send), table_of(Issue), table_of(Schedule)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    title: str
+    lead: str
+    path: str
+
+
+def send_waiting(session: Session, *, house: House, templates: Path, now: datetime) -> int:
+    """Put the emails of waiting messages into the outbox; returns how many messages there were.
+
+    Each email links to the console's page where the operator decides.
+    """
+    waiting = messages.not_emailed(session)
+    to = messages.readers(session) if waiting else []
+    for message in waiting:
+        words = _words(session, message)
+        email = render_notice(
+            house,
+            templates=templates,
+            title=words.title,
+            paragraphs=[words.lead, *([message.detail] if message.detail else [])],
+            button=("Open the console", f"{house.base_url}{words.path}"),
+            footer=f"You get this email because you decide about sends of {house.name}.",
+        )
+        for address in to:
+            mail = Mail(email.subject, email.html, email.text)
+            notices.enqueue(session, kind="operator", email=address, mail=mail, now=now)
+        messages.emailed(session, message.id, now=now)
+    return len(waiting)
+
+
+def _words(session: Session, message: Row[Any]) -> _Words:
+    match MessageKind(message.kind):
+        case MessageKind.SEND_PAUSED:
+            title = _title_of_send(session, int(message.subject))
+            return _Words(
+                f"Paused: {title}",
+                f"The send of “{title}” paused itself. No further email leaves until you resume "
+                "or cancel it.",
+                f"/console/sends/{message.subject}",
+            )
+        case MessageKind.SEND_UNCERTAIN:
+            title = _title_of_send(session, int(message.subject))
+            return _Words(
+                f"Not confirmed: {title}",
+                f"The provider did not confirm some batches of “{title}”. Wait for its events, "
+                "or decide whether these batches count as sent or are sent again.",
+                f"/console/sends/{message.subject}",
+            )
+        case MessageKind.REVIEW_ASKED:
+            title = _title_of_issue(session, message.subject)
+            return _Words(
+                f"Please review: {title}",
+                f"A review of “{title}” was asked for. It is sent once somebody approves it.",
+                f"/console/issues/{quote(message.subject, safe='')}",
+            )
+        case MessageKind.SCHEDULE_FAILED:
+            name = session.scalar(
+                select(_schedule.c.name).where(_schedule.c.id == int(message.subject))
+            )
+            return _Words(
+                f"Nothing was sent: schedule {name or message.subject}",
+                f"The schedule {name or message.subject} was due and sent nothing.",
+                f"/console/schedules/{message.subject}",
+            )
+
+
+def _title_of_send(session: Session, send_id: int) -> str:
+    of_send = select(_issue.c.title).join(_send, _send.c.issue_id == _issue.c.id)
+    return session.scalar(of_send.where(_send.c.id == send_id)) or f"send {send_id}"
+
+
+def _title_of_issue(session: Session, slug: str) -> str:
+    return session.scalar(select(_issue.c.title).where(_issue.c.slug == slug)) or slug

@@ -1,0 +1,124 @@
+"""What waits for operators is emailed to those who decide, once."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from newsletter.accounts import users
+from newsletter.accounts.audit import Actor
+from newsletter.accounts.models import Role
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.issues import approval, store
+from newsletter.issues.reading import parse_issue
+from newsletter.scheduling import jobs
+from newsletter.sending import control, oversight
+from newsletter.sending.models import Batch, Notice
+from newsletter.sending.states import BatchState, SendState
+from subscribers.schema import table_of
+from tests.newsletter.sending.conftest import five, make_plan, make_send
+
+__all__ = ["five"]
+
+NOW = datetime.now(UTC)
+ADA = Actor(None, "ada@example.org")
+DECIDING = ["olga@example.org", "paul@example.org"]
+
+
+@pytest.fixture(autouse=True)
+def staff(assembly: Assembly) -> None:
+    with transaction(assembly.database) as session:
+        for name, role, hashed in (
+            ("olga", Role.OWNER, "x"),
+            ("paul", Role.APPROVER, "x"),
+            ("eve", Role.EDITOR, "x"),
+            ("vic", Role.VIEWER, "x"),
+            # Invited, and never came.
+            ("nina", Role.APPROVER, ""),
+        ):
+            email = f"{name}@example.org"
+            users.add(session, email, name="", role=role, max_owners=3, now=NOW, hashed=hashed)
+    jobs.sit_at(assembly.desk)
+
+
+def told(assembly: Assembly) -> list[Notice]:
+    """Emails to operators since the last look."""
+    jobs.tell_operators()
+    with transaction(assembly.database) as session:
+        found = session.scalars(select(Notice).where(table_of(Notice).c.kind == "operator")).all()
+        session.expunge_all()
+        session.execute(table_of(Notice).delete())
+    return list(found)
+
+
+def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
+    assembly: Assembly, five: list[int]
+) -> None:
+    send = make_send(assembly.database)
+    with transaction(assembly.database) as session:
+        assert oversight.hold_back(session, send, reason="due 7 h 0 min ago <b>", now=NOW)
+    emails = told(assembly)
+    assert sorted(one.email for one in emails) == DECIDING
+    assert emails[0].subject == "Paused: Hello reader"
+    assert f"/console/sends/{send}" in emails[0].text
+    assert "due 7 h 0 min ago &lt;b&gt;" in emails[0].html
+    assert told(assembly) == []
+
+
+def test_a_pause_by_an_operator_is_told_to_nobody(assembly: Assembly, five: list[int]) -> None:
+    send = make_send(assembly.database)
+    with transaction(assembly.database) as session:
+        control.pause(session, send, reason="paused by Ada", now=NOW)
+    assert told(assembly) == []
+
+
+def test_a_pause_that_is_undone_leaves_no_message(assembly: Assembly, five: list[int]) -> None:
+    send = make_send(assembly.database)
+    with reading(assembly.database) as session:
+        oversight.hold_back(session, send, reason="x", now=NOW)
+    assert told(assembly) == []
+
+
+def test_batches_that_nobody_confirmed_are_told_after_the_grace_time_and_once_a_day(
+    assembly: Assembly, five: list[int]
+) -> None:
+    send = make_send(assembly.database)
+    make_plan(assembly.database, send)
+    batch = table_of(Batch)
+
+    def departed(at: datetime, *states: BatchState) -> None:
+        with transaction(assembly.database) as session:
+            for state in states:
+                session.execute(update(batch).values(state=state, departed_at=at))
+
+    departed(NOW, BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
+    assert told(assembly) == []
+    departed(NOW - timedelta(hours=1))
+    with transaction(assembly.database) as session:
+        session.execute(update(batch).values(departed_at=NOW - timedelta(hours=1)))
+    emails = told(assembly)
+    assert sorted(one.email for one in emails) == DECIDING
+    assert emails[0].subject == "Not confirmed: Hello reader"
+    assert told(assembly) == []
+
+
+def test_a_review_that_is_asked_for_is_told(assembly: Assembly) -> None:
+    with transaction(assembly.database) as session:
+        draft = parse_issue("---\nsubject: Hello\nslug: hello\n---\nWords\n", name="hello.md")
+        store.save(session, draft, by=ADA, now=NOW)
+        approval.request(session, "hello", by=ADA, now=NOW, note="Please look at the table")
+    emails = told(assembly)
+    assert [one.subject for one in emails] == ["Please review: Hello"] * 2
+    assert "/console/issues/hello" in emails[0].text
+    assert "Please look at the table" in emails[0].text
+
+
+def test_nobody_to_tell_is_no_error(assembly: Assembly, five: list[int]) -> None:
+    send = make_send(assembly.database)
+    with transaction(assembly.database) as session:
+        for one in users.listing(session, now=NOW):
+            if one.role is not Role.OWNER:
+                users.remove(session, one.id)
+        oversight.move_send(session, send, SendState.PAUSED, reason="x", paused_at=NOW)
+    assert [one.email for one in told(assembly)] == ["olga@example.org"]
