@@ -19,15 +19,18 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 #: Nearly every address of a list; what it does not match is asked of email-validator.
 _PLAIN = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+[A-Za-z]{{2,63}}", re.ASCII)
-#: Whatever looks like an address in a text.
-_SEEN = re.compile(r"[^\s<>\"'(),:;=\[\]]+@[^\s<>\"'(),:;=\[\]]+")
+#: A word of a text, as far as an address may go.
+_WORD = re.compile(r"[^\s<>\"'(),:;=\[\]]++")
 _MAX_LOCAL = 64  # octets, RFC 5321 §4.5.3.1.1
 _MAX_ADDRESS = 254  # octets, RFC 3696 erratum 1690
+#: Characters that are looked at: no address outside ASCII is longer before it is encoded.
+_LONGEST = 1000
 
 
 def without_addresses(text: str) -> str:
     """The text with … for each: servers like to repeat the address that they refuse."""
-    return _SEEN.sub("…", text)
+    # Whole words, each looked at once: a pattern with the @ in its middle is quadratic.
+    return _WORD.sub(lambda word: "…" if "@" in word[0][1:-1] else word[0], text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,10 @@ def parse(text: str) -> Address:
     does not carry them.
     """
     text = text.strip()
+    if len(text) > _LONGEST:
+        raise AddressError(
+            f"The email address is longer than {_MAX_ADDRESS} characters.", place=_shown(text)
+        )
     local, _, domain = text.rpartition("@")
     if (
         _PLAIN.fullmatch(text)

@@ -123,6 +123,8 @@ def _places(
     """Role → column, and the attributes of the other columns."""
     places: dict[str, int] = {}
     attributes: dict[str, int] = {}
+    #: Name → the number that the next column of the same name gets.
+    repeated: dict[str, int] = {}
     for number, (name, word) in enumerate(zip(header, plain, strict=True)):
         role = special.get(word, _ROLES.get(word))
         if role == "":
@@ -131,9 +133,10 @@ def _places(
             places[role] = number
             continue
         key = role[1:] if role and role.startswith("=") else attribute_key(name, number + 1)
-        unique, again = key, 2
+        unique, again = key, repeated.get(key, 2)
         while unique in attributes:
             unique, again = f"{key}_{again}", again + 1
+        repeated[key] = again
         attributes[unique] = number
     return places, list(attributes.items())
 

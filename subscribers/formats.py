@@ -23,7 +23,7 @@ from subscribers.columns import (
     role_of,
 )
 from subscribers.errors import UserError
-from subscribers.lines import LONGEST, Lines, encoding_of, sample_of
+from subscribers.lines import LONGEST, EndlessRowError, Lines, encoding_of, sample_of
 from subscribers.rows import (
     Reject,
     Row,
@@ -39,6 +39,8 @@ from subscribers.rows import (
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SHOWN_ROWS = 50
+#: No export has more; each becomes an attribute of every person.
+_MOST_COLUMNS = 1000
 
 
 class People:
@@ -92,10 +94,18 @@ class People:
                 if cells and self._lines.number > skipped:
                     header = [cell.strip() for cell in cells]
                     break
-        except csv.Error as error:
+        except (csv.Error, EndlessRowError) as error:
             raise UserError(
-                f"the line of column names cannot be read: {error}", place=name, hint=_hint()
+                f"the line of column names cannot be read: {error}",
+                place=name,
+                hint=_hint(),
             ) from None
+        if len(header) > _MOST_COLUMNS:
+            raise UserError(
+                f"the first line names {len(header):,} columns, and {_MOST_COLUMNS:,} are read",
+                place=name,
+                hint="Take out the columns that you do not need.",
+            )
         self._lines.taken.clear()
         self._lines.flaws.clear()
         found = reader_of(header)
@@ -125,14 +135,26 @@ class People:
                         else:
                             yield row
                     taken.clear()
-            except csv.Error as error:
-                # A quote that is never closed takes in the lines after it. They are
-                # read again without the line that opened it.
-                reason = lines.flaws.pop(lines.first, None) or f"not CSV: {error}"
-                yield Reject(lines.first, reason, taken[0].rstrip("\r\n"))
-                lines.give_back()
+            except (csv.Error, EndlessRowError) as error:
+                yield from self._unclosed(error)
             else:
                 return
+
+    def _unclosed(self, error: Exception) -> Iterator[Reject]:
+        """The line of a quote that is never closed, which takes in the lines after it.
+
+        They are read again without the line that opened it, as long as that is worth the work.
+        """
+        lines, first = self._lines, self._lines.first
+        reason = lines.flaws.pop(first, None) or f"not CSV: {error}"
+        if lines.may_be_read_again():
+            yield Reject(first, reason, lines.taken[0].rstrip("\r\n"))
+            lines.give_back()
+            return
+        for number, text in enumerate(lines.taken, first):
+            yield Reject(number, reason, text.rstrip("\r\n"))
+            reason = f"it follows line {first}, whose quote is never closed"
+        lines.taken.clear()
 
     # JSON Lines.
 

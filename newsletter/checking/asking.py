@@ -6,7 +6,6 @@ or a redirect, leads into no private network. No body is read, nothing is sent a
 """
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -16,6 +15,8 @@ from typing import Final
 from urllib.parse import quote, urljoin
 
 import httpcore
+
+from newsletter.provider.addresses import is_public
 
 _REDIRECTS: Final = 5
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
@@ -57,6 +58,8 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
             addresses = await self._resolve(host)
         except OSError:
             raise httpcore.ConnectError("there is no such host") from None
+        if not addresses:
+            raise httpcore.ConnectError("there is no such host")
         if not all(is_public(address) for address in addresses):
             raise httpcore.ConnectError("it leads into a private network, and is not asked")
         return await self._inner.connect_tcp(
@@ -92,24 +95,6 @@ def ask(
     """
     chosen = backend or (httpcore.AnyIOBackend() if private_networks else PublicOnly())
     return asyncio.run(_ask(urls, patience, at_once, chosen))
-
-
-def is_public(text: str) -> bool:
-    """Whether an address is one of the public internet's, also of one that it carries within."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:  # with a zone: of one link only
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            carried.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-        if not all(inner.is_global for inner in carried if inner):
-            return False
-    return address.is_global and not address.is_multicast
-
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 async def _ask(

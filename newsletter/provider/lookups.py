@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+from newsletter.provider.addresses import is_public
+
 #: Names and kinds of records (TXT, MX, A, AAAA) to their values. An empty list says that DNS
 #: has answered and that there is none; UnaskedError that nothing is known.
 Lookup = Callable[[str, str], list[str]]
@@ -22,11 +24,13 @@ class UnaskedError(Exception):
 
 def is_public_name(host: str) -> bool:
     """Whether a name or address can be one that everybody reaches."""
+    host = host.lower().removesuffix(".")
     try:
-        return ipaddress.ip_address(host).is_global
+        ipaddress.ip_address(host)
     except ValueError:
         ends = tuple(f".{name}" for name in _PRIVATE)
         return "." in host and not f".{host}".endswith(ends)
+    return is_public(host)
 
 
 def is_this_machine(url: str) -> bool:

@@ -22,6 +22,8 @@ EVERY_DAY = frozenset(range(7))
 #: Two weeks: hours that a change of the clocks swallows on one Sunday exist on the next.
 _SEARCHED_DAYS = 14
 _DAY = timedelta(days=1)
+#: Characters of days and hours that are read; the longest sensible text has some 80.
+_LONGEST = 200
 #: Near the ends of the calendar a time on one clock is none on another, and no page shows it.
 _YEARS = range(1970, 2200)
 
@@ -65,7 +67,7 @@ class Window:
 
 def parse_time(text: str, *, place: str) -> time:
     """A time of day from ``07:00``."""
-    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text.strip())
+    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text.strip()[:_LONGEST])
     if not match:
         hint = "Write hours and minutes from 00:00 to 23:59, like 07:00."
         raise SendError("that is no time of day", place=place, hint=hint)
@@ -81,24 +83,30 @@ def require_year(day: date, *, place: str) -> None:
 
 def parse_hours(text: str, *, place: str) -> Hours:
     """Hours from ``08:00-18:00``, or ``22:00-07:00`` over midnight."""
-    times = [parse_time(part, place=place) for part in re.split("[-–]", text)]
-    if len(times) != 2 or times[0] == times[1]:
+    parts = re.split("[-–]", text[:_LONGEST])
+    times = [parse_time(part, place=place) for part in parts]
+    if len(text) > _LONGEST or len(times) != 2 or times[0] == times[1]:
         raise _no_hours(place)
     return Hours(*times)
 
 
 def parse_window(text: str, *, place: str) -> Window:
     """A window from ``mon-fri 08:00-18:00``, ``sat,sun 10:00-12:00`` or ``08:00-18:00``."""
-    match = re.fullmatch(r"(?:([a-z][a-z\s,–-]*?)\s+)?([0-9].*)", text.strip().lower())
-    if not match:
+    tidy = text.strip().lower()
+    # The days end where the first digit stands.
+    begin = next((at for at, sign in enumerate(tidy) if sign in "0123456789"), len(tidy))
+    words, times = tidy[:begin], tidy[begin:]
+    if not times or len(tidy) > _LONGEST or (words and not words[-1].isspace()):
         raise _no_days(place)
-    days = parse_days(match[1], place=place) if match[1] else EVERY_DAY
-    return Window(days, parse_hours(match[2], place=place))
+    days = parse_days(words, place=place) if words else EVERY_DAY
+    return Window(days, parse_hours(times, place=place))
 
 
 def parse_days(text: str, *, place: str) -> frozenset[int]:
     """Days of the week (Monday is 0) from ``mon-fri`` or ``sat,sun``."""
     days: set[int] = set()
+    if len(text) > _LONGEST:
+        raise _no_days(place)
     for part in text.split(","):
         ends = [_parse_day(name.strip(), place) for name in re.split("[-–]", part)]
         if len(ends) > 2:

@@ -40,10 +40,12 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,100}")
 _SAYS_SO = re.compile(r"\bunsubscribe\b", re.IGNORECASE)
 #: The whole first line of a body: further down a reply quotes our own footer.
 _FIRST_LINE = re.compile(r"(?:please\s+)?unsubscribe(?:\s+me)?(?:,?\s+please)?[.!]*", re.IGNORECASE)
-_ANSWERED_BY_MACHINE = re.compile(r"^auto-submitted:\s*(?!no\b)", re.IGNORECASE | re.MULTILINE)
+_ANSWERED_BY_MACHINE = re.compile(r"^auto-submitted:\s*+(?!no\b)", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID = re.compile(r"^message-id:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
 #: ``{@example.com : pass}``, several separated by commas.
-_DKIM = re.compile(r"@([^\s:{},]+)\s*:\s*pass\b", re.IGNORECASE)
+_DKIM = re.compile(r"@([^\s:{},@]{1,255})\s{0,9}:\s{0,9}pass\b", re.IGNORECASE)
+#: Characters of a field with addresses, and of one address, that are read.
+_MAX_LISTED, _MAX_ADDRESS = 2000, 1000
 
 
 @router.post("/webhooks/sendgrid/inbound/{key}")
@@ -96,8 +98,17 @@ def _tokens(fields: Mapping[str, str]) -> Iterator[str]:
 def _recipients(fields: Mapping[str, str]) -> list[str]:
     envelope = _json(fields.get("envelope", ""))
     to = envelope.get("to")
-    listed = [str(address) for address in to] if isinstance(to, list) else []
-    return [*listed, *(address for _, address in getaddresses([fields.get("to", "")[:2000]]))][:20]
+    listed = [str(address) for address in to[:20]] if isinstance(to, list) else []
+    shown = [address for _, address in _addresses(fields.get("to", ""))]
+    return [address[:_MAX_ADDRESS] for address in (*listed, *shown)][:20]
+
+
+def _addresses(text: str) -> list[tuple[str, str]]:
+    """The names and addresses of a header; none where comments are nested without end."""
+    try:
+        return getaddresses([text[:_MAX_LISTED]])
+    except RecursionError:
+        return []
 
 
 def _wants_out(ours: str, fields: Mapping[str, str], headers: str) -> bool:
@@ -118,14 +129,14 @@ def _untagged(address: str) -> str:
 
 def _vouched_sender(fields: Mapping[str, str]) -> Address | None:
     """The one address in From, where DKIM or SPF passed for its domain (as DMARC asks)."""
-    senders = getaddresses([fields.get("from", "")[:2000]])
+    senders = _addresses(fields.get("from", ""))
     if len(senders) != 1:
         return None
     try:
         sender = parse(senders[0][1])
     except AddressError:
         return None
-    vouched = {found.lower() for found in _DKIM.findall(fields.get("dkim", ""))}
+    vouched = {found.lower() for found in _DKIM.findall(fields.get("dkim", "")[:_MAX_LISTED])}
     if fields.get("SPF", "").strip().lower() == "pass":
         # SPF speaks of the return path, not of From: they have to agree.
         vouched.add(

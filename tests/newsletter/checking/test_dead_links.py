@@ -6,12 +6,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from ipaddress import IPv4Address
 
 import httpcore
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from newsletter.checking.asking import PublicOnly, ask, is_public
+from newsletter.checking.asking import PublicOnly, ask
 from newsletter.checking.finding import Level
+from newsletter.provider.addresses import is_public
 from tests.newsletter.checking.conftest import HOUSE, Look, changed
 
 ALLOWED = changed("dead_links", private_networks=True, patience=timedelta(seconds=5))
@@ -199,10 +203,37 @@ def test_one_private_address_among_public_ones_is_enough_to_refuse(site: Site) -
     "address",
     """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 0.0.0.0 100.64.0.1 224.0.0.1
     255.255.255.255 ::1 :: fe80::1 fe80::1%eth0 fc00::1 ff02::1 ::ffff:10.0.0.1 64:ff9b::7f00:1
-    2002:7f00:1:: 2001:0:7f00:1::1 name.example""".split(),
+    2002:7f00:1:: 2001:0:7f00:1::1 name.example
+    ::127.0.0.1 ::10.0.0.1 ::8.8.8.8 ::ffff:0:127.0.0.1 64:ff9b:1::7f00:1 64:ff9b:1::808:808
+    64:ff9b::a9fe:a9fe 64:ff9b::a83f:8110 64:ff9b::100.64.0.1 fec0::1 feff::1 fd00:ec2::254
+    192.0.0.1 192.0.0.8 192.0.0.170 192.0.0.192 168.63.129.16 169.254.0.23 100.100.100.200
+    100.127.255.255 198.18.0.1 198.51.100.7 203.0.113.9 192.0.2.1 192.88.99.1 233.252.0.1
+    239.255.255.250 240.0.0.1 0.1.2.3 ::ffff:168.63.129.16 ::ffff:192.0.0.192
+    ::ffff:169.254.169.254 2002:808:808:: 2001::1 2001:db8::1 2001:10::1 2001:20::1 2001:2::1
+    3fff::1 100::1 5f00::1 4000::1 2606:4700::1111%eth0 ff0e::1 2606:4700::5efe:10.0.0.1
+    2606:4700::200:5efe:7f00:1 127.1 0177.0.0.1 2130706433 0x7f.1 [::1] 127.0.0.1:80""".split(),
 )
 def test_private_addresses_in_every_dress_are_known(address: str) -> None:
     assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.1", "0177.0.0.1", "2130706433", "0x7f000001", "localhost", "[::1]", "[::]"]
+)
+def test_this_machine_is_not_asked_however_its_address_is_spelt(site: Site, host: str) -> None:
+    url = f"http://{host}:{site.server_port}/secret"
+    (answer,) = ask([url], patience=timedelta(seconds=5), at_once=1).values()
+    assert answer.status is None
+    assert not site.asked
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_an_address_is_no_more_public_in_another_dress(number: int) -> None:
+    plain = IPv4Address(number)
+    dressed = [f"::ffff:{plain}", f"64:ff9b::{plain}", f"2606:4700::5efe:{plain}"]
+    assert {is_public(text) for text in dressed} == {is_public(str(plain))}
+    assert is_public(str(plain)) <= plain.is_global
+    assert not any(map(is_public, (f"::{plain}", f"64:ff9b:1::{plain}", f"fec0::{plain}")))
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:4700::1111", "64:ff9b::808:808"])
