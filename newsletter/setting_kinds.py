@@ -72,7 +72,7 @@ def _long_enough(secret: SecretStr) -> SecretStr:
 def _zone(text: str) -> str:
     try:
         ZoneInfo(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         raise ValueError("a time zone is written like Europe/Berlin or UTC") from None
     return text
 
@@ -94,7 +94,10 @@ def _listed(value: object) -> object:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return json.loads(value)
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError('a list is written like ["one", "two"] or one, two') from None
     return [part.strip() for part in value.split(",") if part.strip()]
 
 

@@ -143,18 +143,12 @@ class People:
     def _unclosed(self, error: Exception) -> Iterator[Reject]:
         """The line of a quote that is never closed, which takes in the lines after it.
 
-        They are read again without the line that opened it, as long as that is worth the work.
+        They are read again without the line that opened it.
         """
-        lines, first = self._lines, self._lines.first
-        reason = lines.flaws.pop(first, None) or f"not CSV: {error}"
-        if lines.may_be_read_again():
-            yield Reject(first, reason, lines.taken[0].rstrip("\r\n"))
-            lines.give_back()
-            return
-        for number, text in enumerate(lines.taken, first):
-            yield Reject(number, reason, text.rstrip("\r\n"))
-            reason = f"it follows line {first}, whose quote is never closed"
-        lines.taken.clear()
+        lines = self._lines
+        reason = lines.flaws.pop(lines.first, None) or f"not CSV: {error}"
+        yield Reject(lines.first, reason, lines.taken[0].rstrip("\r\n"))
+        lines.give_back(str(error))
 
     # JSON Lines.
 

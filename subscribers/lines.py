@@ -22,8 +22,6 @@ SAMPLE = 1 << 16
 _BLOCK = 1 << 18
 #: Lines of a row that are read at all: texts over several lines have some dozens.
 _MOST_LINES = 2000
-#: Lines are read again at most so many times on average, and so many of them in any case.
-_READ_AGAIN, _READ_AGAIN_ANYHOW = 4, 50_000
 #: Bytes kept of a line that is too long, for the person who looks for it.
 _SHOWN = 200
 _BOMS = (
@@ -145,8 +143,8 @@ class Lines:
         #: Line number → what is wrong with it.
         self.flaws: dict[int, str] = {}
         self._again: deque[str] = deque()
-        #: Lines that may still be given back, so that the work is in proportion to the file.
-        self._credit = _READ_AGAIN_ANYHOW
+        #: Up to this line, whoever is within quotes at its beginning comes to no end, and why.
+        self._endless, self._why = 0, ""
         #: Characters of the present row.
         self._size = 0
         #: Whether the line that is being gathered has been cut.
@@ -156,20 +154,21 @@ class Lines:
     def each(self) -> Iterator[str]:
         """The lines that are left.
 
-        Raises EndlessRowError when the present row has more lines or characters than are read:
-        whoever is behind would keep the rest of the file in memory.
+        Raises EndlessRowError when the present row has more lines or characters than are read,
+        and when it is known already that it does not end.
         """
         taken = self.taken
         while self._again:
             yield self._handed_out(self._again.popleft(), taken)
         for line in self._source:
-            self._credit += _READ_AGAIN
             yield self._handed_out(line, taken)
 
     def _handed_out(self, line: str, taken: list[str]) -> str:
         self._size = self._size + len(line) if taken else len(line)
         self.number += 1
         taken.append(line)
+        if len(taken) > 1 and self.number <= self._endless:
+            raise EndlessRowError(self._why)
         if len(taken) > _MOST_LINES:
             raise EndlessRowError(f"a row of more than {_MOST_LINES:,} lines")
         if self._size > LONGEST and len(taken) > 1:
@@ -186,14 +185,15 @@ class Lines:
         found = [self.flaws.pop(n, None) for n in range(self.first, self.number + 1)]
         return next((flaw for flaw in found if flaw), None)
 
-    def may_be_read_again(self) -> bool:
-        """Whether the present row is worth the work: a file of nothing else would never end."""
-        return len(self.taken) <= self._credit
+    def give_back(self, why: str) -> None:
+        """Hand out the present row's lines but the first once more, because the row has no end.
 
-    def give_back(self) -> None:
-        """Hand out the present row's lines but the first once more."""
+        Its other lines were all within quotes, as they are for any row that begins between: none
+        of them ends either. So each line is read twice at most, whatever the file holds.
+        """
+        if self.number > self._endless:
+            self._endless, self._why = self.number, why
         again = self.taken[1:]
-        self._credit -= len(self.taken)
         self._again.extendleft(reversed(again))
         self.number -= len(again)
         self.taken.clear()

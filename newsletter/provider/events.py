@@ -30,6 +30,8 @@ _OWN_LINK = re.compile(rf"/({'|'.join(map(re.escape, LINKS.values()))})/[^/?#]+"
 #: Links that agree so far are counted as one.
 _MAX_LINK = 500
 _MAX_DOMAIN = 255
+#: Events of a post. SendGrid posts up to 768 KB, which holds some thousands of them.
+_MAX_EVENTS = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -114,6 +116,8 @@ def parse(body: bytes) -> list[Event | Malformed]:
         entries = orjson.loads(body)
     except orjson.JSONDecodeError:
         entries = _mended(body)
+    if isinstance(entries, list) and len(entries) > _MAX_EVENTS:
+        raise ValueError(f"more than {_MAX_EVENTS:,} events in one post")
     if not isinstance(entries, list):
         raise ValueError("the body is not a JSON array")  # noqa: TRY004 (one error for a bad body)
     return list(_parsed(entries))

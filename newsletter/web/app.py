@@ -16,6 +16,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.web import errors, inbound, webhook_token, webhooks
 from newsletter.web.console import routes as console
+from newsletter.web.console.cookie import OwnCookieOnly
 from newsletter.web.proxies import Proxies
 from newsletter.web.public import (
     archive,
@@ -102,6 +103,7 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
         _stay_here(request, response)
         return response
 
+    app.add_middleware(OwnCookieOnly, base_url=assembly.settings.site.base_url)
     # Outermost: nothing sees a request before it is known whose it is.
     app.add_middleware(Proxies, web=assembly.settings.web)
     return app

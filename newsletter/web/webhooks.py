@@ -8,12 +8,15 @@ from fastapi.concurrency import run_in_threadpool
 from newsletter.provider.events import Event, Malformed, parse
 from newsletter.web import webhook_token
 from newsletter.web.dependencies import Parts
+from subscribers.address import without_addresses
 
 _log = logging.getLogger(__name__)
 router = APIRouter()
 
 #: SendGrid sends up to 768 KB; more than this is not SendGrid.
 _MAX_BYTES = 4 * 1024 * 1024
+#: Characters of what is wrong with an entry, in the log.
+_MAX_REASON = 200
 _SIGNATURE = "X-Twilio-Email-Event-Webhook-Signature"
 _TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"
 
@@ -38,8 +41,17 @@ def _take(parts: Parts, body: bytes) -> dict[str, int]:
     except ValueError as error:
         raise HTTPException(400, f"Not a list of events: {error}") from None
     malformed = [entry for entry in entries if isinstance(entry, Malformed)]
-    for entry in malformed:
-        _log.warning("entry %s of a post is no event: %s", entry.index, entry.reason)
+    if malformed:
+        first = malformed[0]
+        said = without_addresses(first.reason)[:_MAX_REASON]
+        # One line a post, however many there are: a log that fills a disk stops the service.
+        _log.warning(
+            "%s of %s entries of a post are no events; the first is entry %s: %r",
+            len(malformed),
+            len(entries),
+            first.index,
+            said,
+        )
     done = parts.ingest([entry for entry in entries if isinstance(entry, Event)])
     return {"new": done.new, "repeated": done.repeated, "malformed": len(malformed)}
 

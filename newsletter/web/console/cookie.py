@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.accounts import sessions
 
@@ -26,15 +27,42 @@ def cookie_name(base_url: str) -> str:
 
 def token_in(request: Request, base_url: str) -> str:
     """The browser's token; empty when there is none or it is not of our making."""
-    name, found = cookie_name(base_url), ""
-    # Not request.cookies: to undo quotes, http.cookies takes seconds for a header of 60 kB
-    # (CVE-2024-7592), and our tokens have none.
-    for header in request.headers.getlist("cookie"):
-        for part in header.split(";"):
-            key, _, value = part.partition("=")
-            if key.strip() == name:
+    given = request.cookies.get(cookie_name(base_url), "")
+    return given if _TOKEN.fullmatch(given) else ""
+
+
+class OwnCookieOnly:
+    """ASGI middleware that passes on our own cookie and no other.
+
+    The framework reads all cookies on every path, and to undo their quotes the standard library
+    takes seconds for a header of 60 kB (CVE-2024-7592). Ours has none.
+    """
+
+    def __init__(self, app: ASGIApp, *, base_url: str) -> None:
+        self._app = app
+        self._name = cookie_name(base_url).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by the server for each connection."""
+        if scope["type"] == "http":
+            others, token = [], b""
+            for name, value in scope["headers"]:
+                if name.lower() == b"cookie":
+                    token = self._token(value) or token
+                else:
+                    others.append((name, value))
+            own = [(b"cookie", self._name + b"=" + token)] if token else []
+            scope = {**scope, "headers": [*others, *own]}
+        await self._app(scope, receive, send)
+
+    def _token(self, header: bytes) -> bytes:
+        """The last token of ours in a header; empty when there is none."""
+        found = b""
+        for part in header.split(b";"):
+            name, _, value = part.partition(b"=")
+            if name.strip() == self._name and _TOKEN.fullmatch(value.strip().decode("latin-1")):
                 found = value.strip()
-    return found if _TOKEN.fullmatch(found) else ""
+        return found
 
 
 def give(response: Response, token: str, base_url: str) -> None:

@@ -89,6 +89,20 @@ def test_a_malformed_entry_is_named_and_its_neighbours_are_stored(
     assert answer.json() == {"new": 2, "repeated": 0, "malformed": 2}
 
 
+def test_a_post_writes_one_line_of_log_whatever_it_holds(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = {"event": "open", "timestamp": "ada@example.org " * 5000}
+    for entries, status in (([long, *[7] * 15_000], 200), ([0] * 1_000_000, 400)):
+        caplog.clear()
+        body = body_of(*entries)
+        answer = client.post(PATH, content=body, headers=signed(body))
+        assert answer.status_code == status, answer.text[:200]
+        assert len(caplog.records) <= 1
+        assert len(caplog.text) < 1000
+        assert "ada@example.org" not in caplog.text + answer.text
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b"not json", b'"x"', b"\xff\xfe"])
 def test_a_signed_body_that_is_no_list_is_a_client_error(client: TestClient, body: bytes) -> None:
     answer = client.post(PATH, content=body, headers=signed(body))
