@@ -1,17 +1,14 @@
 """The one door to SendGrid's SDK: sending, calling back, and proving an event to be SendGrid's.
 
-The SDK has no timeout of its own, lets urllib's errors through beside its own, and
-its verifier wants text where the wire has bytes. All of that ends here.
+The SDK has no timeout of its own, follows redirects, lets urllib's errors through beside its
+own, and its verifier wants text where the wire has bytes. All of that ends here.
 """
 
 import base64
 import binascii
-import errno
 import http.client
 import logging
 import re
-import socket
-import ssl
 import threading
 import time
 import urllib.error
@@ -22,23 +19,23 @@ from email.message import Message
 from typing import Any
 
 import orjson
+import python_http_client
 import sendgrid
 from python_http_client.exceptions import HTTPError
 from sendgrid.helpers.eventwebhook import EventWebhook
 
 from newsletter.errors import ProviderError
+from newsletter.provider import answers
 from newsletter.provider.account import ForbiddenError, NoSuchError, TryAgainError
+from newsletter.provider.answers import Says
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.provider.payload import encoded, payload
+from newsletter.provider.wire import Exchange, Handler
 from newsletter.setting_kinds import fits_header
 
 # At DEBUG the SDK would write down the API key and everybody's address.
 logging.getLogger("python_http_client").setLevel(logging.WARNING)
 
-#: Refusals: SendGrid read the request and took none of it.
-_FINAL = frozenset({400, 401, 403, 404, 405, 413, 415})
-_NEVER_CONNECTED = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
-_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
 _AGAIN = "Try again in a minute: it is not known whether this was heard; twice does no harm."
 #: What helps against a refusal, by its status.
 _HINTS = {
@@ -77,22 +74,28 @@ class SendGridGateway:
         if not fits_header(self._api_key):
             return Refused(401, "nothing: no request can carry the stray characters in this key")
         body = encoded(payload(request))
+        exchange = Exchange()
         try:
-            response = self._client().client.mail.send.post(request_body=body)
+            response = self._client(exchange).client.mail.send.post(request_body=body)
         except HTTPError as error:
             return _answered(error)
-        except urllib.error.URLError as error:
-            return _unreached(error)
-        except (OSError, http.client.HTTPException) as error:
-            return Unknown(f"no answer: {_said(error)}")
-        except ValueError:
-            # An answer that Python cannot read, such as a redirect to nowhere. Of what it says
-            # nothing is repeated: it may hold what was on the wire.
-            return Unknown(f"the answer of {self._host} makes no sense")
-        if response.status_code != 202:
-            # 200 may be a redirect followed as a GET, which hands over nothing at all.
+        except Exception as error:  # noqa: BLE001 (whatever it is: it left, or it did not)
+            return self._unanswered(error, exchange)
+        if answers.of_status(response.status_code) is not Says.ACCEPTED:
             return Unknown(f"{self._host} answered {response.status_code} instead of 202")
         return Accepted(response.headers.get("X-Message-Id"))
+
+    def _unanswered(self, error: Exception, exchange: Exchange) -> Outcome:
+        """See answers.NO_CONNECTION, NO_ANSWER and BROKEN_ANSWER."""
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, (str, OSError, http.client.HTTPException)):
+            said = _said(cause)
+        else:
+            # Its text may hold what was on the wire.
+            said = f"{type(cause).__name__}, which makes no sense"
+        if exchange.connected:
+            return Unknown(f"no answer: {said}")
+        return NotSent(f"cannot reach SendGrid: {said}")
 
     def ask(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: object = None
@@ -154,7 +157,7 @@ class SendGridGateway:
     ) -> Any:  # noqa: ANN401
         """The JSON of an answer with an expected status; anything else is raised."""
         try:
-            response = call(self._client().client)
+            response = call(self._client(Exchange()).client)
             if response.status_code not in expected:
                 raise self._senseless(place, f"{response.status_code} instead of {expected[0]}")
             return orjson.loads(response.body) if response.body else None
@@ -184,16 +187,45 @@ class SendGridGateway:
             hint=f"Make sure that sendgrid.host is SendGrid's: it is {self._host}. {_AGAIN}",
         )
 
-    def _client(self) -> sendgrid.SendGridAPIClient:
+    def _client(self, exchange: Exchange) -> sendgrid.SendGridAPIClient:
         client: sendgrid.SendGridAPIClient | None = getattr(self._of_thread, "client", None)
         if client is None:
             client = sendgrid.SendGridAPIClient(self._api_key, host=self._host)
-            client.client.timeout = self._timeout
+            client.client = _Client(
+                host=client.host,
+                request_headers=client.client.request_headers,
+                version=3,
+                timeout=self._timeout,
+            )
             # With this header, which SendGrid's own C# SDK sends too, the SDK takes text
             # that is already JSON instead of encoding an object with the slow encoder.
             client.client.request_headers["Content-Type"] = "application/json; charset=utf-8"
             self._of_thread.client = client
+        client.client.exchange = exchange
         return client
+
+
+class _Client(python_http_client.Client):  # type: ignore[misc]
+    """The SDK's client over our own connections, see newsletter.provider.wire."""
+
+    exchange: Exchange
+
+    def _build_client(self, name: str | None = None) -> "_Client":
+        """The client of a longer path: the SDK's own makes one of the SDK's own."""
+        made = _Client(
+            host=self.host,
+            version=self._version,
+            request_headers=self.request_headers,
+            url_path=[*self._url_path, name] if name else self._url_path,
+            append_slash=self.append_slash,
+            timeout=self.timeout,
+        )
+        made.exchange = self.exchange
+        return made
+
+    def _make_request(self, opener: Any, request: Any, timeout: float | None = None) -> Any:  # noqa: ANN401
+        opener.add_handler(Handler(self.exchange))
+        return super()._make_request(opener, request, timeout=timeout)
 
 
 def _refusal(error: HTTPError, place: str, hints: Mapping[int, str]) -> ProviderError:
@@ -231,22 +263,14 @@ def _quoted(hold_id: str) -> str:
 def _answered(error: HTTPError) -> Outcome:
     status = int(error.status_code)
     reason, place = _complaint(error.body)
-    if status == 429:
-        return NotSent("SendGrid's rate limit is reached", _reset(error.headers))
-    if status in _FINAL:
-        if match := _PERSONALIZATION.match(place):
+    match answers.of_status(status):
+        case Says.NOT_ACCEPTED:
+            return NotSent("SendGrid's rate limit is reached", _reset(error.headers))
+        case Says.REFUSED if match := _PERSONALIZATION.match(place):
             return Refused(status, reason, recipient=int(match[1]))
-        return Refused(status, reason, shared=place)
+        case Says.REFUSED:
+            return Refused(status, reason, shared=place)
     return Unknown(f"SendGrid answered {status}: {reason}")
-
-
-def _unreached(error: urllib.error.URLError) -> Outcome:
-    """A URLError wraps what happened while connecting and sending, before any answer."""
-    cause = error.reason
-    if isinstance(cause, _NEVER_CONNECTED) or getattr(cause, "errno", None) in _NO_ROUTE:
-        return NotSent(f"cannot reach SendGrid: {_said(cause)}")
-    # A timeout or a reset may have come after the last byte had left.
-    return Unknown(f"no answer: {_said(cause)}")
 
 
 def _said(error: object) -> str:

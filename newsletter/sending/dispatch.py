@@ -166,6 +166,8 @@ class Dispatcher:
         with transaction(self._database) as session:
             now = datetime.now(UTC)
             batch = ledger.claim(session, self._worker, now=now, lease=self._lease, only=only)
+            if batch is None and only is None:
+                batch = ledger.claim_probe(session, self._worker, now=now, lease=self._lease)
             if batch is None:
                 oversight.finish(session, now=now)
             return batch
@@ -186,6 +188,7 @@ class Dispatcher:
                 answered.decision,
                 now=now,
                 patience=self._patience,
+                jitter=random.random(),  # noqa: S311
             )
             if more():
                 claimed = ledger.claim(session, self._worker, now=now, lease=self._lease)

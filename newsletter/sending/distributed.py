@@ -25,7 +25,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, func, select, text
 
 from newsletter.database import transaction
-from newsletter.sending import notices, oversight
+from newsletter.sending import hold, notices, oversight
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.engine import spare_the_collector
 from subscribers.schema import Session
@@ -106,7 +106,9 @@ def feed(session: Session, *, now: datetime) -> int:
     waiting = session.execute(_WAITING_NOW, {"notices": _NOTICES_JOB}).one()
     # Jobs wait by the database's clock, batches by ours.
     ahead = session.execute(select(func.clock_timestamp())).scalar_one() - now
-    asked = {"now": now, "until": now + _AHEAD, "room": max(0, _WAITING - waiting.jobs)}
+    # Where only a probe may leave, whoever comes for this one job looks for it.
+    most = 1 if hold.is_stopped(session) else _WAITING
+    asked = {"now": now, "until": now + _AHEAD, "room": min(most, max(0, _WAITING - waiting.jobs))}
     jobs = [
         _job(
             _BATCH_JOB,

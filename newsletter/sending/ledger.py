@@ -5,13 +5,15 @@ only writer of states. Every change names the state that it starts from, and a s
 also the attempt that it settles. Whoever comes late changes nothing and is told so.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     bindparam,
     exists,
     func,
@@ -21,14 +23,14 @@ from sqlalchemy import (
     update,
 )
 
-from newsletter.sending import evidence
-from newsletter.sending.models import Batch, Delivery, Hold, Part, Send
+from newsletter.sending import evidence, hold
+from newsletter.sending.hold import Probe
+from newsletter.sending.models import Batch, Delivery, Part, Send
 from newsletter.sending.states import BATCH_NEXT, BatchState, DeliveryState, SendState, may_become
 from newsletter.sending.timetable import is_paced
 from subscribers.schema import Session, changed, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
-_hold = table_of(Hold)
 
 #: Where an answer finds its batch: under way, or given up as lost.
 _ANSWERED = (BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
@@ -53,6 +55,8 @@ class Claimed:
     paced: bool
     hold_until: datetime | None = None
     hold_id: str | None = None
+    #: It finds out whether the provider works again, while everybody else waits.
+    probe: Probe | None = None
 
 
 class Barred(TypedDict):
@@ -63,7 +67,7 @@ class Barred(TypedDict):
 
 
 # Built once: every batch needs these.
-_DUE = (
+_WAITING = (
     select(
         _batch.c.send_id,
         _batch.c.number,
@@ -85,14 +89,19 @@ _DUE = (
         _batch.c.not_before <= bindparam("now"),
         _batch.c.part != Part.REST,
         _send.c.state == SendState.SENDING,
-        ~exists(select(1).select_from(_hold).where(_hold.c.until > bindparam("now"))),
     )
-    .order_by(_batch.c.not_before, _batch.c.send_id, _batch.c.number)
     .limit(1)
     .with_for_update(of=_batch, skip_locked=True)
 )
+_EARLIEST = (_batch.c.not_before, _batch.c.send_id, _batch.c.number)
+_DUE = _WAITING.where(~hold.blocks()).order_by(*_EARLIEST)
 _DUE_NAMED = _DUE.where(
     _batch.c.send_id == bindparam("of_send"), _batch.c.number == bindparam("of_number")
+)
+#: What is cut in two has its evidence cut in two as well: a batch that may have been taken
+#: before is a probe only where there is no other, and then as a whole.
+_FIT_FOR_PROBE = _WAITING.add_columns(_batch.c.resent).order_by(
+    _batch.c.resent, _batch.c.size > bindparam("most"), *_EARLIEST
 )
 _IS = (
     _batch.c.send_id == bindparam("of_send"),
@@ -117,6 +126,7 @@ _DEPART = (
         exists(
             select(1).where(_send.c.id == bindparam("of_send"), _send.c.state == SendState.SENDING)
         ),
+        ~hold.blocks(),
     )
     .values(
         state=BatchState.IN_FLIGHT, departed_at=bindparam("now"), lease_until=bindparam("until")
@@ -155,17 +165,75 @@ def claim(
 
     ``only`` names one (send, number) to take, or none. Nothing is due while a hold lasts.
     """
+    asked: dict[str, Any] = {"now": now, "probe": hold.NO_PROBE}
     if only is None:
-        found = session.execute(_DUE, {"now": now}).one_or_none()
+        found = session.execute(_DUE, asked).one_or_none()
     else:
-        named = {"now": now, "of_send": only[0], "of_number": only[1]}
+        named = {**asked, "of_send": only[0], "of_number": only[1]}
         found = session.execute(_DUE_NAMED, named).one_or_none()
     if found is None:
         return None
+    at = _Place(found.number, found.attempt, found.size)
+    return _take(session, found, at, worker, now=now, lease=lease)
+
+
+def claim_probe(
+    session: Session, worker: str, *, now: datetime, lease: timedelta
+) -> Claimed | None:
+    """Take a batch that finds out whether the provider works again, if it is time to.
+
+    The first is small: so many are cut off a larger batch, the rest of which keeps its number
+    and its time. None while there is no trouble, its wait lasts, another probe is under way,
+    or nothing is due.
+    """
+    probe = hold.due_probe(session, now=now)
+    if probe is None:
+        return None
+    most = sys.maxsize if probe.whole else hold.PROBE_SIZE
+    found = session.execute(_FIT_FOR_PROBE, {"now": now, "most": most}).one_or_none()
+    if found is None:
+        return None
+    at, some = _Place(found.number, found.attempt, found.size), list[int]()
+    if found.size > most and not found.resent:
+        some = _some_planned(session, found, most)
+    if some:
+        at = _Place(_free_number(session, found.send_id), 0, len(some))
+    if not hold.take(
+        session,
+        probe,
+        send_id=found.send_id,
+        batch=at.number,
+        attempt=at.attempt + 1,
+        now=now,
+    ):
+        return None
+    if some:
+        _cut_off(session, found, some, number=at.number)
+    return _take(session, found, at, worker, now=now, lease=lease, probe=probe)
+
+
+class _Place(NamedTuple):
+    """Which batch is taken, as it stands."""
+
+    number: int
+    attempt: int
+    size: int
+
+
+def _take(
+    session: Session,
+    found: Row[Any],
+    at: _Place,
+    worker: str,
+    *,
+    now: datetime,
+    lease: timedelta,
+    probe: Probe | None = None,
+) -> Claimed | None:
     taken = {
         "of_send": found.send_id,
-        "of_number": found.number,
-        "of_attempt": found.attempt,
+        "of_number": at.number,
+        "of_attempt": at.attempt,
         "by": worker,
         "until": now + lease,
     }
@@ -173,17 +241,18 @@ def claim(
         return None
     return Claimed(
         send_id=found.send_id,
-        number=found.number,
+        number=at.number,
         issue_id=found.issue_id,
         variant_id=found.variant_id,
-        attempt=found.attempt + 1,
-        size=found.size,
+        attempt=at.attempt + 1,
+        size=at.size,
         topics=tuple(found.topics),
         made_at=found.created_at,
         due=found.hold_until or found.not_before,
         paced=is_paced(found.timetable),
         hold_until=found.hold_until,
         hold_id=found.hold_id,
+        probe=probe,
     )
 
 
@@ -197,9 +266,11 @@ def depart(
 ) -> bool:
     """Mark the batch in flight, to be committed before its request leaves; skip the barred.
 
-    False when the claim was lost, or its send paused or cancelled: then nothing may leave.
+    False when the claim was lost, its send paused or cancelled, or all sending was stopped
+    since: then nothing may leave.
     """
-    values = {**_named(batch), "now": now, "until": now + lease}
+    probe = hold.NO_PROBE if batch.probe is None else batch.probe.number
+    values = {**_named(batch), "now": now, "until": now + lease, "probe": probe}
     leaves = changed(session, _DEPART, values) == 1
     if leaves:
         skip(session, batch.issue_id, barred)
@@ -208,6 +279,8 @@ def depart(
 
 def accepted(session: Session, batch: Claimed, *, now: datetime, message_id: str | None) -> None:
     """The provider took the batch. An event may have proved that already; the id is kept anyway."""
+    if batch.probe is not None:
+        hold.passed(session, batch.probe)
     if changed(session, _ACCEPT, {**_named(batch), "now": now, "answer": message_id}):
         evidence.hand_over(session, batch.send_id, batch.number)
         return
@@ -279,9 +352,34 @@ def split(session: Session, batch: Claimed, people: Sequence[int], *, reason: st
     """Give these people of the batch a batch of their own; both go out again."""
     if not put_back(session, batch, detail=reason):
         return
+    _cut_off(session, batch, people, number=_free_number(session, batch.send_id))
+
+
+def _free_number(session: Session, send_id: int) -> int:
+    last = select(func.max(_batch.c.number)).where(_batch.c.send_id == send_id)
+    return int(session.execute(last).scalar_one()) + 1
+
+
+def _some_planned(session: Session, batch: Row[Any], most: int) -> list[int]:
+    """So many people of a batch who are still to get it."""
+    planned = (
+        select(_delivery.c.subscriber_id)
+        .where(
+            _delivery.c.send_id == batch.send_id,
+            _delivery.c.batch == batch.number,
+            _delivery.c.state == DeliveryState.PLANNED,
+        )
+        .order_by(_delivery.c.subscriber_id)
+        .limit(most)
+    )
+    return list(session.scalars(planned))
+
+
+def _cut_off(
+    session: Session, batch: Claimed | Row[Any], people: Sequence[int], *, number: int
+) -> None:
+    """Give these people of a pending batch a batch of their own, of this number."""
     same = _batch.c.send_id == batch.send_id, _batch.c.number == batch.number
-    last = select(func.max(_batch.c.number)).where(_batch.c.send_id == batch.send_id)
-    number = session.execute(last).scalar_one() + 1
     changed(session, update(_batch).where(*same).values(size=_batch.c.size - len(people)))
     row = session.execute(select(_batch).where(*same)).mappings().one()
     session.execute(

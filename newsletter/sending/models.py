@@ -176,7 +176,7 @@ class Delivery(Model, table=True):
 
 
 class Hold(Model, table=True):
-    """Nobody sends before ``until``: the provider asked for it, or cannot be reached."""
+    """Nobody sends before ``until``: the provider asked for it, or does not answer properly."""
 
     __tablename__ = "hold"
 
@@ -186,6 +186,17 @@ class Hold(Model, table=True):
     #: When the trouble began that has not ended since.
     since: datetime
     reason: str = Field(default="", max_length=1000)
+    #: Failures in a row: of the request that stopped the account, and of the probes since. Above
+    #: 0 only one request at a time leaves, the probe; 0 means that ``until`` alone counts.
+    failures: int = 0
+    #: Counts the probes, which tells the latest from those that come late.
+    probes: int = 0
+    #: A probe of a few people was taken; the next is a batch as planned.
+    passed: bool = False
+    #: The attempt of a batch that is the latest probe.
+    probe_send: int | None = Field(default=None, sa_type=Id)
+    probe_batch: int | None = None
+    probe_attempt: int | None = None
 
 
 class Worker(Model, table=True):

@@ -37,7 +37,9 @@ class Settled:
 class TryAgain:
     """Put the batch back; nobody sends anything before ``wait`` is over.
 
-    What stopped one request, a rate limit or a broken line, would stop every other.
+    What stopped one request, a rate limit or a broken line, would stop every other. Where the
+    provider did not say when to come back, the wait grows with the failures of all requests
+    (settlement.py), not of this one.
     """
 
     wait: timedelta
@@ -78,7 +80,7 @@ class StopSend:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Nobody knows whether the batch was accepted."""
+    """Nobody knows whether the batch was accepted, nor what would become of the next."""
 
     reason: str
 
@@ -97,7 +99,7 @@ def decide(outcome: Outcome, *, attempt: int, size: int, jitter: float) -> Decis
         case NotSent(reason, retry_after):
             if retry_after is not None:
                 return TryAgain(max(retry_after, _SHORTEST_WAIT), reason, asked=True)
-            return TryAgain(_backoff(attempt, jitter), reason)
+            return TryAgain(backoff(attempt, jitter), reason)
         case Refused():
             return _refused(outcome, size)
         case Unknown(reason):
@@ -115,8 +117,9 @@ def _refused(outcome: Refused, size: int) -> Decision:
     return Split(said) if size > 1 else Reject(said)
 
 
-def _backoff(attempt: int, jitter: float) -> timedelta:
-    """Doubling, with full jitter over the second half, so that workers do not march in step."""
+def backoff(attempt: int, jitter: float) -> timedelta:
+    """The wait after so many failures: doubling from 2 seconds to 5 minutes, with full jitter
+    over the second half, so that workers do not march in step."""
     doublings = min(max(attempt - 1, 0), 12)
     wait = min(_FIRST_WAIT * (1 << doublings), _LONGEST_WAIT)
     return wait * (0.5 + jitter / 2)

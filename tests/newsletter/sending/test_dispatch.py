@@ -208,6 +208,7 @@ def test_doubt_is_sent_again_after_the_grace_time_if_the_operator_wants_it(
     for minutes, requests in ((29, 1), (31, 2)):
         now = datetime.now(UTC) + timedelta(minutes=minutes)
         with transaction(database) as session:
+            hold.lift(session)
             doubt.sweep(session, now=now, grace=grace, policy="resend")
             session.execute(update(table_of(Batch)).values(not_before=NOW))
         drain(database, gateway)
@@ -220,6 +221,7 @@ def swept_for_days(database: Engine, gateway: FakeGateway) -> None:
     for hour in range(1, 49):
         now = datetime.now(UTC) + timedelta(hours=hour)
         with transaction(database) as session:
+            hold.lift(session)
             doubt.sweep(session, now=now, grace=timedelta(minutes=30), policy="resend")
             session.execute(update(table_of(Batch)).values(not_before=NOW))
         drain(database, gateway)
@@ -274,6 +276,11 @@ def test_doubt_of_a_cancelled_send_stays_until_evidence_settles_it(
 def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: list[int]) -> None:
     send, gateway = planned(database), FakeGateway(Unknown("lost"), Unknown("lost"))
     drain(database, gateway)
+    with transaction(database) as session:
+        hold.lift(session)
+    drain(database, gateway)
+    with transaction(database) as session:
+        hold.lift(session)
     with transaction(database) as session:
         assert [(one.number, one.people, one.why) for one in doubt.listed(session, send)] == [
             (1, 2, "lost"),

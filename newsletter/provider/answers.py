@@ -1,0 +1,97 @@
+"""What each answer, and each way of getting none, says about whether SendGrid has a request.
+
+The one table of this. Only what surely was not accepted is sent again by itself: where
+SendGrid says so, or where no byte of the request can have left. Whatever SendGrid does not
+document as not accepted may have been accepted, for a request has no idempotency key. A test
+goes through the table on real sockets, and docs/delivery.md shows it.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Says(StrEnum):
+    """Whether SendGrid has the request."""
+
+    ACCEPTED = "accepted"
+    #: It has none of it, and never will have this request.
+    REFUSED = "refused"
+    #: It has none of it, and may accept the same request later.
+    NOT_ACCEPTED = "not accepted"
+    #: It may have all of it or nothing.
+    UNCERTAIN = "uncertain"
+
+
+class Answer(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    says: Says
+    #: Where that is documented, or why it is so.
+    source: str
+
+
+#: Of Twilio SendGrid's API reference, as read in November 2026.
+_REFERENCE = "https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api"
+_REFUSAL = Answer(
+    "400, 401, 403, 404, 405, 413, 415",
+    Says.REFUSED,
+    f"{_REFERENCE}/errors: there was a problem with the request",
+)
+_FAILURE = Answer(
+    "500, 502, 503, 504",
+    Says.UNCERTAIN,
+    f"{_REFERENCE}/errors: a valid request failed while SendGrid processed it, or its API was "
+    "not available; of neither it says that nothing was queued. 502 and 504 are not documented",
+)
+
+#: What a complete answer with one of these statuses says.
+STATUSES: Final[Mapping[int, Answer]] = {
+    202: Answer("202", Says.ACCEPTED, f"{_REFERENCE}/responses: valid, and queued"),
+    429: Answer(
+        "429", Says.NOT_ACCEPTED, f"{_REFERENCE}/rate-limits: try again after X-RateLimit-Reset"
+    ),
+    **dict.fromkeys((400, 401, 403, 404, 405, 413, 415), _REFUSAL),
+    **dict.fromkeys((500, 502, 503, 504), _FAILURE),
+}
+#: A complete answer with any other status.
+OTHER_STATUS: Final = Answer(
+    "any other status, a redirect too",
+    Says.UNCERTAIN,
+    "not documented for mail send, so not from it alone. A redirect is not followed: the "
+    "place that it names would be asked for a page, without the request",
+)
+NO_CONNECTION: Final = Answer(
+    "no connection: refused, no such name, no route, no TLS, no free file, none in time",
+    Says.NOT_ACCEPTED,
+    "HTTP is spoken over a connection that is established (RFC 9112, 9.1), and over TLS after "
+    "its handshake (RFC 8446, 2): before that no byte of the request has left",
+)
+NO_ANSWER: Final = Answer(
+    "connected, and no answer: closed, reset, or none within sendgrid.timeout",
+    Says.UNCERTAIN,
+    "a request is acted on when it has come, whether its answer gets back or not",
+)
+BROKEN_ANSWER: Final = Answer(
+    "an answer that is cut off, or is no HTTP",
+    Says.UNCERTAIN,
+    "a message that does not end as it must is incomplete (RFC 9112, 8)",
+)
+
+#: All of it, in the order of the documentation.
+TABLE: Final = (
+    STATUSES[202],
+    STATUSES[429],
+    NO_CONNECTION,
+    _REFUSAL,
+    _FAILURE,
+    OTHER_STATUS,
+    NO_ANSWER,
+    BROKEN_ANSWER,
+)
+
+
+def of_status(status: int) -> Says:
+    """What a complete answer with this status says."""
+    return STATUSES.get(status, OTHER_STATUS).says
