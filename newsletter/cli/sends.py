@@ -12,12 +12,14 @@ from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.settings import AsJson
 from newsletter.cli.watching import exit_by, run_to_rest, summary
 from newsletter.database import reading, transaction
+from newsletter.errors import SendError
 from newsletter.sending import control, doubt, holding, retiming, standing
 from newsletter.sending.states import DeliveryState
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import Measure
 from newsletter.settings import load
-from newsletter.tracking import trial
+from newsletter.tracking import silence, trial
+from newsletter.tracking.silence import Silence
 
 app = typer.Typer(help="See and control sends.", invoke_without_command=True)
 
@@ -67,14 +69,33 @@ def show(
     with reading(assembly.database) as session:
         stands = standing.of(session, number)
         doubtful = doubt.listed(session, number)
+        around = silence.around(session, doubtful)
     summary(assembly, stands)
     for one in doubtful:
         out.print(
             f"\nbatch {one.number} is in doubt: {one.people:,} people, "
-            f"left {shown(one.departed_at)}, {one.why}.\nAn event will settle it, or you: "
+            f"left {shown(one.departed_at)}, {one.why}.\n{_beside(around[one.number])}\n"
+            f"An event will settle it, or you: "
             f"newsletter sends resolve {number} --batch {one.number} --sent|--resend",
             markup=False,
         )
+    if len(doubtful) > 1:
+        out.print(
+            f"\nAll {len(doubtful)} of them alike: "
+            f"newsletter sends resolve {number} --all --sent|--resend",
+            markup=False,
+        )
+
+
+def _beside(known: Silence) -> str:
+    """What helps to decide, and what it is worth."""
+    if not known.heard:
+        return "No events of what left later have come either: wait for them before you decide."
+    since = f" since {shown(known.since)}" if known.since else ""
+    return (
+        f"Events of {known.heard:,} batches that left later have come{since}, and none of this "
+        "one. The longer that lasts, the surer it was not taken; it is no proof."
+    )
 
 
 def _list_people(
@@ -103,18 +124,37 @@ def _list_people(
 @app.command("resolve")
 def resolve(
     number: Number,
-    batch: Annotated[int, typer.Option(help="The batch's number, as shown.")],
+    *,
+    batch: Annotated[
+        int | None, typer.Option(help="The batch's number, as shown.", show_default=False)
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--all", help="All doubtful batches of the send, alike.")
+    ] = False,
     sent: Annotated[
         bool, typer.Option("--sent/--resend", help="It was sent, or it is to be sent again.")
     ],
 ) -> None:
-    """Settle a doubtful batch by your word. Look into SendGrid's activity first."""
+    """Settle a doubtful batch, or all of a send, by your word. Look into SendGrid's activity
+    first."""
+    if (batch is None) is not together:
+        raise SendError(
+            "say which",
+            place="--batch",
+            hint=f"newsletter sends resolve {number} --batch B, or --all.",
+        )
     assembly = Assembly(load())
+    now, warm_up = datetime.now(UTC), assembly.warm_up
     with transaction(assembly.database) as session:
         standing.find(session, number)
-        now, warm_up = datetime.now(UTC), assembly.warm_up
-        doubt.resolve(session, number, batch, sent=sent, now=now, warm_up=warm_up)
-    out.print(f"Batch {batch} of send {number} {'was sent' if sent else 'is sent again'}.")
+        if batch is not None:
+            doubt.resolve(session, number, batch, sent=sent, now=now, warm_up=warm_up)
+            which = f"Batch {batch}"
+        else:
+            many = doubt.resolve_all(session, number, sent=sent, now=now, warm_up=warm_up)
+            which = f"{many:,} {'batches' if many > 1 else 'batch'}"
+    did = "counted as sent" if sent else "sent again"
+    out.print(f"{which} of send {number}: {did}.")
 
 
 @app.command("pause")

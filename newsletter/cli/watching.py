@@ -77,6 +77,8 @@ def watch(assembly: Assembly, send_id: int) -> Standing:
 
 def _pace(outlook: Outlook, waits: Hold | None, now: datetime) -> str:
     """How fast it goes and how long it will take, by its rate or its timetable."""
+    if waits is not None and waits.failures:
+        return f"stopped since {shown(waits.since)}: {waits.reason}; {_next_probe(waits, now)}"
     if waits is not None:
         return f"waiting until {shown(waits.until)}: {waits.reason}"
     if not outlook.waiting:
@@ -84,6 +86,12 @@ def _pace(outlook: Outlook, waits: Hold | None, now: datetime) -> str:
     by_rate = outlook.waiting / outlook.rate if outlook.rate else 0.0
     by_plan = (outlook.last_at - now).total_seconds() if outlook.last_at else 0.0
     return f"{outlook.rate:,.0f}/s, {_lasting(max(by_rate, by_plan))} left"
+
+
+def _next_probe(waits: Hold, now: datetime) -> str:
+    if waits.until <= now:
+        return "a few people's mails are tried now"
+    return f"the next try, with a few people's mails, is at {shown(waits.until)}"
 
 
 def _lasting(seconds: float) -> str:

@@ -1,9 +1,10 @@
 """Doubtful batches: evidence first (newsletter.tracking), then policy, then the operator's word."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select, true
 
 from newsletter.errors import SendError
 from newsletter.sending import evidence, oversight, retiming
@@ -93,32 +94,76 @@ def resolve(
     warm_up: WarmUp | None = None,
 ) -> None:
     """Settle a doubtful batch by the operator's word; SendError when it is not in doubt."""
-    # Evidence may prove any batch; the operator is asked of doubtful ones alone, and a wrong
-    # number must not make one that still waits count as sent.
-    doubtful = session.scalar(
-        select(_batch.c.number)
-        .where(
-            _batch.c.send_id == send_id,
-            _batch.c.number == number,
-            _batch.c.state == BatchState.UNCERTAIN,
-        )
-        .with_for_update()
-    )
-    if doubtful is None:
-        settled = False
-    elif sent:
-        detail = "the operator says that it was sent"
-        settled = evidence.prove(session, [(send_id, number)], now=now, detail=detail) == 1
-    else:
-        settled = oversight.resend_one(session, send_id, number, now=now)
-        if settled:
-            retiming.retime_sent_again(session, now=now, warm_up=warm_up)
-        # Of a send that was cancelled nothing goes out again: its people miss it, and say so.
-        oversight.drop_cancelled(session, now=now)
-    if not settled:
+    doubtful = _locked(session, send_id, _batch.c.number == number)
+    if not _settle(session, send_id, doubtful, sent=sent, now=now, warm_up=warm_up):
         numbers = ", ".join(str(one.number) for one in listed(session, send_id)) or "none"
         raise SendError(
             "this batch is not in doubt",
             place=f"send {send_id}, batch {number}",
             hint=f"In doubt: {numbers}.",
         )
+
+
+def resolve_all(
+    session: Session,
+    send_id: int,
+    *,
+    sent: bool,
+    now: datetime,
+    left_by: datetime | None = None,
+    warm_up: WarmUp | None = None,
+) -> int:
+    """Settle all doubtful batches of a send alike, by the operator's word; returns how many.
+
+    ``left_by`` leaves out what left later, and was not in doubt when the operator looked.
+    SendError when nothing is in doubt.
+    """
+    meant = _batch.c.departed_at <= left_by if left_by else true()
+    doubtful = _locked(session, send_id, meant)
+    settled = _settle(session, send_id, doubtful, sent=sent, now=now, warm_up=warm_up)
+    if not settled:
+        raise SendError(
+            "nothing of it is in doubt",
+            place=f"send {send_id}",
+            hint=f"See newsletter sends show {send_id}.",
+        )
+    return settled
+
+
+def _locked(session: Session, send_id: int, which: ColumnElement[bool]) -> list[int]:
+    """Numbers of doubtful batches, which stay so until the transaction ends.
+
+    Evidence may prove any batch; the operator is asked of doubtful ones alone, and a wrong
+    number must not make one that still waits count as sent.
+    """
+    return list(
+        session.scalars(
+            select(_batch.c.number)
+            .where(_batch.c.send_id == send_id, _batch.c.state == BatchState.UNCERTAIN, which)
+            .order_by(_batch.c.number)
+            .with_for_update()
+        )
+    )
+
+
+def _settle(
+    session: Session,
+    send_id: int,
+    numbers: Sequence[int],
+    *,
+    sent: bool,
+    now: datetime,
+    warm_up: WarmUp | None,
+) -> int:
+    if not numbers:
+        return 0
+    if sent:
+        batches = [(send_id, number) for number in numbers]
+        return evidence.prove(
+            session, batches, now=now, detail="the operator says that it was sent"
+        )
+    settled = oversight.resend_by_word(session, send_id, numbers, now=now)
+    retiming.retime_sent_again(session, now=now, warm_up=warm_up)
+    # Of a send that was cancelled nothing goes out again: its people miss it, and say so.
+    oversight.drop_cancelled(session, now=now)
+    return settled

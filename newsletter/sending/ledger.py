@@ -5,7 +5,6 @@ only writer of states. Every change names the state that it starts from, and a s
 also the attempt that it settles. Whoever comes late changes nothing and is told so.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +30,9 @@ from newsletter.sending.timetable import is_paced
 from subscribers.schema import Session, changed, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+
+#: No batch is larger: what SendGrid takes in one request.
+_LARGEST = 1000
 
 #: Where an answer finds its batch: under way, or given up as lost.
 _ANSWERED = (BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
@@ -189,7 +191,7 @@ def claim_probe(
     probe = hold.due_probe(session, now=now)
     if probe is None:
         return None
-    most = sys.maxsize if probe.whole else hold.PROBE_SIZE
+    most = _LARGEST if probe.whole else hold.PROBE_SIZE
     found = session.execute(_FIT_FOR_PROBE, {"now": now, "most": most}).one_or_none()
     if found is None:
         return None

@@ -172,25 +172,24 @@ def resend_doubted(session: Session, *, departed_before: datetime, now: datetime
     )
 
 
-def resend_one(session: Session, send_id: int, number: int, *, now: datetime) -> bool:
-    """Make one doubtful batch claimable again, by the operator's word; False if it is not one."""
-    return (
-        changed(
-            session,
-            update(_batch)
-            .where(
-                _batch.c.send_id == send_id,
-                _batch.c.number == number,
-                _batch.c.state == BatchState.UNCERTAIN,
-            )
-            .values(
-                state=BatchState.PENDING,
-                not_before=now,
-                resent=True,
-                detail="sent again, because the operator says that it was not sent",
-            ),
+def resend_by_word(
+    session: Session, send_id: int, numbers: Collection[int], *, now: datetime
+) -> int:
+    """Make doubtful batches claimable again, by the operator's word; returns how many were."""
+    return changed(
+        session,
+        update(_batch)
+        .where(
+            _batch.c.send_id == send_id,
+            _batch.c.number.in_(sorted(numbers)),
+            _batch.c.state == BatchState.UNCERTAIN,
         )
-        == 1
+        .values(
+            state=BatchState.PENDING,
+            not_before=now,
+            resent=True,
+            detail="sent again, because the operator says that it was not sent",
+        ),
     )
 
 

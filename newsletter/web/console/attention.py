@@ -79,7 +79,16 @@ def _held(session: Session, now: datetime) -> list[Item]:
     waits = hold.in_force(session, now=now)
     if waits is None:
         return []
-    return [Item("warn", "Everything waits for the provider", waits.reason, "/console/sends")]
+    sends = "/console/sends"
+    if not waits.failures:
+        return [Item("warn", "Everything waits for the provider", waits.reason, sends)]
+    if not hold.keeps_somebody(session, now=now):
+        return []
+    what = "Sending is stopped: the provider does not answer as it should"
+    if waits.until <= now:
+        return [Item("bad", what, f"{waits.reason}. A few people's mails are tried now.", sends)]
+    why = f"{waits.reason}. The next try, with a few people's mails:"
+    return [Item("bad", what, why, sends, waits.until)]
 
 
 def _schedules(session: Session, now: datetime) -> list[Item]:

@@ -19,7 +19,7 @@ from newsletter.sending.register import Phase
 from newsletter.sending.roll import Place
 from newsletter.sending.states import DeliveryState, SendState
 from newsletter.sending.variants import Measure
-from newsletter.tracking import performance, trial
+from newsletter.tracking import performance, silence, trial
 from newsletter.web.console import sends_progress
 from newsletter.web.console.access import role
 from newsletter.web.console.shell import page
@@ -146,12 +146,14 @@ def show_send(
     now = datetime.now(UTC)
     with reading(parts.database) as session:
         send, issue = find(session, send_id)
+        doubtful = doubt.listed(session, send_id)
         shown: dict[str, Any] = {
             "send": send,
             "issue": issue,
             "maker": schedules.maker_of(session, send_id),
             "progress": sends_progress.of(session, send, now=now),
-            "doubtful": doubt.listed(session, send_id),
+            "doubtful": doubtful,
+            "around": silence.around(session, doubtful),
             "apart": roll.apart(session, send),
             "done_by_now": performance.of_send(session, send_id),
         }

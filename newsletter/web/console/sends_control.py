@@ -130,17 +130,37 @@ def resolve(
     *,
     batch: Annotated[str, Form(max_length=9)] = "",
     answer: Annotated[str, Form(max_length=10)] = "",
+    left_by: Annotated[str, Form(max_length=40)] = "",
 ) -> Response:
-    """Settle a doubtful batch by the operator's word."""
+    """Settle a doubtful batch, or all that were shown, by the operator's word."""
 
     def change(session: Session, _send: Send, now: datetime) -> str:
+        if batch == "all":
+            return _resolve_all(parts, session, send_id, answer=answer, left_by=left_by, now=now)
         if answer not in {"sent", "resend"} or not (batch.isascii() and batch.isdigit()):
             raise SendError("say which batch, and whether it was sent", place=f"send {send_id}")
         was_sent, warm_up = answer == "sent", parts.warm_up
         doubt.resolve(session, send_id, int(batch), sent=was_sent, now=now, warm_up=warm_up)
         return f"batch {batch} {'called sent' if answer == 'sent' else 'sent again'}"
 
-    return _do(request, parts, visitor, send_id, change, done=f"doubt-{answer}")
+    all_of_them = "all-" if batch == "all" else ""
+    return _do(request, parts, visitor, send_id, change, done=f"doubt-{all_of_them}{answer}")
+
+
+def _resolve_all(
+    parts: Assembly, session: Session, send_id: int, *, answer: str, left_by: str, now: datetime
+) -> str:
+    """What has come into doubt since the page was shown is not meant."""
+    try:
+        shown = datetime.fromisoformat(left_by)
+    except ValueError:
+        shown = None
+    if answer not in {"sent", "resend"} or shown is None or shown.tzinfo is None:
+        raise SendError("say whether they were sent", place=f"send {send_id}")
+    many = doubt.resolve_all(
+        session, send_id, sent=answer == "sent", now=now, left_by=shown, warm_up=parts.warm_up
+    )
+    return f"{many} doubtful batches {'called sent' if answer == 'sent' else 'sent again'}"
 
 
 @router.post(f"{HOME}/{{send_id:int}}/winner")
