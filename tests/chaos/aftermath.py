@@ -1,5 +1,6 @@
 """The operator: looks at what stands in the list, at what the provider has, and decides."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from newsletter.sending.states import BatchState
@@ -115,11 +116,16 @@ def _events_prove(world: World, doubtful: list[int]) -> int:
 def _resolve_the_rest(world: World) -> tuple[int, int]:
     """What no event settled, the operator does: looks for each batch into the sandbox."""
     now, taken = world.books(), world.taken()
-    sent = resent = 0
+    words = dict[int, str]()
     for batch in now.of(BatchState.UNCERTAIN):
         has = {taken[p] > 0 for p in now.within(batch) if now.people[p].state == "planned"}
         assert len(has) == 1, f"the provider has a part of batch {batch}"
-        word = "--sent" if has == {True} else "--resend"
-        world.command("sends", "resolve", str(world.send), "--batch", str(batch), word)
-        sent, resent = sent + (word == "--sent"), resent + (word == "--resend")
-    return sent, resent
+        words[batch] = "--sent" if has == {True} else "--resend"
+    resolve = ("sends", "resolve", str(world.send))
+    if len(words) > 1 and len(set(words.values())) == 1:
+        world.command(*resolve, "--all", *set(words.values()))
+    else:
+        for batch, word in words.items():
+            world.command(*resolve, "--batch", str(batch), word)
+    said = Counter(words.values())
+    return said["--sent"], said["--resend"]

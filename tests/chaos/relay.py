@@ -1,12 +1,15 @@
 """What stands between the service and the sandbox: a wire that can be cut, and a postman.
 
 The sandbox's own faults are not visible from outside; here every answer that passes is
-counted. Two more faults are made here: refused connections, and a refusal that does not
-say whom it is about. Events are taken from the sandbox at once and carried to whichever
-process of the service is up, as often as it takes, as SendGrid does for 24 hours.
+counted. More faults are made here: refused connections, a refusal that does not say whom it
+is about, and outages, in which every request fails, having been taken or not. Events are
+taken from the sandbox at once and carried to whichever process of the service is up, as often
+as it takes, as SendGrid does for 24 hours.
 """
 
+import random
 import socket
+import struct
 import threading
 import time
 import urllib.error
@@ -22,6 +25,12 @@ from urllib.parse import urlsplit
 #: Whoever has this in their address makes the provider refuse the request without a name.
 PUZZLE = "puzzle"
 _NAMELESS = b'{"errors": [{"message": "Bad Request", "field": null, "help": null}]}'
+#: Outages, and what whoever sends sees of them. Half of the requests are taken all the same.
+OUTAGES = ("500", "503", "closed", "timeout", "broken", "refused")
+_AWAY = {
+    "500": b'{"errors": [{"message": "Internal Server Error", "field": null, "help": null}]}',
+    "503": b"<html><body><h1>503 Service Unavailable</h1></body></html>",
+}
 #: An answer that took longer than this many seconds counts as slow.
 _SLOW = 0.2
 
@@ -42,6 +51,10 @@ class Relay:
         self._under_way = 0
         self._last = time.monotonic()
         self._server: _Server | None = None
+        #: One of OUTAGES while it lasts.
+        self.outage = ""
+        #: Seconds after which whoever sends has given up waiting.
+        self.patience = 3.0
         self.open()
 
     def open(self) -> None:
@@ -56,6 +69,17 @@ class Relay:
         """Refuse connections from now on; requests under way end as they end."""
         self.answers["refused"] += 1
         self._stop()
+
+    def fail(self, outage: str) -> None:
+        """From now on let every request fail so."""
+        self.outage = outage
+        if outage == "refused":
+            self.shut()
+
+    def heal(self) -> None:
+        """The outage is over."""
+        self.outage = ""
+        self.open()
 
     def close(self) -> None:
         """End for good."""
@@ -181,6 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert isinstance(self.server, _Server)
         relay = self.server.relay
+        outage = relay.outage if self.path != "/events" else ""
+        if outage == "closed" and random.random() < 0.3:
+            relay.answers["closed"] += 1
+            return  # in the middle of the body
         length = int(self.headers["Content-Length"])
         body = self.rfile.read(length)
         if len(body) < length:
@@ -189,9 +217,28 @@ class _Handler(BaseHTTPRequestHandler):
             relay.posted.take(body, _only(self.headers, "X-Twilio", "Content-Type"))
             self._answer((200, {}, b""))
             return
-        answer = relay.carry(self.path, body, _only(self.headers, "Authorization", "Content-Type"))
-        if answer is not None:
+        if not outage or random.random() < 0.5:
+            kept = _only(self.headers, "Authorization", "Content-Type")
+            answer = relay.carry(self.path, body, kept)
+        if not outage and answer is not None:
             self._answer(answer)
+        elif outage:
+            relay.answers[outage] += 1
+            self._fail(outage, relay.patience)
+
+    def _fail(self, outage: str, patience: float) -> None:
+        if outage in _AWAY:
+            self._answer((int(outage), {}, _AWAY[outage]))
+        elif outage == "timeout":
+            time.sleep(patience)
+        elif outage == "broken":
+            whole = b"HTTP/1.1 202 Accepted\r\nX-Message-Id: abc\r\nContent-Length: 9\r\n\r\n{}"
+            with suppress(OSError):
+                self.wfile.write(whole[: random.randrange(1, len(whole))])
+        elif random.random() < 0.5:
+            # RST in place of FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
 
     def _answer(self, answer: Answer) -> None:
         status, headers, body = answer

@@ -4,7 +4,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.chaos.aftermath import Verdict, put_right
@@ -79,12 +79,13 @@ def run(
         # Of its own name only: a round is the same whichever others are played.
         dice = random.Random(f"{seed} {scenario.name} {scenario.database} {number}")
         workers = dice.randint(*scenario.workers)
+        sized = replace(plan, batch_size=scenario.batch_size or plan.batch_size)
         with (
             tempfile.TemporaryDirectory(prefix="newsletter-chaos-") as folder,
             World(
                 Path(folder),
                 databases.make(scenario.database, Path(folder)),
-                plan,
+                sized,
                 fork=fork,
             ) as world,
         ):

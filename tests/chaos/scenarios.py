@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from newsletter.sending.states import BatchState
 from tests.chaos.launch import Running
 from tests.chaos.process import FARTHEST
+from tests.chaos.relay import OUTAGES
 from tests.chaos.world import LATER, TIMEOUT, World
 
 #: Crashes in one round at most, and people to a crash: what is then still to be sent is
 #: sent in fair weather.
 _MOST, _PEOPLE_TO_A_CRASH = 12, 40
+#: From so many people on, outages are as long as they may be.
+_LARGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Scenario:
     #: Processes that send, at least and at most.
     workers: tuple[int, int]
     play: Callable[[World, random.Random, int], None]
+    #: People of a batch, where it matters.
+    batch_size: int | None = None
     #: Seconds until everything that the storm put off is surely due.
     later: float = LATER
     needs_journal: bool = False
@@ -118,6 +123,53 @@ def restore_early(world: World, dice: random.Random, workers: int) -> None:
     world.restore()
 
 
+def outages(world: World, dice: random.Random, workers: int) -> None:
+    """At full pace the provider fails for a while, in each way; the send goes on by itself.
+
+    In doubt is what was under way when each outage began, and the probes since. No event
+    comes before all has been counted.
+    """
+    team = _start(world, workers)
+    longest = 60.0 if world.plan.people >= _LARGE else 2.0
+    hands, began = workers * world.plan.concurrency, 0
+    for outage in dice.sample(OUTAGES, len(OUTAGES)):
+        _goes_on(world, dice.randint(1, 4), seconds=60)
+        if not world.books().waiting:
+            break
+        began += 1
+        world.relay.fail(outage)
+        # Short ones as often as long ones.
+        lasts = longest ** dice.random()
+        if dice.random() < 0.3:
+            time.sleep(lasts / 2)
+            _replace(world, dice, team)
+            lasts /= 2
+        time.sleep(lasts)
+        world.relay.heal()
+        world.leave(dice.sample(range(1, world.plan.people + 1), 2))
+        # The next probe is at most as far away as the outage was long, or its worker was killed.
+        _goes_on(world, 1, seconds=60 + 3 * longest)
+    now, probes = world.books(), world.probes()
+    doubtful = len(now.of(BatchState.UNCERTAIN, BatchState.IN_FLIGHT))
+    most = began * hands + probes + world.kills * world.plan.concurrency
+    assert now.send in {"sending", "sent"}, f"it is {now.send}: {now.reason}"
+    assert doubtful <= most, (
+        f"{doubtful} batches in doubt after {began} outages for {hands} hands, {probes} probes, "
+        f"{world.kills} kills: {now.details}"
+    )
+    world.kill_all()
+
+
+def _goes_on(world: World, batches: int, *, seconds: float) -> None:
+    """Wait until so many more batches are accepted, or none waits."""
+    before = len(world.books().of(BatchState.ACCEPTED))
+    world.until(
+        lambda b: len(b.of(BatchState.ACCEPTED)) >= before + batches or not b.waiting,
+        seconds=seconds,
+        what="the send goes on by itself",
+    )
+
+
 SCENARIOS = (
     Scenario("kill", "sqlite", (1, 1), kills),
     Scenario("kill", "postgresql", (2, 4), kills),
@@ -127,6 +179,8 @@ SCENARIOS = (
     Scenario("pause, resume, cancel", "postgresql", (2, 3), control),
     Scenario("clock jumps", "sqlite", (1, 1), jumps, later=LATER + 2 * FARTHEST),
     Scenario("clock jumps", "postgresql", (2, 3), jumps, later=LATER + 2 * FARTHEST),
+    Scenario("outage", "sqlite", (2, 3), outages, batch_size=12),
+    Scenario("outage", "postgresql", (2, 3), outages, batch_size=12),
     Scenario("restored copy", "sqlite", (1, 1), restore, needs_journal=True),
     Scenario("restored copy", "postgresql", (2, 3), restore, needs_journal=True),
     Scenario("restored early copy", "sqlite", (1, 1), restore_early, needs_journal=True),

@@ -16,7 +16,7 @@ SMALL = Plan(people=200, batch_size=5)
 PLAYED = [
     scenario
     for scenario in SCENARIOS
-    if scenario.database == "sqlite" or scenario.name in {"kill", "restored copy"}
+    if scenario.database == "sqlite" or scenario.name in {"kill", "outage", "restored copy"}
 ]
 
 

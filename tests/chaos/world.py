@@ -15,14 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, select
 
 from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
-from newsletter.database import open_database, transaction
+from newsletter.database import open_database, reading, transaction
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.sending import control
 from newsletter.sending.journal import Journal
+from newsletter.sending.models import Hold
 from newsletter.setting_sections import Sending
 from newsletter.settings import load
 from subscribers import segments, suppression
@@ -72,6 +73,7 @@ class World:
         self._launcher = Launcher(folder, fork=fork)
         self.relay = Relay()
         self.relay.posted.address = self._somebody
+        self.relay.patience = 1.5 * TIMEOUT
         self.processes: list[Running] = []
         self.kills = 0
         #: Why the send paused itself, each time.
@@ -313,6 +315,11 @@ class World:
         args = [mail["custom_args"] for mail in mails if mail["hold"] not in _THROWN_AWAY]
         assert {int(one["nl_send"]) for one in args} <= {self.send}
         return Counter(int(one["nl_subscriber"]) for one in args)
+
+    def probes(self) -> int:
+        """How many requests have been probes."""
+        with self._connected, reading(self.engine) as session:
+            return session.scalar(select(table_of(Hold).c.probes)) or 0
 
     def left_without(self) -> set[int]:
         """Who has left and does not have it."""

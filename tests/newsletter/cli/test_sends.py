@@ -1,6 +1,7 @@
 """Sending from the command line: to whom, how fast, in which words, and once more."""
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,30 @@ def test_whoever_missed_it_gets_it_by_a_retry(readers: Run, sandbox: RunningSand
     # It was never planned: nobody missed it, and nobody has it.
     again = readers("sends", "retry", "1", NEWSLETTER_SENDGRID__HOST=sandbox.url)
     assert "nobody missed it" in complaint(again, 3)
+
+
+def test_doubts_are_settled_together_or_one_by_one(readers: Run, sandbox: RunningSandbox) -> None:
+    faults = json.dumps({"error_after_accepting": {"times": 1}, "server_error": {"times": 1}})
+    with urllib.request.urlopen(f"{sandbox.url}/sandbox/faults", faults.encode()) as switched:
+        assert switched.status == 200
+    # Each failure is waited for by itself: the send goes on, as soon as a probe is taken.
+    done = readers(
+        "send", "issue.md", "--segment", "all",
+        NEWSLETTER_SENDGRID__HOST=sandbox.url, NEWSLETTER_SENDING__BATCH_SIZE="2",
+    )  # fmt: skip
+    assert "4 people have it" in complaint(done, 4)
+    text = readers("sends", "show", "1").stdout
+    assert "batch 1 is in doubt: 2 people" in text
+    assert "No events of what left later have come either" in text
+    assert "All 2 of them alike: newsletter sends resolve 1 --all --sent|--resend" in text
+    for words in ([], ["--all", "--batch", "1"]):
+        assert "say which" in complaint(readers("sends", "resolve", "1", *words, "--sent"), 2)
+    done = readers("sends", "resolve", "1", "--all", "--sent")
+    assert (done.returncode, done.stdout) == (0, "2 batches of send 1: counted as sent.\n")
+    assert "nothing of it is in doubt" in complaint(
+        readers("sends", "resolve", "1", "--all", "--resend"), 2
+    )
+    assert {row["state"] for row in people(readers)} == {"accepted"}
 
 
 def test_the_pace_is_kept_shown_and_changed(readers: Run) -> None:

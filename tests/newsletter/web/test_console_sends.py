@@ -15,9 +15,9 @@ from newsletter.errors import ProviderError
 from newsletter.issues import approval, store
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.provider.gateway import Refused, Unknown
-from newsletter.sending import control, standing
-from newsletter.sending.models import Batch, Send
+from newsletter.provider.gateway import Accepted, Refused, Unknown
+from newsletter.sending import control, hold, standing
+from newsletter.sending.models import Batch, Hold, Send
 from newsletter.sending.plan import plan
 from newsletter.sending.timetable import Timetable
 from subscribers import segments, suppression
@@ -136,7 +136,7 @@ def test_a_long_list_is_paged(office: Office, audience: list[int]) -> None:
 
 
 def test_a_sends_page_shows_where_its_people_stand(office: Office, going: int) -> None:
-    gateway = FakeGateway(Unknown("no answer"))
+    gateway = FakeGateway(Accepted("1"), Unknown("no answer"))
     dispatcher(office.parts.database, gateway).send_next()
     dispatcher(office.parts.database, gateway).send_next()
     text = office.signed_in(Role.VIEWER).get(f"/console/sends/{going}").text
@@ -235,13 +235,80 @@ def test_what_was_done_is_said_only_as_long_as_it_is_so(office: Office, going: i
     assert "It goes on." not in approver.get(answer.headers["location"]).text
 
 
+def lost(database: Engine, requests: int) -> None:
+    """So many requests leave whose answers never come."""
+    for _ in range(requests):
+        with transaction(database) as session:
+            hold.lift(session)
+        assert dispatcher(database, FakeGateway(Unknown("no answer"))).send_next()
+
+
+def test_doubts_are_settled_together_by_who_may_send_and_the_log_says_so(
+    office: Office, going: int
+) -> None:
+    database, approver = office.parts.database, office.signed_in(Role.APPROVER)
+    lost(database, 2)
+    page = f"/console/sends/{going}"
+    assert "Send all again" not in office.signed_in(Role.VIEWER).get(page).text
+    text = approver.get(page).text
+    assert "Send all 2 batches again" in text
+    assert "4 people in all" in text
+    assert "No events of what left later have come either" in text
+    (shown,) = set(re.findall(r'name="left_by" value="([^"]+)"', text))
+    # What came into doubt after the page was shown is not meant.
+    lost(database, 1)
+    answer = act(approver, going, "resolve", batch="all", answer="sent", left_by=shown)
+    assert "The batches count as sent." in approver.get(answer.headers["location"]).text
+    assert states_of(database, going) == {1: "accepted", 2: "accepted", 3: "uncertain"}
+    assert ("2 doubtful batches called sent", f"send {going} (first)") in log_of(office)
+    for word, when in (("sent", ""), ("sent", "2026-01-01T00:00"), ("perhaps", shown), ("", "x")):
+        answer = act(approver, going, "resolve", batch="all", answer=word, left_by=when)
+        assert answer.status_code == 400
+    # All that was shown is settled already.
+    answer = act(approver, going, "resolve", batch="all", answer="resend", left_by=shown)
+    assert answer.status_code == 400
+    assert states_of(database, going)[3] == "uncertain"
+    later = datetime.now(UTC).isoformat()
+    for role, status in ((Role.VIEWER, 403), (Role.EDITOR, 403), (Role.APPROVER, 303)):
+        browser = office.signed_in(role)
+        answer = act(browser, going, "resolve", batch="all", answer="resend", left_by=later)
+        assert answer.status_code == status
+    assert states_of(database, going)[3] == "pending"
+
+
+def states_of(database: Engine, send: int) -> dict[int, str]:
+    with reading(database) as session:
+        rows = session.execute(
+            select(_batch.c.number, _batch.c.state).where(_batch.c.send_id == send)
+        )
+        return {row.number: row.state for row in rows}
+
+
+def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
+    office: Office, going: int
+) -> None:
+    viewer = office.signed_in(Role.VIEWER)
+    lost(office.parts.database, 1)
+    for page in ("/console/", f"/console/sends/{going}"):
+        text = viewer.get(page).text
+        assert "the provider does not answer as it should" in text
+        assert "no answer" in text
+        assert "The next try, with a few people" in text
+    with transaction(office.parts.database) as session:
+        session.execute(update(table_of(Hold)).values(until=datetime.now(UTC)))
+    for page in ("/console/", f"/console/sends/{going}"):
+        assert "are tried now" in viewer.get(page).text
+    # Nobody is kept waiting by it: nothing is to be done.
+    with transaction(office.parts.database) as session:
+        control.pause(session, going, reason="wait", now=datetime.now(UTC))
+    assert "does not answer as it should" not in viewer.get("/console/").text
+
+
 def test_a_doubt_is_settled_by_the_operators_word_and_only_a_doubt(
     office: Office, going: int
 ) -> None:
     database, approver = office.parts.database, office.signed_in(Role.APPROVER)
-    gateway = FakeGateway(Unknown("no answer"), Unknown("no answer"))
-    dispatcher(database, gateway).send_next()
-    dispatcher(database, gateway).send_next()
+    lost(database, 2)
     assert act(approver, going, "resolve", batch="1", answer="sent").status_code == 303
     assert act(approver, going, "resolve", batch="2", answer="resend").status_code == 303
     assert act(approver, going, "resolve", batch="2", answer="sent").status_code == 400
