@@ -129,7 +129,11 @@ def outages(world: World, dice: random.Random, workers: int) -> None:
     In doubt is what was under way when each outage began, and the probes since. No event
     comes before all has been counted.
     """
+    # Whoever is up first would be done before the others are.
+    _command(world, "pause")
     team = _start(world, workers)
+    world.faults(slow={"probability": 1, "seconds": 0.2})
+    _command(world, "resume")
     longest = 60.0 if world.plan.people >= _LARGE else 2.0
     hands, began = workers * world.plan.concurrency, 0
     for outage in dice.sample(OUTAGES, len(OUTAGES)):
@@ -149,6 +153,7 @@ def outages(world: World, dice: random.Random, workers: int) -> None:
         world.leave(dice.sample(range(1, world.plan.people + 1), 2))
         # The next probe is at most as far away as the outage was long, or its worker was killed.
         _goes_on(world, 1, seconds=60 + 3 * longest)
+    assert began, "it was over before anything failed"
     now, probes = world.books(), world.probes()
     doubtful = len(now.of(BatchState.UNCERTAIN, BatchState.IN_FLIGHT))
     most = began * hands + probes + world.kills * world.plan.concurrency

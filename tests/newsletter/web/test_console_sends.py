@@ -289,6 +289,8 @@ def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
 ) -> None:
     viewer = office.signed_in(Role.VIEWER)
     lost(office.parts.database, 1)
+    with transaction(office.parts.database) as session:
+        session.execute(update(table_of(Hold)).values(until=datetime.now(UTC) + timedelta(hours=1)))
     for page in ("/console/", f"/console/sends/{going}"):
         text = viewer.get(page).text
         assert "the provider does not answer as it should" in text
