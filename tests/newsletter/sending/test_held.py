@@ -11,7 +11,7 @@ from newsletter.database import reading, transaction
 from newsletter.errors import NothingToDoError, ProviderError, SendError
 from newsletter.issues.models import Issue
 from newsletter.provider.gateway import Outcome, Unknown
-from newsletter.sending import doubt, held
+from newsletter.sending import doubt, held, hold
 from newsletter.sending.models import Batch, Send
 from newsletter.sending.timetable import Timetable
 from subscribers.schema import table_of
@@ -188,6 +188,8 @@ def test_whatever_is_under_way_while_it_is_called_back_is_missed(
     sweep(database)
     assert {state for state, _ in states(database, send).values()} == {"rejected"}
     provider.during = lambda: None
+    with transaction(database) as session:
+        hold.lift(session)
     sends.retry(send)
     drain(database, provider)
     assert provider.reached == _PEOPLE

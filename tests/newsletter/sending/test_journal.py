@@ -12,7 +12,7 @@ from sqlalchemy import Engine, delete, select, text, update
 from newsletter.database import reading, transaction
 from newsletter.errors import MachineError, NothingToDoError
 from newsletter.provider.gateway import Refused, Unknown
-from newsletter.sending import control, doubt, standing
+from newsletter.sending import control, doubt, hold, standing
 from newsletter.sending.journal import Journal
 from newsletter.sending.models import Send
 from newsletter.sending.recollection import Recalled, compare
@@ -176,6 +176,8 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     assert compared(database, journal) == Recalled(accepted=1, doubtful=1)
     assert compared(database, journal) == Recalled()
     make_plan(database, send)
+    with transaction(database) as session:
+        hold.lift(session)
     drain(database, gateway, journal)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
     assert [b.state for b in batches(database, send)] == ["accepted", "uncertain", "accepted"]
