@@ -3,17 +3,23 @@
 This runs in Python for every row, so it is where an import spends its time.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
 import orjson
 
-from subscribers.address import hash_address, parse
+from subscribers.address import Address, hash_address, parse
 from subscribers.errors import AddressError
 from subscribers.formats import People
 from subscribers.rejects import Rejects
-from subscribers.rows import SUBSCRIBED, Row
+from subscribers.rows import Row, UnfitError, checked_name
 from subscribers.staging import Batch
+from subscribers.topics import Matcher
+from subscribers.vocabulary import LEAVING, SUBSCRIBED, UNCONFIRMED
+
+#: Different words of topics and tags that are counted: memory stays flat.
+_COUNTED = 1_000
 
 
 class Batches:
@@ -29,8 +35,17 @@ class Batches:
         source: str,
         vouched: bool,
         size: int,
+        topics: Matcher,
     ) -> None:
         self.read = 0
+        #: Topic → people of the file who have it, of those whom the file does not call gone.
+        self.topics: Counter[str] = Counter()
+        #: Words of topics, and tags, that mean no topic.
+        self.unknown_topics: Counter[str] = Counter()
+        self.other_tags: Counter[str] = Counter()
+        #: People without any topic.
+        self.without_topic = 0
+        self._matcher = topics
         self._people = people
         self._rejects = rejects
         self._key = address_key
@@ -50,9 +65,12 @@ class Batches:
             try:
                 address = parse(item.email)
             except AddressError as error:
-                reason = error.message if item.email.strip() else "no address"
-                self._rejects.add(item.line, reason, self._people.text)
-                continue
+                try:
+                    address, item = _called(item)  # noqa: PLW2901 (the same person)
+                except (AddressError, UnfitError):
+                    reason = error.message if item.email.strip() else "no address"
+                    self._rejects.add(item.line, reason, self._people.text)
+                    continue
             number += 1
             self._stage(batch, number, item, hash_address(key, address), address.email)
             # Numbers count from 1 without a gap.
@@ -63,7 +81,8 @@ class Batches:
             yield batch
 
     def _stage(self, batch: Batch, number: int, row: Row, hashed: bytes, email: str) -> None:
-        confirmed = _moment(row.confirmed_at)
+        # Where one column says so and another does not, nobody has confirmed.
+        confirmed = None if row.status == UNCONFIRMED else _moment(row.confirmed_at)
         vouched = None
         if confirmed is None and row.status == SUBSCRIBED:
             confirmed = vouched = self._vouched
@@ -96,6 +115,8 @@ class Batches:
             batch.rows.append(usual)
         if row.topics or row.tags:
             self._choose(batch, number, row)
+        elif row.status not in LEAVING:
+            self.without_topic += 1
         if kept:
             batch.consents.extend(
                 (number, place, _moment(act.at), *act[1:])
@@ -103,8 +124,34 @@ class Batches:
             )
 
     def _choose(self, batch: Batch, number: int, row: Row) -> None:
-        batch.topics.extend((number, slug, True) for slug in row.topics)
-        batch.topics.extend((number, tag, False) for tag in row.tags if tag not in row.topics)
+        chosen: dict[str, None] = {}
+        stays = row.status not in LEAVING
+        for words, unknown in ((row.topics, self.unknown_topics), (row.tags, self.other_tags)):
+            for word in words:
+                slug = self._matcher.find(word)
+                if slug is not None:
+                    chosen[slug] = None
+                elif stays and (word in unknown or len(unknown) < _COUNTED):
+                    unknown[word] += 1
+        batch.topics.extend((number, slug) for slug in chosen)
+        if stays:
+            self.topics.update(chosen.keys())
+            self.without_topic += not chosen
+
+
+def _called(row: Row) -> tuple[Address, Row]:
+    """The address of ``Ann <ann@example.org>`` or ``mailto:``, and the row with that name.
+
+    Raises AddressError, and UnfitError for a name that cannot be one.
+    """
+    text = row.email.strip()
+    name, sign, rest = text.rpartition("<")
+    if not sign or not rest.endswith(">"):
+        return parse(text.removeprefix("mailto:")), row
+    name = name.strip().strip("\"'").strip()
+    return parse(rest[:-1].removeprefix("mailto:")), row._replace(
+        name=row.name or checked_name(name)
+    )
 
 
 def _moment(value: datetime | None) -> str | None:

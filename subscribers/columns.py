@@ -1,18 +1,19 @@
-"""What a column of somebody's file means: a known field of a person, or an attribute.
+"""What a column of somebody's file means: a known field of a person, a state, or an attribute.
 
-Names are compared without case, spaces and punctuation. The exports of other products
-are told by columns that only they have.
+Names are compared without case, accents, spaces and punctuation. The exports of other
+products are told by columns that only they have; the operator's own word goes before all.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from subscribers import own_export
+from subscribers.errors import UserError
 from subscribers.models import SuppressionReason
 from subscribers.rows import (
-    SUBSCRIBED,
     Row,
     UnfitError,
     checked_name,
@@ -20,8 +21,18 @@ from subscribers.rows import (
     language,
     listed,
     moment,
-    status,
     timezone,
+)
+from subscribers.states import STATE_ROLES, TEXT, UNDECIDED, CellReader, Said, strongest
+from subscribers.states import UnknownWordError as UnknownWordError
+from subscribers.vocabulary import (
+    SUBSCRIBED,
+    UNCONFIRMED,
+    Hint,
+    fold,
+    sense_of,
+    state_of,
+    yes_or_no,
 )
 
 ReadCells = Callable[[list[str], int], Row]
@@ -29,22 +40,78 @@ ReadCells = Callable[[list[str], int], Row]
 _ROLES = {
     word: role
     for role, words in {
-        "email": "email emailaddress mail emailadresse",
+        "email": "email emailaddress mail mailaddress emailadresse mailadresse adresseemail "
+        "adressemail adressedemail adresseelectronique courriel adressecourriel correo "
+        "correoelectronico direcciondecorreo direcciondecorreoelectronico direcciondeemail "
+        "enderecodeemail indirizzoemail indirizzomail indirizzodiposta emailadres mailadres "
+        "adresemail epost eposta emailosoite emailaddr useremail subscriber subscriberemail "
+        "contactemail primaryemail emailprimary email1 email1value",
         "name": "name fullname",
-        "first": "firstname fname givenname",
-        "last": "lastname lname surname familyname",
+        "first": "firstname fname givenname vorname prenom nombre nome voornaam imie",
+        "last": "lastname lname surname familyname nachname apellido apellidos cognome "
+        "sobrenome achternaam nazwisko",
         "language": "language lang",
         "timezone": "timezone tz",
         "topics": "topics topic",
         "tags": "tags",
-        "created_at": "createdat",
-        "confirmed_at": "confirmedat",
+        "created_at": "createdat created createdon createdate creationdate datecreated dateadded "
+        "addedtime addedat signupdate signedupat signupat joinedat datejoined "
+        "insertedat subscribedat subscribedon datesubscribed subscriptiondate subscribedate "
+        "contactcreateddate",
+        "confirmed_at": "confirmedat confirmedon confirmtime confirmationdate doubleoptinat",
         "status": "status",
         "attributes": "attributes attribs",
     }.items()
     for word in words.split()
 }
 EXPECTED = "email, e-mail or email address"
+#: What the operator may say that a column means → the role.
+MEANINGS = {
+    "email": "email",
+    "name": "name",
+    "first name": "first",
+    "last name": "last",
+    "language": "language",
+    "time zone": "timezone",
+    "topics": "topics",
+    "tags": "tags",
+    "created": "created_at",
+    "confirmed": "confirmed_at",
+    "status": "status",
+    "consent": "consent",
+    "pending": "pending",
+    "unsubscribed": "unsubscribed",
+    "bounced": "bounced",
+    "complained": "complained",
+    "suppressed": "suppressed",
+    "attributes": "attributes",
+    "attribute": "attribute",
+    "ignore": "",
+}
+_ALSO = {
+    "subscribed": "consent",
+    "optin": "consent",
+    "mail": "email",
+    "createdat": "created_at",
+    "confirmedat": "confirmed_at",
+    "ignored": "",
+    "none": "",
+    "spam": "complained",
+    "blocked": "suppressed",
+    "bounce": "bounced",
+    "unsubscribedat": "unsubscribed",
+    "state": "status",
+}
+_MEANT = {fold(word): role for word, role in MEANINGS.items()} | _ALSO
+#: What the operator may say that a word, or a whole file, means.
+WORD_MEANINGS = {
+    "subscribed": SUBSCRIBED,
+    "unconfirmed": UNCONFIRMED,
+    "unsubscribed": SuppressionReason.UNSUBSCRIBED.value,
+    "bounced": SuppressionReason.BOUNCED.value,
+    "complained": SuppressionReason.COMPLAINED.value,
+    "suppressed": SuppressionReason.MANUAL.value,
+}
 
 _MAILCHIMP_SIGNS = frozenset({"leid", "euid", "memberrating"})
 _MAILCHIMP_ROLES = {
@@ -63,14 +130,21 @@ _MAILCHIMP_ROLES = {
 }
 _LISTMONK = frozenset({"uuid", "email", "name", "attributes", "status"})
 _LISTMONK_ROLES = {"uuid": "", "updatedat": ""}
-_SUBSTACK = frozenset({"email", "activesubscription", "expiry", "createdat"})
-_SUBSTACK_ROLES = {"emaildisabled": "email_disabled", "activesubscription": "=active_subscription"}
-_BOOLEANS = {"true": True, "false": False}
-
-
-def role_of(name: str) -> str | None:
-    """The field that a column or key of this name holds."""
-    return _ROLES.get(_plain(name))
+_SUBSTACK = frozenset({"email", "emaildisabled"})
+# Paid subscriptions: they say nothing about mail.
+_SUBSTACK_ROLES = {"activesubscription": "=active_subscription", "canceldate": "=cancel_date"}
+#: HubSpot's file of everybody who opted out of anything: a column for each type of email.
+_HUBSPOT_LEAVERS = frozenset({"portalunsubscribe"})
+_GHOST = frozenset({"email", "subscribedtoemails"})
+_GHOST_ROLES = {"labels": "tags", "id": "", "deletedat": "unsubscribed"}
+_HUBSPOT = "HubSpot unsubscribes"
+_SHOWN = {"first": "first name", "last": "last name"}
+#: Roles that hold one text, in JSON Lines too.
+TEXTS = frozenset({"email", "name", "first", "last", "language", "timezone"})
+#: Roles whose cells are moments, and may be so written that day and month look alike.
+DATES = frozenset({"created_at", "left_at", "cleaned_at"})
+#: Roles whose cells are looked at for words of leaving: everything that only becomes text.
+_PERSONAL = TEXTS | {"attributes"}
 
 
 def attribute_key(name: str, number: int = 0) -> str:
@@ -82,79 +156,268 @@ def attribute_key(name: str, number: int = 0) -> str:
     return key if key[0].isalpha() else f"column_{key}"
 
 
-def reader_of(header: Sequence[str]) -> tuple[str, ReadCells] | None:
-    """Whose export has this header, and how its lines are read; None without addresses."""
-    if own_export.is_own(header):
-        return "newsletter", own_export.from_cells(header, attribute_key)
-    kind, plain, special = _told(header)
-    places, attributes = _places(header, plain, special)
-    if "email" not in places:
-        return None
-    return kind, _builder(kind, places, attributes)
+@dataclass(slots=True)
+class Column:
+    """A column of a file, or a key of its objects, and what becomes of it."""
+
+    name: str
+    #: The cell's number, or where it lies in an object.
+    place: int
+    path: tuple[str, ...] = ()
+    #: A field, ``=KEY`` for an attribute, empty for nothing; None for an attribute by its name.
+    role: str | None = None
+    #: The operator said so: nothing is asked about it.
+    is_chosen: bool = False
+    hint: Hint | None = None
+    #: How days and months stand in its dates.
+    order: str | None = None
+    #: The attribute that it becomes.
+    key: str = ""
+    #: It is one of our own export's.
+    is_own: bool = False
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it says who may be mailed."""
+        return self.role in STATE_ROLES and (not self.is_own or self.role == "status")
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether its cells are looked at for words that say that somebody left."""
+        if self.is_chosen or self.is_own or self.is_state:
+            return False
+        return self.role not in _PERSONAL and self.role not in DATES and self.role != ""
+
+    @property
+    def has_dates(self) -> bool:
+        """Whether its cells may be dates that matter."""
+        if self.is_own:
+            return False
+        return self.role in DATES or (self.is_state and self.role not in {"status", UNDECIDED})
+
+    @property
+    def meaning(self) -> str:
+        """What becomes of it, in words; nothing where it is left out."""
+        if self.is_own:
+            return self.name
+        if self.role == "":
+            return ""
+        if self.role == UNDECIDED:
+            return "still to be decided"
+        if self.role is None or self.role.startswith("="):
+            return f"attribute {self.key}"
+        role = self.role.removesuffix(TEXT)
+        return _SHOWN.get(role, role.replace("_", " "))
 
 
-def meanings(header: Sequence[str]) -> list[tuple[str, str]]:
-    """Each column with what becomes of it: a field's name, ``attribute NAME``, or nothing."""
-    if own_export.is_own(header):
-        return [(name, name) for name in header]
-    _, plain, special = _told(header)
-    places, attributes = _places(header, plain, special)
-    meant = {number: role.replace("_", " ") for role, number in places.items()}
-    meant |= {number: f"attribute {key}" for key, number in attributes}
-    return [(name, meant.get(number, "")) for number, name in enumerate(header)]
+@dataclass(slots=True)
+class Layout:
+    """The columns of a file, with what each of them means."""
+
+    #: Whose export it is.
+    kind: str
+    columns: list[Column] = field(default_factory=list)
+    #: Its people are objects, whose keys may lie deep.
+    is_json: bool = False
+
+    def find(self, role: str) -> Column | None:
+        """The column of a role."""
+        return next((one for one in self.columns if one.role == role), None)
+
+    @property
+    def states(self) -> list[Column]:
+        """The columns that say who may be mailed."""
+        return [one for one in self.columns if one.is_state]
+
+    @property
+    def meanings(self) -> list[tuple[str, str]]:
+        """Each column with what becomes of it."""
+        return [(one.name, one.meaning) for one in self.columns]
+
+    def name_attributes(self) -> None:
+        """Give each column that becomes an attribute a key of its own."""
+        taken: set[str] = set()
+        #: Name → the number that the next column of the same name gets.
+        repeated: dict[str, int] = {}
+        for one in self.columns:
+            one.key = ""
+            if one.role is not None and not one.role.startswith("="):
+                continue
+            key = one.role[1:] if one.role else attribute_key(one.name, one.place + 1)
+            unique, again = key, repeated.get(key, 2)
+            while unique in taken:
+                unique, again = f"{key}_{again}", again + 1
+            repeated[key] = again
+            taken.add(unique)
+            one.key = unique
 
 
-def _told(header: Sequence[str]) -> tuple[str, list[str], dict[str, str]]:
-    """Whose export has this header, its columns' plain names, and what those mean there."""
-    plain = [_plain(name) for name in header]
+def layout_of(
+    names: Iterable[str],
+    mapping: Sequence[tuple[str, str]] = (),
+    *,
+    is_own: bool = False,
+    is_json: bool = False,
+) -> Layout:
+    """What columns of these names mean. Raises UserError for a mapping that does not fit."""
+    header = list(names)
+    plain = [fold(name) for name in header]
+    chosen, deeper = _chosen(header, mapping, is_json=is_json)
+    kind, special = _told(plain)
+    layout = Layout("newsletter" if is_own else "JSON Lines" if is_json else kind)
+    layout.is_json = is_json
+    taken = {role for role in chosen.values() if role}
+    for number, (name, word) in enumerate(zip(header, plain, strict=True)):
+        column = Column(name, number, (name,))
+        layout.columns.append(column)
+        if number in chosen:
+            column.is_chosen = True
+            column.role = chosen[number]
+            if column.role == "attribute":
+                column.role = None
+            continue
+        if is_own and name in own_export.COLUMNS:
+            column.role, column.is_own = name, True
+            continue
+        _read_name(column, word, special if not is_json else {}, taken)
+        if column.role is None and kind == _HUBSPOT and not is_json:
+            column.hint, column.role = Hint.MEANS, "unsubscribed"
+    layout.columns += deeper
+    layout.name_attributes()
+    return layout
+
+
+def _read_name(column: Column, word: str, special: Mapping[str, str], taken: set[str]) -> None:
+    """Give a column the role that its name tells, as far as one does."""
+    role = special.get(word, _ROLES.get(word))
+    if role is None:
+        if sense := sense_of(column.name):
+            column.hint, column.role = sense.hint, sense.role
+    elif role in STATE_ROLES or role.startswith("=") or not role:
+        column.role = role
+    elif role not in taken:  # of two columns of one name, the first counts
+        column.role = role
+        taken.add(role)
+
+
+def meaning_to_role(meaning: str, place: str) -> str:
+    """The role that an operator's word stands for; UserError for a word that there is not."""
+    head, _, key = meaning.strip().partition(":")
+    if key and fold(head) == "attribute":
+        return f"={attribute_key(key.strip())}"
+    role = _MEANT.get(fold(meaning))
+    if role is None:
+        raise UserError(
+            f"a column cannot mean “{meaning.strip()[:40]}”",
+            place=place,
+            hint=f"It means one of: {', '.join(MEANINGS)}; or attribute:KEY.",
+        )
+    return role
+
+
+def word_to_state(meaning: str, place: str) -> str:
+    """The state that an operator's word stands for; UserError for a word that there is not."""
+    state = WORD_MEANINGS.get(meaning.strip().lower()) or state_of(meaning)
+    if state not in set(WORD_MEANINGS.values()):
+        raise UserError(
+            f"people cannot be “{meaning.strip()[:40]}”",
+            place=place,
+            hint=f"They are one of: {', '.join(WORD_MEANINGS)}.",
+        )
+    return state
+
+
+def has_addresses(header: Sequence[str]) -> bool:
+    """Whether one of these columns holds addresses, by its name."""
+    return any(_ROLES.get(fold(name)) == "email" for name in header)
+
+
+def _chosen(
+    header: list[str], mapping: Sequence[tuple[str, str]], *, is_json: bool
+) -> tuple[dict[int, str], list[Column]]:
+    """Column → role, as the operator says; and keys inside of objects, like ``attributes.left``.
+
+    ``#3`` is the third column, whatever its name. Keys of JSON Lines may come late in the file.
+    """
+    chosen: dict[int, str] = {}
+    deeper: list[Column] = []
+    for name, meaning in mapping:
+        role = meaning_to_role(meaning, name)
+        found = _named(header, name)
+        if found is None:
+            path = (name,) if "." not in name else tuple(name.split("."))
+            if is_json or (path[0] in header and len(path) > 1):
+                place = header.index(path[0]) if path[0] in header else -1
+                kept = role if role in STATE_ROLES else ""
+                deeper.append(Column(name, place, path, kept, is_chosen=True))
+                continue
+            seen = ", ".join(f"“{one[:40]}”" for one in header[:20])
+            raise UserError(
+                "the file has no such column", place=name, hint=f"It has: {seen or 'none'}."
+            )
+        alike = role in chosen.values() and role not in {"", "attribute", *STATE_ROLES}
+        if alike and chosen.get(found) != role:
+            raise UserError(f"two columns cannot both be the {role.lstrip('=')}", place=name)
+        chosen[found] = role
+    return chosen, deeper
+
+
+def _named(header: list[str], name: str) -> int | None:
+    if name in header:
+        return header.index(name)
+    if re.fullmatch(r"#\d{1,4}", name) and 1 <= int(name[1:]) <= len(header):
+        return int(name[1:]) - 1
+    alike = [n for n, one in enumerate(header) if fold(one) == fold(name) and fold(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _told(plain: Collection[str]) -> tuple[str, Mapping[str, str]]:
+    """Whose export has these columns, and what some of them mean there."""
     known = frozenset(plain)
     if _MAILCHIMP_SIGNS & known:
-        return "Mailchimp", plain, _MAILCHIMP_ROLES
+        return "Mailchimp", _MAILCHIMP_ROLES
     if known >= _LISTMONK:
-        return "listmonk", plain, _LISTMONK_ROLES
+        return "listmonk", _LISTMONK_ROLES
     if known >= _SUBSTACK:
-        return "Substack", plain, _SUBSTACK_ROLES
-    return "CSV", plain, {}
+        return "Substack", _SUBSTACK_ROLES
+    if known >= _GHOST:
+        return "Ghost", _GHOST_ROLES
+    if known >= _HUBSPOT_LEAVERS:
+        return _HUBSPOT, {}
+    return "CSV", {}
 
 
-def _places(
-    header: Sequence[str], plain: list[str], special: dict[str, str]
-) -> tuple[dict[str, int], list[tuple[str, int]]]:
-    """Role → column, and the attributes of the other columns."""
-    places: dict[str, int] = {}
-    attributes: dict[str, int] = {}
-    #: Name → the number that the next column of the same name gets.
-    repeated: dict[str, int] = {}
-    for number, (name, word) in enumerate(zip(header, plain, strict=True)):
-        role = special.get(word, _ROLES.get(word))
-        if role == "":
-            continue
-        if role and not role.startswith("=") and role not in places:
-            places[role] = number
-            continue
-        key = role[1:] if role and role.startswith("=") else attribute_key(name, number + 1)
-        unique, again = key, repeated.get(key, 2)
-        while unique in attributes:
-            unique, again = f"{key}_{again}", again + 1
-        repeated[key] = again
-        attributes[unique] = number
-    return places, list(attributes.items())
+# Rows of CSV.
 
 
-def _builder(kind: str, places: dict[str, int], attributes: list[tuple[str, int]]) -> ReadCells:
+def cell_reader(layout: Layout, chosen: Mapping[str, str]) -> ReadCells:
     """One closure for every format: this runs for each line, a million times."""
-    email = places["email"]
-    at = places.get
-    name, first, last = at("name"), at("first"), at("last")
-    tongue, zone, document = at("language"), at("timezone"), at("attributes")
-    topics, tags = at("topics"), at("tags")
-    created, confirmed = at("created_at"), at("confirmed_at")
-    state = _state(kind, places)
-    typed = _typed(kind)
-    ips = [places[role] for role in ("confirm_ip", "optin_ip") if role in places]
+    states = _states(layout, chosen)
+    if layout.kind == "newsletter":
+        return _own_reader(layout, states)
+    at = {
+        one.role: one.place
+        for one in reversed(layout.columns)
+        if one.role and (not one.is_state or one.role == "confirmed_at")
+    }
+    attributes = [(one.key, one.place) for one in layout.columns if one.key]
+    email = at["email"]
+    name, first, last = at.get("name"), at.get("first"), at.get("last")
+    # For greetings.
+    attributes += [(f"{role}_name", at[role]) for role in ("first", "last") if role in at]
+    tongue, zone, document = at.get("language"), at.get("timezone"), at.get("attributes")
+    topics, tags = at.get("topics"), at.get("tags")
+    created, confirmed = at.get("created_at"), at.get("confirmed_at")
+    made_order, sure_order = _order(layout, "created_at"), _order(layout, "confirmed_at")
+    state = _state(layout, at, states)
+    typed = _typed(layout.kind)
+    ips = [at[role] for role in ("confirm_ip", "optin_ip") if role in at]
 
     def read(cells: list[str], line: int) -> Row:
-        found: dict[str, Any] = {key: cells[place] for key, place in attributes if cells[place]}
+        found: dict[str, Any] = {}
+        for key, place in attributes:
+            if cells[place]:
+                found.setdefault(key, cells[place])
         if document is not None:
             found = json_object(cells[document]) | found
         if typed:
@@ -164,12 +427,11 @@ def _builder(kind: str, places: dict[str, int], attributes: list[tuple[str, int]
             found["tags"] = list(labels)
         else:
             labels = ()
-        if name is not None:
-            called = cells[name]
-        else:
+        called = cells[name] if name is not None else ""
+        if not called:
             parts = (cells[place].strip() for place in (first, last) if place is not None)
             called = " ".join(part for part in parts if part)
-        confirmed_at = moment(cells[confirmed]) if confirmed is not None else None
+        confirmed_at = certain(cells[confirmed], sure_order) if confirmed is not None else None
         status_now, status_at = state(cells)
         return Row(
             line,
@@ -180,7 +442,7 @@ def _builder(kind: str, places: dict[str, int], attributes: list[tuple[str, int]
             timezone(cells[zone]) if zone is not None else None,
             listed(cells[topics]) if topics is not None and cells[topics] else (),
             labels,
-            (moment(cells[created]) if created is not None else None) or confirmed_at,
+            (moment(cells[created], made_order) if created is not None else None) or confirmed_at,
             confirmed_at,
             status_now,
             status_at,
@@ -190,40 +452,135 @@ def _builder(kind: str, places: dict[str, int], attributes: list[tuple[str, int]
     return read
 
 
-def _state(kind: str, places: dict[str, int]) -> Callable[[list[str]], tuple[str, Any]]:
-    """How the state of a person is told, and since when."""
-    word, left, cleaned = places.get("status"), places.get("left_at"), places.get("cleaned_at")
-    disabled, why = places.get("email_disabled"), places.get("left_why")
+def certain(text: str, order: str | None) -> Any:  # noqa: ANN401 (a moment or None)
+    """When somebody confirmed, of a column that holds moments, or yes and no."""
+    if not text or yes_or_no(text) is not None or text.strip() == "2" or state_of(text):
+        return None
+    return moment(text, order)
 
-    def mailchimp(cells: list[str]) -> tuple[str, Any]:
-        # Mailchimp writes one file for each state, told by its columns.
-        if word is not None and cells[word].strip().lower() == "subscribed":
-            return SUBSCRIBED, None
-        if cleaned is not None:
-            return SuppressionReason.BOUNCED.value, moment(cells[cleaned])
-        if left is not None:
+
+def _order(layout: Layout, role: str) -> str | None:
+    found = layout.find(role)
+    return found.order if found else None
+
+
+def _states(layout: Layout, chosen: Mapping[str, str]) -> Callable[[list[str]], list[Said]] | None:
+    """What the columns of states say of a line."""
+    columns = [one for one in layout.states if not one.is_own]
+    if not columns:
+        return None
+    readers = [
+        (one.place, one.path[1:], CellReader(one.role or "", one.order, chosen)) for one in columns
+    ]
+
+    def read(cells: list[str]) -> list[Said]:
+        return [
+            reader(cells[place] if not path else _inside(cells[place], path))
+            for place, path, reader in readers
+        ]
+
+    def told(cells: list[str]) -> list[Said]:
+        try:
+            return read(cells)
+        except UnknownWordError:
+            for one, (place, path, reader) in zip(columns, readers, strict=True):
+                text = cells[place] if not path else _inside(cells[place], path)
+                try:
+                    reader(text)
+                except UnknownWordError:
+                    raise unknown_word(one, text) from None
+            raise
+
+    return told
+
+
+def unknown_word(column: Column, text: str) -> UnfitError:
+    """The reason why a row with this cell cannot be taken."""
+    shown = "".join(c if c.isprintable() else "�" for c in text.strip()[:40])
+    what = "status" if column.role == "status" else f"word in the column {column.name[:40]},"
+    return UnfitError(f"the {what} “{shown}” is not known")
+
+
+def _inside(text: str, path: Sequence[str]) -> str:
+    """What lies in a cell of JSON, as text."""
+    return text_of(dig(json_object(text), path))
+
+
+def dig(value: object, path: Sequence[str]) -> object:
+    """What lies at a path of an object; None where nothing does."""
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def text_of(value: object) -> str:
+    """A value of JSON as a cell of CSV would hold it."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, dict)):
+        return str(value) if value else ""
+    return str(value)
+
+
+def _own_reader(layout: Layout, states: Callable[[list[str]], list[Said]] | None) -> ReadCells:
+    """Reads our own export, with columns that somebody added."""
+    keys = {one.name: one.key for one in layout.columns if one.key}
+    read = own_export.from_cells([one.name for one in layout.columns], keys.get)
+    if states is None:
+        return read
+    tell = states
+
+    def more(cells: list[str], line: int) -> Row:
+        row = read(cells, line)
+        status, at = strongest([(row.status, row.status_at), *tell(cells)])
+        return row._replace(status=status, status_at=at)
+
+    return more
+
+
+def _state(
+    layout: Layout,
+    at: Mapping[str, int],
+    states: Callable[[list[str]], list[Said]] | None,
+) -> Callable[[list[str]], Said]:
+    """How the state of a person is told, and since when."""
+    if layout.kind == "Mailchimp" and ("left_at" in at or "cleaned_at" in at):
+        return _mailchimp(layout, at, states)
+    if states is None:
+        return lambda _: (SUBSCRIBED, None)
+    tell = states
+    return lambda cells: strongest(tell(cells))
+
+
+def _mailchimp(
+    layout: Layout,
+    at: Mapping[str, int],
+    states: Callable[[list[str]], list[Said]] | None,
+) -> Callable[[list[str]], Said]:
+    """Mailchimp writes one file for each state, told by its columns; everybody in it left."""
+    left, cleaned, why = at.get("left_at"), at.get("cleaned_at"), at.get("left_why")
+    words = [one.place for one in layout.columns if one.role == "status"]
+    left_order, clean_order = _order(layout, "left_at"), _order(layout, "cleaned_at")
+
+    def read(cells: list[str]) -> Said:
+        said = states(cells) if states else []
+        now_subscribed = any(state_of(cells[place]) == SUBSCRIBED for place in words)
+        if cleaned is not None and (cells[cleaned].strip() or not now_subscribed):
+            said.append((SuppressionReason.BOUNCED.value, moment(cells[cleaned], clean_order)))
+        if left is not None and (cells[left].strip() or not now_subscribed):
             reason = cells[why].lower() if why is not None else ""
             spam = any(sign in reason for sign in ("spam", "abuse", "complain"))
-            return (
-                SuppressionReason.COMPLAINED if spam else SuppressionReason.UNSUBSCRIBED
-            ).value, moment(cells[left])
-        return (status(cells[word]) if word is not None else SUBSCRIBED), None
+            how = SuppressionReason.COMPLAINED if spam else SuppressionReason.UNSUBSCRIBED
+            said.append((how.value, moment(cells[left], left_order)))
+        return strongest(said)
 
-    def listmonk(cells: list[str]) -> tuple[str, Any]:
-        assert word is not None
-        if cells[word].strip() == "blocklisted":
-            return SuppressionReason.UNSUBSCRIBED.value, None
-        return status(cells[word]), None
-
-    def substack(cells: list[str]) -> tuple[str, Any]:
-        if disabled is not None and _boolean(cells[disabled]):
-            return SuppressionReason.UNSUBSCRIBED.value, None
-        return SUBSCRIBED, None
-
-    def plain(cells: list[str]) -> tuple[str, Any]:
-        return (status(cells[word]) if word is not None else SUBSCRIBED), None
-
-    return {"Mailchimp": mailchimp, "listmonk": listmonk, "Substack": substack}.get(kind, plain)
+    return read
 
 
 def _typed(kind: str) -> Callable[[dict[str, Any]], None] | None:
@@ -235,25 +592,7 @@ def _typed(kind: str) -> Callable[[dict[str, Any]], None] | None:
 
     def substack(found: dict[str, Any]) -> None:
         for key in ("active_subscription", "prefer_digests"):
-            if key in found:
-                found[key] = _boolean(found[key])
+            if key in found and (known := yes_or_no(found[key])) is not None:
+                found[key] = known
 
     return {"Mailchimp": mailchimp, "Substack": substack}.get(kind)
-
-
-def _boolean(text: str) -> bool:
-    word = text.strip().lower()
-    if not word:
-        return False
-    if word not in _BOOLEANS:
-        raise UnfitError("true or false is expected")
-    return _BOOLEANS[word]
-
-
-def _plain(name: str) -> str:
-    folded = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]", "", folded)
-
-
-#: Roles that hold one text, in JSON Lines too.
-TEXTS = frozenset({"email", "name", "first", "last", "language", "timezone", "status"})

@@ -16,9 +16,9 @@ from sqlalchemy import ColumnElement, Row, func, select
 from subscribers import own_export
 from subscribers.errors import UserError
 from subscribers.models import Consent, Subscriber, Subscription, Suppression, Topic
-from subscribers.rows import SUBSCRIBED, UNCONFIRMED
 from subscribers.schema import Session, table_of
 from subscribers.segments import PEOPLE
+from subscribers.vocabulary import SUBSCRIBED, UNCONFIRMED
 
 _subscriber = table_of(Subscriber)
 _subscription = table_of(Subscription)

@@ -19,16 +19,17 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 
+from subscribers import topics
 from subscribers.batches import Batches
 from subscribers.errors import UserError
-from subscribers.formats import People
+from subscribers.formats import People, Reading, unanswered
+from subscribers.inspection import MOST_TOPICS, Question
 from subscribers.merging import Merger
-from subscribers.models import Topic
 from subscribers.rejects import Rejects, open_rejects
 from subscribers.rows import Reject
-from subscribers.schema import Session, table_of
+from subscribers.schema import Session
 from subscribers.settling import Settler
 from subscribers.staging import Batch, Span, Stage, open_stage
 
@@ -52,8 +53,10 @@ class ImportOptions:
     dry_run: bool = False
     #: Write nothing unless every row can be read; then in one transaction.
     all_or_nothing: bool = False
-    #: Topics (slugs) that everybody in the file gets.
+    #: Topics that everybody in the file gets, by slug or name.
     topics: tuple[str, ...] = ()
+    #: Make the topics that the file names and that there are not.
+    create_topics: bool = False
     #: The operator vouches that these people opted in; they are mailed without being asked.
     confirmed: bool = False
     #: What the people agreed to, in the operator's words; kept with their consent.
@@ -62,13 +65,21 @@ class ImportOptions:
     update: bool = True
     #: The file's encoding, where the guess is wrong.
     encoding: str | None = None
+    #: Column → meaning, as the operator says: columns.MEANINGS.
+    mapping: tuple[tuple[str, str], ...] = ()
+    #: A word of a column of states → what it means: columns.WORD_MEANINGS.
+    words: tuple[tuple[str, str], ...] = ()
+    #: What everybody in the file is at least: subscribed, unsubscribed, bounced …
+    everybody: str | None = None
+    #: How dates with slashes are written: ``dmy`` or ``mdy``.
+    dates: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """What came of an import. The counts of rows add up to ``read``."""
 
-    #: Whose export it is: CSV, JSON Lines, Mailchimp, listmonk, Substack or newsletter.
+    #: Whose export it is: CSV, JSON Lines, Mailchimp, listmonk, Substack, Ghost or newsletter.
     kind: str
     encoding: str
     #: What the operator should know about how the file was read.
@@ -90,8 +101,26 @@ class ImportReport:
     #: Each column of the file and what it was taken for; nothing where it was left out.
     columns: tuple[tuple[str, str], ...]
     seconds: float
+    #: People of the file who get mail afterwards, known ones included.
+    mailed: int = 0
+    #: Topic → people of the file who have it; those without any; and words that mean no topic.
+    topics: Mapping[str, int] = field(default_factory=dict)
+    without_topic: int = 0
+    unknown_topics: Mapping[str, int] = field(default_factory=dict)
+    #: Tags that mean no topic, and are kept as tags.
+    other_tags: Mapping[str, int] = field(default_factory=dict)
+    #: Whether there is any topic: without one, nobody misses any.
+    has_topics: bool = False
+    #: What the file leaves open. Only a dry run comes so far.
+    questions: tuple[Question, ...] = ()
     #: Whether anything was written: no in a dry run, or when all or nothing became nothing.
     written: bool = field(default=True)
+
+    @property
+    def unconfirmed(self) -> int:
+        """People who are kept and get no mail: without consent, or not confirmed."""
+        people = self.added + self.updated + self.unchanged
+        return max(people - self.mailed, 0)
 
 
 def import_people(
@@ -104,8 +133,13 @@ def import_people(
     options: ImportOptions | None = None,
     rejects: Path | None = None,
     progress: Progress | None = None,
+    filename: str | None = None,
 ) -> ImportReport:
     """Import a file of people; ``name`` says where they come from (``import:NAME``).
+
+    ``filename`` is what the file is called, where that is neither ``name`` nor the path's.
+    A file that leaves open who may be mailed is refused with all its questions; a dry run
+    returns them, and counts nobody as mailed of whom they are asked.
 
     ``rejects`` becomes a CSV file of the rows that were not taken. ``progress`` is
     called now and then with the rows read so far and the part of the file, 0 to 1.
@@ -114,20 +148,29 @@ def import_people(
     options = options or ImportOptions()
     now = now.astimezone(UTC)
     began = time.perf_counter()
-    _check_topics(engine, options.topics)
+    known, for_all = _topics(engine, options.topics)
     with (
         _opened(source) as file,
         open_rejects(rejects) as out,
         open_stage(engine) as (stage, connection),
     ):
-        people = People(file, name, encoding=options.encoding)
+        reading = _reading(options, filename or (source.name if isinstance(source, Path) else None))
+        people = People(file, name, reading=reading)
+        questions = [*people.questions, *_about_topics(people, known, create=options.create_topics)]
+        if questions and not options.dry_run:
+            raise unanswered(questions, name)
+        if not people.can_be_read:
+            return _nothing(people, questions, time.perf_counter() - began)
+        email = people.layout.find("email")
+        out.begin(people.header, people.delimiter, email.place if email else None)
         merger = Merger(
             stage.tables,
             now=now,
             source=f"import:{name}"[:100],
             wording=options.wording[:2000],
-            topics=options.topics,
+            topics=for_all,
             apply=not options.dry_run,
+            topic_names=known.new,
         )
         batches = Batches(
             people,
@@ -137,6 +180,7 @@ def import_people(
             source=merger.source,
             vouched=options.confirmed,
             size=_BATCH,
+            topics=known,
         )
 
         def settled() -> None:
@@ -167,6 +211,13 @@ def import_people(
         new_topics=tuple(tally.new_topics),
         columns=tuple(people.columns),
         seconds=time.perf_counter() - began,
+        mailed=tally.mailed,
+        topics=dict(batches.topics),
+        without_topic=0 if for_all else batches.without_topic,
+        unknown_topics=dict(batches.unknown_topics),
+        other_tags=dict(batches.other_tags),
+        has_topics=bool(known.slugs or known.new),
+        questions=tuple(questions),
         written=done and not options.dry_run,
     )
 
@@ -305,15 +356,69 @@ def _watched(batches: Batches, file: BinaryIO, progress: Progress | None) -> Ite
         yield batch
 
 
-def _check_topics(engine: Engine, topics: Sequence[str]) -> None:
-    if not topics:
-        return
-    with engine.connect().execution_options(reading=True) as connection:
-        known = set(connection.scalars(select(table_of(Topic).c.slug)))
-    for slug in topics:
-        if slug not in known:
-            raise UserError(
-                "there is no topic of this name",
-                place=slug,
-                hint=f"There are: {', '.join(sorted(known)[:20]) or 'none yet'}.",
+def _reading(options: ImportOptions, filename: str | None) -> Reading:
+    return Reading(
+        encoding=options.encoding,
+        mapping=options.mapping,
+        words=options.words,
+        everybody=options.everybody,
+        dates=options.dates,
+        filename=filename,
+    )
+
+
+def _topics(engine: Engine, for_all: Sequence[str]) -> tuple[topics.Matcher, tuple[str, ...]]:
+    """The topics that there are, and the slugs of those that everybody gets."""
+    with Session(engine.execution_options(reading=True)) as session:
+        return topics.matcher(session), topics.named(session, for_all) if for_all else ()
+
+
+def _about_topics(people: People, known: topics.Matcher, *, create: bool) -> list[Question]:
+    """Words in the file's columns of topics that mean no topic."""
+    asked = []
+    if len(people.topics) >= MOST_TOPICS:
+        raise UserError(
+            f"the file names more than {MOST_TOPICS:,} topics",
+            hint="Keep the column as an attribute: --map COLUMN=attribute",
+        )
+    for word, line in people.topics.items():
+        if people.kind == "newsletter":
+            # Our own export comes back as it was.
+            known.keep(word)
+            continue
+        if known.find(word) is not None or (create and known.make(word)):
+            continue
+        asked.append(
+            Question(
+                "topic",
+                word,
+                f"there is no topic “{word[:64]}” (line {line})",
+                "Make it with newsletter topic create, or all that are missing with "
+                "--create-topics; or keep the column as an attribute: --map COLUMN=attribute",
+                line=line,
             )
+        )
+    return asked
+
+
+def _nothing(people: People, questions: Sequence[Question], seconds: float) -> ImportReport:
+    """The report on a file whose people cannot be looked at yet."""
+    return ImportReport(
+        kind=people.kind,
+        encoding=people.encoding.codec,
+        note=people.encoding.note,
+        read=0,
+        added=0,
+        updated=0,
+        unchanged=0,
+        left={},
+        refused={},
+        duplicates=0,
+        rejected=0,
+        examples=(),
+        new_topics=(),
+        columns=tuple(people.columns),
+        seconds=seconds,
+        questions=tuple(questions),
+        written=False,
+    )

@@ -7,7 +7,7 @@ need a closer look are put by for settling.py.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -30,9 +30,9 @@ from sqlalchemy import (
 )
 
 from subscribers.models import Consent, FormerAddress, Subscriber, Subscription, Suppression, Topic
-from subscribers.rows import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.schema import Session, insert_into, table_of
 from subscribers.staging import ACT, PERSON, Span, Tables
+from subscribers.vocabulary import LEAVING, SUBSCRIBED, UNCONFIRMED
 
 _subscriber = table_of(Subscriber)
 _suppression = table_of(Suppression)
@@ -52,6 +52,8 @@ class Tally:
     updated: int = 0
     unchanged: int = 0
     duplicates: int = 0
+    #: People of the file who get mail: new ones and known ones, confirmed and not suppressed.
+    mailed: int = 0
     left: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     #: Topics that were made, in the order of their making.
@@ -69,6 +71,8 @@ class Merger:
     #: Topics that everybody gets, by slug; they exist.
     topics: Sequence[str]
     apply: bool
+    #: Names of topics that are made: slug → name.
+    topic_names: Mapping[str, str] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     #: Rows of a span whose address stands in the file before.
     _repeats: dict[Span, int] = field(default_factory=dict)
@@ -148,7 +152,7 @@ class Merger:
         t = self.tables
         row, person = t.row.c, _subscriber.c
         same = (
-            select(row.n)
+            select(row.n, person.confirmed_at.is_not(None))
             .join(_subscriber, person.address_hash == row.address_hash)
             .where(row.n.between(span.first, span.last))
             .where(*self._stay())
@@ -156,7 +160,13 @@ class Merger:
             .where(or_(row.confirmed_at.is_(None), person.confirmed_at.is_not(None)))
             .where(*(or_(row[c].is_(None), row[c] == person[c]) for c in ("language", "timezone")))
         )
-        return _count(session, delete(t.later).where(t.later.c.n.in_(same)))
+        number = _count(session, insert(t.same).from_select(["n", "is_confirmed"], same))
+        if number:
+            session.execute(delete(t.later).where(t.later.c.n.in_(select(t.same.c.n))))
+            confirmed = select(func.count()).select_from(t.same).where(t.same.c.is_confirmed)
+            self.tally.mailed += session.scalar(confirmed) or 0
+            session.execute(delete(t.same))
+        return number
 
     def _stay(self) -> list[ColumnElement[bool]]:
         """The conditions on a row that neither it nor anything else keeps its person out."""
@@ -202,6 +212,14 @@ class Merger:
         """Write the people of ``fresh``, with their consent and topics, and empty it."""
         self.tally.added += counted
         t = self.tables
+        if counted:
+            mailed = (
+                select(func.count(t.row.c.confirmed_at))
+                .select_from(t.fresh)
+                .join(t.row, t.row.c.n == t.fresh.c.n)
+                .where(t.row.c.n.between(span.first, span.last), t.row.c.status == SUBSCRIBED)
+            )
+            self.tally.mailed += session.scalar(mailed) or 0
         if span.topics:
             self._make_topics(session, span)
         if self.apply:
@@ -276,7 +294,6 @@ class Merger:
         # One row for all: see ``batch``.
         slugs = session.scalar(
             select(join(t.topic.c.slug, "\n")).where(
-                t.topic.c.wanted,
                 t.topic.c.n.between(span.first, span.last),
                 t.topic.c.n.in_(select(t.fresh.c.n)),
                 t.topic.c.slug.not_in(select(_topic.c.slug)),
@@ -290,7 +307,10 @@ class Merger:
         missing = dict.fromkeys(slugs)
         self.tally.new_topics |= missing
         if self.apply:
-            rows = [{"slug": slug, "name": slug, "description": ""} for slug in missing]
+            names = self.topic_names
+            rows = [
+                {"slug": slug, "name": names.get(slug, slug), "description": ""} for slug in missing
+            ]
             statement = insert_into(session, _topic).on_conflict_do_nothing()
             session.connection().execute(statement, rows)
 

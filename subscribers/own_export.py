@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 
 from subscribers.rows import (
-    LEAVING,
     ConsentGiven,
     Kept,
     Row,
@@ -23,6 +22,7 @@ from subscribers.rows import (
     texts,
 )
 from subscribers.spreadsheet import plain, safe
+from subscribers.vocabulary import LEAVING
 
 COLUMNS = (
     "email",
@@ -72,9 +72,9 @@ def json_line(person: Mapping[str, Any]) -> bytes:
 
 
 def from_cells(
-    header: Sequence[str], extra: Callable[[str], str]
+    header: Sequence[str], extra: Callable[[str], str | None]
 ) -> Callable[[list[str], int], Row]:
-    """A reader of lines of CSV; ``extra`` names the attribute of a column that is not ours."""
+    """A reader of lines of CSV; ``extra`` names the attribute of a column not ours, if any."""
 
     def read(line: list[str], number: int) -> Row:
         values: dict[str, Any] = {}
@@ -89,12 +89,16 @@ def from_cells(
     return read
 
 
-def from_values(values: Mapping[str, Any], line: int, extra: Callable[[str], str]) -> Row:
+def from_values(values: Mapping[str, Any], line: int, extra: Callable[[str], str | None]) -> Row:
     """The person that these values, by the names of our columns, tell of."""
     attributes = values["attributes"] or {}
     if not isinstance(attributes, dict):
         raise UnfitError("attributes are a JSON object")
-    added = {extra(key): value for key, value in values.items() if key not in COLUMNS and value}
+    added = {
+        key: value
+        for name, value in values.items()
+        if name not in COLUMNS and value and (key := extra(name))
+    }
     state = status(_word(values, "status"))
     return Row(
         line=line,

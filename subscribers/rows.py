@@ -7,42 +7,22 @@ how a value says that its row cannot be taken; it never leaves the readers.
 import csv
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import available_timezones
 
 import orjson
 
-from subscribers.models import SuppressionReason
-
-SUBSCRIBED = "subscribed"
-UNCONFIRMED = "unconfirmed"
+from subscribers.dates import UnreadableDateError, parse_moment
+from subscribers.vocabulary import SUBSCRIBED, UNCONFIRMED, state_of
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", re.ASCII)
-#: Go's time.Time.String(), which listmonk writes: 2024-01-02 15:04:05.12 +0100 CET.
-_GO_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) ([+-]\d{4})(?: \S+)?")
 #: NUL in JSON, and not a backslash that is followed by “u0000”.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _SLUG_LENGTH = 64
 _NAME_LENGTH = 200
-
-#: What exports call the state of a person → what it is called here.
-_STATUS = {
-    word: status
-    for status, words in {
-        SUBSCRIBED: "subscribed active enabled confirmed optedin",
-        UNCONFIRMED: "unconfirmed pending nonsubscribed transactional",
-        SuppressionReason.UNSUBSCRIBED.value: "unsubscribed inactive optedout",
-        SuppressionReason.BOUNCED.value: "bounced cleaned hardbounce undeliverable",
-        SuppressionReason.COMPLAINED.value: "complained complaint spam abuse",
-        SuppressionReason.MANUAL.value: "manual disabled blocked suppressed",
-        SuppressionReason.ERASED.value: "erased",
-    }.items()
-    for word in words.split()
-}
-LEAVING = frozenset(reason.value for reason in SuppressionReason)
 
 
 class UnfitError(Exception):
@@ -111,21 +91,18 @@ def checked_name(name: str) -> str:
     return name
 
 
-def moment(text: str) -> datetime | None:
-    """A date and time in UTC; without an offset it is taken for UTC. Empty is None."""
-    text = text.strip()
-    if not text:
+def moment(text: str, order: str | None = None) -> datetime | None:
+    """A date and time in UTC; without an offset it is taken for UTC. Empty is None.
+
+    ``order`` says which of two numbers is the day in dates with slashes: see dates.py.
+    """
+    if not text or not (text := text.strip()):
         return None
     try:
-        try:
-            value = datetime.fromisoformat(text)
-        except ValueError:
-            match = _GO_MOMENT.fullmatch(text)
-            if not match:
-                raise
-            value = datetime.fromisoformat(match[1] + match[2])
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+        return parse_moment(text, order)
+    except UnreadableDateError as error:
+        if error.is_unclear:
+            raise UnfitError(f"“{_short(text)}” may be two dates: day or month first?") from None
         raise UnfitError(
             f"“{_short(text)}” is not a date and time like 2026-03-28 07:00:00"
         ) from None
@@ -158,13 +135,12 @@ def _timezones() -> frozenset[str]:
 
 def status(text: str) -> str:
     """The state of a person; an unknown word is refused, since it may mean that they left."""
-    word = re.sub(r"[^a-z]", "", text.lower())
-    if not word and not text.strip():
-        return SUBSCRIBED
-    try:
-        return _STATUS[word]
-    except KeyError:
-        raise UnfitError(f"the status “{_short(text)}” is not known") from None
+    if not text.strip():
+        return UNCONFIRMED
+    state = state_of(text)
+    if state is None:
+        raise UnfitError(f"the status “{_short(text)}” is not known")
+    return state
 
 
 def listed(text: str) -> tuple[str, ...]:

@@ -27,8 +27,8 @@ from subscribers.models import (
     SuppressionReason,
     Topic,
 )
-from subscribers.rows import LEAVING
 from subscribers.schema import Session, insert_into, table_of
+from subscribers.vocabulary import LEAVING
 
 _subscriber = table_of(Subscriber)
 _suppression = table_of(Suppression)
@@ -99,6 +99,9 @@ class Settler:
         if by.fresh:
             counted = sum(row.status not in LEAVING for row in by.fresh)
             self.merger.add(session, [row.n for row in by.fresh], counted)
+        self.merger.tally.mailed += sum(
+            bool(row.is_confirmed or (self.update and row.confirmed)) for row in by.known
+        )
         if self.update:
             self._merge(session, by.known)
         else:
@@ -120,6 +123,7 @@ class Settler:
                 _subscriber.c.id.label("person"),
                 # Only where it is the first; moments take long to read.
                 case((_subscriber.c.confirmed_at.is_(None), row.confirmed_at)).label("confirmed"),
+                _subscriber.c.confirmed_at.is_not(None).label("is_confirmed"),
                 *(_subscriber.c[name].label(f"old_{name}") for name in _MERGED),
             )
             .select_from(t.later)
@@ -188,13 +192,11 @@ class Settler:
             for person in people.values():
                 wanted[person].update(self.merger.topics)
         named = session.execute(
-            select(t.topic.c.n, t.topic.c.slug, t.topic.c.wanted).where(
-                t.topic.c.n.between(min(people), max(people))
-            )
+            select(t.topic.c.n, t.topic.c.slug).where(t.topic.c.n.between(min(people), max(people)))
         )
         missing: dict[str, None] = {}
-        for n, slug, made in named:
-            if n in people and (made or slug in existing):
+        for n, slug in named:
+            if n in people:
                 wanted[people[n]].add(slug)
                 if slug not in existing:
                     missing[slug] = None

@@ -89,7 +89,8 @@ class Batch:
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     #: ``USUAL`` and ``RARE`` columns.
     long_rows: list[tuple[Any, ...]] = field(default_factory=list)
-    topics: list[tuple[int, str, bool]] = field(default_factory=list)
+    #: A row's number and the slug of a topic, which exists or is to be made.
+    topics: list[tuple[int, str]] = field(default_factory=list)
     consents: list[tuple[Any, ...]] = field(default_factory=list)
 
     @property
@@ -138,8 +139,6 @@ class Tables:
             metadata,
             Column("n", Integer, primary_key=True),
             Column("slug", String, primary_key=True),
-            # Whether the topic is made where there is none.
-            Column("wanted", Boolean),
             schema=schema,
             prefixes=prefixes,
         )
@@ -186,8 +185,22 @@ class Tables:
             Column("n", Integer, primary_key=True, autoincrement=False),
             prefixes=["TEMPORARY"],
         )
+        #: Rows of the present batch whose people are known, of whom they say nothing new.
+        self.same = Table(
+            "import_same",
+            temporary,
+            Column("n", Integer, primary_key=True, autoincrement=False),
+            Column("is_confirmed", Boolean),
+            prefixes=["TEMPORARY"],
+        )
         self.staged: tuple[Table, ...] = (self.row, self.topic, self.consent)
-        self.temporary: tuple[Table, ...] = (self.seen, self.fresh, self.left, self.later)
+        self.temporary: tuple[Table, ...] = (
+            self.seen,
+            self.fresh,
+            self.left,
+            self.later,
+            self.same,
+        )
 
 
 class Stage(Protocol):
@@ -248,7 +261,7 @@ def _contents(
         for table, columns, rows in (
             (tables.row, USUAL, batch.rows),
             (tables.row, (*USUAL, *RARE), batch.long_rows),
-            (tables.topic, ("n", "slug", "wanted"), batch.topics),
+            (tables.topic, ("n", "slug"), batch.topics),
             (tables.consent, ("n", "place", *ACT), batch.consents),
         )
         if rows

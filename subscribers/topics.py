@@ -1,5 +1,11 @@
-"""Topics: what an issue can be about, and what people opt in to."""
+"""Topics: what an issue can be about, and what people opt in to.
 
+Whoever writes a topic's name means the topic: names are compared with slugs and names, without
+case, accents, spaces and punctuation.
+"""
+
+import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +15,7 @@ from sqlalchemy import ColumnElement, Table, delete, func, literal, select
 from subscribers.errors import UserError
 from subscribers.models import DroppedTopic, Subscription, Topic
 from subscribers.schema import Session, insert_into, table_of
+from subscribers.vocabulary import fold
 
 _topic = table_of(Topic)
 _subscription, _dropped = table_of(Subscription), table_of(DroppedTopic)
@@ -16,6 +23,57 @@ _subscription, _dropped = table_of(Subscription), table_of(DroppedTopic)
 
 class TopicError(UserError):
     """A topic that is unknown, or whose name is taken."""
+
+
+class Matcher:
+    """Finds the topic that a word means; ``make`` names one that there is not yet."""
+
+    def __init__(self, topics: Iterable[tuple[str, str]]) -> None:
+        known = list(topics)
+        self.slugs = frozenset(slug for slug, _ in known)
+        #: Topics that are to be made: slug → name.
+        self.new: dict[str, str] = {}
+        self._exact: dict[str, str] = {}
+        folded: dict[str, set[str]] = {}
+        for slug, name in known:
+            self._exact.setdefault(name, slug)
+            for word in filter(None, map(fold, (slug, name))):
+                folded.setdefault(word, set()).add(slug)
+        self._exact |= {slug: slug for slug in self.slugs}
+        # Of two topics that only signs tell apart, only their very names mean one.
+        self._folded = {word: min(slugs) for word, slugs in folded.items() if len(slugs) == 1}
+
+    def find(self, word: str) -> str | None:
+        """The slug of the topic that this word means."""
+        exact = self._exact.get(word)
+        return exact if exact is not None else self._folded.get(fold(word))
+
+    def make(self, word: str) -> str | None:
+        """The slug of a new topic of this name; None where a slug cannot be made of it."""
+        slug = slug_of(word)
+        if not slug:
+            return None
+        self.new.setdefault(slug, word.strip()[:200])
+        self._exact[word] = self._folded[fold(word)] = slug
+        return slug
+
+    def keep(self, slug: str) -> None:
+        """Take this for a slug, to the letter, and make its topic where there is none."""
+        if slug not in self.slugs:
+            self.new.setdefault(slug, slug)
+        self._exact[slug] = slug
+
+
+def slug_of(name: str) -> str:
+    """A slug of a-z, 0-9 and hyphens; empty where the name has none of them."""
+    spelt = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", spelt)[:64].strip("-")
+
+
+def matcher(session: Session) -> Matcher:
+    """What the topics that there are can be called."""
+    rows = session.execute(select(_topic.c.slug, _topic.c.name).order_by(_topic.c.slug))
+    return Matcher((row.slug, row.name) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +120,33 @@ def offered(session: Session) -> list[Topic]:
 
 def require(session: Session, slugs: Iterable[str]) -> None:
     """Raise TopicError unless all of these exist; it names those that do."""
-    known = set(session.scalars(select(_topic.c.slug)))
+    known = matcher(session)
     for slug in slugs:
-        if slug not in known:
-            raise TopicError(
-                "there is no topic of this name",
-                place=slug,
-                hint=f"There are: {', '.join(sorted(known))}."
-                if known
-                else f"Make it: newsletter topic create {slug}",
-            )
+        if slug not in known.slugs:
+            raise _unknown(known, slug)
+
+
+def named(session: Session, words: Iterable[str]) -> tuple[str, ...]:
+    """The slugs of the topics that these words mean; TopicError for one that means none."""
+    known = matcher(session)
+    found = []
+    for word in words:
+        slug = known.find(word)
+        if slug is None:
+            raise _unknown(known, word)
+        found.append(slug)
+    return tuple(dict.fromkeys(found))
+
+
+def _unknown(known: Matcher, word: str) -> TopicError:
+    meant = known.find(word)
+    if meant:
+        hint = f"Do you mean {meant}?"
+    elif known.slugs:
+        hint = f"There are: {', '.join(sorted(known.slugs)[:20])}."
+    else:
+        hint = f"Make it: newsletter topic create {slug_of(word) or 'SLUG'}"
+    return TopicError("there is no topic of this name", place=word, hint=hint)
 
 
 def choose(session: Session, subscriber_id: int, slugs: Collection[str], *, now: datetime) -> None:

@@ -75,7 +75,14 @@ def test_known_columns_become_fields_and_the_others_attributes() -> None:
         line=2,
         email="alice@example.org",
         name="Alice Liddell",
-        attributes={"favourite_cafe": "Zartl", "column_2nd_line": "x", "column_12": "y"},
+        attributes={
+            "favourite_cafe": "Zartl",
+            "column_2nd_line": "x",
+            "column_12": "y",
+            # For greetings.
+            "first_name": "Alice",
+            "last_name": "Liddell",
+        },
         language="de-AT",
         timezone="Europe/Vienna",
         topics=("news", "tech"),
@@ -146,7 +153,7 @@ def test_an_unknown_status_is_rejected_rather_than_mailed() -> None:
     ("column", "cell", "reason"),
     [
         ("created_at", "yesterday", "“yesterday” is not a date"),
-        ("created_at", "31/12/2024", "“31/12/2024” is not a date"),
+        ("created_at", "31/31/2024", "“31/31/2024” is not a date"),
         ("confirmed_at", "0001-01-01T00:00:00+14:00", "is not a date"),
         ("timezone", "Middle-earth/Shire", "is not a time zone"),
         ("language", "English, mostly", "is not a language tag"),
@@ -360,6 +367,8 @@ def test_mailchimps_subscribed_members() -> None:
         email="alice@example.org",
         name="Alice Ångström",
         attributes={
+            "first_name": "Alice",
+            "last_name": "Ångström",
             "zip_code": "10115",
             "member_rating": 4,
             "country": "DE",

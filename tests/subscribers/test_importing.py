@@ -214,7 +214,7 @@ def test_addresses_that_cannot_be_mailed_are_rejected(tmp_path: Path, run: Impor
     assert [example.line for example in report.examples] == [2, 3, 4, 5]
     assert report.examples[1].reason == "no address"
     rows = rows_of(rejects)
-    assert rows[0] == ["line", "reason", "row"]
+    assert rows[0] == ["line", "reason", "row", "email", "name"]
     assert rows[1][0] == "2"
     assert rows[1][2] == '"""quoted local""@example.org",Q'
     assert rows[3][2] == "nonsense,N"
@@ -230,7 +230,7 @@ def test_a_reject_file_of_an_import_without_rejects_is_empty(tmp_path: Path, run
     rejects = tmp_path / "rejects.csv"
     rejects.write_text("of another import")
     run("email\na@example.org\n", rejects=rejects)
-    assert rejects.read_text().splitlines() == ["line,reason,row"]
+    assert rejects.read_text().splitlines() == ["line,reason,row,email"]
 
 
 def test_text_of_templates_and_formulas_stays_text(database: Engine, run: Import) -> None:
@@ -472,7 +472,13 @@ def test_the_first_of_two_rows_of_an_address_counts(
     assert people(database)["a@example.org"].name == "First"
     rows = rows_of(rejects)
     assert rows[1:] == [
-        ["4", "the address stands on line 2 already, which counts", "A@example.org"]
+        [
+            "4",
+            "the address stands on line 2 already, which counts",
+            "A@example.org",
+            "A@example.org",
+            "",
+        ]
     ]
 
 
@@ -481,7 +487,8 @@ def test_the_first_of_two_rows_of_an_address_counts(
 
 def test_topics_of_the_file_are_made_and_labels_are_not(database: Engine, run: Import) -> None:
     add_topic(database, "engineering")
-    report = run("email,topics,tags\na@example.org,news;tech,VIP|engineering\nb@example.org,,\n")
+    text = "email,topics,tags\na@example.org,news;tech,VIP|engineering\nb@example.org,,\n"
+    report = run(text, create_topics=True)
     assert report.new_topics == ("news", "tech")
     assert topics(database) == {"a@example.org": ["engineering", "news", "tech"]}
     assert people(database)["a@example.org"].attributes == {"tags": ["VIP", "engineering"]}
@@ -529,12 +536,12 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(
     text = MIXED.replace("nonsense", "n@example.org")
     tables = Subscriber, Consent, Subscription, Suppression, Topic
     before = count(database, *tables)
-    dry = run(text, dry_run=True, all_or_nothing=all_or_nothing)
+    dry = run(text, dry_run=True, all_or_nothing=all_or_nothing, create_topics=True)
     assert not dry.written
     assert count(database, *tables) == before
-    wet = run(text, all_or_nothing=all_or_nothing)
+    wet = run(text, all_or_nothing=all_or_nothing, create_topics=True)
     assert wet.written
-    fields = ("read", "added", "updated", "unchanged", "left", "refused", "duplicates")
+    fields = ("read", "added", "updated", "unchanged", "left", "refused", "duplicates", "mailed")
     assert [getattr(dry, name) for name in fields] == [getattr(wet, name) for name in fields]
     assert [getattr(wet, name) for name in fields] == [
         10 - 1,
@@ -544,6 +551,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(
         {"unsubscribed": 2},
         {"complained": 1},
         2,
+        0,
     ]
     assert wet.new_topics == dry.new_topics == ("news",)
 
@@ -551,7 +559,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(
 def test_all_or_nothing_writes_nothing_when_a_row_is_rejected(
     database: Engine, run: Import
 ) -> None:
-    report = run(MIXED, all_or_nothing=True)
+    report = run(MIXED, all_or_nothing=True, create_topics=True)
     assert (report.written, report.rejected) == (False, 1)
     assert count(database, Subscriber, Suppression, Topic, Consent) == [0, 0, 0, 0]
 
