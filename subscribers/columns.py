@@ -30,6 +30,7 @@ from subscribers.vocabulary import (
     UNCONFIRMED,
     Hint,
     fold,
+    is_nothing,
     sense_of,
     state_of,
     yes_or_no,
@@ -184,7 +185,7 @@ class Column:
     @property
     def is_searched(self) -> bool:
         """Whether its cells are looked at for words that say that somebody left."""
-        if self.is_chosen or self.is_own or self.is_state:
+        if self.is_chosen or self.is_own or self.is_state or self.hint is Hint.ELSEWHERE:
             return False
         return self.role not in _PERSONAL and self.role not in DATES and self.role != ""
 
@@ -233,6 +234,14 @@ class Layout:
     def meanings(self) -> list[tuple[str, str]]:
         """Each column with what becomes of it."""
         return [(one.name, one.meaning) for one in self.columns]
+
+    @property
+    def references(self) -> list[str]:
+        """What each column is called in a mapping: its number, for two may have one name."""
+        return [
+            one.name if self.is_json or len(one.path) > 1 else f"#{one.place + 1}"
+            for one in self.columns
+        ]
 
     def name_attributes(self) -> None:
         """Give each column that becomes an attribute a key of its own."""
@@ -327,6 +336,19 @@ def word_to_state(meaning: str, place: str) -> str:
     return state
 
 
+def check_mapping(mapping: Iterable[tuple[str, str]]) -> None:
+    """Raise UserError for a word that is no meaning, and where two columns are to be one field."""
+    taken: set[str] = set()
+    for name, meaning in mapping:
+        role = meaning_to_role(meaning, name)
+        if role in taken:
+            raise UserError(
+                f"two columns cannot both be the {_SHOWN.get(role, role.lstrip('='))}", place=name
+            )
+        if role and role not in STATE_ROLES and role != "attribute":
+            taken.add(role)
+
+
 def has_addresses(header: Sequence[str]) -> bool:
     """Whether one of these columns holds addresses, by its name."""
     return any(_ROLES.get(fold(name)) == "email" for name in header)
@@ -339,6 +361,7 @@ def _chosen(
 
     ``#3`` is the third column, whatever its name. Keys of JSON Lines may come late in the file.
     """
+    check_mapping(mapping)
     chosen: dict[int, str] = {}
     deeper: list[Column] = []
     for name, meaning in mapping:
@@ -355,9 +378,6 @@ def _chosen(
             raise UserError(
                 "the file has no such column", place=name, hint=f"It has: {seen or 'none'}."
             )
-        alike = role in chosen.values() and role not in {"", "attribute", *STATE_ROLES}
-        if alike and chosen.get(found) != role:
-            raise UserError(f"two columns cannot both be the {role.lstrip('=')}", place=name)
         chosen[found] = role
     return chosen, deeper
 
@@ -454,7 +474,7 @@ def cell_reader(layout: Layout, chosen: Mapping[str, str]) -> ReadCells:
 
 def certain(text: str, order: str | None) -> Any:  # noqa: ANN401 (a moment or None)
     """When somebody confirmed, of a column that holds moments, or yes and no."""
-    if not text or yes_or_no(text) is not None or text.strip() == "2" or state_of(text):
+    if is_nothing(text) or yes_or_no(text) is not None or text.strip() == "2" or state_of(text):
         return None
     return moment(text, order)
 

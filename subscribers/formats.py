@@ -243,7 +243,7 @@ class People:
         self.layout = layout_of(names, self._reading.mapping, is_own=own_export.is_own(names))
         self._open = self._csv_from_start
         if self.layout.find("email") is None:
-            self._ask_for_addresses(header, sample)
+            self._ask_for_addresses(header)
             return
         if not self._has_header and self._everybody is None:
             self._ask_for_header(header)
@@ -277,17 +277,26 @@ class People:
             ) from None
         return []
 
-    def _ask_for_addresses(self, header: list[str], sample: str) -> None:
+    def _ask_for_addresses(self, header: list[str]) -> None:
         seen = ", ".join(f"“{cell[:40]}”" for cell in header[:20])
-        guess = _address_column(self.header, sample, self.delimiter or ",")
-        self._ask_or_stop(
-            Question(
-                "email",
-                guess or "",
-                f"no column holds addresses: {seen}",
-                f'Say which one does: --map "{guess or "COLUMN"}=email". {_hint()}',
-            )
-        )
+        self._ask_which(f"no column holds addresses: {seen}", self._address_column())
+
+    def _address_column(self) -> str | None:
+        """The first column whose cells look like addresses."""
+        for number, (cells, _) in enumerate(self._cells(Lines(self._file, self.encoding))):
+            found = next((n for n, cell in enumerate(cells) if _holds_address([cell])), None)
+            if found is not None:
+                return self.header[found] or f"#{found + 1}"
+            if number >= _SHOWN_ROWS:
+                break
+        return None
+
+    def _ask_which(self, message: str, guess: str | None) -> None:
+        """Ask where the addresses are, if there are any."""
+        if guess is None:
+            raise UserError(message, place=self._name, hint=_hint())
+        answer = f'Say which one does: --map "{guess}=email". {_hint()}'
+        self._ask_or_stop(Question("email", guess, message, answer))
 
     def _ask_for_header(self, header: list[str]) -> None:
         seen = ", ".join(f"“{cell[:40]}”" for cell in header[:20])
@@ -397,14 +406,10 @@ class People:
         self._open = lambda: self._json_rows(objects)
         if keys and self.layout.find("email") is None:
             seen = ", ".join(f"“{key[:40]}”" for key in keys[:20])
-            self._ask_or_stop(
-                Question(
-                    "email",
-                    "",
-                    f"no key holds addresses: {seen}",
-                    f'Say which one does: --map "KEY=email". {_hint()}',
-                )
-            )
+            first = next((one for one, _ in objects(Lines(self._file, self.encoding))), {})
+            held = first.items() if isinstance(first, dict) else ()
+            guess = next((k for k, v in held if isinstance(v, str) and _holds_address([v])), None)
+            self._ask_which(f"no key holds addresses: {seen}", guess)
             return
         inspection = Inspection(self.layout, self._words, self._reading.dates)
         chunk: list[tuple[dict[str, Any], int]] = []
@@ -497,16 +502,6 @@ def _is_address(text: str) -> bool:
 
 def _holds_address(cells: Iterable[str]) -> bool:
     return any("@" in cell and _is_address(cell) for cell in cells)
-
-
-def _address_column(header: Sequence[str], sample: str, delimiter: str) -> str | None:
-    """The column whose cells look like addresses, for the hint."""
-    with suppress(csv.Error, StopIteration):
-        rows = csv.reader(StringIO(sample, newline="\n"), delimiter=delimiter)
-        cells = [next(rows), next(rows)][1]
-        found = [n for n, cell in enumerate(cells[: len(header)]) if _holds_address([cell])]
-        return header[found[0]] or f"#{found[0] + 1}" if found else None
-    return None
 
 
 def _hint() -> str:

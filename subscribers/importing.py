@@ -100,9 +100,13 @@ class ImportReport:
     new_topics: tuple[str, ...]
     #: Each column of the file and what it was taken for; nothing where it was left out.
     columns: tuple[tuple[str, str], ...]
+    #: What each of them is called in a mapping.
+    references: tuple[str, ...]
     seconds: float
     #: People of the file who get mail afterwards, known ones included.
     mailed: int = 0
+    #: As many would, if the operator vouched for the file.
+    mailed_if_vouched: int = 0
     #: Topic → people of the file who have it; those without any; and words that mean no topic.
     topics: Mapping[str, int] = field(default_factory=dict)
     without_topic: int = 0
@@ -210,8 +214,10 @@ def import_people(
         examples=tuple(out.examples),
         new_topics=tuple(tally.new_topics),
         columns=tuple(people.columns),
+        references=tuple(people.layout.references),
         seconds=time.perf_counter() - began,
         mailed=tally.mailed,
+        mailed_if_vouched=tally.mailed_if_vouched,
         topics=dict(batches.topics),
         without_topic=0 if for_all else batches.without_topic,
         unknown_topics=dict(batches.unknown_topics),
@@ -381,7 +387,7 @@ def _about_topics(people: People, known: topics.Matcher, *, create: bool) -> lis
             f"the file names more than {MOST_TOPICS:,} topics",
             hint="Keep the column as an attribute: --map COLUMN=attribute",
         )
-    for word, line in people.topics.items():
+    for word, line in sorted(people.topics.items(), key=lambda item: item[1]):
         if people.kind == "newsletter":
             # Our own export comes back as it was.
             known.keep(word)
@@ -418,6 +424,7 @@ def _nothing(people: People, questions: Sequence[Question], seconds: float) -> I
         examples=(),
         new_topics=(),
         columns=tuple(people.columns),
+        references=tuple(people.layout.references),
         seconds=seconds,
         questions=tuple(questions),
         written=False,

@@ -15,8 +15,10 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
+    FromClause,
     TableClause,
     and_,
+    case,
     column,
     delete,
     exists,
@@ -54,6 +56,8 @@ class Tally:
     duplicates: int = 0
     #: People of the file who get mail: new ones and known ones, confirmed and not suppressed.
     mailed: int = 0
+    #: Those, and whoever would be among them if the operator vouched for the file.
+    mailed_if_vouched: int = 0
     left: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     #: Topics that were made, in the order of their making.
@@ -152,7 +156,7 @@ class Merger:
         t = self.tables
         row, person = t.row.c, _subscriber.c
         same = (
-            select(row.n, person.confirmed_at.is_not(None))
+            select(row.n, person.confirmed_at.is_not(None), row.status == SUBSCRIBED)
             .join(_subscriber, person.address_hash == row.address_hash)
             .where(row.n.between(span.first, span.last))
             .where(*self._stay())
@@ -160,11 +164,13 @@ class Merger:
             .where(or_(row.confirmed_at.is_(None), person.confirmed_at.is_not(None)))
             .where(*(or_(row[c].is_(None), row[c] == person[c]) for c in ("language", "timezone")))
         )
-        number = _count(session, insert(t.same).from_select(["n", "is_confirmed"], same))
+        number = _count(
+            session, insert(t.same).from_select(["n", "is_confirmed", "is_agreed"], same)
+        )
         if number:
             session.execute(delete(t.later).where(t.later.c.n.in_(select(t.same.c.n))))
-            confirmed = select(func.count()).select_from(t.same).where(t.same.c.is_confirmed)
-            self.tally.mailed += session.scalar(confirmed) or 0
+            sure = t.same.c.is_confirmed
+            self._count_mailed(session, t.same, sure, or_(sure, t.same.c.is_agreed))
             session.execute(delete(t.same))
         return number
 
@@ -213,13 +219,13 @@ class Merger:
         self.tally.added += counted
         t = self.tables
         if counted:
-            mailed = (
-                select(func.count(t.row.c.confirmed_at))
-                .select_from(t.fresh)
-                .join(t.row, t.row.c.n == t.fresh.c.n)
-                .where(t.row.c.n.between(span.first, span.last), t.row.c.status == SUBSCRIBED)
+            agreed = t.row.c.status == SUBSCRIBED
+            people = t.fresh.join(
+                t.row, and_(t.row.c.n == t.fresh.c.n, t.row.c.n.between(span.first, span.last))
             )
-            self.tally.mailed += session.scalar(mailed) or 0
+            self._count_mailed(
+                session, people, and_(agreed, t.row.c.confirmed_at.is_not(None)), agreed
+            )
         if span.topics:
             self._make_topics(session, span)
         if self.apply:
@@ -235,6 +241,19 @@ class Merger:
             self._prove(session, span)
             self._subscribe(session, span)
         session.execute(delete(t.fresh))
+
+    def _count_mailed(
+        self,
+        session: Session,
+        people: FromClause,
+        sure: ColumnElement[bool],
+        vouched: ColumnElement[bool],
+    ) -> None:
+        """Count those who get mail, and those who would if somebody vouched for them."""
+        counts = (func.count(case((one, 1))) for one in (sure, vouched))
+        row = session.execute(select(*counts).select_from(people)).one()
+        self.tally.mailed += row[0]
+        self.tally.mailed_if_vouched += row[1]
 
     def _prove(self, session: Session, span: Span) -> None:
         """This import is an act of consent, and so are those that our own export tells of."""

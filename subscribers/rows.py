@@ -15,7 +15,7 @@ from zoneinfo import available_timezones
 import orjson
 
 from subscribers.dates import UnreadableDateError, parse_moment
-from subscribers.vocabulary import SUBSCRIBED, UNCONFIRMED, state_of
+from subscribers.vocabulary import SUBSCRIBED, UNCONFIRMED, is_nothing, state_of
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", re.ASCII)
@@ -96,7 +96,7 @@ def moment(text: str, order: str | None = None) -> datetime | None:
 
     ``order`` says which of two numbers is the day in dates with slashes: see dates.py.
     """
-    if not text or not (text := text.strip()):
+    if is_nothing(text):
         return None
     try:
         return parse_moment(text, order)

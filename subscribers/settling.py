@@ -28,7 +28,7 @@ from subscribers.models import (
     Topic,
 )
 from subscribers.schema import Session, insert_into, table_of
-from subscribers.vocabulary import LEAVING
+from subscribers.vocabulary import LEAVING, SUBSCRIBED
 
 _subscriber = table_of(Subscriber)
 _suppression = table_of(Suppression)
@@ -99,9 +99,11 @@ class Settler:
         if by.fresh:
             counted = sum(row.status not in LEAVING for row in by.fresh)
             self.merger.add(session, [row.n for row in by.fresh], counted)
-        self.merger.tally.mailed += sum(
-            bool(row.is_confirmed or (self.update and row.confirmed)) for row in by.known
-        )
+        for row in by.known:
+            sure = row.is_confirmed or (self.update and row.confirmed)
+            agreed = self.update and row.status == SUBSCRIBED
+            self.merger.tally.mailed += bool(sure)
+            self.merger.tally.mailed_if_vouched += bool(sure or agreed)
         if self.update:
             self._merge(session, by.known)
         else:

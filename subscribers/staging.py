@@ -191,6 +191,8 @@ class Tables:
             temporary,
             Column("n", Integer, primary_key=True, autoincrement=False),
             Column("is_confirmed", Boolean),
+            # Whether it would confirm them, if somebody vouched for it.
+            Column("is_agreed", Boolean),
             prefixes=["TEMPORARY"],
         )
         self.staged: tuple[Table, ...] = (self.row, self.topic, self.consent)

@@ -228,6 +228,8 @@ class Hint(Enum):
     ASK = auto()
     #: It may, and its cells show whether it does.
     MAYBE = auto()
+    #: It speaks of another way to the person than email, or of tracking.
+    ELSEWHERE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +374,7 @@ def sense_of(name: str) -> Sense | None:
         return _KNOWN[told]
     said = set(words)
     if said & _CHANNELS and not said & _EMAIL:
-        return None
+        return Sense(Hint.ELSEWHERE)
     left = [role for pattern, role in _BARRING if pattern.search(told)]
     rest = told
     for pattern, _ in _BARRING:

@@ -143,6 +143,11 @@ def _print(report: ImportReport, *, as_json: bool) -> None:
     figures: list[tuple[str, object]] = [
         ("read", report.read),
         (f"{would}get email" if would else "get email", f"{report.mailed:,} of {report.read:,}"),
+        *(
+            [("if you vouch for them (--confirmed)", f"{report.mailed_if_vouched:,}")]
+            if report.mailed_if_vouched != report.mailed
+            else []
+        ),
         ("no consent, or not confirmed", report.unconfirmed),
         ("added", report.added),
         ("updated", report.updated),
@@ -192,6 +197,7 @@ def _as_json(report: ImportReport) -> dict[str, object]:
     return {
         "read": report.read,
         "mailed": report.mailed,
+        "mailed_if_vouched": report.mailed_if_vouched,
         "unconfirmed": report.unconfirmed,
         "added": report.added,
         "updated": report.updated,
@@ -202,7 +208,9 @@ def _as_json(report: ImportReport) -> dict[str, object]:
         "rejected": report.rejected,
         "seconds": report.seconds,
         "written": report.written,
-        "columns": dict(report.columns),
+        "columns": [
+            {"column": name, "becomes": meaning or None} for name, meaning in report.columns
+        ],
         "topics": dict(report.topics),
         "unknown_topics": dict(_most(report.unknown_topics)),
         "other_tags": dict(_most(report.other_tags)),

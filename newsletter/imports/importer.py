@@ -121,6 +121,7 @@ class Importer:
                 options=claimed.options,
                 rejects=self._shelf.rejects(claimed.id),
                 progress=self._teller(claimed),
+                filename=claimed.name,
             )
         except _LeavingError:
             with transaction(self._database) as session:

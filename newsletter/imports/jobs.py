@@ -4,7 +4,7 @@ Each change of state is a conditional UPDATE, so that two who press a button at 
 moment, or a process that was taken for dead, do nothing twice.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +27,8 @@ LEASE = timedelta(seconds=60)
 _BACKGROUND = Actor(None, "import")
 #: Characters of a rejected row that are shown.
 _SHOWN = 300
+#: What the operator says about how the list is to be read, by their names in ImportOptions.
+_READING = ("encoding", "mapping", "words", "everybody", "dates", "create_topics")
 _BEFORE = {after: before for before, after in WAITING.items()}
 
 
@@ -71,29 +73,33 @@ def find(session: Session, job_id: int) -> Row[Any] | None:
 
 
 def check_again(
-    session: Session, actor: Actor, job_id: int, *, encoding: str, now: datetime
+    session: Session, actor: Actor, job_id: int, options: ImportOptions, *, now: datetime
 ) -> None:
-    """Another dry run, in an encoding that the operator knows better."""
-    values = {"options": {"encoding": encoding[:40]}, "rows": 0, "progress": 0}
-    _move(session, job_id, {JobState.CHECKED: JobState.UPLOADED}, **values)
+    """Another dry run, with what the operator knows better: the encoding, and what words mean."""
+    kept = {name: _plain(getattr(options, name)) for name in _READING}
+    _move(session, job_id, {JobState.CHECKED: JobState.UPLOADED}, options=kept, rows=0, progress=0)
     audit.record(session, actor, "list read again", now=now, subject=f"import {job_id}")
 
 
 def start(
     session: Session, actor: Actor, job_id: int, options: ImportOptions, *, now: datetime
 ) -> None:
-    """Take the people over, as soon as it is this list's turn."""
+    """Take the people over, as soon as it is this list's turn. What it asks must be answered."""
     topics.require(session, options.topics)
     job = find(session, job_id)
-    kept = {
-        "encoding": job.options.get("encoding", "") if job else "",
+    if job is not None and job.found.get("questions"):
+        raise JobError(
+            "this list leaves open who may be mailed",
+            hint="Answer its questions first, and look at it again.",
+        )
+    read_so = {name: job.options[name] for name in _READING if name in job.options} if job else {}
+    kept = read_so | {
         "topics": list(options.topics),
         "wording": options.wording,
         "confirmed": options.confirmed,
         "update": options.update,
     }
-    values = {"options": kept, "rows": 0, "progress": 0}
-    _move(session, job_id, {JobState.CHECKED: JobState.QUEUED}, **values)
+    _move(session, job_id, {JobState.CHECKED: JobState.QUEUED}, options=kept, rows=0, progress=0)
     audit.record(
         session,
         actor,
@@ -243,7 +249,17 @@ def _options(kept: dict[str, Any], state: JobState) -> ImportOptions:
         confirmed=kept.get("confirmed", False),
         update=kept.get("update", True),
         encoding=kept.get("encoding") or None,
+        mapping=tuple((name, meaning) for name, meaning in kept.get("mapping") or ()),
+        words=tuple((word, meaning) for word, meaning in kept.get("words") or ()),
+        everybody=kept.get("everybody") or None,
+        dates=kept.get("dates") or None,
+        create_topics=kept.get("create_topics", False),
     )
+
+
+def _plain(value: object) -> object:
+    """A value as JSON keeps it."""
+    return [list(pair) for pair in value] if isinstance(value, tuple) else value
 
 
 def _told(report: ImportReport) -> dict[str, Any]:
@@ -251,7 +267,24 @@ def _told(report: ImportReport) -> dict[str, Any]:
         "kind": report.kind,
         "encoding": report.encoding,
         "note": report.note or "",
-        "columns": [[name[:100], meaning] for name, meaning in report.columns[:200]],
+        "columns": [[_shown(name)[:100], meaning] for name, meaning in report.columns[:200]],
+        "references": [one if one.isprintable() else "" for one in report.references[:200]],
+        "mailed": report.mailed,
+        "mailed_if_vouched": report.mailed_if_vouched,
+        "unconfirmed": report.unconfirmed,
+        "topics": dict(sorted(report.topics.items())[:200]),
+        "unknown_topics": _most(report.unknown_topics),
+        "other_tags": _most(report.other_tags),
+        "without_topic": report.without_topic if report.has_topics else 0,
+        "questions": [
+            {
+                "kind": one.kind,
+                "about": _shown(one.about),
+                "message": _shown(one.message),
+                "answer": one.answer,
+            }
+            for one in report.questions[:200]
+        ],
         "read": report.read,
         "added": report.added,
         "updated": report.updated,
@@ -264,6 +297,12 @@ def _told(report: ImportReport) -> dict[str, Any]:
         "new_topics": list(report.new_topics[:100]),
         "seconds": round(report.seconds, 1),
     }
+
+
+def _most(counts: Mapping[str, int]) -> dict[str, int]:
+    """The twenty words that most people have."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
+    return {_shown(word): number for word, number in most}
 
 
 def _shown(text: str) -> str:

@@ -57,7 +57,7 @@ class ImportJob(Model, table=True):
     #: Bytes.
     size: int = Field(sa_type=Id)
     state: str = Field(default=JobState.UPLOADED, max_length=10)
-    #: Topics, wording, confirmed, update: what the operator chose.
+    #: Topics, wording, confirmed, update: what the operator chose; and how it is read.
     options: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     #: What the dry run found, and what came of the import, as JSON of ImportReport.
     found: dict[str, Any] = Field(default_factory=dict, sa_type=Json)

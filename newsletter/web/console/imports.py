@@ -20,7 +20,8 @@ from newsletter.web.console.access import Streamed, refuse_forgeries, role
 from newsletter.web.console.shell import actor, go, page
 from newsletter.web.console.upload import Upload, UploadError
 from newsletter.web.dependencies import Parts
-from subscribers import topics
+from subscribers import columns, topics
+from subscribers.dates import ORDERS
 from subscribers.importing import ImportOptions
 
 router = APIRouter()
@@ -31,6 +32,8 @@ _Uploader = Annotated[Visitor, Depends(Streamed(Role.EDITOR))]
 HOME = "/console/subscribers/import"
 _ONE = f"{HOME}/{{job_id:int}}"
 _MEGABYTE = 1_000_000
+#: The choice that leaves a column as its name says.
+_AS_FOUND = "as-found"
 
 
 @router.api_route(HOME, methods=["GET", "HEAD"])
@@ -97,17 +100,42 @@ def read_again(
     request: Request,
     parts: Parts,
     visitor: _Editor,
+    *,
     encoding: Annotated[str, Form()] = "",
+    column: Annotated[list[str] | None, Form()] = None,
+    meaning: Annotated[list[str] | None, Form()] = None,
+    word: Annotated[list[str] | None, Form()] = None,
+    state: Annotated[list[str] | None, Form()] = None,
+    everybody: Annotated[str, Form()] = "",
+    dates: Annotated[str, Form()] = "",
+    create_topics: Annotated[str, Form()] = "",
 ) -> Response:
-    """Another dry run, in another encoding."""
+    """Another dry run: in another encoding, and with what columns and words mean."""
     name = "".join(c for c in encoding if c.isascii() and c.isprintable())[:40]
+    options = ImportOptions(
+        encoding=name or None,
+        mapping=_chosen(column, meaning),
+        words=_chosen(word, state),
+        everybody=everybody if everybody in columns.WORD_MEANINGS else None,
+        dates=dates if dates in ORDERS else None,
+        create_topics=create_topics == "yes",
+    )
     try:
+        columns.check_mapping(options.mapping)
+        for one, meant in options.words:
+            columns.word_to_state(meant, one)
         with transaction(parts.database) as session:
             who = actor(request, visitor)
-            jobs.check_again(session, who, _number(job_id), encoding=name, now=_now())
+            jobs.check_again(session, who, _number(job_id), options, now=_now())
     except UserError as error:
         return _show(request, parts, job_id, problem=error)
     return go(f"{HOME}/{job_id}")
+
+
+def _chosen(names: list[str] | None, meanings: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """What was chosen from lists: each name with its meaning, but for those left as they are."""
+    pairs = zip(names or (), meanings or (), strict=False)
+    return tuple((name[:300], meant[:100]) for name, meant in pairs if meant != _AS_FOUND)
 
 
 @router.post(f"{_ONE}/stop")
@@ -211,6 +239,10 @@ def _show(
             over=job.state in OVER,
             offered=topics.offered(session) if job.state == JobState.CHECKED else [],
             rejects=_shelf(parts).rejects(job_id).exists(),
+            meanings=columns.MEANINGS,
+            word_meanings=columns.WORD_MEANINGS,
+            mapped=dict(job.options.get("mapping") or ()),
+            explained=dict(job.options.get("words") or ()),
             problem=problem,
             typed=typed or {},
             chosen=chosen,
