@@ -100,9 +100,9 @@ class ImportReport:
     new_topics: tuple[str, ...]
     #: Each column of the file and what it was taken for; nothing where it was left out.
     columns: tuple[tuple[str, str], ...]
-    #: What each of them is called in a mapping.
-    references: tuple[str, ...]
     seconds: float
+    #: What each of the columns is called in a mapping.
+    references: tuple[str, ...] = ()
     #: People of the file who get mail afterwards, known ones included.
     mailed: int = 0
     #: As many would, if the operator vouched for the file.

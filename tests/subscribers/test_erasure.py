@@ -29,7 +29,7 @@ def load(engine: Engine) -> None:
         address_key=KEY,
         now=NOW,
         name="shop",
-        options=ImportOptions(confirmed=True, wording="Yes, please"),
+        options=ImportOptions(confirmed=True, wording="Yes, please", create_topics=True),
     )
 
 

@@ -42,6 +42,7 @@ from newsletter.links import Purpose
 from newsletter.rendering.render import render
 from newsletter.settings import resource
 from subscribers.importing import ImportReport
+from subscribers.inspection import Question
 from subscribers.rows import Reject
 from subscribers.schema import Model, Session
 from tests.newsletter.web.conftest import Browser, Office
@@ -117,6 +118,12 @@ def fill(session: Session, parts: Assembly, payload: str) -> None:
         duplicates=1,
         rejected=1,
         examples=(Reject(1, payload, payload),),
+        references=("#1",),
+        topics={payload: 1},
+        unknown_topics={payload: 1},
+        other_tags={payload: 1},
+        has_topics=True,
+        questions=tuple(Question(kind, payload, payload, payload) for kind in ("word", "column")),
         new_topics=(payload,),
         columns=((payload, payload),),
         seconds=1.0,
