@@ -22,6 +22,8 @@ from newsletter.errors import LinkError
 
 _MAC_BYTES = 12
 _MIN_KEY_CHARS = 32
+#: No number of ours is larger than so many bytes, and no token longer than so many characters.
+_MOST_BYTES, _MOST_CHARS = 16, 200
 _LENGTHS = [bytes((size,)) for size in range(256)]
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
@@ -114,6 +116,24 @@ class Links:
             and hmac.compare_digest(blake2b(body, key=key, digest_size=_MAC_BYTES).digest(), mac)
             for key, key_id in zip(self._keys, self._key_ids, strict=True)
         )
+
+
+def looks_like_token(text: str) -> bool:
+    """Whether the text has a token's layout. Who made it, with which key, is not looked at."""
+    if len(text) > _MOST_CHARS:
+        return False
+    try:
+        raw = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        return False
+    at, end = 2, len(raw) - _MAC_BYTES
+    if end <= at or raw[0] not in set(Purpose):
+        return False
+    while at < end:
+        if raw[at] > _MOST_BYTES:
+            return False
+        at += 1 + raw[at]
+    return at == end
 
 
 def _packed(number: int) -> bytes:

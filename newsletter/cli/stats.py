@@ -28,6 +28,7 @@ _FIGURES = {
     "people who clicked": "clicked",
     "clicks": "click",
     "clicks by machines": "machine_click",
+    "clicks on own links": "own_click",
     "people who left": "left",
     "people who complained": "complained",
 }

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from newsletter.issues.personal import LINKS
+from newsletter.links import looks_like_token
 
 #: Our custom args, as they go out with a request and come back flattened into each event.
 ISSUE, SEND, BATCH, SUBSCRIBER = "nl_issue", "nl_send", "nl_batch", "nl_subscriber"
@@ -25,8 +26,10 @@ MADE = "nl_made"
 #: Which single email of the outbox it was.
 NOTICE = "nl_notice"
 
+#: Where our own links lead: those of every issue, and those of single emails.
+OWN_PATHS = (*LINKS.values(), "confirm", "request", "console/password")
 #: Our own links end in a token that names the reader: figures of links must not.
-_OWN_LINK = re.compile(rf"/({'|'.join(map(re.escape, LINKS.values()))})/[^/?#]+")
+_OWN_LINK = re.compile(rf"/({'|'.join(map(re.escape, OWN_PATHS))})/([^/?#]+)")
 #: Links that agree so far are counted as one.
 _MAX_LINK = 500
 _MAX_DOMAIN = 255
@@ -57,11 +60,19 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
+class OwnKind(StrEnum):
+    """What no provider posts under this name: we tell it apart."""
+
+    #: A click on a link to leave, to choose, to read on the web, or to confirm. It says nothing
+    #: of what is in the issue, so it is counted apart.
+    OWN_CLICK = "own_click"
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One happening. Ids are None where the event does not carry our custom args."""
 
-    kind: Kind
+    kind: Kind | OwnKind
     at: datetime
     #: 16 bytes that any repeat of the same happening shares.
     key: bytes
@@ -80,7 +91,7 @@ class Event:
     bounce_type: str = ""
     classification: str = ""
     status: str = ""
-    #: Of a click: where to, without what names the reader.
+    #: Of a click, also of one on our own links: where to, without what names the reader.
     link: str = ""
     #: Of an open or a click: the User-Agent header.
     agent: str = ""
@@ -110,8 +121,11 @@ def made_mark(made_at: datetime) -> int:
     return (made_at - _EPOCH) // timedelta(microseconds=1)
 
 
-def parse(body: bytes) -> list[Event | Malformed]:
-    """The events of one post. Raises ValueError when the body is no JSON array."""
+def parse(body: bytes, *, base_url: str | None = None) -> list[Event | Malformed]:
+    """The events of one post. Raises ValueError when the body is no JSON array.
+
+    ``base_url`` is where our own links lead; without it they are known by their form alone.
+    """
     try:
         entries = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -120,7 +134,7 @@ def parse(body: bytes) -> list[Event | Malformed]:
         raise ValueError(f"more than {_MAX_EVENTS:,} events in one post")
     if not isinstance(entries, list):
         raise ValueError("the body is not a JSON array")  # noqa: TRY004 (one error for a bad body)
-    return list(_parsed(entries))
+    return list(_parsed(entries, base_url))
 
 
 def _mended(body: bytes) -> Any:  # noqa: ANN401
@@ -145,17 +159,20 @@ def _finite(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _parsed(entries: list[Any]) -> Iterator[Event | Malformed]:
+def _parsed(entries: list[Any], base_url: str | None) -> Iterator[Event | Malformed]:
     for index, entry in enumerate(entries):
         try:
-            yield _event(entry)
+            yield _event(entry, base_url)
         except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             yield Malformed(index, f"{type(error).__name__}: {error}")
 
 
-def _event(entry: Mapping[str, Any]) -> Event:
+def _event(entry: Mapping[str, Any], base_url: str | None) -> Event:
     name, timestamp = str(entry["event"]), int(entry["timestamp"])
-    kind = _kind(name, entry)
+    kind: Kind | OwnKind = _kind(name, entry)
+    url = _text(entry, "url") if kind is Kind.CLICK else ""
+    if url and _is_own(url, base_url):
+        kind = OwnKind.OWN_CLICK
     return Event(
         kind=kind,
         at=datetime.fromtimestamp(timestamp, UTC),
@@ -171,7 +188,7 @@ def _event(entry: Mapping[str, Any]) -> Event:
         bounce_type=_text(entry, "type").lower(),
         classification=_text(entry, "bounce_classification"),
         status=_text(entry, "status"),
-        link=_link(_text(entry, "url")) if kind is Kind.CLICK else "",
+        link=_link(url),
         agent=_text(entry, "useragent"),
         made=_number(entry.get(MADE)),
         notice_id=_number(entry.get(NOTICE)),
@@ -187,7 +204,7 @@ def _kind(name: str, entry: Mapping[str, Any]) -> Kind:
         return Kind.OTHER
 
 
-def _key(kind: Kind, name: str, timestamp: int, entry: Mapping[str, Any]) -> bytes:
+def _key(kind: Kind | OwnKind, name: str, timestamp: int, entry: Mapping[str, Any]) -> bytes:
     """What identifies the happening, for sg_event_id was seen to change when a post was retried.
 
     Whatever decides anything is in it, so that two events of one key have one effect and it
@@ -232,6 +249,21 @@ def _text(entry: Mapping[str, Any], field: str) -> str:
         return ""
     text = value if isinstance(value, str) else str(value)
     return text.replace("\0", "") if "\0" in text else text
+
+
+def _is_own(url: str, base_url: str | None) -> bool:
+    """Whether the link is one of ours, which names the reader.
+
+    At another address it has to end in what looks like a token: emails that were sent before
+    the service moved carry its old address.
+    """
+    if base_url is None:
+        return any(found[2].startswith("A") for found in _OWN_LINK.finditer(url))
+    # A browser tells neither scheme nor host by its letters' case.
+    start, rest = url[: len(base_url)], url[len(base_url) :]
+    if start.lower() == base_url.lower() and _OWN_LINK.match(rest):
+        return True
+    return any(looks_like_token(found[2]) for found in _OWN_LINK.finditer(url))
 
 
 def _link(url: str) -> str:

@@ -75,7 +75,7 @@ class Tally:
         self._sends[send, what] += number
         self._parts[send, "day", one.day, what] += number
         self._parts[send, "domain", one.domain, what] += number
-        if one.link:
+        if one.link and one.kind == Kind.CLICK:
             self._parts[send, "link", one.link, what] += number
         done = PEOPLE.get(one.kind)
         if done and one.subscriber_id is not None:
@@ -83,7 +83,7 @@ class Tally:
             human = 0 if by_machine else number
             deed = _Deed(send, one.subscriber_id, done, one.domain, "")
             self._deeds[deed] += human
-            if one.link:
+            if one.link and one.kind == Kind.CLICK:
                 self._deeds[deed._replace(link=one.link)] += human
 
     def write_people(self, session: Session) -> None:

@@ -223,7 +223,7 @@ def _count(session: Session, fresh: Sequence[Event], rules: Thresholds) -> Tally
 def _note_readers(session: Session, fresh: Sequence[Event], revealed: Sequence[Row[Any]]) -> None:
     """When people last opened and clicked; what turned out a scanner's is taken back."""
     not_human = {row.key for row in revealed}
-    latest: dict[Kind, dict[int, datetime]] = {Kind.OPEN: {}, Kind.CLICK: {}}
+    latest: dict[str, dict[int, datetime]] = {Kind.OPEN: {}, Kind.CLICK: {}}
     for event in fresh:
         person = event.subscriber_id
         human = not machines.by_machine(event) and event.key not in not_human

@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from newsletter.provider.events import Event, Kind
+from newsletter.provider.events import Event, Kind, OwnKind
 from newsletter.sending.states import DeliveryState
 from subscribers.models import SuppressionReason
 
@@ -106,6 +106,8 @@ TABLE: Final[Mapping[str, Effects]] = {
     "dropped: another reason": _dropped(),
     "open": _READ,
     "click": _READ,
+    # Whoever leaves has not shown an interest in what they were sent.
+    "own_click": _NOTHING,
     "spamreport": Effects(
         delivery=DeliveryState.COMPLAINED,
         suppress=SuppressionReason.COMPLAINED,
@@ -118,7 +120,7 @@ TABLE: Final[Mapping[str, Effects]] = {
     "other": _NOTHING,
 }
 
-_OF_KIND: Final = {kind: TABLE[kind] for kind in Kind if kind in TABLE}
+_OF_KIND: Final = {kind: TABLE[kind] for kind in (*Kind, *OwnKind) if kind in TABLE}
 _CLASSES: Final = {
     name.removeprefix("bounce: ").lower(): name.removeprefix("bounce: ")
     for name in TABLE

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Date, Select, case, cast, func, literal, or_, select
 
+from newsletter.provider.events import Kind
 from newsletter.tracking.counts import BY_MACHINE, NO_SEND, PEOPLE
 from newsletter.tracking.horizon import final, horizon
 from newsletter.tracking.models import EventRow, PartCount, PersonCount, SendCount
@@ -16,6 +17,8 @@ from subscribers.schema import Session, table_of
 
 _event = table_of(EventRow)
 _count, _part, _person = table_of(SendCount), table_of(PartCount), table_of(PersonCount)
+#: Our own links have no figures of their own.
+_CLICKED = (_event.c.link != "") & (_event.c.kind == Kind.CLICK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def _recounted(session: Session, send_id: int) -> _Figures:
         ("send", nobody, ours),
         ("day", _day(session), ours),
         ("domain", _event.c.domain, ours),
-        ("link", _event.c.link, ours & (_event.c.link != "")),
+        ("link", _event.c.link, ours & _CLICKED),
     ):
         cell = select(value.label("value"), what.label("what")).where(only).subquery()
         rows = select(cell.c.value, cell.c.what, func.count()).group_by(cell.c.value, cell.c.what)
@@ -125,7 +128,7 @@ def _deeds(send_id: int) -> Select[tuple[int, str, str, str, int]]:
         return select(*cell.c, func.count().label("count")).group_by(*cell.c)
 
     of_all = grouped(literal(""), human)
-    of_links = grouped(_event.c.link, human & (_event.c.link != ""))
+    of_links = grouped(_event.c.link, human & _CLICKED)
     return select(of_all.union_all(of_links).subquery())
 
 

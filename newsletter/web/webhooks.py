@@ -37,7 +37,7 @@ async def events(request: Request, parts: Parts) -> dict[str, int]:
 
 def _take(parts: Parts, body: bytes) -> dict[str, int]:
     try:
-        entries = parse(body)
+        entries = parse(body, base_url=parts.settings.site.base_url)
     except ValueError as error:
         raise HTTPException(400, f"Not a list of events: {error}") from None
     malformed = [entry for entry in entries if isinstance(entry, Malformed)]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from newsletter.provider.events import Kind
+from newsletter.provider.events import Kind, OwnKind
 from newsletter.sending.states import BatchState, DeliveryState
 from newsletter.tracking.timeline import Entry
 from subscribers.models import SuppressionReason
@@ -44,6 +44,7 @@ _EVENTS = {
     Kind.DROPPED: ("Dropped by the provider", "bad"),
     Kind.OPEN: ("Opened", "info"),
     Kind.CLICK: ("Clicked", "info"),
+    OwnKind.OWN_CLICK: ("Opened a link of their own (does not count as a click)", ""),
     Kind.SPAM_REPORT: ("Reported as spam", "bad"),
     Kind.UNSUBSCRIBE: ("Unsubscribed", "warn"),
     Kind.GROUP_UNSUBSCRIBE: ("Unsubscribed by the provider's link", "warn"),
