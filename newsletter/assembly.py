@@ -23,6 +23,7 @@ from newsletter.database import open_database, patiently, require_current
 from newsletter.errors import SettingsError
 from newsletter.imports.importer import Importer
 from newsletter.imports.shelf import Shelf
+from newsletter.issues.tracked import Tracked
 from newsletter.links import Links
 from newsletter.provider.events import Event
 from newsletter.provider.lookups import is_this_machine
@@ -240,9 +241,21 @@ class Assembly:
         def made() -> "Press":
             from newsletter.scheduling.firing import Press  # noqa: PLC0415
 
-            return Press(self.checker, sending.late_limit, sending.batch_size, self.warm_up)
+            return Press(
+                self.checker,
+                sending.late_limit,
+                sending.batch_size,
+                self.warm_up,
+                self.tracked,
+            )
 
         return made
+
+    @property
+    def tracked(self) -> Tracked:
+        """What the publication has measured, unless an issue or a send says otherwise."""
+        tracking = self.settings.tracking
+        return Tracked(clicks=tracking.clicks, opens=tracking.opens)
 
     @property
     def keep(self) -> Keep:
@@ -282,6 +295,8 @@ class Assembly:
             base_url=self.settings.site.base_url,
             sender_email=self.settings.sender.email,
             sender_name=self.settings.sender.name,
+            reply_to=self.settings.sender.reply_to,
+            publication=self.settings.site.name,
             mailbox=self.settings.inbound.address,
             request_timeout=self.settings.sendgrid.timeout,
             journal=self.journal,

@@ -138,8 +138,10 @@ class Sending(Section):
 
 
 class Tracking(Section):
-    """What events come to, and how our suppressions and the provider's are kept the same."""
+    """What is measured, what events come to, and how suppressions are kept the same."""
 
+    clicks: bool
+    opens: bool
     soft_bounces: Annotated[int, Field(ge=1)]
     soft_bounce_days: Duration
     scanner_links: Annotated[int, Field(ge=2)]

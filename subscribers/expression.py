@@ -16,7 +16,7 @@ from subscribers.errors import SegmentError
 from subscribers.expression_attributes import AttributeField
 from subscribers.expression_operands import ALLOWED, USAGE, Listed, Literal, Operand, Operands
 from subscribers.expression_source import Source
-from subscribers.expression_sql import FIELDS, Field, MomentField, negation, sampled, subscribed
+from subscribers.expression_sql import Field, MomentField, negation, sampled, subscribed
 
 _SIGNS: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
@@ -48,6 +48,9 @@ class Names:
 
     attributes: frozenset[str]
     topics: frozenset[str]
+    #: Built-in fields that it asks for, also by a function: ``clicked_within`` asks for
+    #: ``last_click_at``.
+    fields: frozenset[str] = frozenset()
 
 
 def condition(
@@ -68,7 +71,7 @@ def condition(
 
 
 def names(text: str) -> Names:
-    """The names that the expression uses and that only data can tell to exist."""
+    """The names that the expression uses."""
     return _read(text, datetime.now(UTC), None, None)[1]
 
 
@@ -80,7 +83,11 @@ def _read(
     source = Source(text)
     reader = _Reader(Operands(source, now.astimezone(UTC), known), topics)
     found = reader.truth(source.tree, wanted=True)
-    return found, Names(frozenset(reader.operands.used), frozenset(reader.topics_used))
+    return found, Names(
+        frozenset(reader.operands.used),
+        frozenset(reader.topics_used),
+        frozenset(reader.operands.fields),
+    )
 
 
 class _Reader:
@@ -211,7 +218,7 @@ class _Reader:
 
     def within(self, call: ast.Call, name: str) -> ColumnElement[bool]:
         (argument,) = self.operands.arguments(call, 1)
-        moment = FIELDS[name]
+        moment = self.operands.built_in(name)
         assert isinstance(moment, MomentField)
         return moment.since(self.operands.now - self.operands.duration(call, argument))
 

@@ -64,12 +64,14 @@ class Operands:
     known: Collection[str] | None = None
     #: Attributes that were read by their bare names.
     used: set[str] = field(default_factory=set)
+    #: Built-in fields that were read.
+    fields: set[str] = field(default_factory=set)
 
     def read(self, node: ast.expr) -> Operand:
         """The field, attribute, value or list that stands here."""
         match node:
             case ast.Name(id=name):
-                return FIELDS.get(name) or self._attribute(node, name)
+                return self.built_in(name) or self._attribute(node, name)
             case ast.Attribute(value=ast.Name(id="attributes"), attr=key):
                 return AttributeField(key)
             case ast.List() | ast.Tuple():
@@ -79,11 +81,18 @@ class Operands:
                 return AttributeField(self.text(node, argument))
         return Literal(self.value(node))
 
+    def built_in(self, name: str) -> Field | None:
+        """The built-in field of this name, noted as used; None where there is none."""
+        found = FIELDS.get(name)
+        if found is not None:
+            self.fields.add(name)
+        return found
+
     def named(self, call: ast.Call, argument: ast.expr) -> Field:
         """The field or attribute that a function is given, bare or as its name in a text."""
         if isinstance(argument, ast.Constant):
             name = self.text(call, argument)
-            return FIELDS.get(name) or AttributeField(name)
+            return self.built_in(name) or AttributeField(name)
         found = self.read(argument)
         if not isinstance(found, Field):
             raise self.usage(call, argument, "a field or an attribute is needed here")

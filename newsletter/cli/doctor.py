@@ -15,6 +15,7 @@ from newsletter.cli.output import err, out, rows, shown
 from newsletter.cli.settings import AsJson
 from newsletter.database import open_database
 from newsletter.errors import ProviderError, UserError
+from newsletter.issues.tracked import Tracked
 from newsletter.provider.account import Account, Domain
 from newsletter.provider.lookups import Lookup, resolver
 from newsletter.settings import Settings, load
@@ -111,6 +112,7 @@ def _wanted(settings: Settings) -> Wanted:
         token_url=f"{base}/webhooks/sendgrid/token",
         client_id=settings.sendgrid.webhook_client_id,
         activity=settings.sendgrid.activity,
+        tracked=Tracked(clicks=settings.tracking.clicks, opens=settings.tracking.opens),
         inbound_host=inbound.address.rpartition("@")[2].lower(),
         inbound_url=f"{base}/webhooks/sendgrid/inbound/{inbound.key.get_secret_value()}",
     )

@@ -44,6 +44,20 @@ Window = Annotated[
         "may be given again.",
     ),
 ]
+Clicks = Annotated[
+    bool | None,
+    typer.Option(
+        "--clicks/--no-clicks",
+        help="Measure who clicks which link, or do not; else as the issue and tracking.clicks say.",
+    ),
+]
+Opens = Annotated[
+    bool | None,
+    typer.Option(
+        "--opens/--no-opens",
+        help="Measure who opens it, or do not; else as the issue and tracking.opens say.",
+    ),
+]
 Ahead = Annotated[
     str | None,
     typer.Option(

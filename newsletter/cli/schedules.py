@@ -15,6 +15,7 @@ from newsletter.database import reading, transaction
 from newsletter.errors import SendError
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.issues.text import read_text
+from newsletter.issues.tracked import Choice
 from newsletter.scheduling import firing, recurrence, schedules, timing
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
@@ -73,6 +74,8 @@ def create(
     per_day: pace.PerDay = None,
     quiet: pace.Quiet = None,
     window: pace.Window = None,
+    clicks: pace.Clicks = None,
+    opens: pace.Opens = None,
 ) -> None:
     """Make a schedule: at each of its times the next approved issue of the series goes out."""
     parts, now = Assembly(load()), datetime.now(UTC)
@@ -88,6 +91,7 @@ def create(
         timetable=pace.timetable(
             parts, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
         ),
+        tracking=Choice(clicks, opens),
     )
     with transaction(parts.database) as session:
         schedule = schedules.create(session, wanted, by=COMMAND_LINE, now=now)
@@ -119,6 +123,8 @@ def change(
     per_day: pace.PerDay = None,
     quiet: pace.Quiet = None,
     window: pace.Window = None,
+    clicks: pace.Clicks = None,
+    opens: pace.Opens = None,
 ) -> None:
     """Change a schedule; what is not named stays, the pace as a whole. It counts from now on."""
     parts, now = Assembly(load()), datetime.now(UTC)
@@ -137,6 +143,10 @@ def change(
             given["timetable"] = pace.timetable(
                 parts, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
             )
+        given["tracking"] = Choice(
+            before.tracking.clicks if clicks is None else clicks,
+            before.tracking.opens if opens is None else opens,
+        )
         wanted = replace(before, **{key: one for key, one in given.items() if one is not None})
         schedule = schedules.change(session, name, wanted, by=COMMAND_LINE, now=now)
         said = _when(schedule)
@@ -199,6 +209,8 @@ def show(
                     ("segments", ", ".join(audience.segments)),
                     ("left out", ", ".join(audience.excluded)),
                     ("days left out", ", ".join(one.skips)),
+                    ("clicks", _measured(one.track_clicks)),
+                    ("opens", _measured(one.track_opens)),
                     ("pace", ", ".join(f"{key} {value}" for key, value in pace_of.items())),
                 ],
                 title=name,
@@ -298,6 +310,12 @@ def _days(named: list[str] | None, file: Path | None) -> list[date]:
     if file is not None:
         days += recurrence.parse_dates(read_text(file), place=str(file))
     return sorted(set(days))
+
+
+def _measured(said: bool | None) -> str:
+    if said is None:
+        return "as the issue says"
+    return "measured" if said else "not measured"
 
 
 def _zone(schedule: Schedule) -> str:

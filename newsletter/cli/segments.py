@@ -9,9 +9,12 @@ from newsletter.assembly import Assembly
 from newsletter.cli.output import facts, out, rows
 from newsletter.cli.settings import AsJson
 from newsletter.database import reading, transaction
+from newsletter.issues.tracked import require_measured
 from newsletter.scheduling import schedules
 from newsletter.settings import load
 from subscribers import segments
+from subscribers.errors import SegmentError
+from subscribers.models import Segment
 
 app = typer.Typer(help="Save and count segments of subscribers.", no_args_is_help=True)
 
@@ -25,8 +28,9 @@ def create(
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
 ) -> None:
     """Save a rule under a name."""
-    now = datetime.now(UTC)
-    with transaction(Assembly(load()).database) as session:
+    now, assembly = datetime.now(UTC), Assembly(load())
+    with transaction(assembly.database) as session:
+        require_measured(expression, assembly.tracked, place=f"segment {name}")
         segments.save(session, name, expression, now=now, description=description)
         people, reachable = segments.count(session, expression, now=now)
     out.print(f"Segment {name}: {people:,} people, of whom {reachable:,} may be mailed.")
@@ -35,8 +39,10 @@ def create(
 @app.command("count")
 def count(name: str) -> None:
     """Count the people of a segment, and those of them who may be mailed."""
-    with reading(Assembly(load()).database) as session:
+    assembly = Assembly(load())
+    with reading(assembly.database) as session:
         segment = segments.find(session, name)
+        require_measured(segment.expression, assembly.tracked, place=f"segment {name}")
         people, reachable = segments.count_of(session, segment, now=datetime.now(UTC))
     facts([("people", people), ("may be mailed", reachable)], title=name)
 
@@ -44,16 +50,18 @@ def count(name: str) -> None:
 @app.command("list")
 def listed(as_json: AsJson = False) -> None:
     """List the segments."""
-    with reading(Assembly(load()).database) as session:
+    assembly = Assembly(load())
+    with reading(assembly.database) as session:
         records = [
             {
                 "segment": one.segment.name,
-                "people": one.people,
-                "may be mailed": one.mailable,
+                "people": None if problem else one.people,
+                "may be mailed": None if problem else one.mailable,
                 "expression": one.segment.expression,
-                "problem": one.problem.message if one.problem else "",
+                "problem": problem.message if problem else "",
             }
             for one in segments.listing(session, now=datetime.now(UTC))
+            for problem in [one.problem or _unmeasured(assembly, one.segment)]
         ]
     rows(
         records,
@@ -63,12 +71,21 @@ def listed(as_json: AsJson = False) -> None:
     )
 
 
+def _unmeasured(assembly: Assembly, segment: Segment) -> SegmentError | None:
+    try:
+        require_measured(segment.expression, assembly.tracked, place=f"segment {segment.name}")
+    except SegmentError as error:
+        return error
+    return None
+
+
 @app.command("show")
 def show(name: str) -> None:
     """Show a segment's rule, its counts, and some of its people."""
-    now = datetime.now(UTC)
-    with reading(Assembly(load()).database) as session:
+    now, assembly = datetime.now(UTC), Assembly(load())
+    with reading(assembly.database) as session:
         segment = segments.find(session, name)
+        require_measured(segment.expression, assembly.tracked, place=f"segment {name}")
         people, reachable = segments.count_of(session, segment, now=now)
         sample = segments.sample(session, segment.expression, now=now, limit=10)
         facts(

@@ -21,6 +21,7 @@ from newsletter.database import reading, transaction
 from newsletter.errors import SendError
 from newsletter.issues import approval
 from newsletter.issues.reading import Draft, is_slug, read_issue
+from newsletter.issues.tracked import Choice
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import control
 from newsletter.sending.foresight import Terms
@@ -71,6 +72,8 @@ def send(
     after: Annotated[
         str, typer.Option(metavar="TIME", help="Test: how long after its sample it is decided.")
     ] = "4h",
+    clicks: pace.Clicks = None,
+    opens: pace.Opens = None,
     despite_findings: Annotated[
         bool,
         typer.Option(
@@ -120,6 +123,8 @@ def send(
         hold_id=assembly.gateway.new_hold() if ahead else None,
         batch_size=assembly.settings.sending.batch_size,
         warm_up=assembly.warm_up,
+        tracking=Choice(clicks, opens),
+        publication=assembly.tracked,
     )
     with transaction(assembly.database) as session:
         made = control.create(

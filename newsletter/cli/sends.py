@@ -262,7 +262,12 @@ def show_test(number: Number) -> None:
             [
                 ("handed over", arm.people),
                 *(
-                    (f"{done} by", _share(arm.share(measure), count))
+                    (
+                        f"{done} by",
+                        _share(arm.share(measure), count)
+                        if found.measures(measure)
+                        else "not measured",
+                    )
                     for measure, done, count in (
                         (Measure.OPENS, "opened", arm.opened),
                         (Measure.CLICKS, "clicked", arm.clicked),

@@ -7,7 +7,7 @@ import typer
 from sqlalchemy import Engine
 
 from newsletter.assembly import Assembly
-from newsletter.cli.output import facts, out, rows
+from newsletter.cli.output import err, facts, out, rows
 from newsletter.cli.settings import AsJson
 from newsletter.database import reading
 from newsletter.settings import load
@@ -45,6 +45,7 @@ _RATES = {
     "complaint rate": "complained",
 }
 _OF_DOMAIN = ["delivered", "bounced", "blocked", "opened", "clicked", "unsubscribed", "complained"]
+_UNMEASURED = "not measured"
 #: Longer tables are for --json.
 _LINES = 20
 
@@ -60,18 +61,24 @@ def show(
         domains = performance.by_domain(session, number)
         links = performance.by_link(session, number)
         days = counts.of_parts(session, number, "day")
+    tracked = whole.tracked
     if as_json:
         record = {
             "send": number,
             "sent": whole.sent,
-            "figures": whole.figures,
+            "measured": asdict(tracked),
+            "figures": performance.known(whole.figures, tracked),
             "rates": asdict(whole.rates),
             "domains": {
-                domain: {"sent": one.sent, "figures": one.figures, "rates": asdict(one.rates)}
+                domain: {
+                    "sent": one.sent,
+                    "figures": performance.known(one.figures, tracked),
+                    "rates": asdict(one.rates),
+                }
                 for domain, one in domains.items()
             },
-            "links": links,
-            "days": days,
+            "links": links if tracked.clicks else None,
+            "days": {day: performance.known(of_day, tracked) for day, of_day in days.items()},
         }
         rows([record], [], as_json=True, empty="")
         return
@@ -79,8 +86,15 @@ def show(
     facts(
         [
             ("sent", whole.sent),
-            *((name, whole.figures.get(what, 0)) for name, what in _FIGURES.items()),
-            *((name, _percent(rates[rate])) for name, rate in _RATES.items()),
+            ("measured", tracked.words),
+            *(
+                (name, whole.figures.get(what, 0) if whole.measures(what) else _UNMEASURED)
+                for name, what in _FIGURES.items()
+            ),
+            *(
+                (name, _percent(rates[rate]) if whole.measures(rate) else _UNMEASURED)
+                for name, rate in _RATES.items()
+            ),
         ],
         title=f"send {number}",
     )
@@ -89,12 +103,18 @@ def show(
         {
             "domain": domain,
             "sent": one.sent,
-            **{rate: _percent(asdict(one.rates)[rate]) for rate in _OF_DOMAIN},
+            **{
+                rate: _percent(asdict(one.rates)[rate]) if one.measures(rate) else _UNMEASURED
+                for rate in _OF_DOMAIN
+            },
         }
         for domain, one in domains.items()
     ]
     _table(by_domain, ["domain", "sent", *_OF_DOMAIN], "No event names an address yet.")
     out.print()
+    if not tracked.clicks:
+        err.print("Clicks are not measured in this send.")
+        return
     by_link = [
         {
             "link": link,

@@ -16,7 +16,7 @@ from newsletter.sending.held import Held
 from newsletter.sending.models import Hold, Send
 from newsletter.sending.standing import Outlook, Standing
 from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
-from newsletter.tracking import counts, trial
+from newsletter.tracking import counts, performance, trial
 
 #: A send in one of these goes no further by itself.
 _RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
@@ -134,6 +134,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
             ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
             *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),
             *((("winner", winner),) if winner else ()),
+            ("measured", performance.tracked_of(send).words),
             ("planned", send.planned),
             *((f"  {word}", number) for word, number in sorted(_people(stands, unsent).items())),
             *((("  went on to another send", send.handed_on),) if send.handed_on else ()),

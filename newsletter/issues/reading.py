@@ -16,6 +16,7 @@ import yaml
 from newsletter.errors import IssueError
 from newsletter.issues import personal
 from newsletter.issues.text import normalised, read_text
+from newsletter.issues.tracked import Choice
 
 TEMPLATES = ("digest", "letter")
 _KEYS = (
@@ -31,6 +32,7 @@ _KEYS = (
     "series",
     "archive",
     "language",
+    "tracking",
 )
 _YAML = "tag:yaml.org,2002:"
 _LINE_BREAK = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -49,8 +51,9 @@ class Draft:
     ``from_email``, ``from_name``, ``reply_to`` and ``language`` are None where the
     house's own apply. ``subject``, ``preheader`` and ``body`` may hold placeholders,
     ``title`` holds none. ``archive`` is None where the file leaves it open whether the issue
-    may stand in the public archive. ``body_line`` is the body's first line in the file ``name``,
-    counted from 1; ``source`` is the whole file with ``\\n`` for every line break.
+    may stand in the public archive; ``tracking`` is what it says of measuring clicks and opens.
+    ``body_line`` is the body's first line in the file ``name``, counted from 1; ``source`` is
+    the whole file with ``\\n`` for every line break.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Draft:
     series: str
     archive: bool | None
     language: str | None
+    tracking: Choice
     body: str
     body_line: int
     source: str
@@ -117,6 +121,7 @@ def parse_issue(text: str, *, name: str) -> Draft:
         series=front.series() or template,
         archive=front.archive(),
         language=front.language(),
+        tracking=front.tracking(),
         body=body,
         body_line=body_line,
         source=text,
@@ -288,6 +293,27 @@ class _FrontMatter:
         if not isinstance(node, yaml.ScalarNode) or node.value not in {"true", "false"}:
             self.refuse("archive", "archive is true or false", "Write archive: false")
         return node.value == "true"  # type: ignore[no-any-return]
+
+    def tracking(self) -> Choice:
+        """Whether clicks and opens are measured; what is not named is left open."""
+        node = self._values.get("tracking")
+        hint = "Write tracking: {clicks: false, opens: true}, or one of the two."
+        if node is None or node.tag == _YAML + "null":
+            return Choice()
+        if not isinstance(node, yaml.MappingNode):
+            self.refuse("tracking", "tracking says which of clicks and opens are measured", hint)
+        said: dict[str, bool] = {}
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else ""
+            line = key.start_mark.line + 2
+            if name not in {"clicks", "opens"}:
+                self.refuse(None, "tracking knows clicks and opens only", hint, line)
+            if name in said:
+                self.refuse(None, f"{name} stands here a second time", "Keep one.", line)
+            if not isinstance(value, yaml.ScalarNode) or value.value not in {"true", "false"}:
+                self.refuse(None, f"{name} is true or false", hint, line)
+            said[name] = value.value == "true"
+        return Choice(said.get("clicks"), said.get("opens"))
 
     def language(self) -> str | None:
         """A BCP 47 tag."""

@@ -35,6 +35,9 @@ class MailRequest:
     send_at: datetime | None = None
     #: From Holds.new_hold: what the provider holds under it can be called back.
     hold_id: str | None = None
+    #: Whether the provider measures who clicks and who opens. A single email never asks for it.
+    track_clicks: bool = False
+    track_opens: bool = False
     #: An answer to what the recipient asked for, which they get although they have left.
     answers: bool = False
 

@@ -5,9 +5,14 @@ MJML has inlined its own styles already.
 """
 
 import logging
+import re
 from xml.dom import DOMException
 
 from newsletter.errors import TemplateError
+
+_PICTURE = re.compile(r"<img\s[^<>]*>")
+#: HTML knows a picture's size in whole pixels only; MJML writes height="auto".
+_NO_SIZE = re.compile(r'\s(?:width|height)="(?!\d+")[^"]*"')
 
 
 def inline_css(html: str, css: str, *, name: str) -> str:
@@ -37,8 +42,12 @@ def inline_css(html: str, css: str, *, name: str) -> str:
             allow_network=False,
             # Doubles the time, for images that float; ours do not.
             align_floating_images=False,
+            # It would make attributes of rules: height="auto", bgcolor on a paragraph, and the
+            # logo's width in pixels, by which Outlook goes, into 100%.
+            disable_basic_attributes=["align", "valign", "bgcolor", "width", "height"],
         ).transform(pretty_print=False)
     except (DOMException, LxmlError, ValueError) as error:
         raise TemplateError(f"premailer: {error}", place=name) from error
     # It keeps the sheet as well; what stands in the attributes is not needed twice.
-    return str(made).replace(f'<style type="text/css">{css}</style>', "", 1)
+    html = str(made).replace(f'<style type="text/css">{css}</style>', "", 1)
+    return _PICTURE.sub(lambda tag: _NO_SIZE.sub("", tag[0]), html)

@@ -21,6 +21,7 @@ from newsletter.rendering.mjml import to_html
 from newsletter.rendering.plaintext import RULE, heading, joined, wrapped
 from newsletter.rendering.rendered import House
 from newsletter.rendering.template import read_sheet, to_mjml
+from newsletter.rendering.untracked import untracked
 
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
 #: Where a word goes in the page. Noncharacters would not survive lxml; letters do.
@@ -110,11 +111,12 @@ def _page(shape: _Shape, _age: object) -> str:
         templates=templates,
     )
     name = str(templates / "notice.mjml")
-    return inline_css(
+    page = inline_css(
         to_html(mjml.text, name=name, place=mjml.place),
         read_sheet(templates),
         name=str(templates / "body.css"),
     )
+    return untracked(page, None)
 
 
 def _filled(page: str, words: Mapping[str, str], url: str) -> str:

@@ -21,6 +21,7 @@ from newsletter.rendering.placeholders import Marks
 from newsletter.rendering.plaintext import RULE, Piece, heading, joined, wrapped
 from newsletter.rendering.rendered import House, Rendered
 from newsletter.rendering.template import clean, read_sheet, to_mjml
+from newsletter.rendering.untracked import untracked
 
 #: Languages written from right to left.
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
@@ -62,6 +63,7 @@ def render(draft: Draft, house: House, *, templates: Path) -> Rendered:
         read_sheet(templates),
         name=str(templates / "body.css"),
     )
+    html = untracked(html, [f"{house.base_url}/{path}/" for path in LINKS.values()])
     text = marks.in_text(press.framed(words, day, text))
     return Rendered(
         slug=draft.slug,

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 from newsletter.issues.personal import LINKS
 from newsletter.rendering.placeholders import Placeholders, fill
+from newsletter.rendering.untracked import unmarked
 
 #: Class of what stands in mails and not on the web; templates use it, also your own.
 IN_MAIL = "in-mail"
@@ -44,7 +45,7 @@ def to_page(html: str, placeholders: Placeholders, *, links: Mapping[str, str]) 
             personal = rf"https?://(?:(?!https?://)[^\s\"'<>])*/{path}/{token}"
             html = re.sub(personal, lambda _, to=links[name]: to, html)  # type: ignore[misc]
     reader = _Reader()
-    reader.feed(fill(html, placeholders.substitutions({}, "")))
+    reader.feed(fill(unmarked(html), placeholders.substitutions({}, "")))
     reader.close()
     return WebPage(
         language=reader.root.get("lang") or "",

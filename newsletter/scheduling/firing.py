@@ -22,6 +22,7 @@ from newsletter.errors import NothingToDoError, SendError, UserError
 from newsletter.issues import approval, store
 from newsletter.issues.approval import ApprovedIssue
 from newsletter.issues.reading import Draft
+from newsletter.issues.tracked import EVERYTHING, Choice, Tracked
 from newsletter.rendering.render import render
 from newsletter.scheduling import schedules, timing
 from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
@@ -45,6 +46,8 @@ class Press:
     late_limit: timedelta
     batch_size: int
     warm_up: WarmUp | None = None
+    #: What the publication has measured.
+    publication: Tracked = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,8 @@ def _make(
         timetable=timetable,
         batch_size=press.batch_size,
         warm_up=press.warm_up,
+        tracking=Choice(schedule.track_clicks, schedule.track_opens),
+        publication=press.publication,
     )
     rendered = render(draft, press.checker.house, templates=press.checker.templates)
     plan = Plan(

@@ -64,6 +64,9 @@ class Schedule(Model, table=True):
     skips: list[str] = Field(default_factory=list, sa_type=Json)
     #: newsletter.sending.timetable.Timetable as JSON: how its sends are paced.
     timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    #: What its sends say of measuring clicks and opens; None leaves it to issue and settings.
+    track_clicks: bool | None = None
+    track_opens: bool | None = None
     state: str = Field(default=ScheduleState.ACTIVE, max_length=10)
     #: When it is due next, days to leave out among them; None while it is not active.
     next_at: datetime | None = None

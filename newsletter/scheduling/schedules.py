@@ -17,6 +17,7 @@ from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.errors import SendError
 from newsletter.issues.models import Issue
+from newsletter.issues.tracked import UNSAID, Choice
 from newsletter.scheduling import recurrence, timing
 from newsletter.scheduling.models import Firing, Schedule, ScheduleSegment, ScheduleState
 from newsletter.sending.timetable import Timetable
@@ -45,6 +46,7 @@ class Wanted:
     own_clock: bool = False
     skips: Sequence[date] = ()
     timetable: Timetable = field(default_factory=Timetable)
+    tracking: Choice = UNSAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ def wanted_of(session: Session, schedule: Schedule) -> Wanted:
         own_clock=schedule.own_clock,
         skips=[date.fromisoformat(day) for day in schedule.skips],
         timetable=Timetable.from_json(schedule.timetable),
+        tracking=Choice(schedule.track_clicks, schedule.track_opens),
     )
 
 
@@ -283,6 +286,8 @@ def _write(session: Session, schedule: Schedule, wanted: Wanted, now: datetime) 
     schedule.zone, schedule.own_clock = wanted.zone.strip(), wanted.own_clock
     schedule.skips = _as_text(wanted.skips)
     schedule.timetable = wanted.timetable.to_json()
+    schedule.track_clicks = wanted.tracking.clicks
+    schedule.track_opens = wanted.tracking.opens
     if schedule.state != ScheduleState.PAUSED:
         schedule.state = ScheduleState.ACTIVE
         timing.wind(schedule, next(timing.upcoming(schedule, after=now), None))

@@ -57,8 +57,8 @@ def create(
     nobody approved it, or somebody stored another revision since.
 
     Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
-    would get it, SendError when its limits stretch it over more than a year, and
-    when nobody knows any more who had the issue.
+    would get it, SendError when its limits stretch it over more than a year, when its test
+    asks for what is not measured, and when nobody knows any more who had the issue.
     """
     revision = _approved(session, draft, terms, approved_by, now, base=base)
     foreseen = foresee(
@@ -70,6 +70,7 @@ def create(
         now=now,
         terms=terms,
     )
+    tracked = terms.tracked(draft)
     send = Send(
         issue_id=revision.issue_id,
         revision_id=revision.id,
@@ -82,6 +83,8 @@ def create(
         timetable=terms.timetable.to_json(),
         test=terms.test.to_json() if terms.test else {},
         hold_id=terms.hold_id,
+        track_clicks=tracked.clicks,
+        track_opens=tracked.opens,
     )
     session.add(send)
     session.flush()

@@ -60,6 +60,8 @@ class Dispatcher:
         base_url: str,
         sender_email: str,
         sender_name: str,
+        reply_to: str = "",
+        publication: str = "",
         mailbox: str = "",
         request_timeout: timedelta,
         journal: Journal | None = None,
@@ -74,6 +76,8 @@ class Dispatcher:
         self._mailbox = mailbox
         self._sender_email = sender_email
         self._sender_name = sender_name
+        self._reply_to = reply_to
+        self._publication = publication
         self._journal = journal
         self._patience = patience
         self._warm_up = warm_up
@@ -110,7 +114,12 @@ class Dispatcher:
         if notice is None:
             return False
         outcome = self._gateway.send(
-            notices.request(notice, sender_email=self._sender_email, sender_name=self._sender_name)
+            notices.request(
+                notice,
+                sender_email=self._sender_email,
+                sender_name=self._sender_name,
+                reply_to=self._reply_to,
+            )
         )
         decision = decide(outcome, attempt=notice.attempt, size=1, jitter=random.random())  # noqa: S311
         if not isinstance(decision, Settled):
@@ -208,6 +217,7 @@ class Dispatcher:
                 links=self._links,
                 base_url=self._base_url,
                 mailbox=self._mailbox,
+                publication=self._publication,
             )
         except Exception as error:  # noqa: BLE001 (whatever it is, the send must not spin)
             # One bad value must not spin here for ever, nor cost anybody the issue.

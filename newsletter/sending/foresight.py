@@ -6,6 +6,7 @@ from datetime import datetime
 
 from newsletter.errors import NothingToDoError
 from newsletter.issues.reading import Draft
+from newsletter.issues.tracked import EVERYTHING, UNSAID, Choice, Tracked, require_measured
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.audience import Audience, Counted, audience_of, count
 from newsletter.sending.folding import require_open
@@ -31,8 +32,18 @@ class Terms:
     test: Test | None = None
     #: The provider's name for what it will hold, where batches are handed over ahead.
     hold_id: str | None = None
+    #: What this send says of measuring clicks and opens, and what the publication says.
+    tracking: Choice = UNSAID
+    publication: Tracked = EVERYTHING
     batch_size: int = 1000
     warm_up: WarmUp | None = None
+
+    def tracked(self, draft: Draft) -> Tracked:
+        """What is measured if this issue is sent so; SendError where its test asks for more."""
+        tracked = self.tracking.over(draft.tracking.over(self.publication))
+        if self.test:
+            self.test.require(tracked)
+        return tracked
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +77,13 @@ def foresee(
     terms: Terms = Terms(),
 ) -> Foreseen:
     """What ``create`` would make of this, counted now; raises as it does, and changes nothing."""
+    terms.tracked(draft)
     topics.require(session, draft.topics)
     require_open(session, issue_id)
     chosen = _found(session, segment_names)
     excluded = _found(session, terms.excluded)
+    for segment in (*chosen, *excluded):
+        require_measured(segment.expression, terms.publication, place=f"segment {segment.name}")
     audience = Audience(
         segments=[segment.expression for segment in chosen],
         excluded=[segment.expression for segment in excluded],

@@ -59,6 +59,9 @@ class Claimed:
     hold_id: str | None = None
     #: It finds out whether the provider works again, while everybody else waits.
     probe: Probe | None = None
+    #: What the provider is asked to measure.
+    track_clicks: bool = False
+    track_opens: bool = False
 
 
 class Barred(TypedDict):
@@ -83,6 +86,8 @@ _WAITING = (
         _send.c.created_at,
         _send.c.timetable,
         _send.c.hold_id,
+        _send.c.track_clicks,
+        _send.c.track_opens,
     )
     .join(_send, _send.c.id == _batch.c.send_id)
     .where(
@@ -255,6 +260,8 @@ def _take(
         hold_until=found.hold_until,
         hold_id=found.hold_id,
         probe=probe,
+        track_clicks=found.track_clicks,
+        track_opens=found.track_opens,
     )
 
 

@@ -50,6 +50,9 @@ class Send(Model, table=True):
     alarm: dict[str, int] = Field(default_factory=dict, sa_type=Json)
     #: The provider's name for what it holds of this send until its time.
     hold_id: str | None = Field(default=None, max_length=100)
+    #: Whether the provider is asked to measure who clicks and who opens.
+    track_clicks: bool = True
+    track_opens: bool = True
     #: Deliveries written by the plan.
     planned: int = 0
     #: Of these, people whom this send missed and another send of the issue took over.

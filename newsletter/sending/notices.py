@@ -107,11 +107,18 @@ def claim(session: Session, *, now: datetime, lease: timedelta) -> ClaimedNotice
     return ClaimedNotice(row.id, row.attempt, row.kind, row.email, mail, row.created_at)
 
 
-def request(notice: ClaimedNotice, *, sender_email: str, sender_name: str) -> MailRequest:
-    """The request for one notice."""
+def request(
+    notice: ClaimedNotice, *, sender_email: str, sender_name: str, reply_to: str = ""
+) -> MailRequest:
+    """The request for one notice. Nothing of it is measured: nobody has agreed to that.
+
+    The header keeps programs from answering it (RFC 3834, section 5).
+    """
     return MailRequest(
         sender_email=sender_email,
         sender_name=sender_name,
+        reply_to=reply_to or None,
+        headers={"Auto-Submitted": "auto-generated"},
         subject=notice.mail.subject,
         text=notice.mail.text,
         html=notice.mail.html,

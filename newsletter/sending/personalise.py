@@ -6,7 +6,8 @@ values of the tags in use, one header that cannot be substituted, and their id.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from email.utils import formataddr
+from urllib.parse import quote, urlsplit
 
 from newsletter.links import Links, Purpose
 from newsletter.provider.events import BATCH, ISSUE, MADE, SEND, SUBSCRIBER, made_mark
@@ -18,6 +19,8 @@ from newsletter.sending.recipients import Person
 from subscribers.schema import Session
 
 _KEPT_VARIANTS = 8
+#: Characters of the publication's name in a header: an encoded word has to fit a line.
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,19 @@ class WordsKept:
         return words
 
 
+def list_id(base_url: str, topics: Sequence[str], *, name: str) -> str:
+    """The header by which readers and their programs tell this newsletter from others (RFC 2919).
+
+    It is the same for all issues on one topic, and for all the others of the publication.
+    """
+    host = urlsplit(base_url).hostname or ""
+    # Of an address in colons no identifier can be made; "localhost" is for what has no domain.
+    domain = "localhost" if ":" in host or not host else host.encode("idna").decode()
+    label = f"{topics[0]}.newsletter" if len(topics) == 1 else "newsletter"
+    called = name[:_LONGEST_NAME].strip()
+    return formataddr((called, f"{label}.{domain}")) if called else f"<{label}.{domain}>"
+
+
 def personalise(
     batch: Claimed,
     words: Words,
@@ -55,8 +71,9 @@ def personalise(
     links: Links,
     base_url: str,
     mailbox: str = "",
+    publication: str = "",
 ) -> MailRequest:
-    """The request for these people; RFC 8058 asks for exactly these two headers.
+    """The request for these people; RFC 8058 asks for exactly two headers to unsubscribe by.
 
     With a ``mailbox``, people can also leave by a mail there. The token stands in its
     subject: on its way, the local part of an address may be written in lower case.
@@ -87,11 +104,16 @@ def personalise(
         text=variant.text,
         html=variant.html,
         recipients=recipients,
-        headers={"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"},
+        headers={
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            "List-Id": list_id(base_url, batch.topics, name=publication),
+        },
         custom_args={
             ISSUE: str(batch.issue_id),
             SEND: str(batch.send_id),
             BATCH: str(batch.number),
             MADE: str(made_mark(batch.made_at)),
         },
+        track_clicks=batch.track_clicks,
+        track_opens=batch.track_opens,
     )

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 
 from newsletter.errors import SendError
+from newsletter.issues.tracked import Tracked
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.models import Batch, Part, Send, Variant
 from subscribers.schema import Session, table_of
@@ -56,6 +57,20 @@ class Test:
             return None
         wait = timedelta(seconds=stored["wait"])
         return cls(share=stored["share"], by=Measure(stored["by"]), wait=wait)
+
+    def require(self, tracked: Tracked) -> None:
+        """Raise SendError where the winner is chosen by what is not measured."""
+        measured = {Measure.OPENS: tracked.opens, Measure.CLICKS: tracked.clicks}
+        if measured.get(self.by, True):
+            return
+        others = [one.value for one in Measure if measured.get(one, True)]
+        ways = ["me" if one == Measure.OPERATOR.value else one for one in others]
+        raise SendError(
+            f"no winner can be chosen by {self.by}: {self.by} are not measured in this send",
+            place="test of variants",
+            hint=f"Choose it by {' or '.join(ways)} (--winner), or have them measured: "
+            f"--{self.by}.",
+        )
 
     def sizes(self, people: int, variants: int) -> list[int]:
         """How many of so many people get each variant in the sample: equal but for one."""

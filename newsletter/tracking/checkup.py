@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from newsletter.errors import ProviderError
+from newsletter.issues.tracked import EVERYTHING, Tracked
 from newsletter.provider.account import Account, Domain, ForbiddenError, TryAgainError, Webhook
 
 
@@ -47,6 +48,8 @@ class Wanted:
     inbound_host: str = ""
     #: Holds a secret.
     inbound_url: str = field(default="", repr=False)
+    #: What our mails have measured unless they say otherwise.
+    tracked: Tracked = EVERYTHING
     #: Doubtful batches are asked about.
     activity: bool = False
 
@@ -83,7 +86,7 @@ def of_account(account: Account, wanted: Wanted) -> Iterator[Finding]:
     if wanted.inbound_host:
         yield from _asked("inbound mail", lambda: _inbound(account, wanted))
     yield from _asked("sender's domain", lambda: _domain(account, wanted.sender_domain))
-    yield from _asked("tracking", lambda: _tracking(account))
+    yield from _asked("tracking", lambda: _tracking(account, wanted.tracked))
 
 
 def authenticated(account: Account, name: str) -> Domain | None:
@@ -200,14 +203,13 @@ def _domain(account: Account, name: str) -> list[Finding]:
     return [Finding(subject, Verdict.OK, f"{domain.name} is authenticated")]
 
 
-def _tracking(account: Account) -> list[Finding]:
+def _tracking(account: Account, ours: Tracked) -> list[Finding]:
     if account.tracks("google_analytics"):
         found = "Google Analytics adds parameters to the links in mails"
         mend = "SendGrid, Settings, Tracking: switch it off, unless you want that."
         return [Finding("tracking", Verdict.WARNING, found, mend)]
     # What each of our requests says about these counts more than the account.
-    differing = [what for what in ("click", "subscription") if account.tracks(what)]
-    if not account.tracks("open"):
-        differing.append("open")
+    asked = {"click": ours.clicks, "open": ours.opens, "subscription": False}
+    differing = [what for what, wanted in asked.items() if account.tracks(what) is not wanted]
     said = f"; ours differ from the account's for {', '.join(differing)}" if differing else ""
     return [Finding("tracking", Verdict.OK, f"each mail brings its own settings{said}")]

@@ -4,8 +4,9 @@ Nothing is counted here; it is read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
+from newsletter.issues.tracked import EVERYTHING, Tracked
 from newsletter.provider.events import Kind
 from newsletter.sending import standing
 from newsletter.sending.models import Send
@@ -14,11 +15,15 @@ from subscribers.schema import Session
 
 #: How a mail may end. Of a domain's mails these are known, and no others.
 _ENDS = (Kind.DELIVERED, Kind.BOUNCE, Kind.BLOCKED, Kind.DROPPED)
+#: Rates and figures that nobody knows where opens, or clicks, are not measured.
+_OF_OPENS = frozenset({"opened", "opens", "open", "machine_open", "clicked_of_openers"})
+_FIGURES = frozenset({"opened", "open", "machine_open", "clicked", "click", "machine_click"})
+_OF_CLICKS = frozenset({"clicked", "clicks", "click", "machine_click", "clicked_of_openers"})
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Shares from 0 to 1; None where there is nothing to divide by."""
+    """Shares from 0 to 1; None where there is nothing to divide by, or it is not measured."""
 
     #: Of the mails handed over (of a domain: of those whose end is known).
     delivered: float | None
@@ -42,13 +47,19 @@ class Performance:
 
     sent: int
     figures: Mapping[str, int]
+    tracked: Tracked = EVERYTHING
+
+    def measures(self, name: str) -> bool:
+        """Whether a rate or a figure of this name is measured in this send."""
+        return name not in _unmeasured(self.tracked)
 
     @property
     def rates(self) -> Rates:
         """What is usually compared."""
         of = self.figures
         delivered = of.get(Kind.DELIVERED, 0)
-        return Rates(
+        unmeasured = _unmeasured(self.tracked)
+        rates = Rates(
             delivered=_share(delivered, self.sent),
             bounced=_share(of.get(Kind.BOUNCE, 0), self.sent),
             blocked=_share(of.get(Kind.BLOCKED, 0), self.sent),
@@ -60,6 +71,8 @@ class Performance:
             opens=_share(of.get(Kind.OPEN, 0), delivered),
             clicks=_share(of.get(Kind.CLICK, 0), delivered),
         )
+        unknown = {one.name: None for one in fields(rates) if one.name in unmeasured}
+        return replace(rates, **unknown) if unknown else rates
 
 
 def of_send(session: Session, send_id: int) -> Performance:
@@ -70,20 +83,35 @@ def of_send(session: Session, send_id: int) -> Performance:
 def of_sends(session: Session, sends: Sequence[Send]) -> dict[int, Performance]:
     """Send → how it did; the same few queries for one and for a hundred."""
     figures = counts.of_sends(session, [send.id for send in sends])
+    of = {send.id: tracked_of(send) for send in sends}
     return {
-        send_id: Performance(people, figures.get(send_id, {}))
+        send_id: Performance(people, figures.get(send_id, {}), of[send_id])
         for send_id, people in standing.handed_over(session, sends).items()
     }
 
 
+def tracked_of(send: Send) -> Tracked:
+    """What is measured of a send."""
+    return Tracked(clicks=send.track_clicks, opens=send.track_opens)
+
+
+def known(figures: Mapping[str, int], tracked: Tracked) -> dict[str, int | None]:
+    """The figures as they are told: None, not nothing, for what is not measured."""
+    unmeasured = _unmeasured(tracked) & _FIGURES
+    told: dict[str, int | None] = {k: n for k, n in figures.items() if k not in unmeasured}
+    return told | dict.fromkeys(sorted(unmeasured))
+
+
 def by_domain(session: Session, send_id: int) -> dict[str, Performance]:
     """Mail domain → how the send did there, the largest first."""
-    return _domains(counts.of_parts(session, send_id, "domain"))
+    found = counts.of_parts(session, send_id, "domain")
+    return _domains(found, tracked_of(standing.find(session, send_id)))
 
 
 def largest_domains(session: Session, send_id: int, *, limit: int) -> dict[str, Performance]:
     """``by_domain`` of the largest ones alone: there may be tens of thousands."""
-    return _domains(counts.of_parts(session, send_id, "domain", largest=(_ENDS, limit)))
+    found = counts.of_parts(session, send_id, "domain", largest=(_ENDS, limit))
+    return _domains(found, tracked_of(standing.find(session, send_id)))
 
 
 def most_clicked(session: Session, send_id: int, *, limit: int) -> dict[str, dict[str, int]]:
@@ -97,9 +125,9 @@ def by_link(session: Session, send_id: int) -> dict[str, dict[str, int]]:
     return _links(counts.of_parts(session, send_id, "link"))
 
 
-def _domains(found: Mapping[str, Mapping[str, int]]) -> dict[str, Performance]:
+def _domains(found: Mapping[str, Mapping[str, int]], tracked: Tracked) -> dict[str, Performance]:
     done = {
-        domain: Performance(sum(figures.get(end, 0) for end in _ENDS), figures)
+        domain: Performance(sum(figures.get(end, 0) for end in _ENDS), figures, tracked)
         for domain, figures in found.items()
     }
     return dict(sorted(done.items(), key=lambda item: (-item[1].sent, item[0])))
@@ -107,6 +135,12 @@ def _domains(found: Mapping[str, Mapping[str, int]]) -> dict[str, Performance]:
 
 def _links(found: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
     return dict(sorted(found.items(), key=lambda item: (-item[1].get("clicked", 0), item[0])))
+
+
+def _unmeasured(tracked: Tracked) -> frozenset[str]:
+    return (frozenset() if tracked.opens else _OF_OPENS) | (
+        frozenset() if tracked.clicks else _OF_CLICKS
+    )
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -17,6 +17,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.exc import OperationalError
 
 from newsletter.errors import SendError, UserError
+from newsletter.issues.tracked import EVERYTHING, Tracked
 from newsletter.provider.events import Kind
 from newsletter.sending import oversight
 from newsletter.sending.limits import WarmUp
@@ -138,11 +139,21 @@ class Report:
     decides_at: datetime | None
     #: People of the sample who have not got it yet, or of whom that is not known.
     waiting: int = 0
+    tracked: Tracked = EVERYTHING
+
+    def measures(self, measure: Measure) -> bool:
+        """Whether what is chosen by is measured in this send; an operator's choice always is."""
+        return {Measure.OPENS: self.tracked.opens, Measure.CLICKS: self.tracked.clicks}.get(
+            measure, True
+        )
 
 
 def report(session: Session, send_id: int) -> Report:
     """What the test of a send has found so far; SendError without a test, or without its events."""
-    wanted = select(_send.c.issue_id, _send.c.test, _send.c.winner, _send.c.started_at)
+    wanted = select(
+        *(_send.c.issue_id, _send.c.test, _send.c.winner),
+        *(_send.c.track_clicks, _send.c.track_opens),
+    )
     row = session.execute(wanted.where(_send.c.id == send_id)).one_or_none()
     test = Test.from_json(row.test) if row else None
     if row is None or test is None:
@@ -152,14 +163,17 @@ def report(session: Session, send_id: int) -> Report:
         raise SendError("its events are not kept any more", place=f"send {send_id}", hint=won)
     arms, by_hand = _arms(session, send_id, row.issue_id), test.by is Measure.OPERATOR
     pairs = len(arms) * (len(arms) - 1) // 2
+    tracked = Tracked(clicks=row.track_clicks, opens=row.track_opens)
+    found = Report(send_id, test, arms, (), row.winner, None, tracked=tracked)
     comparisons = [
         _compare(best, other, measure, pairs)
         for measure in (_DONE if by_hand else [test.by])
+        if found.measures(measure)
         for best, *others in [_ranked(arms, measure)]
         for other in others
     ]
     decides_at, waiting = decision(session, send_id)
-    return Report(send_id, test, arms, tuple(comparisons), row.winner, decides_at, waiting)
+    return replace(found, comparisons=tuple(comparisons), decides_at=decides_at, waiting=waiting)
 
 
 def decision(session: Session, send_id: int) -> tuple[datetime | None, int]:
@@ -179,6 +193,8 @@ def winner_of(report: Report) -> tuple[str, str]:
     by, place = report.test.by, f"send {report.send_id}"
     if by is Measure.OPERATOR:
         raise SendError("you choose the winner", place=place, hint="See newsletter sends winner.")
+    if not report.measures(by):
+        raise SendError(f"{by} are not measured in this send", place=place)
     done, arms = _DONE[by], _ranked(report.arms, by)
     first = arms[0].label
     if not arms[0].count(by):

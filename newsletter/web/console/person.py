@@ -246,6 +246,7 @@ def _show(
             "subscriber.html",
             status=400 if problem else 200,
             person=found,
+            tracked=parts.tracked,
             details=details,
             chosen=[named.get(slug, slug) for slug in details.topics],
             document=_document(details),

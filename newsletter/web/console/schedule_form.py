@@ -18,7 +18,7 @@ from newsletter.scheduling.schedules import Wanted
 from newsletter.sending import hours
 from newsletter.settings import Settings
 from newsletter.web.console.schedules import HOME, Editor, find
-from newsletter.web.console.sends_pace import Pace
+from newsletter.web.console.sends_pace import Pace, tracking_of, tracking_typed
 from newsletter.web.console.shell import actor, go, page
 from newsletter.web.dependencies import Parts
 from subscribers.models import Segment
@@ -49,6 +49,8 @@ class Typed:
     per_day: _Line = ""
     quiet: _Line = ""
     windows: _Lines = ""
+    clicks: _Line = ""
+    opens: _Line = ""
     #: Which schedule is changed, and the fingerprint of what it was; empty for a new one.
     number: _Line = ""
     base: _Line = ""
@@ -68,6 +70,7 @@ class Typed:
             own_clock=bool(self.own_clock),
             skips=recurrence.parse_dates(self.skips, place="Days to leave out"),
             timetable=replace(pace.timetable(settings, quiet_by_default=False), windows=windows),
+            tracking=tracking_of(self.clicks, self.opens),
         )
 
 
@@ -199,6 +202,8 @@ def _typed(wanted: Wanted, number: int) -> Typed:
         per_day=str(pace.per_day or ""),
         quiet=str(pace.quiet or ""),
         windows="\n".join(map(str, pace.windows)),
+        clicks=tracking_typed(wanted.tracking.clicks),
+        opens=tracking_typed(wanted.tracking.opens),
         number=str(number),
         base=schedules.fingerprint(wanted),
     )

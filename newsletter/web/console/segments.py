@@ -16,6 +16,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
+from newsletter.issues.tracked import Tracked, require_measured
 from newsletter.scheduling import schedules
 from newsletter.sending import segment_use
 from newsletter.web.console.access import role
@@ -95,7 +96,8 @@ def listing(request: Request, parts: Parts, _visitor: _Viewer, done: str = "") -
     with reading(parts.database) as session:
         rows = session.execute(select(_segment).order_by(_segment.c.name)).all()
         live = len(rows) <= _COUNTED and standing.is_small(session)
-        figures = {row.id: _figures(session, row, now, live=live) for row in rows}
+        tracked = parts.tracked
+        figures = {row.id: _figures(session, row, now, tracked, live=live) for row in rows}
     return page(request, "segments.html", rows=rows, figures=figures, done=done)
 
 
@@ -166,6 +168,7 @@ def _save(
 ) -> Response:
     now = datetime.now(UTC)
     try:
+        require_measured(draft.expression, parts.tracked, place=f"segment {draft.name}")
         with transaction(parts.database) as session:
             said = {"now": now, "description": draft.description}
             if segment_id is None:
@@ -199,7 +202,7 @@ def _editor(
     with reading(parts.database) as session:
         found = segments.by_id(session, segment_id) if segment_id is not None else None
         counted = counted or standing.is_small(session)
-        outcome = _outcome(session, draft.expression, now) if counted else None
+        outcome = _outcome(session, draft.expression, now, parts.tracked) if counted else None
         if (
             outcome is not None
             and outcome.problem is not None
@@ -220,8 +223,9 @@ def _editor(
         )
 
 
-def _outcome(session: Session, rule: str, now: datetime) -> Outcome:
+def _outcome(session: Session, rule: str, now: datetime, tracked: Tracked) -> Outcome:
     try:
+        require_measured(rule, tracked, place="rule")
         people, mailable = segments.count(session, rule, now=now)
         sample = segments.sample(session, rule, now=now, limit=_SAMPLE)
     except SegmentError as error:
@@ -240,11 +244,12 @@ def _marked(rule: str, span: tuple[int, int, int] | None) -> Marked | None:
 
 
 def _figures(
-    session: Session, row: Row[Any], now: datetime, *, live: bool
+    session: Session, row: Row[Any], now: datetime, tracked: Tracked, *, live: bool
 ) -> tuple[int | None, int | None, datetime | None]:
-    if not live:
-        return row.people, row.mailable, row.counted_at
     try:
+        require_measured(row.expression, tracked, place=f"segment {row.name}")
+        if not live:
+            return row.people, row.mailable, row.counted_at
         saved = Segment(name=row.name, expression=row.expression, created_at=row.created_at)
         return (*segments.count_of(session, saved, now=now), None)
     except SegmentError:

@@ -31,7 +31,7 @@ from newsletter.sending.foresight import Foreseen, Terms
 from newsletter.sending.hours import local_moment, parse_time, require_year
 from newsletter.web.console.access import role
 from newsletter.web.console.sends import HOME, in_words
-from newsletter.web.console.sends_pace import Pace
+from newsletter.web.console.sends_pace import Pace, tracking_of
 from newsletter.web.console.shell import actor, go, page
 from newsletter.web.dependencies import Parts
 from subscribers.models import Segment
@@ -59,6 +59,9 @@ class Wish:
     #: A time of the site's zone, as <input type=datetime-local> writes it.
     at: _Word = ""
     local_time: _Word = ""
+    #: ``yes``, ``no``, or empty: as the issue says.
+    clicks: _Word = ""
+    opens: _Word = ""
     #: The revision and the issue's latest send, as the page in between showed them.
     revision: _Word = ""
     latest: _Word = ""
@@ -180,6 +183,7 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
         start=start,
         foreseen=foreseen,
         timetable=in_words(terms.timetable.to_json()),
+        tracked=terms.tracked(draft),
     )
 
 
@@ -269,4 +273,6 @@ def _terms(parts: Assembly, wish: Wish, pace: Pace, now: datetime) -> tuple[date
         timetable=timetable,
         batch_size=batch_size,
         warm_up=parts.warm_up,
+        tracking=tracking_of(wish.clicks, wish.opens),
+        publication=parts.tracked,
     )

@@ -1,4 +1,4 @@
-"""The fields of a form that say how fast a send leaves, and in which hours."""
+"""The fields of a form that say how fast a send leaves, in which hours, and what is measured."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Form
 
 from newsletter.errors import SendError
+from newsletter.issues.tracked import Choice
 from newsletter.sending.hours import parse_hours, parse_time
 from newsletter.sending.timetable import Timetable
 from newsletter.settings import Settings
@@ -44,6 +45,17 @@ class Pace:
             quiet=parse_hours(quiet, place="Quiet hours") if quiet else None,
             zone=settings.site.timezone,
         )
+
+
+def tracking_of(clicks: str, opens: str) -> Choice:
+    """What the fields of a form say of measuring: ``yes``, ``no``, and else nothing."""
+    said = {"yes": True, "no": False}
+    return Choice(said.get(clicks), said.get(opens))
+
+
+def tracking_typed(said: bool | None) -> str:  # noqa: FBT001 (a column's value)
+    """The same as a field has it."""
+    return "" if said is None else "yes" if said else "no"
 
 
 def _number(text: str, place: str) -> float | None:

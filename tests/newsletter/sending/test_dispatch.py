@@ -47,7 +47,10 @@ def test_each_person_gets_their_own_values_links_and_ids(database: Engine, five)
         "nl_batch": "1",
         "nl_made": str(made_mark(NOW)),
     }
-    assert request.headers == {"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    assert request.headers == {
+        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+        "List-Id": "<newsletter.news.example>",
+    }
     assert len({r.headers["List-Unsubscribe"] for r in request.recipients}) == 5
     for person, recipient in zip(five, request.recipients, strict=True):
         assert recipient.custom_args == {"nl_subscriber": str(person)}

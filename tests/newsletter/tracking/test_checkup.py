@@ -162,7 +162,7 @@ WRONG_HOST = {"result": [{"hostname": "in.example.com", "url": "https://other.ex
             WARNING,
             "Google Analytics",
         ),
-        ({"tracking_settings/click": {"enabled": True}}, "tracking", OK, "differ"),
+        ({"tracking_settings/click": {"enabled": False}}, "tracking", OK, "differ"),
         ({"tracking_settings/open": {}}, "tracking", PROBLEM, "no sense"),
         ({INBOUND: {"result": []}}, "inbound mail", PROBLEM, "nothing is received"),
         ({INBOUND: WRONG_HOST}, "inbound mail", PROBLEM, "posted elsewhere"),
