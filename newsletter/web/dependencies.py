@@ -7,8 +7,10 @@ from fastapi import Depends, Request, Response
 from fastapi.templating import Jinja2Templates
 
 from newsletter.assembly import Assembly
+from newsletter.web.sentences import capitalized, sentence
 
 _pages = Jinja2Templates(directory=Path(__file__).parent / "pages")
+_pages.env.filters |= {"sentence": sentence, "capitalized": capitalized}
 
 
 def _assembly(request: Request) -> Assembly:

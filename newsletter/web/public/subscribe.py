@@ -24,6 +24,7 @@ from newsletter.web.dependencies import Parts, page
 from newsletter.web.public import signup_mails
 from newsletter.web.public.signup_post import Post, read_post
 from newsletter.web.public.visitor import browser, network_address
+from newsletter.web.sentences import sentence
 from subscribers import domains, limits, signup
 from subscribers.models import Topic
 from subscribers.schema import table_of
@@ -294,5 +295,5 @@ def _problem(status: int, title: str, **more: object) -> Response:
 
 
 def _sentence(problem: FieldError) -> str:
-    first = problem.message[:1].upper() + problem.message[1:]
-    return f"{first}. {problem.hint}" if problem.hint else f"{first}."
+    said = sentence(problem.message)
+    return f"{said} {problem.hint}" if problem.hint else said
