@@ -31,12 +31,14 @@ from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
 from newsletter.rendering.rendered import House
 from newsletter.scheduling.clock import Clock
 from newsletter.scheduling.jobs import Desk
+from newsletter.sending import departure_logs
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.engine import Crew, Threads, Workers
 from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.journal import Journal
 from newsletter.sending.limits import WarmUp
+from newsletter.sending.recollection import Recalled
 from newsletter.settings import Settings, resource
 from newsletter.tracking.alerts import Rule, load_rules
 from newsletter.tracking.ingest import Ingested, ingest
@@ -183,6 +185,10 @@ class Assembly:
             yield
         finally:
             self.journal.unfollow()
+
+    def compare_departures(self) -> Recalled:
+        """Compare this machine's departure log, as a process does that begins to send."""
+        return departure_logs.look(self.database, self.journal, now=datetime.now(UTC))
 
     def importer(self) -> Importer:
         """Who works on uploaded lists in this process."""

@@ -18,6 +18,7 @@ _COMMANDS = (
     ("check", "check", "check"),
     ("send", "send", "send"),
     ("sends", "sends", "app"),
+    ("departures", "departures", "app"),
     ("schedule", "schedules", "app"),
     ("stats", "stats", "app"),
     ("subscribers", "subscribers", "app"),

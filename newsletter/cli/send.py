@@ -98,6 +98,7 @@ def send(
     )
     # Whatever a send needs is looked at before anything is written.
     _ = assembly.gateway, assembly.links
+    assembly.compare_departures()
     draft, base = _chosen(assembly, issue)
     rendered = rendered_by(assembly, draft)
     retitled = [replace(draft, subject=words) for words in subject or ()]

@@ -10,10 +10,10 @@ from newsletter.assembly import Assembly
 from newsletter.cli import pace as options
 from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.settings import AsJson
-from newsletter.cli.watching import exit_by, run_to_rest, summary
+from newsletter.cli.watching import exit_by, run_to_rest, say_what_waits, summary
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
-from newsletter.sending import control, doubt, holding, retiming, standing
+from newsletter.sending import control, doubt, gate, holding, retiming, standing
 from newsletter.sending.states import DeliveryState
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import Measure
@@ -45,8 +45,10 @@ def list_sends(context: typer.Context, as_json: AsJson = False) -> None:
             }
             for made, slug in standing.listed(session)
         ]
+        waits = gate.waited_for(session)
     columns = ["send", "issue", "segments", "state", "planned", "scheduled for", "reason"]
     rows(records, columns, as_json=as_json, empty="There are no sends yet.")
+    say_what_waits(waits)
 
 
 @app.command("show")
@@ -200,6 +202,7 @@ def retry(number: Number) -> None:
     """Send to those who missed the issue in an ended send, and to nobody else."""
     assembly = Assembly(load())
     _ = assembly.gateway, assembly.links
+    assembly.compare_departures()
     hold_id = holding.new_hold(assembly.database, assembly.gateway, number)
     with transaction(assembly.database, snapshot=True) as session:
         people = control.retry(

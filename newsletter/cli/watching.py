@@ -1,6 +1,7 @@
 """Watching a send go out, and saying in the end where it stands."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -11,9 +12,9 @@ from newsletter.database import reading
 from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.jobs import start_due
-from newsletter.sending import held, hold, roll, standing
+from newsletter.sending import gate, held, hold, roll, standing
 from newsletter.sending.held import Held
-from newsletter.sending.models import Hold, Send
+from newsletter.sending.models import DepartureLog, Hold, Send
 from newsletter.sending.standing import Outlook, Standing
 from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
 from newsletter.tracking import counts, performance, trial
@@ -26,6 +27,8 @@ _TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PEND
 
 def run_to_rest(assembly: Assembly, send_id: int) -> Standing:
     """Work in this process until the send rests; safe beside a service that works on it too."""
+    # What left before the database was restored has to be known before it is planned.
+    assembly.compare_departures()
     workers = assembly.workers(alone=True)
     for _ in range(_STARTS):
         if send_id not in start_due(assembly.desk):
@@ -123,6 +126,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         waits = hold.in_force(session, now=now)
         there = held.of(session, send.id, now=now)
         unsent = roll.apart(session, send).get(roll.NOT_SENT, 0)
+        logs = gate.waited_for(session)
         winner = send.winner or (_undecided(*trial.decision(session, send.id)) if send.test else "")
     took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
     left_out = [f"not {segment['name']}" for segment in send.excluded]
@@ -155,6 +159,17 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         ],
         title=f"Send {send.id}",
     )
+    say_what_waits(logs)
+
+
+def say_what_waits(logs: Sequence[DepartureLog]) -> None:
+    """Say that nothing is sent because of these departure logs, if there are any."""
+    for one in logs:
+        err.print(
+            f"Nothing is sent: the departure log of {one.host} is {one.state}. "
+            "See newsletter departures.",
+            markup=False,
+        )
 
 
 def _people(stands: Standing, unsent: int) -> dict[str, int]:

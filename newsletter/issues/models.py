@@ -46,6 +46,8 @@ class Revision(Model, table=True):
     source: str
     #: SHA-256 of ``source`` in hex: to store the latest text once more changes nothing.
     digest: str = Field(max_length=64)
+    #: newsletter.issues.text.content_digest: the same for this text under another slug.
+    content: str = Field(default="", max_length=64, index=True)
     title: str = Field(max_length=300)
     series: str = Field(default="letter", max_length=100)
     #: The preheader, with the placeholders' defaults.

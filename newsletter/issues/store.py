@@ -18,6 +18,7 @@ from newsletter.issues import personal
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.reading import Draft, parse_issue
 from newsletter.issues.states import IssueState
+from newsletter.issues.text import content_digest
 from subscribers.schema import Session, insert_into, table_of
 
 _issue, _revision = table_of(Issue), table_of(Revision)
@@ -80,6 +81,7 @@ def save(
         number=number + 1,
         source=draft.source,
         digest=digest,
+        content=content_digest(draft.source),
         title=draft.title,
         series=draft.series,
         description=_description(draft),

@@ -1,6 +1,7 @@
 """An issue file as text: small enough, UTF-8, without what no text may hold."""
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 from newsletter.errors import IssueError
@@ -56,3 +57,19 @@ def too_large(size: int, name: str) -> IssueError:
         place=name,
         hint="Gmail cuts a mail at 102 KB: shorten it, or link to the rest.",
     )
+
+
+def content_digest(source: str) -> str:
+    """The same for two issue files that differ in slug and archive alone, in 32 hex digits.
+
+    A restored database may get an issue once more under another name: it is the same to whoever
+    had it.
+    """
+    lines = [line.rstrip() for line in source.rstrip().split("\n")]
+    closing = next((n for n, line in enumerate(lines) if n and line == "---"), 0)
+    said = [
+        line
+        for n, line in enumerate(lines)
+        if n >= closing or line.partition(":")[0].rstrip() not in {"slug", "archive"}
+    ]
+    return sha256("\n".join(said).encode(errors="replace")).hexdigest()[:32]

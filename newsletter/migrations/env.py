@@ -6,6 +6,7 @@ from typing import Literal
 from alembic import context
 
 import newsletter.accounts.models
+import newsletter.identity
 import newsletter.imports.models
 import newsletter.issues.models
 import newsletter.scheduling.models
@@ -19,6 +20,7 @@ from subscribers.schema import AutoString, UTCDateTime, metadata
 #: Imported so that their tables stand in ``metadata``.
 TABLES = (
     newsletter.accounts.models,
+    newsletter.identity,
     newsletter.imports.models,
     newsletter.issues.models,
     newsletter.scheduling.models,

@@ -7,7 +7,7 @@ last one is made up for if it is not too late; the others are written down as mi
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,8 +27,8 @@ from newsletter.rendering.render import render
 from newsletter.scheduling import schedules, timing
 from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
-from newsletter.sending import control
-from newsletter.sending.foresight import Terms
+from newsletter.sending import control, forgotten
+from newsletter.sending.foresight import HadBeforeError, Terms
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
 from newsletter.sending.timetable import Timetable
@@ -66,8 +66,12 @@ class Fired:
 
 
 def next_issue(session: Session, series: str) -> ApprovedIssue | None:
-    """What goes out next of a series: approved, and named by no send so far."""
-    return approval.next_approved(session, series, taken=select(_send.c.issue_id))
+    """What goes out next of a series: approved, and named by no send so far.
+
+    Nor by one that was forgotten when the database was restored, once nobody is left for it.
+    """
+    taken = select(_send.c.issue_id).union(forgotten.over()).subquery()
+    return approval.next_approved(session, series, taken=select(taken.c.issue_id))
 
 
 def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> list[Fired]:
@@ -147,13 +151,22 @@ def _without_sent(session: Session, schedule_id: int, came: list[Occurrence]) ->
 def _send_next(
     session: Session, schedule: Schedule, one: Occurrence, press: Press, *, now: datetime
 ) -> tuple[Outcome, str, int | None]:
+    before = forgotten.of_occasion(session, schedule.name, one.due)
     issue = _claimed(session, schedule.series)
     if issue is None:
         return Outcome.NOTHING, f"no approved issue in series {schedule.series}", None
+    if before is not None and not forgotten.is_of(session, issue.issue_id):
+        return Outcome.NOTHING, f"issue {before} {_BEFORE}", None
     try:
         # What fails leaves nothing of the send behind, and the reason is kept.
         with session.begin_nested():
             made = _make(session, schedule, one, issue.draft, press, now=now)
+    except HadBeforeError:
+        # The series goes on as it had gone on then.
+        forgotten.end(session, issue.issue_id, now=now)
+        if before == issue.slug:
+            return Outcome.NOTHING, f"issue {before} {_BEFORE}", None
+        return _send_next(session, schedule, one, press, now=now)
     except NothingToDoError as error:
         return Outcome.NOTHING, _said(issue, error), None
     except UserError as error:
@@ -212,6 +225,7 @@ def _make(
         at=one.due,
         now=now,
         terms=terms,
+        occasion={"schedule": schedule.name, "due": one.due.astimezone(UTC).isoformat()},
     ).id
 
 
@@ -255,6 +269,7 @@ _LOGGED = {
     Outcome.MISSED: "missed its time",
     Outcome.FAILED: "could not send",
 }
+_BEFORE = "was sent at this time before the database was restored"
 _PASSED = "nothing ran when it was due, and a later time has come since"
 #: What is later than this is said to be late.
 _LATE = timedelta(minutes=1)

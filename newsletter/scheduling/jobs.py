@@ -21,7 +21,7 @@ from newsletter.errors import ProviderError, UserError
 from newsletter.provider.account import StoppedError
 from newsletter.scheduling import timing
 from newsletter.scheduling.models import Outcome
-from newsletter.sending import control, doubt, heartbeat, notices, oversight
+from newsletter.sending import control, doubt, gate, heartbeat, notices, oversight
 from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.plan import plan
@@ -249,7 +249,8 @@ def fire_due(desk: Desk, *, now: datetime) -> None:
         return
     with reading(desk.database) as session:
         due = timing.due(session, now=now)
-    if not due:
+        waits = bool(due and gate.waited_for(session))
+    if not due or waits:
         return
     # What renders and checks takes 10 MB, for nothing where no schedule is.
     from newsletter.scheduling import firing  # noqa: PLC0415
@@ -267,15 +268,22 @@ def fire_due(desk: Desk, *, now: datetime) -> None:
 
 
 def start_due(desk: Desk) -> list[int]:
-    """Start or hold each due send; returns those that stay due, because trouble kept them."""
+    """Start or hold each due send; returns those that stay due, because trouble kept them.
+
+    All do as long as a departure log was not compared: how late they are is asked after that.
+    """
     now, kept = datetime.now(UTC), []
     with transaction(desk.database) as session:
         due = control.due(session, now=now)
+        if due and gate.waited_for(session):
+            return [send_id for send_id, _ in due]
     for send_id, scheduled_for in due:
         try:
             with giving_way(f"the start of send {send_id}"):
                 _start(desk, send_id, now=now, late=now - scheduled_for)
                 continue
+        except gate.NotComparedError as error:
+            _log.info("send %s: %s", send_id, error)
         except Exception:  # noqa: BLE001 (whatever it is, the other sends are waiting)
             _log.exception("send %s could not be started; the next tick tries again", send_id)
         kept.append(send_id)
@@ -294,6 +302,8 @@ def _start(desk: Desk, send_id: int, *, now: datetime, late: timedelta) -> None:
             planned = plan(
                 session, send_id, now=now, batch_size=desk.batch_size, warm_up=desk.warm_up
             )
+    except gate.NotComparedError:
+        raise
     except UserError as error:
         why = " ".join(f"{error.message}. {error.hint or ''}".split())
         reason = f"could not start: {why} Then `newsletter sends resume {send_id}` tries again"

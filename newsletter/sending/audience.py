@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, case, exists, func, literal, select
 
+from newsletter.sending import forgotten
 from newsletter.sending.models import Delivery, Send
 from newsletter.sending.states import MISSED
 from subscribers import segments
@@ -49,7 +50,7 @@ class Audience:
                     _delivery.c.state.not_in(MISSED),
                 )
             )
-            why.append(case((had_it, literal(HAD_IT))))
+            why += [case((had_it, literal(HAD_IT))), forgotten.reason(self.issue_id)]
         return func.coalesce(*why) if len(why) > 1 else why[0]
 
     def meant(self, now: datetime) -> ColumnElement[bool]:

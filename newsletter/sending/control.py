@@ -1,6 +1,6 @@
 """What an operator does with sends: make one, pause, resume, cancel, retry, change its pace."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from newsletter.issues import approval
 from newsletter.issues.models import Revision
 from newsletter.issues.reading import Draft
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import held, hold, oversight, variants
+from newsletter.sending import gate, held, hold, oversight, variants
 from newsletter.sending.foresight import Terms, foresee, require_an_end
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
@@ -49,17 +49,21 @@ def create(
     terms: Terms = Terms(),  # noqa: B008 (frozen)
     approved_by: Actor | None = None,
     base: int | None = None,
+    occasion: Mapping[str, str] | None = None,
 ) -> Made:
     """Freeze the issue as it is rendered now and schedule it to these segments.
 
     Only what was approved can be sent; ``approved_by`` approves a file by sending it. A draft
-    that was read from the store names its revision as ``base``. Raises IssueError when
+    that was read from the store names its revision as ``base``, and a schedule that makes it
+    itself and its time as ``occasion``. Raises IssueError when
     nobody approved it, or somebody stored another revision since.
 
     Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
     would get it, SendError when its limits stretch it over more than a year, when its test
-    asks for what is not measured, and when nobody knows any more who had the issue.
+    asks for what is not measured, and when nobody knows any more who had the issue, or not
+    yet.
     """
+    gate.require_open(session)
     revision = _approved(session, draft, terms, approved_by, now, base=base)
     foreseen = foresee(
         session,
@@ -85,6 +89,7 @@ def create(
         hold_id=terms.hold_id,
         track_clicks=tracked.clicks,
         track_opens=tracked.opens,
+        occasion=dict(occasion or {}),
     )
     session.add(send)
     session.flush()

@@ -235,7 +235,7 @@ class Dispatcher:
         if self._journal is None:
             return self._gateway.send(request)
         try:
-            self._journal.left(batch, [person["id"] for person in people], barred, now=now)
+            self._journal.left(batch, words.about, people, barred, now=now)
         except OSError as error:
             self._give_up(batch, f"the journal cannot be written: {error}", departed=True)
             return None

@@ -49,6 +49,7 @@ _TO_FEED = text("""
     FROM batch JOIN send ON send.id = batch.send_id
     WHERE batch.state = 'pending' AND batch.not_before <= :until AND batch.part <> 'rest'
       AND send.state = 'sending' AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.until > :now)
+      AND NOT EXISTS (SELECT 1 FROM departure_log WHERE state NOT IN ('current', 'set aside'))
       AND NOT EXISTS (
         SELECT 1 FROM procrastinate.procrastinate_jobs AS job
         WHERE job.status = 'todo' AND job.queueing_lock = batch.send_id || '/' || batch.number)

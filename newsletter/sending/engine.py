@@ -4,16 +4,14 @@ import gc
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Protocol
 
 from sqlalchemy import Engine
 
-from newsletter.database import transaction
+from newsletter.sending.departure_logs import LogKeeper
 from newsletter.sending.dispatch import Dispatcher
 from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.journal import Journal
-from newsletter.sending.recollection import compare
 
 _log = logging.getLogger(__name__)
 #: An idle thread looks for due batches this often, in seconds.
@@ -37,26 +35,20 @@ class Workers(Protocol):
 
 
 class Crew:
-    """The workers of this process and what they need: a heartbeat, and a look into the journal."""
+    """The workers of this process and what they need: a heartbeat, and looks into the log."""
 
     def __init__(
         self, database: Engine, workers: Workers, heartbeat: Heartbeat, journal: Journal | None
     ) -> None:
-        self._database = database
         self._workers = workers
         self._heartbeat = heartbeat
         #: By which this process is known to the others.
         self.name = heartbeat.name
-        self._journal = journal
+        self._log = LogKeeper(database, journal)
 
     def start(self) -> None:
         """Begin to send, after a look whether this machine knows more than the database."""
-        if self._journal is not None:
-            with transaction(self._database) as session:
-                known = compare(session, self._journal, now=datetime.now(UTC))
-            if known.accepted or known.doubtful or known.suppressed:
-                _log.warning("this machine's journal knew more than the database: %s", known)
-            self._journal.follow(self._database)
+        self._log.start()
         self._heartbeat.start()
         self._workers.start()
 
@@ -64,8 +56,7 @@ class Crew:
         """Finish the requests under way, begin no more, and return when all is written down."""
         self._workers.stop()
         self._heartbeat.stop()
-        if self._journal is not None:
-            self._journal.unfollow()
+        self._log.stop()
 
 
 class Threads:

@@ -8,6 +8,7 @@ from newsletter.errors import NothingToDoError
 from newsletter.issues.reading import Draft
 from newsletter.issues.tracked import EVERYTHING, UNSAID, Choice, Tracked, require_measured
 from newsletter.rendering.rendered import Rendered
+from newsletter.sending import forgotten
 from newsletter.sending.audience import Audience, Counted, audience_of, count
 from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
@@ -18,6 +19,10 @@ from newsletter.sending.variants import Test
 from subscribers import segments, topics
 from subscribers.models import Segment
 from subscribers.schema import Session
+
+
+class HadBeforeError(NothingToDoError):
+    """Nobody is left who should get this issue: it was sent before the database was restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +97,10 @@ def foresee(
     )
     counted = count(session, audience, now=now, split=terms.timetable.by_zone)
     if not counted.people:
+        had_before = {forgotten.HAD_BEFORE, forgotten.MAY_HAVE_HAD} & set(counted.left_out)
         why = ", ".join(f"{people} {reason}" for reason, people in counted.left_out.items())
-        raise NothingToDoError(
+        kind = HadBeforeError if had_before else NothingToDoError
+        raise kind(
             "nobody would get this issue",
             place=f"segment {', '.join(segment.name for segment in chosen)}",
             hint=f"Left out: {why}." if why else "The segment has no people.",

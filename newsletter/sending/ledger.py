@@ -22,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from newsletter.sending import evidence, hold
+from newsletter.sending import evidence, gate, hold
 from newsletter.sending.hold import Probe
 from newsletter.sending.models import Batch, Delivery, Part, Send
 from newsletter.sending.states import BATCH_NEXT, BatchState, DeliveryState, SendState, may_become
@@ -68,6 +68,8 @@ class Barred(TypedDict):
     """Somebody of a batch who may not be mailed any more, and why."""
 
     person: int
+    #: The beginning of their address hash in hex; None of whoever was erased.
+    hash: str | None
     why: str
 
 
@@ -96,6 +98,7 @@ _WAITING = (
         _batch.c.not_before <= bindparam("now"),
         _batch.c.part != Part.REST,
         _send.c.state == SendState.SENDING,
+        ~gate.CLOSED,
     )
     .limit(1)
     .with_for_update(of=_batch, skip_locked=True)
@@ -417,7 +420,10 @@ def skipped(session: Session, batch: Claimed, barred: Sequence[Barred], *, now: 
 def skip(session: Session, issue_id: int, barred: Sequence[Barred]) -> None:
     """Write down who is left out of a request, and why."""
     if barred:
-        session.connection().execute(_SKIP, [{"of_issue": issue_id, **one} for one in barred])
+        session.connection().execute(
+            _SKIP,
+            [{"of_issue": issue_id, "person": one["person"], "why": one["why"]} for one in barred],
+        )
 
 
 def _move(

@@ -8,9 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Index, text
+from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 
-from newsletter.sending.states import BatchState, DeliveryState, SendState
+from newsletter.sending.states import BatchState, DeliveryState, LogState, SendState
 from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
 #: Whoever is apart (states.APART) has a reason, and nobody else has.
@@ -64,6 +64,9 @@ class Send(Model, table=True):
     #: When its deliveries were summed up to be removed, and the sums by state.
     folded_at: datetime | None = None
     folded: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+    #: The name of the schedule that made it and when that was due, as in departure logs; empty
+    #: where an operator made it.
+    occasion: dict[str, str] = Field(default_factory=dict, sa_type=Json)
 
 
 class Variant(Model, table=True):
@@ -247,3 +250,69 @@ class Notice(Model, table=True):
     #: The strongest event since it was accepted (newsletter.provider.events.Kind); empty for none.
     outcome: str = Field(default="", max_length=20)
     outcome_reason: str = Field(default="", max_length=1000)
+
+
+class DepartureLog(Model, table=True):
+    """A departure log that writes down what leaves by this database, and how far it is known."""
+
+    __tablename__ = "departure_log"
+    __table_args__ = (one_of("state", LogState),)
+
+    #: As it stands in the folder's log.json.
+    id: str = Field(primary_key=True, max_length=40)
+    #: Where it was when it was last compared.
+    host: str = Field(max_length=100)
+    folder: str = Field(max_length=1000)
+    state: str = Field(default=LogState.CURRENT, max_length=20)
+    #: What is wrong, as far as the state does not say it: a file and its line.
+    detail: str = Field(default="", max_length=300)
+    #: File → bytes of it that this database knows.
+    read: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+    #: How often it was compared: the log has the same number, unless a database was set back.
+    compared: int = 0
+    seen_at: datetime
+    #: Since when it is in this state.
+    since: datetime
+
+
+class ForgottenSend(Model, table=True):
+    """A send that left before the database was restored, and of which only a log knows."""
+
+    __tablename__ = "forgotten_send"
+    __table_args__ = (UniqueConstraint("number", "made_at"), NEVER_AGAIN)
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    #: Its number then. Another send may have it by now; the two are told apart by when they
+    #: were made.
+    number: int = Field(sa_type=Id)
+    made_at: datetime
+    slug: str = Field(max_length=100, index=True)
+    #: newsletter.issues.text.content_digest of what it said.
+    content: str = Field(default="", max_length=64, index=True)
+    #: The schedule that made it, and when that was due.
+    schedule: str = Field(default="", max_length=200)
+    due_at: datetime | None = None
+    found_at: datetime
+    #: Since when a schedule takes the next issue, because nobody is left who should get this one.
+    over_at: datetime | None = None
+
+
+class ForgottenRecipient(Model, table=True):
+    """Somebody in a request of a forgotten send, known by the beginning of a keyed hash."""
+
+    __tablename__ = "forgotten_recipient"
+    __table_args__ = (
+        Index(None, "forgotten_id", "batch"),
+        {"sqlite_with_rowid": False},
+    )
+
+    forgotten_id: int = Field(
+        primary_key=True, sa_type=Id, foreign_key="forgotten_send.id", ondelete="CASCADE"
+    )
+    #: The first 8 bytes of subscriber.address_hash. Of a million in a log and a million
+    #: subscribers, two share them by chance once in 18 million restores (10**12 / 2**64).
+    address_prefix: bytes = Field(primary_key=True, sa_type=LargeBinary(8))
+    #: The number of the request's batch then.
+    batch: int
+    #: Whether the provider surely took the request; else nobody heard its answer.
+    answered: bool

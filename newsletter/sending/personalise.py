@@ -6,18 +6,24 @@ values of the tags in use, one header that cannot be substituted, and their id.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import formataddr
 from urllib.parse import quote, urlsplit
 
+from sqlalchemy import select
+
+from newsletter.issues.models import Issue, Revision
 from newsletter.links import Links, Purpose
 from newsletter.provider.events import BATCH, ISSUE, MADE, SEND, SUBSCRIBER, made_mark
 from newsletter.provider.gateway import MailRequest, Recipient
 from newsletter.rendering.placeholders import Placeholders
+from newsletter.sending.forgotten import About
 from newsletter.sending.ledger import Claimed
-from newsletter.sending.models import Variant
+from newsletter.sending.models import Send, Variant
 from newsletter.sending.recipients import Person
-from subscribers.schema import Session
+from subscribers.schema import Session, table_of
 
+_send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
 _KEPT_VARIANTS = 8
 #: Characters of the publication's name in a header: an encoded word has to fit a line.
 _LONGEST_NAME = 60
@@ -25,10 +31,11 @@ _LONGEST_NAME = 60
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A variant, ready for use by many batches."""
+    """A variant, ready for use by many batches, and what a departure log says of its send."""
 
     variant: Variant
     placeholders: Placeholders
+    about: About
 
 
 class WordsKept:
@@ -43,7 +50,8 @@ class WordsKept:
         if words is None:
             variant = session.get_one(Variant, variant_id)
             session.expunge(variant)
-            words = Words(variant, Placeholders.from_json(variant.placeholders))
+            placeholders = Placeholders.from_json(variant.placeholders)
+            words = Words(variant, placeholders, about(session, variant.send_id))
             if len(self._kept) >= _KEPT_VARIANTS:
                 self._kept.clear()
             self._kept[variant_id] = words
@@ -61,6 +69,26 @@ def list_id(base_url: str, topics: Sequence[str], *, name: str) -> str:
     label = f"{topics[0]}.newsletter" if len(topics) == 1 else "newsletter"
     called = name[:_LONGEST_NAME].strip()
     return formataddr((called, f"{label}.{domain}")) if called else f"<{label}.{domain}>"
+
+
+def about(session: Session, send_id: int) -> About:
+    """What of a send does not depend on this database's numbers."""
+    row = session.execute(
+        select(_issue.c.slug, _revision.c.content, _send.c.occasion)
+        .select_from(
+            _send.join(_issue, _issue.c.id == _send.c.issue_id).join(
+                _revision, _revision.c.id == _send.c.revision_id
+            )
+        )
+        .where(_send.c.id == send_id)
+    ).one()
+    due = row.occasion.get("due")
+    return About(
+        row.slug,
+        row.content,
+        row.occasion.get("schedule", ""),
+        datetime.fromisoformat(due) if due else None,
+    )
 
 
 def personalise(

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from newsletter.errors import SendError
-from newsletter.sending import oversight, warmup
+from newsletter.sending import gate, oversight, warmup
 from newsletter.sending.audience import Audience, Counted, audience_of, count, zone_of_people
 from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
@@ -48,9 +48,11 @@ def plan(
 ) -> int:
     """Write the deliveries and batches of a scheduled send and let it go; returns how many people.
 
-    Raises SendError when the send is not scheduled. All of it happens in the caller's
+    Raises SendError when the send is not scheduled, and NotComparedError as long as a departure
+    log is not compared. All of it happens in the caller's
     transaction: a crash leaves the send scheduled, with nothing planned.
     """
+    gate.require_open(session)
     if not oversight.move_send(session, send_id, SendState.PLANNING, started_at=now):
         raise SendError("it is not scheduled, so it cannot be planned", place=f"send {send_id}")
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
@@ -81,6 +83,7 @@ def plan_missed(
 
     Whoever has the issue, or left, is in none of the batches.
     """
+    gate.require_open(session)
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     people, _ = _write(
         session,

@@ -4,8 +4,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypedDict, cast
 
-from sqlalchemy import Select, bindparam, case, literal, literal_column, select
+from sqlalchemy import Select, bindparam, case, func, literal, literal_column, select
 
+from newsletter.sending.forgotten import PREFIX
 from newsletter.sending.ledger import Barred, Claimed
 from newsletter.sending.models import Delivery
 from newsletter.sending.states import DeliveryState
@@ -21,6 +22,8 @@ class Person(TypedDict):
     """What a batch's request needs of one recipient."""
 
     id: int
+    #: The beginning of the address hash in hex; None, as the rest, of whoever was erased.
+    hash: str
     email: str
     name: str
     #: Empty unless the variant speaks of attributes.
@@ -38,8 +41,15 @@ def recipients(
     around for each.
     """
     values = {"now": now, "of_send": batch.send_id, "of_batch": batch.number}
-    people = json_rows(session, _asked(batch.topics, with_attributes=with_attributes), values)
-    barred = [Barred(person=p["id"], why=p["objection"]) for p in people if p["objection"]]
+    asked = _asked(
+        batch.topics,
+        with_attributes=with_attributes,
+        postgresql=session.get_bind().dialect.name == "postgresql",
+    )
+    people = json_rows(session, asked, values)
+    barred = [
+        Barred(person=p["id"], hash=p["hash"], why=p["objection"]) for p in people if p["objection"]
+    ]
     if barred:
         people = [person for person in people if not person["objection"]]
     return cast("list[Person]", people), barred
@@ -51,20 +61,28 @@ def values_of(session: Session, subscriber_id: int) -> Person:
     Raises NoResultFound when there is none of this number.
     """
     who = session.execute(select(_subscriber).where(_subscriber.c.id == subscriber_id)).one()
-    return Person(id=who.id, email=who.email, name=who.name, attributes=who.attributes)
+    return Person(
+        id=who.id,
+        hash=who.address_hash[:PREFIX].hex(),
+        email=who.email,
+        name=who.name,
+        attributes=who.attributes,
+    )
 
 
 # Built once for the batches of a send: to build it costs as much as to run it.
 @lru_cache(maxsize=16)
-def _asked(topics: tuple[str, ...], *, with_attributes: bool) -> Select[Any]:
+def _asked(topics: tuple[str, ...], *, with_attributes: bool, postgresql: bool) -> Select[Any]:
     objection = case(
         (_subscriber.c.id.is_(None), literal("erased")),
         else_=segments.objection(bindparam("now", type_=UTCDateTime()), topics),
     )
+    begins = func.substr(_subscriber.c.address_hash, 1, PREFIX)
     attributes = _subscriber.c.attributes if with_attributes else literal_column("NULL")
     return (
         select(
             _delivery.c.subscriber_id.label("id"),
+            (func.encode(begins, "hex") if postgresql else func.hex(begins)).label("hash"),
             _subscriber.c.email.label("email"),
             _subscriber.c.name.label("name"),
             attributes.label("attributes"),

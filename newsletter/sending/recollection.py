@@ -1,21 +1,22 @@
 """Bringing a restored database up to what this machine remembers of its departures.
 
-The journal tells of each batch who was in its request and what came of it. Whatever part
+The departure log tells of each batch who was in its request and what came of it. Whatever part
 of the plan the database has lost is written again from there, so that a plan made anew
-leaves these people out.
+leaves these people out. Of a send that it has lost as a whole the people are kept apart
+(forgotten.py).
 """
 
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, func, insert, or_, select, update
 
-from newsletter.sending import evidence, ledger, oversight
-from newsletter.sending.journal import BACK, TAKEN, Journal
+from newsletter.sending import evidence, forgotten, ledger, oversight
+from newsletter.sending.journal import BACK, LEFT, TAKEN, Departure, LogReader, people_of
 from newsletter.sending.ledger import Barred
 from newsletter.sending.models import Batch, Delivery, Part, Send
 from newsletter.sending.states import MISSED, BatchState, DeliveryState, SendState
@@ -37,6 +38,7 @@ _LEFT = "by the journal; the database, restored from a backup, did not know"
 _CHUNK = 1000
 #: Deliveries that a line of the journal may say more about.
 _OPEN = frozenset({DeliveryState.PLANNED, *MISSED})
+_SURE = {BACK: 0, LEFT: 1, TAKEN: 2}
 
 
 @dataclass(slots=True)
@@ -45,34 +47,144 @@ class Recalled:
 
     accepted: int = 0
     doubtful: int = 0
-    #: Sends that the database has lost as a whole.
+    #: Sends that the database has forgotten as a whole.
     unknown_sends: int = 0
+    #: People in their requests who were not known to have been.
+    forgotten: int = 0
+    #: Requests of such sends of which an older version did not write down the issue.
+    unnamed: int = 0
     #: People who had left, or whose address had failed.
     suppressed: int = 0
+    #: Where the log is damaged.
+    damage: list[str] = field(default_factory=list)
+    #: File of the log → how far it is known now.
+    read: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
 
-def compare(session: Session, journal: Journal, *, now: datetime) -> Recalled:
-    """Write down what this machine knows it has handed over and the database does not.
+def compare(
+    session: Session, log: LogReader, *, now: datetime, after: Mapping[str, int] | None = None
+) -> Recalled:
+    """Write down what a departure log knows and the database does not.
 
     Batches that were taken become accepted, those that left unanswered uncertain; people
-    whom it suppressed are suppressed.
+    whom it suppressed are suppressed. Of a send that the database has forgotten, who was in its
+    requests is kept: they get its issue from no other. ``after`` says what of each file is known
+    already.
     """
-    recalled, known = Recalled(), journal.entries()
-    who = list(journal.suppressions().items())
+    told = log.tell(after or {})
+    work = _Comparison(session, log, now, Recalled(damage=told.damage, read=told.read))
+    recalled = work.recalled
+    who = [(hashed, list(reasons.values())) for hashed, reasons in told.suppressions.items()]
     for begin in range(0, len(who), _CHUNK):
         recalled.suppressed += _suppress_again(session, dict(who[begin : begin + _CHUNK]))
-    ids = sorted({send_id for send_id, _ in known})
+    ids = sorted({send_id for send_id, _ in [*told.departures, *told.taken]})
     rows = session.execute(select(_send).where(_send.c.id.in_(ids))).all() if ids else []
     sends = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
-    for key, lines in known.items():
+    for key, departures in told.departures.items():
         send = sends.get(key)
         if send is None:
-            recalled.unknown_sends += 1
-            _log.warning("the journal knows send %s, made %s; this database does not", *key)
+            work.remember(key, departures)
         elif send.folded_at is None:
-            _recall(session, send, lines, recalled, now)
+            work.recall(send, departures)
+    for key, numbers in told.taken.items():
+        if key in sends:
+            proved = [(key[0], number) for number in numbers]
+            recalled.accepted += evidence.prove(
+                session, proved, now=now, detail=_TAKEN, finish=False
+            )
+    forgotten.take_out_of_plans(session, work.forgotten_ids)
     oversight.finish(session, now=now)
     return recalled
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The people of a request, by today's numbers."""
+
+    people: Sequence[int]
+    barred: Sequence[Barred]
+
+
+@dataclass(slots=True)
+class _Comparison:
+    """One log, one database, and what has been found so far."""
+
+    session: Session
+    log: LogReader
+    now: datetime
+    recalled: Recalled
+    forgotten_ids: set[int] = field(default_factory=set)
+
+    def remember(self, key: tuple[int, str], departures: Sequence[Departure]) -> None:
+        """Keep who was in the requests of a forgotten send."""
+        new = 0
+        for one in departures:
+            if one.what == BACK:
+                continue
+            if one.about is None:
+                self.recalled.unnamed += 1
+                continue
+            people = people_of(self.log.line_at(one.line))
+            new += self._keep(key[0], datetime.fromisoformat(key[1]), one, people)
+        self.recalled.unknown_sends += 1
+        self.recalled.forgotten += new
+        if new:
+            _log.warning("the departure log knows send %s, made %s; this database not", *key)
+
+    def _keep(
+        self, number: int, made_at: datetime, one: Departure, prefixes: Sequence[bytes]
+    ) -> int:
+        assert one.about is not None
+        forgotten_id = forgotten.remember(self.session, number, made_at, one.about, now=self.now)
+        self.forgotten_ids.add(forgotten_id)
+        return forgotten.add(
+            self.session, forgotten_id, one.batch, prefixes, answered=one.what == TAKEN
+        )
+
+    def recall(self, send: Row[Any], departures: Sequence[Departure]) -> None:
+        """Bring the batches of a send to where its requests have got."""
+        session, now, recalled = self.session, self.now, self.recalled
+        rows = {
+            row.number: row
+            for row in session.execute(select(_batch).where(_batch.c.send_id == send.id))
+        }
+        before, last = recalled.accepted + recalled.doubtful, max(one.batch for one in departures)
+        for number, one in sorted(_best(departures).items()):
+            row = rows.get(number)
+            if one.what == BACK or (row is not None and not _behind(row, one)):
+                continue
+            _rewrite(session, send, one, self._members(send, one), row, beyond=last)
+            if one.what == TAKEN:
+                evidence.prove(session, [(send.id, number)], now=now, detail=_TAKEN, finish=False)
+                recalled.accepted += 1
+            else:
+                evidence.left_unanswered(session, send.id, [number], now=now, detail=_UNANSWERED)
+                recalled.doubtful += 1
+        if recalled.accepted + recalled.doubtful > before:
+            _count_again(session, send)
+            if send.state == SendState.SENT:
+                # It was retried since the backup: it is sent once more when all of that adds up.
+                oversight.move_send(session, send.id, SendState.SENDING, finished_at=None)
+
+    def _members(self, send: Row[Any], one: Departure) -> _Members:
+        line = self.log.line_at(one.line)
+        if one.about is None:  # of an older version, which wrote numbers
+            barred = [Barred(person=person, hash=None, why=why) for person, why in line["skip"]]
+            return _Members(line["people"], barred)
+        prefixes = people_of(line)
+        skipped = {bytes.fromhex(hexed): why for hexed, why in line["skip"]}
+        known = forgotten.ids_of(self.session, [*prefixes, *skipped])
+        if lost := [prefix for prefix in prefixes if prefix not in known]:
+            # They signed up after the backup. Should they do so again, they have had it.
+            self._keep(send.id, send.created_at, one, lost)
+        return _Members(
+            [known[prefix] for prefix in prefixes if prefix in known],
+            [
+                Barred(person=known[prefix], hash=prefix.hex(), why=why)
+                for prefix, why in skipped.items()
+                if prefix in known
+            ],
+        )
 
 
 def _suppress_again(session: Session, who: Mapping[bytes, Sequence[Suppressed]]) -> int:
@@ -104,52 +216,36 @@ def _is_lost(one: Suppressed, here: Row[Any] | None) -> bool:
     return hides and (here.beneath is None or suppression.is_stronger(reason, here.beneath))
 
 
-def _recall(
-    session: Session,
-    send: Row[Any],
-    lines: dict[int, dict[str, Any]],
-    recalled: Recalled,
-    now: datetime,
-) -> None:
-    rows = {
-        row.number: row
-        for row in session.execute(select(_batch).where(_batch.c.send_id == send.id))
-    }
-    before = recalled.accepted + recalled.doubtful
-    for number, line in sorted(lines.items()):
-        row = rows.get(number)
-        if line["what"] == BACK or (row is not None and not _behind(row, line)):
-            continue
-        _rewrite(session, send, number, line, row, beyond=max(lines))
-        if line["what"] == TAKEN:
-            evidence.prove(session, [(send.id, number)], now=now, detail=_TAKEN, finish=False)
-            recalled.accepted += 1
-        else:
-            evidence.left_unanswered(session, send.id, [number], now=now, detail=_UNANSWERED)
-            recalled.doubtful += 1
-    if recalled.accepted + recalled.doubtful > before:
-        _count_again(session, send)
-        if send.state == SendState.SENT:
-            # It was retried since the backup: it is sent once more when all of that adds up.
-            oversight.move_send(session, send.id, SendState.SENDING, finished_at=None)
+def _best(departures: Sequence[Departure]) -> dict[int, Departure]:
+    """Of each batch the request that was taken; else the last without an answer; else the last.
+
+    The log may tell of more than one past of a batch, where a backup was restored before.
+    """
+    best: dict[int, Departure] = {}
+    for one in departures:
+        known = best.setdefault(one.batch, one)
+        if _SURE[one.what] >= _SURE[known.what]:
+            best[one.batch] = one
+    return best
 
 
 def _rewrite(
     session: Session,
     send: Row[Any],
-    number: int,
-    line: dict[str, Any],
+    one: Departure,
+    who: _Members,
     row: Row[Any] | None,
     *,
     beyond: int,
 ) -> None:
     """Let the batch hold those who were in its request, and nobody else who is planned."""
-    people, barred = line["people"], [Barred(person=p, why=why) for p, why in line["skip"]]
-    members = [*people, *(one["person"] for one in barred)]
+    members = [*who.people, *(barred["person"] for barred in who.barred)]
     if row is None:
-        session.execute(insert(_batch).values(**_lost(send, number, line)))
+        session.execute(insert(_batch).values(**_lost(send, one, len(who.people))))
     else:
         _move_others(session, send, row, members, beyond=beyond)
+    if not members:
+        return
     written = insert_into(session, _delivery)
     session.connection().execute(
         written.on_conflict_do_update(
@@ -168,28 +264,27 @@ def _rewrite(
                 "issue_id": send.issue_id,
                 "subscriber_id": person,
                 "send_id": send.id,
-                "batch": number,
+                "batch": one.batch,
                 "state": DeliveryState.PLANNED,
             }
             for person in members
         ],
     )
-    ledger.skip(session, send.issue_id, barred)
+    ledger.skip(session, send.issue_id, who.barred)
 
 
-def _lost(send: Row[Any], number: int, line: dict[str, Any]) -> dict[str, Any]:
-    left_at = datetime.fromisoformat(line["at"])
+def _lost(send: Row[Any], one: Departure, size: int) -> dict[str, Any]:
     return {
         "send_id": send.id,
-        "number": number,
-        "variant_id": line["variant"],
+        "number": one.batch,
+        "variant_id": one.variant,
         "part": Part.SAMPLE if send.test else Part.WHOLE,
         "zone": "",
         "state": BatchState.CLAIMED,
-        "size": len(line["people"]),
-        "not_before": left_at,
-        "attempt": line["attempt"],
-        "departed_at": left_at,
+        "size": size,
+        "not_before": one.at,
+        "attempt": one.attempt,
+        "departed_at": one.at,
         "detail": "",
     }
 
@@ -235,11 +330,11 @@ def _count_again(session: Session, send: Row[Any]) -> None:
         )
 
 
-def _behind(row: Row[Any], line: dict[str, Any]) -> bool:
-    """Whether the database stands before the moment that the line tells of."""
+def _behind(row: Row[Any], one: Departure) -> bool:
+    """Whether the database stands before the moment that the log tells of."""
     if row.state in {BatchState.ACCEPTED, BatchState.REJECTED, BatchState.SKIPPED}:
         return False
-    if row.attempt != line["attempt"]:
-        return bool(row.attempt < line["attempt"])
     # A crash between the answer and its settlement, too.
-    return bool(line["what"] == TAKEN or row.state == BatchState.CLAIMED)
+    if one.what == TAKEN or row.attempt < one.attempt:
+        return True
+    return bool(row.attempt == one.attempt and row.state == BatchState.CLAIMED)

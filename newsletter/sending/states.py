@@ -70,6 +70,31 @@ class DeliveryState(StrEnum):
     REJECTED = "rejected"
 
 
+class LogState(StrEnum):
+    """A departure log, as far as this database knows it: what is not settled stops all sending."""
+
+    #: All that it says is known here.
+    CURRENT = "current"
+    #: The database was restored since; its machine compares it.
+    WAITING = "waiting"
+    #: It is not where it was, and no other machine could have it.
+    MISSING = "missing"
+    #: A part of it is damaged or gone.
+    UNREADABLE = "unreadable"
+    #: It was written for another database.
+    FOREIGN = "foreign"
+    #: The database is older than what it keeps.
+    SHORT = "short"
+    #: It knows a send that the database does not, and is of a version that does not say of what.
+    UNNAMED = "unnamed"
+    #: An operator said that sending goes on without it.
+    SET_ASIDE = "set aside"
+
+
+#: Logs that keep nothing from leaving.
+SETTLED_LOGS: Final = frozenset({LogState.CURRENT, LogState.SET_ASIDE})
+
+
 SEND_NEXT: Final[Mapping[SendState, frozenset[SendState]]] = {
     SendState.DRAFT: frozenset({SendState.APPROVED, SendState.CANCELLED}),
     SendState.APPROVED: frozenset({SendState.SCHEDULED, SendState.CANCELLED}),

@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import Row, func, select
 
 from newsletter.provider.events import Event, Kind
-from newsletter.sending import evidence, notices
+from newsletter.sending import evidence, forgotten, notices
 from newsletter.sending.evidence import Carried, Told
 from newsletter.sending.states import DeliveryState
 from newsletter.tracking import horizon, list_removal, machines, origin, soft_bounces
@@ -76,6 +76,14 @@ def ingest(
 ) -> Ingested:
     """Store and apply what is new among ``events``; repeats are only counted."""
     unique = {(event.at, event.key): event for event in events}
+    forgotten.prove(
+        session,
+        {
+            (event.send_id, event.made, event.batch)
+            for event in unique.values()
+            if event.send_id is not None and event.made is not None and event.batch is not None
+        },
+    )
     known = origin.known(session, [unique[key] for key in sorted(unique)], hash_of)
     fresh = _store(session, known, now)
     changes, came = _Changes(), opt_ins(session, fresh, hash_of)

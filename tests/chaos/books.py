@@ -1,18 +1,20 @@
 """The comparison: what the ledger says of each person, against what the sandbox took."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Row, func, select
 
 from newsletter.database import reading
-from newsletter.sending.models import Batch, Delivery, Send
+from newsletter.sending.models import Batch, Delivery, ForgottenRecipient, Send
 from newsletter.sending.states import BatchState, DeliveryState
-from subscribers.schema import table_of
+from subscribers.models import Subscriber
+from subscribers.schema import Session, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+_subscriber, _recipient = table_of(Subscriber), table_of(ForgottenRecipient)
 
 #: States that say that the provider has the mail.
 HANDED: Final = frozenset(
@@ -54,6 +56,9 @@ class Books:
     details: Mapping[int, str] = field(default_factory=dict)
     #: Why the send is paused, if it is.
     reason: str = ""
+    #: Who was in a request before the database was set back behind the send → whether its answer
+    #: came.
+    forgotten: Mapping[int, bool] = field(default_factory=dict)
 
     def of(self, *states: BatchState) -> list[int]:
         """Numbers of the batches in these states."""
@@ -112,7 +117,27 @@ def read(database: Engine, send_id: int) -> Books:
             {row[0]: row[1] for row in batches},
             {row[0]: row[2] for row in batches},
             found.reason if found else "",
+            {row[0]: row[2] for row in _forgotten(session)},
         )
+
+
+def _forgotten(session: Session) -> Sequence[Row[Any]]:
+    prefix = func.substr(_subscriber.c.address_hash, 1, 8)
+    return session.execute(
+        select(_subscriber.c.id, _recipient.c.batch, _recipient.c.answered).join(
+            _recipient, _recipient.c.address_prefix == prefix
+        )
+    ).all()
+
+
+def forgotten_doubts(database: Engine) -> dict[int, list[int]]:
+    """Batch of a forgotten send without an answer → its people."""
+    found: dict[int, list[int]] = {}
+    with reading(database) as session:
+        for person, batch, answered in _forgotten(session):
+            if not answered:
+                found.setdefault(batch, []).append(person)
+    return found
 
 
 def latest(database: Engine) -> int:
@@ -166,19 +191,26 @@ def compare(books: Books, taken: Counter[int], audience: Audience, *, final: boo
     """
     found = Finding(accepted=sum(taken.values()))
     found.duplicates = sorted(person for person, times in taken.items() if times > 1)
-    planned = bool(books.people)
+    planned, excluded = bool(books.people), 0
     for person in sorted(audience.meant | set(books.people) | set(taken)):
         line, has = books.people.get(person), taken[person] > 0
         if line is not None:
             _judge(found, person, line, books.batches.get(line.batch), has=has, final=final)
+        elif person in books.forgotten:
+            excluded += 1
+            if not has and books.forgotten[person]:
+                found.wrong.append(f"{person} is said to have had it, and has not")
+            found.doubtful += not has
         elif has:
             found.wrong.append(f"{person} has it and stands in no plan")
         elif planned and person in audience.left:
             found.left_out += 1
         elif planned or final:
             found.missing.append(person)
-    if planned and found.left_out != books.left_out:
-        found.wrong.append(f"the plan left out {books.left_out}, and {found.left_out} had left")
+    if planned and found.left_out + excluded != books.left_out:
+        found.wrong.append(
+            f"the plan left out {books.left_out}; {found.left_out} had left, {excluded} had it"
+        )
     if planned and books.planned != len(books.people):
         found.wrong.append(f"planned {books.planned}, but there are {len(books.people)} deliveries")
     return found

@@ -93,11 +93,18 @@ def run(
             row.workers.add(workers)
             try:
                 world.populate()
-                world.schedule()
+                if scenario.by_schedule:
+                    world.hand_to_schedule()
+                else:
+                    world.schedule()
                 scenario.play(world, dice, workers)
-                row.add(
-                    put_right(world, later=scenario.later, set_back=scenario.needs_journal), name
+                verdict = put_right(
+                    world,
+                    later=scenario.later,
+                    set_back=scenario.needs_journal,
+                    by_schedule=scenario.by_schedule,
                 )
+                row.add(verdict, name)
             except (AssertionError, TimeoutError) as error:
                 row.troubles.append(f"{name}: {error}")
             finally:

@@ -34,6 +34,8 @@ class Scenario:
     #: Seconds until everything that the storm put off is surely due.
     later: float = LATER
     needs_journal: bool = False
+    #: Whether a schedule makes the send, and no operator.
+    by_schedule: bool = False
 
 
 def kills(world: World, dice: random.Random, workers: int) -> None:
@@ -175,6 +177,23 @@ def _goes_on(world: World, batches: int, *, seconds: float) -> None:
     )
 
 
+def restore_before_it_was_made(world: World, dice: random.Random, workers: int) -> None:
+    """The same with a copy in which the send is not made yet: a schedule is about to make it."""
+    world.snapshot()
+    _start(world, workers)
+    world.until_made()
+    with _weather(world, dice):
+        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=60, what="it sends")
+        time.sleep(dice.uniform(0, 1.5))
+    world.kill_all()
+    world.restore()
+    # The operator settles what left without an answer before anything runs.
+    world.command("departures", "look")
+    for batch, has in sorted(world.forgotten_doubts().items()):
+        word = "--sent" if has else "--resend"
+        world.command("departures", "resolve", "chaos", "--batch", str(batch), word)
+
+
 SCENARIOS = (
     Scenario("kill", "sqlite", (1, 1), kills),
     Scenario("kill", "postgresql", (2, 4), kills),
@@ -190,6 +209,22 @@ SCENARIOS = (
     Scenario("restored copy", "postgresql", (2, 3), restore, needs_journal=True),
     Scenario("restored early copy", "sqlite", (1, 1), restore_early, needs_journal=True),
     Scenario("restored early copy", "postgresql", (2, 3), restore_early, needs_journal=True),
+    Scenario(
+        "restored copy without the send",
+        "sqlite",
+        (1, 1),
+        restore_before_it_was_made,
+        needs_journal=True,
+        by_schedule=True,
+    ),
+    Scenario(
+        "restored copy without the send",
+        "postgresql",
+        (2, 3),
+        restore_before_it_was_made,
+        needs_journal=True,
+        by_schedule=True,
+    ),
 )
 
 

@@ -20,7 +20,12 @@ from sqlalchemy import Engine, insert, select
 from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.database import open_database, reading, transaction
+from newsletter.issues import approval, store
+from newsletter.issues.reading import read_issue
 from newsletter.issues.store import COMMAND_LINE
+from newsletter.scheduling import schedules
+from newsletter.scheduling.models import Firing
+from newsletter.scheduling.schedules import Wanted
 from newsletter.sending import control
 from newsletter.sending.journal import Journal
 from newsletter.sending.models import Hold
@@ -206,6 +211,40 @@ class World:
                 approved_by=COMMAND_LINE,
             ).id
         parts.database.dispose()
+
+    def hand_to_schedule(self) -> None:
+        """Approve the issue, and make a schedule by which it is due now."""
+        draft, now = read_issue(self.issue), datetime.now(UTC)
+        wanted = Wanted("chaos", draft.series, f"daily {now:%H:%M}", "UTC", segments=["everybody"])
+        with transaction(self.engine) as session:
+            store.save(session, draft, by=COMMAND_LINE, now=now)
+            approval.request(session, draft.slug, by=COMMAND_LINE, now=now)
+            approval.approve(session, draft.slug, revision=1, by=COMMAND_LINE, now=now)
+            schedules.create(session, wanted, by=COMMAND_LINE, now=now - timedelta(minutes=1))
+
+    def until_made(self) -> None:
+        """Wait for the schedule to make the send."""
+        until(self.find_send, seconds=60, what="the schedule makes no send", pause=0.05)
+
+    def until_fired(self) -> bool:
+        """Wait for the schedule to be dealt with; whether it made a send."""
+
+        def fired() -> bool:
+            with self._connected, reading(self.engine) as session:
+                return session.scalar(select(table_of(Firing).c.outcome)) is not None
+
+        until(fired, seconds=90, what="the schedule is not dealt with", pause=0.05)
+        return self.find_send()
+
+    def forgotten_doubts(self) -> dict[int, bool]:
+        """Batch of the send that was forgotten, left without an answer → whether the sandbox took
+        it."""
+        with self._connected:
+            doubtful = ledger.forgotten_doubts(self.engine)
+        taken = self.taken()
+        has = {batch: {taken[one] > 0 for one in people} for batch, people in doubtful.items()}
+        assert all(len(one) == 1 for one in has.values()), f"a batch was taken in part: {has}"
+        return {batch: one == {True} for batch, one in has.items()}
 
     def find_send(self) -> bool:
         """Whether somebody else made the send; from now on it is the one that is looked at."""

@@ -9,7 +9,7 @@ from sqlalchemy import Row, select
 from newsletter.issues import store
 from newsletter.issues.states import IssueState
 from newsletter.scheduling.models import Firing, Outcome, Schedule
-from newsletter.sending import hold, register
+from newsletter.sending import departure_logs, forgotten, hold, register
 from newsletter.sending.register import Entry
 from newsletter.sending.states import SendState
 from subscribers.schema import Session, table_of
@@ -37,8 +37,33 @@ class Item:
 def items(session: Session, *, now: datetime) -> list[Item]:
     """Everything that does not go on by itself."""
     under_way = register.under_way(session, limit=50)
-    found = [*_doubt(session), *_paused(under_way), *_late(session, now), *_held(session, now)]
-    return [*found, *_schedules(session, now), *_reviews(session)]
+    found = [*_logs(session), *_doubt(session), *_paused(under_way), *_late(session, now)]
+    return [*found, *_held(session, now), *_schedules(session, now), *_reviews(session)]
+
+
+def _logs(session: Session) -> list[Item]:
+    path = "/console/sends/departures"
+    waits = [
+        Item(
+            "bad",
+            f"Nothing is sent: the departure log of {one.log.host} is {one.log.state}",
+            f"{one.what[0].upper()}{one.what[1:]}. {one.remedy}",
+            path,
+            one.log.since,
+        )
+        for one in departure_logs.listed(session)
+        if one.waits
+    ]
+    doubtful = [
+        Item(
+            "bad",
+            f"It is not known whether {one.people:,} people have the issue {one.slug}",
+            "It left before the database was restored. An event will tell, or you decide.",
+            path,
+        )
+        for one in forgotten.unanswered(session)
+    ]
+    return [*waits[:_AT_MOST], *doubtful[:_AT_MOST]]
 
 
 def _doubt(session: Session) -> list[Item]:

@@ -13,7 +13,7 @@ from newsletter.database import reading
 from newsletter.errors import SendError, UserError
 from newsletter.issues.models import Issue
 from newsletter.scheduling import schedules
-from newsletter.sending import doubt, register, roll
+from newsletter.sending import doubt, gate, register, roll
 from newsletter.sending.models import Send
 from newsletter.sending.register import Phase
 from newsletter.sending.roll import Place
@@ -49,11 +49,13 @@ def listing(
             session, phase=wanted, words=words, before=_number(before), limit=_A_PAGE + 1
         )
         numbers = register.numbers(session)
+        waits = gate.waited_for(session)
     return page(
         request,
         "sends.html",
         sends=found[:_A_PAGE],
         numbers=numbers,
+        waits=waits,
         phase=wanted,
         words=words,
         first=not before,

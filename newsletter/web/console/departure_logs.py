@@ -1,0 +1,90 @@
+"""The departure logs: what they say, what everything waits for, and the operator's word on it."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.assembly import Assembly
+from newsletter.database import reading, transaction
+from newsletter.errors import SendError
+from newsletter.sending import departure_logs, forgotten
+from newsletter.web.console.access import role
+from newsletter.web.console.shell import actor, go, page
+from newsletter.web.dependencies import Parts
+
+router = APIRouter()
+HOME = "/console/sends/departures"
+
+
+@router.api_route(HOME, methods=["GET", "HEAD"])
+def show(
+    request: Request, parts: Parts, _visitor: Annotated[Visitor, Depends(role(Role.VIEWER))]
+) -> Response:
+    """All of them."""
+    return _shown(request, parts)
+
+
+@router.post(HOME)
+def say(
+    request: Request,
+    parts: Parts,
+    visitor: Annotated[Visitor, Depends(role(Role.OWNER))],
+    *,
+    log: Annotated[str, Form(max_length=40)] = "",
+    word: Annotated[str, Form(max_length=10)] = "",
+    reason: Annotated[str, Form(max_length=500)] = "",
+) -> Response:
+    """Set a log aside, or have it compared once more."""
+    act = departure_logs.compare_again if word == "compare" else departure_logs.set_aside
+    try:
+        with transaction(parts.database) as session:
+            act(session, log, reason=reason, by=actor(request, visitor), now=datetime.now(UTC))
+    except SendError as error:
+        return _shown(request, parts, problem=error)
+    return go(HOME)
+
+
+@router.post(f"{HOME}/resolve")
+def resolve(
+    request: Request,
+    parts: Parts,
+    visitor: Annotated[Visitor, Depends(role(Role.APPROVER))],
+    *,
+    issue: Annotated[str, Form(max_length=100)] = "",
+    batch: Annotated[str, Form(max_length=9)] = "",
+    answer: Annotated[str, Form(max_length=10)] = "",
+) -> Response:
+    """Settle whether a request of a forgotten send left."""
+    if answer not in {"sent", "resend"} or not (batch.isascii() and batch.isdigit()):
+        problem = SendError("say which request, and whether it was sent", place=f"issue {issue}")
+        return _shown(request, parts, problem=problem)
+    try:
+        with transaction(parts.database) as session:
+            forgotten.resolve(
+                session,
+                issue.replace("\0", ""),
+                int(batch),
+                sent=answer == "sent",
+                by=actor(request, visitor),
+                now=datetime.now(UTC),
+            )
+    except SendError as error:
+        return _shown(request, parts, problem=error)
+    return go(HOME)
+
+
+def _shown(request: Request, parts: Assembly, *, problem: SendError | None = None) -> Response:
+    with reading(parts.database) as session:
+        return page(
+            request,
+            "departure_logs.html",
+            logs=departure_logs.listed(session),
+            sends=forgotten.listed(session),
+            unanswered=forgotten.unanswered(session),
+            risk=departure_logs.RISK,
+            problem=problem,
+            status=409 if problem else 200,
+        )
