@@ -26,6 +26,8 @@ class MessageKind(StrEnum):
     SEND_UNCERTAIN = "send_uncertain"
     #: A review was asked for; ``subject`` is the issue's slug.
     REVIEW_ASKED = "review_asked"
+    #: Everything waits for a departure log; ``subject`` is its name.
+    LOG_WAITS = "log_waits"
     #: A schedule was due and made no send; ``subject`` is its number.
     SCHEDULE_FAILED = "schedule_failed"
 

@@ -98,6 +98,7 @@ def _of_machine(settings: Settings) -> Iterator[Finding]:
         return
     yield (version := checkup_machine.of_database(engine))
     if version.verdict is Verdict.OK:
+        yield checkup_machine.of_departure_logs(engine)
         every = settings.tracking.reconcile_every
         yield checkup_machine.of_reconciling(engine, every=every, now=datetime.now(UTC))
     engine.dispose()

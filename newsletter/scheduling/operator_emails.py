@@ -78,6 +78,13 @@ def _words(session: Session, message: Row[Any]) -> _Words:
                 f"A review of “{title}” was asked for. It is sent once somebody approves it.",
                 f"/console/issues/{quote(message.subject, safe='')}",
             )
+        case MessageKind.LOG_WAITS:
+            return _Words(
+                "Nothing is sent: a departure log was not compared",
+                "Until every departure log was compared with the database, nobody knows who has "
+                "which issue. No email of any send leaves until then.",
+                "/console/sends/departures",
+            )
         case MessageKind.SCHEDULE_FAILED:
             name = session.scalar(
                 select(_schedule.c.name).where(_schedule.c.id == int(message.subject))

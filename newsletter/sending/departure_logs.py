@@ -17,8 +17,9 @@ from typing import Final
 from sqlalchemy import Engine, select, update
 
 from newsletter import identity
-from newsletter.accounts import audit
+from newsletter.accounts import audit, messages
 from newsletter.accounts.audit import Actor
+from newsletter.accounts.messages import MessageKind
 from newsletter.database import transaction
 from newsletter.errors import SendError
 from newsletter.sending import gate
@@ -215,6 +216,17 @@ class _Look:
     def _move(self, row: DepartureLog, state: LogState, detail: str = "") -> None:
         if row.state != state:
             row.state, row.since = state, self._now
+            if state not in SETTLED_LOGS:
+                what, remedy = EXPLAINED[state]
+                said = f"{row.host}, {row.folder}: {what}. {remedy}"
+                messages.post(
+                    self._session,
+                    MessageKind.LOG_WAITS,
+                    row.id,
+                    now=self._now,
+                    occasion=f"{state} {self._now.isoformat()}",
+                    detail=said,
+                )
         row.detail = detail[:300]
 
 

@@ -10,6 +10,8 @@ from sqlalchemy import Engine, inspect
 
 from newsletter.database import check_version, reading, require_current
 from newsletter.errors import DatabaseError
+from newsletter.sending import departure_logs
+from newsletter.sending.models import DepartureLog
 from newsletter.tracking.checkup import Finding, Verdict
 from newsletter.tracking.models_reconcile import Reconciliation
 from newsletter.tracking.reconcile import last_runs
@@ -65,6 +67,22 @@ def of_journal(folder: Path | None) -> Finding:
         found = f"{folder} cannot be written to: {error.strerror or error}"
         return Finding(subject, Verdict.PROBLEM, found, mend)
     return Finding(subject, Verdict.OK, f"{folder} can be written to")
+
+
+def of_departure_logs(engine: Engine) -> Finding:
+    """Whether everything waits for a departure log."""
+    subject = "departure logs"
+    if not inspect(engine).has_table(str(DepartureLog.__tablename__)):
+        return Finding(subject, Verdict.OK, "none known yet")
+    with reading(engine) as session:
+        logs = departure_logs.listed(session)
+    for one in logs:
+        if one.waits:
+            found = (
+                f"nothing is sent: {one.log.id} of {one.log.host} is {one.log.state}: {one.what}"
+            )
+            return Finding(subject, Verdict.PROBLEM, found, one.remedy)
+    return Finding(subject, Verdict.OK, f"{len(logs)} known, none is waited for")
 
 
 def of_database(engine: Engine) -> Finding:
