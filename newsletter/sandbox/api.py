@@ -66,12 +66,16 @@ class Api:
             return limited
         if faults.happens("server_error"):
             return errors(500, Complaint("Internal Server Error"))
+        if faults.happens("unavailable"):
+            return errors(503, Complaint("Service Unavailable"))
         answer = await run_in_threadpool(self._take, request, raw)
         if answer.status_code == 202:
             if faults.happens("accept_then_lose"):
                 return _Hangup()
             if faults.happens("error_after_accepting"):
                 return errors(500, Complaint("Internal Server Error"))
+            if faults.happens("unavailable_after_accepting"):
+                return errors(503, Complaint("Service Unavailable"))
         return answer
 
     def _take(self, request: Request, raw: bytes) -> Response:

@@ -12,6 +12,8 @@ KINDS: Mapping[str, str] = {
     "rate_limit": "answer 429 with X-RateLimit-Reset",
     "server_error": "answer 500 and take nothing",
     "error_after_accepting": "take the request and answer 500",
+    "unavailable": "answer 503 and take nothing",
+    "unavailable_after_accepting": "take the request and answer 503",
     "accept_then_lose": "take the request and close the connection without an answer",
     "refuse": "close the connection without taking the request",
     "slow": "wait `seconds` before answering",

@@ -53,6 +53,8 @@ class Relay:
         self._server: _Server | None = None
         #: One of OUTAGES while it lasts.
         self.outage = ""
+        #: The next one, and after how many more requests that were accepted it begins.
+        self._next, self._after = "", 0
         #: Seconds after which whoever sends has given up waiting.
         self.patience = 3.0
         self.open()
@@ -70,16 +72,25 @@ class Relay:
         self.answers["refused"] += 1
         self._stop()
 
-    def fail(self, outage: str) -> None:
-        """From now on let every request fail so."""
-        self.outage = outage
-        if outage == "refused":
-            self.shut()
+    def fail(self, outage: str, *, after: int) -> None:
+        """Let every request fail so, as soon as so many more were accepted."""
+        with self._lock:
+            self._next, self._after = outage, after
 
     def heal(self) -> None:
-        """The outage is over."""
-        self.outage = ""
+        """The outage is over, or does not come."""
+        with self._lock:
+            self._next = self.outage = ""
         self.open()
+
+    def _accepted(self) -> None:
+        with self._lock:
+            self._after -= 1
+            if not self._next or self._after > 0:
+                return
+            self.outage, self._next = self._next, ""
+        if self.outage == "refused":
+            self.shut()
 
     def close(self) -> None:
         """End for good."""
@@ -113,6 +124,8 @@ class Relay:
         with self._lock:
             self.answers["cut" if answer is None else str(answer[0])] += 1
             self.answers["slow"] += time.monotonic() - began > _SLOW
+        if answer is not None and answer[0] == 202:
+            self._accepted()
         return answer
 
     def _ask(self, path: str, body: bytes, headers: dict[str, str]) -> "Answer | None":

@@ -135,15 +135,21 @@ def outages(world: World, dice: random.Random, workers: int) -> None:
     _command(world, "pause")
     team = _start(world, workers)
     world.faults(slow={"probability": 1, "seconds": 0.2})
-    _command(world, "resume")
     longest = 60.0 if world.plan.people >= _LARGE else 2.0
     hands, began = workers * world.plan.concurrency, 0
-    for outage in dice.sample(OUTAGES, len(OUTAGES)):
-        _goes_on(world, dice.randint(1, 4), seconds=60)
-        if not world.books().waiting:
+    for number, outage in enumerate(dice.sample(OUTAGES, len(OUTAGES))):
+        world.relay.fail(outage, after=dice.randint(1, 4))
+        if number == 0:
+            _command(world, "resume")
+        world.until(
+            lambda b: world.relay.outage != "" or not b.waiting,
+            # The next probe is at most as far away as the outage was long, or its worker died.
+            seconds=60 + 3 * longest,
+            what="the send goes on by itself",
+        )
+        if not world.relay.outage:
             break
         began += 1
-        world.relay.fail(outage)
         # Short ones as often as long ones.
         lasts = longest ** dice.random()
         if dice.random() < 0.3:
@@ -153,8 +159,10 @@ def outages(world: World, dice: random.Random, workers: int) -> None:
         time.sleep(lasts)
         world.relay.heal()
         world.leave(dice.sample(range(1, world.plan.people + 1), 2))
-        # The next probe is at most as far away as the outage was long, or its worker was killed.
-        _goes_on(world, 1, seconds=60 + 3 * longest)
+    world.relay.heal()
+    world.until(
+        lambda b: not b.waiting, seconds=60 + 3 * longest, what="the send goes on by itself"
+    )
     assert began, "it was over before anything failed"
     now, probes = world.books(), world.probes()
     doubtful = len(now.of(BatchState.UNCERTAIN, BatchState.IN_FLIGHT))
@@ -165,16 +173,6 @@ def outages(world: World, dice: random.Random, workers: int) -> None:
         f"{world.kills} kills: {now.details}"
     )
     world.kill_all()
-
-
-def _goes_on(world: World, batches: int, *, seconds: float) -> None:
-    """Wait until so many more batches are accepted, or none waits."""
-    before = len(world.books().of(BatchState.ACCEPTED))
-    world.until(
-        lambda b: len(b.of(BatchState.ACCEPTED)) >= before + batches or not b.waiting,
-        seconds=seconds,
-        what="the send goes on by itself",
-    )
 
 
 def restore_before_it_was_made(world: World, dice: random.Random, workers: int) -> None:

@@ -303,6 +303,12 @@ def test_faults_strike_as_often_as_told(sandbox: RunningSandbox) -> None:
     sandbox.set_faults(error_after_accepting={"times": 1})
     assert refused(sandbox, message())[0] == 500
     assert summary(sandbox)["requests"] == 3
+    sandbox.set_faults(unavailable={"times": 1})
+    assert refused(sandbox, message())[0] == 503
+    assert summary(sandbox)["requests"] == 3
+    sandbox.set_faults(unavailable_after_accepting={"times": 1})
+    assert refused(sandbox, message())[0] == 503
+    assert summary(sandbox)["requests"] == 4
 
 
 def test_an_unknown_fault_is_refused(sandbox: RunningSandbox) -> None:
