@@ -13,6 +13,7 @@ from sqlalchemy import select
 from subscribers import topics
 from subscribers.errors import UserError
 from subscribers.models import (
+    Confirmation,
     Consent,
     Subscriber,
     Subscription,
@@ -24,6 +25,7 @@ from subscribers.schema import Session, table_of
 
 _subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
 _subscription, _topic = table_of(Subscription), table_of(Topic)
+_confirmation = table_of(Confirmation)
 
 MAX_PAUSE_WEEKS = 26
 #: Where consent and leaving by the person's own hand are recorded to come from.
@@ -147,6 +149,36 @@ def record(
             )
         )
         session.flush()
+
+
+def still_here(session: Session, subscriber_id: int) -> str | None:
+    """The address of somebody whom leaving would change something for; None for nobody like that.
+
+    Whoever left or complained has left. But their leaving again ends a confirmation link that was
+    sent since. The person is held until the transaction ends, so that of two posts at once the
+    second finds the first one's work.
+    """
+    person = held(session, subscriber_id)
+    if person is None:
+        return None
+    barred = session.execute(
+        select(_suppression).where(_suppression.c.address_hash == person.address_hash)
+    ).one_or_none()
+    match barred.reason if barred is not None else None:
+        case None | SuppressionReason.BOUNCED:
+            return person.email
+        case SuppressionReason.MANUAL:
+            told = barred.beneath if barred is not None else None
+            return person.email if told in {None, SuppressionReason.BOUNCED} else None
+        case SuppressionReason.ERASED:
+            return None
+    assert barred is not None
+    waits = (
+        _confirmation.c.address_hash == person.address_hash,
+        _confirmation.c.created_at >= barred.at,
+        _confirmation.c.done_at.is_(None),
+    )
+    return person.email if session.scalar(select(1).where(*waits).limit(1)) else None
 
 
 def held(session: Session, subscriber_id: int) -> Subscriber | None:

@@ -3,17 +3,22 @@
 import secrets
 import threading
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
-from newsletter.errors import AccountError
+from newsletter.errors import AccountError, BusyError
 
 _SHORTEST, _LONGEST = 12, 200
 #: As many are looked at at a time as memory is meant for, however many people come at once.
 _AT_A_TIME = threading.BoundedSemaphore(2)
+#: So many are looked at or wait for it. All others are sent away at once: each that waits holds
+#: one of the threads that also serve the page to unsubscribe.
+_AT_MOST = threading.BoundedSemaphore(6)
 #: Letters and digits that nobody confuses when they copy them.
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -26,7 +31,7 @@ class Passwords:
 
     def hashed(self, password: str) -> str:
         """What is kept of a password."""
-        with _AT_A_TIME:
+        with _turn():
             return self._hasher.hash(_normal(password))
 
     def fits(self, hashed: str, password: str) -> bool:
@@ -36,7 +41,7 @@ class Passwords:
         """
         if len(password) > _LONGEST:
             password = ""
-        with _AT_A_TIME:
+        with _turn():
             try:
                 right = self._hasher.verify(hashed or self._nobodys, _normal(password))
             except (VerifyMismatchError, InvalidHashError):
@@ -50,6 +55,20 @@ class Passwords:
     @cached_property
     def _nobodys(self) -> str:
         return self._hasher.hash(secrets.token_urlsafe())
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Wait for the work of one password; BusyError where too many wait already."""
+    if not _AT_MOST.acquire(blocking=False):
+        raise BusyError(
+            "too many people sign in at this moment", hint="Try again in a few seconds."
+        )
+    try:
+        with _AT_A_TIME:
+            yield
+    finally:
+        _AT_MOST.release()
 
 
 def generated() -> str:

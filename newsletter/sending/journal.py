@@ -22,6 +22,7 @@ from sqlalchemy import URL, Engine, event
 
 from newsletter.errors import MachineError
 from newsletter.sending.ledger import Barred, Claimed
+from subscribers import private_files
 from subscribers.schema import Session
 from subscribers.suppression import NEWS, Lifted, Suppressed
 
@@ -48,7 +49,7 @@ class Journal:
         self._lock = threading.Lock()
         self._followed: URL | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_files.make_folder(folder)
             self._open(datetime.now(UTC))
         except OSError as error:
             raise MachineError(
@@ -126,7 +127,7 @@ class Journal:
     def _open(self, now: datetime) -> None:
         before, day = self._file, now.date().isoformat()
         path = self._folder / f"{day}.jsonl"
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, private_files.FILE_MODE)
         self._day = day
         if before >= 0:
             os.close(before)

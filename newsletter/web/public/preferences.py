@@ -21,8 +21,9 @@ from newsletter.links import Purpose
 from newsletter.sending import notices
 from newsletter.web.dependencies import Parts, page
 from newsletter.web.public import request_mails
-from subscribers import preferences, requests
+from subscribers import limits, preferences, requests
 from subscribers.address import hash_address, parse
+from subscribers.mailboxes import mailbox_of
 from subscribers.preferences import Choice, PreferenceError, Preferences
 from subscribers.requests import Asked, AskedTooOftenError
 from subscribers.requests import Request as Kind
@@ -103,7 +104,11 @@ def ask_address(
         address = parse(email)
         hashed = hash_address(parts.address_key, address)
         expires = now + _WITHIN[Kind.ADDRESS]
-        return requests.ask_address(session, person, address, hashed, now=now, expires=expires)
+        mailbox = mailbox_of(address)
+        key = limits.key_of(parts.address_key, limits.SINGLE_MAILS, mailbox)
+        return requests.ask_address(
+            session, person, address, hashed, mailbox_key=key, now=now, expires=expires
+        )
 
     return _ask(request, parts, token, Kind.ADDRESS, write_down)
 
