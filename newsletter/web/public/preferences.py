@@ -24,7 +24,7 @@ from newsletter.web.public import request_mails
 from subscribers import limits, preferences, requests
 from subscribers.address import hash_address, parse
 from subscribers.mailboxes import mailbox_of
-from subscribers.preferences import Choice, PreferenceError, Preferences
+from subscribers.preferences import ChangedTooOftenError, Choice, PreferenceError, Preferences
 from subscribers.requests import Asked, AskedTooOftenError
 from subscribers.requests import Request as Kind
 from subscribers.schema import Session
@@ -176,7 +176,8 @@ def _show(
         so_far = preferences.view(session, subscriber_id, now=now)
     if so_far is None:
         return page(request, "preferences_gone.html", status=410)
-    status = 429 if isinstance(problem, AskedTooOftenError) else 400 if problem else 200
+    often = isinstance(problem, AskedTooOftenError | ChangedTooOftenError)
+    status = 429 if often else 400 if problem else 200
     return page(
         request,
         "preferences.html",
