@@ -14,11 +14,18 @@ from sqlite3 import Connection as SQLiteConnection
 from typing import Any, TypeVar
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
 
 from newsletter.errors import DatabaseError
+from subscribers import private_files
 from subscribers.schema import Session
 
 T = TypeVar("T")
@@ -29,6 +36,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _DEADLOCK, _DEADLOCKS = "40P01", 3
 #: The same for a snapshot whose rows somebody else has changed since.
 _OVERTAKEN = "40001"
+_IN_MEMORY = {None, "", ":memory:"}
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -47,8 +55,9 @@ def open_database(url: str, *, connections: int = 10) -> Engine:
         parsed = make_url(url)
         if parsed.drivername in {"postgresql", "postgres"}:
             parsed = parsed.set(drivername="postgresql+psycopg")
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        if "@" in (parsed.host or ""):
+            raise _bad_address("the password holds an @, which is written %40")
+        _make_file(parsed)
         # Parameters hold addresses: they stay out of error messages and logs.
         engine = create_engine(
             parsed,
@@ -60,11 +69,10 @@ def open_database(url: str, *, connections: int = 10) -> Engine:
             json_deserializer=orjson.loads,
         )
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-        raise DatabaseError(
-            f"not a database address: {error}",
-            place="database_url",
-            hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
-        ) from None
+        raise _bad_address(str(error)) from None
+    except ValueError:
+        # Its words may be a part of the password.
+        raise _bad_address("its port is no number, or a sign in it has to be escaped") from None
     except OSError as error:
         raise DatabaseError(f"the folder cannot be made: {error}", place="database_url") from None
     if engine.dialect.name == "sqlite":
@@ -74,13 +82,38 @@ def open_database(url: str, *, connections: int = 10) -> Engine:
     try:
         with engine.connect():
             return engine
+    except ProgrammingError as error:  # an option in the address that the driver does not know
+        raise _bad_address(_reason(error)) from None
     except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
+        reason = _reason(error)
         raise DatabaseError(
             f"cannot open the database: {reason}",
             place="database_url",
             hint="Is the server running, and do the name, user and password fit?",
         ) from None
+
+
+def _make_file(url: URL) -> None:
+    """Make SQLite's file before SQLite does: private, and its WAL gets the same mode."""
+    if url.get_backend_name() != "sqlite" or url.database in _IN_MEMORY:
+        return
+    path = Path(str(url.database))
+    private_files.make_folder(path.parent)
+    # A URI may say that nothing is to be made.
+    if not path.name.startswith("file:"):
+        private_files.make(path)
+
+
+def _bad_address(why: str) -> DatabaseError:
+    return DatabaseError(
+        f"not a database address: {why}",
+        place="database_url",
+        hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
+    )
+
+
+def _reason(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
 
 
 def _teach_sqlite(engine: Engine) -> None:
@@ -120,7 +153,8 @@ def _turn(path: str | None) -> Iterator[None]:
         yield
         return
     # A file of its own: to close the database's would drop the locks that SQLite holds on it.
-    file = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    file = os.open(f"{path}-turn", flags, private_files.FILE_MODE)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

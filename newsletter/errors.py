@@ -27,6 +27,10 @@ class AccountError(UserError):
     """What was asked of somebody's account in the console cannot be done."""
 
 
+class BusyError(UserError):
+    """Too much of the same is under way; a moment later it is not."""
+
+
 class SendError(UserError):
     """A send cannot do what was asked of it in the state it is in."""
 

@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+#: Parameters of a URL whose values are nobody's business.
+_SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
 #: Names that mean something to segments and imports beyond an attribute's text.
 _NOT_BY_FORMS = frozenset(
     ("tags", "status", "source", "email", "created_at", "confirmed_at", "topics", "attributes")
@@ -32,9 +34,29 @@ def _web_address(text: str) -> str:
     # What urlsplit removes, and where it looks only when it is asked, the wire refuses later.
     if re.search(r"[\x00-\x20\x7f]", text) or parts.port == 0:
         raise ValueError("a web address has no spaces, no line breaks and no port 0")
+    if "@" in parts.netloc:
+        raise ValueError("a web address has no user and no password in it")
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("a web address is written like https://news.example.com")
     return text.rstrip("/")
+
+
+def masked_url(text: str) -> str:
+    """The text with … for each password in a URL, also one whose signs were not escaped."""
+    begin, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    place, question, query = rest.partition("?")
+    user, at, host = place.rpartition("@")
+    if at and not place.startswith("/"):
+        name, colon, _ = user.partition(":")
+        place = f"{name}{colon}{'********' if colon else ''}@{host}"
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    shown = "&".join(
+        f"{name}={'********' if _SECRET.search(name) else value}" if equals else name
+        for name, equals, value in pairs
+    )
+    return f"{begin}://{place}{question}{shown}"
 
 
 def _one_line(text: str) -> str:

@@ -96,6 +96,7 @@ class Signup(Section):
     fill_time: Duration
     per_ip: Annotated[int, Field(ge=1)]
     per_address: Annotated[int, Field(ge=1)]
+    per_domain: Annotated[int, Field(ge=1)]
     challenge: Literal["none", "altcha"]
     refuse_disposable: bool
     check_mx: bool

@@ -17,13 +17,9 @@ from pydantic import (
     SecretStr,
     ValidationError,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from newsletter.errors import SettingsError
-from newsletter.setting_kinds import (
-    duration_text,
-)
+from newsletter.setting_kinds import duration_text, masked_url
 from newsletter.setting_sections import (
     Audience,
     Checks,
@@ -199,13 +195,11 @@ def _masked(settings: Settings, key: str) -> str:
         return "********" if value.get_secret_value() else "(not set)"
     if isinstance(value, list):
         return (
-            ", ".join("********" if isinstance(v, SecretStr) else str(v) for v in value) or "(none)"
+            ", ".join("********" if isinstance(v, SecretStr) else masked_url(str(v)) for v in value)
+            or "(none)"
         )
     if isinstance(value, timedelta):
         return duration_text(value)
-    if key == "database_url":
-        try:
-            return make_url(value).render_as_string(hide_password=True)
-        except ArgumentError:
-            return "(not a database address)"
-    return str(value) or "(empty)"
+    if key == "database_url" and "://" not in value:
+        return "(not a database address)"
+    return masked_url(str(value)) or "(empty)"

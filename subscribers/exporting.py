@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 
 from sqlalchemy import ColumnElement, Row, func, select
 
-from subscribers import own_export
+from subscribers import own_export, private_files
 from subscribers.errors import UserError
 from subscribers.models import Consent, Subscriber, Subscription, Suppression, Topic
 from subscribers.schema import Session, table_of
@@ -81,7 +81,7 @@ def _opened(target: Path | BinaryIO) -> Iterator[BinaryIO]:
         yield target
         return
     try:
-        file = target.open("wb")
+        file = open(target, "wb", opener=private_files.opener)  # noqa: SIM115 (yielded below)
     except OSError as error:
         raise UserError(
             f"the file cannot be written: {error.strerror}", place=str(target)

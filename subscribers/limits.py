@@ -16,6 +16,8 @@ from subscribers.models import RateLimit
 from subscribers.schema import Session, insert_into, table_of
 
 _limit = table_of(RateLimit)
+#: The purpose under which mails to a mailbox count that somebody else may have asked for.
+SINGLE_MAILS = "signup mail"
 _STEPS = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
-from subscribers import topics
+from subscribers import limits, topics
 from subscribers.errors import UserError
 from subscribers.models import (
+    Confirmation,
     Consent,
     Subscriber,
     Subscription,
@@ -24,14 +25,22 @@ from subscribers.schema import Session, table_of
 
 _subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
 _subscription, _topic = table_of(Subscription), table_of(Topic)
+_confirmation = table_of(Confirmation)
 
 MAX_PAUSE_WEEKS = 26
+#: A pause of as many weeks, asked for once more within so long, is the same pause.
+_SAME_PAUSE = timedelta(days=1)
+_CHANGES, _AN_HOUR = 30, timedelta(hours=1)
 #: Where consent and leaving by the person's own hand are recorded to come from.
 _SOURCE = "preferences"
 
 
 class PreferenceError(UserError):
     """A wish that cannot be granted as it was expressed."""
+
+
+class ChangedTooOftenError(PreferenceError):
+    """More changes within an hour than a person makes: each is a record of consent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +114,40 @@ def view(session: Session, subscriber_id: int, *, now: datetime) -> Preferences 
 def save(session: Session, subscriber_id: int, choice: Choice, *, now: datetime) -> bool:
     """Put a choice into effect; False, and nothing happens, for somebody who is not there.
 
-    A topic that is no longer offered is passed over: it went while the form stood open.
+    A topic that is no longer offered is passed over: it went while the form stood open. What
+    changes nothing writes nothing; ChangedTooOftenError when so much changed within the hour
+    that no person does it.
     """
     person = held(session, subscriber_id)
     before = view(session, subscriber_id, now=now)
     if person is None or before is None:
         return False
-    person.language = choice.language
-    if choice.pause_weeks is not None:
-        weeks = timedelta(weeks=choice.pause_weeks)
-        person.paused_until = now + weeks if weeks else None
-    session.add(person)
     added = [o for o in before.topics if o.slug in choice.topics and not o.chosen]
     dropped = [o for o in before.topics if o.slug not in choice.topics and o.chosen]
+    paused = person.paused_until
+    if choice.pause_weeks is not None:
+        weeks = timedelta(weeks=choice.pause_weeks)
+        paused = now + weeks if weeks else None
+        if paused and before.paused_until and abs(paused - before.paused_until) < _SAME_PAUSE:
+            paused = person.paused_until
+    if (
+        not added
+        and not dropped
+        and (paused, choice.language)
+        == (
+            person.paused_until,
+            person.language,
+        )
+    ):
+        return True
+    key = limits.key_of(person.address_hash, "preferences", "")
+    if not limits.hit(session, key, limit=_CHANGES, window=_AN_HOUR, now=now):
+        raise ChangedTooOftenError(
+            "these preferences were changed many times within the hour",
+            hint="Nothing was saved. Try again later; you can leave at any time.",
+        )
+    person.language, person.paused_until = choice.language, paused
+    session.add(person)
     topics.choose(session, subscriber_id, [offer.slug for offer in added], now=now)
     topics.drop(session, subscriber_id, [offer.slug for offer in dropped], now=now)
     for act, offers in (("confirmed", added), ("withdrawn", dropped)):
@@ -147,6 +177,36 @@ def record(
             )
         )
         session.flush()
+
+
+def still_here(session: Session, subscriber_id: int) -> str | None:
+    """The address of somebody whom leaving would change something for; None for nobody like that.
+
+    Whoever left or complained has left. But their leaving again ends a confirmation link that was
+    sent since. The person is held until the transaction ends, so that of two posts at once the
+    second finds the first one's work.
+    """
+    person = held(session, subscriber_id)
+    if person is None:
+        return None
+    barred = session.execute(
+        select(_suppression).where(_suppression.c.address_hash == person.address_hash)
+    ).one_or_none()
+    match barred.reason if barred is not None else None:
+        case None | SuppressionReason.BOUNCED:
+            return person.email
+        case SuppressionReason.MANUAL:
+            told = barred.beneath if barred is not None else None
+            return person.email if told in {None, SuppressionReason.BOUNCED} else None
+        case SuppressionReason.ERASED:
+            return None
+    assert barred is not None
+    waits = (
+        _confirmation.c.address_hash == person.address_hash,
+        _confirmation.c.created_at >= barred.at,
+        _confirmation.c.done_at.is_(None),
+    )
+    return person.email if session.scalar(select(1).where(*waits).limit(1)) else None
 
 
 def held(session: Session, subscriber_id: int) -> Subscriber | None:

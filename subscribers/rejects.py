@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from subscribers import private_files
 from subscribers.errors import UserError
 from subscribers.rows import Reject
 from subscribers.spreadsheet import safe
@@ -85,7 +86,14 @@ def open_rejects(path: Path | None) -> Iterator[Rejects]:
         yield Rejects()
         return
     try:
-        file = path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+        file = open(  # noqa: SIM115 (yielded below)
+            path,
+            "w",
+            encoding="utf-8",
+            newline="",
+            errors="backslashreplace",
+            opener=private_files.opener,
+        )
     except OSError as error:
         raise UserError(
             f"the reject file cannot be written: {error.strerror}", place=str(path)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from subscribers import former
+from subscribers import former, limits
 from subscribers.address import Address
 from subscribers.errors import UserError
 from subscribers.models import Confirmation, Subscriber
@@ -106,10 +106,13 @@ def ask_address(
     address: Address,
     address_hash: bytes,
     *,
+    mailbox_key: bytes,
     now: datetime,
     expires: datetime,
 ) -> Asked | None:
     """Write down that a person wants another address; None when they have left.
+
+    ``mailbox_key`` stands for the mailbox of the new address in the limits.
 
     Raises AskedTooOftenError, and PreferenceError when it is their address already.
     """
@@ -119,7 +122,9 @@ def ask_address(
     if address.email == person.email:
         raise PreferenceError("this is the address that you have", hint="Give another one.")
     to = (address.email, address_hash)
-    return _ask(session, person, Request.ADDRESS, to, now=now, expires=expires)
+    return _ask(
+        session, person, Request.ADDRESS, to, mailbox_key=mailbox_key, now=now, expires=expires
+    )
 
 
 def find(session: Session, confirmation_id: int, *, now: datetime) -> Confirmation | None:
@@ -226,6 +231,7 @@ def _ask(
     kind: Request,
     to: tuple[str, bytes],
     *,
+    mailbox_key: bytes | None = None,
     now: datetime,
     expires: datetime,
 ) -> Asked:
@@ -261,6 +267,8 @@ def _ask(
         )
     foreign = address_hash != person.address_hash
     flooded = sum(row.address_hash == address_hash for row in today) >= DAILY_MAILS
+    if mailbox_key is not None:
+        flooded |= not limits.hit(session, mailbox_key, limit=DAILY_MAILS, window=_DAY, now=now)
     unwanted = suppressed(session, address_hash) is not None
     asked = Confirmation(
         kind=kind,

@@ -15,6 +15,7 @@ from subscribers import former, limits, suppression, topics
 from subscribers.address import hash_address
 from subscribers.consent import Act, record
 from subscribers.errors import UserError
+from subscribers.mailboxes import mailbox_of
 from subscribers.models import (
     Confirmation,
     Subscriber,
@@ -93,14 +94,15 @@ def request(
 ) -> Asked:
     """Write a signup down; says which mail is to leave, if any.
 
-    An address gets ``per_address`` mails a day, whoever asks for them, one when it bounced or
-    its owner complained, and none when an operator has barred it. Without ``double_opt_in``,
+    A mailbox, by whichever of its addresses, gets ``per_address`` mails a day, whoever asks for
+    them, one when it bounced or its owner complained, and none when an operator has barred it.
+    Without ``double_opt_in``,
     somebody new is subscribed at once, but not who has left, bounced or changed to another
     address: they have to prove that it is them who come back.
     """
     address_hash = hash_address(address_key, signup.address)
     barred = _barred(session, address_hash)
-    limit = limits.key_of(address_key, "signup mail", signup.address.identity)
+    limit = limits.key_of(address_key, limits.SINGLE_MAILS, mailbox_of(signup.address))
     # The email passes the provider's lists, so whoever asks for it reaches one who complained.
     a_day = min(per_address, 1) if barred in _LISTED else per_address
     within = limits.hit(session, limit, limit=a_day, window=_DAY, now=now)
@@ -146,8 +148,10 @@ def request(
 
 def find(session: Session, confirmation_id: int, *, now: datetime) -> Confirmation:
     """A signup to be looked at; SignupLinkError when there is none, or it is over."""
-    asked = session.get(Confirmation, confirmation_id)
-    return _usable(asked, now)
+    asked = _usable(session.get(Confirmation, confirmation_id), now)
+    if asked.done_at is not None:
+        _refuse_gone(_barred(session, asked.address_hash))
+    return asked
 
 
 def confirm(
@@ -161,7 +165,8 @@ def confirm(
     """Subscribe who asked. A second time changes nothing.
 
     Whoever left, bounced or complained before they asked can be mailed again. Raises
-    SignupLinkError, also for those who left after asking, and for those an operator barred.
+    SignupLinkError, also for those who left after asking or after the first time, and for those
+    an operator barred.
     """
     address_hash = find(session, confirmation_id, now=now).address_hash
     # The person first, as everywhere: two that lock in opposite orders wait for each other.
@@ -172,13 +177,14 @@ def confirm(
         session.get(Confirmation, confirmation_id, with_for_update=True, populate_existing=True),
         now,
     )
-    if asked.done_at is not None and asked.subscriber_id is not None:
-        return Confirmed(asked.subscriber_id, address_hash, asked.email, came_back=False)
     barred = session.execute(
         select(_suppression.c.reason, _suppression.c.at)
         .where(_suppression.c.address_hash == address_hash)
         .with_for_update()
     ).one_or_none()
+    if asked.done_at is not None and asked.subscriber_id is not None:
+        _refuse_gone(barred.reason if barred is not None else None)
+        return Confirmed(asked.subscriber_id, address_hash, asked.email, came_back=False)
     if barred is not None and barred.reason == SuppressionReason.MANUAL:
         raise SignupLinkError(
             "this address cannot be subscribed", hint="Write to the editors if this is a mistake."
@@ -209,6 +215,25 @@ def _usable(asked: Confirmation | None, now: datetime) -> Confirmation:
     if asked.expires_at <= now:
         raise SignupLinkError("this link has expired", hint="Subscribe again to get a new one.")
     return asked
+
+
+def _refuse_gone(reason: str | None) -> None:
+    """Raise SignupLinkError where a link that did its work would say what is no longer true."""
+    match reason:
+        case None:
+            return
+        case SuppressionReason.MANUAL:
+            raise SignupLinkError(
+                "you get no mail any more", hint="Write to the editors if this is a mistake."
+            )
+        case SuppressionReason.BOUNCED:
+            raise SignupLinkError(
+                "mail to your address came back, so it gets no more",
+                hint="Subscribe again when it works.",
+            )
+    raise SignupLinkError(
+        "you have left since this link was used", hint="Subscribe again to come back."
+    )
 
 
 def _barred(session: Session, address_hash: bytes) -> str | None:

@@ -8,7 +8,7 @@ do not: compare the last hash with one that you keep elsewhere.)
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -16,10 +16,14 @@ from sqlalchemy import Row, select
 
 from newsletter.accounts.models import AuditEntry
 from newsletter.accounts.turn import take_turn
+from subscribers import limits
 from subscribers.schema import Session, table_of
 
 _entry = table_of(AuditEntry)
 _BEGINNING = bytes(32)
+_HOUR = timedelta(hours=1)
+#: Entries an hour by people who are not signed in: of one kind about one account, and of all.
+_ABOUT_ONE, _OF_OUTSIDERS = 10, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,38 @@ def record(
         "detail": detail,
     }
     session.execute(_entry.insert().values(**values, chain=_chained(last or _BEGINNING, values)))
+
+
+def record_outsider(
+    session: Session, secret: bytes, actor: Actor, action: str, *, now: datetime, subject: str = ""
+) -> None:
+    """The same for what somebody does who is not signed in, as long as that is not too much.
+
+    Nobody can delete an entry, so strangers may not write as many as they like: no more than
+    so many an hour of one kind about one account, and of all kinds. One entry an hour says that
+    others were left out.
+    """
+    about = f"{action}\0{actor.user_id or ''}\0{subject}"
+    passed = True
+    for purpose, value, limit in (
+        ("log about", about, _ABOUT_ONE),
+        ("log of outsiders", "", _OF_OUTSIDERS),
+    ):
+        key = limits.key_of(secret, purpose, value)
+        passed &= limits.hit(session, key, limit=limit if passed else 0, window=_HOUR, now=now)
+    # Also an entry that is one too many is written, and taken back: equal work tells nothing.
+    with session.begin_nested() as point:
+        record(session, actor, action, now=now, subject=subject)
+        if not passed:
+            point.rollback()
+    if not passed:
+        _say_once(session, secret, now=now)
+
+
+def _say_once(session: Session, secret: bytes, *, now: datetime) -> None:
+    key = limits.key_of(secret, "log left out", "")
+    if limits.hit(session, key, limit=1, window=_HOUR, now=now):
+        record(session, Actor(None, "(not signed in)"), "more tries than are logged", now=now)
 
 
 def entries(session: Session, *, before: int | None = None, limit: int = 50) -> Sequence[Row[Any]]:

@@ -99,6 +99,11 @@ def new_recovery_codes(session: Session, user_id: int) -> Sequence[str]:
     return ["-".join(code[at : at + 4] for at in range(0, 16, 4)) for code in codes]
 
 
+def looks_like_recovery_code(code: str) -> bool:
+    """Whether it is written like one from paper: 16 letters and digits, in whatever groups."""
+    return sum(c.isalnum() for c in code[:100]) == 16
+
+
 def recovery_codes_left(session: Session, user_id: int) -> int:
     """How many recovery codes are unused."""
     unused = _recovery.c.user_id == user_id, _recovery.c.used_at.is_(None)

@@ -45,11 +45,18 @@ def may_try(
     return passed
 
 
-def may_try_code(session: Session, secret: bytes, *, user_id: int, now: datetime) -> bool:
-    """Count a try to bring a code; False when there were too many."""
+def may_try_code(
+    session: Session, secret: bytes, *, user_id: int, now: datetime, recovery: bool = False
+) -> bool:
+    """Count a try to bring a code; False when there were too many.
+
+    Recovery codes have limits of their own: who knows the password could use up all tries of
+    the app's codes, and keep the owner out for as long as they go on.
+    """
+    kind = "recovery code" if recovery else "code"
     for purpose, limit, window in (
-        ("code", _CODES, WINDOW),
-        ("code a day", _CODES_A_DAY, timedelta(days=1)),
+        (kind, _CODES, WINDOW),
+        (f"{kind} a day", _CODES_A_DAY, timedelta(days=1)),
     ):
         key = key_of(secret, purpose, str(user_id))
         if not hit(session, key, limit=limit, window=window, now=now):

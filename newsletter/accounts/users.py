@@ -1,7 +1,7 @@
 """People who work with the console, and the one rule about owners: never none, never too many."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -129,6 +129,15 @@ def listing(session: Session, *, now: datetime) -> Sequence[Listed]:
         for row in rows
     ]
     return sorted(people, key=lambda one: list(Role).index(one.role), reverse=True)
+
+
+def owners(session: Session, *, but: Collection[int] = ()) -> Sequence[str]:
+    """Addresses of the owners, but those; of them only who can sign in."""
+    return session.scalars(
+        select(_user.c.email)
+        .where(_user.c.role == Role.OWNER, _user.c.password != "", _user.c.id.not_in(list(but)))
+        .order_by(_user.c.identity)
+    ).all()
 
 
 def set_password(

@@ -131,7 +131,7 @@ def _is_missing_file(url: str) -> bool:
     """Looking must not make it."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return False
     file = parsed.database
     return parsed.get_backend_name() == "sqlite" and bool(file) and not Path(str(file)).exists()

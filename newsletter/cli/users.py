@@ -15,6 +15,7 @@ from newsletter.cli.terminal import who
 from newsletter.database import reading, transaction
 from newsletter.errors import AccountError
 from newsletter.settings import load
+from subscribers.schema import Session
 
 app = typer.Typer(help="Add and remove people who work with the console.", no_args_is_help=True)
 
@@ -45,6 +46,8 @@ def create(
             now=now,
             hashed=hashed,
         )
+        if role is Role.OWNER:
+            _tell_owners(session, parts, f"{user.email} was made an owner", but=user.id)
         audit.record(session, who(), "user created", now=now, subject=user.email, role=role)
     err.print(f"{email} is {role} of the console, at {parts.settings.site.base_url}/console/")
     _print_once(password, given=password_stdin)
@@ -83,6 +86,8 @@ def password(email: Email, password_stdin: _FromInput = False) -> None:
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
         users.set_password(session, user.id, hashed)
+        if user.role == Role.OWNER:
+            _tell_owners(session, parts, f"{user.email}: password changed")
         audit.record(session, who(), "password changed", now=now, subject=user.email)
     err.print(f"{email} has a new password.")
     _print_once(new, given=password_stdin)
@@ -100,6 +105,8 @@ def role(
             session, user.id, role, max_owners=parts.settings.console.max_owners
         )
         what = f"role changed from {before} to {role}"
+        if Role.OWNER in (before, role):
+            _tell_owners(session, parts, f"{user.email}: {what}")
         audit.record(session, who(), what, now=now, subject=user.email)
     out.print(f"{email} is {role} from now on.")
 
@@ -107,9 +114,12 @@ def role(
 @app.command("remove")
 def remove(email: Email) -> None:
     """Remove somebody. What they did stays in the log."""
-    with transaction(Assembly(load()).database) as session:
+    parts = Assembly(load())
+    with transaction(parts.database) as session:
         user = users.by_email(session, email)
         subject = user.email
+        if user.role == Role.OWNER:
+            _tell_owners(session, parts, f"{subject}: user removed", but=user.id)
         users.remove(session, user.id)
         audit.record(session, who(), "user removed", now=datetime.now(UTC), subject=subject)
     out.print(f"{email} is removed.")
@@ -118,10 +128,13 @@ def remove(email: Email) -> None:
 @app.command("reset-factor")
 def reset_factor(email: Email) -> None:
     """Take somebody's authenticator app and recovery codes away, and end their sessions."""
-    with transaction(Assembly(load()).database) as session:
+    parts = Assembly(load())
+    with transaction(parts.database) as session:
         user = users.by_email(session, email)
         factors.reset(session, user.id)
         sessions.end_all(session, user.id)
+        if user.role == Role.OWNER:
+            _tell_owners(session, parts, f"{user.email}: authenticator removed")
         what, now = "authenticator removed", datetime.now(UTC)
         audit.record(session, who(), what, now=now, subject=user.email)
     out.print(f"{email} sets up another app when they sign in.")
@@ -161,6 +174,14 @@ def log(
         as_json=as_json,
         empty="Nothing was done in the console yet.",
     )
+
+
+def _tell_owners(session: Session, parts: Assembly, what: str, *, but: int = 0) -> None:
+    """Mail all owners: whoever has this machine is none of them."""
+    # Pages render mails; a command that changes nobody needs none of that.
+    from newsletter.web.console.mails import tell_owners  # noqa: PLC0415
+
+    tell_owners(session, parts, what, by=who().name, but={but})
 
 
 def _password(email: str, *, given: bool) -> str:

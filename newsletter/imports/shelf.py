@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from newsletter.errors import MachineError
+from subscribers import private_files
 
 
 class Shelf:
@@ -28,7 +29,7 @@ class Shelf:
     def part(self) -> Path:
         """Where an upload goes that is under way."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            private_files.make_folder(self.folder)
         except OSError as error:
             raise MachineError(
                 f"the folder for uploads cannot be made: {error.strerror}",

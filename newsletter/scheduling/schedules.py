@@ -249,15 +249,20 @@ def known_series(session: Session) -> list[str]:
     return list(session.scalars(select(_issue.c.series).distinct().order_by(_issue.c.series)))
 
 
-def delete_segment(session: Session, name: str) -> Segment:
-    """Remove a segment and return what it was; SegmentError while a schedule uses it."""
-    users = session.scalars(
+def using_segment(session: Session, name: str) -> Sequence[str]:
+    """Names of the schedules that send to this segment or leave it out."""
+    return session.scalars(
         select(_schedule.c.name)
         .join(_link, _link.c.schedule_id == _schedule.c.id)
         .join(_segment, _segment.c.id == _link.c.segment_id)
         .where(_segment.c.name == name)
         .order_by(_schedule.c.name)
     ).all()
+
+
+def delete_segment(session: Session, name: str) -> Segment:
+    """Remove a segment and return what it was; SegmentError while a schedule uses it."""
+    users = using_segment(session, name)
     if users:
         which = f"schedule{'s' if len(users) > 1 else ''} {', '.join(users[:10])}"
         raise SegmentError(

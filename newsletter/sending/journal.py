@@ -32,6 +32,7 @@ from newsletter.errors import MachineError
 from newsletter.sending.forgotten import PREFIX, About
 from newsletter.sending.ledger import Barred, Claimed
 from newsletter.sending.recipients import Person
+from subscribers import private_files
 from subscribers.schema import Session
 from subscribers.suppression import NEWS, Lifted, Suppressed
 
@@ -175,7 +176,7 @@ class Journal(LogReader):
         self._lock = threading.Lock()
         self._followed: URL | None = None
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_files.make_folder(folder)
             self._open(datetime.now(UTC))
             if not (folder / _IDENTITY).exists():
                 self._give_name()
@@ -312,7 +313,9 @@ class Journal(LogReader):
     def _open(self, now: datetime) -> None:
         before, path = self._file, self.folder / f"{now.date().isoformat()}.jsonl"
         is_new = not path.exists()
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, private_files.FILE_MODE
+        )
         self._path = path
         if before >= 0:
             os.close(before)
@@ -326,7 +329,7 @@ class Journal(LogReader):
     def _write_identity(self, *, new: bool = False) -> None:
         said = {"log": self.id, "database": self.database, "compared": self.compared}
         beside = self.folder / f"{_IDENTITY}.{secrets.token_hex(4)}"
-        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private_files.FILE_MODE)
         try:
             os.write(file, orjson.dumps(said))
             os.fsync(file)

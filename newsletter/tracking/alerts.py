@@ -1,7 +1,7 @@
 """The circuit breaker: a send whose mails bounce, are refused or called spam pauses itself.
 
 The rules are data (config/alerts.toml). They compare what came back with what was handed
-to the provider, over figures that are kept as events arrive: a look costs two queries,
+to the provider, over figures of people that are kept as events arrive: a look costs two queries,
 whatever the number of sends and of people.
 """
 
@@ -22,6 +22,7 @@ from newsletter.sending import oversight
 from newsletter.sending.models import Batch, Send
 from newsletter.sending.states import BatchState, SendState
 from newsletter.setting_kinds import Line
+from newsletter.tracking.counts import LEFT_BY, PEOPLE
 from newsletter.tracking.models import SendCount
 from subscribers.schema import Session, table_of
 
@@ -37,7 +38,7 @@ _SAID: Final[Mapping[Kind, str]] = {
     Kind.UNSUBSCRIBE: "made their readers leave",
     Kind.GROUP_UNSUBSCRIBE: "made their readers leave at the provider",
 }
-#: Keys of Send.alarm beside the kinds of events; the second marks a pause as the alarm's.
+#: Keys of Send.alarm beside the figures of people; the second marks a pause as the alarm's.
 _ACCEPTED, _TRIPPED = "accepted", "tripped"
 
 
@@ -65,24 +66,34 @@ class Rule(BaseModel, extra="forbid", frozen=True, strict=True):
     above: Annotated[Decimal, BeforeValidator(_share)] = Field(
         gt=0, le=1, description="A share, more than 0 and not more than 1: 0.05 is 5 %."
     )
-    at_least: int = Field(ge=1, description="A whole number of events, 1 or more.")
+    at_least: int = Field(ge=1, description="A whole number of people, 1 or more.")
     after: int = Field(ge=1, description="A whole number of people, 1 or more.")
     #: With all that is put around it, it fits into the 1000 characters of Send.reason.
     say: Line = Field(min_length=1, max_length=500, description="One line, without a full stop.")
 
     def reason(self, send_id: int, since: Counter[str], *, again: bool) -> str | None:
         """Why these figures pause the send, in the operator's words; None when they do not."""
-        people, events = since[self.of], sum(since[kind] for kind in set(self.counts))
-        if people < self.after or events < self.at_least or events <= self.above * people:
+        people = since[self.of]
+        met = sum(since[what] for what in _figures_of(self.counts))
+        if people < self.after or met < self.at_least or met <= self.above * people:
             return None
         # Rounded up, so that 5.001 % never reads "5 %, above 5 %".
-        share = (100 * Decimal(events) / people).quantize(Decimal("0.01"), ROUND_CEILING)
+        share = (100 * Decimal(met) / people).quantize(Decimal("0.01"), ROUND_CEILING)
         happened = " or ".join(said for kind, said in _SAID.items() if kind in self.counts)
         return (
             f"{_plain(share)} % of {people:,} mails {'since the last alarm ' if again else ''}"
-            f"{happened} ({events:,}), above {_plain(100 * self.above)} %: {self.say}, then "
+            f"{happened} ({met:,}), above {_plain(100 * self.above)} %: {self.say}, then "
             f"`newsletter sends resume {send_id}` or `newsletter sends cancel {send_id}`"
         )
+
+
+def _figures_of(kinds: Collection[Kind]) -> frozenset[str]:
+    """The figures of people that say how many these kinds happened to.
+
+    Whoever left by our link and by the provider's is one, where a rule counts both.
+    """
+    both = LEFT_BY.keys() <= set(kinds)
+    return frozenset(PEOPLE[kind] if both else LEFT_BY.get(kind, PEOPLE[kind]) for kind in kinds)
 
 
 class _File(BaseModel, extra="forbid", strict=True):
@@ -151,9 +162,13 @@ def watch(session: Session, rules: Collection[Rule], *, now: datetime) -> list[t
 def _figures(
     session: Session, send_ids: Collection[int], now: datetime
 ) -> Mapping[int, dict[str, int]]:
-    """Send → what → how many: events by kind, and the people handed over."""
+    """Send → what → how many people: those whom something happened to, and those handed over.
+
+    People and not events: one who is told of ten times must not stop a send.
+    """
     seen = select(_count.c.send_id, _count.c.what, _count.c.count).where(
-        _count.c.send_id.in_(send_ids), _count.c.what.in_(list(Kind))
+        _count.c.send_id.in_(send_ids),
+        _count.c.what.in_(sorted({*PEOPLE.values(), *LEFT_BY.values()})),
     )
     handed = (
         select(_batch.c.send_id, literal(_ACCEPTED), func.sum(_batch.c.size))

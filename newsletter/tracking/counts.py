@@ -28,9 +28,17 @@ BY_MACHINE: Final[Mapping[str, str]] = {
 PEOPLE: Final[Mapping[str, str]] = {
     Kind.OPEN: "opened",
     Kind.CLICK: "clicked",
+    Kind.BOUNCE: "people_bounced",
+    Kind.BLOCKED: "people_blocked",
+    Kind.DROPPED: "people_dropped",
     Kind.SPAM_REPORT: "complained",
     Kind.UNSUBSCRIBE: "left",
     Kind.GROUP_UNSUBSCRIBE: "left",
+}
+#: The same, told apart by whose link it was.
+LEFT_BY: Final[Mapping[str, str]] = {
+    Kind.UNSUBSCRIBE: "left_here",
+    Kind.GROUP_UNSUBSCRIBE: "left_at_provider",
 }
 #: Events that belong to no send.
 NO_SEND: Final = 0
@@ -77,10 +85,11 @@ class Tally:
         self._parts[send, "domain", one.domain, what] += number
         if one.link and one.kind == Kind.CLICK:
             self._parts[send, "link", one.link, what] += number
-        done = PEOPLE.get(one.kind)
-        if done and one.subscriber_id is not None:
-            # A machine's deed is nobody's; its row is made nevertheless, to be locked.
-            human = 0 if by_machine else number
+        if one.subscriber_id is None:
+            return
+        # A machine's deed is nobody's; its row is made nevertheless, to be locked.
+        human = 0 if by_machine else number
+        for done in (figures[one.kind] for figures in (PEOPLE, LEFT_BY) if one.kind in figures):
             deed = _Deed(send, one.subscriber_id, done, one.domain, "")
             self._deeds[deed] += human
             if one.link and one.kind == Kind.CLICK:

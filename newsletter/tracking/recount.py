@@ -4,13 +4,13 @@ Holds as long as the events are all there. Compare within one snapshot, or event
 arrive meanwhile look like a difference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Date, Select, case, cast, func, literal, or_, select
 
 from newsletter.provider.events import Kind
-from newsletter.tracking.counts import BY_MACHINE, NO_SEND, PEOPLE
+from newsletter.tracking.counts import BY_MACHINE, LEFT_BY, NO_SEND, PEOPLE
 from newsletter.tracking.horizon import final, horizon
 from newsletter.tracking.models import EventRow, PartCount, PersonCount, SendCount
 from subscribers.schema import Session, table_of
@@ -115,11 +115,13 @@ def _of_people(session: Session, send_id: int) -> Iterator[Difference]:
 
 def _deeds(send_id: int) -> Select[tuple[int, str, str, str, int]]:
     """Who did what how often, machines left out: for each link, and for all of them."""
-    done = case(PEOPLE, value=_event.c.kind)
     human = _of(send_id) & _event.c.kind.in_(list(PEOPLE)) & _event.c.subscriber_id.is_not(None)
     human &= or_(_event.c.by_machine.is_(False), _event.c.kind.not_in(list(BY_MACHINE)))
 
-    def grouped(link: ColumnElement[str], only: ColumnElement[bool]) -> Select[tuple[object, ...]]:
+    def grouped(
+        link: ColumnElement[str], only: ColumnElement[bool], figures: Mapping[str, str] = PEOPLE
+    ) -> Select[tuple[object, ...]]:
+        done = case(figures, value=_event.c.kind)
         cell = (
             select(_event.c.subscriber_id, done.label("what"), _event.c.domain, link.label("link"))
             .where(only)
@@ -129,7 +131,8 @@ def _deeds(send_id: int) -> Select[tuple[int, str, str, str, int]]:
 
     of_all = grouped(literal(""), human)
     of_links = grouped(_event.c.link, human & _CLICKED)
-    return select(of_all.union_all(of_links).subquery())
+    left = grouped(literal(""), human & _event.c.kind.in_(list(LEFT_BY)), LEFT_BY)
+    return select(of_all.union_all(of_links, left).subquery())
 
 
 def _of(send_id: int) -> ColumnElement[bool]:

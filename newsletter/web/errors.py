@@ -5,11 +5,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from newsletter.errors import LinkError, UserError
+from newsletter.errors import BusyError, LinkError, UserError
 from newsletter.web.console.access import StaleFormError
 from newsletter.web.console.kept import given_back
 from newsletter.web.console.shell import page as console_page
 from newsletter.web.dependencies import page
+
+#: Seconds after which too many at once may be fewer.
+_A_MOMENT = "5"
 
 
 def register(app: FastAPI) -> None:
@@ -22,8 +25,11 @@ def register(app: FastAPI) -> None:
 
 def _user_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, UserError)
-    status = 404 if isinstance(error, LinkError) else 400
-    return problem(request, status, error.message, error.hint or "")
+    status = 404 if isinstance(error, LinkError) else 503 if isinstance(error, BusyError) else 400
+    answer = problem(request, status, error.message, error.hint or "")
+    if isinstance(error, BusyError):
+        answer.headers["Retry-After"] = _A_MOMENT
+    return answer
 
 
 def _http_error(request: Request, error: Exception) -> Response:

@@ -64,7 +64,7 @@ def desk(desk: Desk) -> Desk:
 
 @pytest.fixture
 def role() -> Role:
-    return Role.EDITOR
+    return Role.APPROVER
 
 
 @pytest.fixture

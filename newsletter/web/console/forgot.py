@@ -62,7 +62,14 @@ def send(request: Request, parts: Parts, email: Annotated[str, Form()] = "") -> 
                 point.rollback()
         who = Actor(None, "(not signed in)", ip)
         asked_for = known.email if known else "(no user)"
-        audit.record(session, who, "password mail asked for", now=now, subject=asked_for)
+        audit.record_outsider(
+            session,
+            parts.address_key,
+            who,
+            "password mail asked for",
+            now=now,
+            subject=asked_for,
+        )
     return page(request, "forgot_sent.html")
 
 

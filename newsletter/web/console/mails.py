@@ -1,12 +1,16 @@
 """The words of the mails to operators, put into the outbox by those who cause them."""
 
-from datetime import datetime, timedelta
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 
+from newsletter.accounts import users
 from newsletter.accounts.models import User
 from newsletter.assembly import Assembly
 from newsletter.links import Purpose
 from newsletter.rendering.notice import render_notice
+from newsletter.sending import notices
 from newsletter.sending.notices import Mail
+from subscribers.schema import Session
 
 _WHY = "You get this mail because you have an account in the console of {house}."
 
@@ -52,6 +56,25 @@ def changed(parts: Assembly, what: str) -> Mail:
         ],
         ("Choose a new password", f"{parts.house.base_url}/console/forgot"),
     )
+
+
+def tell_owners(
+    session: Session, parts: Assembly, what: str, *, by: str, but: Collection[int] = ()
+) -> None:
+    """Mail the owners, but those, what another one did to who may decide who may do what."""
+    now = datetime.now(UTC)
+    for email in users.owners(session, but=but):
+        mail = _mail(
+            parts,
+            "A change among the owners of the console",
+            [
+                f"{what}. It was done by {by}, in the console of {parts.house.name}.",
+                "If that is right, there is nothing to do.",
+                "If not, look at the users and the log at once: somebody may have their account.",
+            ],
+            ("Look at the users", f"{parts.house.base_url}/console/users"),
+        )
+        notices.enqueue(session, kind="account", email=email, mail=mail, now=now)
 
 
 def password_link(parts: Assembly, user_id: int, stamp: int, *, expires: datetime) -> str:

@@ -15,6 +15,8 @@ from newsletter.errors import AccountError, UserError
 from newsletter.sending import notices
 from newsletter.web.console import mails
 from newsletter.web.console.access import role
+from newsletter.web.console.account import require_password
+from newsletter.web.console.mails import tell_owners
 from newsletter.web.console.shell import actor, go, page
 from newsletter.web.dependencies import Parts
 from subscribers.schema import Session
@@ -22,12 +24,14 @@ from subscribers.schema import Session
 router = APIRouter()
 _Owner = Annotated[Visitor, Depends(role(Role.OWNER))]
 
+_Current = Annotated[str, Form(max_length=1000)]
+
 _HOME = "/console/users"
 #: What each role is for, where it is chosen.
 ABOUT = {
     Role.VIEWER: "looks at everything",
-    Role.EDITOR: "writes issues, segments and schedules, looks after people",
-    Role.APPROVER: "lets issues go out, and stops them",
+    Role.EDITOR: "writes issues and segments, looks after people",
+    Role.APPROVER: "lets issues go out, also by schedules, and stops them",
     Role.OWNER: "decides who may do what, erases people",
 }
 
@@ -47,10 +51,13 @@ def invite(
     email: Annotated[str, Form()] = "",
     name: Annotated[str, Form()] = "",
     chosen: Annotated[str, Form(alias="role")] = "",
+    current: _Current = "",
 ) -> Response:
     """Add somebody and mail them the way in."""
     now = datetime.now(UTC)
     try:
+        if chosen == Role.OWNER:
+            require_password(request, parts, visitor, current)
         with transaction(parts.database) as session:
             user = users.add(
                 session,
@@ -61,6 +68,9 @@ def invite(
                 now=now,
             )
             _invite(session, parts, visitor, user, now)
+            if user.role == Role.OWNER:
+                said = f"{user.email} was invited as an owner"
+                tell_owners(session, parts, said, by=visitor.called, but={visitor.user_id, user.id})
             who = actor(request, visitor)
             audit.record(session, who, "user invited", now=now, subject=user.email, role=user.role)
     except UserError as error:
@@ -83,7 +93,9 @@ def change_role(
     request: Request,
     parts: Parts,
     visitor: _Owner,
+    *,
     chosen: Annotated[str, Form(alias="role")] = "",
+    current: _Current = "",
 ) -> Response:
     """Another role, in force with their next click."""
 
@@ -93,7 +105,16 @@ def change_role(
         )
         return f"role changed from {before} to {chosen}"
 
-    return _change(request, parts, visitor, user_id, change=change, done="role")
+    return _change(
+        request,
+        parts,
+        visitor,
+        user_id,
+        change=change,
+        done="role",
+        current=current,
+        of_owners=chosen == Role.OWNER,
+    )
 
 
 @router.post(f"{_HOME}/{{user_id:int}}/sessions/end")
@@ -108,7 +129,9 @@ def end_sessions(user_id: int, request: Request, parts: Parts, visitor: _Owner) 
 
 
 @router.post(f"{_HOME}/{{user_id:int}}/factor/reset")
-def reset_factor(user_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
+def reset_factor(
+    user_id: int, request: Request, parts: Parts, visitor: _Owner, current: _Current = ""
+) -> Response:
     """Take away an app that was lost; the person sets up another when they sign in."""
 
     def change(session: Session, user: User) -> str:
@@ -119,7 +142,7 @@ def reset_factor(user_id: int, request: Request, parts: Parts, visitor: _Owner) 
         notices.enqueue(session, kind="account", email=user.email, mail=mail, now=now)
         return "authenticator removed"
 
-    return _change(request, parts, visitor, user_id, change=change, done="factor")
+    return _change(request, parts, visitor, user_id, change=change, done="factor", current=current)
 
 
 @router.post(f"{_HOME}/{{user_id:int}}/invite")
@@ -134,14 +157,16 @@ def invite_again(user_id: int, request: Request, parts: Parts, visitor: _Owner) 
 
 
 @router.post(f"{_HOME}/{{user_id:int}}/remove")
-def remove(user_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
+def remove(
+    user_id: int, request: Request, parts: Parts, visitor: _Owner, current: _Current = ""
+) -> Response:
     """Take somebody out."""
 
     def change(session: Session, user: User) -> str:
         users.remove(session, user.id)
         return "user removed"
 
-    answer = _change(request, parts, visitor, user_id, change=change, done="")
+    answer = _change(request, parts, visitor, user_id, change=change, done="", current=current)
     return go(f"{_HOME}?done=removed") if answer.status_code == 303 else answer
 
 
@@ -153,18 +178,40 @@ def _change(
     *,
     change: Callable[[Session, User], str],
     done: str,
+    current: str | None = None,
+    of_owners: bool = False,
 ) -> Response:
-    """One change and its entry in the log, or neither."""
+    """One change and its entry in the log, or neither.
+
+    With ``current``, the visitor's password, the change is one of those that are asked twice
+    about, and told to the other owners, where it makes or concerns an owner.
+    """
     try:
+        with reading(parts.database) as session:
+            of_owners = of_owners or _find(session, user_id).role == Role.OWNER
+        careful = of_owners and current is not None
+        if careful:
+            require_password(request, parts, visitor, current or "")
         with transaction(parts.database) as session:
             user = _find(session, user_id)
+            if current is not None and not careful:
+                _still_no_owner(user)
             email = user.email
             what = change(session, user)
+            if careful:
+                said = f"{email}: {what}"
+                tell_owners(session, parts, said, by=visitor.called, but={visitor.user_id})
             who = actor(request, visitor)
             audit.record(session, who, what, now=datetime.now(UTC), subject=email)
     except AccountError as error:
         return _show(request, parts, user_id, problem=error)
     return go(f"{_HOME}/{user_id}?done={done}")
+
+
+def _still_no_owner(user: User) -> None:
+    """AccountError for who became an owner since it was decided that no password is needed."""
+    if user.role == Role.OWNER:
+        raise AccountError("this is an owner by now", hint="Open the page again.")
 
 
 def _invite(session: Session, parts: Assembly, visitor: Visitor, user: User, now: datetime) -> None:

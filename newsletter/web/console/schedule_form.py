@@ -17,7 +17,7 @@ from newsletter.scheduling import firing, recurrence, schedules
 from newsletter.scheduling.schedules import Wanted
 from newsletter.sending import hours
 from newsletter.settings import Settings
-from newsletter.web.console.schedules import HOME, Editor, find
+from newsletter.web.console.schedules import HOME, Approver, find
 from newsletter.web.console.sends_pace import Pace, tracking_of, tracking_typed
 from newsletter.web.console.shell import actor, go, page
 from newsletter.web.dependencies import Parts
@@ -78,7 +78,7 @@ Fields = Annotated[Typed, Depends()]
 
 
 @router.api_route(f"{HOME}/new", methods=["GET", "HEAD"])
-def blank(request: Request, parts: Parts, _visitor: Editor) -> Response:
+def blank(request: Request, parts: Parts, _visitor: Approver) -> Response:
     """The empty form."""
     settings = parts.settings
     typed = Typed(zone=settings.site.timezone, quiet=settings.sending.quiet_hours)
@@ -86,7 +86,7 @@ def blank(request: Request, parts: Parts, _visitor: Editor) -> Response:
 
 
 @router.api_route(f"{HOME}/{{schedule_id:int}}/edit", methods=["GET", "HEAD"])
-def edit(schedule_id: int, request: Request, parts: Parts, _visitor: Editor) -> Response:
+def edit(schedule_id: int, request: Request, parts: Parts, _visitor: Approver) -> Response:
     """The form of a schedule as it is."""
     with reading(parts.database) as session:
         schedule = find(session, schedule_id)
@@ -95,13 +95,13 @@ def edit(schedule_id: int, request: Request, parts: Parts, _visitor: Editor) -> 
 
 
 @router.post(f"{HOME}/preview")
-def preview(request: Request, parts: Parts, _visitor: Editor, typed: Fields) -> Response:
+def preview(request: Request, parts: Parts, _visitor: Approver, typed: Fields) -> Response:
     """The form again, with the times of its rule; nothing is stored."""
     return _form(request, parts, typed, asked=True)
 
 
 @router.post(HOME)
-def create(request: Request, parts: Parts, visitor: Editor, typed: Fields) -> Response:
+def create(request: Request, parts: Parts, visitor: Approver, typed: Fields) -> Response:
     """Store a new one."""
     try:
         wanted = typed.wanted(parts.settings)
@@ -115,7 +115,7 @@ def create(request: Request, parts: Parts, visitor: Editor, typed: Fields) -> Re
 
 @router.post(f"{HOME}/{{schedule_id:int}}")
 def change(
-    schedule_id: int, request: Request, parts: Parts, visitor: Editor, typed: Fields
+    schedule_id: int, request: Request, parts: Parts, visitor: Approver, typed: Fields
 ) -> Response:
     """Store a change, which counts from now on."""
     try:

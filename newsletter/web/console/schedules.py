@@ -23,7 +23,7 @@ from subscribers.schema import Session
 
 router = APIRouter()
 Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
-Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
+Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
 
 HOME = "/console/schedules"
 _COMING = 10
@@ -56,7 +56,7 @@ def show(
 
 
 @router.post(f"{HOME}/{{schedule_id:int}}/pause")
-def pause(schedule_id: int, request: Request, parts: Parts, visitor: Editor) -> Response:
+def pause(schedule_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
     """Let nothing come due."""
 
     def change(session: Session, one: Schedule, by: Actor, now: datetime) -> None:
@@ -66,7 +66,7 @@ def pause(schedule_id: int, request: Request, parts: Parts, visitor: Editor) -> 
 
 
 @router.post(f"{HOME}/{{schedule_id:int}}/resume")
-def resume(schedule_id: int, request: Request, parts: Parts, visitor: Editor) -> Response:
+def resume(schedule_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
     """Go on with what comes from now on."""
 
     def change(session: Session, one: Schedule, by: Actor, now: datetime) -> None:
@@ -80,7 +80,7 @@ def skip(
     schedule_id: int,
     request: Request,
     parts: Parts,
-    visitor: Editor,
+    visitor: Approver,
     *,
     day: Annotated[str, Form(max_length=20)] = "",
     undo: Annotated[str, Form(max_length=10)] = "",
@@ -98,7 +98,7 @@ def skip(
 
 
 @router.post(f"{HOME}/{{schedule_id:int}}/delete")
-def delete(schedule_id: int, request: Request, parts: Parts, visitor: Editor) -> Response:
+def delete(schedule_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
     """Remove it; its sends stay."""
 
     def change(session: Session, one: Schedule, by: Actor, now: datetime) -> None:
@@ -110,7 +110,7 @@ def delete(schedule_id: int, request: Request, parts: Parts, visitor: Editor) ->
 
 def may_edit(visitor: Visitor) -> bool:
     """Whether to offer what changes something."""
-    return visitor.role.covers(Role.EDITOR)
+    return visitor.role.covers(Role.APPROVER)
 
 
 def find(session: Session, schedule_id: int) -> Schedule:

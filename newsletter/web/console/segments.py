@@ -175,7 +175,10 @@ def _save(
                 saved = segments.save(session, draft.name, draft.expression, **said)  # type: ignore[arg-type]
                 what = "segment made"
             else:
-                before = _find(session, segment_id).name
+                found = _find(session, segment_id)
+                before = found.name
+                if found.expression != draft.expression:
+                    _may_steer(session, visitor, before)
                 saved = segments.change(session, before, draft.name, draft.expression, **said)  # type: ignore[arg-type]
                 what = "segment changed"
             number: int = saved.id
@@ -254,6 +257,16 @@ def _figures(
         return (*segments.count_of(session, saved, now=now), None)
     except SegmentError:
         return None, None, None
+
+
+def _may_steer(session: Session, visitor: Visitor, name: str) -> None:
+    """SegmentError where the rule decides who gets what is sent, for who may not send."""
+    users = schedules.using_segment(session, name)
+    if users and not visitor.role.covers(Role.APPROVER):
+        raise SegmentError(
+            f"schedule {users[0]} sends to this segment, so its rule decides who gets issues",
+            hint="An approver changes it, or save yours under another name.",
+        )
 
 
 def _unused(session: Session, name: str) -> None:

@@ -102,8 +102,11 @@ def bring_code(
 ) -> Response:
     """Let them in by a code, which is used up with that."""
     now, following = datetime.now(UTC), cookie.safe_next(following)
+    recovery = factors.looks_like_recovery_code(code)
     with transaction(parts.database) as session:
-        may = throttle.may_try_code(session, parts.address_key, user_id=visitor.user_id, now=now)
+        may = throttle.may_try_code(
+            session, parts.address_key, user_id=visitor.user_id, now=now, recovery=recovery
+        )
     if not may:
         answer = page(
             request, "sign_in_code.html", status=429, following=following, problem=_TOO_OFTEN
@@ -111,13 +114,20 @@ def bring_code(
         answer.headers.update(_LATER)
         return answer
     with transaction(parts.database) as session:
-        by_app = factors.check(session, visitor.user_id, code, now=now)
-        fits = by_app or factors.use_recovery_code(session, visitor.user_id, code, now=now)
+        # Each kind by its own limit only, or one kind's tries would count for the other.
+        by_app = not recovery and factors.check(session, visitor.user_id, code, now=now)
+        fits = by_app or (
+            recovery and factors.use_recovery_code(session, visitor.user_id, code, now=now)
+        )
         how = "app" if by_app else "recovery code"
         token = _begin(session, request, parts, visitor.user_id, Stage.FULL) if fits else ""
         what = "signed in" if fits else "code refused"
         detail = {"by": how} if fits else {}
-        audit.record(session, actor(request, visitor), what, now=now, **detail)
+        who = actor(request, visitor)
+        if fits:
+            audit.record(session, who, what, now=now, **detail)
+        else:
+            audit.record_outsider(session, parts.address_key, who, what, now=now)
     if not fits:
         return page(
             request, "sign_in_code.html", status=400, following=following, problem=_WRONG_CODE
@@ -182,7 +192,9 @@ def _write_down_refusal(request: Request, parts: Assembly, known: Credentials | 
         who = Actor(
             known.user_id if known else None, known.email if known else "(no user)", _ip(request)
         )
-        audit.record(session, who, "password refused", now=datetime.now(UTC))
+        audit.record_outsider(
+            session, parts.address_key, who, "password refused", now=datetime.now(UTC)
+        )
 
 
 def _again(request: Request, email: str, following: str, problem: str, *, status: int) -> Response:

@@ -14,6 +14,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from newsletter.errors import UserError
+from subscribers import private_files
 
 #: Bytes of all fields but the file.
 _MAX_FIELDS = 10_000
@@ -127,7 +128,7 @@ class Upload:
             raise UploadError("one file at a time")
         self._admit(self.fields)
         self.name = _plain_name(options.get(b"filename", b"").decode(errors="replace"))
-        self._file = self._path.open("wb")
+        self._file = open(self._path, "wb", opener=private_files.opener)  # noqa: SIM115
 
     def _on_data(self, data: bytes) -> None:
         if self._field == "file" and self._file is not None:

@@ -21,9 +21,10 @@ from newsletter.links import Purpose
 from newsletter.sending import notices
 from newsletter.web.dependencies import Parts, page
 from newsletter.web.public import request_mails
-from subscribers import preferences, requests
+from subscribers import limits, preferences, requests
 from subscribers.address import hash_address, parse
-from subscribers.preferences import Choice, PreferenceError, Preferences
+from subscribers.mailboxes import mailbox_of
+from subscribers.preferences import ChangedTooOftenError, Choice, PreferenceError, Preferences
 from subscribers.requests import Asked, AskedTooOftenError
 from subscribers.requests import Request as Kind
 from subscribers.schema import Session
@@ -103,7 +104,11 @@ def ask_address(
         address = parse(email)
         hashed = hash_address(parts.address_key, address)
         expires = now + _WITHIN[Kind.ADDRESS]
-        return requests.ask_address(session, person, address, hashed, now=now, expires=expires)
+        mailbox = mailbox_of(address)
+        key = limits.key_of(parts.address_key, limits.SINGLE_MAILS, mailbox)
+        return requests.ask_address(
+            session, person, address, hashed, mailbox_key=key, now=now, expires=expires
+        )
 
     return _ask(request, parts, token, Kind.ADDRESS, write_down)
 
@@ -171,7 +176,8 @@ def _show(
         so_far = preferences.view(session, subscriber_id, now=now)
     if so_far is None:
         return page(request, "preferences_gone.html", status=410)
-    status = 429 if isinstance(problem, AskedTooOftenError) else 400 if problem else 200
+    often = isinstance(problem, AskedTooOftenError | ChangedTooOftenError)
+    status = 429 if often else 400 if problem else 200
     return page(
         request,
         "preferences.html",

@@ -26,6 +26,7 @@ from newsletter.web.public.signup_post import Post, read_post
 from newsletter.web.public.visitor import browser, network_address
 from newsletter.web.sentences import sentence
 from subscribers import domains, limits, signup
+from subscribers.mailboxes import house_of
 from subscribers.models import Topic
 from subscribers.schema import table_of
 from subscribers.signup_form import FieldError, Rules, Signup, SignupError, parse_signup
@@ -35,7 +36,7 @@ _topic = table_of(Topic)
 
 #: The name under which the hosted form is recorded.
 _HOSTED = "hosted"
-_PER_IP = timedelta(hours=1)
+_HOUR = timedelta(hours=1)
 #: When a full limit may have opened again.
 _LATER = str(15 * 60)
 #: What the form shows; the rest of a post that has to be mended travels in hidden fields.
@@ -121,8 +122,8 @@ def _take(request: Request, parts: Assembly, post: Post) -> Response:
             if settings.challenge == "altcha"
             else None
         )
-        if not _write_down(request, parts, wish, proof, now=now):
-            return _too_often(request, parts, post)
+        if full := _write_down(request, parts, wish, proof, now=now):
+            return _too_often(request, parts, post, full)
     except SignupError as error:
         return _mend(request, parts, post, error.problems)
     except ChallengeError as error:
@@ -132,14 +133,19 @@ def _take(request: Request, parts: Assembly, post: Post) -> Response:
 
 def _write_down(
     request: Request, parts: Assembly, wish: Signup, proof: bytes | None, *, now: datetime
-) -> bool:
-    """Keep the wish and put its mail into the outbox; False when too many came from there."""
+) -> str | None:
+    """Keep the wish and put its mail into the outbox; says whose limit is full, if one is."""
     settings, secret = parts.settings.signup, parts.address_key
     host = limits.network_of(request.client.host if request.client else "")
     network = limits.key_of(secret, "signup network", host)
     with transaction(parts.database) as session:
-        if not limits.hit(session, network, limit=settings.per_ip, window=_PER_IP, now=now):
-            return False
+        if not limits.hit(session, network, limit=settings.per_ip, window=_HOUR, now=now):
+            return "from your network"
+        house = house_of(wish.address)
+        if house is not None:
+            domain = limits.key_of(secret, "signup domain", house)
+            if not limits.hit(session, domain, limit=settings.per_domain, window=_HOUR, now=now):
+                return f"for addresses at {house}"
         if proof is not None:
             challenge.use_up(session, secret, proof, now=now)
         asked = signup.request(
@@ -158,7 +164,7 @@ def _write_down(
             notices.enqueue(session, kind=asked.mail, email=email, mail=mail, now=now)
             if not asked.send:
                 point.rollback()
-    return True
+    return None
 
 
 def _check_stamp(parts: Assembly, post: Post, now: datetime) -> None:
@@ -199,12 +205,12 @@ def _mend(
     return _problem(400, "This signup cannot be taken.", errors=words)
 
 
-def _too_often(request: Request, parts: Assembly, post: Post) -> Response:
-    title = "Too many signups came from your network."
+def _too_often(request: Request, parts: Assembly, post: Post, whose: str) -> Response:
+    title = f"Too many signups came {whose}."
     if _wants_json(request, post):
         answer = _problem(429, title, detail="Try again later.")
     else:
-        sorry = FieldError("network", "too many signups came from your network", hint="Try later.")
+        sorry = FieldError("network", f"too many signups came {whose}", hint="Try later.")
         answer = _form(request, parts, post.fields, [sorry], status=429)
     answer.headers["Retry-After"] = _LATER
     return answer

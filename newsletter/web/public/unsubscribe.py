@@ -20,11 +20,10 @@ from newsletter.tracking.ingest import ingest
 from newsletter.tracking.models import EventRow
 from newsletter.web.dependencies import Parts, page
 from subscribers import preferences
-from subscribers.models import Subscriber
 from subscribers.schema import Session, table_of
 
 router = APIRouter()
-_delivery, _event, _person = table_of(Delivery), table_of(EventRow), table_of(Subscriber)
+_delivery, _event = table_of(Delivery), table_of(EventRow)
 
 
 @router.head("/unsubscribe/{token}", include_in_schema=False)
@@ -53,12 +52,16 @@ def take_out(
 ) -> None:
     """Let a person leave: the same event, and the same policy, as when the provider says so.
 
-    ``happening`` tells one leaving from another; the same one again changes nothing.
+    ``happening`` tells one leaving from another. What changes nothing is no event: a link can be
+    posted as often as somebody likes.
     """
     now = datetime.now(UTC)
     key = hashlib.sha256(happening.encode()).digest()[:16]
 
     def work(session: Session) -> None:
+        email = preferences.still_here(session, subscriber_id)
+        if email is None:
+            return
         send_id = session.scalar(
             select(_delivery.c.send_id).where(
                 _delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id
@@ -71,7 +74,7 @@ def take_out(
             at=before or now,
             key=key,
             # Their mail domain counts in the figures.
-            email=session.scalar(select(_person.c.email).where(_person.c.id == subscriber_id)),
+            email=email,
             issue_id=issue_id,
             send_id=send_id,
             batch=None,

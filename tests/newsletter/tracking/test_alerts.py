@@ -23,6 +23,7 @@ from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, make_plan, make_send
 from tests.newsletter.tracking.test_ingest import entry, take
 
+KINDS = ["bounce", "blocked", "dropped", "spamreport", "unsubscribe", "group_unsubscribe"]
 SHIPPED = resource("config") / "alerts.toml"
 
 
@@ -120,6 +121,40 @@ def test_the_reason_says_what_happened_and_what_to_do(database: Engine) -> None:
         "13.34 % of 30 mails bounced or were blocked (4), above 12.5 %: look at the list, "
         f"then `newsletter sends resume {send}` or `newsletter sends cancel {send}`"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("bounce", {}),
+        ("bounce", {"type": "blocked"}),
+        ("dropped", {"reason": "Bounced Address"}),
+        ("spamreport", {}),
+        ("unsubscribe", {}),
+        ("group_unsubscribe", {}),
+    ],
+)
+def test_one_person_told_of_many_times_stops_no_send(
+    database: Engine, kind: str, more: dict[str, str]
+) -> None:
+    people(database, 11)
+    send = under_way(database, batch_size=10)
+    every = rule(counts=KINDS, above=Decimal("0.1"))
+    for number in range(30):
+        report(database, send, kind, [1], timestamp=1_800_000_000 + number, **more)
+    assert look(database, every) == []
+    report(database, send, kind, [2], **more)
+    ((_, why),) = look(database, every)
+    assert "20 % of 10 mails" in why
+    assert " (2), " in why
+
+
+def test_leaving_by_our_link_and_by_the_provider_s_is_leaving_once(database: Engine) -> None:
+    people(database, 11)
+    send = under_way(database, batch_size=10)
+    for kind in ("unsubscribe", "group_unsubscribe"):
+        report(database, send, kind, [1])
+    assert look(database, rule(counts=["unsubscribe", "group_unsubscribe"])) == []
 
 
 @pytest.mark.parametrize(
@@ -409,8 +444,8 @@ def written(**changes: str | None) -> str:
         ({"above": "5"}, "above", "less than or equal to 1\nA share"),
         ({"above": "nan"}, "above", "finite number\nA share"),
         ({"above": "inf"}, "above", "finite number\nA share"),
-        ({"at_least": '"20"'}, "at_least", "valid integer\nA whole number of events"),
-        ({"at_least": "20.0"}, "at_least", "valid integer\nA whole number of events"),
+        ({"at_least": '"20"'}, "at_least", "valid integer\nA whole number of people"),
+        ({"at_least": "20.0"}, "at_least", "valid integer\nA whole number of people"),
         ({"at_least": "0"}, "at_least", "greater than or equal to 1\nA whole number"),
         ({"after": "-1"}, "after", "greater than or equal to 1\nA whole number of people"),
         ({"of": '"delivered"'}, "of", "'accepted'"),

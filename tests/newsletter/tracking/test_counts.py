@@ -65,6 +65,7 @@ def test_happenings_and_people_are_figures_of_their_own(database: Engine, told: 
     assert of_send(database, told) == {
         "delivered": 4,
         "bounce": 1,
+        "people_bounced": 1,
         "open": 2,
         "opened": 1,
         "machine_open": 1,
@@ -74,6 +75,8 @@ def test_happenings_and_people_are_figures_of_their_own(database: Engine, told: 
         "unsubscribe": 1,
         "group_unsubscribe": 1,
         "left": 2,
+        "left_here": 1,
+        "left_at_provider": 1,
         "spamreport": 1,
         "complained": 1,
     }
@@ -87,7 +90,11 @@ def test_days_domains_and_links_have_their_own(database: Engine, told: int) -> N
         "machine_click": 4,
     }
     domains = parts(database, told, "domain")
-    assert domains["other.example"] == {"group_unsubscribe": 1, "left": 1}
+    assert domains["other.example"] == {
+        "group_unsubscribe": 1,
+        "left": 1,
+        "left_at_provider": 1,
+    }
     assert (domains["example.org"]["clicked"], domains["example.org"]["delivered"]) == (2, 4)
     assert parts(database, told, "link") == {
         A: {"click": 3, "clicked": 2, "machine_click": 1},

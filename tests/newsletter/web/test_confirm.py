@@ -16,8 +16,8 @@ from newsletter.links import Links, Purpose
 from newsletter.sending.models import Notice
 from newsletter.settings import load
 from newsletter.web.app import create_app
-from subscribers import consent, segments, topics
-from subscribers.models import Subscriber, Suppression
+from subscribers import consent, segments, suppression, topics
+from subscribers.models import Subscriber, Suppression, SuppressionReason
 from subscribers.schema import table_of
 from tests.conftest import LINK_KEY
 
@@ -48,6 +48,31 @@ def ask(client: TestClient, email: str = "ada@example.org", **more: str) -> str:
 def people(assembly: Assembly, model: type = Subscriber) -> int:
     with reading(assembly.database) as session:
         return session.scalar(select(func.count()).select_from(table_of(model))) or 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (SuppressionReason.UNSUBSCRIBED, "left since"),
+        (SuppressionReason.COMPLAINED, "left since"),
+        (SuppressionReason.BOUNCED, "came back"),
+        (SuppressionReason.MANUAL, "no mail any more"),
+    ],
+)
+def test_a_link_that_did_its_work_tells_whoever_is_gone_since_that_they_are(
+    client: TestClient, assembly: Assembly, reason: SuppressionReason, words: str
+) -> None:
+    path = ask(client)
+    assert "You are subscribed" in client.post(path, headers=HTML).text
+    assert "You are subscribed" in client.post(path, headers=HTML).text
+    with transaction(assembly.database) as session:
+        hashed = assembly.hash_of("ada@example.org")
+        suppression.add_addresses(session, [hashed], reason, at=datetime.now(UTC), evidence="")
+    for answer in (client.get(path, headers=HTML), client.post(path, headers=HTML)):
+        assert answer.status_code == 410
+        assert "You are subscribed" not in answer.text
+        assert words in answer.text
+    assert people(assembly, Suppression) == 1
 
 
 def test_a_scanner_that_follows_the_link_confirms_nothing(

@@ -11,7 +11,7 @@ from newsletter.accounts.models import AuditEntry, Role, Stage
 from newsletter.database import reading
 from newsletter.web.console.access import Access
 from subscribers.schema import table_of
-from tests.newsletter.web.conftest import Office
+from tests.newsletter.web.conftest import PASSWORD, Office
 
 #: Pages on the way in; everything else asks for a role.
 OPEN = {"/console/sign-in", "/console/forgot", "/console/password/{token}"}
@@ -43,6 +43,53 @@ def routes(office: Office) -> list[tuple[APIRoute, Access]]:
     return found
 
 
+#: The least role of each operation, as the pages of docs/console.md say it: who may write, who
+#: may send, who may decide who may. A new operation has to be put here.
+OPERATIONS = {
+    Role.VIEWER: """
+        POST /console/account/name
+        POST /console/account/password
+        POST /console/account/sessions/{session_id:int}/end
+        POST /console/account/sessions/end-others
+        POST /console/account/factor/begin
+        POST /console/account/factor/remove
+        POST /console/account/recovery-codes
+    """,
+    Role.APPROVER: """
+        GET /console/schedules/new
+        GET /console/schedules/{schedule_id:int}/edit
+        POST /console/schedules
+        POST /console/schedules/preview
+        POST /console/schedules/{schedule_id:int}
+        POST /console/schedules/{schedule_id:int}/pause
+        POST /console/schedules/{schedule_id:int}/resume
+        POST /console/schedules/{schedule_id:int}/skip
+        POST /console/schedules/{schedule_id:int}/delete
+        GET /console/sends/new
+        POST /console/sends/new
+        POST /console/sends/{send_id:int}/pause
+        POST /console/sends/{send_id:int}/resume
+        POST /console/sends/{send_id:int}/cancel
+        POST /console/sends/{send_id:int}/retry
+        POST /console/sends/{send_id:int}/pace
+        POST /console/sends/{send_id:int}/resolve
+        POST /console/sends/{send_id:int}/winner
+        POST /console/issues/{slug}/approve
+        POST /console/issues/{slug}/return
+        POST /console/issues/{slug}/archive
+    """,
+    Role.OWNER: """
+        POST /console/users
+        POST /console/users/{user_id:int}/role
+        POST /console/users/{user_id:int}/sessions/end
+        POST /console/users/{user_id:int}/factor/reset
+        POST /console/users/{user_id:int}/invite
+        POST /console/users/{user_id:int}/remove
+        POST /console/subscribers/{person_id:int}/erase
+    """,
+}
+
+
 def path_of(route: APIRoute) -> str:
     """An address of the route, of something that does not exist."""
     return re.sub(r"\{\w+:int\}", "999", re.sub(r"\{(token|slug)\}", "x", route.path))
@@ -57,6 +104,23 @@ def test_every_route_declares_whom_it_is_for(office: Office) -> None:
         else:
             assert rule.least is not None, f"{route.path} is open to every role"
             assert rule.stages == {Stage.FULL}
+
+
+def test_whatever_sends_or_leads_to_a_send_needs_the_right_to_send(office: Office) -> None:
+    declared = {
+        f"{method} {route.path}": rule.least
+        for route, rule in routes(office)
+        for method in route.methods or ()
+    }
+    for least, listed in OPERATIONS.items():
+        for operation in filter(None, map(str.strip, listed.splitlines())):
+            assert declared[operation] == least, operation
+    # What is not listed is an editor's work on texts and people, and can send nothing but tests.
+    named = " ".join(OPERATIONS.values())
+    rest = {one for one, least in declared.items() if one.startswith("POST") and least}
+    for operation in rest - set(map(str.strip, named.splitlines())):
+        assert declared[operation].covers(Role.EDITOR), operation
+        assert not re.search(r"/(sends|schedules|users)\b", operation), operation
 
 
 def test_every_route_with_every_role(office: Office) -> None:
@@ -128,6 +192,7 @@ def test_another_role_is_in_force_with_the_next_click(office: Office) -> None:
     found = owner.get("/console/users").text
     number = found.split("editor@example.org")[0].rsplit("/console/users/", 1)[1].split('"')[0]
     assert editor.get("/console/log").status_code == 403
-    assert owner.post(f"/console/users/{number}/role", role="owner").status_code == 303
+    changed = owner.post(f"/console/users/{number}/role", role="owner", current=PASSWORD)
+    assert changed.status_code == 303
     assert editor.get("/console/log").status_code == 200
     assert "role changed from editor to owner" in owner.get("/console/log").text

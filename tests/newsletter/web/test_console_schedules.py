@@ -39,7 +39,7 @@ FORM = {
 
 @pytest.fixture
 def editor(office: Office, everybody: str) -> Browser:
-    return office.signed_in(Role.EDITOR)
+    return office.signed_in(Role.APPROVER)
 
 
 def post(browser: Browser, path: str, **fields: str) -> Any:
@@ -87,7 +87,7 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
     office: Office, editor: Browser, database: Engine
 ) -> None:
     post(editor, "", **FORM)
-    other = office.signed_in(Role.EDITOR, "other@example.org")
+    other = office.signed_in(Role.APPROVER, "other@example.org")
 
     def opened(browser: Browser) -> dict[str, str]:
         found = re.search(r'name="base" value="(\w{16})"', browser.get(f"{HOME}/1/edit").text)

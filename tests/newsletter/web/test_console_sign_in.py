@@ -524,7 +524,7 @@ def test_the_last_owner_stays_and_others_go(office: Office) -> None:
     owner = office.signed_in(Role.OWNER)
     editor = office.signed_in(Role.EDITOR)
     for what, form in (("remove", {}), ("role", {"role": "viewer"})):
-        answer = owner.post(f"/console/users/1/{what}", **form)
+        answer = owner.post(f"/console/users/1/{what}", current=PASSWORD, **form)
         assert answer.status_code == 400
         assert "This is the last owner" in answer.text
     assert owner.post("/console/users/2/sessions/end").status_code == 303

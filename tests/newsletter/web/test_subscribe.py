@@ -248,6 +248,45 @@ def _as_json(client: TestClient, name: str, value: str) -> Response:
     return client.post("/subscribe", json=wish)
 
 
+def test_one_mailbox_gets_no_more_mails_by_other_spellings_from_other_networks(
+    open_service: Open,
+) -> None:
+    spellings = [
+        "a.da@gmail.com",
+        "ada@googlemail.com",
+        "ADA@gmail.com",
+        "ada+1@gmail.com",
+        "a.d.a+x.y@googlemail.com",
+        *(f"ada+{n}@gmail.com" for n in range(20)),
+        "adaada@gmail.com",
+    ]
+    for n, email in enumerate(spellings):
+        client = open_service(host=f"198.51.100.{n}")
+        assert client.post("/subscribe", data={"email": email}).status_code == 200
+    # Three to Ada, and one to somebody else.
+    assert [email for _, email in mails(client)] == [
+        *spellings[:2],
+        "ADA@gmail.com",
+        "adaada@gmail.com",
+    ]
+
+
+def test_one_domain_gets_so_many_mails_an_hour_unless_strangers_share_it(
+    open_service: Open,
+) -> None:
+    client = open_service(per_domain="3")
+    hosts = ["victim.example", "a.victim.example", "b.c.victim.example", "victim.example"]
+    for n, host in enumerate(hosts):
+        answer = client.post("/subscribe", data={"email": f"x{n}@{host}"}, headers=HTML)
+        assert answer.status_code == (200 if n < 3 else 429)
+    assert "for addresses at victim.example" in answer.text
+    assert answer.headers["retry-after"]
+    assert client.post("/subscribe", json={"email": "y@victim.example"}).status_code == 429
+    for n in range(5):
+        assert client.post("/subscribe", data={"email": f"p{n}@gmail.com"}).status_code == 200
+    assert client.post("/subscribe", data={"email": "z@other.example"}).status_code == 200
+
+
 #: What segments, imports and exports know somebody by, and what operators invent.
 UNDECLARED = ["plan", "tags", "status", "source", "confirmed_at", "vip", "email", "signed_up"]
 

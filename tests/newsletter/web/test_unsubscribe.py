@@ -1,21 +1,26 @@
 """Leaving as RFC 8058 asks, and what it does to a send that is under way."""
 
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlmodel import SQLModel
 from starlette.testclient import TestClient
 
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.links import Links, Purpose
+from newsletter.sending.models import Notice
 from newsletter.settings import load
 from newsletter.tracking import counts
 from newsletter.tracking.models import EventRow
 from newsletter.web.app import create_app
 from subscribers import suppression
-from subscribers.models import Consent, Subscriber, Suppression
+from subscribers.models import Consent, Subscriber, Suppression, SuppressionReason
 from subscribers.schema import table_of
 from tests.conftest import LINK_KEY
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, make_plan, make_send, states
@@ -74,6 +79,63 @@ def test_the_same_post_again_answers_the_same_and_changes_nothing(
         assert [(r.subscriber_id, r.act, r.source) for r in rows] == [
             (cast["alice"], "withdrawn", "our link")
         ]
+
+
+def everything(assembly: Assembly) -> dict[str, list[Any]]:
+    """Every row of every table, so that nothing can grow unnoticed."""
+    with reading(assembly.database) as session:
+        return {
+            table.name: sorted(map(repr, session.execute(select(table)).all()))
+            for table in SQLModel.metadata.sorted_tables
+        }
+
+
+def test_whoever_has_left_leaves_no_trace_by_leaving_again_however_often_and_by_which_mail(
+    client: TestClient, assembly: Assembly, cast: dict[str, int]
+) -> None:
+    """200 posts of one person were 200 events, of which a rule of alarms could pause a send."""
+    for name, reason in (
+        ("alice", None),
+        ("bob", SuppressionReason.COMPLAINED),
+        ("charlie", SuppressionReason.MANUAL),
+    ):
+        if reason is not None:
+            with transaction(assembly.database) as session:
+                now = datetime.now(UTC)
+                suppression.add(session, [cast[name]], reason, at=now, evidence="before")
+        client.post(url(assembly, cast[name]))
+        before = everything(assembly)
+        for issue in [1, 1, 2, 3] * 10:
+            assert client.post(url(assembly, cast[name], issue)).status_code == 200
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(client.post, [url(assembly, cast[name])] * 16))
+        assert everything(assembly) == before
+    assert client.post(url(assembly, 999)).status_code == 200
+    assert everything(assembly) == before
+
+
+def test_whoever_posts_at_once_has_left_once(
+    client: TestClient, assembly: Assembly, cast: dict[str, int]
+) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.post(url(assembly, cast["alice"])), range(16)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(everything(assembly)["event"]) == len(everything(assembly)["consent"]) == 1
+
+
+def test_leaving_again_ends_a_confirmation_that_was_asked_for_since(
+    client: TestClient, assembly: Assembly, cast: dict[str, int]
+) -> None:
+    path = url(assembly, cast["alice"])
+    client.post(path)
+    client.post("/subscribe", data={"email": "alice@example.org"})
+    with reading(assembly.database) as session:
+        html = session.scalars(select(table_of(Notice).c.html)).one()
+    confirm = re.search(r"/confirm/[\w-]+", html)
+    assert confirm is not None
+    client.post(path)
+    assert client.post(confirm[0]).status_code == 410
+    assert reasons(assembly) == left(assembly, "alice")
 
 
 def test_get_and_head_show_a_button_and_change_nothing(
