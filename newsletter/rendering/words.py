@@ -21,7 +21,7 @@ _WORD: Final = re.compile(r"[^\W_]+")
 _LETTER: Final = "\ufdd2"
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 #: ``[label]: https://… "title"``: nobody reads it as such.
-_DEFINITION: Final = re.compile(
+DEFINITION: Final = re.compile(
     r"^[ \t>+*-]*+\[(?P<label>(?:[^\[\]\\]|\\.){1,999}+)\]:[ \t]*+\n?[ \t>]*+"
     r"<?(?:https?:|mailto:)[^\s<>]*+>?"
     r"(?:[ \t]*+\n?[ \t>]*+(?:\"[^\"]{0,999}+\"|'[^']{0,999}+'|\([^()]{0,999}+\))[ \t]*+$)?",
@@ -36,7 +36,7 @@ _TITLE: Final = re.compile(
 )
 _AUTOLINK: Final = re.compile(r"<(?:https?|mailto):[^\s<>]*+>", re.IGNORECASE)
 #: ``{width=512}`` behind a picture.
-_SIZES: Final = re.compile(r"(?<=[)\]])\{[^{}]{0,300}+\}")
+_SIZES: Final = re.compile(r"(?<=[)\]])(?:\{[^{}]{0,300}+\})++")
 #: Quotes, bullets and numbers at the beginning of a line; numbers are counted anew.
 _MARKERS: Final = re.compile(r"^(?:[ \t>]++|(?:[-+*]|\d{1,9}[.)])(?=[ \t\n]|$))++", re.MULTILINE)
 #: The language of a piece of code.
@@ -70,11 +70,11 @@ def words_of(markdown: str, *, line: int, marks: str) -> list[Word]:
     """
     # A value may stand within an address, too.
     markdown = re.sub(marks, lambda one: "_" * len(one[0]), markdown)
-    labels = {_folded(found["label"]) for found in _DEFINITION.finditer(markdown)}
-    text = _LANGUAGE.sub(_blank, _DEFINITION.sub(_blank, markdown))
-    text, titles = _without_addresses(_AUTOLINK.sub(_blank, text))
-    text = _LABEL.sub(lambda one: _blank(one) if _folded(one[0]) in labels else one[0], text)
+    labels = {folded(found["label"]) for found in DEFINITION.finditer(markdown)}
+    text = _LANGUAGE.sub(_blank, DEFINITION.sub(_blank, markdown))
+    text = _LABEL.sub(lambda one: _blank(one) if folded(one[0]) in labels else one[0], text)
     text = _MARKERS.sub(_blank, _SIZES.sub(_blank, text))
+    text, titles = _without_addresses(_AUTOLINK.sub(_blank, text))
     breaks = [at for at, letter in enumerate(markdown) if letter == "\n"]
     return [
         Word(word.casefold(), line + bisect_right(breaks, at), is_in_text)
@@ -157,7 +157,8 @@ def _end_of_address(text: str, at: int, *, in_angles: bool) -> int:
     return min(len(text), at + in_angles)
 
 
-def _folded(label: str) -> str:
+def folded(label: str) -> str:
+    """A label as labels are compared: letter case and blanks aside."""
     return " ".join(label.casefold().split())
 
 
