@@ -240,7 +240,9 @@ def test_an_issue_is_public_if_it_says_so_or_went_to_all(
         for person, topic in chosen:
             number = session.scalar(select(table_of(Topic).c.id).filter_by(slug=topic))
             session.execute(
-                insert(table_of(Subscription)).values(subscriber_id=person, topic_id=number)
+                insert(table_of(Subscription)).values(
+                    subscriber_id=person, topic_id=number, since=NOW
+                )
             )
     front = "" if says is None else f"archive: {str(says).lower()}\n"
     front += f"topics: [{topics}]\n" if topics else ""
