@@ -75,6 +75,34 @@ def names(text: str) -> Names:
     return _read(text, datetime.now(UTC), None, None)[1]
 
 
+def takes_whole(text: str) -> frozenset[str] | None:
+    """The topics (slugs) of which a rule takes everybody who chose one of them, and nobody else.
+
+    Empty for a rule that takes everybody at all, None for one that takes a part of them.
+    """
+    if not text.strip():
+        return frozenset()
+    try:
+        return _wholes(Source(text).tree)
+    except SegmentError:
+        return None
+
+
+def _wholes(node: ast.expr) -> frozenset[str] | None:
+    match node:
+        case ast.Constant(value=True):
+            return frozenset()
+        case ast.Call(func=ast.Name(id="topic"), args=[ast.Constant(value=str(slug))], keywords=[]):
+            return frozenset({slug})
+        case ast.BoolOp(op=ast.Or()):
+            parts = [_wholes(one) for one in node.values]
+            if frozenset() in parts:
+                return frozenset()
+            known = [part for part in parts if part is not None]
+            return frozenset().union(*known) if len(known) == len(parts) else None
+    return None
+
+
 def _read(
     text: str, now: datetime, known: Collection[str] | None, topics: Collection[str] | None
 ) -> tuple[ColumnElement[bool], Names]:

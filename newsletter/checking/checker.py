@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from newsletter.checking import clients, contrast, dead_links, domain, frame, links, reach
+from newsletter.checking import clients, contrast, dead_links, domain, frame, links, markup, reach
 from newsletter.checking.case import AskDns, Case
 from newsletter.checking.finding import Finding, Found, Level, blocking
 from newsletter.checking.plan import Plan
@@ -35,7 +35,7 @@ CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
     "links": links.well_formed,
     "dead_links": dead_links.answering,
     "images": links.images,
-    "markup": links.markup,
+    "markup": markup.markup,
     "contrast": contrast.contrast,
     "clients": clients.clients,
     "placeholders": reach.placeholders,

@@ -13,12 +13,6 @@ from newsletter.provider.lookups import is_public_name
 _MAILBOX = re.compile(r"[^@\s<>,;:\"]+@[^@\s<>,;:\"]+\.[^@\s<>,;:\".]+")
 #: Words that look as if a link was meant, and are shown as they stand.
 _HALF_A_LINK = re.compile(r"\]\(|\]\[")
-#: Tags that somebody types by habit; other things in angle brackets may be meant.
-_TAG = re.compile(
-    r"</?(a|b|i|u|s|br|p|div|span|img|table|tr|td|th|h[1-6]|strong|em|ul|ol|li|center|font|style|"
-    r"script|iframe|video|hr|blockquote|button)(\s[^<>]*)?/?>",
-    re.IGNORECASE,
-)
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
 
@@ -67,17 +61,6 @@ def images(case: Case) -> Iterator[Found]:
                 f"{widest}, and Outlook makes it wider",
                 f"Write {{width={widest}}}.",
                 image.line,
-            )
-
-
-def markup(case: Case) -> Iterator[Found]:
-    """HTML in an issue is text: whoever types a tag sees it in the mail."""
-    for words in case.manuscript.words:
-        if tag := _TAG.search(words.text):
-            yield Found(
-                f"{tag[0][:60]} is shown as it stands: HTML is not interpreted",
-                "Write Markdown, or put it between backquotes if it is meant.",
-                words.line,
             )
 
 

@@ -16,12 +16,14 @@ from mdit_py_plugins.attrs import attrs_plugin
 
 from newsletter.issues import personal
 from newsletter.issues.reading import Draft
-from newsletter.rendering.markdown import SIZES
+from newsletter.rendering.markdown import PARSER_LIMIT, SIZES
+from newsletter.rendering.words import DEFINITION, folded
 
 #: Stands in addresses and words where a placeholder does.
 PERSONAL = "nlpersonal"
 #: Line breaks that a token swallowed.
 _MORE = "more lines"
+_BRACKETS = re.compile(r"\[((?:[^\[\]\\]|\\.){1,999})\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Words:
 
     text: str
     line: int
+    is_in_link: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,10 @@ class Manuscript:
     images: Sequence[Link]
     words: Sequence[Words]
     placeholders: Sequence[Used]
+    #: Each paragraph and heading as it was written, without what is code in it.
+    paragraphs: Sequence[Words]
+    #: Definitions of links (``[label]: https://…``) that nothing refers to.
+    unused: Sequence[Words]
 
 
 def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
@@ -85,20 +92,31 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
     # A placeholder never goes over the end of a line.
     for number, text in enumerate(draft.body.split("\n"), draft.body_line):
         lines.append(personal.replace(text, of, name=draft.name, line=number))
-    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": PARSER_LIMIT})
     parser.use(attrs_plugin, after=("image",), allowed=SIZES)
     # What rendering does not take for a link is what the checks look for.
     parser.validateLink = _any_url  # type: ignore[method-assign]
     ruler = parser.inline.ruler
     for name, rule in zip(ruler.get_active_rules(), ruler.getRules(), strict=True):
         ruler.at(name, _counted(rule))
-    parts = list(_parts(parser.parse("\n".join(lines)), draft.body_line))
+    body = "\n".join(lines)
+    tokens = [token for token in parser.parse(body) if token.type == "inline"]
+    parts = [
+        part
+        for token in tokens
+        for part in _inline(token.children or (), draft.body_line + (token.map or [0])[0])
+    ]
+    paragraphs = [
+        Words(_without_code(token), draft.body_line + (token.map or [0])[0]) for token in tokens
+    ]
     found = [part for part in parts if isinstance(part, Link)]
     return Manuscript(
         links=[link for link in found if not link.is_image],
         images=[link for link in found if link.is_image],
         words=[part for part in parts if isinstance(part, Words)],
         placeholders=used,
+        paragraphs=paragraphs,
+        unused=list(_unused(body, paragraphs, draft.body_line)),
     )
 
 
@@ -136,10 +154,30 @@ def line_of(draft: Draft, key: str) -> int | None:
     return next((number for number, text in enumerate(head, 1) if pattern.match(text)), None)
 
 
-def _parts(tokens: Sequence[Token], first: int) -> Iterator[Link | Words]:
-    for token in tokens:
-        if token.type == "inline":
-            yield from _inline(token.children or (), first + (token.map or [0])[0])
+def _without_code(token: Token) -> str:
+    """The text of a paragraph, its code made blank; lines stay lines."""
+    text, parts, end = token.content, [], 0
+    for child in token.children or ():
+        if child.type == "code_inline":
+            begins = text.find(child.markup, end)
+            stop = text.find(child.markup, begins + len(child.markup))
+            if begins < 0 or stop < 0:
+                break
+            code = text[begins : stop + len(child.markup)]
+            parts += [text[end:begins], re.sub(r"[^\n]", " ", code)]
+            end = stop + len(child.markup)
+    return "".join((*parts, text[end:]))
+
+
+def _unused(body: str, paragraphs: Sequence[Words], first: int) -> Iterator[Words]:
+    """The definitions to whose labels nothing refers, each at its line."""
+    used = {label for one in paragraphs for label in map(folded, _BRACKETS.findall(one.text))}
+    counted, line = 0, first
+    for found in DEFINITION.finditer(body):
+        if folded(found["label"]) not in used:
+            line += body.count("\n", counted, found.start("label"))
+            counted = found.start("label")
+            yield Words(found["label"], line)
 
 
 def _inline(tokens: Sequence[Token], line: int) -> Iterator[Link | Words]:
@@ -166,5 +204,5 @@ def _inline(tokens: Sequence[Token], line: int) -> Iterator[Link | Words]:
                 for _, _, words in opened:
                     words.append(token.content)
                 if token.type == "text":
-                    yield Words(token.content, line)
+                    yield Words(token.content, line, is_in_link=bool(opened))
         line += _breaks_in(token)

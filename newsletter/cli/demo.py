@@ -18,6 +18,7 @@ from newsletter.cli.stage import Stage, owner, people, stage
 from newsletter.cli.watching import watch
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
+from newsletter.issues import store
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.sending import control, standing
 from newsletter.sending.standing import Standing
@@ -87,6 +88,8 @@ def _play(on: Stage, name: str, segment_names: list[str]) -> Standing:
             now=now,
             approved_by=COMMAND_LINE,
         )
+        # These two are shown to everybody, though each goes to some of the people.
+        store.switch_archive(session, draft.slug, on=True, by=COMMAND_LINE, now=now)
         send_id = made.id
     err.print(f"Send {send_id}: “{draft.title}” to {' and '.join(segment_names)}, in a second.")
     watch(on.assembly, send_id)

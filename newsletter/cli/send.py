@@ -74,6 +74,13 @@ def send(
     ] = "4h",
     clicks: pace.Clicks = None,
     opens: pace.Opens = None,
+    same_issue: Annotated[
+        bool,
+        typer.Option(
+            "--same-issue",
+            help="Other words were sent under this slug: send these to whoever lacks them.",
+        ),
+    ] = False,
     despite_findings: Annotated[
         bool,
         typer.Option(
@@ -122,6 +129,7 @@ def send(
         others=[words for _, words in others],
         test=_test(len(others), sample, winner, after),
         hold_id=assembly.gateway.new_hold() if ahead else None,
+        same_issue=same_issue,
         batch_size=assembly.settings.sending.batch_size,
         warm_up=assembly.warm_up,
         tracking=Choice(clicks, opens),
@@ -141,6 +149,8 @@ def send(
         )
     if made.last_at > max(start, now) and not terms.test:
         err.print(f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}.")
+    if assembly.settings.archive.enabled:
+        err.print(publicity(made.is_public))
     if at or _takes_long(timetable, terms.test):
         when = f"is scheduled for {shown(start)}" if at else "starts now"
         out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
@@ -148,6 +158,13 @@ def send(
     standing = run_to_rest(assembly, made.id)
     summary(assembly, standing)
     exit_by(standing)
+
+
+def publicity(is_public: bool) -> str:
+    """Whether everybody may read an issue on the web, as it is told before it goes out."""
+    if is_public:
+        return "Once it is sent, everybody can read it in the public archive (archive: false: no)."
+    return "It stays out of the public archive (archive: true in its front matter puts it there)."
 
 
 def _chosen(assembly: Assembly, issue: str) -> tuple[Draft, int | None]:

@@ -25,8 +25,9 @@ class Issue(Model, table=True):
     #: Since when it is in this state.
     since: datetime
     created_at: datetime
-    #: Whether it may stand in the public archive once it was sent.
-    archive: bool = True
+    #: Whether it may stand in the public archive once it was sent; None: if a send of it goes to
+    #: the whole publication, or to a topic as a whole.
+    archive: bool | None = None
     #: When the first send of it that reached somebody was sent; None as long as none is.
     published_at: datetime | None = None
     #: The send whose words the archive shows. No foreign key: sends know issues already.

@@ -22,7 +22,7 @@ LINKS = {
     "web_view_url": "view",
 }
 
-_OPENING = re.compile(r"(\\*)\{\{")
+_MOST_DIFFERENT = 100
 _REST = re.compile(
     r"[ \t]*(?P<name>[^\s{}|]+)[ \t]*"
     r"(?:\|[ \t]*default\([ \t]*(?P<quoted>\"[^\"\n]*\"|'[^'\n]*'|“[^”\n]*”)[ \t]*\)[ \t]*)?\}\}"
@@ -58,20 +58,29 @@ def replace(
     a placeholder that is unknown or malformed, and for a link where ``links`` is false.
     """
     parts: list[str] = []
-    end = 0
-    while opening := _OPENING.search(text, end):
-        slashes = len(opening[1])
+    end = counted = 0
+    different: set[Placeholder] = set()
+    while (opening := text.find("{{", end)) >= 0:
+        slashes = opening - len(text[end:opening].rstrip("\\")) - end
         # Slashes before that come in pairs are Markdown's business.
-        parts.append(text[end : opening.end(1) - slashes % 2])
+        parts.append(text[end : opening - slashes % 2])
         if slashes % 2:
             parts.append(braces)
-            end = opening.end()
+            end = opening + 2
             continue
-        place = f"{name}:{line + text.count(chr(10), 0, opening.start())}"
-        rest = _REST.match(text, opening.end())
+        line += text.count("\n", counted, opening)
+        counted = opening
+        place = f"{name}:{line}"
+        rest = _REST.match(text, opening + 2)
         if rest is None:
             raise IssueError("this placeholder is malformed", place=place, hint=_HOW)
-        parts.append(of(_known(rest, place, links=links)))
+        placeholder = _known(rest, place, links=links)
+        different.add(placeholder)
+        if len(different) > _MOST_DIFFERENT:
+            hint = "SendGrid takes 10,000 bytes of values for a person."
+            said = f"more than {_MOST_DIFFERENT} different placeholders"
+            raise IssueError(said, place=place, hint=hint)
+        parts.append(of(placeholder))
         end = rest.end()
     return "".join((*parts, text[end:]))
 

@@ -11,31 +11,32 @@ from datetime import date as Date  # noqa: N812 (``date`` is a key of the front 
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
-
 from newsletter.errors import IssueError
 from newsletter.issues import personal
+from newsletter.issues.comments import without_comments
+from newsletter.issues.front_matter import Value, read_front_matter
 from newsletter.issues.text import normalised, read_text
 from newsletter.issues.tracked import Choice
 
 TEMPLATES = ("digest", "letter")
-_KEYS = (
-    "subject",
-    "preheader",
-    "title",
-    "date",
-    "from",
-    "reply_to",
-    "topics",
-    "template",
-    "slug",
-    "series",
-    "archive",
-    "language",
-    "tracking",
-)
-_YAML = "tag:yaml.org,2002:"
-_LINE_BREAK = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+#: Each key, and whether its value is text of the author's own.
+_KEYS = {
+    "subject": True,
+    "preheader": True,
+    "title": True,
+    "date": False,
+    "from": True,
+    "reply_to": True,
+    "topics": False,
+    "template": False,
+    "slug": True,
+    "series": True,
+    "archive": False,
+    "language": False,
+    "tracking": False,
+}
+#: What YAML reads as nothing.
+_NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _ADDRESS = r"[^@\s<>,;\"]+@[^@\s<>,;\"]+"
 _FROM = re.compile(rf"(?:(?P<name>[^<>]*?)\s*<\s*(?P<in>{_ADDRESS})\s*>|(?P<bare>{_ADDRESS}))")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
@@ -52,8 +53,8 @@ class Draft:
     house's own apply. ``subject``, ``preheader`` and ``body`` may hold placeholders,
     ``title`` holds none. ``archive`` is None where the file leaves it open whether the issue
     may stand in the public archive; ``tracking`` is what it says of measuring clicks and opens.
-    ``body_line`` is the body's first line in the file ``name``, counted from 1; ``source`` is
-    the whole file with ``\\n`` for every line break.
+    ``body`` is without HTML comments; ``body_line`` is its first line in the file ``name``,
+    counted from 1; ``source`` is the whole file with ``\n`` for every line break.
     """
 
     name: str
@@ -95,8 +96,8 @@ def parse_issue(text: str, *, name: str) -> Draft:
             hint="Close it with a line of three dashes: ---",
         )
     front = _FrontMatter("\n".join(lines[1:closing]), name)
-    body = "\n".join(lines[closing + 1 :])
     body_line = closing + 2
+    body = without_comments("\n".join(lines[closing + 1 :]), name=name, line=body_line)
     personal.check(body, name=name, line=body_line)
     if not body.strip():
         front.refuse(None, "the issue has no text", "Write it below the front matter.", body_line)
@@ -157,67 +158,37 @@ def _no_front_matter(text: str, lines: list[str], name: str) -> NoReturn:
 
 
 class _FrontMatter:
-    """The front matter's values, each with its line; refuses what is not documented."""
+    """The front matter's values by their kinds; refuses what is not documented, with its line."""
 
     def __init__(self, text: str, name: str) -> None:
         self._name = name
-        self._values: dict[str, yaml.Node] = {}
-        node = self._composed(text)
-        if node is None:
-            return
-        if not isinstance(node, yaml.MappingNode):
-            self.refuse(None, "expected lines like “subject: Our news”", _allowed(), 2)
-        for key, value in node.value:
-            line = key.start_mark.line + 2
-            if not isinstance(key, yaml.ScalarNode) or key.value not in _KEYS:
-                what = f"“{key.value}”" if isinstance(key, yaml.ScalarNode) else "this"
-                self.refuse(None, f"{what} is not a key of an issue", _allowed(), line)
-            if key.value in self._values:
-                self.refuse(None, f"{key.value} stands here a second time", "Keep one.", line)
-            self._values[key.value] = value
-
-    def _composed(self, text: str) -> yaml.Node | None:
-        """The YAML nodes; values are read from them, so that each keeps its line."""
-        try:
-            node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = min(mark.line + 2, text.count("\n") + 2) if mark else 2
-            problem = error.problem or error.context or "malformed"
-            self.refuse(None, f"the front matter is not YAML: {problem}", _QUOTE, line)
-        except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 2
-            self.refuse(None, f"the front matter is not YAML: {error.reason}", _QUOTE, line)
-        except RecursionError:
-            self.refuse(None, "the front matter is nested too deeply", _allowed(), 2)
-        return node
+        self._values = read_front_matter(text, name=name, keys=_KEYS)
 
     def refuse(self, key: str | None, message: str, hint: str, line: int = 1) -> NoReturn:
         """Raise IssueError at the key's line, or at ``line`` when the key is not there."""
-        node = self._values.get(key) if key else None
-        line = node.start_mark.line + 2 if node else line
+        value = self._values.get(key) if key else None
+        line = value.line if value else line
         raise IssueError(message, place=f"{self._name}:{line}", hint=hint)
 
     def text(self, key: str, *, limit: int, personal_words: bool = False) -> str:
         """A value of one line, empty if absent; checked for placeholders where it may have some."""
-        node = self._values.get(key)
-        if node is None or node.tag == _YAML + "null":
+        value = self._value(key)
+        if value is None:
             return ""
-        if not isinstance(node, yaml.ScalarNode):
+        if value.text is None:
             self.refuse(key, f"{key} is text, not a list or a table", f"Write {key}: some words")
-        # YAML 1.1 reads Norwegian's ``no`` as false.
-        if node.tag != _YAML + "str" and key not in {"language", "date"}:
-            kind = node.tag.removeprefix(_YAML)
-            self.refuse(key, f"{key} is text, and YAML reads this as {kind}", _QUOTE)
-        value = str(node.value)
-        if _LINE_BREAK.search(value):
-            self.refuse(key, f"{key} has a line break", "Write it on one line.")
-        if len(value) > limit:
-            self.refuse(key, f"{key} has {len(value)} characters", f"At most {limit} are allowed.")
+        if len(value.text) > limit:
+            hint = f"At most {limit} are allowed."
+            self.refuse(key, f"{key} has {len(value.text)} characters", hint)
         if personal_words:
-            line = node.start_mark.line + 2
-            personal.check(value, name=self._name, line=line, links=False)
-        return value.strip()
+            personal.check(value.text, name=self._name, line=value.line, links=False)
+        return value.text.strip()
+
+    def _value(self, key: str) -> Value | None:
+        """What stands behind the key; None for nothing."""
+        value = self._values.get(key)
+        is_nothing = value is not None and value.is_plain and value.text in _NOTHING
+        return None if is_nothing else value
 
     def matching(self, key: str, pattern: str | re.Pattern[str], allowed: str) -> str | None:
         """A value of this form, None if absent."""
@@ -229,7 +200,7 @@ class _FrontMatter:
     def title(self, subject: str) -> str:
         """What the issue is called where nobody is spoken to: never personal."""
         title = self.text("title", limit=300)
-        line = self._values["title" if title else "subject"].start_mark.line + 2
+        line = self._values["title" if title else "subject"].line
 
         def of(placeholder: personal.Placeholder) -> str:
             if title:
@@ -252,16 +223,16 @@ class _FrontMatter:
 
     def topics(self) -> tuple[str, ...]:
         """The topics' slugs, each once, in the order written."""
-        node = self._values.get("topics")
-        if node is None or node.tag == _YAML + "null":
+        value = self._value("topics")
+        if value is None:
             return ()
         hint = "Write a list of slugs: topics: [engineering, leadership]"
-        if not isinstance(node, yaml.SequenceNode):
+        if value.items is None:
             self.refuse("topics", "topics is a list", hint)
-        for item in node.value:
-            if not isinstance(item, yaml.ScalarNode) or not _TOPIC.fullmatch(item.value):
-                self.refuse(None, "this is not a topic's slug", hint, item.start_mark.line + 2)
-        return tuple(dict.fromkeys(item.value for item in node.value))
+        for item in value.items:
+            if not _TOPIC.fullmatch(item.text or ""):
+                self.refuse(None, "this is not a topic's slug", hint, item.line)
+        return tuple(dict.fromkeys(item.text or "" for item in value.items))
 
     def template(self) -> str:
         """``digest`` or ``letter``, the default."""
@@ -287,32 +258,30 @@ class _FrontMatter:
 
     def archive(self) -> bool | None:
         """Whether the public archive may show it; None where nothing is said."""
-        node = self._values.get("archive")
-        if node is None or node.tag == _YAML + "null":
+        value = self._value("archive")
+        if value is None:
             return None
-        if not isinstance(node, yaml.ScalarNode) or node.value not in {"true", "false"}:
+        if value.text not in {"true", "false"}:
             self.refuse("archive", "archive is true or false", "Write archive: false")
-        return node.value == "true"  # type: ignore[no-any-return]
+        return value.text == "true"
 
     def tracking(self) -> Choice:
         """Whether clicks and opens are measured; what is not named is left open."""
-        node = self._values.get("tracking")
+        found = self._value("tracking")
         hint = "Write tracking: {clicks: false, opens: true}, or one of the two."
-        if node is None or node.tag == _YAML + "null":
+        if found is None:
             return Choice()
-        if not isinstance(node, yaml.MappingNode):
+        if found.pairs is None:
             self.refuse("tracking", "tracking says which of clicks and opens are measured", hint)
         said: dict[str, bool] = {}
-        for key, value in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else ""
-            line = key.start_mark.line + 2
-            if name not in {"clicks", "opens"}:
-                self.refuse(None, "tracking knows clicks and opens only", hint, line)
-            if name in said:
-                self.refuse(None, f"{name} stands here a second time", "Keep one.", line)
-            if not isinstance(value, yaml.ScalarNode) or value.value not in {"true", "false"}:
-                self.refuse(None, f"{name} is true or false", hint, line)
-            said[name] = value.value == "true"
+        for key, value in found.pairs:
+            if key.text not in {"clicks", "opens"}:
+                self.refuse(None, "tracking knows clicks and opens only", hint, key.line)
+            if key.text in said:
+                self.refuse(None, f"{key.text} stands here a second time", "Keep one.", key.line)
+            if value.text not in {"true", "false"}:
+                self.refuse(None, f"{key.text} is true or false", hint, key.line)
+            said[key.text] = value.text == "true"
         return Choice(said.get("clicks"), said.get("opens"))
 
     def language(self) -> str | None:
@@ -326,10 +295,3 @@ class _FrontMatter:
             return Date.fromisoformat(written) if written else None
         except ValueError:
             self.refuse("date", "there is no such day", "Allowed is a day like 2026-03-27.")
-
-
-_QUOTE = 'Put the value into quotes, e.g. subject: "Scale: {{ name }}, our news"'
-
-
-def _allowed() -> str:
-    return f"Allowed: {', '.join(_KEYS)}."

@@ -111,7 +111,7 @@ def _locked_or_new(session: Session, draft: Draft, now: datetime) -> Issue:
         "state": IssueState.DRAFT,
         "since": now,
         "created_at": now,
-        "archive": True,
+        "archive": None,
     }
     # Somebody may be storing it at the same time.
     session.execute(insert_into(session, _issue).values(new).on_conflict_do_nothing())

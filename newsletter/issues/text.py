@@ -9,7 +9,7 @@ from newsletter.errors import IssueError
 #: Twice what Gmail shows of a mail; larger texts would take seconds to render.
 MOST_BYTES = 200_000
 #: An issue has no use for these, and XML libraries and mail servers choke on them.
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def read_text(path: Path) -> str:
@@ -41,7 +41,7 @@ def normalised(text: str, *, name: str) -> str:
     if (size := len(text.encode(errors="replace"))) > MOST_BYTES:
         raise too_large(size, name)
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if bad := _FORBIDDEN.search(text):
+    if bad := FORBIDDEN.search(text):
         raise IssueError(
             f"a character that no text may hold (U+{ord(bad[0]):04X})",
             place=f"{name}:{text.count(chr(10), 0, bad.start()) + 1}",

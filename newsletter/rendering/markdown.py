@@ -11,14 +11,17 @@ from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 from mdit_py_plugins.attrs import attrs_plugin
 
 from newsletter.errors import IssueError
 
 _ALLOWED_LINK = re.compile(r"https?://[^/\s]|mailto:[^\s]", re.IGNORECASE)
-#: Blocks deeper than this are left out by the parser; emphasis has no limit of its own.
-_MAX_DEPTH = 20
+#: How deep lists and quotes may stand in each other; a list's item is a step, its list another.
+MOST_NESTED = 40
+#: The parser leaves out what is deeper than this, so that ours have to come first.
+PARSER_LIMIT = MOST_NESTED + 10
 _MAX_INLINE_DEPTH = 50
 #: What may stand in braces behind a picture: ``![…](…){width=512}``.
 SIZES = ("width", "height")
@@ -37,13 +40,15 @@ class Markdown:
     def __init__(self, body: str, *, in_url: Callable[[str], str], name: str, line: int) -> None:
         """``line`` is the body's first line in the file ``name``.
 
-        Raises IssueError where emphasis or links are nested without end.
+        Raises IssueError where lists, quotes, emphasis or links are nested without end.
         """
-        self._parser = MarkdownIt("commonmark", {"html": False, "maxNesting": _MAX_DEPTH})
+        self._parser = MarkdownIt("commonmark", {"html": False, "maxNesting": PARSER_LIMIT})
         self._parser.use(attrs_plugin, after=("image",), allowed=SIZES)
         # markdown-it documents replacing this method as the way to decide on links.
         self._parser.validateLink = _allowed  # type: ignore[method-assign]
         self._in_url = in_url
+        self._name, self._line = name, line
+        self._parser.block.ruler.before("code", "depth", self._refuse_depth)
         env: MutableMapping[str, Any] = {}
         for token in self._parser.parse(body, env):
             if any(child.level > _MAX_INLINE_DEPTH for child in token.children or ()):
@@ -77,6 +82,17 @@ class Markdown:
             link_rel=None,
         )
 
+    def _refuse_depth(self, state: StateBlock, start: int, _end: int, _silent: bool) -> bool:  # noqa: FBT001 (markdown-it calls it so)
+        """A rule that takes nothing, and sees each block before the parser gives up on it."""
+        if state.level > MOST_NESTED:
+            raise IssueError(
+                "lists or quotes stand in each other too deeply here",
+                place=f"{self._name}:{self._line + start}",
+                hint=f"Up to {MOST_NESTED // 2} lists are allowed. A line that begins with * * * "
+                "or - - - is a list in a list: write \\* for a star, and --- alone for a rule.",
+            )
+        return False
+
     def _env(self) -> MutableMapping[str, Any]:
         return {"references": dict(self._references)}
 
@@ -88,7 +104,19 @@ class Markdown:
                     token.attrs[key] = self._in_url(str(token.attrs[key]))
             # A language of highlighting means nothing in a mail.
             token.info = ""
+            if token.type == "image":
+                # The renderer takes no code out of what a picture's words are made of.
+                token.children = [Token("text", "", 0, content=_plain(token.children or ()))]
             self._finish(token.children or ())
+
+
+def _plain(tokens: Sequence[Token]) -> str:
+    """The words alone."""
+    return "".join(
+        " " if token.type in {"softbreak", "hardbreak"}
+        else _plain(token.children) if token.children else token.content
+        for token in tokens
+    )  # fmt: skip
 
 
 def _allowed(url: str) -> bool:

@@ -162,6 +162,11 @@ class Marks:
         self._marks = re.compile(rf"{self._nonce}(\d+)x")
 
     @property
+    def pattern(self) -> str:
+        """A regular expression of the words that stand in the place of something else."""
+        return rf"{self._nonce}(?:\d+|b)x"
+
+    @property
     def braces(self) -> str:
         """The word in the place of a literal ``{{``."""
         return f"{self._nonce}bx"
@@ -194,11 +199,12 @@ class Marks:
 
     def placeholders(self, *parts: str) -> Placeholders:
         """The tags that occur in the finished parts."""
-        content = "\n".join(parts)
+        tags = re.compile(rf"-{self._nonce}\d+[htqu]-")
+        there = {tag for part in parts for tag in tags.findall(part)}
 
         def used(index: int, form: str) -> str:
             tag = self._tag(index, form)
-            return tag if tag in content else ""
+            return tag if tag in there else ""
 
         values = (
             Value(p.name, p.default, used(i, "h"), used(i, "t"), used(i, "q"))

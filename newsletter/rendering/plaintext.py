@@ -12,14 +12,16 @@ from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
 _WIDTH = 72
+#: Deep within lists lines become longer rather than narrower.
+_NARROWEST = 24
 RULE = "-" * _WIDTH
 
 
 @dataclass(slots=True)
 class Piece:
-    """A piece of text under way: its paragraphs, and the links that it names so far."""
+    """A piece of text under way: its paragraphs, and the links that it names so far, numbered."""
 
-    links: list[str] = field(default_factory=list)
+    links: dict[str, int] = field(default_factory=dict)
 
     def blocks(self, tokens: Sequence[Token]) -> str:
         """Paragraphs, lists and so on, with an empty line between any two."""
@@ -29,18 +31,20 @@ class Piece:
         """Inline Markdown on one line."""
         return " ".join(self._inline(SyntaxTreeNode(tokens).children).split())
 
-    def link(self, label: str, url: str) -> str:
-        """``label [1]``, or the address alone where it is its own label."""
+    def link(self, label: str, url: str, *, bare: bool = False) -> str:
+        """``label [1]``, or the address alone where it is its own label.
+
+        Of a mailbox's that was written ``bare``, as an address alone, the scheme goes.
+        """
         shown = url.removeprefix("mailto:")
         if label in {url, shown}:
-            return shown
-        if shown not in self.links:
-            self.links.append(shown)
-        return f"{label} [{self.links.index(shown) + 1}]".lstrip()
+            return shown if bare else label
+        number = self.links.setdefault(shown, len(self.links) + 1)
+        return f"{label} [{number}]".lstrip()
 
     def footnotes(self) -> str:
         """The list of the links named, empty without any."""
-        return "\n".join(f"[{number}] {url}" for number, url in enumerate(self.links, 1))
+        return "\n".join(f"[{number}] {url}" for url, number in self.links.items())
 
     def _blocks(self, nodes: Sequence[SyntaxTreeNode], width: int, *, tight: bool = False) -> str:
         made = [self._block(node, width) for node in nodes]
@@ -91,7 +95,8 @@ class Piece:
             case "strong":
                 return f"*{self._inline(node.children)}*"
             case "link":
-                return self.link(self._inline(node.children), str(node.attrs["href"]))
+                label, url = self._inline(node.children), str(node.attrs["href"])
+                return self.link(label, url, bare=node.markup == "autolink")
             case "image":
                 alt = self._inline(node.children)
                 return f"[{alt}]" if alt else ""
@@ -108,6 +113,7 @@ def heading(words: str, underline: str) -> str:
 
 def wrapped(text: str, width: int = _WIDTH) -> str:
     """Lines of at most ``width`` columns, broken at spaces only; the text's own breaks stay."""
+    width = max(width, _NARROWEST)
     return "\n".join(
         line
         for part in text.split("\n")

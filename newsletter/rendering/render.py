@@ -5,12 +5,14 @@ part. The same draft, house and templates give the same bytes.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from markdown_it.token import Token
 from markupsafe import Markup
 
+from newsletter.errors import IssueError, TemplateError
 from newsletter.issues.digest import SEPARATOR, Digest, Entry, parse_digest
 from newsletter.issues.personal import LINKS
 from newsletter.issues.reading import Draft
@@ -22,6 +24,7 @@ from newsletter.rendering.plaintext import RULE, Piece, heading, joined, wrapped
 from newsletter.rendering.rendered import House, Rendered
 from newsletter.rendering.template import clean, read_sheet, to_mjml
 from newsletter.rendering.untracked import untracked
+from newsletter.rendering.words import lost, words_in, words_of
 
 #: Languages written from right to left.
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
@@ -64,6 +67,7 @@ def render(draft: Draft, house: House, *, templates: Path) -> Rendered:
         name=str(templates / "body.css"),
     )
     html = untracked(html, [f"{house.base_url}/{path}/" for path in LINKS.values()])
+    _require_words(press, fragments, text=text, html=html, template=name)
     text = marks.in_text(press.framed(words, day, text))
     return Rendered(
         slug=draft.slug,
@@ -84,22 +88,22 @@ class _Press:
     """One draft's words, twice: as fragments of HTML for the template, and as text."""
 
     def __init__(self, draft: Draft, house: House, marks: Marks) -> None:
-        self._draft, self._house, self._marks = draft, house, marks
-        self._body = marks.mark(draft.body, name=draft.name, line=draft.body_line)
+        self.draft, self._house, self.marks = draft, house, marks
+        self.body = marks.mark(draft.body, name=draft.name, line=draft.body_line)
         self._markdown = Markdown(
-            self._body, in_url=marks.in_url, name=draft.name, line=draft.body_line
+            self.body, in_url=marks.in_url, name=draft.name, line=draft.body_line
         )
 
     def letter(self) -> tuple[dict[str, object], str]:
         """The body as a whole."""
-        tokens = self._markdown.blocks(self._body)
+        tokens = self._markdown.blocks(self.body)
         piece = Piece()
         return {"body": self._html(tokens)}, joined(piece.blocks(tokens), piece.footnotes())
 
     def digest(self) -> tuple[dict[str, object], str]:
         """Sections and entries."""
         digest: Digest = parse_digest(
-            self._body, name=self._draft.name, first_line=self._draft.body_line
+            self.body, name=self.draft.name, first_line=self.draft.body_line
         )
         opening, text = self._both(digest.opening)
         sections, texts = [], [text]
@@ -125,7 +129,7 @@ class _Press:
         words, piece = self._markdown.words, Piece()
         title, organisation = words(entry.title), words(entry.organisation)
         label, body = words(entry.source_label), self._markdown.blocks(entry.body_markdown)
-        url = self._marks.in_url(entry.source_url) if entry.source_url else None
+        url = self.marks.in_url(entry.source_url) if entry.source_url else None
         source = piece.words(label)
         source = piece.link(source, url) if url else source
         by = f" {SEPARATOR} ".join(filter(None, (piece.words(organisation), source)))
@@ -144,7 +148,7 @@ class _Press:
 
     def framed(self, words: str, day: str, text: str) -> str:
         """The text part: heading above, addresses and who we are below."""
-        house, link = self._house, self._marks.link
+        house, link = self._house, self.marks.link
         head = joined(heading(words, "="), day)
         foot = "\n".join(
             (
@@ -165,7 +169,45 @@ class _Press:
         return self._html(tokens), joined(piece.blocks(tokens), piece.footnotes())
 
     def _html(self, tokens: Sequence[Token]) -> Markup:
-        return clean(self._marks.in_html(self._markdown.html(tokens)))
+        return clean(self.marks.in_html(self._markdown.html(tokens)))
+
+
+def _require_words(
+    press: _Press, fragments: Mapping[str, object], *, text: str, html: str, template: str
+) -> None:
+    """Refuse an issue of which a word is missing: in what Markdown became, or in the page.
+
+    First the author's words are compared with the fragments, where no words of the template can
+    stand in for them; then those of the fragments with the page.
+    """
+    draft = press.draft
+    written = words_of(press.body, line=draft.body_line, marks=press.marks.pattern)
+    made = "\n".join(_all_html(fragments))
+    if missing := lost(written, made, text):
+        word, others = missing.word, missing.others
+        raise IssueError(
+            f"“{word.text}”{f' and {others} other words' if others else ''} would reach nobody",
+            place=f"{draft.name}:{word.line}",
+            hint="Write this line another way: something in it is not shown.",
+        )
+    if missing := lost([replace(word, is_in_text=False) for word in words_in(made)], html, ""):
+        raise TemplateError(
+            f"the template leaves out words of the issue: “{missing.word.text}”",
+            place=template,
+            hint="It has to show every part, such as {{ body }} or {{ entry.organisation }}.",
+        )
+
+
+def _all_html(value: object) -> Iterator[str]:
+    """The fragments of HTML in what a template is given."""
+    if isinstance(value, Markup):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _all_html(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _all_html(part)
 
 
 def _marks(draft: Draft, house: House) -> Marks:

@@ -9,11 +9,11 @@ from sqlalchemy import select, update
 
 from newsletter.accounts.audit import Actor
 from newsletter.errors import IssueError, NothingToDoError, SendError
-from newsletter.issues import approval
-from newsletter.issues.models import Revision
+from newsletter.issues import approval, store
+from newsletter.issues.models import Issue, Revision
 from newsletter.issues.reading import Draft
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import gate, held, hold, oversight, variants
+from newsletter.sending import gate, held, hold, oversight, publication, variants
 from newsletter.sending.foresight import Terms, foresee, require_an_end
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
@@ -24,7 +24,7 @@ from newsletter.sending.states import SEND_NEXT, SendState
 from newsletter.sending.timetable import Timetable
 from subscribers.schema import Session, table_of
 
-_send = table_of(Send)
+_send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
 _ENDED = (SendState.SENT, SendState.CANCELLED)
 _GOES_ON = (SendState.SCHEDULED, SendState.SENDING, SendState.SENT)
 
@@ -36,6 +36,8 @@ class Made:
     id: int
     people: int
     last_at: datetime
+    #: Whether everybody may read the issue on the web once it is sent.
+    is_public: bool
 
 
 def create(
@@ -58,6 +60,9 @@ def create(
     itself and its time as ``occasion``. Raises IssueError when
     nobody approved it, or somebody stored another revision since.
 
+    Raises SendError when other words were sent under its slug before: whoever had those would
+    be left out. ``terms.same_issue`` says that this is meant.
+
     Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
     would get it, SendError when its limits stretch it over more than a year, when its test
     asks for what is not measured, and when nobody knows any more who had the issue, or not
@@ -65,6 +70,8 @@ def create(
     """
     gate.require_open(session)
     revision = _approved(session, draft, terms, approved_by, now, base=base)
+    if not terms.same_issue:
+        refuse_other_words(session, draft, revision.issue_id)
     foreseen = foresee(
         session,
         draft,
@@ -94,7 +101,52 @@ def create(
     session.add(send)
     session.flush()
     variants.write(session, send.id, [rendered, *terms.others])
-    return Made(send.id, foreseen.people, foreseen.last_at)
+    archive = session.scalar(select(_issue.c.archive).where(_issue.c.id == revision.issue_id))
+    is_public = publication.will_be_public(archive, to_all=foreseen.is_for_all)
+    return Made(send.id, foreseen.people, foreseen.last_at, is_public)
+
+
+def other_words(session: Session, draft: Draft, issue_id: int) -> int | None:
+    """The latest send of an issue in which other words went out, or are to; None if there is none.
+
+    A text that was sent once may be sent to newcomers, whatever else was sent since.
+    """
+    sent = session.execute(
+        select(_send.c.id, _revision.c.source)
+        .join(_revision, _revision.c.id == _send.c.revision_id)
+        .where(
+            _send.c.issue_id == issue_id,
+            (_send.c.state != SendState.CANCELLED) | (_send.c.started_at.is_not(None)),
+        )
+        .order_by(_send.c.id.desc())
+    ).all()
+    words = _words(draft)
+    for one in sent:
+        try:
+            before = store.draft_from(draft.slug, one.source)
+        except IssueError:
+            continue  # written when other things were allowed
+        if one.source == draft.source or _words(before) == words:
+            return None
+    return sent[0].id if sent else None
+
+
+def _words(draft: Draft) -> tuple[str, ...]:
+    """What readers get of a draft, as far as blanks do not matter."""
+    parts = (draft.subject, draft.preheader, draft.title, draft.body)
+    return tuple(" ".join(part.split()) for part in parts)
+
+
+def refuse_other_words(session: Session, draft: Draft, issue_id: int) -> None:
+    """Raise SendError when what was sent of an issue has other words than this draft."""
+    if (before := other_words(session, draft, issue_id)) is not None:
+        raise SendError(
+            f"send {before} of this issue has other words, and whoever had it would be left out",
+            place=f"issue {draft.slug}",
+            hint="If this is another issue, give it a name of its own: a line “slug: …” in its "
+            "front matter. If it is the same one, and only those who lack it are to get these "
+            "words, say so: --same-issue, or “The same issue” in the form.",
+        )
 
 
 def _approved(

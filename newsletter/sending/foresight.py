@@ -8,7 +8,7 @@ from newsletter.errors import NothingToDoError
 from newsletter.issues.reading import Draft
 from newsletter.issues.tracked import EVERYTHING, UNSAID, Choice, Tracked, require_measured
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import forgotten
+from newsletter.sending import forgotten, publication
 from newsletter.sending.audience import Audience, Counted, audience_of, count
 from newsletter.sending.folding import require_open
 from newsletter.sending.limits import WarmUp
@@ -40,6 +40,8 @@ class Terms:
     #: What this send says of measuring clicks and opens, and what the publication says.
     tracking: Choice = UNSAID
     publication: Tracked = EVERYTHING
+    #: Whether it is the issue that was sent under its slug before, though its words are others.
+    same_issue: bool = False
     batch_size: int = 1000
     warm_up: WarmUp | None = None
 
@@ -59,6 +61,17 @@ class Foreseen:
     excluded: Sequence[Segment]
     counted: Counted
     last_at: datetime
+    #: The issue's topics.
+    topics: Sequence[str] = ()
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it goes to the whole publication, or to a topic as a whole."""
+        return publication.is_for_all(
+            [one.expression for one in self.segments],
+            excluded=[one.expression for one in self.excluded],
+            topics=self.topics,
+        )
 
     @property
     def people(self) -> int:
@@ -113,7 +126,7 @@ def foresee(
         batch_size=terms.batch_size,
         warm_up=terms.warm_up,
     )
-    return Foreseen(chosen, excluded, counted, last_at)
+    return Foreseen(chosen, excluded, counted, last_at, draft.topics)
 
 
 def require_an_end(

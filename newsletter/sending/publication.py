@@ -1,12 +1,14 @@
 """What of what was sent everybody may read.
 
 An issue is published when a send of it is sent and somebody got it, so nobody reads on the
-web what readers still wait for, nor what an operator stopped. The first such send stays:
-what was public once does not change. A test shows the words of its winner, or of the
+web what readers still wait for, nor what an operator stopped. It is public if it says so
+itself, or an operator does. Where nobody has said anything, it is once a send has gone to the
+whole publication, or to a topic as a whole: a letter to a few is theirs. The first such send
+stays: what was public once does not change. A test shows the words of its winner, or of the
 first variant as long as there is none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +20,7 @@ from newsletter.rendering.placeholders import Placeholders, fill
 from newsletter.sending.models import Batch, Send, Variant
 from newsletter.sending.states import BatchState
 from newsletter.sending.variants import LABELS
+from subscribers import expression
 from subscribers.schema import Session, table_of
 
 _issue, _revision = table_of(Issue), table_of(Revision)
@@ -60,17 +63,55 @@ class Choice:
     until: datetime | None = None
 
 
+def is_for_all(
+    segments: Sequence[str], *, excluded: Sequence[str], topics: Collection[str]
+) -> bool:
+    """Whether a send goes to the whole publication, or to topics as a whole.
+
+    ``segments`` and ``excluded`` are the rules of both, ``topics`` the slugs of the issue's.
+    """
+    wholes = [whole for rule in segments if (whole := expression.takes_whole(rule)) is not None]
+    if excluded or not wholes:
+        return False
+    chosen = frozenset().union(*wholes)
+    return frozenset() in wholes or not topics or bool(chosen & frozenset(topics))
+
+
+def will_be_public(archive: bool | None, *, to_all: bool) -> bool:  # noqa: FBT001
+    """Whether an issue stands in the archive once it is sent, as far as is known now.
+
+    ``archive`` is what it says itself or an operator has said, ``to_all`` as of ``is_for_all``.
+    """
+    return to_all if archive is None else archive
+
+
 def publish(session: Session, send_id: int, *, now: datetime) -> None:
     """Note that the issue of this send, which is sent, is with its readers."""
     somebody = exists(
         select(1).where(_batch.c.send_id == send_id, _batch.c.state == BatchState.ACCEPTED)
     )
-    of_send = select(_send.c.issue_id).where(_send.c.id == send_id).scalar_subquery()
+    send = session.execute(
+        select(_send.c.issue_id, _send.c.segments, _send.c.excluded, _send.c.topics).where(
+            _send.c.id == send_id
+        )
+    ).one()
+    of_send = _issue.c.id == send.issue_id
     session.execute(
         update(_issue)
-        .where(_issue.c.id == of_send, _issue.c.published_at.is_(None), somebody)
+        .where(of_send, _issue.c.published_at.is_(None), somebody)
         .values(published_at=now, published_send=send_id)
     )
+    if is_for_all(
+        [one["expression"] for one in send.segments],
+        excluded=[one["expression"] for one in send.excluded],
+        topics=send.topics,
+    ):
+        # What went to a few before is public from now on, with the words that all got.
+        session.execute(
+            update(_issue)
+            .where(of_send, _issue.c.archive.is_(None), somebody)
+            .values(archive=True, published_at=now, published_send=send_id)
+        )
 
 
 def latest(

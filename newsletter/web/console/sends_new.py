@@ -26,7 +26,7 @@ from newsletter.issues import store
 from newsletter.issues.models import Issue
 from newsletter.issues.states import IssueState
 from newsletter.rendering.render import render
-from newsletter.sending import control, foresight, register
+from newsletter.sending import control, foresight, publication, register
 from newsletter.sending.foresight import Foreseen, Terms
 from newsletter.sending.hours import local_moment, parse_time, require_year
 from newsletter.web.console.access import role
@@ -62,6 +62,8 @@ class Wish:
     #: ``yes``, ``no``, or empty: as the issue says.
     clicks: _Word = ""
     opens: _Word = ""
+    #: ``yes`` for words that are others than those sent before under the issue's slug.
+    same_issue: _Word = ""
     #: The revision and the issue's latest send, as the page in between showed them.
     revision: _Word = ""
     latest: _Word = ""
@@ -164,7 +166,10 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
         foreseen: Foreseen = foresight.foresee(
             session, draft, wish.segment, issue_id=issue.id, start=start, now=now, terms=terms
         )
+        if not terms.same_issue:
+            control.refuse_other_words(session, draft, issue.id)
         sends = register.of_issues(session, [issue.id]).get(issue.id, [])
+        archive = issue.archive if draft.archive is None else draft.archive
         rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
         plan = replace(_plan(session, wish, terms), counted=foreseen.counted)
         # Nobody outside is asked for a page: domain and links are when it is made.
@@ -182,6 +187,8 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
         sends=sends,
         start=start,
         foreseen=foreseen,
+        is_public=parts.settings.archive.enabled
+        and publication.will_be_public(archive, to_all=foreseen.is_for_all),
         timetable=in_words(terms.timetable.to_json()),
         tracked=terms.tracked(draft),
     )
@@ -271,6 +278,7 @@ def _terms(parts: Assembly, wish: Wish, pace: Pace, now: datetime) -> tuple[date
     return start, Terms(
         excluded=wish.excluded,
         timetable=timetable,
+        same_issue=wish.same_issue == "yes",
         batch_size=batch_size,
         warm_up=parts.warm_up,
         tracking=tracking_of(wish.clicks, wish.opens),

@@ -205,8 +205,12 @@ def test_hostile_markdown_is_inert(letter: Make, markdown: str) -> None:
 
 
 def test_nesting_without_end_ends(letter: Make) -> None:
-    assert "x" in letter(">" * 5000 + " x").text
-    assert "x" in letter("- " * 500 + "x").text
+    assert "deep" in letter(">" * 20 + " deep").text
+    assert "deep" in letter("- " * 20 + "deep").text
+    for body in (">" * 5000 + " x", "- " * 500 + "x"):
+        with pytest.raises(IssueError, match="too deeply") as caught:
+            letter(f"fine\n\n{body}")
+        assert caught.value.place == "news.md:6"
     assert "x" in letter("[" * 5000 + "x" + "](https://x.example)" * 100).text
     with pytest.raises(IssueError, match="nested too deeply") as caught:
         letter("fine\n\n" + "*" * 2000 + "x" + "*" * 2000)

@@ -3,25 +3,26 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, insert, select, update
 
 from newsletter.accounts import audit
 from newsletter.database import reading, transaction
-from newsletter.errors import IssueError
+from newsletter.errors import IssueError, SendError
 from newsletter.issues import store
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import Refused
 from newsletter.rendering.render import render
-from newsletter.sending import control, publication
+from newsletter.sending import control, publication, register
 from newsletter.sending.foresight import Terms
 from newsletter.sending.models import Send
 from newsletter.sending.publication import Choice
 from newsletter.sending.variants import Measure, Test
 from newsletter.settings import resource
 from subscribers import segments
+from subscribers.models import Subscription, Topic
 from subscribers.schema import table_of
-from tests.conftest import NOW
+from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import (
     HOUSE,
     FakeGateway,
@@ -29,6 +30,7 @@ from tests.newsletter.sending.conftest import (
     drain,
     make_plan,
     make_send,
+    make_topic,
     planned,
     send_state,
 )
@@ -81,6 +83,8 @@ def test_what_was_public_once_does_not_change(database: Engine, five: list[int])
     first = make_send(database, "one")
     make_plan(database, first)
     drain(database, FakeGateway())
+    with transaction(database) as session:
+        store.switch_archive(session, "first", on=True, by=COMMAND_LINE, now=NOW)
     with reading(database) as session:
         before = publication.find(session, "first")
     changed = parse_issue(
@@ -95,6 +99,7 @@ def test_what_was_public_once_does_not_change(database: Engine, five: list[int])
             ["everybody"],
             at=NOW,
             now=NOW,
+            terms=Terms(same_issue=True),
             approved_by=COMMAND_LINE,
         )
     make_plan(database, second.id)
@@ -178,3 +183,177 @@ def test_issues_are_chosen_by_series_and_time(database: Engine, five: list[int])
         assert publication.series(session) == ["even", "odd"]
         assert publication.span(session) == (NOW, NOW + timedelta(days=2))
         assert store.find(session, "c").published_send == 3
+
+
+RULES = {
+    "everybody": "",
+    "always": "True",
+    "noted": "topic('engineering')  # all of them",
+    "engineers": 'topic("engineering")',
+    "either": 'topic("engineering") or topic("leadership")',
+    "leaders": 'topic("leadership")',
+    "one": 'email == "p1@example.org"',
+    "both": 'topic("engineering") and topic("leadership")',
+    "none": 'not topic("leadership")',
+    "drawn": "sample(99, seed='x')",
+    "some": 'topic("engineering") or email == "p1@example.org"',
+}
+
+
+@pytest.mark.parametrize(
+    ("segment", "excluded", "topics", "is_public"),
+    [
+        ("everybody", [], "", True),
+        ("always", [], "", True),
+        ("everybody", [], "engineering", True),
+        ("engineers", [], "", True),
+        ("noted", [], "", True),
+        ("engineers", [], "engineering", True),
+        ("either", [], "", True),
+        ("leaders", [], "engineering", False),
+        ("everybody", ["leaders"], "", False),
+        ("one", [], "", False),
+        ("one", [], "engineering", False),
+        ("both", [], "", False),
+        ("none", [], "", False),
+        ("drawn", [], "", False),
+        ("some", [], "", False),
+    ],
+)
+@pytest.mark.parametrize("says", [None, True, False])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_issue_is_public_if_it_says_so_or_went_to_all(
+    database: Engine,
+    five: list[int],
+    segment: str,
+    excluded: list[str],
+    topics: str,
+    is_public: bool,
+    says: bool | None,
+) -> None:
+    for slug in ("engineering", "leadership"):
+        make_topic(database, slug)
+    with transaction(database) as session:
+        for name, rule in RULES.items():
+            segments.save(session, name, rule, now=NOW)
+        chosen = [(five[0], "engineering"), (five[0], "leadership"), (five[1], "engineering")]
+        for person, topic in chosen:
+            number = session.scalar(select(table_of(Topic).c.id).filter_by(slug=topic))
+            session.execute(
+                insert(table_of(Subscription)).values(
+                    subscriber_id=person, topic_id=number, since=NOW
+                )
+            )
+    front = "" if says is None else f"archive: {str(says).lower()}\n"
+    front += f"topics: [{topics}]\n" if topics else ""
+    draft = parse_issue(f"---\nsubject: x\nslug: first\n{front}---\n\nHello.\n", name="first.md")
+    rendered = render(draft, HOUSE, templates=resource("templates/email"))
+    with transaction(database) as session:
+        made = control.create(
+            session,
+            draft,
+            rendered,
+            [segment],
+            at=NOW,
+            now=NOW,
+            terms=Terms(excluded=excluded),
+            approved_by=COMMAND_LINE,
+        )
+    wanted = is_public if says is None else says
+    assert made.is_public is wanted
+    make_plan(database, made.id)
+    drain(database, FakeGateway())
+    assert slugs(database) == ["first"] * wanted
+    with reading(database) as session:
+        assert (publication.find(session, "first") is not None) is wanted
+
+
+def test_a_letter_to_one_person_is_public_once_it_went_to_everybody(
+    database: Engine, five: list[int]
+) -> None:
+    with transaction(database) as session:
+        segments.save(session, "one", RULES["one"], now=NOW)
+        segments.save(session, "everybody", "", now=NOW)
+    first = make_send(database, "one")
+    make_plan(database, first)
+    drain(database, FakeGateway())
+    assert slugs(database) == []
+    second = make_send(database, "everybody")
+    make_plan(database, second)
+    drain(database, FakeGateway())
+    assert slugs(database) == ["first"]
+    assert published_send(database) == second
+
+
+def test_who_missed_a_letter_and_gets_it_by_a_retry_makes_nothing_public(
+    database: Engine, five: list[int]
+) -> None:
+    with transaction(database) as session:
+        segments.save(session, "one", RULES["one"], now=NOW)
+    send = make_send(database, "one")
+    make_plan(database, send)
+    drain(database, FakeGateway(*[Refused(413, "too large")] * 20))
+    with transaction(database) as session:
+        control.retry(session, send, now=NOW, batch_size=2)
+    drain(database, FakeGateway())
+    assert send_state(database, send) == "sent"
+    assert slugs(database) == []
+
+
+def again(database: Engine, words: str, *, same_issue: bool = False, front: str = "") -> int:
+    draft = parse_issue(
+        f"---\nsubject: {words}\nslug: first\n{front}---\n\n{words}\n", name="first.md"
+    )
+    rendered = render(draft, HOUSE, templates=resource("templates/email"))
+    with transaction(database) as session:
+        return control.create(
+            session,
+            draft,
+            rendered,
+            ["everybody"],
+            at=NOW,
+            now=NOW,
+            terms=Terms(same_issue=same_issue),
+            approved_by=COMMAND_LINE,
+        ).id
+
+
+def test_other_words_under_a_slug_that_was_sent_are_refused(
+    database: Engine, five: list[int]
+) -> None:
+    with transaction(database) as session:
+        segments.save(session, "everybody", "", now=NOW)
+    first = again(database, "Hello")
+    make_plan(database, first)
+    drain(database, FakeGateway())
+    with transaction(database) as session:
+        add_person(session, "new@example.org")
+    with pytest.raises(SendError, match=f"send {first} of this issue has other words") as caught:
+        again(database, "Another issue altogether")
+    assert "slug:" in (caught.value.hint or "")
+    assert "--same-issue" in (caught.value.hint or "")
+    with reading(database) as session:
+        # What was refused leaves no revision and no send behind.
+        assert len(store.revisions(session, store.find(session, "first"))) == 1
+        assert register.of_issues(session, [1]) == {1: [first]}
+    # The same words go to newcomers, whatever else the front matter says by now.
+    second = again(database, "Hello", front="archive: false\n")
+    make_plan(database, second)
+    gateway = drain(database, FakeGateway())
+    assert [len(one.recipients) for one in gateway.requests] == [1]
+    with transaction(database) as session:
+        add_person(session, "newer@example.org")
+    third = again(database, "Corrected", same_issue=True)
+    make_plan(database, third)
+    assert [len(one.recipients) for one in drain(database, FakeGateway()).requests] == [1]
+
+
+def test_words_of_a_send_that_never_began_do_not_count(database: Engine, five: list[int]) -> None:
+    with transaction(database) as session:
+        segments.save(session, "everybody", "", now=NOW)
+    first = again(database, "Hello")
+    with pytest.raises(SendError, match="other words"):
+        again(database, "Corrected")
+    with transaction(database) as session:
+        control.cancel(session, first, now=NOW)
+    assert again(database, "Corrected") > first

@@ -15,11 +15,13 @@ from newsletter.issues import store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
+from newsletter.links import Purpose
 from newsletter.rendering.render import render
 from newsletter.sending import control
 from newsletter.settings import load, resource
 from newsletter.web.app import create_app
 from subscribers import segments
+from subscribers.models import Subscriber
 from subscribers.schema import table_of
 from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import FakeGateway, drain, make_plan
@@ -332,3 +334,78 @@ def test_titles_of_any_characters_make_valid_xml(
     entry = feed.find("{http://www.w3.org/2005/Atom}entry/{http://www.w3.org/2005/Atom}title")
     assert entry is not None
     assert entry.text == "a\ufffd\ufffd\ufffd\U0001f600]]>&amp;"
+
+
+def own_link(parts: Assembly) -> str:
+    """What stands behind “Read on the web” in the mail of the only reader."""
+    return f"/view/{parts.links.token(Purpose.RECIPIENT, 1, 1)}"
+
+
+def test_read_on_the_web_leads_to_the_archive_where_the_issue_is_public(
+    client: TestClient, publish: Publish, parts: Assembly
+) -> None:
+    publish("first")
+    answer = client.get(own_link(parts))
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        "https://news.example/archive/first",
+    )
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("why", ["kept out", "no archive", "not sent to all"])
+def test_what_is_not_public_is_read_under_an_address_that_may_be_passed_on(
+    client: TestClient, publish: Publish, parts: Assembly, why: str
+) -> None:
+    publish("first")
+    if why == "no archive":
+        own = parts.settings.model_copy(
+            update={"archive": parts.settings.archive.model_copy(update={"enabled": False})}
+        )
+        other = Assembly(own)
+        other.__dict__["database"] = parts.database
+        client = TestClient(
+            create_app(other, background=False), headers=HTML, follow_redirects=False
+        )
+    with transaction(parts.database) as session:
+        values = {"archive": {"kept out": False, "not sent to all": None}.get(why, True)}
+        session.execute(update(table_of(Issue)).values(values))
+        # Whoever has the address of an old mail learns nothing of its reader.
+        session.execute(
+            update(table_of(Subscriber)).values(
+                name=f"Later {CANARY}", email=f"later-{CANARY}@example.org"
+            )
+        )
+    mine = own_link(parts)
+    answer = client.get(mine)
+    assert answer.status_code == 303
+    address = answer.headers["location"].removeprefix("https://news.example")
+    assert address.startswith("/shared/")
+    shown = client.get(address)
+    assert shown.status_code == 200
+    assert "Good day, reader of somewhere" in shown.text
+    assert CANARY not in shown.text + str(shown.headers) + address
+    token = mine.removeprefix("/view/")
+    assert token not in shown.text + address
+    assert not re.search(r"/(unsubscribe|preferences|view)/", shown.text)
+    assert f'of=https://news.example{address}"' in shown.text
+    assert shown.headers["x-robots-tag"] == "noindex"
+    assert "sandbox" in shown.headers["content-security-policy"]
+    # The address opens this door alone.
+    shared = address.removeprefix("/shared/")
+    for door in ("unsubscribe", "preferences", "view"):
+        assert client.get(f"/{door}/{shared}").status_code in {400, 404, 410}
+    assert client.get(f"/shared/{token}").status_code in {400, 404, 410}
+
+
+def test_an_issue_that_is_no_longer_kept_says_so(
+    client: TestClient, publish: Publish, parts: Assembly
+) -> None:
+    publish("first")
+    for path in (
+        f"/view/{parts.links.token(Purpose.RECIPIENT, 99, 1)}",
+        f"/shared/{parts.links.token(Purpose.VIEW, 99)}",
+    ):
+        answer = client.get(path)
+        assert answer.status_code < 500
+        assert "no longer kept" in answer.text

@@ -25,7 +25,7 @@ HTML = {"accept": "text/html"}
 FOR_EVERYBODY = re.compile(r"/archive(/.*)?|/sitemap\.xml|/robots\.txt|/static/.*")
 #: A mail is shown as its readers get it, in a sandbox: the only pages with styles within.
 SHOWS_A_MAIL = {
-    "/view/{token}",
+    "/shared/{token}",
     "/archive/{slug}",
     "/console/issues/{slug}/mail",
     "/console/issues/_mail",

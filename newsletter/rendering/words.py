@@ -1,0 +1,209 @@
+"""Words in, words out: whether all that an author wrote is in what readers get.
+
+This knows nothing of the parser that renders. It takes the words out of the Markdown by
+patterns of its own, and looks for as many of each in what was made of it: a parser that
+leaves something out, or a template that shows only a part, is found by what is missing. In
+doubt a word is not asked for, so that no issue is refused for a word that is there.
+"""
+
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import unescape
+from html.parser import HTMLParser
+from typing import Final
+
+#: Letters and digits that stand together; whatever Markdown is made of parts words.
+_WORD: Final = re.compile(r"[^\W_]+")
+#: Stands in the place of a letter that was written as ``&…;``: no text may hold it.
+_LETTER: Final = "\ufdd2"
+_ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+#: ``[label]: https://… "title"``: nobody reads it as such.
+DEFINITION: Final = re.compile(
+    r"^[ \t>+*-]*+\[(?P<label>(?:[^\[\]\\]|\\.){1,999}+)\]:[ \t]*+\n?[ \t>]*+"
+    r"<?(?:https?:|mailto:)[^\s<>]*+>?"
+    r"(?:[ \t]*+\n?[ \t>]*+(?:\"[^\"]{0,999}+\"|'[^']{0,999}+'|\([^()]{0,999}+\))[ \t]*+$)?",
+    re.MULTILINE | re.IGNORECASE | re.DOTALL,
+)
+_LABEL: Final = re.compile(r"(?<=\]\[)(?:[^\[\]\\]|\\.){1,999}+(?=\])", re.DOTALL)
+#: Where an address begins that is a link's.
+_DESTINATION: Final = re.compile(r"\]\(\s*+(?P<angle><?)(?=https?:|mailto:)", re.IGNORECASE)
+_TITLE: Final = re.compile(
+    r"\s++(?P<title>\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|\((?:[^()\\]|\\.)*+\))\s*+\)",
+    re.DOTALL,
+)
+_AUTOLINK: Final = re.compile(r"<(?:https?|mailto):[^\s<>]*+>", re.IGNORECASE)
+#: ``{width=512}`` behind a picture.
+_SIZES: Final = re.compile(r"(?<=[)\]])(?:\{[^{}]{0,300}+\})++")
+#: Quotes, bullets and numbers at the beginning of a line; numbers are counted anew.
+_MARKERS: Final = re.compile(r"^(?:[ \t>]++|(?:[-+*]|\d{1,9}[.)])(?=[ \t\n]|$))++", re.MULTILINE)
+#: The language of a piece of code.
+_LANGUAGE: Final = re.compile(r"(?<=```|~~~)[ \t]*+[^\s`]++")
+#: So much is looked through for words that stand together with others.
+_PATIENCE: Final = 300_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word as it is compared (letter case aside), and the line that it stands on."""
+
+    text: str
+    line: int
+    #: Whether the text part has it, too: it has no titles of links.
+    is_in_text: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A word that is missing, and how many others are."""
+
+    word: Word
+    others: int
+
+
+def words_of(markdown: str, *, line: int, marks: str) -> list[Word]:
+    """The words that this Markdown shows to people; ``line`` is its first line.
+
+    ``marks`` is a pattern of what stands in the place of personal values.
+    """
+    # A value may stand within an address, too.
+    markdown = re.sub(marks, lambda one: "_" * len(one[0]), markdown)
+    labels = {folded(found["label"]) for found in DEFINITION.finditer(markdown)}
+    text = _LANGUAGE.sub(_blank, DEFINITION.sub(_blank, markdown))
+    text = _LABEL.sub(lambda one: _blank(one) if folded(one[0]) in labels else one[0], text)
+    text = _MARKERS.sub(_blank, _SIZES.sub(_blank, text))
+    text, titles = _without_addresses(_AUTOLINK.sub(_blank, text))
+    breaks = [at for at, letter in enumerate(markdown) if letter == "\n"]
+    return [
+        Word(word.casefold(), line + bisect_right(breaks, at), is_in_text)
+        for part, is_in_text in ((text, True), (titles, False))
+        for word, at in _words(_ENTITY.sub(_decoded, part))
+    ]
+
+
+def lost(words: Sequence[Word], html: str, text: str) -> Lost | None:
+    """The first of the words that is not as often in this HTML, or in this text, as asked for."""
+    parts = _seen(html)
+    return _missing(words, parts) or _missing([one for one in words if one.is_in_text], [text])
+
+
+def words_in(html: str) -> list[Word]:
+    """The words of this HTML, of no line."""
+    return [Word(one.casefold(), 0) for part in _seen(html) for one in _WORD.findall(part)]
+
+
+def _missing(words: Sequence[Word], parts: Sequence[str]) -> Lost | None:
+    there = Counter(one.casefold() for part in parts for one in _WORD.findall(part))
+    wanted = Counter(one.text for one in words)
+    fewer = [word for word, number in wanted.items() if there[word] < number]
+    # Words on both sides of a link, or of a letter that was written in its own way, may have
+    # come to stand together.
+    together = "".join(parts).casefold()
+    if len(fewer) * len(together) <= _PATIENCE:
+        fewer = [word for word in fewer if together.count(word) < wanted[word]]
+    if not fewer:
+        return None
+    # Of a word that is there, but not often enough, nobody knows which one is missing.
+    first = min(fewer, key=lambda word: there[word] > 0)
+    left = there[first]
+    for one in words:
+        if one.text == first:
+            if not left:
+                return Lost(one, len(fewer) - 1)
+            left -= 1
+    return None
+
+
+def _words(text: str) -> Iterable[tuple[str, int]]:
+    """The words, but those that have a letter of unknown making beside them."""
+    for found in _WORD.finditer(text):
+        around = (
+            text[max(0, found.start() - 1) : found.start()] + text[found.end() : found.end() + 1]
+        )
+        if _LETTER not in around:
+            yield found[0], found.start()
+
+
+def _without_addresses(text: str) -> tuple[str, str]:
+    """The text without links' addresses and titles, and the titles alone, all where they were."""
+    parts, titles, end = [], [], 0
+    for found in _DESTINATION.finditer(text):
+        if found.start() < end:
+            continue
+        stop = _end_of_address(text, found.end(), in_angles=bool(found["angle"]))
+        title = _TITLE.match(text, stop)
+        after = title.end() if title else stop
+        parts += [text[end : found.start()], _bare(text[found.start() : after])]
+        titles.append(_bare(text[end : title.start("title") if title else after]))
+        if title:
+            titles += [title["title"], _bare(text[title.end("title") : after])]
+        end = after
+    titles.append(_bare(text[end:]))
+    return "".join((*parts, text[end:])), "".join(titles)
+
+
+def _end_of_address(text: str, at: int, *, in_angles: bool) -> int:
+    depth = 0
+    while at < len(text) and text[at] not in "<>\n":
+        letter = text[at]
+        if letter == "\\":
+            at += 1
+        elif not in_angles and (letter.isspace() or (letter == ")" and not depth)):
+            return at
+        depth += (letter == "(") - (letter == ")")
+        at += 1
+    return min(len(text), at + in_angles)
+
+
+def folded(label: str) -> str:
+    """A label as labels are compared: letter case and blanks aside."""
+    return " ".join(label.casefold().split())
+
+
+def _decoded(entity: re.Match[str]) -> str:
+    """Blanks for a sign, a mark for a letter; what is no such thing stays."""
+    made = unescape(entity[0])
+    if made == entity[0]:
+        return entity[0]
+    return (_LETTER if any(letter.isalnum() for letter in made) else " ") * len(entity[0])
+
+
+def _blank(found: re.Match[str]) -> str:
+    return _bare(found[0])
+
+
+def _bare(text: str) -> str:
+    """As long, on as many lines, and without a word."""
+    return re.sub(r"[^\n]", " ", text)
+
+
+def _seen(html: str) -> list[str]:
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    return reader.parts
+
+
+class _Reader(HTMLParser):
+    """Takes what people see of a page, and the words of pictures and links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self._unseen = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """An element begins."""
+        self._unseen += tag in {"head", "style"}
+        self.parts += [value for name, value in attrs if name in {"alt", "title"} and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        """An element ends."""
+        self._unseen -= tag in {"head", "style"}
+
+    def handle_data(self, data: str) -> None:
+        """Text."""
+        if not self._unseen:
+            self.parts.append(data)
