@@ -66,7 +66,7 @@ def examine(
             settings.site.postal_address, example=load({}).site.postal_address
         )
     try:
-        account = Account(assembly.gateway.ask)
+        account = Account(assembly.provider.ask)
     except UserError as error:
         yield Finding("API key", Verdict.PROBLEM, error.message, error.hint or "")
         account = None
@@ -140,6 +140,9 @@ def _is_missing_file(url: str) -> bool:
 def _show(finding: Finding) -> None:
     colour = _COLOURS.get(finding.verdict, "dim")
     verdict = f"[{colour}]{finding.verdict:>9}[/{colour}]"
-    out.print(f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.found))}")
+    out.print(
+        f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.found))}",
+        markup=True,
+    )
     if finding.mend:
-        out.print(f"{'':>11}{escape(shown(finding.mend))}", style="dim")
+        out.print(f"{'':>11}{shown(finding.mend)}", style="dim")

@@ -409,3 +409,20 @@ def test_an_issue_that_is_no_longer_kept_says_so(
         answer = client.get(path)
         assert answer.status_code < 500
         assert "no longer kept" in answer.text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_front_page_leads_to_what_there_is(
+    client: TestClient, publish: Publish, parts: Assembly, method: str
+) -> None:
+    def front() -> str:
+        answer = client.request(method, "/", follow_redirects=True)
+        assert answer.status_code == 200
+        return str(answer.url.path)
+
+    assert front() == "/subscribe"
+    publish("first")
+    assert front() == "/archive"
+    with transaction(parts.database) as session:
+        store.switch_archive(session, "first", on=False, by=COMMAND_LINE, now=NOW)
+    assert front() == "/subscribe"
