@@ -9,8 +9,8 @@ connection has a phase, and the phases in which the client is to move have an en
 - ``REST``: what still comes of a request that was answered has ``REST_TIMEOUT``.
 - ``IDLE``: between two requests, uvicorn's own timer (``timeout_keep_alive``).
 
-When ``most`` connections are open, another one takes the place of those whose time is nearest
-to its end; a request that is worked on is never given up for one. So the files of a process
+When ``most`` connections are open, another one takes the place of those that have kept us
+waiting longest; a request that is worked on is never given up for one. So the files of a process
 always suffice for the database and the provider, however many clients hold on, and who has
 just come is heard before those that hold on.
 """
@@ -18,6 +18,7 @@ just come is heard before those that hold on.
 import asyncio
 import heapq
 import logging
+import socket
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -28,14 +29,17 @@ _log = logging.getLogger(__name__)
 
 #: Seconds for the head of a request; people on bad lines send one in two packets.
 HEAD_TIMEOUT: Final = 10.0
-#: Seconds before the rate counts, and bytes a second from then on: a tenth of a modem's.
-GRACE, LEAST_RATE = 20.0, 500
+#: Seconds before the rate counts, and bytes a second from then on: a fifth of a modem's.
+GRACE, LEAST_RATE = 20.0, 1000
 #: Seconds for what is left of a request that was answered before its end, to let the client read
 #: the answer instead of a reset.
 REST_TIMEOUT: Final = 5.0
 #: Seconds that a connection may lie idle: longer than the proxies keep theirs (nginx 60), or
 #: they would post into one that we are just closing.
 IDLE_TIMEOUT: Final = 75
+#: Bytes of an answer that the system keeps for a client that does not read. Left alone, Linux
+#: lets them grow to 4 MB for each; this still allows 2.5 MB a second around the world.
+_KERNEL_BUFFER: Final = 256 * 1024
 #: Seconds between two looks at a connection.
 _EVERY: Final = 1.0
 #: The part of all connections that makes room at once, so that to look for it stays cheap.
@@ -70,9 +74,12 @@ class Connection(H11Protocol):
         self._next_look: asyncio.TimerHandle | None = None
 
     @property
-    def spent(self) -> float:
-        """The part of its time that the client has taken: 1 when it is over, 0 when it is ours."""
-        return (self.loop.time() - self._since) / self._may_take()
+    def waited(self) -> float:
+        """Seconds that the client has kept us waiting; what it did send of a body is taken off."""
+        if self._phase is Phase.WORK:
+            return 0.0
+        seconds = self.loop.time() - self._since
+        return seconds - self._bytes / LEAST_RATE if self._phase is Phase.BODY else seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it in, in the place of others where there are too many."""
@@ -82,6 +89,8 @@ class Connection(H11Protocol):
             transport.abort()
             return
         super().connection_made(transport)
+        if (plain := transport.get_extra_info("socket")) is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
         self._next_look = self.loop.call_later(_EVERY, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -147,18 +156,20 @@ class Connection(H11Protocol):
         self._note()
         if self._phase is Phase.BODY and self.flow.read_paused:
             self._since += _EVERY  # it is we who do not read
-        if self.spent >= 1:
+        if self.waited >= self._may_wait():
             self.give_up()
 
-    def _may_take(self) -> float:
-        if self._phase in {Phase.BODY, Phase.ANSWER}:
+    def _may_wait(self) -> float:
+        if self._phase is Phase.ANSWER:
             return GRACE + self._bytes / LEAST_RATE
-        return _TIMEOUTS.get(self._phase, float("inf"))
+        return _TIMEOUTS[self._phase]
 
     def _make_room(self) -> bool:
-        """Give up those whose time is nearest to its end; False when all are worked on."""
-        waiting = [one for one in self.connections if isinstance(one, Connection) and one.spent > 0]
-        longest = heapq.nlargest(max(1, self.most // _AT_ONCE), waiting, key=lambda one: one.spent)
+        """Give up those that kept us waiting longest; False when none does."""
+        waiting = [
+            one for one in self.connections if isinstance(one, Connection) and one.waited > 0
+        ]
+        longest = heapq.nlargest(max(1, self.most // _AT_ONCE), waiting, key=lambda one: one.waited)
         for one in longest:
             one.give_up()
         _log.warning(
@@ -173,6 +184,8 @@ _TIMEOUTS = {
     Phase.IDLE: float(IDLE_TIMEOUT),
     Phase.HEAD: HEAD_TIMEOUT,
     Phase.REST: REST_TIMEOUT,
+    Phase.BODY: GRACE,
+    Phase.WORK: float("inf"),
 }
 
 

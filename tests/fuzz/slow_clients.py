@@ -28,6 +28,8 @@ class Crowd:
     then: bytes = b""
     #: Bytes that it reads each second; None for as fast as it can.
     reads: int | None = None
+    #: Connections that it opens in its first seconds: more, where they ask for nothing.
+    at_first: int = 200
     opened: int = 0
     closed: int = 0
     _open: list[socket.socket] = field(default_factory=list)
@@ -35,7 +37,9 @@ class Crowd:
     def hold(self, said: Callable[[str], object]) -> None:
         """Open all, say so, and hold; another one takes the place of each that is closed."""
         while len(self._open) < self.size:
-            self._fill()
+            began = time.monotonic()
+            self._fill(self.at_first)
+            time.sleep(max(0.0, 1 - (time.monotonic() - began)))
         said(f"{self.opened}")
         while True:
             began = time.monotonic()
@@ -44,7 +48,7 @@ class Crowd:
             time.sleep(max(0.05, 1 - (time.monotonic() - began)))
             said(f"{self.opened} {self.closed}")
 
-    def _fill(self, most: int = 10**6) -> None:
+    def _fill(self, most: int) -> None:
         for _ in range(min(most, self.size - len(self._open))):
             one = socket.socket()
             one.settimeout(20)
@@ -83,7 +87,7 @@ class Crowd:
 
 def half_open(address: tuple[str, int], size: int) -> Crowd:
     """Say nothing at all."""
-    return Crowd(address, size, b"")
+    return Crowd(address, size, b"", at_first=size)
 
 
 def slow_head(address: tuple[str, int], size: int) -> Crowd:
@@ -103,7 +107,7 @@ def slow_body(address: tuple[str, int], size: int) -> Crowd:
 def slow_reader(address: tuple[str, int], size: int) -> Crowd:
     """Ask for a large file many times over, and read one byte a second."""
     ask = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % LARGE.encode()
-    return Crowd(address, size, ask * 30, reads=1)
+    return Crowd(address, size, ask * 10, reads=1)
 
 
 def idle(address: tuple[str, int], size: int) -> Crowd:
