@@ -49,6 +49,13 @@ def settle(environment: Mapping[str, str], folder: str, out: str, err: str) -> N
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(target, stream)
         os.close(target)
+    open_streams()
+
+
+def open_streams() -> None:
+    """Make sys.stdout and sys.stderr of what stands behind 1 and 2 now, as a start does."""
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def command(

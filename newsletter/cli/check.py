@@ -98,7 +98,8 @@ def tell(finding: Finding, place: str, *, to_stderr: bool = False) -> None:
     where = f"{place}:{finding.line}" if finding.line else place
     console.print(
         f"[{colour}]{finding.level:>5}[/{colour}]  {escape(shown(where))}: "
-        f"{escape(shown(finding.message))} [dim]({finding.check})[/dim]"
+        f"{escape(shown(finding.message))} [dim]({finding.check})[/dim]",
+        markup=True,
     )
     if finding.hint:
-        console.print(f"{'':>7}{escape(shown(finding.hint))}", style="dim")
+        console.print(f"{'':>7}{shown(finding.hint)}", style="dim")

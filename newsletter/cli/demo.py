@@ -8,6 +8,7 @@ from typing import Annotated
 
 import orjson
 import typer
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import func, select
 
@@ -15,6 +16,7 @@ from newsletter.assembly import Assembly
 from newsletter.cli.issues import read_and_render
 from newsletter.cli.output import err, out
 from newsletter.cli.stage import Stage, owner, people, stage
+from newsletter.cli.terminal import Stop, StoppedError, stopping
 from newsletter.cli.watching import watch
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
@@ -40,21 +42,23 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="Exit when all events are in.")] = False,
 ) -> None:
     """Send two sample issues to 4,000 sample people on this machine; needs no account."""
-    with stage(fixed_ports=not once) as on:
+    with stopping() as stop, stage(fixed_ports=not once) as on:
         people(on.assembly, engineers=_ENGINEERS, leaders=_LEADERS)
         err.print(f"{_ENGINEERS + _LEADERS:,} sample subscribers in two segments.\n")
-        digest = _play(on, _DIGEST, ["engineers"])
+        digest = _play(on, _DIGEST, ["engineers"], stop)
         suppressed = _suppressed(on.assembly)
-        letter = _play(on, _LETTER, ["engineers", "leaders"])
+        letter = _play(on, _LETTER, ["engineers", "leaders"], stop)
         _print(on.assembly, digest, letter)
         faults = _faults(on, digest, letter, suppressed)
         for fault in faults:
-            err.print(f"[bold red]does not add up:[/bold red] {fault}")
+            err.print(f"[bold red]does not add up:[/bold red] {escape(fault)}", markup=True)
         if not faults:
             out.print("\nEverything adds up: each planned person got each issue exactly once.\n")
         _show_around(on)
         if not once:
-            _stay()
+            out.print("\nBoth stay up until Ctrl-C.")
+            stop.wait()
+            err.print("stopping")
     if faults:
         raise SendError(f"{len(faults)} figures do not add up")
 
@@ -69,11 +73,11 @@ def _show_around(on: Stage) -> None:
         ("  address", _OWNER),
         ("  password", password),
     ):
-        out.print(f"{name:<11}{place}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"{name:<11}{place}")
     err.print("No second factor is asked for here; by default it is (docs/console.md).")
 
 
-def _play(on: Stage, name: str, segment_names: list[str]) -> Standing:
+def _play(on: Stage, name: str, segment_names: list[str], stop: Stop) -> Standing:
     """Send one issue through the scheduler and wait until all that happens has happened."""
     draft, rendered = read_and_render(on.assembly, resource("issues") / name)
     now = datetime.now(UTC)
@@ -89,19 +93,20 @@ def _play(on: Stage, name: str, segment_names: list[str]) -> Standing:
         )
         send_id = made.id
     err.print(f"Send {send_id}: “{draft.title}” to {' and '.join(segment_names)}, in a second.")
-    watch(on.assembly, send_id)
-    _await_events(on)
+    watch(on.assembly, send_id, stop)
+    _await_events(on, stop)
     with reading(on.assembly.database) as session:
         return standing.of(session, send_id)
 
 
-def _await_events(on: Stage) -> None:
+def _await_events(on: Stage, stop: Stop) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         summary = _sandbox(on, "/sandbox/summary")
         if not summary["pending_events"]:
             return
-        time.sleep(0.2)
+        if stop.wait(0.2):
+            raise StoppedError(stop.signal)
     raise SendError("the events did not all arrive", hint=f"Look at {on.sandbox.url}")
 
 
@@ -209,12 +214,3 @@ def _seconds(standing: Standing) -> float:
     if send.finished_at is None or send.started_at is None:
         return float("nan")
     return (send.finished_at - send.started_at).total_seconds()
-
-
-def _stay() -> None:
-    out.print("\nBoth stay up until Ctrl-C.")
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        err.print("stopping")

@@ -140,6 +140,9 @@ def _is_missing_file(url: str) -> bool:
 def _show(finding: Finding) -> None:
     colour = _COLOURS.get(finding.verdict, "dim")
     verdict = f"[{colour}]{finding.verdict:>9}[/{colour}]"
-    out.print(f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.found))}")
+    out.print(
+        f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.found))}",
+        markup=True,
+    )
     if finding.mend:
-        out.print(f"{'':>11}{escape(shown(finding.mend))}", style="dim")
+        out.print(f"{'':>11}{shown(finding.mend)}", style="dim")

@@ -99,7 +99,7 @@ def send_test(
             now=datetime.now(UTC),
         )
     proofs.send(gateway, rendered, person, emails)
-    out.print(f"“{proofs.MARK}{rendered.title}” went to {', '.join(emails)}.", markup=False)
+    out.print(f"“{proofs.MARK}{rendered.title}” went to {', '.join(emails)}.")
 
 
 def render_issue(

@@ -1,20 +1,127 @@
 """What commands print: tables for people, plain lines or JSON for pipes, errors with a remedy."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import IO, Any, cast
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from newsletter.errors import UserError
 
+#: Columns of a cell that wraps; with fewer, records are shown one below the other.
+_NARROWEST = 20
+
+
+class Screen(Console):
+    """A terminal as it is, wide or narrow, or a pipe.
+
+    Lines on a terminal are wrapped between words; a word that is longer than a line (an address,
+    a key, a path) stays whole, so that it can be copied. With NO_COLOR (no-color.org) and on
+    a dumb terminal no escape code is written, in a pipe neither a code nor a line break.
+    """
+
+    def __init__(self, *, stderr: bool) -> None:
+        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in {"dumb", "unknown"}
+        super().__init__(
+            stderr=stderr,
+            file=cast("IO[str]", _Stderr()) if stderr else None,
+            highlight=False,
+            color_system=None if plain else "auto",
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no escape code may be written: a pipe, a dumb terminal, NO_COLOR."""
+        return not self.is_terminal or self.color_system is None
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401
+        """As rich prints, but nothing is cut off, lines are wrapped as said above, and no text
+        steers the terminal, neither by rich's markup, unless that is asked for, nor by codes.
+        """
+        markup: bool = options.pop("markup", False)
+        said = [self._said(one, markup=markup) if isinstance(one, str) else one for one in objects]
+        super().print(*said, **{"soft_wrap": True, **options})
+
+    def _said(self, words: str, *, markup: bool) -> Text:
+        plain = _uncoded(words, but="\n")
+        text = Text.from_markup(plain, emoji=False) if markup else Text(plain)
+        return _wrapped(text, self.width) if self.is_terminal else text
+
+
+def _wrapped(text: Text, width: int) -> Text:
+    """With line breaks in the place of blanks, where a line is too long; indented as it begins."""
+    lines = []
+    for line in text.split("\n", allow_blank=True):
+        plain, breaks = line.plain, list[int]()
+        indent = len(plain) - len(plain.lstrip(" "))
+        begun = indent
+        for word in re.finditer(r"\S+", plain):
+            if word.start() > begun:
+                taken = cell_len(plain[begun : word.end()]) + indent
+                if taken > width:
+                    breaks.append(word.start())
+                    begun = word.start()
+        first, *others = line.divide(breaks)
+        lines.append(first)
+        lines += [Text(" " * indent).append_text(other) for other in others]
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(lines)
+
+
+class _Stderr:
+    """Today's sys.stderr, which may be a terminal that was closed: then there is nobody to tell.
+
+    The work that was to be told of goes on, or ends orderly.
+    """
+
+    @property
+    def _stream(self) -> IO[str]:
+        # While a progress bar is shown, sys.stderr itself writes through the console.
+        stream: IO[str] = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        return stream
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._lose()
+
+    def _lose(self) -> None:
+        """What is still in the buffer, and all that comes, goes nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
 #: Results go to stdout; progress and complaints to stderr, so that a pipe gets results only.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Screen(stderr=False)
+err = Screen(stderr=True)
 
 
 def rows(
@@ -26,17 +133,41 @@ def rows(
             sys.stdout.write(json.dumps(record, default=_plain, ensure_ascii=False) + "\n")
         return
     if not records:
-        err.print(escape(empty))
+        err.print(empty)
         return
     if not out.is_terminal:
         sys.stdout.write("\t".join(columns) + "\n")
         for record in records:
             sys.stdout.write("\t".join(shown(record[column]) for column in columns) + "\n")
         return
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for record in records:
-        table.add_row(*(escape(shown(record[column])) for column in columns))
-    out.print(table)
+    cells = [[shown(record[column]) for column in columns] for record in records]
+    table = _table(columns, cells)
+    if table is not None:
+        out.print(table, soft_wrap=False)
+        return
+    # Too wide for a table: each record in lines of its own, with nothing cut off.
+    for number, line in enumerate(cells):
+        if number:
+            out.print()
+        _lines(list(zip(columns, line, strict=True)), indent=0)
+
+
+def _table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table | None:
+    """The table, whose widest column may wrap between words; None where that is not enough."""
+    every = list(zip(*([columns, *cells]), strict=True))
+    widths = [max(map(cell_len, column)) for column in every]
+    widest = widths.index(max(widths))
+    room = out.width - sum(widths) - 2 * (len(widths) - 1) + widths[widest]
+    longest = max(cell_len(word) for cell in every[widest] for word in cell.split() or [""])
+    if room < min(widths[widest], max(longest, _NARROWEST)):
+        return None
+    widths[widest] = min(widths[widest], room)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, width in zip(columns, widths, strict=True):
+        table.add_column(name, width=width)
+    for line in cells:
+        table.add_row(*map(escape, line))
+    return table
 
 
 def stream(
@@ -54,17 +185,40 @@ def stream(
         sys.stdout.write(line + "\n")
         first = False
     if first and not as_json:
-        err.print(escape(empty))
+        err.print(empty)
 
 
 def facts(pairs: Iterable[tuple[str, object]], *, title: str | None = None) -> None:
     """Names and values, one to a line."""
     if title:
-        out.print(f"[bold]{escape(title)}[/bold]")
-    grid = Table.grid(padding=(0, 2))
+        out.print(f"[bold]{escape(title)}[/bold]", markup=True)
+    _lines([(name, shown(value)) for name, value in pairs], indent=2)
+
+
+def _lines(pairs: Sequence[tuple[str, str]], *, indent: int) -> None:
+    """Names and values side by side; where that is too wide for the terminal, one above the other.
+
+    A value that is one long word is never broken.
+    """
+    if not pairs:
+        return
+    widest = max(cell_len(name) for name, _ in pairs)
+    room = out.width - indent - widest - 2
     for name, value in pairs:
-        grid.add_row(f"  {escape(name)}", escape(shown(value)))
-    out.print(grid)
+        longest = max(map(cell_len, value.split()), default=0)
+        beside = not out.is_terminal or (room >= out.width // 3 and longest <= room)
+        if beside and (not out.is_terminal or cell_len(value) <= room):
+            gap = " " * (widest - cell_len(name) + 2)
+            out.print(f"{'':{indent}}{name}{gap}{value}".rstrip())
+        elif beside:
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_column(no_wrap=True, width=indent + widest)
+            grid.add_column()
+            grid.add_row(f"{'':{indent}}{escape(name)}", escape(value))
+            out.print(grid, soft_wrap=False)
+        else:
+            out.print(f"{'':{indent}}{name}")
+            out.print(f"{'':{indent + 2}}{value}")
 
 
 def shown(value: object) -> str:
@@ -83,16 +237,20 @@ def shown(value: object) -> str:
         case timedelta():
             return f"{value.total_seconds():,.1f} s"
         case _:
-            # No control character of anybody's text may steer the terminal.
-            return "".join(c if c.isprintable() else "�" for c in str(value))
+            return _uncoded(str(value))
+
+
+def _uncoded(text: str, *, but: str = "") -> str:
+    """Without control characters: nobody's text may steer the terminal."""
+    return "".join(c if c.isprintable() or c in but else "�" for c in text)
 
 
 def complain(error: UserError) -> None:
     """What is wrong, where, and what to do."""
     place = f"{escape(shown(error.place))}: " if error.place else ""
-    err.print(f"[bold red]error:[/bold red] {place}{escape(error.message)}")
+    err.print(f"[bold red]error:[/bold red] {place}{escape(error.message)}", markup=True)
     if error.hint:
-        err.print(escape(error.hint), style="dim")
+        err.print(error.hint, style="dim")
 
 
 def _plain(value: object) -> str:

@@ -90,7 +90,6 @@ def show(
     err.print(
         f"{slug}, revision {chosen.number}{of} by {shown(chosen.author or 'somebody')}, "
         f"{shown(chosen.created_at)}. The issue is {approval.WORDS[IssueState(issue.state)]}.",
-        markup=False,
     )
     # As it is in a file; on a terminal its control characters may steer nothing.
     text = chosen.source

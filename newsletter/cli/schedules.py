@@ -97,12 +97,11 @@ def create(
         schedule = schedules.create(session, wanted, by=COMMAND_LINE, now=now)
         waiting = firing.next_issue(session, series)
         said = _when(schedule)
-    out.print(f"Schedule {name}: {said}", markup=False)
+    out.print(f"Schedule {name}: {said}")
     if waiting is None:
         err.print(
             f"Series {series} has no approved issue that was not sent: as long as that is so, "
             "nothing goes out, and newsletter schedule show says so.",
-            markup=False,
         )
 
 
@@ -150,7 +149,7 @@ def change(
         wanted = replace(before, **{key: one for key, one in given.items() if one is not None})
         schedule = schedules.change(session, name, wanted, by=COMMAND_LINE, now=now)
         said = _when(schedule)
-    out.print(f"Schedule {wanted.name}: {said}", markup=False)
+    out.print(f"Schedule {wanted.name}: {said}")
 
 
 @app.command("list")

@@ -15,7 +15,7 @@ from newsletter.cli import pace
 from newsletter.cli.check import tell
 from newsletter.cli.issues import read_and_render, rendered_by
 from newsletter.cli.output import err, out, shown
-from newsletter.cli.terminal import who
+from newsletter.cli.terminal import stopping, who
 from newsletter.cli.watching import exit_by, run_to_rest, summary
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
@@ -127,25 +127,28 @@ def send(
         tracking=Choice(clicks, opens),
         publication=assembly.tracked,
     )
-    with transaction(assembly.database) as session:
-        made = control.create(
-            session,
-            draft,
-            rendered,
-            segment,
-            at=start,
-            now=now,
-            terms=terms,
-            approved_by=assembly.approver(who()),
-            base=base,
-        )
-    if made.last_at > max(start, now) and not terms.test:
-        err.print(f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}.")
-    if at or _takes_long(timetable, terms.test):
-        when = f"is scheduled for {shown(start)}" if at else "starts now"
-        out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
-        return
-    standing = run_to_rest(assembly, made.id)
+    with stopping() as stop:
+        with transaction(assembly.database) as session:
+            made = control.create(
+                session,
+                draft,
+                rendered,
+                segment,
+                at=start,
+                now=now,
+                terms=terms,
+                approved_by=assembly.approver(who()),
+                base=base,
+            )
+        if made.last_at > max(start, now) and not terms.test:
+            err.print(
+                f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}."
+            )
+        if at or _takes_long(timetable, terms.test):
+            when = f"is scheduled for {shown(start)}" if at else "starts now"
+            out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
+            return
+        standing = run_to_rest(assembly, made.id, stop)
     summary(assembly, standing)
     exit_by(standing)
 

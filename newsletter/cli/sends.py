@@ -10,6 +10,7 @@ from newsletter.assembly import Assembly
 from newsletter.cli import pace as options
 from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.settings import AsJson
+from newsletter.cli.terminal import stopping
 from newsletter.cli.watching import exit_by, run_to_rest, say_what_waits, summary
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
@@ -58,7 +59,10 @@ def show(
         bool, typer.Option("--people", help="List everybody: address, state and reason.")
     ] = False,
     state: Annotated[
-        DeliveryState | None, typer.Option(help="With --people: only those in this state.")
+        DeliveryState | None,
+        typer.Option(
+            metavar="STATE", help=f"With --people: only those {', '.join(DeliveryState)}."
+        ),
     ] = None,
     email: Annotated[str | None, typer.Option(help="With --people: only this address.")] = None,
     as_json: AsJson = False,
@@ -79,7 +83,6 @@ def show(
             f"left {shown(one.departed_at)}, {one.why}.\n{_beside(around[one.number])}\n"
             f"An event will settle it, or you: "
             f"newsletter sends resolve {number} --batch {one.number} --sent|--resend",
-            markup=False,
         )
     if len(doubtful) > 1:
         out.print(
@@ -204,17 +207,34 @@ def retry(number: Number) -> None:
     _ = assembly.gateway, assembly.links
     assembly.compare_departures()
     hold_id = holding.new_hold(assembly.database, assembly.gateway, number)
-    with transaction(assembly.database, snapshot=True) as session:
-        people = control.retry(
-            session,
-            number,
-            now=datetime.now(UTC),
-            batch_size=assembly.settings.sending.batch_size,
-            warm_up=assembly.warm_up,
-            hold_id=hold_id,
-        )
-    err.print(f"{people:,} people missed it.")
-    stands = run_to_rest(assembly, number)
+    with stopping() as stop:
+        with transaction(assembly.database, snapshot=True) as session:
+            people = control.retry(
+                session,
+                number,
+                now=datetime.now(UTC),
+                batch_size=assembly.settings.sending.batch_size,
+                warm_up=assembly.warm_up,
+                hold_id=hold_id,
+            )
+        err.print(f"{people:,} people missed it.")
+        stands = run_to_rest(assembly, number, stop)
+    summary(assembly, stands)
+    exit_by(stands)
+
+
+@app.command("continue")
+def go_on(number: Number) -> None:
+    """Work on a send that was broken off, here and until its end; `newsletter serve` does, too.
+
+    Nobody gets it twice, also where the service works on it meanwhile.
+    """
+    assembly = Assembly(load())
+    _ = assembly.gateway, assembly.links
+    with reading(assembly.database) as session:
+        control.require_work(session, number, now=datetime.now(UTC))
+    with stopping() as stop:
+        stands = run_to_rest(assembly, number, stop)
     summary(assembly, stands)
     exit_by(stands)
 
@@ -281,7 +301,7 @@ def show_test(number: Number) -> None:
             title=f"{arm.label}: {arm.subject}",
         )
     for compared in found.comparisons:
-        out.print(f"{compared.sentence}.", markup=False)
+        out.print(f"{compared.sentence}.")
     if found.winner:
         out.print(f"The rest gets {found.winner}.")
     elif found.decides_at:
@@ -292,7 +312,7 @@ def show_test(number: Number) -> None:
             out.print(f"{waiting} have not got it yet, or whether they have it is in doubt.")
         out.print(f"The winner is chosen {found.test.wait} after the last of the sample has left.")
     else:
-        out.print(f"You choose: newsletter sends winner {number} LABEL", markup=False)
+        out.print(f"You choose: newsletter sends winner {number} LABEL")
 
 
 def _share(share: trial.Share | None, count: int) -> str:

@@ -1,6 +1,7 @@
 """`newsletter serve`: web, clock and workers in one process."""
 
 import logging
+import signal
 import socket
 from typing import Annotated
 
@@ -29,7 +30,11 @@ def serve(
     bound = listening.getsockname()
     address = f"http://{bound[0]}:{bound[1]}"
     err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it orderly")
-    server_of(assembly).run(sockets=[listening])
+    server = server_of(assembly)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # A terminal that was closed: nothing that is under way may be broken off by that.
+        signal.signal(signal.SIGHUP, server.handle_exit)
+    server.run(sockets=[listening])
 
 
 def server_of(assembly: Assembly) -> uvicorn.Server:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from newsletter.assembly import Assembly
 from newsletter.cli.output import err, facts, out, shown
+from newsletter.cli.progress import progress
 from newsletter.cli.settings import AsJson
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
@@ -169,11 +169,11 @@ def _print(report: ImportReport, *, as_json: bool) -> None:
         title="Columns",
     )
     if report.note:
-        err.print(report.note, markup=False)
+        err.print(report.note)
     for reject in report.examples:
-        err.print(f"line {reject.line}: {shown(reject.reason)}", markup=False)
+        err.print(f"line {reject.line}: {shown(reject.reason)}")
     if report.new_topics:
-        out.print(f"new topics: {shown(', '.join(report.new_topics))}", markup=False)
+        out.print(f"new topics: {shown(', '.join(report.new_topics))}")
 
 
 def _about_topics(report: ImportReport) -> Iterator[tuple[str, object]]:
@@ -242,7 +242,7 @@ def export_file(
             form="jsonl" if target.suffix in {".jsonl", ".ndjson"} else "csv",
             progress=progress,
         )
-    out.print(f"{target}: {number:,} people.", markup=False)
+    out.print(f"{target}: {number:,} people.")
 
 
 @app.command("data")
@@ -272,14 +272,10 @@ def erase(
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, float], None]]:
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[rows]:,} people"),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    )
-    with bar:
-        task = bar.add_task(what, total=1.0, rows=0)
-        yield lambda rows, part: bar.update(task, completed=part, rows=rows)
+    with progress() as bar:
+        task = bar.add_task(what, total=1.0, said="")
+
+        def update(rows: int, part: float) -> None:
+            bar.update(task, completed=part, said=f"{part:.0%} · {rows:,} people")
+
+        yield update

@@ -174,4 +174,4 @@ def _password(email: str, *, given: bool) -> str:
 def _print_once(password: str, *, given: bool) -> None:
     if not given:
         err.print("The password, shown only now:")
-        out.print(password, markup=False)
+        out.print(password)

@@ -1,18 +1,22 @@
 """Watching a send go out, and saying in the end where it stands."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import Progress, TaskID
+from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.assembly import Assembly
 from newsletter.cli.output import err, facts, shown
+from newsletter.cli.progress import progress
+from newsletter.cli.terminal import Stop, StoppedError
 from newsletter.database import reading
 from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
-from newsletter.scheduling.jobs import start_due
-from newsletter.sending import gate, held, hold, roll, standing
+from newsletter.scheduling.jobs import start_due, take_back_abandoned
+from newsletter.sending import gate, heartbeat, held, hold, roll, standing
 from newsletter.sending.held import Held
 from newsletter.sending.models import DepartureLog, Hold, Send
 from newsletter.sending.standing import Outlook, Standing
@@ -21,46 +25,69 @@ from newsletter.tracking import counts, performance, trial
 
 #: A send in one of these goes no further by itself.
 _RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
+_ENDED = frozenset({SendState.SENT, SendState.CANCELLED})
 _STARTS = 5
+#: What dead workers held is looked for this often, in seconds.
+_TEND = 5.0
 _TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PENDING})
 
 
-def run_to_rest(assembly: Assembly, send_id: int) -> Standing:
-    """Work in this process until the send rests; safe beside a service that works on it too."""
-    # What left before the database was restored has to be known before it is planned.
-    assembly.compare_departures()
-    workers = assembly.workers(alone=True)
+def run_to_rest(assembly: Assembly, send_id: int, stop: Stop) -> Standing:
+    """Work in this process until the send rests; safe beside a service that works on it too.
+
+    Whatever ends it earlier (a signal, the database, a mistake of ours) lets the requests under
+    way end, and says by what the send goes on. Raises StoppedError when ``stop`` was set.
+    """
+    try:
+        # What left before the database was restored has to be known before it is planned.
+        assembly.compare_departures()
+        _start(assembly, send_id)
+        workers = assembly.workers(alone=True)
+        workers.start()
+        try:
+            return watch(assembly, send_id, stop, tend=partial(take_back_abandoned, assembly.desk))
+        finally:
+            workers.stop()
+    except BaseException:
+        _tell_how_it_goes_on(assembly, send_id)
+        raise
+
+
+def _start(assembly: Assembly, send_id: int) -> None:
     for _ in range(_STARTS):
         if send_id not in start_due(assembly.desk):
-            break
+            return
         # It may have given way to somebody at the same rows.
         time.sleep(0.2)
-    else:
-        # It would be watched for ever: here nothing ticks.
-        raise MachineError(
-            "it could not be started, and is still due",
-            place=f"send {send_id}",
-            hint="The log says why. `newsletter serve` tries again each second.",
-        )
-    workers.start()
-    try:
-        return watch(assembly, send_id)
-    finally:
-        workers.stop()
-
-
-def watch(assembly: Assembly, send_id: int) -> Standing:
-    """Show progress until the send rests, then say where it stands."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} · {task.fields[pace]}"),
-        console=err,
-        disable=not err.is_terminal,
+    # It would be watched for ever: here nothing ticks.
+    raise MachineError(
+        "it could not be started, and is still due",
+        place=f"send {send_id}",
+        hint="The log says why. `newsletter serve` tries again each second.",
     )
-    with bar:
-        task = bar.add_task(f"Send {send_id}", total=None, pace="planning")
+
+
+def watch(
+    assembly: Assembly,
+    send_id: int,
+    stop: Stop | None = None,
+    *,
+    tend: Callable[[], object] = lambda: None,
+) -> Standing:
+    """Show progress until the send rests, then say where it stands.
+
+    ``tend`` is called every few seconds. Raises StoppedError when ``stop`` is set.
+    """
+    stop, tended = stop or Stop(), time.monotonic()
+    with progress() as bar:
+        task = bar.add_task(f"Send {send_id}", total=None, said="planning")
         while True:
+            if stop.is_set():
+                err.print("\nstopping: the requests under way end first")
+                raise StoppedError(stop.signal)
+            if time.monotonic() - tended > _TEND:
+                tend()
+                tended = time.monotonic()
             now = datetime.now(UTC)
             with reading(assembly.database) as session:
                 current = standing.find(session, send_id)
@@ -73,9 +100,48 @@ def watch(assembly: Assembly, send_id: int) -> Standing:
                     _advance(bar, task, current, batches, _pace(outlook, waits, now))
             if current.state in _RESTING or waits_there or _only_doubt_is_left(batches):
                 break
-            time.sleep(0.2)
+            stop.wait(0.2)
     with reading(assembly.database) as session:
         return standing.of(session, send_id)
+
+
+def _tell_how_it_goes_on(assembly: Assembly, send_id: int) -> None:
+    """Where a send stands that this process leaves, and by what it goes on."""
+    again = f"newsletter sends continue {send_id}"
+    try:
+        with reading(assembly.database) as session:
+            send, at_work = (
+                standing.find(session, send_id),
+                heartbeat.alive(session, datetime.now(UTC)),
+            )
+            batches = standing.batch_states(session, send_id)
+    except SQLAlchemyError:
+        err.print(f"Send {send_id} may not be finished. See: newsletter sends show {send_id}")
+        return
+    if send.state in _ENDED:
+        return
+    if send.started_at is None:
+        err.print(f"Send {send_id} has not begun.")
+    else:
+        err.print(
+            f"Send {send_id} is not finished: {_settled(batches):,} of {send.planned:,} "
+            "recipients are dealt with."
+        )
+    if doubtful := batches.get(BatchState.UNCERTAIN):
+        err.print(f"In doubt: {doubtful:,}. See: newsletter sends show {send_id}")
+    if send.state == SendState.PAUSED:
+        err.print(f"It is paused and goes on with: newsletter sends resume {send_id}")
+    elif at_work:
+        err.print("Another process goes on with it: see newsletter sends.")
+    else:
+        err.print(f"It goes on by itself when `newsletter serve` runs, or with: {again}")
+
+
+def _settled(batches: Mapping[str, int]) -> int:
+    return sum(
+        batches.get(state, 0)
+        for state in (BatchState.ACCEPTED, BatchState.REJECTED, BatchState.SKIPPED)
+    )
 
 
 def _pace(outlook: Outlook, waits: Hold | None, now: datetime) -> str:
@@ -103,12 +169,10 @@ def _lasting(seconds: float) -> str:
 
 
 def _advance(bar: Progress, task: TaskID, send: Send, batches: dict[str, int], pace: str) -> None:
-    settled = sum(
-        batches.get(state, 0)
-        for state in (BatchState.ACCEPTED, BatchState.REJECTED, BatchState.SKIPPED)
-    )
+    settled = _settled(batches)
     if send.started_at is not None:
-        bar.update(task, total=send.planned, completed=settled, pace=pace)
+        said = f"{settled:,} of {send.planned:,} · {pace}"
+        bar.update(task, total=send.planned, completed=settled, said=said)
 
 
 def _only_doubt_is_left(batches: dict[str, int]) -> bool:
@@ -127,6 +191,7 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         there = held.of(session, send.id, now=now)
         unsent = roll.apart(session, send).get(roll.NOT_SENT, 0)
         logs = gate.waited_for(session)
+        at_work = heartbeat.alive(session, now)
         winner = send.winner or (_undecided(*trial.decision(session, send.id)) if send.test else "")
     took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
     left_out = [f"not {segment['name']}" for segment in send.excluded]
@@ -154,6 +219,11 @@ def summary(assembly: Assembly, stands: Standing) -> None:
                 if send.state == SendState.SENDING and outlook.waiting
                 else ()
             ),
+            *(
+                (("at work", f"nobody: newsletter serve, or newsletter sends continue {send.id}"),)
+                if not at_work and _wants_work(send, outlook, now)
+                else ()
+            ),
             *((("SendGrid holds", _holds(there)),) if there else ()),
             ("took", took),
         ],
@@ -179,6 +249,12 @@ def _people(stands: Standing, unsent: int) -> dict[str, int]:
         people["not sent"] = unsent
         people[DeliveryState.REJECTED] -= unsent
     return {word: number for word, number in people.items() if number}
+
+
+def _wants_work(send: Send, outlook: Outlook, now: datetime) -> bool:
+    if send.state == SendState.SCHEDULED:
+        return send.scheduled_for <= now
+    return send.state == SendState.SENDING and outlook.waiting > 0
 
 
 def _holds(there: Held) -> str:

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import signal
-import threading
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -12,6 +10,7 @@ from sqlalchemy import func, select
 
 from newsletter.assembly import Assembly
 from newsletter.cli.output import err
+from newsletter.cli.terminal import stopping
 from newsletter.database import reading
 from newsletter.sending.models import Batch
 from newsletter.sending.states import BatchState
@@ -29,8 +28,8 @@ def worker(
 
     Start as many as you want: with PostgreSQL on as many machines, with SQLite on the one
     where its file is, for more cores. Each batch is sent by one of them, and when one dies
-    the others go on. It also stands by to take the clock over. SIGTERM and
-    Ctrl-C let it finish the requests under way.
+    the others go on. It also stands by to take the clock over. SIGTERM, Ctrl-C and
+    a terminal that is closed let it finish the requests under way.
     """
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
@@ -40,10 +39,7 @@ def worker(
     settings = load(environment)
     assembly = Assembly(settings)
     workers = assembly.workers()
-    told_to_stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told_to_stop.set())
-    with ExitStack() as running:
+    with stopping() as told_to_stop, ExitStack() as running:
         # The workers before the clock: they make the tables of jobs that it feeds.
         for part in (workers, assembly.clock()):
             part.start()

@@ -115,7 +115,11 @@ def feed_workers() -> None:
 
 def look_after_doubt() -> None:
     """Take back what dead workers held, and settle old doubt by the operator's policy."""
-    desk = _desk[0]
+    take_back_abandoned(_desk[0])
+
+
+def take_back_abandoned(desk: Desk) -> None:
+    """The same, for whoever works without the clock."""
     with transaction(desk.database) as session:
         swept = doubt.sweep(
             session,

@@ -202,6 +202,24 @@ def retry(
     return people
 
 
+def require_work(session: Session, send_id: int, *, now: datetime) -> None:
+    """Raise NothingToDoError or SendError, with the next step, unless workers can go on with it."""
+    send = find(session, send_id)
+    place = f"send {send_id}"
+    if send.state in _ENDED:
+        hint = f"Who missed it gets it with: newsletter sends retry {send_id}"
+        raise NothingToDoError(f"it is {send.state} already", place=place, hint=hint)
+    if send.state == SendState.PAUSED:
+        hint = f"First: newsletter sends resume {send_id}"
+        raise SendError(f"it is paused: {send.reason}", place=place, hint=hint)
+    if send.state == SendState.SCHEDULED and send.scheduled_for > now:
+        hint = "`newsletter serve` starts it at its time."
+        raise SendError("its time has not come", place=place, hint=hint)
+    if send.test and not send.winner:
+        hint = "`newsletter serve` chooses the winner, and goes on with the send."
+        raise SendError("its test of variants is not decided", place=place, hint=hint)
+
+
 def change_pace(
     session: Session,
     send_id: int,

@@ -11,7 +11,7 @@ import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, exists, select
 
 from newsletter.database import transaction
 from newsletter.sending.models import Worker
@@ -70,6 +70,11 @@ def beat(session: Session, name: str, *, now: datetime) -> None:
             index_elements=["name"], set_={"alive_until": insert.excluded.alive_until}
         )
     )
+
+
+def alive(session: Session, now: datetime) -> bool:
+    """Whether any process that sends was heard of lately."""
+    return bool(session.scalar(select(exists().where(_worker.c.alive_until > now))))
 
 
 def forget_dead(session: Session, *, now: datetime) -> None:
