@@ -5,15 +5,21 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from newsletter.setting_kinds import (
+    Amount,
+    Count,
     Day,
     Duration,
     FormField,
+    Host,
+    Hours,
     Kept,
     Key,
+    Lasting,
     Line,
     Listed,
     Mailbox,
     Network,
+    PathText,
     Period,
     Port,
     Token,
@@ -36,13 +42,13 @@ class Site(Section):
     postal_address: Line
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
     timezone: Zone
-    logo_url: Annotated[str, Field(pattern=r"^(https://\S+)?$")]
+    logo_url: Annotated[Line, Field(pattern=r"^(https://\S+)?$")]
 
 
 class Sender(Section):
     """From whom mails come."""
 
-    email: Mailbox
+    email: Annotated[Mailbox, Field(min_length=3)]
     name: Line
     reply_to: Mailbox
 
@@ -52,10 +58,10 @@ class SendGrid(Section):
 
     host: WebAddress
     api_key: Token
-    timeout: Duration
+    timeout: Lasting
     activity: bool
-    webhook_public_keys: Annotated[list[str], Listed]
-    webhook_max_age: Duration
+    webhook_public_keys: Annotated[list[Line], Listed]
+    webhook_max_age: Lasting
     webhook_client_id: Line
     webhook_client_secret: Key
 
@@ -91,11 +97,11 @@ class Signup(Section):
     origins: Annotated[list[WebAddress], Listed]
     fields: Annotated[list[FormField], Listed, Field(max_length=20)]
     double_opt_in: bool
-    confirm_within: Duration
+    confirm_within: Lasting
     wording: Line
     fill_time: Duration
-    per_ip: Annotated[int, Field(ge=1)]
-    per_address: Annotated[int, Field(ge=1)]
+    per_ip: Count
+    per_address: Count
     challenge: Literal["none", "altcha"]
     refuse_disposable: bool
     check_mx: bool
@@ -112,7 +118,7 @@ class Review(Section):
 class Checks(Section):
     """What is looked at before an issue is sent."""
 
-    file: str
+    file: PathText
 
 
 class PublicArchive(Section):
@@ -124,17 +130,17 @@ class PublicArchive(Section):
 class Sending(Section):
     """Size and pace of requests, and what happens in doubt."""
 
-    batch_size: Annotated[int, Field(ge=1, le=1000)]
-    concurrency: Annotated[int, Field(ge=1, le=64)]
+    batch_size: Annotated[Count, Field(le=1000)]
+    concurrency: Annotated[Count, Field(le=64)]
     late_limit: Duration
     doubt_grace: Duration
     doubt_policy: Literal["hold", "resend"]
     retry_for: Duration
-    journal: str
-    quiet_hours: str
-    warm_up: Annotated[list[Annotated[int, Field(ge=0)]], Listed]
+    journal: PathText
+    quiet_hours: Hours
+    warm_up: Annotated[list[Amount], Listed, Field(max_length=1000)]
     warm_up_from: Day
-    alerts: str
+    alerts: PathText
 
 
 class Tracking(Section):
@@ -142,9 +148,9 @@ class Tracking(Section):
 
     clicks: bool
     opens: bool
-    soft_bounces: Annotated[int, Field(ge=1)]
+    soft_bounces: Count
     soft_bounce_days: Duration
-    scanner_links: Annotated[int, Field(ge=2)]
+    scanner_links: Annotated[Count, Field(ge=2)]
     scanner_seconds: Duration
     reconcile_every: Period
     push_suppressions: bool
@@ -155,37 +161,37 @@ class Tracking(Section):
 class Console(Section):
     """Who gets into the operators' pages, and for how long."""
 
-    idle_time: Duration
-    absolute_time: Duration
+    idle_time: Lasting
+    absolute_time: Lasting
     require_second_factor: bool
-    max_owners: Annotated[int, Field(ge=1)]
-    reset_within: Duration
-    invite_within: Duration
-    per_account: Annotated[int, Field(ge=1)]
-    per_network: Annotated[int, Field(ge=1)]
-    hash_memory: Annotated[int, Field(ge=8, le=4_194_304)]
-    hash_rounds: Annotated[int, Field(ge=1, le=100)]
+    max_owners: Count
+    reset_within: Lasting
+    invite_within: Lasting
+    per_account: Count
+    per_network: Count
+    hash_memory: Annotated[Count, Field(ge=8, le=4_194_304)]
+    hash_rounds: Annotated[Count, Field(le=100)]
 
 
 class Imports(Section):
     """Lists that operators upload."""
 
-    folder: str
-    max_megabytes: Annotated[int, Field(ge=1)]
-    keep: Duration
+    folder: Annotated[PathText, Field(min_length=1)]
+    max_megabytes: Count
+    keep: Lasting
 
 
 class Web(Section):
     """Where the service listens, and which proxies in front of it are believed."""
 
-    host: str
+    host: Host
     port: Port
     trusted_proxies: Annotated[list[Network], Listed]
-    proxy_hops: Annotated[int, Field(ge=1, le=10)]
+    proxy_hops: Annotated[Count, Field(le=10)]
     forwarded_header: Literal["x-forwarded-for", "forwarded"]
 
 
 class Templates(Section):
     """Where the email templates are."""
 
-    directory: str
+    directory: PathText

@@ -4,11 +4,13 @@ Each value remembers where it came from. A key that is unknown or of the wrong k
 stops the start, and says where it stands and what is allowed there.
 """
 
+import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from newsletter.errors import SettingsError
-from newsletter.setting_kinds import (
-    duration_text,
-)
+from newsletter.setting_kinds import DatabaseAddress, duration_text
 from newsletter.setting_sections import (
     Audience,
     Checks,
@@ -47,6 +47,16 @@ from newsletter.setting_sections import (
 _PREFIX = "NEWSLETTER_"
 #: Names the operator's file, so it is not itself a setting.
 _FILE_VARIABLE = "NEWSLETTER_CONFIG"
+_DEFAULT = "default.toml"
+_MOST_BYTES = 1_000_000
+_TOML = "It has to be a TOML file like config/production.example.toml."
+#: How a value is written, by what pydantic calls its complaint.
+_HINTS = {
+    "string": 'Write it in quotes: "…".',
+    "bool": "Write true or false.",
+    "int": "Write a whole number, without quotes.",
+    "list": 'Write a list: ["one", "two"].',
+}
 
 
 def resource(name: str) -> Path:
@@ -58,7 +68,7 @@ def resource(name: str) -> Path:
 class Settings(Section):
     """Everything in force."""
 
-    database_url: str
+    database_url: DatabaseAddress
     site: Site
     sender: Sender
     sendgrid: SendGrid
@@ -100,15 +110,15 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Origin]]:
     """The settings in force, and where each came from, in the order of default.toml."""
     environ = os.environ if environ is None else environ
-    default = resource("config") / "default.toml"
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for source, values in (
-        (default.name, _read(default)),
+        (_DEFAULT, _built_in()),
         *_operators_file(environ),
         *_from_environment(environ),
     ):
         for key, value in _leaves(values):
+            _require_known(key, source)
             _put(merged, key, value)
             sources[".".join(key)] = source
     try:
@@ -122,13 +132,31 @@ def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Setting
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise SettingsError(
+                f"the file is longer than {_MOST_BYTES:,} bytes", place=str(path), hint=_TOML
+            )
+        return tomllib.loads(raw.decode())
     except FileNotFoundError:
         raise SettingsError(
             "there is no such file", place=str(path), hint=f"{_FILE_VARIABLE} names it."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot be read as TOML: {error}", place=str(path)) from None
+    except OSError as error:
+        raise SettingsError(
+            f"cannot be read: {error.strerror}", place=str(path), hint=f"{_FILE_VARIABLE} names it."
+        ) from None
+    except (ValueError, RecursionError) as error:  # what is no UTF-8, no TOML, no path
+        said = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SettingsError(
+            f"cannot be read as TOML: {said}", place=str(path), hint=_TOML
+        ) from None
+
+
+@cache
+def _built_in() -> dict[str, Any]:
+    return _read(resource("config") / _DEFAULT)
 
 
 def _operators_file(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -148,47 +176,66 @@ def _leaves(
     values: Mapping[str, Any], above: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or not above):
             yield from _leaves(value, (*above, key))
         else:
             yield (*above, key), value
 
 
-def _put(into: dict[str, Any], key: tuple[str, ...] | list[str], value: object) -> None:
+def _require_known(key: tuple[str, ...], source: str) -> None:
+    """SettingsError unless a setting stands there: not a section, and nothing below a setting."""
+    place = f"{source}: {'.'.join(key)}"
+    model: type[BaseModel] | None = Settings
+    for number, part in enumerate(key):
+        if model is None:
+            raise SettingsError(
+                "this setting has no parts",
+                place=f"{source}: {'.'.join(key[:number])}",
+                hint="Its value stands right behind the equals sign.",
+            )
+        field = model.model_fields.get(part)
+        if field is None:
+            raise SettingsError(
+                "there is no such setting",
+                place=place,
+                hint=f"Known here: {', '.join(sorted(model.model_fields))}.",
+            )
+        kind = field.annotation
+        model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    if model is not None:
+        raise SettingsError(
+            "this is a section, not a setting",
+            place=place,
+            hint=f"Known in it: {', '.join(sorted(model.model_fields))}.",
+        )
+
+
+def _put(into: dict[str, Any], key: Sequence[str], value: object) -> None:
     for part in key[:-1]:
-        below = into.setdefault(part, {})
-        if not isinstance(below, dict):  # a plain value stands where a table is meant
-            below = into[part] = {}
-        into = below
+        into = into.setdefault(part, {})
     into[key[-1]] = value
 
 
 def _explained(error: ValidationError, sources: Mapping[str, str]) -> SettingsError:
     """The first complaint, in the operator's words."""
     first = error.errors(include_url=False, include_input=False)[0]
-    path = [str(part) for part in first["loc"] if not isinstance(part, int)]
-    key = ".".join(path)
-    source = sources.get(key) or next(
-        (origin for known, origin in sources.items() if known.startswith(key)), "default.toml"
-    )
-    if first["type"] == "extra_forbidden":
-        return SettingsError(
-            "there is no such setting",
-            place=f"{source}: {key}",
-            hint=f"Known here: {', '.join(_known(path[:-1]))}.",
-        )
     message = first["msg"].removeprefix("Value error, ")
-    return SettingsError(message[0].lower() + message[1:], place=f"{source}: {key}")
-
-
-def _known(path: list[str]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type):
-            return sorted(model.model_fields)
-        model = field.annotation
-    return sorted(model.model_fields)
+    key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+    if key not in sources:
+        # Of a whole section: the settings that it names, and of them one that somebody wrote.
+        named = [one for word in message.split() if (one := f"{key}.{word}") in sources]
+        written = [one for one in named if sources[one] != _DEFAULT]
+        key = next(iter([*written, *named]), key)
+    hint = _HINTS.get(first["type"].partition("_")[0], "")
+    built_in: Any = _built_in()
+    for part in key.split("."):
+        built_in = built_in.get(part, "") if isinstance(built_in, dict) else ""
+    said = json.dumps(built_in) if built_in not in ("", []) else "empty"
+    return SettingsError(
+        message[0].lower() + message[1:],
+        place=f"{sources.get(key, _DEFAULT)}: {key}",
+        hint=f"{hint} Built in is {said}. See config/{_DEFAULT}.".strip(),
+    )
 
 
 def _masked(settings: Settings, key: str) -> str:
@@ -203,6 +250,8 @@ def _masked(settings: Settings, key: str) -> str:
         )
     if isinstance(value, timedelta):
         return duration_text(value)
+    if value is None:
+        return "(empty)"
     if key == "database_url":
         try:
             return make_url(value).render_as_string(hide_password=True)

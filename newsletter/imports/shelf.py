@@ -33,6 +33,7 @@ class Shelf:
             raise MachineError(
                 f"the folder for uploads cannot be made: {error.strerror}",
                 place="imports.folder",
+                hint="Name a folder that this user can write to, on a disk of this machine.",
             ) from None
         return self.folder / f"{secrets.token_hex(8)}.part"
 

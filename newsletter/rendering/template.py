@@ -44,6 +44,12 @@ class Mjml:
         return self.places[max(0, bisect_right(self.starts, offset) - 1)]
 
 
+_FOLDER = (
+    "templates.directory names a folder with digest.mjml, letter.mjml, partials/ and body.css: "
+    "begin with a copy of the built-in ones."
+)
+
+
 def to_mjml(name: str, values: Mapping[str, object], *, templates: Path) -> Mjml:
     """Render the template ``name`` of the folder with these values, each escaped unless ``Markup``.
 
@@ -66,7 +72,7 @@ def to_mjml(name: str, values: Mapping[str, object], *, templates: Path) -> Mjml
     except TemplateNotFound as error:
         missing = error.name or name
         place = _line_of(error.__traceback__, templates) or str(templates / missing)
-        raise TemplateError(f"there is no template {missing}", place=place) from error
+        raise TemplateError(f"there is no template {missing}", place=place, hint=_FOLDER) from error
     except RecursionError as error:
         place = _line_of(error.__traceback__, templates) or str(templates / name)
         raise TemplateError("this template includes itself", place=place) from error
@@ -74,7 +80,7 @@ def to_mjml(name: str, values: Mapping[str, object], *, templates: Path) -> Mjml
         raise TemplateError("a template is not UTF-8", place=str(templates)) from error
     except (JinjaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
         place = _line_of(error.__traceback__, templates) or str(templates / name)
-        raise TemplateError(f"Jinja: {error}", place=place) from error
+        raise TemplateError(f"Jinja: {error}", place=place, hint=_FOLDER) from error
     return _unmarked(marked, str(templates / name), templates)
 
 
@@ -89,7 +95,7 @@ def read_sheet(templates: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"cannot be read: {error}", place=str(path)) from None
+        raise TemplateError(f"cannot be read: {error}", place=str(path), hint=_FOLDER) from None
 
 
 class _Places(Extension):
