@@ -10,6 +10,7 @@ import sys
 import termios
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
@@ -136,6 +137,8 @@ def _become(
         os.dup2(terminal, stream)
     os.close(terminal)
     open_streams()
+    # As Python starts on an operator's machine.
+    warnings.simplefilter("ignore", ResourceWarning)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -241,12 +241,14 @@ STAYING = {"serve --port 0": "newsletter is at", "worker": "worker", "sandbox --
 ALONE = {"demo"}
 
 
-def test_no_command_is_left_out() -> None:
-    told = [words for words, _ in STORY] + list(STAYING) + list(ALONE)
-    missing = {" ".join(one) for one in commands()} - {
-        name for words in told for name in (" ".join(words.split()[:n]) for n in range(1, 4))
+def not_told() -> list[str]:
+    """Commands that stand in none of these lists: a new one is tried by itself, with no words."""
+    told = {
+        " ".join(words.split()[:length])
+        for words in (*(words for words, _ in STORY), *STAYING, *ALONE)
+        for length in range(1, 4)
     }
-    assert missing == set()
+    return sorted({" ".join(words) for words in commands()} - told)
 
 
 def test_every_command_can_be_read(mode: Mode, settings: dict[str, str], tmp_path: Path) -> None:
@@ -258,10 +260,9 @@ def test_every_command_can_be_read(mode: Mode, settings: dict[str, str], tmp_pat
             f"{name}@example.org,{name.capitalize()},pro\n" for name in ("alice", "bob", "charlie")
         )
     )
-    for words, expected in STORY:
+    for words, expected in (*STORY, *((words, None) for words in not_told())):
         code, said = said_by(shlex.split(words), mode, settings, tmp_path)
-        print(f"$ newsletter {words}\n{ESCAPE.sub('', said)}")
-        assert code == expected, (words, said)
+        assert code in ({0, 1, 2, 3} if expected is None else {expected}), (words, said)
         check_looks(said, mode, words.split())
 
 
