@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from newsletter import readiness
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.passwords import Passwords
 from newsletter.checking import rules as checks
 from newsletter.database import open_database, patiently, require_current
-from newsletter.errors import SettingsError
 from newsletter.imports.importer import Importer
 from newsletter.imports.shelf import Shelf
 from newsletter.issues.tracked import Tracked
 from newsletter.links import Links
 from newsletter.provider.events import Event
-from newsletter.provider.lookups import is_this_machine
 from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
 from newsletter.rendering.rendered import House
 from newsletter.scheduling.clock import Clock
@@ -54,11 +53,6 @@ if TYPE_CHECKING:
     from newsletter.checking.checker import Checker
     from newsletter.scheduling.firing import Press
 
-_MAKE_KEY = (
-    'Make one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"\n'
-    "and keep it: it is needed for as long as links in sent mails should work."
-)
-
 
 @dataclass(frozen=True)
 class Assembly:
@@ -77,38 +71,50 @@ class Assembly:
 
     @cached_property
     def gateway(self) -> SendGridGateway:
-        """SendGrid, or whatever speaks its HTTP at ``sendgrid.host``."""
+        """The way out for mail; SettingsError until the settings are fit for mail to people.
+
+        Whatever sends goes through here: nothing leaves with links that nobody can follow.
+        """
+        readiness.require_fit(self.settings)
+        return self.provider
+
+    @cached_property
+    def provider(self) -> SendGridGateway:
+        """SendGrid, or whatever speaks its HTTP at ``sendgrid.host``, for what is no mail:
+        questions about the account, and calling mail back."""
         sendgrid = self.settings.sendgrid
-        key = _secret(
-            sendgrid.api_key,
-            "sendgrid.api_key",
-            "Make one in SendGrid with the Mail Send permission, or try `newsletter demo`.",
-        )
+        key = self._secret(sendgrid.api_key, "sendgrid.api_key")
         return SendGridGateway(api_key=key, host=sendgrid.host, timeout=sendgrid.timeout)
 
     @cached_property
     def links(self) -> Links:
         """Makes and reads the tokens in mails."""
-        keys = [key.get_secret_value() for key in self.settings.links.keys]
-        if not keys:
-            raise _missing("links.keys", _MAKE_KEY)
-        return Links(keys)
+        return Links(self._link_keys)
 
     @cached_property
     def form_keys(self) -> list[bytes]:
         """Keys of what our forms carry for some minutes, made of the links'; the first signs."""
-        if not self.settings.links.keys:
-            raise _missing("links.keys", _MAKE_KEY)
         return [
-            hashlib.sha256(b"newsletter.form\0" + key.get_secret_value().encode()).digest()
-            for key in self.settings.links.keys
+            hashlib.sha256(b"newsletter.form\0" + key.encode()).digest() for key in self._link_keys
         ]
+
+    @property
+    def _link_keys(self) -> list[str]:
+        keys = [key.get_secret_value() for key in self.settings.links.keys]
+        if not keys:
+            raise readiness.lacking_key(self.settings, "links.keys")
+        return keys
 
     @cached_property
     def address_key(self) -> bytes:
         """The key of the hashes by which addresses are told apart."""
         secret = self.settings.subscribers.address_key
-        return address_key(_secret(secret, "subscribers.address_key", _MAKE_KEY))
+        return address_key(self._secret(secret, "subscribers.address_key"))
+
+    def _secret(self, value: SecretStr, key: str) -> str:
+        if not (secret := value.get_secret_value()):
+            raise readiness.lacking_key(self.settings, key)
+        return secret
 
     @cached_property
     def passwords(self) -> Passwords:
@@ -148,7 +154,13 @@ class Assembly:
         """Looks at issues before they are sent."""
         from newsletter.checking.checker import Checker  # noqa: PLC0415
 
-        return Checker(self.house, self.settings.templates_directory, self.check_rules)
+        return Checker(
+            self.house,
+            self.settings.templates_directory,
+            self.check_rules,
+            leaves=not self.is_local,
+            unfit=tuple(readiness.unfit(self.settings)),
+        )
 
     @property
     def dns(self) -> "AskDns | None":
@@ -156,12 +168,12 @@ class Assembly:
         from newsletter.checking.domain import asking  # noqa: PLC0415
         from newsletter.provider.lookups import resolver  # noqa: PLC0415
 
-        return None if self.is_local else asking(resolver(), lambda: self.gateway.ask)
+        return None if self.is_local else asking(resolver(), lambda: self.provider.ask)
 
     @property
     def is_local(self) -> bool:
         """Whether the provider is a sandbox on this machine."""
-        return is_this_machine(self.settings.sendgrid.host)
+        return readiness.is_local(self.settings)
 
     def approver(self, actor: Actor) -> Actor | None:
         """Whoever sends a text approves it by that; nobody does where a review is asked for."""
@@ -275,7 +287,7 @@ class Assembly:
         tracking = self.settings.tracking
         return Reconciler(
             self.database,
-            self.gateway.ask,
+            self.provider.ask,
             self.hash_of,
             every=tracking.reconcile_every,
             tell=tracking.push_suppressions,
@@ -284,7 +296,7 @@ class Assembly:
     @property
     def inquiry(self) -> Inquiry:
         """Asks SendGrid's record about batches whose answer never came."""
-        return Inquiry(self.database, self.gateway.ask, self.hash_of)
+        return Inquiry(self.database, self.provider.ask, self.hash_of)
 
     @property
     def _can_reconcile(self) -> bool:
@@ -363,17 +375,3 @@ class Assembly:
                 return None
 
         return hashed
-
-
-def _secret(value: SecretStr, key: str, hint: str) -> str:
-    secret = value.get_secret_value()
-    if not secret:
-        raise _missing(key, hint)
-    return secret
-
-
-def _missing(key: str, hint: str) -> SettingsError:
-    variable = "NEWSLETTER_" + key.replace(".", "__").upper()
-    return SettingsError(
-        f"not set: put it into the environment as {variable}", place=key, hint=hint
-    )

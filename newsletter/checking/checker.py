@@ -15,11 +15,13 @@ from sqlalchemy import Engine
 from newsletter.checking import clients, contrast, dead_links, domain, frame, links, reach
 from newsletter.checking.case import AskDns, Case
 from newsletter.checking.finding import Finding, Found, Level, blocking
+from newsletter.checking.manuscript import line_of
 from newsletter.checking.plan import Plan
 from newsletter.checking.rules import Rule, Rules
 from newsletter.database import reading
 from newsletter.errors import IssueError, TemplateError
 from newsletter.issues.reading import Draft, parse_issue
+from newsletter.readiness import Lack, is_example
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import House, Rendered
 from subscribers.schema import Session
@@ -47,6 +49,8 @@ CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
 }
 #: The id of what keeps an issue from being read or rendered at all; it always blocks.
 FILE = "file"
+#: The id of settings with which no mail may leave to people; it always blocks.
+SETTINGS = "settings"
 _GRAVEST = (Level.BLOCK, Level.WARN, Level.NOTE)
 
 
@@ -57,6 +61,10 @@ class Checker:
     house: House
     templates: Path
     rules: Rules
+    #: Whether mail leaves this machine: then no issue has an example's sender.
+    leaves: bool = False
+    #: What of the settings keeps mail from leaving.
+    unfit: tuple[Lack, ...] = ()
 
     def check(
         self,
@@ -77,8 +85,8 @@ class Checker:
 
         Raises SegmentError for a segment of the plan that there is not.
         """
+        findings = list(self._settings(draft))
         case = Case(draft, rendered, self.house, self.rules, now, plan, dns, ask_links)
-        findings = []
         for check, find in CHECKS.items():
             rule: Rule = getattr(self.rules, check)
             if rule.level == "off" or (blocking_only and rule.level != "block"):
@@ -87,6 +95,16 @@ class Checker:
                 level = Level.NOTE if found.is_note else Level(rule.level)
                 findings.append(Finding(check, level, found.message, found.line, found.hint))
         return sorted(findings, key=lambda finding: _GRAVEST.index(finding.level))
+
+    def _settings(self, draft: Draft) -> Iterator[Finding]:
+        """What no rule can switch off: mail would go out that nobody can answer or leave."""
+        for lack in self.unfit:
+            yield Finding(SETTINGS, Level.BLOCK, f"{lack.key} {lack.what}", None, lack.remedy)
+        for key, address in (("from", draft.from_email), ("reply_to", draft.reply_to)):
+            if self.leaves and address and is_example(address):
+                message = f"{address} is an example's address"
+                hint = f"Name a mailbox of your own, or leave the line “{key}” out."
+                yield Finding(SETTINGS, Level.BLOCK, message, line_of(draft, key), hint)
 
     def before_sending(
         self,

@@ -66,7 +66,7 @@ def examine(
             settings.site.postal_address, example=load({}).site.postal_address
         )
     try:
-        account = Account(assembly.gateway.ask)
+        account = Account(assembly.provider.ask)
     except UserError as error:
         yield Finding("API key", Verdict.PROBLEM, error.message, error.hint or "")
         account = None

@@ -18,7 +18,7 @@ from newsletter.issues import store
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.reading import Draft, is_slug, parse_issue
 from newsletter.issues.text import read_text
-from newsletter.rendering.preview import MADE_UP, Scheme, preview
+from newsletter.rendering.preview import MADE_UP, STRANGER, Scheme, preview
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import proofs
@@ -115,12 +115,13 @@ def render_issue(
 ) -> None:
     """Render an issue to issue.html and issue.txt, as one subscriber gets it if you name one.
 
-    Otherwise its placeholders stay in place.
+    Otherwise as somebody gets it of whom nothing but the address is known: with the defaults
+    of its placeholders.
     """
     began = time.perf_counter()
     assembly = Assembly(load())
     _, rendered = read_and_render(assembly, issue)
-    person = _person(assembly, reader) if reader else None
+    person = _person(assembly, reader) if reader else STRANGER
     shown = preview(rendered, person, images=images, scheme=scheme)
     seconds = time.perf_counter() - began
     write(target / "issue.html", shown.html)

@@ -172,7 +172,7 @@ def pause(number: Number) -> None:
         hold_id = standing.find(session, number).hold_id
     out.print(f"Send {number} is paused.")
     if hold_id:
-        holding.keep_back(assembly.database, assembly.gateway, number, hold_id)
+        holding.keep_back(assembly.database, assembly.provider, number, hold_id)
         out.print("SendGrid keeps what it holds of it, for up to 72 hours.")
 
 
@@ -196,7 +196,7 @@ def cancel(number: Number) -> None:
         hold_id = standing.find(session, number).hold_id
         without = control.cancel(session, number, now=datetime.now(UTC))
     if hold_id:
-        without += holding.call_back(assembly.database, assembly.gateway, number, hold_id)
+        without += holding.call_back(assembly.database, assembly.provider, number, hold_id)
     out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
 
 

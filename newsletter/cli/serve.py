@@ -24,7 +24,8 @@ def serve(
     logging.getLogger("newsletter").setLevel(logging.INFO)
     assembly = Assembly(load())
     # What it cannot work without is looked at before it listens.
-    _ = assembly.database, assembly.gateway, assembly.links, assembly.address_key, assembly.verifier
+    _ = assembly.gateway, assembly.links, assembly.address_key, assembly.verifier
+    _ = assembly.database
     web = assembly.settings.web
     listening = listen(host or web.host, web.port if port is None else port)
     bound = listening.getsockname()

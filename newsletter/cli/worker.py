@@ -38,6 +38,8 @@ def worker(
         environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
     settings = load(environment)
     assembly = Assembly(settings)
+    # What it cannot work without is told before it begins.
+    _ = assembly.gateway, assembly.links, assembly.address_key
     workers = assembly.workers()
     with stopping() as told_to_stop, ExitStack() as running:
         # The workers before the clock: they make the tables of jobs that it feeds.

@@ -1,6 +1,7 @@
 """What DNS says. A name without records is one thing, a resolver that does not answer another."""
 
 import ipaddress
+import re
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,8 +12,26 @@ from newsletter.provider.addresses import is_public
 #: has answered and that there is none; UnaskedError that nothing is known.
 Lookup = Callable[[str, str], list[str]]
 
-#: Names that no public DNS knows (RFC 2606, 6761, 6762, 8375).
-_PRIVATE: Final = ("localhost", "local", "test", "example", "invalid", "internal", "home.arpa")
+#: Names that no public DNS knows (RFC 2606, 6761, 6762 with appendix G, 7686, 8375, 9476).
+_PRIVATE: Final = (
+    "localhost",
+    "local",
+    "test",
+    "example",
+    "invalid",
+    "internal",
+    "home.arpa",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "localdomain",
+    "onion",
+    "alt",
+)
+#: What a resolver may read as an address although it is not written like one: 127.1, 0x7f.1.
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PATIENCE: Final = 4.0  # seconds, for one name
 #: After so many names without an answer no more are asked: a dead resolver costs seconds each.
 _GIVE_UP_AFTER: Final = 2
@@ -29,7 +48,11 @@ def is_public_name(host: str) -> bool:
         ipaddress.ip_address(host)
     except ValueError:
         ends = tuple(f".{name}" for name in _PRIVATE)
-        return "." in host and not f".{host}".endswith(ends)
+        return (
+            "." in host.strip(".")
+            and not f".{host}".endswith(ends)
+            and not _NUMBER.fullmatch(host.rpartition(".")[2])
+        )
     return is_public(host)
 
 

@@ -51,18 +51,18 @@ class Preview:
 
 def preview(
     rendered: Rendered,
-    person: Mapping[str, Any] | None,
+    person: Mapping[str, Any],
     *,
     token: str = NO_TOKEN,
     images: bool = True,
     scheme: Scheme | None = None,
 ) -> Preview:
-    """What this person gets; ``person`` as in Placeholders, None to leave all tags in place.
+    """What this person gets; ``person`` as in Placeholders.
 
     Without ``images`` their words stand in their place. ``scheme`` shows the mail as on a
     machine that is set to it, whatever the browser's own is.
     """
-    values = {} if person is None else rendered.placeholders.substitutions(person, token)
+    values = rendered.placeholders.substitutions(person, token)
     html = fill(rendered.html, values)
     if not images:
         html = _TAG.sub(lambda tag: _PICTURE.sub("", tag[0]), html)

@@ -21,6 +21,7 @@ from newsletter.web.proxies import Proxies
 from newsletter.web.public import (
     archive,
     confirm,
+    front,
     preferences,
     requests,
     subscribe,
@@ -78,6 +79,7 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.include_router(webhooks.router)
     app.include_router(webhook_token.router)
     app.include_router(inbound.router)
+    app.include_router(front.router)
     app.include_router(subscribe.router)
     app.include_router(confirm.router)
     app.include_router(unsubscribe.router)

@@ -39,7 +39,7 @@ def pause(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Re
         return "send paused"
 
     def tell(hold_id: str) -> None:
-        holding.keep_back(parts.database, parts.gateway, send_id, hold_id)
+        holding.keep_back(parts.database, parts.provider, send_id, hold_id)
 
     return _do(request, parts, visitor, send_id, change, done="paused", tell=tell)
 
@@ -67,7 +67,7 @@ def cancel(send_id: int, request: Request, parts: Parts, visitor: Approver) -> R
         return "send cancelled"
 
     def tell(hold_id: str) -> None:
-        holding.call_back(parts.database, parts.gateway, send_id, hold_id)
+        holding.call_back(parts.database, parts.provider, send_id, hold_id)
 
     return _do(request, parts, visitor, send_id, change, done="cancelled", tell=tell)
 

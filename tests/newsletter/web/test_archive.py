@@ -332,3 +332,20 @@ def test_titles_of_any_characters_make_valid_xml(
     entry = feed.find("{http://www.w3.org/2005/Atom}entry/{http://www.w3.org/2005/Atom}title")
     assert entry is not None
     assert entry.text == "a\ufffd\ufffd\ufffd\U0001f600]]>&amp;"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_front_page_leads_to_what_there_is(
+    client: TestClient, publish: Publish, parts: Assembly, method: str
+) -> None:
+    def front() -> str:
+        answer = client.request(method, "/", follow_redirects=True)
+        assert answer.status_code == 200
+        return str(answer.url.path)
+
+    assert front() == "/subscribe"
+    publish("first")
+    assert front() == "/archive"
+    with transaction(parts.database) as session:
+        store.switch_archive(session, "first", on=False, by=COMMAND_LINE, now=NOW)
+    assert front() == "/subscribe"

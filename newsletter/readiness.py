@@ -1,0 +1,144 @@
+"""Whether the settings are such that mail may leave to people: all that lacks, told at once.
+
+With a sandbox on this machine the built-in values are good enough. Before anything goes to
+a provider elsewhere, links have to lead to a page that readers reach, and no example's
+postal address or sender may stand in their mail.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from newsletter.errors import SettingsError
+from newsletter.provider.lookups import is_public_name, is_this_machine
+from newsletter.settings import Settings
+
+_MAKE: Final = '$(python3 -c "import secrets; print(secrets.token_urlsafe(32))")'
+#: What default.toml and production.example.toml have in the place of the operator's own.
+EXAMPLE_ADDRESSES: Final = (
+    "Example Street 1, 12345 Example Town",
+    "Example Media GmbH, Beispielstraße 1, 10115 Berlin, Germany",
+)
+#: Nobody can have an address or a page there (RFC 2606 §3).
+_EXAMPLE_DOMAINS: Final = ("example.com", "example.net", "example.org")
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What is wrong with one setting, and how it is mended."""
+
+    key: str
+    what: str
+    remedy: str
+
+    @property
+    def line(self) -> str:
+        """All of it in a line."""
+        return f"{self.key} {self.what}. {self.remedy}"
+
+
+def missing(settings: Settings) -> list[Lack]:
+    """Secrets that are not set; a key is for ever, so each has a word of its own on that."""
+    found = []
+    if not settings.sendgrid.api_key.get_secret_value():
+        found.append(
+            Lack(
+                "sendgrid.api_key",
+                "is not set",
+                "Make one in SendGrid with the Mail Send permission, or try `newsletter demo`:\n"
+                "  export NEWSLETTER_SENDGRID__API_KEY=…",
+            )
+        )
+    if not settings.links.keys:
+        found.append(
+            Lack(
+                "links.keys",
+                "is not set",
+                "Make a key and keep it for as long as links in sent mail should work:\n"
+                f"  export NEWSLETTER_LINKS__KEYS={_MAKE}",
+            )
+        )
+    if not settings.subscribers.address_key.get_secret_value():
+        found.append(
+            Lack(
+                "subscribers.address_key",
+                "is not set",
+                "Make a key and never change it: by it people are known who must get no mail:\n"
+                f"  export NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY={_MAKE}",
+            )
+        )
+    return found
+
+
+def lacking_key(settings: Settings, key: str) -> SettingsError:
+    """The error for a key that is not set, with all others that lack, so that it is the last."""
+    lacks = missing(settings)
+    others = [lack for lack in lacks if lack.key != key]
+    return _told("are not set", [*(lack for lack in lacks if lack.key == key), *others])
+
+
+def is_local(settings: Settings) -> bool:
+    """Whether the provider is a sandbox on this machine."""
+    return is_this_machine(settings.sendgrid.host)
+
+
+def unfit(settings: Settings) -> list[Lack]:
+    """What keeps mail from leaving to the provider; nothing does where that is a sandbox here."""
+    return [] if is_local(settings) else list(_unfit(settings))
+
+
+def require_fit(settings: Settings) -> None:
+    """Raise SettingsError with everything that keeps mail from leaving to the provider."""
+    lacks, keys = unfit(settings), missing(settings)
+    if lacks or any(lack.key == "sendgrid.api_key" for lack in keys):
+        host = settings.sendgrid.host
+        raise _told(f"mail to people by {host} needs other values", [*keys, *lacks])
+
+
+def is_example(address: str) -> bool:
+    """Whether nobody's mailbox can be there: an example's, or a name of no public DNS."""
+    domain = address.rpartition("@")[2].lower().removesuffix(".")
+    return not is_public_name(domain) or f".{domain}".endswith(
+        tuple(f".{name}" for name in _EXAMPLE_DOMAINS)
+    )
+
+
+def _unfit(settings: Settings) -> Iterator[Lack]:
+    site, url = settings.site, urlsplit(settings.site.base_url)
+    remedy = (
+        "Set it to the https address at which readers reach this service through your proxy, or "
+        "none of them can leave."
+    )
+    if url.scheme != "https":
+        yield Lack("site.base_url", f"is {site.base_url}, which is not https", remedy)
+    elif is_example(url.hostname or ""):
+        yield Lack("site.base_url", f"is {site.base_url}, which readers cannot reach", remedy)
+    remedy = "Set it to your own: the law of most countries wants it in every mail."
+    given = _folded(site.postal_address)
+    if not given:
+        yield Lack("site.postal_address", "is empty", remedy)
+    elif any(_folded(example) in given for example in EXAMPLE_ADDRESSES):
+        yield Lack("site.postal_address", "is still the example's", remedy)
+    sender = settings.sender
+    for key, address, remedy in (
+        ("sender.email", sender.email, "Set it to an address that SendGrid has verified."),
+        ("sender.reply_to", sender.reply_to, "Set it to a mailbox that somebody reads."),
+        ("inbound.address", settings.inbound.address, "Set it up by docs/leaving.md, or empty it."),
+    ):
+        if address and is_example(address):
+            yield Lack(key, f"is {address}, which is an example's", remedy)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().replace(",", " ").split())
+
+
+def _told(message: str, lacks: Sequence[Lack]) -> SettingsError:
+    if len(lacks) == 1:
+        return SettingsError(lacks[0].what, place=lacks[0].key, hint=lacks[0].remedy)
+    return SettingsError(
+        message,
+        place=", ".join(lack.key for lack in lacks),
+        hint="\n".join(lack.line for lack in lacks),
+    )
