@@ -88,7 +88,6 @@ def show(
         out.print(
             f"\nAll {len(doubtful)} of them alike: "
             f"newsletter sends resolve {number} --all --sent|--resend",
-            markup=False,
         )
 
 
