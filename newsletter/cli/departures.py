@@ -54,20 +54,17 @@ def _list(*, as_json: bool) -> None:
                 f"Nothing is sent until this is settled. {one.remedy}\n"
                 f"  newsletter departures compare {one.log.id} --reason …\n"
                 f"  newsletter departures set-aside {one.log.id} --reason …\n{departure_logs.RISK}",
-                markup=False,
             )
     for slug, number, people in sends:
         err.print(
             f"\nissue {slug} went to {people:,} people by a send (then number {number}) that this "
             "database has forgotten: they get it from no other send.",
-            markup=False,
         )
     for request in unanswered:
         err.print(
             f"issue {request.slug}, batch {request.batch}: nobody knows whether the provider took "
             f"it ({request.people:,} people). An event will tell, or you: newsletter departures "
             f"resolve {request.slug} --batch {request.batch} --sent|--resend",
-            markup=False,
         )
 
 
@@ -85,7 +82,7 @@ def look() -> None:
         (found.suppressed, "people had left, or their address had failed"),
     ]
     said = "; ".join(f"{number:,} {what}" for number, what in told if number)
-    out.print(f"What the database did not know: {said or 'nothing'}.", markup=False)
+    out.print(f"What the database did not know: {said or 'nothing'}.")
     _list(as_json=False)
 
 

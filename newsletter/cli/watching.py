@@ -238,7 +238,6 @@ def say_what_waits(logs: Sequence[DepartureLog]) -> None:
         err.print(
             f"Nothing is sent: the departure log of {one.host} is {one.state}. "
             "See newsletter departures.",
-            markup=False,
         )
 
 
