@@ -171,7 +171,10 @@ def filled(tmp_path: Path) -> Iterator[Engine]:
 def contents(connection: Connection) -> dict[str, list[Any]]:
     """The rows of all tables, and the words of all indexes and triggers."""
     names = (name for name in inspect(connection).get_table_names() if name != "alembic_version")
-    rows = {n: connection.exec_driver_sql(f"SELECT * FROM {n}").fetchall() for n in names}
+    rows = {
+        n: [dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {n}").mappings()]
+        for n in names
+    }
     words = "SELECT name, sql FROM sqlite_master WHERE type <> 'table' ORDER BY name"
     return {**rows, "": connection.exec_driver_sql(words).fetchall()}
 
@@ -183,9 +186,15 @@ def test_numbers_are_given_once_after_an_upgrade_that_loses_nothing(filled: Engi
     with filled.connect() as connection:
         after = contents(connection)
         assert set(after.pop("")) >= set(before.pop(""))
-        # Later versions add columns behind those that there were.
+        # Later versions add columns; and of an issue that was not sent nobody has said yet
+        # whether it is public.
+        for issue in before["issue"]:
+            issue["archive"] = None
         for table, rows in before.items():
-            assert [row[: len(old)] for row, old in zip(after[table], rows, strict=True)] == rows
+            assert [
+                {name: new[name] for name in old}
+                for new, old in zip(after[table], rows, strict=True)
+            ] == rows
         assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         # A delivery tells of number 4. Nothing may tell of others, whose links are in mails.
