@@ -14,6 +14,7 @@ from zoneinfo import available_timezones
 from subscribers import domains
 from subscribers.address import Address, parse
 from subscribers.errors import AddressError, UserError
+from subscribers.topics import Matcher
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
@@ -71,8 +72,10 @@ class Signup:
 class Rules:
     """What is asked of a signup beyond its form."""
 
-    #: Slugs of the topics that there are.
+    #: The topics that there are, by slug. Who chooses none of them gets all of them.
     topics: Collection[str]
+    #: Their names, which mean them as well: slug → name.
+    topic_names: Mapping[str, str] = field(default_factory=dict)
     #: Attributes that a form may set. Whatever else is asked for is refused: segments grant by
     #: attributes, and anybody can post.
     fields: Collection[str] = ()
@@ -157,12 +160,16 @@ def _topics(value: object, rules: Rules) -> tuple[str, ...]:
         raise FieldError("topics", "this is no list of topics")
     if len(given) > _MAX_TOPICS:
         raise FieldError("topics", f"more than {_MAX_TOPICS} topics")
-    slugs = dict.fromkeys(slug.strip() for slug in given if slug.strip())
-    for slug in slugs:
-        if slug not in rules.topics:
-            shown = _text("topics", slug, 64)
+    known = Matcher((slug, rules.topic_names.get(slug, slug)) for slug in rules.topics)
+    chosen: dict[str, None] = {}
+    for word in (word.strip() for word in given if word.strip()):
+        slug = known.find(word)
+        if slug is None:
+            shown = _text("topics", word, 64)
             raise FieldError("topics", f"there is no topic “{shown}”")
-    return tuple(slugs)
+        chosen[slug] = None
+    # The form says so: somebody who asks for the newsletter and for no part of it wants it.
+    return tuple(chosen or dict.fromkeys(rules.topics))
 
 
 def _attributes(value: object, rules: Rules) -> dict[str, str]:

@@ -118,6 +118,13 @@ def offered(session: Session) -> list[Topic]:
     return list(session.scalars(select(Topic).order_by(_topic.c.name, _topic.c.slug)))
 
 
+def names_of(session: Session, subscriber_id: int) -> list[str]:
+    """The names of the topics that somebody chose."""
+    chosen = select(_topic.c.name).join(_subscription, _subscription.c.topic_id == _topic.c.id)
+    theirs = chosen.where(_subscription.c.subscriber_id == subscriber_id)
+    return list(session.scalars(theirs.order_by(_topic.c.name, _topic.c.slug)))
+
+
 def require(session: Session, slugs: Iterable[str]) -> None:
     """Raise TopicError unless all of these exist; it names those that do."""
     known = matcher(session)

@@ -23,7 +23,10 @@ def create(
     """Make a topic. An issue on topics goes only to people who chose one of them."""
     with transaction(Assembly(load()).database) as session:
         topics.save(session, slug, name=name or slug.capitalize(), description=description)
-    out.print(f"Topic {slug} can be chosen from now on.")
+    out.print(
+        f"Topic {slug} can be chosen from now on. Nobody has it yet: an issue on it goes only to "
+        "those who choose it, or whom a list brings with it."
+    )
 
 
 @app.command("list")

@@ -12,7 +12,7 @@ from newsletter.tracking import list_removal
 from newsletter.web.dependencies import Parts, page
 from newsletter.web.public.signup_mails import preferences_url
 from newsletter.web.public.visitor import browser, network_address
-from subscribers import signup
+from subscribers import signup, topics
 from subscribers.schema import Session
 from subscribers.signup import SignupLinkError
 
@@ -26,10 +26,12 @@ def ask(token: str, request: Request, parts: Parts) -> Response:
     try:
         number = _number(parts, token)
         with reading(parts.database) as session:
-            email = signup.find(session, number, now=datetime.now(UTC)).email
+            asked = signup.find(session, number, now=datetime.now(UTC))
+            slugs = set(asked.asked.get("topics", ()))
+            chosen = [one.name for one in topics.offered(session) if one.slug in slugs]
     except (LinkError, SignupLinkError) as error:
         return _over(request, error)
-    return page(request, "confirm.html", token=token, email=email)
+    return page(request, "confirm.html", token=token, email=asked.email, chosen=chosen)
 
 
 @router.post("/confirm/{token}")
@@ -44,7 +46,16 @@ def confirm(token: str, request: Request, parts: Parts) -> Response:
         )
     except (LinkError, SignupLinkError) as error:
         return _over(request, error)
-    return page(request, "confirmed.html", preferences=preferences_url(parts, subscriber_id))
+    with reading(parts.database) as session:
+        chosen = topics.names_of(session, subscriber_id)
+        offers = bool(topics.offered(session))
+    return page(
+        request,
+        "confirmed.html",
+        preferences=preferences_url(parts, subscriber_id),
+        chosen=chosen,
+        offers=offers,
+    )
 
 
 def _confirm(

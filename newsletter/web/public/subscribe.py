@@ -102,12 +102,12 @@ def _take(request: Request, parts: Assembly, post: Post) -> Response:
     settings, now = parts.settings.signup, datetime.now(UTC)
     try:
         _check_stamp(parts, post, now)
+        offered = {topic.slug: topic.name for topic in _topics(parts)}
         wish = parse_signup(
             post.fields,
             Rules(
-                topics=[topic.slug for topic in _topics(parts)]
-                if post.fields.get("topics")
-                else [],
+                topics=list(offered),
+                topic_names=offered,
                 fields=settings.fields,
                 wording=settings.wording,
                 refuse_disposable=settings.refuse_disposable,

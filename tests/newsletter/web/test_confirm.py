@@ -11,12 +11,12 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from newsletter.assembly import Assembly
-from newsletter.database import reading
+from newsletter.database import reading, transaction
 from newsletter.links import Links, Purpose
 from newsletter.sending.models import Notice
 from newsletter.settings import load
 from newsletter.web.app import create_app
-from subscribers import consent
+from subscribers import consent, segments, topics
 from subscribers.models import Subscriber, Suppression
 from subscribers.schema import table_of
 from tests.conftest import LINK_KEY
@@ -178,3 +178,33 @@ def test_a_link_works_after_the_keys_were_rotated(
         assert rotated.post(path).status_code == 200
     later.database.dispose()
     assert people(assembly) == 1
+
+
+@pytest.mark.parametrize("ticked", [{}, {"topics": "news"}])
+def test_the_pages_say_which_topics_come_and_those_come(
+    client: TestClient, assembly: Assembly, ticked: dict[str, str]
+) -> None:
+    with transaction(assembly.database) as session:
+        topics.save(session, "news", name="News")
+        topics.save(session, "tech", name="Tech")
+    names = "News" if ticked else "News, Tech"
+    path = ask(client, **ticked)
+    assert f"every issue on {names}, and those" in client.get(path, headers=HTML).text
+    page = client.post(path, headers=HTML).text
+    assert f"on {names}, or on no topic, comes to your inbox" in page
+    with reading(assembly.database) as session:
+        wanted = [
+            one
+            for one in ("news", "tech")
+            if session.scalar(
+                select(func.count())
+                .select_from(segments.PEOPLE)
+                .where(segments.objection(datetime.now(UTC), [one]).is_(None))
+            )
+        ]
+    assert wanted == (["news"] if ticked else ["news", "tech"])
+    found = re.search(r'href="[^"]*(/preferences/[^"]+)"', page)
+    assert found
+    preferences = client.get(found[1], headers=HTML).text
+    assert preferences.count(" checked>") == (1 if ticked else 2)
+    assert "With none ticked, only those do" in preferences

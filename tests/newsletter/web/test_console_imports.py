@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import html
 import io
 import re
 import threading
@@ -19,11 +20,13 @@ from newsletter.imports.importer import Importer
 from newsletter.imports.models import ImportJob, JobState
 from newsletter.imports.shelf import Shelf
 from subscribers import importing, suppression, topics
+from subscribers.importing import import_people
 from subscribers.models import Consent, Subscriber, Subscription, SuppressionReason
 from subscribers.schema import table_of
 from tests.conftest import add_person
 from tests.newsletter.web.conftest import HTML, Browser, Office
 from tests.newsletter.web.test_console_subscribers import NASTY, log
+from tests.subscribers.exports import EXPORTS, MAILED
 
 HOME = "/console/subscribers/import"
 GOOD = b"email,name,plan\na@example.org,Ann,pro\nb@example.org,Ben,free\n"
@@ -496,3 +499,97 @@ def test_a_list_that_there_is_not_is_404(editor: Browser, number: str) -> None:
     for what in ("", "/status", "/rejects"):
         assert editor.get(f"{HOME}/{number}{what}").status_code == 404
     assert editor.post(f"{HOME}/{number}/start").status_code in {400, 404}
+
+
+# What columns mean.
+
+
+def choices(page: str) -> dict[str, list[str]]:
+    """The form that says what columns mean, as the page gives it."""
+    form = page[page.index("/read-again") : page.index("Look at it again")]
+    columns = re.findall(r'name="column" value="([^"]*)"', form)
+    return {
+        "column": [html.unescape(one) for one in columns],
+        "meaning": ["as-found"] * len(columns),
+        "word": [html.unescape(one) for one in re.findall(r'name="word" value="([^"]*)"', form)],
+    }
+
+
+def test_what_a_list_leaves_open_is_answered_on_the_page_before_it_starts(
+    office: Office, editor: Browser
+) -> None:
+    data = (
+        b"Adresse;Newsletter;status\n"
+        b"alice@example.org;yes;active\nbob@example.org;no;gone fishing\n"
+    )
+    path = uploaded(editor, data)
+    work(office)
+    page = editor.get(path).text
+    assert "No column holds addresses" in page
+    assert "Start the import" not in page
+    refused = editor.post(f"{path}/start", confirmed="yes", wording="x")
+    assert refused.status_code == 400
+    assert "leaves open who may be mailed" in refused.text
+
+    form = choices(page)
+    form["meaning"][0] = "email"
+    editor.post(f"{path}/read-again", **form)
+    work(office)
+    page = editor.get(path).text
+    assert "The column “Newsletter” may say who left" in page
+    assert "“gone fishing” on line 3" in page
+    assert "Would get email: 0 of 2" in page
+    assert emails(office) == []
+
+    form = choices(page)
+    form |= {"meaning": ["email", "consent", "as-found"], "state": ["bounced"]}
+    assert form["word"] == ["gone fishing"]
+    editor.post(f"{path}/read-again", **form)
+    work(office)
+    page = editor.get(path).text
+    assert "0 of 2; 1 if you vouch for them" in page
+    assert "1 unsubscribed elsewhere" in page
+    assert editor.post(f"{path}/start", confirmed="yes", wording="x").status_code == 303
+    work(office)
+    assert "Get email: 1 of 2" in editor.get(path).text
+    assert emails(office) == ["alice@example.org"]
+
+
+def test_two_columns_cannot_be_the_address(office: Office, editor: Browser) -> None:
+    path = uploaded(editor, GOOD)
+    work(office)
+    form = choices(editor.get(path).text)
+    form["meaning"][1] = form["meaning"][2] = "email"
+    answer = editor.post(f"{path}/read-again", **form)
+    assert answer.status_code == 400
+    assert "cannot both be the email" in answer.text
+    assert job(office).state == JobState.CHECKED
+
+
+def test_the_console_and_the_command_line_find_the_same(office: Office, editor: Browser) -> None:
+    """Of every system's export; with its file's name, which may say who left."""
+    for system, export in EXPORTS.items():
+        path = uploaded(editor, export.text.encode(), export.filename)
+        work(office)
+        mapping = dict(export.options.get("mapping", ()))
+        if export.options:
+            form = choices(editor.get(path).text)
+            told = [name for name, _ in job(office).found["columns"]]
+            form["meaning"] = [mapping.get(name, "as-found") for name in told]
+            form["everybody"] = [export.options.get("everybody", "")]
+            editor.post(f"{path}/read-again", **form)
+            work(office)
+        found = job(office).found
+        dry = import_people(
+            office.parts.database,
+            io.BytesIO(export.text.encode()),
+            address_key=office.parts.address_key,
+            now=datetime.now(UTC),
+            name=export.filename,
+            options=importing.ImportOptions(dry_run=True, **export.options),
+        )
+        assert found["questions"] == [] == list(dry.questions), system
+        for figure in ("read", "added", "updated", "left", "refused", "mailed", "rejected"):
+            assert found[figure] == getattr(dry, figure), (system, figure)
+        assert found["mailed_if_vouched"] == list(export.people.values()).count(MAILED), system
+        assert [tuple(one) for one in found["columns"]] == list(dry.columns), system

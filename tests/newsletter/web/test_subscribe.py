@@ -671,3 +671,21 @@ def test_the_stamp_and_the_challenge_outlive_a_new_key(
     old = environment["NEWSLETTER_LINKS__KEYS"]
     environment["NEWSLETTER_LINKS__KEYS"] = json.dumps(["n" * 40, old])
     assert post(open_service(challenge="altcha"), solution).status_code == 202
+
+
+@pytest.mark.parametrize("given", [{}, {"topics": []}, {"topics": [""]}])
+def test_who_ticks_no_topic_gets_all_of_them_as_the_form_says(
+    client: TestClient, given: dict[str, list[str]]
+) -> None:
+    offer_topics(client)
+    assert "With none ticked, you get all of them" in client.get("/subscribe", headers=HTML).text
+    answer = client.post("/subscribe", json={"email": "ada@example.org", **given})
+    assert answer.status_code == 202
+    assert asked(client)["topics"] == ["engineering", "product"]
+
+
+def test_a_topic_may_be_asked_for_by_its_name(client: TestClient) -> None:
+    offer_topics(client)
+    names = [" PRODUCT ", "engineering & <MORE>"]
+    client.post("/subscribe", json={"email": "ada@example.org", "topics": names})
+    assert asked(client)["topics"] == ["product", "engineering"]
