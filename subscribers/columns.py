@@ -423,8 +423,7 @@ def cell_reader(layout: Layout, chosen: Mapping[str, str]) -> ReadCells:
     attributes = [(one.key, one.place) for one in layout.columns if one.key]
     email = at["email"]
     name, first, last = at.get("name"), at.get("first"), at.get("last")
-    # For greetings.
-    attributes += [(f"{role}_name", at[role]) for role in ("first", "last") if role in at]
+    greetings = [(f"{role}_name", at[role]) for role in ("first", "last") if role in at]
     tongue, zone, document = at.get("language"), at.get("timezone"), at.get("attributes")
     topics, tags = at.get("topics"), at.get("tags")
     created, confirmed = at.get("created_at"), at.get("confirmed_at")
@@ -434,8 +433,8 @@ def cell_reader(layout: Layout, chosen: Mapping[str, str]) -> ReadCells:
     ips = [at[role] for role in ("confirm_ip", "optin_ip") if role in at]
 
     def read(cells: list[str], line: int) -> Row:
-        found: dict[str, Any] = {}
-        for key, place in attributes:
+        found: dict[str, Any] = {key: cells[place] for key, place in attributes if cells[place]}
+        for key, place in greetings:
             if cells[place]:
                 found.setdefault(key, cells[place])
         if document is not None:

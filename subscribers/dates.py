@@ -5,6 +5,7 @@ over 12, or by the operator.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
@@ -79,15 +80,16 @@ def is_date(text: str) -> bool:
 
 
 def _parsed(text: str, order: str | None) -> datetime:
+    if text[4:5] == "-":  # nearly all
+        with suppress(ValueError):
+            return datetime.fromisoformat(text)
     if _EPOCH.fullmatch(text):
         number = float(text)
         return datetime.fromtimestamp(number / 1000 if len(text) == 13 else number, UTC)
     if text.isdecimal() and len(text) != 8:
         raise UnreadableDateError  # 2023 is a year or a number, and no day
-    try:
+    with suppress(ValueError):
         return datetime.fromisoformat(text)
-    except ValueError:
-        pass
     if found := _LIKE_ISO.fullmatch(text):
         year, month, day, clock, half, utc, offset = found.groups()
         return _joined((int(year), int(month), int(day)), clock, half, utc or offset)

@@ -96,11 +96,13 @@ def moment(text: str, order: str | None = None) -> datetime | None:
 
     ``order`` says which of two numbers is the day in dates with slashes: see dates.py.
     """
-    if is_nothing(text):
+    if not text:
         return None
     try:
         return parse_moment(text, order)
     except UnreadableDateError as error:
+        if is_nothing(text):
+            return None
         if error.is_unclear:
             raise UnfitError(f"“{_short(text)}” may be two dates: day or month first?") from None
         raise UnfitError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Callable
@@ -276,3 +277,42 @@ def test_an_issue_is_put_into_the_archive_and_taken_out(run: Run, tmp_path: Path
     assert run("issue", "archive", "first").returncode == 2
     entries = json.loads("[" + ",".join(run("user", "log", "--json").stdout.splitlines()) + "]")
     assert [one["to"] for one in entries] == ["first", "first"]
+
+
+def test_a_list_says_in_a_pipe_what_each_column_became_and_asks_before_it_mails(
+    run: Run, tmp_path: Path
+) -> None:
+    run("topic", "create", "engineering")
+    (tmp_path / "hubspot.csv").write_text(
+        "Email,Unsubscribed from all email,Tags,Newsletter\n"
+        "ada@example.org,,Engineering,yes\nbob@example.org,true,,yes\n"
+    )
+    asked = run("subscribers", "import", "hubspot.csv", "--confirmed")
+    said = complaint(asked, 2)
+    assert "the column “Newsletter” may say who left or may be mailed: “yes” (line 2)" in said
+    assert '--map "Newsletter=' in said
+    assert "--ignore-column" in said
+    dry = run("subscribers", "import", "hubspot.csv", "--dry-run", "--confirmed")
+    assert dry.returncode == 2
+    assert re.search(r"would get email +0 of 2", dry.stdout)
+    done = run("subscribers", "import", "hubspot.csv", "--confirmed", "--ignore-column=newsletter")
+    assert done.returncode == 0, done.stderr
+    for fact in (
+        *(r"get email +1 of 2", r"left elsewhere: unsubscribed +1", r"topic engineering +1"),
+        *(r"Unsubscribed from all email +unsubscribed", r"Tags +tags", r"Newsletter +left out"),
+    ):
+        assert re.search(fact, done.stdout), fact
+    told = json.loads(
+        run(
+            "subscribers", "import", "hubspot.csv", "--json", "--map", "Newsletter=attribute"
+        ).stdout
+    )
+    assert (told["mailed"], told["columns"][1]) == (
+        1,
+        {"column": "Unsubscribed from all email", "becomes": "unsubscribed"},
+    )
+    (tmp_path / "optouts.txt").write_text("ada@example.org\n")
+    assert "--as unsubscribed" in complaint(run("subscribers", "import", "optouts.txt"), 2)
+    assert run("subscribers", "import", "optouts.txt", "--as", "unsubscribed").returncode == 0
+    again = run("subscribers", "import", "hubspot.csv", "--confirmed", "--map=Newsletter=consent")
+    assert re.search(r"get email +0 of 2", again.stdout)
