@@ -21,6 +21,7 @@ from newsletter.checking.rules import Rule, Rules
 from newsletter.database import reading
 from newsletter.errors import IssueError, TemplateError
 from newsletter.issues.reading import Draft, parse_issue
+from newsletter.numbers import whole_number
 from newsletter.readiness import Lack, is_example
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import House, Rendered
@@ -146,6 +147,7 @@ class Checker:
 def _refused(error: IssueError | TemplateError, name: str) -> Finding:
     place = error.place or ""
     line = place.removeprefix(f"{name}:")
-    if place.startswith(f"{name}:") and line.isdecimal():
-        return Finding(FILE, Level.BLOCK, error.message, int(line), error.hint or "")
+    number = whole_number(line)
+    if place.startswith(f"{name}:") and number is not None:
+        return Finding(FILE, Level.BLOCK, error.message, number, error.hint or "")
     return Finding(FILE, Level.BLOCK, f"{place}: {error.message}", None, error.hint or "")

@@ -17,6 +17,7 @@ import orjson
 
 from newsletter.issues.personal import LINKS
 from newsletter.links import looks_like_token
+from newsletter.numbers import whole_number
 
 #: Our custom args, as they go out with a request and come back flattened into each event.
 ISSUE, SEND, BATCH, SUBSCRIBER = "nl_issue", "nl_send", "nl_batch", "nl_subscriber"
@@ -272,8 +273,4 @@ def _link(url: str) -> str:
 
 def _number(value: object, *, most: int = 10**18 - 1) -> int | None:
     """An id from a custom arg; hostile or foreign values are no id."""
-    text = str(value) if value is not None else ""
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        return None
-    number = int(text)
-    return number if number <= most else None
+    return whole_number(str(value), most=most) if value is not None else None

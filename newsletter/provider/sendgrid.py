@@ -25,6 +25,7 @@ from python_http_client.exceptions import HTTPError
 from sendgrid.helpers.eventwebhook import EventWebhook
 
 from newsletter.errors import ProviderError
+from newsletter.numbers import whole_number
 from newsletter.provider import answers
 from newsletter.provider.account import ForbiddenError, NoSuchError, TryAgainError
 from newsletter.provider.answers import Says
@@ -319,12 +320,15 @@ class WebhookVerifier:
 
     def verify(self, body: bytes, *, signature: str, timestamp: str) -> bool:
         """Whether one of the keys signed ``timestamp`` and these very bytes, not too long ago."""
+        signed_at = whole_number(timestamp)
+        if signed_at is None:
+            return False
         try:
             text = body.decode()
             base64.b64decode(signature, validate=True)
-            age = time.time() - int(timestamp)
         except ValueError:
             return False
+        age = time.time() - signed_at
         if not -300 <= age <= self._max_age:
             return False
         return any(self._signed(text, signature, timestamp, key) for key in self._keys)

@@ -1,0 +1,4 @@
+from newsletter import path_numbers
+
+# Before any module of this package declares a route.
+path_numbers.register()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from starlette.requests import Request
 
+from newsletter.numbers import whole_number
 from newsletter.sandbox.acceptance import Complaint
 from newsletter.sandbox.api import errors
 from newsletter.sandbox.store import NOT_GONE, Mail, Store
@@ -29,12 +30,12 @@ class Activity:
         query = request.query_params.get("query", "")
         terms = [_TERM.fullmatch(term.strip()) for term in query.split(" AND ")]
         limit = request.query_params.get("limit", "10")
-        if not limit.isdigit() or not 0 < int(limit) <= _MOST:
+        if not (most := whole_number(limit, most=_MOST)):
             return errors(400, Complaint("limit must be between 1 and 1000", "limit"))
         wanted = [(term[1], term[2], term[3]) for term in terms if term]
         if len(wanted) < len(terms):
             return errors(400, Complaint(f"invalid syntax: {query!r}", "query"))
-        return {"messages": [*self._found(wanted, int(limit))]}
+        return {"messages": [*self._found(wanted, most)]}
 
     def _found(self, wanted: list[tuple[str, str, str]], limit: int) -> Iterator[dict[str, object]]:
         for mail in self._store.accepted(0):

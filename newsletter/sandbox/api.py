@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from newsletter.errors import UserError
+from newsletter.numbers import whole_number
 from newsletter.sandbox.acceptance import RECIPIENTS, Complaint, complaints
 from newsletter.sandbox.config import SandboxConfig
 from newsletter.sandbox.events import Poster
@@ -135,7 +136,9 @@ class Api:
 
         ``hold`` is null for what went out, else held, paused, cancelled or expired.
         """
-        after = int(request.query_params.get("after", "0"))
+        after = whole_number(request.query_params.get("after", "0"))
+        if after is None:
+            return errors(400, Complaint("after must be a number", "after"))
 
         def lines() -> Any:  # noqa: ANN401
             for mail in self._store.accepted(after):

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from newsletter.numbers import whole_number
 from newsletter.sandbox.acceptance import GROUP_ID
 from newsletter.sandbox.store import Store
 
@@ -47,15 +48,19 @@ class _Lists:
             return refusal
         if kind not in _KINDS:
             return JSONResponse({"errors": [{"message": "not found"}]}, 404)
-        try:
-            numbers = {
-                "limit": min(max(int(query.get("limit", _MAX_PAGE)), 1), _MAX_PAGE),
-                "offset": int(query.get("offset", 0)),
-                "begin": int(query.get("start_time", 0)),
-                "end": int(query.get("end_time", 2**40)),
-            }
-        except ValueError:
+        given = {
+            name: whole_number(query.get(field, str(default)))
+            for name, field, default in (
+                ("limit", "limit", _MAX_PAGE),
+                ("offset", "offset", 0),
+                ("begin", "start_time", 0),
+                ("end", "end_time", 2**40),
+            )
+        }
+        numbers = {name: number for name, number in given.items() if number is not None}
+        if len(numbers) < len(given):
             return JSONResponse({"errors": [{"message": "expected a number"}]}, 400)
+        numbers["limit"] = min(max(numbers["limit"], 1), _MAX_PAGE)
         email = query.get("email", "")
         rows = await run_in_threadpool(self._store.suppressions, kind, email=email, **numbers)
         return JSONResponse(

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from newsletter.numbers import whole_number
 from newsletter.sandbox.store import Mail, Store
 
 _PAGE = 50
@@ -128,7 +129,7 @@ class _Pages:
 
     async def _mails(self, request: Request) -> list[Mail]:
         search, before = request.query_params.get("q", ""), request.query_params.get("before", "")
-        number = int(before) if before.isascii() and before.isdigit() and len(before) < 18 else None
+        number = whole_number(before)
         return await run_in_threadpool(self._store.mails, search=search, before=number, limit=_PAGE)
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -11,6 +12,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.assembly import Assembly
 from newsletter.database import reading
@@ -47,6 +49,14 @@ _HEADERS = {
 }
 
 
+#: Bytes of a request's body, where the route says nothing else: a form of ours is a few KB.
+SMALL_BODY: Final = 64 * 1024
+#: Fields and files of one form: as many as a list of checkboxes may have, and far too few to hurt.
+_FIELDS: Final = 1000
+_FILES: Final = 4
+
+_PLAIN = "text/plain; charset=utf-8"
+
 #: Our own files change with a release.
 _STATIC = "public, max-age=600"
 
@@ -71,7 +81,13 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
             await run_in_threadpool(clock.stop)
             await run_in_threadpool(workers.stop)
 
-    app = FastAPI(title="newsletter", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="newsletter",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        form_limits={"max_fields": _FIELDS, "max_files": _FILES},
+    )
     app.state.assembly = assembly
     # Whether the server was told to stop: streams end by themselves then.
     app.state.stopping = lambda: False
@@ -94,11 +110,18 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.add_api_route("/healthz", health, methods=["HEAD"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 
+    # Before any form is read, and before anybody is asked who they are. A route that takes more
+    # says so beside its path (max_body_size); files of parts go to disk within the same limit.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=SMALL_BODY)
+
     @app.middleware("http")
     async def _secure(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         response = await call_next(request)
+        if response.status_code == 413 and response.headers.get("content-type", "") == _PLAIN:
+            # The library that measured the body says so in two words; a handler says more.
+            response = errors.too_large(request)
         kept = _STATIC if request.url.path.startswith("/static/") else "no-store"
         for name, value in (*_HEADERS.items(), ("Cache-Control", kept)):
             response.headers.setdefault(name, value)

@@ -22,6 +22,16 @@ def _assembly(request: Request) -> Assembly:
 Parts = Annotated[Assembly, Depends(_assembly)]
 
 
+async def whole_body(request: Request) -> None:
+    """Read the body and drop it: for a handler that has no use for it.
+
+    A body is measured while it is read. Unread, one that is too long would be noticed only
+    after the handler had done its work.
+    """
+    async for _ in request.stream():
+        pass
+
+
 def page(request: Request, name: str, *, status: int = 200, **values: object) -> Response:
     """A page of the publication; values are escaped where they are put out."""
     context = {"site": _assembly(request).settings.site, **values}

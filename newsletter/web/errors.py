@@ -11,6 +11,12 @@ from newsletter.web.console.kept import given_back
 from newsletter.web.console.shell import page as console_page
 from newsletter.web.dependencies import page
 
+_TITLES = {
+    404: "There is no such page.",
+    405: "This page cannot be used that way.",
+    413: "This is more than this page takes.",
+}
+
 
 def register(app: FastAPI) -> None:
     """Answer errors in the reader's words, and never with a traceback."""
@@ -28,8 +34,7 @@ def _user_error(request: Request, error: Exception) -> Response:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    titles = {404: "There is no such page.", 405: "This page cannot be used that way."}
-    answer = problem(request, error.status_code, titles.get(error.status_code, error.detail), "")
+    answer = problem(request, error.status_code, _TITLES.get(error.status_code, error.detail), "")
     answer.headers.update(error.headers or {})
     return answer
 
@@ -37,6 +42,11 @@ def _http_error(request: Request, error: Exception) -> Response:
 async def _too_old(request: Request, error: Exception) -> Response:
     """The form once more, with a new token, where somebody may have typed for long."""
     return await given_back(request, "") or _http_error(request, error)
+
+
+def too_large(request: Request) -> Response:
+    """The answer to a body that is longer than its route takes."""
+    return problem(request, 413, _TITLES[413], "")
 
 
 def _not_understood(request: Request, _error: Exception) -> Response:

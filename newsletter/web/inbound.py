@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import getaddresses
 
 import orjson
@@ -48,7 +48,7 @@ _DKIM = re.compile(r"@([^\s:{},@]{1,255})\s{0,9}:\s{0,9}pass\b", re.IGNORECASE)
 _MAX_LISTED, _MAX_ADDRESS = 2000, 1000
 
 
-@router.post("/webhooks/sendgrid/inbound/{key}")
+@router.post("/webhooks/sendgrid/inbound/{key}", max_body_size=_MAX_BYTES)
 async def inbound(key: str, request: Request, parts: Parts) -> dict[str, str]:
     """One mail. 404 for a wrong key; 200 for whatever we can read, or SendGrid keeps trying."""
     secret = parts.settings.inbound.key.get_secret_value()
@@ -159,7 +159,7 @@ async def _fields(request: Request) -> dict[str, str]:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(415, "Inbound Parse posts multipart/form-data; is “raw” switched off?")
     parser = MultiPartParser(
-        request.headers, _limited(request), max_files=200, max_fields=100, max_part_size=_MAX_FIELD
+        request.headers, request.stream(), max_files=200, max_fields=100, max_part_size=_MAX_FIELD
     )
     try:
         form = await parser.parse()
@@ -171,12 +171,3 @@ async def _fields(request: Request) -> dict[str, str]:
         return {name: value for name, value in form.multi_items() if isinstance(value, str)}
     finally:
         await form.close()
-
-
-async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > _MAX_BYTES:
-            raise HTTPException(413, "The mail is larger than any that Inbound Parse takes.")
-        yield chunk

@@ -1,9 +1,12 @@
 """Where SendGrid posts its events: verified as raw bytes, stored, only then answered 2xx."""
 
 import logging
+from tempfile import SpooledTemporaryFile
+from typing import IO
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 
 from newsletter.provider.events import Event, Malformed, parse
 from newsletter.web import webhook_token
@@ -17,25 +20,32 @@ router = APIRouter()
 _MAX_BYTES = 4 * 1024 * 1024
 #: Characters of what is wrong with an entry, in the log.
 _MAX_REASON = 200
+#: More than this of a post goes to disk while it comes in.
+_IN_MEMORY = 64 * 1024
 _SIGNATURE = "X-Twilio-Email-Event-Webhook-Signature"
 _TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"
 
 
-@router.post("/webhooks/sendgrid/events")
+@router.post("/webhooks/sendgrid/events", max_body_size=_MAX_BYTES)
 async def events(request: Request, parts: Parts) -> dict[str, int]:
     """One post of events. 401 when signature or token do not hold, 400 for what is no list."""
-    body = await _body(request)
     if not webhook_token.admits(parts, request.headers.get("authorization", "")):
         _log.warning("a post of events was refused: it brings no token that is in force")
         raise HTTPException(401, "The token is missing or over.", {"WWW-Authenticate": "Bearer"})
-    signature, timestamp = request.headers.get(_SIGNATURE, ""), request.headers.get(_TIMESTAMP, "")
+    # Nobody knows yet who posts: what many strangers send at once is not kept in memory.
+    with SpooledTemporaryFile(max_size=_IN_MEMORY) as kept:
+        async for chunk in request.stream():
+            kept.write(chunk)
+        return await run_in_threadpool(_take, parts, request.headers, kept)
+
+
+def _take(parts: Parts, headers: Headers, kept: IO[bytes]) -> dict[str, int]:
+    kept.seek(0)
+    body = kept.read()
+    signature, timestamp = headers.get(_SIGNATURE, ""), headers.get(_TIMESTAMP, "")
     if not parts.verifier.verify(body, signature=signature, timestamp=timestamp):
         _log.warning("a post of events was refused: its signature does not hold")
         raise HTTPException(401, "The signature does not hold for this body.")
-    return await run_in_threadpool(_take, parts, body)
-
-
-def _take(parts: Parts, body: bytes) -> dict[str, int]:
     try:
         entries = parse(body, base_url=parts.settings.site.base_url)
     except ValueError as error:
@@ -54,12 +64,3 @@ def _take(parts: Parts, body: bytes) -> dict[str, int]:
         )
     done = parts.ingest([entry for entry in entries if isinstance(entry, Event)])
     return {"new": done.new, "repeated": done.repeated, "malformed": len(malformed)}
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BYTES:
-            raise HTTPException(413, "The body is larger than any post of events.")
-    return bytes(body)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.database import reading
+from newsletter.numbers import whole_number
 from newsletter.sending import register
 from newsletter.tracking import performance
 from newsletter.web.console.access import role
@@ -39,7 +40,7 @@ def show(
         since = now - timedelta(days=int(days))
         entries = register.begun_since(session, since, limit=_SENDS)
         done = performance.of_sends(session, [entry.send for entry in entries])
-        chosen = int(number) if number.isascii() and number.isdigit() else None
+        chosen = whole_number(number)
         if chosen is None and entries:
             # A send that has just begun has nothing to show yet.
             heard = (entry.send.id for entry in entries if done[entry.send.id].figures)

@@ -34,6 +34,8 @@ _ONE = f"{HOME}/{{job_id:int}}"
 _MEGABYTE = 1_000_000
 #: The choice that leaves a column as its name says.
 _AS_FOUND = "as-found"
+#: What no file is larger than. The limit that counts is imports.max_megabytes: see upload.py.
+_MOST_UPLOADED = 2**40
 
 
 @router.api_route(HOME, methods=["GET", "HEAD"])
@@ -42,7 +44,7 @@ def listing(request: Request, parts: Parts, _visitor: _Viewer) -> Response:
     return _list(request, parts)
 
 
-@router.post(HOME)
+@router.post(HOME, max_body_size=_MOST_UPLOADED)
 async def upload(request: Request, parts: Parts, visitor: _Uploader) -> Response:
     """Take a list in. What is in it is looked at in the background, and changes nothing yet."""
     try:
@@ -87,7 +89,7 @@ def start(
     try:
         _check(options)
         with transaction(parts.database) as session:
-            jobs.start(session, actor(request, visitor), _number(job_id), options, now=_now())
+            jobs.start(session, actor(request, visitor), job_id, options, now=_now())
     except UserError as error:
         typed = {"wording": words, "confirmed": options.confirmed, "keep": not options.update}
         return _show(request, parts, job_id, problem=error, typed=typed, chosen=options.topics)
@@ -126,7 +128,7 @@ def read_again(
             columns.word_to_state(meant, one)
         with transaction(parts.database) as session:
             who = actor(request, visitor)
-            jobs.check_again(session, who, _number(job_id), options, now=_now())
+            jobs.check_again(session, who, job_id, options, now=_now())
     except UserError as error:
         return _show(request, parts, job_id, problem=error)
     return go(f"{HOME}/{job_id}")
@@ -143,7 +145,7 @@ def stop(job_id: int, request: Request, parts: Parts, visitor: _Editor) -> Respo
     """Stop a list; what was taken over until then stays."""
     try:
         with transaction(parts.database) as session:
-            jobs.stop(session, actor(request, visitor), _number(job_id), now=_now())
+            jobs.stop(session, actor(request, visitor), job_id, now=_now())
             job = jobs.find(session, job_id)
     except UserError as error:
         return _show(request, parts, job_id, problem=error)
@@ -156,7 +158,7 @@ def stop(job_id: int, request: Request, parts: Parts, visitor: _Editor) -> Respo
 def rejects(job_id: int, parts: Parts, _visitor: _Editor) -> Response:
     """The rows that were not taken, with line and reason, in cells that no spreadsheet runs."""
     with reading(parts.database) as session:
-        job = jobs.find(session, _number(job_id))
+        job = jobs.find(session, job_id)
     path = _shelf(parts).rejects(job_id)
     if job is None or not path.exists():
         raise HTTPException(404)
@@ -227,7 +229,7 @@ def _show(
     chosen: tuple[str, ...] = (),
 ) -> Response:
     with reading(parts.database) as session:
-        job: Row[Any] | None = jobs.find(session, _number(job_id))
+        job: Row[Any] | None = jobs.find(session, job_id)
         if job is None:
             raise HTTPException(404)
         return page(
@@ -251,12 +253,6 @@ def _show(
 
 def _shelf(parts: Assembly) -> Shelf:
     return Shelf(parts.settings.imports.folder)
-
-
-def _number(job_id: int) -> int:
-    if job_id >= 2**63:
-        raise HTTPException(404)
-    return job_id
 
 
 def _now() -> datetime:

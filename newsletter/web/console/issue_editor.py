@@ -6,7 +6,7 @@ A post that cannot be done gives the text back; nothing that somebody typed ends
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response, UploadFile
@@ -24,6 +24,7 @@ from newsletter.issues.reading import Draft, parse_issue
 from newsletter.issues.starters import STARTERS, starter
 from newsletter.issues.store import StaleRevisionError
 from newsletter.issues.text import MOST_BYTES, too_large
+from newsletter.numbers import whole_number
 from newsletter.rendering.preview import MADE_UP, Scheme, preview
 from newsletter.web.console import mail_frame
 from newsletter.web.console.access import role
@@ -37,6 +38,9 @@ _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
 _Text = Annotated[str, Form()]
 _Word = Annotated[str, Form(max_length=20)]
 
+#: A text of MOST_BYTES, of which a form makes up to three times as many, and something over: who
+#: brings a text that is a little too long is told so, with the text.
+_MOST_POSTED: Final = 1024 * 1024
 #: What errors call a text without a file: no slug can be made of it.
 _NAMELESS = "—"
 
@@ -58,7 +62,7 @@ def begin(request: Request, _visitor: _Editor) -> Response:
     return page(request, "issue_new.html", starters=list(STARTERS), pasted="")
 
 
-@router.post(f"{HOME}/_new")
+@router.post(f"{HOME}/_new", max_body_size=_MOST_POSTED)
 def take_digest(
     request: Request,
     _visitor: _Editor,
@@ -94,7 +98,7 @@ def begin_writing(
     return _open(request, Sheet(starter(template, today)))
 
 
-@router.post(f"{HOME}/_edit")
+@router.post(f"{HOME}/_edit", max_body_size=_MOST_POSTED)
 def store_new(
     request: Request, parts: Parts, visitor: _Editor, text: _Text = "", do: _Word = ""
 ) -> Response:
@@ -112,7 +116,7 @@ def edit(slug: str, request: Request, parts: Parts, _visitor: _Editor, done: str
     return _open(request, sheet, done=done)
 
 
-@router.post(f"{HOME}/{{slug}}/edit")
+@router.post(f"{HOME}/{{slug}}/edit", max_body_size=_MOST_POSTED)
 def store_next(
     slug: str,
     request: Request,
@@ -129,7 +133,7 @@ def store_next(
     return _store(request, parts, visitor, Sheet(text, slug, number_in(base)), do)
 
 
-@router.post(f"{HOME}/_check")
+@router.post(f"{HOME}/_check", max_body_size=_MOST_POSTED)
 def check(
     request: Request, parts: Parts, _visitor: _Editor, text: _Text = "", slug: _Text = ""
 ) -> Response:
@@ -137,7 +141,7 @@ def check(
     return page(request, "issue_findings.html", look=look(parts, text, name=_name(slug)))
 
 
-@router.post(f"{HOME}/_mail")
+@router.post(f"{HOME}/_mail", max_body_size=_MOST_POSTED)
 def show_mail(
     parts: Parts,
     _visitor: _Editor,
@@ -249,7 +253,7 @@ def _draft(sheet: Sheet) -> Draft:
 def _line(problem: IssueError) -> int | None:
     """The line that an error speaks of."""
     _, _, line = (problem.place or "").rpartition(":")
-    return int(line) if line.isdecimal() else None
+    return whole_number(line)
 
 
 def _name(slug: str) -> str:

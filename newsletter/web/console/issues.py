@@ -13,6 +13,7 @@ from newsletter.issues import approval, store
 from newsletter.issues.comparing import compare
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.states import IssueState, Step
+from newsletter.numbers import whole_number
 from newsletter.web.console.access import role
 from newsletter.web.console.shell import actor, page
 from newsletter.web.dependencies import Parts
@@ -156,4 +157,4 @@ def revision_at(session: Session, issue: Issue, number: str) -> Revision:
 
 def number_in(text: str) -> int:
     """The number that stands in an address; 0, which nothing is called, where none does."""
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    return whole_number(text) or 0

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.database import reading
+from newsletter.numbers import whole_number
 from newsletter.web.console.access import role
 from newsletter.web.console.shell import page
 from newsletter.web.dependencies import Parts
@@ -21,7 +22,7 @@ def show(
 ) -> Response:
     """One page of entries."""
     # Whatever else stands in the address begins at the end.
-    start = int(before) if before.isascii() and before.isdigit() else None
+    start = whole_number(before)
     with reading(parts.database) as session:
         entries = audit.entries(session, before=start, limit=_A_PAGE + 1)
     more = entries[_A_PAGE - 1].id if len(entries) > _A_PAGE else None

@@ -16,6 +16,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
+from newsletter.numbers import whole_number
 from newsletter.tracking import list_removal, person, timeline
 from newsletter.web.console.access import role
 from newsletter.web.console.history import told
@@ -46,7 +47,7 @@ def show(
     done: str = "",
 ) -> Response:
     """One person."""
-    number = int(history) if history.isascii() and history.isdigit() and len(history) < 4 else 0
+    number = whole_number(history, most=999) or 0
     return _show(request, parts, person_id, history=number, done=done)
 
 
@@ -217,7 +218,7 @@ def _record(
 
 
 def _find(session: Session, person_id: int) -> Subscriber:
-    found = session.get(Subscriber, person_id) if person_id < 2**63 else None
+    found = session.get(Subscriber, person_id)
     if found is None:
         raise HTTPException(404)
     return found

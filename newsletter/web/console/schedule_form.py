@@ -13,6 +13,7 @@ from sqlalchemy import select
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
+from newsletter.numbers import whole_number
 from newsletter.scheduling import firing, recurrence, schedules
 from newsletter.scheduling.schedules import Wanted
 from newsletter.sending import hours
@@ -139,8 +140,8 @@ def _form(
     asked: bool = False,
     number: int | None = None,
 ) -> Response:
-    if number is None and typed.number.isdecimal() and len(typed.number) < 19:
-        number = int(typed.number)
+    if number is None:
+        number = whole_number(typed.number)
     with reading(parts.database) as session:
         return page(
             request,

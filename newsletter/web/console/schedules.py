@@ -115,7 +115,7 @@ def may_edit(visitor: Visitor) -> bool:
 
 def find(session: Session, schedule_id: int) -> Schedule:
     """The schedule of an address; no page where there is none."""
-    schedule = session.get(Schedule, schedule_id) if schedule_id < 2**63 else None
+    schedule = session.get(Schedule, schedule_id)
     if schedule is None:
         raise HTTPException(404)
     return schedule

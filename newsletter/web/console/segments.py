@@ -17,6 +17,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
 from newsletter.issues.tracked import Tracked, require_measured
+from newsletter.numbers import whole_number
 from newsletter.scheduling import schedules
 from newsletter.sending import segment_use
 from newsletter.web.console.access import role
@@ -116,7 +117,7 @@ def try_out(
     number: Annotated[str, Form()] = "",
 ) -> Response:
     """The editor with what the rule comes to now. Saves nothing, so a wrong rule is no failure."""
-    known = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else None
+    known = whole_number(number)
     return _editor(request, parts, known, draft, trial=True)
 
 
@@ -267,7 +268,7 @@ def _unused(session: Session, name: str) -> None:
 
 
 def _find(session: Session, segment_id: int) -> Segment:
-    found = segments.by_id(session, segment_id) if segment_id < 2**63 else None
+    found = segments.by_id(session, segment_id)
     if found is None:
         raise HTTPException(404)
     return found

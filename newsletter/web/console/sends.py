@@ -12,6 +12,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.errors import SendError, UserError
 from newsletter.issues.models import Issue
+from newsletter.numbers import whole_number
 from newsletter.scheduling import schedules
 from newsletter.sending import doubt, gate, register, roll
 from newsletter.sending.models import Send
@@ -46,7 +47,7 @@ def listing(
     words = words.replace("\0", "")
     with reading(parts.database) as session:
         found = register.page(
-            session, phase=wanted, words=words, before=_number(before), limit=_A_PAGE + 1
+            session, phase=wanted, words=words, before=whole_number(before), limit=_A_PAGE + 1
         )
         numbers = register.numbers(session)
         waits = gate.waited_for(session)
@@ -120,8 +121,7 @@ def variants(
 
 def find(session: Session, send_id: int) -> tuple[Send, Issue]:
     """A send and its issue; 404 when there is none of this number."""
-    # Larger numbers fit no column.
-    send = session.get(Send, send_id) if send_id < 2**63 else None
+    send = session.get(Send, send_id)
     if send is None:
         raise HTTPException(404)
     return send, session.get_one(Issue, send.issue_id)
@@ -237,14 +237,9 @@ def _status(problem: UserError | None) -> int:
     return 400 if problem else 200
 
 
-def _number(text: str) -> int | None:
-    """Whatever else stands in the address begins at the first page."""
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
 def _place(text: str) -> Place | None:
     batch, _, person = text.partition("-")
-    numbers = _number(batch), _number(person)
-    if numbers[0] is None or numbers[1] is None or max(len(batch), len(person)) > 18:
+    numbers = whole_number(batch, most=2**31 - 1), whole_number(person)
+    if numbers[0] is None or numbers[1] is None:
         return None
     return Place(numbers[0], numbers[1])

@@ -14,6 +14,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from newsletter.errors import UserError
+from newsletter.numbers import whole_number
 
 #: Bytes of all fields but the file.
 _MAX_FIELDS = 10_000
@@ -53,8 +54,8 @@ class Upload:
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data" or not boundary:
             await self._refuse_without_file(request)
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._most + 2 * _MAX_FIELDS:
+        length = whole_number(request.headers.get("content-length", "")) or 0
+        if length > self._most + 2 * _MAX_FIELDS:
             raise self._too_long()
         self._body = request.stream()
         try:
@@ -86,8 +87,8 @@ class Upload:
                 pass
 
     async def _refuse_without_file(self, request: Request) -> None:
-        length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) <= _MAX_FIELDS:
+        length = whole_number(request.headers.get("content-length", ""))
+        if length is not None and length <= _MAX_FIELDS:
             form = await request.form()
             self.fields = {name: v for name, v in form.items() if isinstance(v, str)}
         self._admit(self.fields)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
@@ -16,7 +16,6 @@ from python_multipart import parse_form
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File
 
-MAX_BYTES: Final = 64 * 1024
 _MAX_FIELDS = 200
 _TEXTS = (
     "email", "name", "language", "timezone", "form", "next", "opened", "altcha", "homepage",
@@ -52,23 +51,13 @@ async def read_post(request: Request) -> Post:
     charset = parameters.partition("charset=")[2].partition(";")[0].strip(' "').lower()
     if charset not in {"", "utf-8", "utf8", "us-ascii"}:
         raise HTTPException(415, "Send it in UTF-8.")
-    body = await _body(request)
+    body = await request.body()
     try:
         return _READERS[kind](body, request.headers["content-type"])
     except UnicodeError:
         raise HTTPException(400, "This is not UTF-8.") from None
     except (ValueError, RecursionError, FormParserError):
         raise HTTPException(400, "This cannot be read.") from None
-
-
-async def _body(request: Request) -> bytes:
-    size, parts = 0, []
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BYTES:
-            raise HTTPException(413, "This is more than any signup has to say.")
-        parts.append(chunk)
-    return b"".join(parts)
 
 
 def _from_json(body: bytes, _content_type: str) -> Post:

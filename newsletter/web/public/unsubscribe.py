@@ -8,7 +8,7 @@ import hashlib
 from datetime import UTC, datetime
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import select
 
 from newsletter.assembly import Assembly
@@ -18,7 +18,7 @@ from newsletter.provider.events import Event, Kind
 from newsletter.sending.models import Delivery
 from newsletter.tracking.ingest import ingest
 from newsletter.tracking.models import EventRow
-from newsletter.web.dependencies import Parts, page
+from newsletter.web.dependencies import Parts, page, whole_body
 from subscribers import preferences
 from subscribers.models import Subscriber
 from subscribers.schema import Session, table_of
@@ -35,7 +35,7 @@ def ask(token: str, request: Request, parts: Parts) -> Response:
     return page(request, "unsubscribe.html", token=token)
 
 
-@router.post("/unsubscribe/{token}")
+@router.post("/unsubscribe/{token}", dependencies=[Depends(whole_body)])
 def leave(token: str, request: Request, parts: Parts) -> Response:
     """Leave. Whatever the body says: mail clients post theirs as urlencoded or as multipart.
 
