@@ -182,10 +182,11 @@ class Imports(Section):
 
 
 class Web(Section):
-    """Where the service listens, and which proxies in front of it are believed."""
+    """Where the service listens, to how many, and which proxies in front of it are believed."""
 
     host: Host
     port: Port
+    max_connections: Annotated[int, Field(ge=10, le=50_000)]
     trusted_proxies: Annotated[list[Network], Listed]
     proxy_hops: Annotated[Count, Field(le=10)]
     forwarded_header: Literal["x-forwarded-for", "forwarded"]

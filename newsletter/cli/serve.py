@@ -9,9 +9,11 @@ import typer
 import uvicorn
 
 from newsletter.assembly import Assembly
+from newsletter.cli import open_files, repeated_logs
 from newsletter.cli.output import err
 from newsletter.errors import MachineError
 from newsletter.settings import load
+from newsletter.web import connections
 from newsletter.web.app import create_app
 
 
@@ -22,6 +24,7 @@ def serve(
     """Run the service: pages, webhooks, the clock and the sending, until it is told to stop."""
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
+    repeated_logs.install()
     assembly = Assembly(load())
     # What it cannot work without is looked at before it listens.
     _ = assembly.gateway, assembly.links, assembly.address_key, assembly.verifier
@@ -39,14 +42,23 @@ def serve(
 
 
 def server_of(assembly: Assembly) -> uvicorn.Server:
-    """The web server around the service."""
+    """The web server around the service: see connections.py for how long it waits for clients."""
     app = create_app(assembly, background=True)
+    most = open_files.connections_within(
+        open_files.raise_limit(), most=assembly.settings.web.max_connections
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             log_level="warning",
+            # uvicorn's own handlers would write past the filter of repeats.
+            log_config=None,
             access_log=False,
             server_header=False,
+            http=connections.limited_to(most),
+            ws="none",
+            timeout_keep_alive=connections.IDLE_TIMEOUT,
+            backlog=open_files.BACKLOG,
             # Whom proxies speak for is decided by web.trusted_proxies alone.
             proxy_headers=False,
             lifespan="on",

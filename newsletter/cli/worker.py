@@ -9,6 +9,7 @@ import typer
 from sqlalchemy import func, select
 
 from newsletter.assembly import Assembly
+from newsletter.cli import open_files, repeated_logs
 from newsletter.cli.output import err
 from newsletter.cli.terminal import stopping
 from newsletter.database import reading
@@ -33,6 +34,8 @@ def worker(
     """
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
+    repeated_logs.install()
+    open_files.raise_limit()
     environment = dict(os.environ)
     if concurrency is not None:
         environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)

@@ -1,7 +1,8 @@
 """The service's HTTP: routes, security headers, and the background work that lives with it."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.web import errors, inbound, webhook_token, webhooks
+from newsletter.web.answers import EveryAnswer
 from newsletter.web.console import routes as console
 from newsletter.web.console.cookie import OwnCookieOnly
 from newsletter.web.proxies import Proxies
@@ -34,31 +36,11 @@ from newsletter.web.public.visitor import network_address
 
 _log = logging.getLogger(__name__)
 
-#: No script, no frame, no plugin, nothing from elsewhere: the pages need none of it.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    # Links to our pages carry tokens: they are told to no other site.
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-
-
 #: Bytes of a request's body, where the route says nothing else: a form of ours is a few KB.
 SMALL_BODY: Final = 64 * 1024
 #: Fields and files of one form: as many as a list of checkboxes may have, and far too few to hurt.
 _FIELDS: Final = 1000
 _FILES: Final = 4
-
-_PLAIN = "text/plain; charset=utf-8"
-
-#: Our own files change with a release.
-_STATIC = "public, max-age=600"
 
 
 def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
@@ -91,6 +73,8 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.state.assembly = assembly
     # Whether the server was told to stop: streams end by themselves then.
     app.state.stopping = lambda: False
+    # Session → how many live pages it has open.
+    app.state.streams = Counter()
     errors.register(app)
     app.include_router(webhooks.router)
     app.include_router(webhook_token.router)
@@ -114,32 +98,11 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     # says so beside its path (max_body_size); files of parts go to disk within the same limit.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=SMALL_BODY)
 
-    @app.middleware("http")
-    async def _secure(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await call_next(request)
-        if response.status_code == 413 and response.headers.get("content-type", "") == _PLAIN:
-            # The library that measured the body says so in two words; a handler says more.
-            response = errors.too_large(request)
-        kept = _STATIC if request.url.path.startswith("/static/") else "no-store"
-        for name, value in (*_HEADERS.items(), ("Cache-Control", kept)):
-            response.headers.setdefault(name, value)
-        _stay_here(request, response)
-        return response
-
+    app.add_middleware(EveryAnswer)
     app.add_middleware(OwnCookieOnly, base_url=assembly.settings.site.base_url)
     # Outermost: nothing sees a request before it is known whose it is.
     app.add_middleware(Proxies, web=assembly.settings.web)
     return app
-
-
-def _stay_here(request: Request, response: Response) -> None:
-    """Make a redirect of the framework's a path: what the client calls us is not to be believed."""
-    location, us = response.headers.get("location", ""), str(request.base_url)
-    path = "/" + location.removeprefix(us)
-    if location.startswith(us) and not path.startswith("//"):
-        response.headers["location"] = path
 
 
 def client_address(request: Request) -> PlainTextResponse:
