@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from typing import Final
 
 #: Lines of one kind within so many seconds; the rest is counted.
@@ -26,13 +25,13 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is written."""
-        kind, now = (record.name, record.levelno, str(record.msg)), time.monotonic()
+        kind, now = (record.name, record.levelno, str(record.msg)), record.created
         with self._lock:
             if kind not in self._seen and len(self._seen) >= _KINDS:
                 self._seen.clear()
             begun, count = self._seen.get(kind, (now, 0))
             left_out = 0
-            if now - begun >= _WITHIN:
+            if abs(now - begun) >= _WITHIN:
                 left_out, begun, count = max(0, count - _MOST), now, 0
             self._seen[kind] = (begun, count + 1)
         if left_out:

@@ -1,6 +1,7 @@
 """The service's HTTP: routes, security headers, and the background work that lives with it."""
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -72,6 +73,8 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     app.state.assembly = assembly
     # Whether the server was told to stop: streams end by themselves then.
     app.state.stopping = lambda: False
+    # Session → how many live pages it has open.
+    app.state.streams = Counter()
     errors.register(app)
     app.include_router(webhooks.router)
     app.include_router(webhook_token.router)

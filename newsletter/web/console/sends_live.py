@@ -6,16 +6,18 @@ when the session ends, when the browser goes, and when the server is told to sto
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from newsletter.accounts import sessions
 from newsletter.accounts.models import Role, Stage
+from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.sending import standing
@@ -29,21 +31,49 @@ router = APIRouter()
 
 #: Seconds between two looks, and between signs of life: a browser that went is noticed by them.
 _EVERY, _ALIVE = 1.0, 15
+#: Streams of one session, and of all: each looks into the database every second. Browsers open
+#: no more than six connections to a site, and pages need some of them.
+_A_SESSION, _ALL = 4, 60
 _OVER = "event: over\ndata: over\n\n"
 
 
-@router.get("/console/sends/{send_id:int}/live", dependencies=[Depends(role(Role.VIEWER))])
+@router.get("/console/sends/{send_id:int}/live")
 async def live(
     send_id: int,
     request: Request,
     parts: Parts,
+    visitor: Annotated[Visitor, Depends(role(Role.VIEWER))],
     shown: Annotated[str, Query(alias="state", max_length=20)] = "",
 ) -> Response:
     """The figures whenever they change, for as long as the send is in the state ``shown``."""
     await run_in_threadpool(_require, parts, send_id)
+    streams: Counter[int] = request.app.state.streams
+    if not _is_room(streams, visitor):
+        # The browser does not ask again; its page stays as it was loaded.
+        raise HTTPException(429, "This page is open in too many windows.")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    figures = _figures(request, parts, send_id, shown)
+    figures = _counted(streams, visitor, _figures(request, parts, send_id, shown))
     return StreamingResponse(figures, media_type="text/event-stream", headers=headers)
+
+
+def _is_room(streams: Counter[int], visitor: Visitor) -> bool:
+    return streams[visitor.session_id] < _A_SESSION and streams.total() < _ALL
+
+
+async def _counted(
+    streams: Counter[int], visitor: Visitor, figures: AsyncIterator[str]
+) -> AsyncIterator[str]:
+    """The stream, counted while it goes on. Nothing, where others came in between."""
+    if not _is_room(streams, visitor):
+        return
+    streams[visitor.session_id] += 1
+    try:
+        async for piece in figures:
+            yield piece
+    finally:
+        streams[visitor.session_id] -= 1
+        if not streams[visitor.session_id]:
+            del streams[visitor.session_id]
 
 
 def _require(parts: Assembly, send_id: int) -> None:

@@ -106,9 +106,10 @@ def test_who_is_signed_out_sees_no_more(office: Office, going: int) -> None:
 
 
 def test_many_who_watch_leave_room_for_others_and_for_the_end(office: Office, going: int) -> None:
-    viewer = office.signed_in(Role.VIEWER)
+    viewers = [office.signed_in(Role.VIEWER) for _ in range(12)]
+    viewer = viewers[0]
     with serving(office) as (url, server, thread):
-        streams = [watching(url, viewer, going) for _ in range(50)]
+        streams = [watching(url, one, going) for one in viewers for _ in range(4)]
         opened = [stream.__enter__() for stream in streams]
         for lines in opened:
             until(lines, "event: progress")
@@ -120,3 +121,25 @@ def test_many_who_watch_leave_room_for_others_and_for_the_end(office: Office, go
         assert not thread.is_alive(), "the server waits for those who watch"
         for stream in streams:
             stream.__exit__(None, None, None)
+
+
+def test_one_session_has_few_streams_and_takes_none_from_others(office: Office, going: int) -> None:
+    viewer, other = office.signed_in(Role.VIEWER), office.signed_in(Role.VIEWER)
+    path = f"/console/sends/{going}/live?state=sending"
+    with serving(office) as (url, _, _):
+        streams = [watching(url, viewer, going) for _ in range(4)]
+        opened = [stream.__enter__() for stream in streams]
+        for lines in opened:
+            until(lines, "event: progress")
+        refused = httpx.get(url + path, cookies={"console": viewer.token}, timeout=_LONG)
+        assert refused.status_code == 429
+        with watching(url, other, going) as lines:
+            until(lines, "event: progress")
+        for stream in streams:
+            stream.__exit__(None, None, None)
+        # What was closed is noticed at the next look.
+        end = time.monotonic() + _LONG
+        while office.app.state.streams and time.monotonic() < end:
+            time.sleep(0.05)
+        with watching(url, viewer, going) as lines:
+            until(lines, "event: progress")
