@@ -133,7 +133,7 @@ class People:
             self._start_json(sample)
         else:
             self._start_csv(sample)
-        if self._rows and not self.questions:
+        if self.can_be_read:
             self._ask_about_name()
 
     @property
@@ -231,7 +231,7 @@ class People:
             self._start_rejected_json()
             return
         names = [plain(cell) for cell in header[self._hidden :]] if self._hidden else header
-        if not has_addresses(names) and not self._reading.mapping and _holds_address(header):
+        if not has_addresses(names) and _holds_address(header):
             self._has_header = False
             names = [
                 "email"

@@ -277,6 +277,26 @@ def test_a_file_named_after_leaving_mails_nobody_unasked(database: Engine, filen
     assert bring(database, text, filename, everybody="unsubscribed").left == {"unsubscribed": 1}
 
 
+@pytest.mark.parametrize("mapping", [(), (("#1", "email"),), (("column 2", "name"),)])
+def test_the_first_line_of_a_list_without_names_of_columns_is_a_person(
+    mapping: tuple[tuple[str, str], ...],
+) -> None:
+    text = "bob@example.org;Bob\ncharlie@example.org;Charlie\n"
+    rows = read(text, everybody="bounced", mapping=mapping)
+    assert [(row.email, row.status, row.line) for row in rows] == [
+        ("bob@example.org", "bounced", 1),
+        ("charlie@example.org", "bounced", 2),
+    ]
+    with pytest.raises(UserError, match="no column holds addresses"):
+        read(text, mapping=mapping)
+
+
+def test_a_file_named_after_leaving_is_asked_about_besides_its_columns() -> None:
+    text = "email,Newsletter\nalice@example.org,\nbob@example.org,yes\n"
+    assert len(asked(text, "optouts.csv")) == 2
+    assert {row.status for row in read(text, "optouts.csv")} == {"unconfirmed"}
+
+
 def test_a_name_that_the_columns_bear_out_asks_nothing() -> None:
     assert asked("email,status\nbob@example.org,unsubscribed\n", "unsubscribed.csv") == []
     assert asked("email,status\nbob@example.org,active\n", "unsubscribed.csv") != []
