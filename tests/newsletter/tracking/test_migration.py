@@ -65,6 +65,7 @@ def test_old_events_are_counted_into_the_new_figures(before: Engine) -> None:
             "clicked": 1,
             "unsubscribe": 1,
             "left": 1,
+            "left_here": 1,
         }
         assert counts.of_parts(session, 7, "link") == {
             "https://x.example/a": {"click": 2, "clicked": 1}
