@@ -79,6 +79,9 @@ def masked_url(text: str) -> str:
     if at and not place.startswith("/"):
         name, colon, _ = user.partition(":")
         place = f"{name}{colon}{'********' if colon else ''}@{host}"
+    # Without a host, the password stands where a port would.
+    elif found := re.match(r"([^/:@\[\]]*):(?!\d*(?:/|$))[^/]*", place):
+        place = f"{found[1]}:********{place[found.end() :]}"
     pairs = [pair.partition("=") for pair in query.split("&")]
     shown = "&".join(
         f"{name}={'********' if _SECRET.search(name) else value}" if equals else name

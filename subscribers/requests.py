@@ -106,13 +106,14 @@ def ask_address(
     address: Address,
     address_hash: bytes,
     *,
-    mailbox_key: bytes,
+    mailbox_key: bytes | None = None,
     now: datetime,
     expires: datetime,
 ) -> Asked | None:
     """Write down that a person wants another address; None when they have left.
 
-    ``mailbox_key`` stands for the mailbox of the new address in the limits.
+    ``mailbox_key`` stands for the mailbox of the new address in the limits; without it, only
+    mails to that very address count.
 
     Raises AskedTooOftenError, and PreferenceError when it is their address already.
     """
