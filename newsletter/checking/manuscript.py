@@ -7,6 +7,7 @@ want to speak of both, so they read the body once more, and more generously.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.parser_inline import RuleFuncInlineType
@@ -100,7 +101,9 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
     for name, rule in zip(ruler.get_active_rules(), ruler.getRules(), strict=True):
         ruler.at(name, _counted(rule))
     body = "\n".join(lines)
-    tokens = [token for token in parser.parse(body) if token.type == "inline"]
+    env: dict[str, Any] = {}
+    tokens = [token for token in parser.parse(body, env) if token.type == "inline"]
+    labels = {folded(label) for label in env.get("references", {})}
     parts = [
         part
         for token in tokens
@@ -116,7 +119,7 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
         words=[part for part in parts if isinstance(part, Words)],
         placeholders=used,
         paragraphs=paragraphs,
-        unused=list(_unused(body, paragraphs, draft.body_line)),
+        unused=list(_unused(body, paragraphs, labels, draft.body_line)),
     )
 
 
@@ -169,12 +172,14 @@ def _without_code(token: Token) -> str:
     return "".join((*parts, text[end:]))
 
 
-def _unused(body: str, paragraphs: Sequence[Words], first: int) -> Iterator[Words]:
-    """The definitions to whose labels nothing refers, each at its line."""
+def _unused(
+    body: str, paragraphs: Sequence[Words], labels: set[str], first: int
+) -> Iterator[Words]:
+    """The definitions of these labels to which nothing refers, each at its line."""
     used = {label for one in paragraphs for label in map(folded, _BRACKETS.findall(one.text))}
     counted, line = 0, first
     for found in DEFINITION.finditer(body):
-        if folded(found["label"]) not in used:
+        if folded(found["label"]) in labels - used:
             line += body.count("\n", counted, found.start("label"))
             counted = found.start("label")
             yield Words(found["label"], line)

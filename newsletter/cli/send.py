@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from newsletter.assembly import Assembly
 from newsletter.checking.plan import Plan
@@ -152,22 +153,28 @@ def send(
             err.print(
                 f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}."
             )
-        if assembly.settings.archive.enabled:
-            err.print(publicity(made.is_public))
         if at or _takes_long(timetable, terms.test):
             when = f"is scheduled for {shown(start)}" if at else "starts now"
             out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
+            _tell_publicity(assembly, made, out)
             return
+        if err.is_terminal:
+            _tell_publicity(assembly, made, err)
         standing = run_to_rest(assembly, made.id, stop)
     summary(assembly, standing)
     exit_by(standing)
 
 
-def publicity(is_public: bool) -> str:
-    """Whether everybody may read an issue on the web, as it is told before it goes out."""
-    if is_public:
-        return "Once it is sent, everybody can read it in the public archive (archive: false: no)."
-    return "It stays out of the public archive (archive: true in its front matter puts it there)."
+def _tell_publicity(assembly: Assembly, made: control.Made, where: Console) -> None:
+    """Whether everybody may read the issue on the web, before it goes out."""
+    if not assembly.settings.archive.enabled:
+        return
+    if made.is_public:
+        where.print("Once it is sent, everybody can read it in the public archive.")
+    else:
+        where.print(
+            "It stays out of the public archive; archive: true in its front matter puts it there."
+        )
 
 
 def _chosen(assembly: Assembly, issue: str) -> tuple[Draft, int | None]:

@@ -25,13 +25,19 @@ class Issue(Model, table=True):
     #: Since when it is in this state.
     since: datetime
     created_at: datetime
-    #: Whether it may stand in the public archive once it was sent; None: if a send of it goes to
-    #: the whole publication, or to a topic as a whole.
-    archive: bool | None = None
+    #: Whether it may stand in the public archive once it was sent, and whether it says so itself
+    #: or an operator did. Where nobody has, it may as soon as a send went to all.
+    archive: bool = False
+    archive_said: bool = False
     #: When the first send of it that reached somebody was sent; None as long as none is.
     published_at: datetime | None = None
     #: The send whose words the archive shows. No foreign key: sends know issues already.
     published_send: int | None = Field(default=None, sa_type=Id)
+
+    @property
+    def publicity(self) -> bool | None:
+        """Whether it may stand in the public archive; None where nobody has said anything."""
+        return self.archive if self.archive_said else None
 
 
 class Revision(Model, table=True):

@@ -94,7 +94,7 @@ def save(
     issue.state, issue.since = IssueState.DRAFT, now
     # What the public reads is not put there by an edit that nobody has approved.
     if draft.archive is not None and (not draft.archive or issue.published_at is None):
-        issue.archive = draft.archive
+        issue.archive, issue.archive_said = draft.archive, True
     session.flush()
     return Saved(issue, revision, is_new=True)
 
@@ -111,7 +111,8 @@ def _locked_or_new(session: Session, draft: Draft, now: datetime) -> Issue:
         "state": IssueState.DRAFT,
         "since": now,
         "created_at": now,
-        "archive": None,
+        "archive": False,
+        "archive_said": False,
     }
     # Somebody may be storing it at the same time.
     session.execute(insert_into(session, _issue).values(new).on_conflict_do_nothing())
@@ -218,8 +219,8 @@ def switch_archive(session: Session, slug: str, *, on: bool, by: Actor, now: dat
     One that was not sent yet appears there once it is.
     """
     issue = find(session, slug, lock=True)
-    if issue.archive != on:
-        issue.archive = on
+    if issue.publicity is not on:
+        issue.archive, issue.archive_said = on, True
         session.flush()
         what = "issue put into the archive" if on else "issue taken out of the archive"
         audit.record(session, by, what, now=now, subject=slug)

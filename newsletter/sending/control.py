@@ -101,8 +101,8 @@ def create(
     session.add(send)
     session.flush()
     variants.write(session, send.id, [rendered, *terms.others])
-    archive = session.scalar(select(_issue.c.archive).where(_issue.c.id == revision.issue_id))
-    is_public = publication.will_be_public(archive, to_all=foreseen.is_for_all)
+    issue = session.get_one(Issue, revision.issue_id)
+    is_public = publication.will_be_public(issue.publicity, to_all=foreseen.is_for_all)
     return Made(send.id, foreseen.people, foreseen.last_at, is_public)
 
 

@@ -109,8 +109,8 @@ def publish(session: Session, send_id: int, *, now: datetime) -> None:
         # What went to a few before is public from now on, with the words that all got.
         session.execute(
             update(_issue)
-            .where(of_send, _issue.c.archive.is_(None), somebody)
-            .values(archive=True, published_at=now, published_send=send_id)
+            .where(of_send, _issue.c.archive_said.is_(False), somebody)
+            .values(archive=True, archive_said=True, published_at=now, published_send=send_id)
         )
 
 

@@ -10,11 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # In steps that SQLite takes without making the table anew: others refer to its rows.
-    op.add_column("issue", sa.Column("archive_or_not", sa.Boolean(), nullable=True))
+    op.add_column(
+        "issue",
+        sa.Column("archive_said", sa.Boolean(), nullable=False, server_default=sa.true()),
+    )
     # What is public stays so; of what was not sent yet, nobody had to say anything.
     op.execute(
-        "UPDATE issue SET archive_or_not = archive WHERE NOT archive OR published_at IS NOT NULL"
+        "UPDATE issue SET archive = false, archive_said = false "
+        "WHERE archive AND published_at IS NULL"
     )
-    op.drop_column("issue", "archive")
-    op.alter_column("issue", "archive_or_not", new_column_name="archive")

@@ -169,7 +169,7 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
         if not terms.same_issue:
             control.refuse_other_words(session, draft, issue.id)
         sends = register.of_issues(session, [issue.id]).get(issue.id, [])
-        archive = issue.archive if draft.archive is None else draft.archive
+        archive = issue.publicity if draft.archive is None else draft.archive
         rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
         plan = replace(_plan(session, wish, terms), counted=foreseen.counted)
         # Nobody outside is asked for a page: domain and links are when it is made.

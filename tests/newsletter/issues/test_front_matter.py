@@ -93,7 +93,7 @@ def test_what_yaml_makes_something_else_of_stays_text(key: str, words: str) -> N
         ("subject: |\n  a\n  b", 2, "line break"),
         ("subject: New <!-- check -->", 2, "HTML comment"),
         ("subject: x\ntopics: [a, [b]]", 3, "not a topic's slug"),
-        ("subject: x\ntopics: {a: b}", 3, "not YAML"),
+        ("subject: x\ntopics: {a: b}", 3, "topics is a list"),
         ("subject: x\narchive: yes", 3, "true or false"),
         ("subject: x\ndate: 2026-02-30", 3, "no such day"),
         ("subject: x\n" + "# long\n" * 4000, 2, "characters"),
