@@ -16,6 +16,7 @@ from newsletter.database import reading, transaction
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
 from newsletter.sending import control, doubt, evidence, hold, ledger, standing
 from newsletter.sending.models import Batch, Hold
+from newsletter.sending.timetable import Timetable
 from subscribers.schema import table_of
 from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import (
@@ -33,6 +34,7 @@ _batch, _hold = table_of(Batch), table_of(Hold)
 LOST = Unknown("SendGrid answered 503: away")
 REFUSED = NotSent("cannot reach SendGrid: refused")
 PEOPLE = 90
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -305,6 +307,27 @@ def test_a_send_pauses_itself_when_it_lasts_and_a_resume_begins_with_a_probe(
     drain(database, gateway)
     assert len(gateway.requests[lost].recipients) <= hold.PROBE_SIZE
     assert not not_in_doubt(database, send)
+
+
+def test_a_paced_send_keeps_its_pace_after_an_outage(
+    database: Engine, many: list[int], now: Callable[[float], None]
+) -> None:
+    send = make_send(database, at=datetime.now(UTC), timetable=Timetable(per_second=1))
+    make_plan(database, send, batch_size=30, now=datetime.now(UTC))
+    gateway, left = Outage(LOST), list[datetime]()
+    gateway.during = lambda: left.append(datetime.now(UTC))
+    for second in range(400):
+        if second == 200:
+            gateway.outcome = None
+        drain(database, gateway)
+        now(1)
+    assert not not_in_doubt(database, send)
+    assert set(Counter(gateway.mailed).values()) == {1}
+    assert len(gateway.mailed) == PEOPLE
+    people = [len(request.recipients) for request in gateway.requests]
+    for moment in left:
+        within = [n for at, n in zip(left, people, strict=True) if moment <= at < moment + MINUTE]
+        assert sum(within) <= 60 + max(people)
 
 
 def test_trouble_of_yesterday_does_not_count_as_lasting_till_today(
