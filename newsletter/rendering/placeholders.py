@@ -21,6 +21,8 @@ _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NONCE_CHARS = 5
 #: SendGrid refuses a request of a thousand when one person's substitutions pass 10,000 bytes.
 _MAX_BYTES = 9_500
+#: So many substitutions SendGrid takes for one person (its page of errors for Mail Send).
+MOST_TAGS = 150
 _MAX_TOKEN = 200
 _MAX_VALUE = 500
 #: The most bytes that one character takes in each form: ``&quot;``, UTF-8, ``%F0%9F%98%80``.
@@ -75,6 +77,12 @@ class Placeholders:
         )
         object.__setattr__(self, "_limit", limit)
         object.__setattr__(self, "_steps", steps)
+
+    @property
+    def tags(self) -> int:
+        """How many tags are replaced for each person."""
+        forms = (form for value in self.values for form in (value.html, value.plain, value.url))
+        return sum(map(bool, (self.token, *forms)))
 
     @property
     def uses_attributes(self) -> bool:

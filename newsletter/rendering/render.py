@@ -19,7 +19,7 @@ from newsletter.issues.reading import Draft
 from newsletter.rendering.inline import inline_css
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.mjml import to_html
-from newsletter.rendering.placeholders import Marks
+from newsletter.rendering.placeholders import MOST_TAGS, Marks
 from newsletter.rendering.plaintext import RULE, Piece, heading, joined, wrapped
 from newsletter.rendering.rendered import House, Rendered
 from newsletter.rendering.template import clean, read_sheet, to_mjml
@@ -69,6 +69,14 @@ def render(draft: Draft, house: House, *, templates: Path) -> Rendered:
     html = untracked(html, [f"{house.base_url}/{path}/" for path in LINKS.values()])
     _require_words(press, fragments, text=text, html=html, template=name)
     text = marks.in_text(press.framed(words, day, text))
+    placeholders = marks.placeholders(subject, html, text)
+    if placeholders.tags > MOST_TAGS:
+        raise IssueError(
+            f"its placeholders come to {placeholders.tags} values for each reader, and SendGrid "
+            f"takes {MOST_TAGS}",
+            place=draft.name,
+            hint="One counts once for the HTML part, once for text and subject, once in links.",
+        )
     return Rendered(
         slug=draft.slug,
         title=draft.title,
@@ -80,7 +88,7 @@ def render(draft: Draft, house: House, *, templates: Path) -> Rendered:
         reply_to=draft.reply_to or house.reply_to,
         html=html,
         text=text,
-        placeholders=marks.placeholders(subject, html, text),
+        placeholders=placeholders,
     )
 
 

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from newsletter.errors import IssueError
+from newsletter.issues.reading import parse_issue
 from newsletter.rendering.placeholders import Marks, Placeholders, Value, fill
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import House
+from newsletter.settings import resource
 
 PREFIX = "-nlabcdef"
 ALL = Placeholders(
@@ -147,3 +152,18 @@ def test_only_tags_in_use_are_sent() -> None:
     ]
     assert made.token == ""
     assert len(made.substitutions({"name": "A"}, "t")) == 1
+
+
+def test_no_issue_has_more_values_than_the_provider_takes() -> None:
+    """It would refuse the request for each person in turn."""
+
+    def rendered(number: int) -> int:
+        body = " ".join(f"{{{{ attributes.a{n} }}}}" for n in range(number))
+        draft = parse_issue(f"---\nsubject: S\n---\n\n{body}\n", name="x.md")
+        house = House("N", "https://n.example", "Street 1", "a@n.example", "N", None, "en", None)
+        return render(draft, house, templates=resource("templates/email")).placeholders.tags
+
+    # Each stands in the HTML part and in the text; the token of our own links is one more.
+    assert rendered(74) == 149
+    with pytest.raises(IssueError, match="151 values for each reader"):
+        rendered(75)

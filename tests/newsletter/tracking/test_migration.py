@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
+from newsletter import migrations
 from newsletter.database import open_database, reading, upgrade
 from newsletter.tracking import counts, recount
 from tests.newsletter.test_database import bring
 
+MIGRATIONS = Path(migrations.__file__ or "").parent
 EVENTS = [
     ("open", 7, 1, False, {"email": "a@B.example"}),
     ("open", 7, 1, True, {"email": "a@B.example"}),
@@ -74,3 +79,20 @@ def test_old_events_are_counted_into_the_new_figures(before: Engine) -> None:
         assert recount.sends(session) == [counts.NO_SEND, 7]
         for send in recount.sends(session):
             assert list(recount.differences(session, send)) == []
+
+
+def test_of_earlier_sends_opens_were_measured_and_clicks_were_not(database: Engine) -> None:
+    """Every request switched the tracking of clicks off: 0 clicks of them mean nothing."""
+    (module,) = (
+        one for one in ScriptDirectory(str(MIGRATIONS)).walk_revisions() if "measured" in one.doc
+    )
+    with database.connect() as connection:
+        for table in ("send", "schedule"):
+            connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {table} (id INTEGER)")
+            connection.exec_driver_sql(f"INSERT INTO {table} VALUES (1)")
+        with Operations.context(MigrationContext.configure(connection)):
+            module.module.upgrade()
+        columns = "track_clicks, track_opens"
+        send = connection.exec_driver_sql(f"SELECT {columns} FROM send").one()
+        schedule = connection.exec_driver_sql(f"SELECT {columns} FROM schedule").one()
+    assert (tuple(send), tuple(schedule)) == ((False, True), (None, None))
