@@ -16,11 +16,18 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from newsletter import readiness
+from newsletter import identity, readiness
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.passwords import Passwords
 from newsletter.checking import rules as checks
-from newsletter.database import open_database, patiently, require_current
+from newsletter.database import (
+    open_database,
+    patiently,
+    reading,
+    require_current,
+    transaction,
+)
+from newsletter.errors import SettingsError
 from newsletter.imports.importer import Importer
 from newsletter.imports.shelf import Shelf
 from newsletter.issues.tracked import Tracked
@@ -62,11 +69,22 @@ class Assembly:
 
     @cached_property
     def database(self) -> Engine:
-        """The database, on this code's version of the schema."""
+        """The database, on this code's version of the schema.
+
+        Raises SettingsError when it was made with another key of addresses than ours. A process
+        without that key hashes nothing.
+        """
         engine = open_database(
             self.settings.database_url, connections=self.settings.sending.concurrency + 10
         )
         require_current(engine)
+        if self.settings.subscribers.address_key.get_secret_value():
+            # Before anything is begun: a transaction cannot begin within another.
+            try:
+                _require_address_key(engine, self.address_key)
+            except SettingsError:
+                engine.dispose()
+                raise
         return engine
 
     @cached_property
@@ -375,3 +393,11 @@ class Assembly:
                 return None
 
         return hashed
+
+
+def _require_address_key(engine: Engine, key: bytes) -> None:
+    with reading(engine) as session:
+        if identity.fits(session, key):
+            return
+    with transaction(engine) as session:
+        identity.require_address_key(session, key, now=datetime.now(UTC))

@@ -31,7 +31,7 @@ class Identity(Model, table=True):
 
 _identity, _subscriber = table_of(Identity), table_of(Subscriber)
 
-_KEY_MARK = b"newsletter.address_key of this database"
+_ADDRESS_KEY = "address_key"
 #: Changes when a database is restored, copied, or taken over by a standby: the cluster, its
 #: timeline (PostgreSQL, "Continuous Archiving", 26.3.6), and what the database and one of its
 #: tables are called within. Functions that a role may not call are left out.
@@ -69,37 +69,46 @@ def was_moved(session: Session, *, now: datetime) -> bool:
     return True
 
 
-def require_address_key(session: Session, key: bytes, *, now: datetime) -> None:
-    """Raise SettingsError unless this is the key by which the database knows its addresses.
+def fits(session: Session, key: bytes) -> bool | None:
+    """Whether this is the key that makes the database's address hashes; None if it has none yet.
 
-    The first key is the right one, unless it does not fit a subscriber who is there already.
-    What is kept is a one-way value of the key.
+    A database that was never asked is told by the subscribers in it. Only reads.
     """
-    mark = hmac.digest(key, _KEY_MARK, "sha256").hex()[:32]
-    known = session.scalar(select(_identity.c.value).where(_identity.c.name == "address_key"))
-    if known is None:
-        known = _kept(session, "address_key", mark, now) if _fits(session, key) else ""
-    if not hmac.compare_digest(known, mark):
-        raise SettingsError(
-            "this is not the key that this database was made with: everybody would be in it "
-            "twice, and who left or was erased would come back",
-            place="subscribers.address_key",
-            hint="Set NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY to the key of this database. It is kept "
-            "beside the database's backups, and cannot be changed.",
-        )
-
-
-def _fits(session: Session, key: bytes) -> bool:
-    """Whether the subscribers that are there have the hashes that this key makes."""
+    known = session.scalar(select(_identity.c.value).where(_identity.c.name == _ADDRESS_KEY))
+    if known is not None:
+        return hmac.compare_digest(known, _mark(key))
     some = select(_subscriber.c.email, _subscriber.c.address_hash).order_by(_subscriber.c.id)
-    for row in session.execute(some.limit(20)):
-        try:
-            if hash_address(key, parse(row.email)) == row.address_hash:
-                return True
-        except AddressError:
-            continue
-        return False
-    return True
+    compared = [_makes(key, row.email, row.address_hash) for row in session.execute(some.limit(20))]
+    return False if False in compared and True not in compared else None
+
+
+def require_address_key(session: Session, key: bytes, *, now: datetime) -> None:
+    """Raise SettingsError unless this is the database's key; the first that fits becomes it.
+
+    What is kept of it is a one-way value.
+    """
+    if fits(session, key) is not False:
+        known = _kept(session, _ADDRESS_KEY, _mark(key), now)
+        if hmac.compare_digest(known, _mark(key)):
+            return
+    raise SettingsError(
+        "this is not the key that this database was made with. With it everybody would come in "
+        "a second time, and whoever left or was erased would come back",
+        place="subscribers.address_key",
+        hint="Set NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY to the key of this database; it is part of "
+        "its backups and cannot be changed. A new key needs a new database.",
+    )
+
+
+def _mark(key: bytes) -> str:
+    return hmac.digest(key, b"newsletter.address_key of this database", "sha256").hex()[:32]
+
+
+def _makes(key: bytes, email: str, hashed: bytes) -> bool | None:
+    try:
+        return hash_address(key, parse(email)) == hashed
+    except AddressError:
+        return None
 
 
 def _kept(session: Session, name: str, value: str, now: datetime) -> str:

@@ -64,7 +64,8 @@ def missing(settings: Settings) -> list[Lack]:
             Lack(
                 "subscribers.address_key",
                 "is not set",
-                "Make a key and never change it: by it people are known who must get no mail:\n"
+                "A database that is in use has its own, with its backups. For a new one, make a "
+                "key and never change it: by it people are known who must get no mail:\n"
                 f"  export NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY={_MAKE}",
             )
         )

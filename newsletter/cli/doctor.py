@@ -22,6 +22,7 @@ from newsletter.settings import Settings, load
 from newsletter.tracking import checkup, checkup_domain, checkup_machine, checkup_proxy
 from newsletter.tracking.checkup import Finding, Verdict, Wanted
 from newsletter.tracking.checkup_proxy import Fetch
+from subscribers.address import address_key as hash_key
 
 _COLUMNS = ["subject", "verdict", "found", "mend"]
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
@@ -98,6 +99,8 @@ def _of_machine(settings: Settings) -> Iterator[Finding]:
         return
     yield (version := checkup_machine.of_database(engine))
     if version.verdict is Verdict.OK:
+        if address_key:
+            yield checkup_machine.of_address_key(engine, hash_key(address_key))
         yield checkup_machine.of_departure_logs(engine)
         every = settings.tracking.reconcile_every
         yield checkup_machine.of_reconciling(engine, every=every, now=datetime.now(UTC))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, inspect
 
+from newsletter import identity
 from newsletter.database import check_version, reading, require_current
 from newsletter.errors import DatabaseError
 from newsletter.sending import departure_logs
@@ -67,6 +68,19 @@ def of_journal(folder: Path | None) -> Finding:
         found = f"{folder} cannot be written to: {error.strerror or error}"
         return Finding(subject, Verdict.PROBLEM, found, mend)
     return Finding(subject, Verdict.OK, f"{folder} can be written to")
+
+
+def of_address_key(engine: Engine, key: bytes) -> Finding:
+    """Whether this is the key that the database's address hashes are made with."""
+    subject = "the database's address key"
+    if not inspect(engine).has_table(str(identity.Identity.__tablename__)):
+        return Finding(subject, Verdict.OK, "not compared: the database has no tables for it yet")
+    with reading(engine) as session:
+        if identity.fits(session, key) is False:
+            found = "not the key that this database was made with: commands that need it refuse"
+            mend = "Set the key of this database; it is kept with its backups."
+            return Finding(subject, Verdict.PROBLEM, found, mend)
+    return Finding(subject, Verdict.OK, "the key of this database")
 
 
 def of_departure_logs(engine: Engine) -> Finding:
