@@ -12,6 +12,7 @@ from newsletter.scheduling.models import Firing, Outcome, Schedule
 from newsletter.sending import departure_logs, forgotten, hold, register
 from newsletter.sending.register import Entry
 from newsletter.sending.states import SendState
+from newsletter.web.sentences import sentence
 from subscribers.schema import Session, table_of
 
 _firing, _schedule = table_of(Firing), table_of(Schedule)
@@ -47,7 +48,7 @@ def _logs(session: Session) -> list[Item]:
         Item(
             "bad",
             f"Nothing is sent: the departure log of {one.log.host} is {one.log.state}",
-            f"{one.what[0].upper()}{one.what[1:]}. {one.remedy}",
+            f"{sentence(one.what)} {one.remedy}",
             path,
             one.log.since,
         )

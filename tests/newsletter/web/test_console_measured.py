@@ -88,7 +88,7 @@ def test_a_schedule_keeps_what_was_chosen(office: Office) -> None:
     database = office.parts.database
     with transaction(database) as session:
         segments.save(session, "everybody", "", now=NOW)
-    editor = office.signed_in(Role.EDITOR)
+    editor = office.signed_in(Role.APPROVER)
     fields = {"name": "weekly", "series": "letter", "when": "daily 07:00", "zone": "UTC"}
     fields |= {"segments": "everybody", "clicks": "no", "opens": "yes"}
     assert editor.post("/console/schedules", **fields).status_code == 303
