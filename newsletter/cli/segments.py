@@ -8,6 +8,7 @@ import typer
 from newsletter.assembly import Assembly
 from newsletter.cli.output import facts, out, rows
 from newsletter.cli.settings import AsJson
+from newsletter.cli.terminal import who
 from newsletter.database import reading, transaction
 from newsletter.issues.tracked import require_measured
 from newsletter.scheduling import schedules
@@ -102,9 +103,9 @@ def show(name: str) -> None:
 
 @app.command("delete")
 def delete(name: str) -> None:
-    """Delete a segment that no schedule uses. Sends keep the rule that they had."""
+    """Delete a segment that no schedule and no unfinished send is made for."""
     with transaction(Assembly(load()).database) as session:
-        schedules.delete_segment(session, name)
+        schedules.delete_segment(session, name, by=who(), now=datetime.now(UTC))
     out.print(f"Segment {name} is deleted.")
 
 

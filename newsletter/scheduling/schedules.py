@@ -20,6 +20,7 @@ from newsletter.issues.models import Issue
 from newsletter.issues.tracked import UNSAID, Choice
 from newsletter.scheduling import recurrence, timing
 from newsletter.scheduling.models import Firing, Schedule, ScheduleSegment, ScheduleState
+from newsletter.sending import segment_use
 from newsletter.sending.timetable import Timetable
 from subscribers import segments
 from subscribers.errors import SegmentError
@@ -260,8 +261,21 @@ def using_segment(session: Session, name: str) -> Sequence[str]:
     ).all()
 
 
-def delete_segment(session: Session, name: str) -> Segment:
-    """Remove a segment and return what it was; SegmentError while a schedule uses it."""
+def delete_segment(session: Session, name: str, *, by: Actor, now: datetime) -> Segment:
+    """Remove a segment and return what it was.
+
+    SegmentError while something to come is made for it: a schedule, or a send that is not over,
+    to its people or without them. Sends that are over keep the rule that they had.
+    """
+    segments.find(session, name)
+    if sends := segment_use.unfinished(session, name):
+        many = len(sends) > 1
+        which = f"send{'s' if many else ''} {', '.join(map(str, sends[:10]))}"
+        raise SegmentError(
+            f"{which} {'are' if many else 'is'} made for it and not over",
+            place=f"segment {name}",
+            hint="Let them end, or cancel them, and delete it then.",
+        )
     users = using_segment(session, name)
     if users:
         which = f"schedule{'s' if len(users) > 1 else ''} {', '.join(users[:10])}"
@@ -270,7 +284,9 @@ def delete_segment(session: Session, name: str) -> Segment:
             place=f"segment {name}",
             hint=f"First change or remove it: newsletter schedule change {users[0]}",
         )
-    return segments.delete(session, name)
+    deleted = segments.delete(session, name)
+    audit.record(session, by, "segment deleted", now=now, subject=name)
+    return deleted
 
 
 def _write(session: Session, schedule: Schedule, wanted: Wanted, now: datetime) -> None:

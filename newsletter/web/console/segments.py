@@ -19,7 +19,6 @@ from newsletter.errors import UserError
 from newsletter.issues.tracked import Tracked, require_measured
 from newsletter.numbers import whole_number
 from newsletter.scheduling import schedules
-from newsletter.sending import segment_use
 from newsletter.web.console.access import role
 from newsletter.web.console.shell import actor, go, page
 from newsletter.web.dependencies import Parts
@@ -155,10 +154,7 @@ def delete(segment_id: int, request: Request, parts: Parts, visitor: _Editor) ->
         draft = Draft(found.name, found.expression, found.description)
     try:
         with transaction(parts.database) as session:
-            _unused(session, draft.name)
-            schedules.delete_segment(session, draft.name)
-            who = actor(request, visitor)
-            audit.record(session, who, "segment deleted", now=now, subject=draft.name)
+            schedules.delete_segment(session, draft.name, by=actor(request, visitor), now=now)
     except UserError as error:
         return _editor(request, parts, segment_id, draft, problem=error, counted=False)
     return go(f"{HOME}?done=deleted")
@@ -267,16 +263,6 @@ def _may_steer(session: Session, visitor: Visitor, name: str) -> None:
         raise SegmentError(
             f"schedule {users[0]} sends to this segment, so its rule decides who gets issues",
             hint="An approver changes it, or save yours under another name.",
-        )
-
-
-def _unused(session: Session, name: str) -> None:
-    using = segment_use.unfinished(session, name)
-    if using:
-        raise SegmentError(
-            f"send{'s' if len(using) > 1 else ''} {', '.join(map(str, using[:10]))} "
-            "would go to its people, and it is not over",
-            hint="Let them end, or cancel them, and delete it then.",
         )
 
 

@@ -171,3 +171,16 @@ def test_what_is_handed_over_ahead_is_held_and_called_back(
     assert readers("sends", "cancel", "1", **host).returncode == 0
     said = complaint(readers("sends", "cancel", "1"), 4)
     assert "hold" in said
+
+
+@pytest.mark.parametrize("option", ["--segment", "--except"])
+def test_a_segment_that_an_unfinished_send_needs_is_not_deleted(readers: Run, option: str) -> None:
+    assert readers("segment", "create", "few", 'email != "ok+1@example.org"').returncode == 0
+    send(readers, option, "few", "--at", "2099-01-01T07:00Z")
+    said = complaint(readers("segment", "delete", "few"), 2)
+    assert "send 1 is made for it and not over" in said
+    assert "cancel" in said
+    assert readers("sends", "cancel", "1").returncode == 0
+    assert readers("segment", "delete", "few").returncode == 0
+    log = [json.loads(line) for line in readers("user", "log", "--json").stdout.splitlines()]
+    assert [(row["what"], row["to"]) for row in log] == [("segment deleted", "few")]

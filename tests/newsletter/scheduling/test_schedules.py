@@ -165,16 +165,16 @@ def test_a_segment_that_a_schedule_uses_is_not_deleted(database: Engine, everybo
         pytest.raises(SegmentError, match="schedules daily, weekly would send to other people"),
         transaction(database) as session,
     ):
-        schedules.delete_segment(session, "everybody")
+        schedules.delete_segment(session, "everybody", by=ALICE, now=NOW)
     with (
         pytest.raises(SegmentError, match="schedule daily would send to other people") as caught,
         transaction(database) as session,
     ):
-        schedules.delete_segment(session, "insiders")
+        schedules.delete_segment(session, "insiders", by=ALICE, now=NOW)
     assert "newsletter schedule change daily" in str(caught.value.hint)
     # Nor by a way that does not ask first: the database refuses it.
     with pytest.raises(SegmentError, match="still in use"), transaction(database) as session:
         segments.delete(session, "insiders")
     do(database, schedules.remove, "daily")
     with transaction(database) as session:
-        assert schedules.delete_segment(session, "insiders").name == "insiders"
+        assert schedules.delete_segment(session, "insiders", by=ALICE, now=NOW).name == "insiders"
