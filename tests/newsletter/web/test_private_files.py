@@ -1,6 +1,7 @@
 """Files with people's data are private to the user that runs us; passwords in URLs are masked."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.conftest import ADDRESS_KEY, LINK_KEY
 from tests.newsletter.web.conftest import Office
 from tests.newsletter.web.test_console_imports import uploaded, work
 
+ROOT = Path(__file__).parents[3]
 SECRET = "hunter2-and-more"
 
 
@@ -88,6 +90,26 @@ def test_a_database_in_use_its_journal_and_uploads_are_private(
     assert [*imports.iterdir()]
     assert imports.stat().st_mode & 0o777 == 0o700
     assert open_to_others(imports) == []
+
+
+#: Where files and folders are made in another way, and why that is right.
+MADE_OTHERWISE = {
+    "subscribers/private_files.py": "it is the way",
+    "newsletter/sending/journal.py": "asks for the modes itself, for files that must be new",
+    "newsletter/cli/issues.py": "pages to look at in a browser, of an issue",
+}
+
+
+def test_whatever_makes_a_file_or_folder_makes_it_private() -> None:
+    makes = re.compile(r"\.mkdir\(|\.write_(text|bytes)\(|\bopen\([^)]*[\"'][wax]b?\+?[\"']")
+    found = {
+        str(path.relative_to(ROOT))
+        for package in ("newsletter", "subscribers")
+        for path in (ROOT / package).rglob("*.py")
+        for call in makes.finditer(path.read_text())
+        if "private_files.opener" not in path.read_text()[call.start() : call.start() + 300]
+    }
+    assert found == MADE_OTHERWISE.keys()
 
 
 URLS = [
