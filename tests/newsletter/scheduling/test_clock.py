@@ -271,6 +271,8 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
         "count-people",
         "tidy-up",
         "reconcile",
+        "leave-lists",
+        "tell-operators",
         "fold-old",
     }
 
