@@ -289,7 +289,9 @@ _MAYBE = _any(
     r"leftlist stopped ^stop status ^state$ "
     r"zustand statut ^estado$ ^stato$ situac ^stan$ emailing mailliste deaktiv desactiv kundigung "
     r"kuendigung cancellat revocat removid noemail nomail nonewsletter valid nomarketing excluded "
-    r"rejected denied ^baja unerwunscht".split()
+    r"rejected denied ^baja unerwunscht "
+    r"^dnc sperre? contactable reachable emailable canbee?mailed canbecontacted enviar envoyer "
+    r"nepasenvoyer noninviare verzenden nietsturen versand".split()
 )
 #: Words that turn a name around.
 _NEGATIONS = frozenset(

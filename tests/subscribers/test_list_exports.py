@@ -188,6 +188,7 @@ def test_a_moment_of_leaving_is_leaving(column: str) -> None:
     [
         *("not subscribed", "never_bounced", "Opted out of consent", "no consent", "spam_score"),
         *("Newsletter", "marketing", "cancelled", "deleted", "inactive", "removed", "churned"),
+        *("Não enviar", "Can be emailed", "Kontaktsperre", "dnc", "contactable"),
         *("Newsletter abbestellt ja/nein, kein Opt-in", "Consent withdrawn, opted out"),
     ],
 )
