@@ -97,7 +97,7 @@ def test_links_may_have_another_key(environment: dict[str, str]) -> None:
     parts = Assembly(load(environment))
     _ = parts.database, create_app(parts, background=False)
     turned = environment | {
-        "NEWSLETTER_LINKS__KEYS": "a new key for the links, of 32 characters and more"
+        "NEWSLETTER_LINKS__KEYS": "a key of 32 characters and more for links alone"
     }
     again = Assembly(load(turned))
     assert again.database.url == parts.database.url
