@@ -143,12 +143,15 @@ def holding(kind: str, address: tuple[str, int], size: int) -> Iterator[Callable
         for line in process.stdout:
             said[0] = line
 
-    threading.Thread(target=listen, daemon=True).start()
+    listening = threading.Thread(target=listen, daemon=True)
+    listening.start()
     try:
         yield lambda: said[0].strip()
     finally:
         process.kill()
         process.wait()
+        listening.join()
+        process.stdout.close()
 
 
 def ask(address: tuple[str, int], request: bytes, *, seconds: float = 30) -> tuple[int, float]:

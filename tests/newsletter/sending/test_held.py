@@ -72,7 +72,13 @@ def provider(database: Engine, monkeypatch: pytest.MonkeyPatch) -> Provider:
     made = Provider()
     size = SimpleNamespace(sending=SimpleNamespace(batch_size=5))
     parts = SimpleNamespace(
-        database=database, gateway=made, links=None, warm_up=None, settings=size
+        database=database,
+        gateway=made,
+        provider=made,
+        links=None,
+        warm_up=None,
+        settings=size,
+        compare_departures=lambda: None,
     )
     monkeypatch.setattr(sends, "Assembly", lambda _settings: parts)
     monkeypatch.setattr(sends, "load", lambda: None)

@@ -67,6 +67,7 @@ OPERATIONS = {
         POST /console/schedules/{schedule_id:int}/delete
         GET /console/sends/new
         POST /console/sends/new
+        POST /console/sends/departures/resolve
         POST /console/sends/{send_id:int}/pause
         POST /console/sends/{send_id:int}/resume
         POST /console/sends/{send_id:int}/cancel
@@ -79,6 +80,7 @@ OPERATIONS = {
         POST /console/issues/{slug}/archive
     """,
     Role.OWNER: """
+        POST /console/sends/departures
         POST /console/users
         POST /console/users/{user_id:int}/role
         POST /console/users/{user_id:int}/sessions/end

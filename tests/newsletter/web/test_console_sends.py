@@ -211,7 +211,7 @@ def test_what_the_provider_holds_is_shown_and_goes_on_when_it_is_back(
             if len(told) == 2:
                 raise ProviderError("no answer", place="hold", hint="Do it once more.")
 
-    office.parts.__dict__["gateway"] = Deaf()
+    office.parts.__dict__.update(gateway=Deaf(), provider=Deaf())
     assert "SendGrid holds the mail of 5 people" in approver.get(f"/console/sends/{send}").text
     assert act(approver, send, "pause").status_code == 303
     failed = act(approver, send, "resume")
