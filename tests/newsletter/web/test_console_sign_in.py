@@ -192,7 +192,8 @@ def test_an_empty_password_opens_no_invited_account(office: Office) -> None:
     owner = office.signed_in(Role.OWNER)
     owner.post("/console/users", email="new@example.org", role="editor")
     for password in ("", " ", "x" * 100_000):
-        assert office.browser().sign_in("new@example.org", password).status_code == 400
+        answer = office.browser().sign_in("new@example.org", password)
+        assert answer.status_code == (413 if len(password) > 50_000 else 400)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +463,7 @@ def test_ones_sessions_are_listed_and_ended_but_not_those_of_others(office: Offi
     assert there.get("/console/").status_code == 200
     here.post(f"/console/account/sessions/{numbers[0]}/end")
     assert there.get("/console/").status_code == 303
-    assert bob.post(f"/console/account/sessions/{9**30}/end").status_code == 303
+    assert bob.post(f"/console/account/sessions/{9**30}/end").status_code == 404
 
 
 def test_names_are_text_wherever_they_are_shown(office: Office) -> None:
