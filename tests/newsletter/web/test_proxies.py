@@ -1,11 +1,15 @@
 """Whose request it is: a header counts only where a trusted proxy wrote it."""
 
+import os
+import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from newsletter.web.app import create_app
 from newsletter.web.proxies import Proxies, address_of, forwarded
 from subscribers.models import Confirmation
 from subscribers.schema import table_of
+from tests.conftest import ADDRESS_KEY, LINK_KEY
 
 PROXY, BOB = "10.0.0.1", "203.0.113.9"
 CLAIMS = [
@@ -172,10 +177,121 @@ def served(environment: dict[str, str]) -> Iterator[str]:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(60)
-    parts.database.dispose()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            parts.database.dispose()
+
+
+NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream}; {headers} }} }}
+}}
+"""
+ONLY_HOST = "proxy_set_header Host $host;"
+AS_ADVISED = f"{ONLY_HOST} proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
+CADDY = """{{
+  admin off
+}}
+http://127.0.0.1:{port} {{
+  reverse_proxy {upstream}
+}}
+"""
+
+
+@contextmanager
+def behind(kind: str, headers: str, upstream: str, folder: Path) -> Iterator[int]:
+    """A real proxy in front of the service; yields its port."""
+    program = shutil.which(kind) or shutil.which(kind, path="/usr/sbin:/usr/local/bin")
+    if program is None:
+        pytest.skip(f"there is no {kind} on this machine")
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    config = folder / "config"
+    made = NGINX if kind == "nginx" else CADDY
+    config.write_text(made.format(folder=folder, port=port, upstream=upstream, headers=headers))
+    words = (
+        ["-c", str(config), "-e", str(folder / "early.log")]
+        if kind == "nginx"
+        else ["run", "--config", str(config), "--adapter", "caddyfile"]
+    )
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
+    child = subprocess.Popen(
+        [program, *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while True:
+            assert child.poll() is None, f"{kind} does not start"
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield port
+    finally:
+        child.terminate()
+        child.wait(30)
+
+
+def asked_from(host: str, port: int, headers: dict[str, str]) -> str:
+    """What the service behind answers a machine of this address."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30, source_address=(host, 0))
+    connection.request("GET", "/client-address", headers=headers)
+    with closing(connection):
+        return connection.getresponse().read().decode().strip()
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers", "trusted", "expected"),
+    [
+        ("nginx", ONLY_HOST, "", "127.0.0.1"),
+        ("nginx", AS_ADVISED, "", "127.0.0.1"),
+        ("nginx", AS_ADVISED, "127.0.0.1", "127.0.0.7"),
+        ("caddy", "", "", "127.0.0.1"),
+        ("caddy", "", "127.0.0.1", "127.0.0.7"),
+    ],
+)
+def test_behind_a_real_proxy_a_visitor_has_the_address_that_they_have(
+    tmp_path: Path, kind: str, headers: str, trusted: str, expected: str
+) -> None:
+    environment = {
+        "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path / 'newsletter.db'}",
+        "NEWSLETTER_LINKS__KEYS": LINK_KEY,
+        "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
+        "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
+        "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
+        "NEWSLETTER_SENDING__JOURNAL": str(tmp_path / "departures"),
+        **web(trusted_proxies=trusted),
+    }
+    with served(environment) as url, behind(kind, headers, url, tmp_path) as port:
+        for forged in (
+            {},
+            {"X-Forwarded-For": FORGED},
+            {"X-Forwarded-For": f"{FORGED}, 127.0.0.1", "Forwarded": f"for={FORGED}"},
+            {"X-Real-IP": FORGED},
+        ):
+            assert asked_from("127.0.0.7", port, forged) == expected
+
+
+def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path: Path) -> None:
+    environment = {
+        "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path / 'newsletter.db'}",
+        "NEWSLETTER_LINKS__KEYS": LINK_KEY,
+        "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
+        "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
+        "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
+        "NEWSLETTER_SENDING__JOURNAL": str(tmp_path / "departures"),
+        **web(trusted_proxies="127.0.0.1"),
+    }
+    with served(environment) as url, behind("nginx", ONLY_HOST, url, tmp_path) as port:
+        assert of_visitors(f"http://127.0.0.1:{port}", fetched).verdict is Verdict.PROBLEM
 
 
 def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
