@@ -259,7 +259,7 @@ def _is_own(url: str, base_url: str | None) -> bool:
     the service moved carry its old address.
     """
     if base_url is None:
-        return any(found[2].startswith("A") for found in _OWN_LINK.finditer(url))
+        return any(found[2].startswith(("A", "B")) for found in _OWN_LINK.finditer(url))
     # A browser tells neither scheme nor host by its letters' case.
     start, rest = url[: len(base_url)], url[len(base_url) :]
     if start.lower() == base_url.lower() and _OWN_LINK.match(rest):

@@ -160,7 +160,8 @@ def test_a_second_click_does_not_bring_back_who_left_after_the_first(database: E
     asked = ask(database)
     confirm(database, asked)
     suppress(database, SuppressionReason.UNSUBSCRIBED, at=NOW + DAY)
-    confirm(database, asked, now=NOW + 2 * DAY)
+    with pytest.raises(SignupLinkError, match="you have left"):
+        confirm(database, asked, now=NOW + 2 * DAY)
     assert count(database, Suppression) == 1
 
 

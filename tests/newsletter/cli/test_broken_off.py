@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,11 @@ def folder(settings: dict[str, str], tmp_path: Path) -> Path:
                 " '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000')"
             ),
             [
-                {"email": f"ok+{n}@example.org", "hash": n.to_bytes(16, "big")}
+                # The departure log tells people apart by the beginning of their hash.
+                {
+                    "email": f"ok+{n}@example.org",
+                    "hash": blake2b(b"%d" % n, digest_size=16).digest(),
+                }
                 for n in range(PEOPLE)
             ],
         )

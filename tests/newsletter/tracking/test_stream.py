@@ -165,6 +165,7 @@ def test_posts_at_the_same_time_lose_nothing_and_overlook_no_scanner(
             "open": 5,
             "opened": 5,
             "bounce": 10,
+            "people_bounced": 2,
         }
         assert list(recount.differences(session, sent)) == []
         barred = table_of(Suppression)

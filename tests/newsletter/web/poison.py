@@ -147,6 +147,8 @@ def fill(session: Session, parts: Assembly, payload: str) -> None:
         "send.folded": {payload: 3},
         "schedule.skips": ["2026-12-25"],
         "schedule.timetable": {},
+        "departure_log.read": {payload: 1},
+        "send.occasion": {payload: payload},
         "variant.placeholders": rendered.placeholders.to_json(),
     }
     for table in Model.metadata.sorted_tables:
@@ -198,7 +200,9 @@ def _value(column: Column[Any], n: int) -> Any:
     now = datetime.now(UTC)
     kind = _kind(column)
     if isinstance(kind, LargeBinary):
-        return bytes([n + 1]) * (kind.length or 16)
+        # The first person is not suppressed: their links still lead somewhere.
+        first = 2 if column.table.name == "suppression" else 1
+        return bytes([n + first]) * (kind.length or 16)
     if isinstance(kind, Boolean):
         return True
     if isinstance(kind, DateTime):
@@ -239,6 +243,7 @@ class Places:
             return [
                 *(links.token(Purpose.RECIPIENT, FIRST + n, FIRST + n) for n in range(2)),
                 *(links.token(Purpose.CONFIRM, FIRST + n, expires=later) for n in range(ROWS)),
+                *(links.token(Purpose.VIEW, FIRST + n) for n in range(2)),
                 links.token(Purpose.PASSWORD, FIRST, STAMP, expires=later),
                 quote(self.payload, safe=""),
             ]

@@ -14,10 +14,8 @@ from starlette.testclient import TestClient
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.links import Links, Purpose
-from newsletter.rendering.placeholders import Placeholders
 from newsletter.sending import ledger
-from newsletter.sending.models import Variant
-from newsletter.sending.personalise import Words, personalise
+from newsletter.sending.personalise import WordsKept, personalise
 from newsletter.sending.recipients import recipients
 from newsletter.settings import load
 from newsletter.tracking.models import EventRow
@@ -92,8 +90,7 @@ def test_every_mail_names_both_ways_and_its_mailto_unsubscribes_its_reader(
         batch = ledger.claim(session, "test", now=now, lease=timedelta(minutes=1))
         assert batch is not None
         people, _ = recipients(session, batch, now=now)
-        variant = session.get_one(Variant, batch.variant_id)
-        words = Words(variant, Placeholders.from_json(variant.placeholders))
+        words = WordsKept().of(session, batch.variant_id)
         request = personalise(
             batch, words, people, links=parts.links, base_url="https://n.example", mailbox=MAILBOX
         )
