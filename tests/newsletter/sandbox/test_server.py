@@ -61,7 +61,7 @@ MEASURED = {
 
 def send(sandbox: RunningSandbox, body: Any, key: str = "SG.sandbox") -> Any:
     client = sendgrid.SendGridAPIClient(key, host=sandbox.url)
-    client.client.timeout = 5
+    client.client.timeout = 60
     return client.client.mail.send.post(request_body=body)
 
 
@@ -72,11 +72,11 @@ def refused(sandbox: RunningSandbox, body: Any, key: str = "SG.sandbox") -> tupl
 
 
 def summary(sandbox: RunningSandbox) -> dict[str, Any]:
-    return httpx.get(f"{sandbox.url}/sandbox/summary").json()
+    return httpx.get(f"{sandbox.url}/sandbox/summary", timeout=60).json()
 
 
 def settled(sandbox: RunningSandbox) -> dict[str, Any]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while summary(sandbox)["pending_events"] and time.monotonic() < deadline:
         time.sleep(0.02)
     return summary(sandbox)
