@@ -8,8 +8,8 @@ from newsletter.checking.finding import Found
 from newsletter.checking.styles import Declaration, Page, inline
 from newsletter.checking.support import support
 
-_FUNCTION = re.compile(r"([a-z-]+)\(")
-_UNIT = re.compile(r"(?<![\w#.-])\d*\.?\d+([a-z]+)\b")
+_FUNCTION = re.compile(r"(?<![a-z-])([a-z-]++)\(")
+_UNIT = re.compile(r"(?<![\w#.-])(?:\d++(?:\.\d++)?|\.\d++)([a-z]++)\b")
 _PSEUDO = re.compile(r"(?<!\\):{1,2}([a-z-]+)")
 _FEATURE = re.compile(r"\(\s*([a-z-]+)")
 #: How a picture's format shows in its address.

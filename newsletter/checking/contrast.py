@@ -136,7 +136,7 @@ def _applies(media: str, scheme: str) -> bool:
 
 def _colour(value: str | None) -> RGBA | None:
     """The first colour of a value; None for none, and for what only a browser knows."""
-    for word in re.findall(r"[a-z-]+\([^)]*\)|[^\s,]+", value or ""):
+    for word in re.findall(r"[a-z-]++\([^()]*+\)|[^\s,]+", value or ""):
         colour = parse_color(word)
         if isinstance(colour, RGBA):
             return colour

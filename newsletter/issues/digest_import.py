@@ -18,11 +18,11 @@ from newsletter.issues.digest import SEPARATOR
 from newsletter.issues.reading import slug_of
 from newsletter.issues.text import normalised
 
-_TITLE = re.compile(r"(?P<title>\S.*?)\s+[—–-]\s+(?P<date>\d{4}-\d\d-\d\d)\s*#*")
-_HEADING = re.compile(r"(?P<title>[^\[\s].{0,118}?)\s*#+")
-_ENTRY = re.compile(
-    r"\[(?P<title>.+?)\]\s*·\s*(?P<organisation>.+?)\s*·\s*Source(?:\s+(?P<text>.*))?"
-)
+#: The end of the first line, behind its title.
+_DATE = re.compile(r"[—–-]\s+(?P<date>\d{4}-\d\d-\d\d)")
+_LONGEST_HEADING = 119
+#: What stands between title and organisation, and behind the organisation.
+_TITLE_ENDS, _SOURCE = re.compile(r"\][ \t]*+·"), re.compile(r"·[ \t]*+Source(?=\s|$)")
 _PREHEADER = 110
 _EXPECTED_ENTRY = "An entry is written “[title] · organisation · Source text”."
 
@@ -42,11 +42,21 @@ class _Block:
     is_heading: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """``[title] · organisation · Source text``, taken apart."""
+
+    title: str
+    organisation: str
+    text: str
+
+
 @dataclass(slots=True)
 class _Written:
     """The Markdown so far, and where the preheader comes from."""
 
     paragraphs: list[str] = field(default_factory=list)
+    has_section: bool = False
     first_prose: str = ""
     first_story: str = ""
 
@@ -60,15 +70,15 @@ def import_digest(text: str, *, name: str) -> str:
     at = next((n for n, line in enumerate(lines) if line and line != "Sources"), None)
     if at is None:
         _refuse(name, 1, "the file has no text", _EXPECTED_TITLE)
-    head = _TITLE.fullmatch(lines[at])
-    if head is None:
+    title, ending = _first_line(lines[at])
+    if ending is None:
         _refuse(name, at + 1, "expected title and date here", _EXPECTED_TITLE)
     try:
-        day = date.fromisoformat(head["date"])
+        day = date.fromisoformat(ending)
     except ValueError:
-        _refuse(name, at + 1, f"there is no day {head['date']}", _EXPECTED_TITLE)
+        _refuse(name, at + 1, f"there is no day {ending}", _EXPECTED_TITLE)
     written = _body(_blocks(lines[at + 1 :], at + 2), name, at + 1)
-    front = _front_matter(head["title"], day, written.first_prose or written.first_story)
+    front = _front_matter(title, day, written.first_prose or written.first_story)
     return front + "\n\n".join(("", *written.paragraphs)).removeprefix("\n") + "\n"
 
 
@@ -85,18 +95,52 @@ _EXPECTED_TITLE = "The first line is like “Engineering @ Scale — 2026-03-27�
 def _blocks(lines: list[str], first_line: int) -> list[_Block]:
     """Headings and paragraphs. A wrapped paragraph may end in “C#”, so a heading begins a block."""
     blocks: list[_Block] = []
-    open_block = False
-    for number, line in enumerate(lines, first_line):
+    together: list[str] = []
+    begun = first_line
+    # An empty line ends what is open.
+    for number, line in enumerate([*lines, ""], first_line):
+        if together and (not line or _entry_in(line) is not None):
+            blocks.append(_Block(" ".join(together), begun))
+            together = []
         if not line:
-            open_block = False
-        elif not open_block and (heading := _HEADING.fullmatch(line)):
-            blocks.append(_Block(heading["title"], number, is_heading=True))
-        elif open_block and not _ENTRY.match(line):
-            blocks[-1] = _Block(f"{blocks[-1].text} {line}", blocks[-1].line)
-        else:
-            blocks.append(_Block(line, number))
-            open_block = True
+            continue
+        if not together and (heading := _heading_in(line)):
+            blocks.append(_Block(heading, number, is_heading=True))
+            continue
+        if not together:
+            begun = number
+        together.append(line)
     return blocks
+
+
+def _first_line(line: str) -> tuple[str, str | None]:
+    """The title and what may be its date; None where the line ends in none."""
+    bare = line.rstrip("#").rstrip()
+    before, date_ = bare[:-10].rstrip(), bare[-10:]
+    title = before[:-1].rstrip()
+    is_apart = len(before) < len(bare) - 10 and len(title) < len(before) - 1
+    found = _DATE.fullmatch(f"{before[-1:]} {date_}") if title and is_apart else None
+    return title, found["date"] if found else None
+
+
+def _heading_in(line: str) -> str:
+    """The words of a heading, which ends in the page's anchor mark; empty where it is none."""
+    words = line.rstrip("#").rstrip()
+    if len(words) == len(line) or not words or words[0] == "[" or words[0].isspace():
+        return ""
+    return words if len(words) <= _LONGEST_HEADING else ""
+
+
+def _entry_in(text: str) -> _Entry | None:
+    """The entry that this is, if it is one. The first dot and the first source decide."""
+    ends = _TITLE_ENDS.search(text, 2) if text.startswith("[") else None
+    source = _SOURCE.search(text, ends.end() + 1) if ends else None
+    if ends is None or source is None:
+        return None
+    organisation = text[ends.end() : source.start()].strip()
+    if not organisation:
+        return None
+    return _Entry(text[1 : ends.start()], organisation, text[source.end() :].strip())
 
 
 def _body(blocks: list[_Block], name: str, title_line: int) -> _Written:
@@ -108,6 +152,7 @@ def _body(blocks: list[_Block], name: str, title_line: int) -> _Written:
         if block.is_heading:
             if following is None or following.is_heading:
                 _refuse(name, block.line, "this section is empty", _EXPECTED_ENTRY)
+            written.has_section = True
             written.paragraphs.append(f"## {_heading(block.text)}")
         elif block.text.startswith("["):
             _add_entry(block, name, written)
@@ -118,18 +163,18 @@ def _body(blocks: list[_Block], name: str, title_line: int) -> _Written:
 
 
 def _add_entry(block: _Block, name: str, written: _Written) -> None:
-    entry = _ENTRY.fullmatch(block.text)
+    entry = _entry_in(block.text)
     if entry is None:
         _refuse(name, block.line, "expected an entry here", _EXPECTED_ENTRY)
-    if not any(paragraph.startswith("## ") for paragraph in written.paragraphs):
+    if not written.has_section:
         _refuse(name, block.line, "an entry outside of a section", "Put “Deep Dives#” above it.")
     written.paragraphs += [
-        f"### {_heading(entry['title'])}",
-        f"*{escape_markdown(entry['organisation'])}* {SEPARATOR} Source",
+        f"### {_heading(entry.title)}",
+        f"*{escape_markdown(entry.organisation)}* {SEPARATOR} Source",
     ]
-    if entry["text"]:
-        written.paragraphs.append(escape_markdown(entry["text"]))
-        written.first_story = written.first_story or entry["text"]
+    if entry.text:
+        written.paragraphs.append(escape_markdown(entry.text))
+        written.first_story = written.first_story or entry.text
 
 
 def _heading(text: str) -> str:

@@ -42,7 +42,6 @@ _FROM = re.compile(rf"(?:(?P<name>[^<>]*?)\s*<\s*(?P<in>{_ADDRESS})\s*>|(?P<bare
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_DIGEST_MARKS = re.compile(r"^\[.+\] · .+ · Source\b|^\S.{0,100}#[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def parse_issue(text: str, *, name: str) -> Draft:
     text = normalised(text, name=name)
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
-        _no_front_matter(text, lines, name)
+        _no_front_matter(lines, name)
     closing = next((n for n, line in enumerate(lines) if n and line.rstrip() == "---"), None)
     if closing is None:
         raise IssueError(
@@ -141,8 +140,8 @@ def is_slug(words: str) -> bool:
     return bool(_SLUG.fullmatch(words))
 
 
-def _no_front_matter(text: str, lines: list[str], name: str) -> NoReturn:
-    if _DIGEST_MARKS.search(text):
+def _no_front_matter(lines: list[str], name: str) -> NoReturn:
+    if any(map(_is_of_digest, lines)):
         raise IssueError(
             "this looks like a plain-text digest, not an issue file",
             place=f"{name}:1",
@@ -154,6 +153,15 @@ def _no_front_matter(text: str, lines: list[str], name: str) -> NoReturn:
         place=f"{name}:{first}",
         hint="An issue file begins with front matter between two lines of ---, at least "
         "“subject: …”, followed by Markdown; see docs/issue-format.md.",
+    )
+
+
+def _is_of_digest(line: str) -> bool:
+    """Whether a line is a heading or an entry of a plain-text digest."""
+    bare = line.rstrip(" \t")
+    is_heading = bare.endswith("#") and len(bare) <= 102 and not bare[0].isspace()
+    return (is_heading and len(bare) > 1) or (
+        line.startswith("[") and "] · " in line and " · Source" in line.partition("] · ")[2]
     )
 
 

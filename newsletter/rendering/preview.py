@@ -28,7 +28,7 @@ NO_TOKEN = "preview"  # noqa: S105
 
 #: ``>`` is escaped within attributes, by MJML's serialiser and in personal values.
 _TAG = re.compile(r"<[a-z][^>]*>", re.IGNORECASE)
-_PICTURE = re.compile(r"\s(?:src|srcset|background)=\"[^\"]*\"|url\([^)]*\)", re.IGNORECASE)
+_PICTURE = re.compile(r"\s(?:src|srcset|background)=\"[^\"]*\"|url\([^()]*+\)", re.IGNORECASE)
 _ASKED = re.compile(r"\(\s*prefers-color-scheme\s*:\s*(dark|light)\s*\)", re.IGNORECASE)
 _OFFERED = re.compile(r"(color-scheme: |content=\")light dark\b", re.IGNORECASE)
 

@@ -42,7 +42,7 @@ _MARKERS: Final = re.compile(r"^(?:[ \t>]++|(?:[-+*]|\d{1,9}[.)])(?=[ \t\n]|$))+
 #: The language of a piece of code.
 _LANGUAGE: Final = re.compile(r"(?<=```|~~~)[ \t]*+[^\s`]++")
 #: So much is looked through for words that stand together with others.
-_PATIENCE: Final = 300_000_000
+_PATIENCE: Final = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
