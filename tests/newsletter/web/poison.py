@@ -147,6 +147,8 @@ def fill(session: Session, parts: Assembly, payload: str) -> None:
         "send.folded": {payload: 3},
         "schedule.skips": ["2026-12-25"],
         "schedule.timetable": {},
+        "departure_log.read": {payload: 1},
+        "send.occasion": {payload: payload},
         "variant.placeholders": rendered.placeholders.to_json(),
     }
     for table in Model.metadata.sorted_tables:
