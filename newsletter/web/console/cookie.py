@@ -13,7 +13,6 @@ from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.accounts import sessions
-from newsletter.web.base_path import base_path
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 #: Paths of the console only, so that no link to our sign-in leads to another site.
@@ -22,10 +21,8 @@ HOME = "/console/"
 
 
 def cookie_name(base_url: str) -> str:
-    """With https the name itself asks for Secure, and for Path=/ where we stand there."""
-    if not base_url.startswith("https://"):
-        return "console"
-    return "__Secure-console" if base_path(base_url) else "__Host-console"
+    """With https the name itself asks for Secure, Path=/ and this host only."""
+    return "__Host-console" if base_url.startswith("https://") else "console"
 
 
 def token_in(request: Request, base_url: str) -> str:
@@ -73,7 +70,7 @@ def give(response: Response, token: str, base_url: str) -> None:
     response.set_cookie(
         cookie_name(base_url),
         token,
-        path=base_path(base_url) or "/",
+        path="/",
         secure=base_url.startswith("https://"),
         httponly=True,
         samesite="lax",
