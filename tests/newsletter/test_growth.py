@@ -130,8 +130,8 @@ DOORS: dict[str, Door] = {
 }
 #: Those that are in C for the most part, or in milliseconds: worth to be measured with long texts.
 QUICK = sorted(set(DOORS) - {"markdown", "manuscript", "comparing", "comparing lines"})
-#: The two that take a millisecond for a hundred letters.
-HEAVY = {"markdown", "manuscript"}
+#: Those that take a millisecond for a hundred letters: each unit is tried in one frame.
+HEAVY = {"markdown", "manuscript", "comparing", "comparing lines"}
 OURS = str(Path(personal.__file__).parents[2])
 
 
