@@ -87,6 +87,7 @@ def _of_machine(settings: Settings) -> Iterator[Finding]:
     yield from checkup_machine.of_keys(
         link_keys=len(keys), address_key=bool(address_key), shared=address_key in keys
     )
+    yield checkup_machine.of_time_zones()
     folder = settings.sending.journal
     yield checkup_machine.of_journal(Path(folder) if folder else None)
     if _is_missing_file(settings.database_url):

@@ -104,7 +104,10 @@ def run() -> None:
             # A terminal of another encoding, or a file's name that is no text, is no failure.
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(
-        level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.ERROR,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        # With the offset: a log is read on machines of other zones.
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
     try:
         command_line(sys.argv[1:2])()

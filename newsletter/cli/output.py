@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import IO, Any, cast
+from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from newsletter.errors import UserError
+from newsletter.sending.hours import written
+from newsletter.settings import load
 
 #: Columns of a cell that wraps; with fewer, records are shown one below the other.
 _NARROWEST = 20
@@ -233,11 +237,20 @@ def shown(value: object) -> str:
         case float():
             return f"{value:,.1f}"
         case datetime():
-            return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            return written(value, _zone())
         case timedelta():
             return f"{value.total_seconds():,.1f} s"
         case _:
             return _uncoded(str(value))
+
+
+@cache
+def _zone() -> ZoneInfo:
+    """The publication's zone: that of the machine is nobody's."""
+    try:
+        return ZoneInfo(load().site.timezone)
+    except UserError:
+        return ZoneInfo("UTC")  # the command itself says what is wrong with the settings
 
 
 def _uncoded(text: str, *, but: str = "") -> str:

@@ -1,6 +1,6 @@
 """Options of when and how fast a send leaves, as `send` and `sends pace` share them."""
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -11,6 +11,7 @@ from newsletter.errors import SendError
 from newsletter.sending.hours import (
     local_moment,
     parse_hours,
+    parse_moment,
     parse_time,
     parse_window,
     require_year,
@@ -104,29 +105,27 @@ def timetable(
     )
 
 
-def moment(at: str | None, local_time: str | None, now: datetime) -> tuple[datetime, date | None]:
+def moment(
+    at: str | None, local_time: str | None, now: datetime, zone: ZoneInfo
+) -> tuple[datetime, date | None]:
     """When the send starts, and the day of its local time if ``--at`` names one.
 
-    A day with ``--local-time`` starts where on earth that time comes first.
+    A time without an offset is read on the clocks of ``zone``. A day with ``--local-time``
+    starts where on earth that time comes first.
     """
     if at is None:
         return now, None
-    try:
-        wanted = date.fromisoformat(at) if local_time else datetime.fromisoformat(at)
-    except ValueError:
-        hint = (
-            "With --local-time it is a day, like 2026-04-01."
-            if local_time
-            else "Write it like 2026-04-01T07:00+02:00."
-        )
-        raise SendError("not a time", place=f"--at {at}", hint=hint) from None
-    require_year(wanted, place=f"--at {at}")
-    day = None
-    if isinstance(wanted, datetime):
-        start = wanted.astimezone(UTC)
+    place, day = f"--at {at}", None
+    if local_time:
+        try:
+            day = date.fromisoformat(at)
+        except ValueError:
+            hint = "With --local-time it is a day, like 2026-04-01."
+            raise SendError("not a time", place=place, hint=hint) from None
+        require_year(day, place=place)
+        start = local_moment(day, parse_time(local_time, place="--local-time"), _FIRST_ZONE)
     else:
-        day, clock = wanted, parse_time(local_time or "", place="--local-time")
-        start = local_moment(day, clock, _FIRST_ZONE)
+        start = parse_moment(at, zone, place=place)
     if start < now:
         hint = (
             "On that day this time has come somewhere already. Leave --at out: everybody gets "

@@ -248,8 +248,8 @@ def coming(
     records = [
         {
             "day": f"{occurring.due.astimezone(place):%a %Y-%m-%d}",
-            "time": f"{occurring.due.astimezone(place):%H:%M %z}",
-            "utc": occurring.due.astimezone(UTC).strftime("%Y-%m-%d %H:%M"),
+            "time": occurring.due.astimezone(place).isoformat(timespec="minutes")[11:],
+            "utc": f"{occurring.due.astimezone(UTC):%Y-%m-%dT%H:%MZ}",
             "note": _note(occurring, skips),
         }
         for occurring in found

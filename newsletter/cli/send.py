@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
@@ -26,6 +27,7 @@ from newsletter.issues.tracked import Choice
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import control
 from newsletter.sending.foresight import Terms
+from newsletter.sending.hours import clock_note
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import LABELS, Measure, Test
 from newsletter.setting_kinds import duration
@@ -92,7 +94,10 @@ def send(
     """Send an issue to segments: now, with progress, or at a time, by the running service."""
     assembly = Assembly(load())
     now = datetime.now(UTC)
-    start, day = pace.moment(at, local_time, now)
+    zone = ZoneInfo(assembly.settings.site.timezone)
+    start, day = pace.moment(at, local_time, now, zone)
+    if note := clock_note(at or "", zone):
+        err.print(note)
     timetable = pace.timetable(
         assembly,
         rate=rate,

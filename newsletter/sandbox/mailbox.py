@@ -180,4 +180,4 @@ def _page(name: str, *, status: int = 200, **values: object) -> Response:
 
 
 def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%d %b, %H:%M:%S")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%d %b, %H:%M:%S UTC")

@@ -164,6 +164,29 @@ def parse_moment(text: str, zone: ZoneInfo, *, place: str) -> datetime:
     return moment.astimezone(UTC)
 
 
+def clock_note(text: str, zone: ZoneInfo) -> str:
+    """What a change of the clocks does to a time without an offset; nothing, mostly."""
+    try:
+        wanted = datetime.fromisoformat(text)
+    except ValueError:
+        return ""
+    if wanted.tzinfo is not None:
+        return ""
+    moment = local_moment(wanted.date(), wanted.time(), zone)
+    taken = written(moment, zone)
+    if moment.astimezone(zone).replace(tzinfo=None, fold=0) != wanted.replace(fold=0):
+        return f"The clocks of {zone.key} skip {wanted:%H:%M} on that day: it is {taken}."
+    first, second = (wanted.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
+    if first != second:
+        return f"The clocks of {zone.key} show {wanted:%H:%M} twice: it is the first, {taken}."
+    return ""
+
+
+def written(moment: datetime, zone: ZoneInfo) -> str:
+    """A moment as the clocks of a zone show it, with their offset from UTC."""
+    return moment.astimezone(zone).isoformat(" ", timespec="seconds")
+
+
 def next_open(
     moment: datetime, zone: ZoneInfo, *, quiet: Hours | None, windows: Sequence[Window]
 ) -> datetime:

@@ -2,10 +2,12 @@
 
 import os
 import tempfile
+import zoneinfo
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import tzdata
 from sqlalchemy import Engine, inspect
 
 from newsletter import identity
@@ -68,6 +70,15 @@ def of_journal(folder: Path | None) -> Finding:
         found = f"{folder} cannot be written to: {error.strerror or error}"
         return Finding(subject, Verdict.PROBLEM, found, mend)
     return Finding(subject, Verdict.OK, f"{folder} can be written to")
+
+
+def of_time_zones() -> Finding:
+    """Which time zone data is in force, by the version that IANA gives it."""
+    subject = "time zones"
+    if zoneinfo.TZPATH:
+        found = f"the operating system's, in {zoneinfo.TZPATH[0]}"
+        return Finding(subject, Verdict.WARNING, found, "Start the program by its own commands.")
+    return Finding(subject, Verdict.OK, f"IANA {tzdata.IANA_VERSION}, of the package tzdata")
 
 
 def of_address_key(engine: Engine, key: bytes) -> Finding:

@@ -181,7 +181,8 @@ def _coming(session: Session, typed: Typed) -> _Coming:
     for one in recurrence.first(found, _COMING):
         local = one.due.astimezone(zone)
         note = "left out" if one.wall.date() in left_out else one.note
-        times.append((f"{local:%A}, {local.day} {local:%B %Y}", f"{local:%H:%M}", note))
+        clock = f"{local:%H:%M}" if typed.own_clock else f"{local:%H:%M %Z}"
+        times.append((f"{local:%A}, {local.day} {local:%B %Y}", clock, note))
     series = typed.series.strip()
     issue = firing.next_issue(session, series) if series.isprintable() and series else None
     return _Coming(rule.words, tuple(times), issue.slug if issue else "")

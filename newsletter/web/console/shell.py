@@ -108,7 +108,7 @@ def _moment(at: datetime | None, *, zone: ZoneInfo) -> Markup:
         return Markup("–")
     local = at.astimezone(zone)
     return Markup('<time datetime="{}">{}</time>').format(
-        at.isoformat(timespec="seconds"), f"{local.day} {local:%b %Y, %H:%M}"
+        at.isoformat(timespec="seconds"), f"{local.day} {local:%b %Y, %H:%M %Z}"
     )
 
 

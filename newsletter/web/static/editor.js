@@ -68,7 +68,7 @@
     const copy = copies.at(-1);
     offer.hidden = !copy;
     if (!copy) return;
-    const at = new Date(copy.at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    const at = new Date(copy.at).toLocaleString([], { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
     const older = copy.base !== base.value ? `, made from revision ${copy.base}, which is not the latest any more` : "";
     const more = copies.length > 1 ? ` ${copies.length - 1} more after this one.` : "";
     offer.querySelector(".lead").textContent = `A text of ${at} that was never stored is kept in this browser${older}.${more}`;
