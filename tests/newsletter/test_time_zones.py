@@ -112,8 +112,14 @@ def test_a_command_shows_the_publications_zone(
     assert "2026-03-27 04:30:00-02:30" in done.stdout
 
 
-@pytest.mark.parametrize("path", ["/console/", "/console/sends", "/console/sends/1", "/console/log",
-    "/console/schedules", "/console/schedules/1", "/console/sends/departures", "/console/issues/letter-1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/console/", "/console/sends", "/console/sends/1", "/console/log"),
+        *("/console/schedules", "/console/schedules/1", "/console/sends/departures"),
+        "/console/issues/letter-1",
+    ],
+)
 def test_every_time_on_a_page_says_its_zone(
     database: Engine, filled: dict[str, str], open_office: Callable[..., Office], path: str
 ) -> None:
