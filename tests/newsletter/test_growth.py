@@ -172,7 +172,13 @@ def steps(door: Door, text: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("name", DOORS)
+def test_comparing_gives_up_after_a_number_of_steps() -> None:
+    for unit in ("*a ", "[a] · "):
+        (few, many) = (steps(DOORS["comparing"], unit * size) for size in (700, 2800))
+        assert many < 2 * few
+
+
+@pytest.mark.parametrize("name", sorted(set(DOORS) - {"comparing"}))
 def test_no_text_makes_more_work_than_its_length(name: str) -> None:
     door, slow = DOORS[name], []
     for unit in UNITS:
