@@ -1,5 +1,6 @@
 """A thousand clients that hold on, and a service that may open 1,024 files."""
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -17,7 +18,16 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+#: A crowd that reads a byte a second keeps both cores busy, and so needs them for itself.
+BUSY = pytest.mark.skipif(
+    "NEWSLETTER_ALL_TESTS" not in os.environ,
+    reason="needs a machine for itself: set NEWSLETTER_ALL_TESTS",
+)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(one, marks=BUSY) if one == "slow_reader" else one for one in KINDS]
+)
 def test_others_are_served_while_many_hold_on(service: Service, kind: str) -> None:
     with holding(kind, service.address, 1100):
         for _ in range(5):

@@ -84,6 +84,7 @@ def test_doubts_are_settled_together_or_one_by_one(readers: Run, sandbox: Runnin
     done = readers(
         "send", "issue.md", "--segment", "all",
         NEWSLETTER_SENDGRID__HOST=sandbox.url, NEWSLETTER_SENDING__BATCH_SIZE="2",
+        NEWSLETTER_SENDING__CONCURRENCY="1",
     )  # fmt: skip
     assert "4 people have it" in complaint(done, 4)
     text = readers("sends", "show", "1").stdout
