@@ -279,3 +279,17 @@ def test_what_stays_ends_when_it_is_told_to(
         terminal.signal(number)
         terminal.end()
         assert "Traceback" not in terminal.said
+
+
+@pytest.mark.parametrize("mode", [MODES["wide"], MODES["narrow"]], ids=["wide", "narrow"])
+def test_the_demo_ends_well_on_a_terminal(mode: Mode, tmp_path: Path) -> None:
+    words = ["demo", "--once"]
+    with Terminal(
+        words,
+        environment={"PATH": os.environ["PATH"]},
+        folder=tmp_path,
+        columns=mode.columns or 80,
+    ) as terminal:
+        assert terminal.end(170) == 0, terminal.said
+        assert "Everything adds up" in terminal.words
+        check_looks(terminal.said, mode, words)
