@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from newsletter.cli.output import err, out
-from newsletter.sandbox.server import RunningSandbox, SandboxConfig, run_sandbox
+from newsletter.cli.terminal import stopping
+from newsletter.sandbox.server import SandboxConfig, start_sandbox
 
 
 def sandbox(
@@ -28,12 +29,6 @@ def sandbox(
 ) -> None:
     """Speak SendGrid's HTTP on this machine and show every mail as its recipient gets it."""
 
-    def ready(running: RunningSandbox) -> None:
-        err.print(f"mailbox: {running.url} · Ctrl-C stops it")
-        out.print(f"NEWSLETTER_SENDGRID__HOST={running.url}")
-        out.print(f"NEWSLETTER_SENDGRID__API_KEY={key}")
-        out.print(f"NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS={running.public_key}")
-
     config = SandboxConfig(
         host=host,
         port=port,
@@ -42,4 +37,9 @@ def sandbox(
         webhook_url=webhook,
         database=database,
     )
-    run_sandbox(config, ready)
+    with stopping() as told_to_stop, start_sandbox(config) as running:
+        err.print(f"mailbox: {running.url} · Ctrl-C stops it")
+        out.print(f"NEWSLETTER_SENDGRID__HOST={running.url}")
+        out.print(f"NEWSLETTER_SENDGRID__API_KEY={key}")
+        out.print(f"NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS={running.public_key}")
+        told_to_stop.wait()

@@ -11,6 +11,7 @@ import uvicorn
 from newsletter.assembly import Assembly
 from newsletter.cli import open_files, repeated_logs
 from newsletter.cli.output import err
+from newsletter.cli.terminal import STOPS
 from newsletter.errors import MachineError
 from newsletter.settings import load
 from newsletter.web import connections
@@ -33,11 +34,12 @@ def serve(
     listening = listen(host or web.host, web.port if port is None else port)
     bound = listening.getsockname()
     address = f"http://{bound[0]}:{bound[1]}"
-    err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it orderly")
     server = server_of(assembly)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        # A terminal that was closed: nothing that is under way may be broken off by that.
-        signal.signal(signal.SIGHUP, server.handle_exit)
+    # From here on: a signal between this line and the server's own handlers would break it off.
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, server.handle_exit)
+    err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it orderly")
     server.run(sockets=[listening])
 
 

@@ -9,7 +9,6 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -105,10 +104,6 @@ class RunningSandbox:
         link = re.search(r"<(https?://[^>]+)>", header)
         return one_click(link[1]) if link else 0
 
-    def wait(self) -> None:
-        """Block until it is closed."""
-        self._thread.join()
-
     def close(self) -> None:
         """Stop listening and posting."""
         self._opened.close()
@@ -132,13 +127,6 @@ class RunningSandbox:
 def start_sandbox(config: SandboxConfig) -> RunningSandbox:
     """A running sandbox; MachineError when the port is in use."""
     return RunningSandbox(config)
-
-
-def run_sandbox(config: SandboxConfig, ready: Callable[[RunningSandbox], None]) -> None:
-    """Run until interrupted; ``ready`` is told once it listens."""
-    with start_sandbox(config) as running:
-        ready(running)
-        running.wait()
 
 
 def create_app(sandbox: RunningSandbox) -> Starlette:

@@ -274,11 +274,16 @@ def test_every_command_can_be_read(mode: Mode, settings: dict[str, str], tmp_pat
 def test_what_stays_ends_when_it_is_told_to(
     words: str, number: signal.Signals, settings: dict[str, str], tmp_path: Path
 ) -> None:
-    with Terminal(words.split(), environment=settings, folder=tmp_path, columns=40) as terminal:
+    left = tmp_path / "temporary"
+    left.mkdir()
+    told = settings | {"TMPDIR": str(left)}
+    with Terminal(words.split(), environment=told, folder=tmp_path, columns=40) as terminal:
+        # At the moment when it says that it is ready, which is when a signal finds it least so.
         terminal.wait_for(STAYING[words])
         terminal.signal(number)
-        terminal.end()
+        assert terminal.end() == 0, terminal.said
         assert "Traceback" not in terminal.said
+    assert list(left.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [MODES["wide"], MODES["narrow"]], ids=["wide", "narrow"])
