@@ -5,6 +5,7 @@ above all) has no steps to count: it gets a text so long that quadratic work wou
 of the processor, and a thousandth of that as its limit.
 """
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -185,12 +186,14 @@ def steps(work: Callable[[], object]) -> int:
         return note
 
     before = sys.gettrace()
+    gc.disable()  # what earlier tests have left is not cleared away at this one's expense
     sys.settrace(note)
     try:
         with suppress(*REFUSALS):
             work()
     finally:
         sys.settrace(before)
+        gc.enable()
     return count
 
 
