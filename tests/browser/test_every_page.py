@@ -18,7 +18,7 @@ from newsletter.database import transaction
 from newsletter.web.app import create_app
 from subscribers.models import Subscriber
 from subscribers.schema import table_of
-from tests.browser.chromium import complaints, wear
+from tests.browser.chromium import TOO_WIDE, complaints, wear
 from tests.browser.console import SCHEMES, Desk, running_desk
 from tests.newsletter.web.poison import Places, fill
 from tests.newsletter.web.test_security import SHOWS_A_MAIL
@@ -28,14 +28,6 @@ pytestmark = pytest.mark.browser
 #: Fits nowhere without being broken.
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
 WIDTHS = (375, 1440)
-#: The innermost element that makes a page wider than its window; empty where none does.
-TOO_WIDE = """() => {
-  const width = document.documentElement.clientWidth;
-  if (document.documentElement.scrollWidth <= width) return "";
-  const wide = [...document.querySelectorAll("body *")].filter(
-    one => one.getBoundingClientRect().right > width + 1);
-  return wide.at(-1)?.outerHTML ?? "something";
-}"""
 #: Mails as they are, which test_issue_pages.py looks at.
 MAILS = SHOWS_A_MAIL - {"/archive/{slug}"}
 
@@ -103,7 +95,7 @@ def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page) -> None:
 
 def test_no_page_asks_for_what_its_policy_refuses(desk: Desk, tab: Page) -> None:
     said: list[str] = []
-    tab.on("console", lambda one: said.append(f"{one.type} {tab.url}: {one.text}"))
+    tab.on("console", lambda one: said.append(f"{one.type} {one.location['url']}: {one.text}"))
     for _, path in pages(desk, tab):
         tab.goto(desk.url + path)
     # The picture in the mail is nowhere.
