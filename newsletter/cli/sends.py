@@ -11,7 +11,7 @@ from newsletter.cli import pace as options
 from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.settings import AsJson
 from newsletter.cli.terminal import stopping
-from newsletter.cli.watching import exit_by, run_to_rest, say_what_waits, summary
+from newsletter.cli.watching import exit_by, record, run_to_rest, say_what_waits, summary
 from newsletter.database import reading, transaction
 from newsletter.errors import SendError
 from newsletter.sending import control, doubt, gate, holding, retiming, standing
@@ -19,7 +19,7 @@ from newsletter.sending.states import DeliveryState
 from newsletter.sending.timetable import Timetable
 from newsletter.sending.variants import Measure
 from newsletter.settings import load
-from newsletter.tracking import silence, trial
+from newsletter.tracking import counts, silence, trial
 from newsletter.tracking.silence import Silence
 
 app = typer.Typer(help="See and control sends.", invoke_without_command=True)
@@ -76,6 +76,10 @@ def show(
         stands = standing.of(session, number)
         doubtful = doubt.listed(session, number)
         around = silence.around(session, doubtful)
+        happened = counts.of_send(session, number)
+    if as_json:
+        rows([record(stands, doubtful, happened)], (), as_json=True, empty="")
+        return
     summary(assembly, stands)
     for one in doubtful:
         out.print(

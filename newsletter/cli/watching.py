@@ -17,6 +17,7 @@ from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.jobs import start_due, take_back_abandoned
 from newsletter.sending import gate, heartbeat, held, hold, roll, standing
+from newsletter.sending.doubt import Doubtful
 from newsletter.sending.held import Held
 from newsletter.sending.models import DepartureLog, Hold, Send
 from newsletter.sending.standing import Outlook, Standing
@@ -230,6 +231,40 @@ def summary(assembly: Assembly, stands: Standing) -> None:
         title=f"Send {send.id}",
     )
     say_what_waits(logs)
+
+
+def record(
+    stands: Standing, doubtful: Sequence[Doubtful], happened: Mapping[str, int]
+) -> dict[str, object]:
+    """What ``sends show --json`` prints: the same facts under names that do not change."""
+    send = stands.send
+    return {
+        "send": send.id,
+        "issue": stands.slug,
+        "state": send.state,
+        "reason": send.reason,
+        "segments": [segment["name"] for segment in send.segments],
+        "excluded": [segment["name"] for segment in send.excluded],
+        "timetable": send.timetable,
+        "scheduled_for": send.scheduled_for,
+        "started_at": send.started_at,
+        "finished_at": send.finished_at,
+        "planned": send.planned,
+        "people": stands.people,
+        "went_on_to_another_send": send.handed_on,
+        "left_out": send.left_out,
+        "batches": stands.batches,
+        "events": happened,
+        "in_doubt": [
+            {
+                "batch": one.number,
+                "people": one.people,
+                "departed_at": one.departed_at,
+                "why": one.why,
+            }
+            for one in doubtful
+        ],
+    }
 
 
 def say_what_waits(logs: Sequence[DepartureLog]) -> None:

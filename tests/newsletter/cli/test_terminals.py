@@ -1,5 +1,6 @@
 """Every command on terminals: wide and narrow, dumb, without color, and in a pipe."""
 
+import json
 import os
 import shlex
 import signal
@@ -222,6 +223,8 @@ STORY: Sequence[tuple[str, int]] = (
     ("segment delete everybody", 2),
     ("schedule delete daily", 0),
     ("segment delete everybody", 0),
+    ("departures", 0),
+    ("suppressions lift alice@example.org --reason asked", 3),
     ("stats show 2", 0),
     ("stats verify", 0),
     ("reconcile", 0),
@@ -254,15 +257,47 @@ def not_told() -> list[str]:
     return sorted({" ".join(words) for words in commands()} - told)
 
 
-def test_every_command_can_be_read(mode: Mode, settings: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "issue.md").write_text(ISSUE)
-    (tmp_path / "digest.txt").write_text(SEED.read_text())
-    (tmp_path / "people.csv").write_text(
+def files_of_the_story(folder: Path) -> None:
+    (folder / "issue.md").write_text(ISSUE)
+    (folder / "digest.txt").write_text(SEED.read_text())
+    (folder / "people.csv").write_text(
         "email,name,plan\n"
         + "".join(
             f"{name}@example.org,{name.capitalize()},pro\n" for name in ("alice", "bob", "charlie")
         )
     )
+
+
+def test_what_is_asked_for_as_json_is_json(settings: dict[str, str], tmp_path: Path) -> None:
+    files_of_the_story(tmp_path)
+    have_it = {words for words in commands(groups=True) if "--json" in option_names(words)}
+    assert len(have_it) > 15
+    told = set[tuple[str, ...]]()
+    for words, expected in STORY:
+        asked = shlex.split(words)
+        own = max((one for one in have_it if one == tuple(asked[: len(one)])), key=len, default=())
+        is_group = tuple(asked[: len(own) + 1]) in commands(groups=True) and len(asked) > len(own)
+        as_json = bool(own) and not is_group
+        done = command(
+            [*asked, "--json"] if as_json else asked, environment=settings, folder=tmp_path
+        )
+        assert done.returncode == expected, (words, done)
+        if as_json:
+            told.add(own)
+            for line in done.stdout.splitlines():
+                assert isinstance(json.loads(line), dict), (words, line)
+    assert have_it - told == set()
+
+
+def option_names(words: Sequence[str]) -> set[str]:
+    found = typer.main.get_command(application())
+    for word in words:
+        found = found.commands[word]  # type: ignore[attr-defined]
+    return {name for one in found.params for name in one.opts}
+
+
+def test_every_command_can_be_read(mode: Mode, settings: dict[str, str], tmp_path: Path) -> None:
+    files_of_the_story(tmp_path)
     for words, expected in (*STORY, *((words, None) for words in not_told())):
         code, said = said_by(shlex.split(words), mode, settings, tmp_path)
         assert code in ({0, 1, 2, 3} if expected is None else {expected}), (words, said)
