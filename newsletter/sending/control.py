@@ -22,6 +22,7 @@ from newsletter.sending.retiming import retime
 from newsletter.sending.standing import find
 from newsletter.sending.states import SEND_NEXT, SendState
 from newsletter.sending.timetable import Timetable
+from subscribers.models import Segment
 from subscribers.schema import Session, table_of
 
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
@@ -85,8 +86,8 @@ def create(
     send = Send(
         issue_id=revision.issue_id,
         revision_id=revision.id,
-        segments=[{"name": s.name, "expression": s.expression} for s in foreseen.segments],
-        excluded=[{"name": s.name, "expression": s.expression} for s in foreseen.excluded],
+        segments=[_as_it_is_now(one) for one in foreseen.segments],
+        excluded=[_as_it_is_now(one) for one in foreseen.excluded],
         topics=list(draft.topics),
         state=SendState.SCHEDULED,
         scheduled_for=at,
@@ -104,6 +105,11 @@ def create(
     issue = session.get_one(Issue, revision.issue_id)
     is_public = publication.will_be_public(issue.publicity, to_all=foreseen.is_for_all)
     return Made(send.id, foreseen.people, foreseen.last_at, is_public)
+
+
+def _as_it_is_now(segment: Segment) -> dict[str, Any]:
+    """What the send keeps of a segment: its rule, and its number, which outlives its name."""
+    return {"id": segment.id, "name": segment.name, "expression": segment.expression}
 
 
 def other_words(session: Session, draft: Draft, issue_id: int) -> int | None:

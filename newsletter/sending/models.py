@@ -27,9 +27,9 @@ class Send(Model, table=True):
     issue_id: int = Field(sa_type=Id, foreign_key="issue.id", index=True)
     revision_id: int = Field(sa_type=Id, foreign_key="revision.id")
     #: Names and expressions of the segments as they were when the send was made.
-    segments: list[dict[str, str]] = Field(default_factory=list, sa_type=Json)
+    segments: list[dict[str, Any]] = Field(default_factory=list, sa_type=Json)
     #: Segments whose people are left out, likewise.
-    excluded: list[dict[str, str]] = Field(default_factory=list, sa_type=Json)
+    excluded: list[dict[str, Any]] = Field(default_factory=list, sa_type=Json)
     #: Slugs of the issue's topics; empty means that everybody may get it.
     topics: list[str] = Field(default_factory=list, sa_type=Json)
     state: str = Field(default=SendState.SCHEDULED, max_length=10)

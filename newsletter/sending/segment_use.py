@@ -4,14 +4,18 @@ from sqlalchemy import select
 
 from newsletter.sending.models import Send
 from newsletter.sending.states import SendState
+from subscribers.models import Segment
 from subscribers.schema import Session, table_of
 
 _send = table_of(Send)
 _OVER = (SendState.SENT, SendState.CANCELLED)
 
 
-def unfinished(session: Session, name: str) -> list[int]:
-    """The numbers of unfinished sends to this segment, or that leave it out; they are few."""
+def unfinished(session: Session, segment: Segment) -> list[int]:
+    """The numbers of unfinished sends to this segment, or that leave it out; they are few.
+
+    Also those that were made when it had another name.
+    """
     rows = session.execute(
         select(_send.c.id, _send.c.segments, _send.c.excluded)
         .where(_send.c.state.not_in(_OVER))
@@ -20,5 +24,8 @@ def unfinished(session: Session, name: str) -> list[int]:
     return [
         row.id
         for row in rows
-        if name in {one.get("name") for one in (*row.segments, *row.excluded)}
+        if any(
+            segment.id == one["id"] if "id" in one else segment.name == one.get("name")
+            for one in (*row.segments, *row.excluded)
+        )
     ]

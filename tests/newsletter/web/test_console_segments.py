@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -110,8 +111,14 @@ def test_a_name_that_cannot_be_is_told(
         assert words in answer.text
 
 
-def test_what_an_unfinished_send_needs_is_not_deleted(office: Office, editor: Browser) -> None:
+@pytest.mark.parametrize("name", ["pros", "an older name"])
+def test_what_an_unfinished_send_needs_is_not_deleted(
+    office: Office, editor: Browser, name: str
+) -> None:
     number = make(office)
+    kept: dict[str, Any] = {"name": name, "expression": "x"}
+    if name != "pros":
+        kept["id"] = number
     with transaction(office.parts.database) as session:
         issue = Issue(slug="first", title="First", created_at=NOW, since=NOW)
         session.add(issue)
@@ -122,7 +129,7 @@ def test_what_an_unfinished_send_needs_is_not_deleted(office: Office, editor: Br
         send = Send(
             issue_id=issue.id,
             revision_id=text.id,
-            segments=[{"name": "pros", "expression": "x"}],
+            segments=[kept],
             scheduled_for=NOW + timedelta(days=1),
             created_at=NOW,
         )
