@@ -175,6 +175,10 @@ def listed(as_json: AsJson = False) -> None:
     rows(records, columns, as_json=as_json, empty=empty)
 
 
+_PUBLIC = "its issues, once sent, unless one says archive: false"
+_NOT_PUBLIC = "only issues that say archive: true"
+
+
 @app.command("show")
 def show(
     name: Name,
@@ -187,6 +191,7 @@ def show(
         audience = schedules.audience(session, one.id)
         waiting = firing.next_issue(session, one.series)
         pace_of = Timetable.from_json(one.timetable).to_json()
+        to_all = schedules.goes_to_all(session, one.id)
         past = [
             {
                 "due": fired.due_at,
@@ -207,6 +212,7 @@ def show(
                     ("next", timing.next_send(one)),
                     ("segments", ", ".join(audience.segments)),
                     ("left out", ", ".join(audience.excluded)),
+                    ("public archive", _PUBLIC if to_all else _NOT_PUBLIC),
                     ("days left out", ", ".join(one.skips)),
                     ("clicks", _measured(one.track_clicks)),
                     ("opens", _measured(one.track_opens)),

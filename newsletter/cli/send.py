@@ -163,8 +163,7 @@ def send(
             out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
             _tell_publicity(assembly, made, out)
             return
-        if err.is_terminal:
-            _tell_publicity(assembly, made, err)
+        _tell_publicity(assembly, made, err)
         standing = run_to_rest(assembly, made.id, stop)
     summary(assembly, standing)
     exit_by(standing)

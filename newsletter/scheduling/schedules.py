@@ -7,7 +7,7 @@ neither made up nor missed.
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date, datetime
 from itertools import islice
 
@@ -20,7 +20,7 @@ from newsletter.issues.models import Issue
 from newsletter.issues.tracked import UNSAID, Choice
 from newsletter.scheduling import recurrence, timing
 from newsletter.scheduling.models import Firing, Schedule, ScheduleSegment, ScheduleState
-from newsletter.sending import segment_use
+from newsletter.sending import publication, segment_use
 from newsletter.sending.timetable import Timetable
 from subscribers import segments
 from subscribers.errors import SegmentError
@@ -185,6 +185,15 @@ def listed(session: Session) -> list[tuple[Schedule, Audience, Firing | None]]:
     ]
 
 
+def goes_to_all(session: Session, schedule_id: int) -> bool:
+    """Whether it sends to the whole publication, or to a topic: what it sends is public then."""
+    to, without = (
+        [segments.find(session, name).expression for name in names]
+        for names in astuple(audience(session, schedule_id))
+    )
+    return publication.is_for_all(to, excluded=without, topics=())
+
+
 def audience(session: Session, schedule_id: int) -> Audience:
     """Whom a schedule sends to."""
     rows = session.execute(
@@ -267,8 +276,8 @@ def delete_segment(session: Session, name: str, *, by: Actor, now: datetime) -> 
     SegmentError while something to come is made for it: a schedule, or a send that is not over,
     to its people or without them. Sends that are over keep the rule that they had.
     """
-    segments.find(session, name)
-    if sends := segment_use.unfinished(session, name):
+    segment = segments.find(session, name)
+    if sends := segment_use.unfinished(session, segment):
         many = len(sends) > 1
         which = f"send{'s' if many else ''} {', '.join(map(str, sends[:10]))}"
         raise SegmentError(

@@ -164,6 +164,8 @@ def _show(
             schedule=one,
             words=timing.rule_of(one).words,
             audience=schedules.audience(session, one.id),
+            has_archive=parts.settings.archive.enabled,
+            goes_to_all=schedules.goes_to_all(session, one.id),
             issue=firing.next_issue(session, one.series),
             pace=Timetable.from_json(one.timetable),
             coming=[(each, timing.skips(one, each)) for each in coming],

@@ -71,6 +71,11 @@ def test_what_is_typed_is_stored_and_logged(editor: Browser, database: Engine) -
     page = editor.get(f"{HOME}/1?done=made").text
     assert "At 09:00 on the first Tuesday of the month" in page
     assert "No issue of the series letter is approved" in page
+    assert "Its issues stand there once they are sent" in page
+    with transaction(database) as session:
+        segments.save(session, "some", 'domain == "example.org"', now=datetime.now(UTC))
+    assert post(editor, "/1", **FORM | {"number": "1", "segments": "some"}).status_code == 303
+    assert "Its issues stay out of it" in editor.get(f"{HOME}/1").text
 
 
 def test_the_form_of_a_schedule_stores_what_it_shows(editor: Browser, database: Engine) -> None:
