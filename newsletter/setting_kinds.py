@@ -19,6 +19,7 @@ _SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
 _NOT_BY_FORMS = frozenset(
     ("tags", "status", "source", "email", "created_at", "confirmed_at", "topics", "attributes")
 )
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 #: Dates are computed with lengths of time; a longer one leads out of the calendar.
 _LONGEST = timedelta(days=3660)
 #: Characters of a text that people read, of an address in the web, and of a secret.
@@ -67,6 +68,17 @@ def _web_address(text: str) -> str:
             "a web address is written like https://news.example.com, without a user or password"
         )
     return _one_line(text).rstrip("/")
+
+
+def _site_address(text: str) -> str:
+    """Below a path, that path stands in pages, cookies and redirects: it has to be plain there."""
+    path = urlsplit(text).path
+    if not _PLAIN_PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError(
+            "below a path, a web address is written like https://example.com/news, in letters, "
+            "digits, and - . _ ~"
+        )
+    return text
 
 
 def masked_url(text: str) -> str:
@@ -279,6 +291,8 @@ Period = Annotated[timedelta, BeforeValidator(_period)]
 #: back by a month, so nothing that they speak of may be gone earlier.
 Kept = Annotated[timedelta | None, BeforeValidator(_kept)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+#: A web address that may stand below a path of its own.
+SiteAddress = Annotated[WebAddress, AfterValidator(_site_address)]
 Line = Annotated[str, AfterValidator(_line)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 Key = Annotated[SecretStr, AfterValidator(_long_enough)]

@@ -22,6 +22,7 @@ from newsletter.setting_kinds import (
     PathText,
     Period,
     Port,
+    SiteAddress,
     Token,
     WebAddress,
     Zone,
@@ -38,7 +39,7 @@ class Site(Section):
     """What the publication is called and where it is reached."""
 
     name: Line
-    base_url: WebAddress
+    base_url: SiteAddress
     postal_address: Line
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
     timezone: Zone

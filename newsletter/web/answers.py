@@ -52,27 +52,33 @@ class EveryAnswer:
                     replaced = True
                     await errors.too_large(request)(scope, receive, complete_page)
                     return
-                _complete(headers, request, kept)
+                _complete(headers, kept)
+                if message["status"] == _FRAMEWORK_LEADS_ON:
+                    _keep_here(headers, request)
             if not replaced:
                 await send(message)
 
         async def complete_page(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _complete(MutableHeaders(scope=message), request, kept)
+                _complete(MutableHeaders(scope=message), kept)
             await send(message)
 
         await self._app(scope, receive, complete)
 
 
+#: Status of the framework's redirects, to a path with a slash or without; none of ours has it.
+_FRAMEWORK_LEADS_ON: Final = 307
 _PLAIN: Final = "text/plain; charset=utf-8"
 
 
-def _complete(headers: MutableHeaders, request: Request, kept: str) -> None:
+def _complete(headers: MutableHeaders, kept: str) -> None:
     for name, value in (*_HEADERS.items(), ("Cache-Control", kept)):
         headers.setdefault(name, value)
-    if location := headers.get("location"):
-        us = str(request.base_url)
-        path = "/" + location.removeprefix(us)
-        if location.startswith(us) and not path.startswith("//"):
-            # A redirect of the framework's: what the client calls us is not to be believed.
-            headers["location"] = path
+
+
+def _keep_here(headers: MutableHeaders, request: Request) -> None:
+    """Lead on to a path alone: what the client calls us is not to be believed."""
+    us = str(request.base_url)
+    path = "/" + headers["location"].removeprefix(us)
+    if headers["location"].startswith(us) and not path.startswith("//"):
+        headers["location"] = path

@@ -6,7 +6,7 @@ With SCREENSHOTS=DIR in the environment, ``sound`` leaves pictures in DIR.
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 from playwright.sync_api import Browser, Page
 from sqlalchemy import select
+from starlette.types import ASGIApp
 
 from newsletter.accounts import sessions, users
 from newsletter.accounts.models import Role, Stage, User
@@ -52,15 +53,25 @@ class Desk:
                 session, known, Stage.FULL, lasts=lasts, now=now, ip="192.0.2.9", browser="Test"
             )
         page = self.browser.new_page(viewport={"width": 1440, "height": 900})
-        page.context.add_cookies([{"name": "console", "value": token, "url": self.url}])
+        page.context.add_cookies([{"name": "console", "value": token, "url": f"{self.url}/"}])
         return page
 
 
 @contextmanager
-def running_desk(folder: Path, browser: Browser, **more: str) -> Iterator[Desk]:
-    """The service without its workers, on a port and a database of its own."""
+def running_desk(
+    folder: Path,
+    browser: Browser,
+    *,
+    path: str = "",
+    behind: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    **more: str,
+) -> Iterator[Desk]:
+    """The service without its workers, on a port and a database of its own.
+
+    It stands below ``path``, and behind what ``behind`` puts before it.
+    """
     listening = listen("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}{path}"
     settings = {
         "NEWSLETTER_DATABASE_URL": f"sqlite:///{folder}/newsletter.db",
         "NEWSLETTER_LINKS__KEYS": LINK_KEY,
@@ -74,7 +85,9 @@ def running_desk(folder: Path, browser: Browser, **more: str) -> Iterator[Desk]:
     }
     parts = Assembly(load(settings | more))
     app = create_app(parts, background=False)
-    config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        behind(app), log_level="warning", lifespan="on", timeout_graceful_shutdown=5
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.accounts import sessions
+from newsletter.web.base_path import base_path
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 #: Paths of the console only, so that no link to our sign-in leads to another site.
@@ -21,8 +22,14 @@ HOME = "/console/"
 
 
 def cookie_name(base_url: str) -> str:
-    """With https the name itself asks for Secure, Path=/ and this host only."""
-    return "__Host-console" if base_url.startswith("https://") else "console"
+    """With https the name itself asks for Secure.
+
+    ``__Host-`` asks for Path=/ as well, which below a path would give our cookie to whatever
+    else stands on the host.
+    """
+    if not base_url.startswith("https://"):
+        return "console"
+    return "__Secure-console" if base_path(base_url) else "__Host-console"
 
 
 def token_in(request: Request, base_url: str) -> str:
@@ -48,7 +55,7 @@ class OwnCookieOnly:
             others, token = [], b""
             for name, value in scope["headers"]:
                 if name.lower() == b"cookie":
-                    token = self._token(value) or token
+                    token = token or self._token(value)
                 else:
                     others.append((name, value))
             own = [(b"cookie", self._name + b"=" + token)] if token else []
@@ -56,13 +63,16 @@ class OwnCookieOnly:
         await self._app(scope, receive, send)
 
     def _token(self, header: bytes) -> bytes:
-        """The last token of ours in a header; empty when there is none."""
-        found = b""
+        """The first token of ours in a header; empty when there is none.
+
+        Of cookies of one name, browsers send the one with the longest path first: that of a
+        service which stands above ours on the same host comes later (RFC 6265, section 5.4).
+        """
         for part in header.split(b";"):
             name, _, value = part.partition(b"=")
             if name.strip() == self._name and _TOKEN.fullmatch(value.strip().decode("latin-1")):
-                found = value.strip()
-        return found
+                return value.strip()
+        return b""
 
 
 def give(response: Response, token: str, base_url: str) -> None:
@@ -70,7 +80,7 @@ def give(response: Response, token: str, base_url: str) -> None:
     response.set_cookie(
         cookie_name(base_url),
         token,
-        path="/",
+        path=base_path(base_url) or "/",
         secure=base_url.startswith("https://"),
         httponly=True,
         samesite="lax",

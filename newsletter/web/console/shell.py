@@ -89,7 +89,7 @@ def page(
 def fragment(request: Request, name: str, **values: object) -> str:
     """A part of a page, ``console/NAME``, to be put into one that is open already."""
     zone = ZoneInfo(request.app.state.assembly.settings.site.timezone)
-    return part(f"console/{name}", moment=partial(_moment, zone=zone), **values)
+    return part(request, f"console/{name}", moment=partial(_moment, zone=zone), **values)
 
 
 def go(path: str) -> Response:

@@ -18,6 +18,7 @@ from newsletter.database import reading
 from newsletter.rendering.webpage import to_page
 from newsletter.sending import publication
 from newsletter.sending.publication import Choice
+from newsletter.web.base_path import base_path
 from newsletter.web.dependencies import Parts, page
 from newsletter.web.public import archive_feeds as feeds
 
@@ -137,10 +138,11 @@ def sitemap(request: Request, parts: Parts) -> Response:
 @router.get("/robots.txt")
 def robots(request: Request, parts: Parts) -> Response:
     """Links of one person say themselves that they are in no index (X-Robots-Tag)."""
+    path = base_path(parts.house.base_url)
     lines = (
         "User-agent: *",
-        "Disallow: /console/",
-        "Disallow: /webhooks/",
+        f"Disallow: {path}/console/",
+        f"Disallow: {path}/webhooks/",
         f"Sitemap: {parts.house.base_url}/sitemap.xml",
     )
     return _for_everybody(request, "\n".join((*lines, "")).encode(), "text/plain; charset=utf-8")

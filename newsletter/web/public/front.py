@@ -18,5 +18,4 @@ def front(_request: Request, parts: Parts) -> RedirectResponse:
     if parts.settings.archive.enabled:
         with reading(parts.database) as session:
             shows = bool(publication.latest(session, limit=1))
-    # From where the page itself is, also when a proxy serves us below a path.
-    return RedirectResponse("archive" if shows else "subscribe", status_code=302)
+    return RedirectResponse("/archive" if shows else "/subscribe", status_code=302)

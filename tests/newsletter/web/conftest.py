@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import select
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from newsletter.accounts import sessions, users
 from newsletter.accounts.models import Role, Stage, User
@@ -18,6 +19,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.settings import load
 from newsletter.web.app import create_app
+from newsletter.web.base_path import base_path
 from newsletter.web.console import cookie
 from subscribers.schema import table_of
 
@@ -34,13 +36,17 @@ class Browser:
 
     @property
     def token(self) -> str:
-        return self.client.cookies.get("console") or ""
+        return self.client.cookies.get("console", path=self._path) or ""
 
     @token.setter
     def token(self, value: str) -> None:
         self.client.cookies.clear()
         # The jar calls a host without a dot so.
-        self.client.cookies.set("console", value, domain="testserver.local", path="/")
+        self.client.cookies.set("console", value, domain="testserver.local", path=self._path)
+
+    @property
+    def _path(self) -> str:
+        return base_path(self.parts.settings.site.base_url) or "/"
 
     @property
     def csrf(self) -> str:
@@ -67,9 +73,11 @@ class Office:
     parts: Assembly
     app: FastAPI
     _open: ExitStack
+    #: What stands between browsers and the service.
+    proxy: ASGIApp | None = None
 
     def browser(self, ip: str = "192.0.2.9") -> Browser:
-        client = TestClient(self.app, follow_redirects=False, client=(ip, 50000))
+        client = TestClient(self.proxy or self.app, follow_redirects=False, client=(ip, 50000))
         return Browser(self._open.enter_context(client), self.parts)
 
     def user(self, email: str, role: Role = Role.VIEWER, *, name: str = "") -> int:
