@@ -1,0 +1,133 @@
+"""What the README says under "Send your own issue", typed on terminals as it stands there."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.pseudo_terminal import ESCAPE
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0
+
+
+class Shell:
+    """A shell on a terminal of its own, which is given lines and ends at the first that fails."""
+
+    def __init__(self, script: str, folder: Path, **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        self._pieces: list[str] = []
+        told = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "TERM": "xterm-256color",
+            **environment,
+        }
+        self._process = subprocess.Popen(
+            ["bash", "--noprofile", "--norc", "-e", "-c", script],
+            cwd=folder,
+            env=told,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def said(self) -> str:
+        return ESCAPE.sub("", "".join(self._pieces))
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first place where what it printed fits."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.search(pattern, self.said)):
+            assert self._process.poll() is None, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.05)
+        return found
+
+    def interrupt(self) -> None:
+        """Ctrl-C, and wait for the end."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGINT)
+        self._process.wait(60)
+        self._reader.join()
+        os.close(self._master)
+
+    def _read(self) -> None:
+        with suppress(OSError):  # the other side has closed it
+            while piece := os.read(self._master, 65536):
+                self._pieces.append(piece.decode(errors="replace"))
+
+
+@contextmanager
+def shell(script: str, folder: Path, **environment: str) -> Iterator[Shell]:
+    opened = Shell(script, folder, **environment)
+    try:
+        yield opened
+    finally:
+        opened.interrupt()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
+def test_send_your_own_issue(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text().split("## Send your own issue")[1].split("\n## ")[0]
+    first, second, real = re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)
+    assert "SendGrid's own, not the sandbox" in real  # which has no place in a test
+    shutil.copytree(ROOT / "issues", tmp_path / "issues")
+    # The README's own ports may be in use here.
+    ports = {"8025": str(free_port()), "8000": str(free_port())}
+    first = first.replace("make install && . .venv/bin/activate\n", "")
+    first = first.replace("newsletter sandbox", f"newsletter sandbox --port {ports['8025']}")
+    for written, taken in ports.items():
+        first = first.replace(f"127.0.0.1:{written}", f"127.0.0.1:{taken}")
+        second = second.replace(f"127.0.0.1:{written}", f"127.0.0.1:{taken}")
+    url = f"http://127.0.0.1:{ports['8000']}"
+    with shell(first, tmp_path) as sandbox:
+        printed = sandbox.wait_for(r"NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS=(\S+)")[1]
+        assert second.count("PUBLIC_KEYS=…") == 1
+        second = second.replace("PUBLIC_KEYS=…", f"PUBLIC_KEYS={printed}")
+        with shell(
+            second,
+            tmp_path,
+            NEWSLETTER_SITE__BASE_URL=url,
+            NEWSLETTER_WEB__PORT=ports["8000"],
+        ) as service:
+            service.wait_for("newsletter is at")
+            assert "Traceback" not in service.said
+            assert "0 block" in service.said
+            assert (tmp_path / "preview" / "issue.html").is_file()
+            accepted = read(f"http://127.0.0.1:{ports['8025']}/sandbox/accepted")
+            people = [
+                json.loads(line)["custom_args"]["nl_subscriber"] for line in accepted.splitlines()
+            ]
+            assert len(people) == len(set(people)) == 2
+            assert "accepted" in service.said
+            assert read(f"{url}/healthz")
+        assert "Traceback" not in service.said
+    assert "Traceback" not in sandbox.said
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        text: str = answer.read().decode()
+    return text
