@@ -126,6 +126,34 @@ class Connection(H11Protocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Who asks for another protocol is answered in this one. Anybody can; no log says so."""
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, where an answer is still owed, and end the connection.
+
+        uvicorn's own raises for a broken body when its request was HEAD, or answered already.
+        """
+        cycle = self.cycle
+        open_cycle = cycle is not None and not cycle.response_complete
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            text = msg.encode("ascii")
+            headers = [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(text)),
+                (b"connection", b"close"),
+            ]
+            self._send(h11.Response(status_code=400, headers=headers, reason=b"Bad Request"))
+            if not (open_cycle and cycle.scope["method"] == "HEAD"):
+                self._send(h11.Data(data=text))
+            self._send(h11.EndOfMessage())
+        if open_cycle:
+            # Who works on it reads no further, and has nothing to answer any more.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
+    def _send(self, event: h11.Event) -> None:
+        if output := self.conn.send(event):
+            self.transport.write(output)
+
     def give_up(self) -> None:
         """End the connection at once; what was still to be sent is not."""
         self.connections.discard(self)

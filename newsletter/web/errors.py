@@ -4,6 +4,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from newsletter.errors import BusyError, LinkError, UserError
 from newsletter.web.console.access import StaleFormError
@@ -26,6 +27,7 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(StaleFormError, _too_old)
     app.add_exception_handler(RequestValidationError, _not_understood)
+    app.add_exception_handler(ClientDisconnect, _gone)
 
 
 def _user_error(request: Request, error: Exception) -> Response:
@@ -57,6 +59,11 @@ def too_large(request: Request) -> Response:
 def _not_understood(request: Request, _error: Exception) -> Response:
     """What was sent is of another kind. It may be personal, so it is not shown."""
     return problem(request, 422, "This page cannot read what was sent to it.", "")
+
+
+def _gone(_request: Request, _error: Exception) -> Response:
+    """Whoever broke off in the middle of a body reads no answer; to the log it is no fault."""
+    return Response(status_code=400)
 
 
 def problem(request: Request, status: int, title: str, detail: str) -> Response:

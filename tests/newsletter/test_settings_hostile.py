@@ -186,6 +186,7 @@ def test_no_value_of_a_file_is_a_traceback(key: str, tmp_path: Path) -> None:
 
 @given(st.sampled_from(KEYS), st.text(max_size=60))
 @example("site.timezone", "Mars/Base")
+@hypothesis_settings(deadline=None)
 def test_any_text_is_taken_and_shown_or_refused(key: str, text: str) -> None:
     taken_or_refused({variable(key): text}, key)
 
@@ -224,7 +225,7 @@ def as_toml(value: object) -> str:
 
 
 @given(st.sampled_from(KEYS), _VALUES)
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_of_toml_is_taken_and_shown_or_refused(
     tmp_path: Path, key: str, value: object
 ) -> None:

@@ -246,3 +246,45 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(
             with opened(address, ask) as one:
                 assert answered(one)
     assert not caplog.records
+
+
+CHUNKED = b"%s /%s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST"])
+@pytest.mark.parametrize("bad", [b"\xff\r\n", b"zz\r\n", b"1\r\nab"])
+def test_a_body_that_is_no_http_is_answered_and_no_fault(
+    method: bytes, bad: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Works()
+    with serving(app) as address:
+        for first in (b"", b"1\r\na\r\n"):
+            with socket.create_connection(address) as one:
+                one.sendall(CHUNKED % (method, b"") + first + bad)
+                said = everything(one)
+            assert said.startswith(b"HTTP/1.1 400 ")
+            assert said.endswith(b"\r\n\r\n" if method == b"HEAD" else b"received.")
+        until(lambda: not app.under_way)
+    assert [one.message for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+def test_what_is_no_http_behind_an_answer_ends_the_connection_and_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving(Works()) as address, socket.create_connection(address) as one:
+        one.sendall(CHUNKED % (b"POST", b"unread"))
+        said = b""
+        while not said.endswith(b"done"):
+            said += one.recv(4096)
+        one.sendall(b"zz\r\n")
+        assert everything(one) == b""
+    assert [one.message for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+def everything(one: socket.socket) -> bytes:
+    """What comes until the connection ends."""
+    one.settimeout(LONG)
+    said = b""
+    while got := one.recv(4096):
+        said += got
+    return said
