@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -46,6 +46,7 @@ from newsletter.sending.journal import Journal
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.recollection import Recalled
 from newsletter.settings import Settings, resource
+from newsletter.text_workers import TextWorkers, here
 from newsletter.tracking.alerts import Rule, load_rules
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.policy import Thresholds
@@ -66,6 +67,13 @@ class Assembly:
     """The parts of one process, each built when it is first asked for."""
 
     settings: Settings
+    #: Whether what authors write is worked on by processes apart: where others would have to wait.
+    apart: bool = False
+
+    @cached_property
+    def on_text(self) -> Callable[..., Any]:
+        """Calls a function that reads, renders or checks what an author wrote."""
+        return TextWorkers() if self.apart else here
 
     @cached_property
     def database(self) -> Engine:
@@ -283,6 +291,7 @@ class Assembly:
                 sending.batch_size,
                 self.warm_up,
                 self.tracked,
+                self.on_text,
             )
 
         return made

@@ -13,6 +13,7 @@ from newsletter.cli import open_files, repeated_logs
 from newsletter.cli.output import err
 from newsletter.errors import MachineError
 from newsletter.settings import load
+from newsletter.text_workers import TextWorkers
 from newsletter.web import connections
 from newsletter.web.app import create_app
 
@@ -25,7 +26,7 @@ def serve(
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
     repeated_logs.install()
-    assembly = Assembly(load())
+    assembly = Assembly(load(), apart=True)
     # What it cannot work without is looked at before it listens.
     _ = assembly.gateway, assembly.links, assembly.address_key, assembly.verifier
     _ = assembly.database
@@ -65,6 +66,8 @@ def server_of(assembly: Assembly) -> uvicorn.Server:
         )
     )
     app.state.stopping = lambda: server.should_exit
+    if isinstance(assembly.on_text, TextWorkers):
+        assembly.on_text.stopping = lambda: server.should_exit
     return server
 
 

@@ -6,8 +6,10 @@ last one is made up for if it is not too late; the others are written down as mi
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from newsletter.accounts import audit, messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.messages import MessageKind
-from newsletter.checking.checker import Checker
+from newsletter.checking.checker import Checker, Examined
 from newsletter.checking.finding import blocking
 from newsletter.checking.plan import Plan
 from newsletter.errors import NothingToDoError, SendError, UserError
@@ -23,7 +25,6 @@ from newsletter.issues import approval, store
 from newsletter.issues.approval import ApprovedIssue
 from newsletter.issues.reading import Draft
 from newsletter.issues.tracked import EVERYTHING, Choice, Tracked
-from newsletter.rendering.render import render
 from newsletter.scheduling import schedules, timing
 from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
@@ -48,6 +49,14 @@ class Press:
     warm_up: WarmUp | None = None
     #: What the publication has measured.
     publication: Tracked = EVERYTHING
+    #: Calls a function that works on what an author wrote; by itself, where nobody else waits.
+    on_text: Callable[..., Any] | None = None
+
+    def examine(self, draft: Draft) -> Examined:
+        """Render and check what is to be sent; raises UserError."""
+        examine = self.checker.examine
+        found: Examined = self.on_text(examine, draft) if self.on_text else examine(draft)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +83,46 @@ def next_issue(session: Session, series: str) -> ApprovedIssue | None:
     return approval.next_approved(session, series, taken=select(taken.c.issue_id))
 
 
-def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> list[Fired]:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A revision's text, rendered and checked before the transaction that sends it, or why not."""
+
+    revision_id: int
+    made: Examined | UserError
+
+
+def prepare(session: Session, schedule_id: int, press: Press) -> Callable[[], Prepared] | None:
+    """Find what a schedule would send next; what is returned renders it, without a transaction.
+
+    It takes seconds where an issue is long, and meanwhile nobody else could write on SQLite.
+    None where there is nothing.
+    """
+    series = session.scalar(select(_schedule.c.series).where(_schedule.c.id == schedule_id))
+    issue = next_issue(session, series) if series is not None else None
+    if issue is None:
+        return None
+
+    def made() -> Prepared:
+        try:
+            return Prepared(issue.revision_id, press.examine(issue.draft))
+        except UserError as error:
+            return Prepared(issue.revision_id, error)
+
+    return made
+
+
+def fire(
+    session: Session,
+    schedule_id: int,
+    press: Press,
+    *,
+    now: datetime,
+    prepared: Prepared | None = None,
+) -> list[Fired]:
     """Deal with all that is due of a schedule by now, in this transaction.
 
-    One send at most comes of it. Empty when another process was faster.
+    One send at most comes of it. Empty when another process was faster. What was ``prepared``
+    is used if it is still the next.
     """
     schedule = session.scalar(
         select(Schedule)
@@ -109,7 +154,9 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
         elif now - one.due > press.late_limit:
             outcome, reason, send_id = Outcome.MISSED, _too_late(schedule, one, now=now), None
         else:
-            outcome, reason, send_id = _send_next(session, schedule, one, press, now=now)
+            outcome, reason, send_id = _send_next(
+                session, schedule, one, press, now=now, prepared=prepared
+            )
         fired.append(Fired(schedule.name, one.due, outcome, reason, send_id))
     timing.wind(schedule, following)
     if not fired:
@@ -149,7 +196,13 @@ def _without_sent(session: Session, schedule_id: int, came: list[Occurrence]) ->
 
 
 def _send_next(
-    session: Session, schedule: Schedule, one: Occurrence, press: Press, *, now: datetime
+    session: Session,
+    schedule: Schedule,
+    one: Occurrence,
+    press: Press,
+    *,
+    now: datetime,
+    prepared: Prepared | None,
 ) -> tuple[Outcome, str, int | None]:
     before = forgotten.of_occasion(session, schedule.name, one.due)
     issue = _claimed(session, schedule.series)
@@ -160,13 +213,14 @@ def _send_next(
     try:
         # What fails leaves nothing of the send behind, and the reason is kept.
         with session.begin_nested():
-            made = _make(session, schedule, one, issue.draft, press, now=now)
+            examined = _examined(issue, press, prepared)
+            made = _make(session, schedule, one, examined, press, now=now)
     except HadBeforeError:
         # The series goes on as it had gone on then.
         forgotten.end(session, issue.issue_id, now=now)
         if before == issue.slug:
             return Outcome.NOTHING, f"issue {before} {_BEFORE}", None
-        return _send_next(session, schedule, one, press, now=now)
+        return _send_next(session, schedule, one, press, now=now, prepared=prepared)
     except NothingToDoError as error:
         return Outcome.NOTHING, _said(issue, error), None
     except UserError as error:
@@ -181,15 +235,25 @@ def _send_next(
     return Outcome.SENT, reason, made
 
 
+def _examined(issue: ApprovedIssue, press: Press, prepared: Prepared | None) -> Examined:
+    """What was prepared; made now where an editor, or another schedule, was faster than that."""
+    if prepared is None or prepared.revision_id != issue.revision_id:
+        return press.examine(issue.draft)
+    if isinstance(prepared.made, UserError):
+        raise prepared.made
+    return prepared.made
+
+
 def _make(
     session: Session,
     schedule: Schedule,
     one: Occurrence,
-    draft: Draft,
+    examined: Examined,
     press: Press,
     *,
     now: datetime,
 ) -> int:
+    draft, rendered = examined.draft, examined.rendered
     audience = schedules.audience(session, schedule.id)
     timetable = Timetable.from_json(schedule.timetable)
     if schedule.own_clock:
@@ -202,7 +266,6 @@ def _make(
         tracking=Choice(schedule.track_clicks, schedule.track_opens),
         publication=press.publication,
     )
-    rendered = render(draft, press.checker.house, templates=press.checker.templates)
     plan = Plan(
         session,
         audience.segments,
@@ -212,7 +275,9 @@ def _make(
         press.warm_up,
     )
     # Neither DNS nor links: nobody outside is asked while this transaction lasts.
-    findings = press.checker.check(draft, rendered, now=now, plan=plan, blocking_only=True)
+    findings = press.checker.check(
+        draft, rendered, now=now, plan=plan, blocking_only=True, examined=examined
+    )
     if found := blocking(findings):
         said = "; ".join(one.message for one in found)
         hint = f"Everything: newsletter check {draft.slug}."

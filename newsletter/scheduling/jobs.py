@@ -262,8 +262,11 @@ def fire_due(desk: Desk, *, now: datetime) -> None:
     press = desk.press()
     for schedule_id in due:
         try:
+            with reading(desk.database) as session:
+                prepare = firing.prepare(session, schedule_id, press)
+            prepared = prepare() if prepare else None
             with transaction(desk.database) as session:
-                fired = firing.fire(session, schedule_id, press, now=now)
+                fired = firing.fire(session, schedule_id, press, now=now, prepared=prepared)
         except Exception:  # noqa: BLE001 (whatever it is, the other schedules are waiting)
             _log.exception("schedule %s could not be dealt with", schedule_id)
             continue

@@ -17,6 +17,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.assembly import Assembly
 from newsletter.database import reading
+from newsletter.text_workers import TextWorkers
 from newsletter.web import errors, inbound, webhook_token, webhooks
 from newsletter.web.answers import EveryAnswer
 from newsletter.web.console import routes as console
@@ -62,6 +63,8 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
             await run_in_threadpool(importer.stop)
             await run_in_threadpool(clock.stop)
             await run_in_threadpool(workers.stop)
+            if isinstance(assembly.on_text, TextWorkers):
+                assembly.on_text.stop()
 
     app = FastAPI(
         title="newsletter",

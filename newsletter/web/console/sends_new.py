@@ -18,6 +18,7 @@ from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
+from newsletter.checking.checker import Examined
 from newsletter.checking.finding import refuse
 from newsletter.checking.plan import Plan
 from newsletter.database import reading, transaction
@@ -25,7 +26,6 @@ from newsletter.errors import IssueError, SendError, UserError
 from newsletter.issues import store
 from newsletter.issues.models import Issue
 from newsletter.issues.states import IssueState
-from newsletter.rendering.render import render
 from newsletter.sending import control, foresight, publication, register
 from newsletter.sending.foresight import Foreseen, Terms
 from newsletter.sending.hours import local_moment, parse_time, require_year
@@ -170,10 +170,13 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
             control.refuse_other_words(session, draft, issue.id)
         sends = register.of_issues(session, [issue.id]).get(issue.id, [])
         archive = issue.publicity if draft.archive is None else draft.archive
-        rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    examined: Examined = parts.on_text(parts.checker.examine, draft)
+    with reading(parts.database) as session:
         plan = replace(_plan(session, wish, terms), counted=foreseen.counted)
         # Nobody outside is asked for a page: domain and links are when it is made.
-        findings = parts.checker.check(draft, rendered, now=now, plan=plan)
+        findings = parts.checker.check(
+            draft, examined.rendered, now=now, plan=plan, examined=examined
+        )
     refuse(findings, name=draft.name)
     return page(
         request,
@@ -201,7 +204,8 @@ def _make(request: Request, parts: Assembly, visitor: Visitor, wish: Wish, pace:
     _ = parts.gateway, parts.links
     with reading(parts.database) as session:
         _, number, draft = _approved(session, wish)
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    examined: Examined = parts.on_text(parts.checker.examine, draft)
+    rendered = examined.rendered
     found = parts.checker.before_sending(
         draft,
         rendered,
@@ -209,6 +213,7 @@ def _make(request: Request, parts: Assembly, visitor: Visitor, wish: Wish, pace:
         lambda session: _plan(session, wish, terms),
         now=now,
         dns=parts.dns,
+        examined=examined,
     )
     refuse(found, name=draft.name)
     with transaction(parts.database) as session:
