@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -46,7 +46,7 @@ from newsletter.sending.journal import Journal
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.recollection import Recalled
 from newsletter.settings import Settings, resource
-from newsletter.text_workers import TextWorkers, here
+from newsletter.text_workers import TextWorkers
 from newsletter.tracking.alerts import Rule, load_rules
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.policy import Thresholds
@@ -67,13 +67,13 @@ class Assembly:
     """The parts of one process, each built when it is first asked for."""
 
     settings: Settings
-    #: Whether what authors write is worked on by processes apart: where others would have to wait.
+    #: Whether a process apart works on what authors write: in whatever runs for long.
     apart: bool = False
 
     @cached_property
-    def on_text(self) -> Callable[..., Any]:
+    def on_text(self) -> TextWorkers:
         """Calls a function that reads, renders or checks what an author wrote."""
-        return TextWorkers() if self.apart else here
+        return TextWorkers(processes=1 if self.apart else 0)
 
     @cached_property
     def database(self) -> Engine:

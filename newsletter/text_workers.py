@@ -1,13 +1,14 @@
-"""Processes that read, render and check what authors write, apart from the service.
+"""A process that reads, renders and checks what authors write, apart from the service.
 
 Python runs one thread at a time, and some libraries let no other run until they are done. A text
-that takes long must not keep anybody from leaving, nor the provider from posting events. So in
-the service such work is done by a process of its own, started when it is first needed. It has a
-time limit and a memory limit, and is killed and replaced when it passes one. Commands of the
-operator do the same work in their own process: there is nobody whom they could keep waiting.
+that takes long must not keep anybody from leaving, nor the provider from posting events. So
+whatever runs for long does such work in a process of its own, started when it is first needed. It
+has a time limit and a memory limit, and is killed and replaced when it passes one. Commands that
+end by themselves do the same work where they are: there is nobody whom they could keep waiting.
 
-Child and parent speak over a socket, in pickles: both are ours. The child gets no settings from
-the environment, so it knows no key of the provider or of links.
+Child and parent speak over a socket, in pickles: both are ours. What the child needs is told it
+with the text, and its environment has no setting, so it is given no key of the provider or of
+links. It is no sandbox: it runs as the same user.
 """
 
 import contextlib
@@ -15,20 +16,23 @@ import logging
 import os
 import pickle
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Final, TypeVar, cast
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar, cast
 
-from newsletter import errors
-from newsletter.errors import MachineError, UserError
+from newsletter.errors import BusyError, MachineError, UserError
 
 _log = logging.getLogger(__name__)
+_Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 
 #: Seconds that one text may take. The longest issue allowed takes a few.
@@ -41,10 +45,21 @@ _START_LIMIT: Final = 60.0
 _IDLE: Final = 300.0
 #: How often it is looked whether the service was told to stop, in seconds.
 _LOOK: Final = 0.1
+#: Seconds of processor time beyond the time limit, after which the system ends a child.
+_MARGIN: Final = 5.0
+#: What a child takes over of our environment: where programs and libraries are, and the language.
+_KEPT: Final = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"})
+_KEPT_BEGIN: Final = ("LC_", "PYTHON")
+#: With these others end processes orderly, as a service manager does with all at once.
+_TOLD: Final = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
+#: What a child says when it has started, and when it begins with a text.
+_HERE: Final = b"here"
+_LATER: Final = "Try again in a minute."
+_SHORTEN: Final = "Shorten it, or take out what repeats a sign very often."
 
 
 class TooMuchWorkError(UserError):
-    """A text takes longer or more memory than one may, or too many others are waiting."""
+    """A text takes longer or more memory than one may, or breaks the process that works on it."""
 
 
 @dataclass(slots=True)
@@ -60,12 +75,20 @@ class _Process:
         self.process.wait()
         self.connection.close()
 
+    def ended_with(self) -> int:
+        """The exit status of one that has closed its end of the socket."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_MARGIN)
+        self.kill()
+        return self.process.returncode
+
 
 @dataclass
 class TextWorkers:
     """Up to ``processes`` children, and ``waiting`` callers beside those that are served.
 
-    ``stopping`` says whether the service was told to stop: whoever waits gives up then.
+    With no process at all the work is done where it is asked for. ``stopping`` says whether the
+    service was told to stop: whoever waits gives up then, as after ``stop``.
     """
 
     processes: int = 1
@@ -81,14 +104,21 @@ class TextWorkers:
         self._room = threading.Semaphore(self.processes + self.waiting)
         self._lock = threading.Lock()
 
-    def __call__(self, function: Callable[..., _Result], *args: object, **named: object) -> _Result:
+    def __call__(
+        self, function: Callable[_Given, _Result], *args: _Given.args, **named: _Given.kwargs
+    ) -> _Result:
         """``function(*args, **named)``, done by a child; it and all that it takes can be pickled.
 
-        Raises the UserError that it raises, and TooMuchWorkError.
+        Raises the UserError that it raises; TooMuchWorkError for what passes a limit; and
+        BusyError where it was not tried, or not to its end, and may be a moment later.
         """
+        if not self.processes:
+            return function(*args, **named)
         if not self._room.acquire(blocking=False):
-            raise TooMuchWorkError(
-                "too many texts are being worked on at this moment", hint="Try again in a minute."
+            raise BusyError(
+                f"{self.processes + self.waiting} texts are being worked on or wait for it, "
+                "and no more may",
+                hint=_LATER,
             )
         try:
             self._wait_for_turn()
@@ -100,7 +130,7 @@ class TextWorkers:
             self._room.release()
 
     def stop(self) -> None:
-        """End all children, also in the middle of their work."""
+        """End all children; whoever waits for one gives up, and ends it, within a moment."""
         with self._lock:
             self._stopped = True
             free, self._free = self._free, []
@@ -110,50 +140,63 @@ class TextWorkers:
     def _wait_for_turn(self) -> None:
         deadline = time.monotonic() + 2 * self.time_limit
         while not self._turn.acquire(timeout=_LOOK):
-            if self._is_over() or time.monotonic() > deadline:
-                raise _over() if self._is_over() else _too_long(self.time_limit)
+            self._give_up_if_over()
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    f"texts before this one took longer than {2 * self.time_limit:g} seconds",
+                    hint=_LATER,
+                )
 
     def _done(self, work: bytes) -> object:
-        child = self._given(work)
-        is_sound = False
+        # At most so many were free, and ended before they read it: the next is a new one.
+        for _ in range(self.processes + 1):
+            if answer := self._answer(self._child(), work):
+                break
+        else:
+            raise _not_started()
+        outcome, value = answer
+        if outcome == "done":
+            return value
+        if outcome == "memory":
+            raise _too_large(self.memory_limit)
+        if outcome == "refused" and isinstance(value, UserError):
+            raise value
+        raise RuntimeError(f"a text could not be worked on:\n{value}")
+
+    def _answer(self, child: _Process, work: bytes) -> tuple[str, object] | None:
+        """What a child says; None if it ended before it began, as after long without work."""
+        is_begun = is_sound = False
         try:
-            self._wait_for(child, self.time_limit)
-            outcome, value = pickle.loads(child.connection.recv_bytes())  # noqa: S301 (our child)
-            is_sound = True
-        except (EOFError, OSError) as error:
-            raise _too_large() from error
+            child.connection.send_bytes(work)
+            is_begun = self._is_heard(child, _START_LIMIT) and bool(child.connection.recv_bytes())
+            if not is_begun:
+                return None
+            if not self._is_heard(child, self.time_limit):
+                raise _too_long(self.time_limit)
+            answer: tuple[str, object] = pickle.loads(child.connection.recv_bytes())  # noqa: S301 (our child)
+            # One that ran out of memory once may be left with little.
+            is_sound = answer[0] != "memory" and not self._is_over()
+        except (EOFError, OSError):
+            self._give_up_if_over()
+            if not is_begun:
+                return None
+            raise _broken(child.ended_with()) from None
         finally:
-            if is_sound and not self._is_over():
+            if is_sound:
                 with self._lock:
                     self._free.append(child)
             else:
                 child.kill()
-        if outcome == "done":
-            return value
-        if outcome == "refused":
-            raise _error_of(value)
-        raise RuntimeError(f"a text could not be worked on:\n{value}")
+        return answer
 
-    def _given(self, work: bytes) -> _Process:
-        """A child that has the work; one may just have ended that had none for long."""
-        while True:
-            child = self._child()
-            try:
-                child.connection.send_bytes(work)
-            except OSError:
-                child.kill()
-                continue
-            return child
-
-    def _wait_for(self, child: _Process, limit: float) -> None:
-        """Return when the child has something to say; raise where it takes too long."""
+    def _is_heard(self, child: _Process, limit: float) -> bool:
+        """Wait until the child says something; False where it takes longer than the limit."""
         deadline = time.monotonic() + limit
         while not child.connection.poll(_LOOK):
-            if self._is_over():
-                raise _over()
+            self._give_up_if_over()
             if time.monotonic() > deadline:
-                _log.warning("a text took longer than %s seconds, and was given up", limit)
-                raise _too_long(limit)
+                return False
+        return True
 
     def _child(self) -> _Process:
         """One that is free and lives, or a new one."""
@@ -165,101 +208,123 @@ class TextWorkers:
                 child.kill()
         child = _started(self.memory_limit, self.time_limit)
         try:
-            self._wait_for(child, _START_LIMIT)
-            child.connection.recv_bytes()
-        except BaseException as error:
+            is_ready = self._is_heard(child, _START_LIMIT) and child.connection.recv_bytes()
+        except (EOFError, OSError):
+            is_ready = False
+        except BaseException:
             child.kill()
-            if isinstance(error, EOFError | OSError):
-                hint = "Memory may be short on this machine."
-                message = "a process to work on texts does not start"
-                raise MachineError(message, hint=hint) from error
             raise
+        if not is_ready:
+            child.kill()
+            self._give_up_if_over()
+            raise _not_started()
         return child
 
     def _is_over(self) -> bool:
         return self._stopped or self.stopping()
 
-
-def here(function: Callable[..., _Result], *args: object, **named: object) -> _Result:
-    """The same without a process: for commands."""
-    return function(*args, **named)
+    def _give_up_if_over(self) -> None:
+        if self._is_over():
+            raise BusyError("the service is stopping", hint="Try again when it runs.")
 
 
 def _started(memory_limit: int, time_limit: float) -> _Process:
     ours, theirs = socket.socketpair()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("NEWSLETTER_")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name.startswith(_KEPT_BEGIN)
+    }
     with theirs:
         process = subprocess.Popen(  # noqa: S603 (ourselves)
             [
-                *(sys.executable, "-m", __name__),
+                # -P: nothing is imported from the folder where the service happens to run.
+                *(sys.executable, "-P", "-m", __name__),
                 *(str(theirs.fileno()), str(memory_limit), str(time_limit)),
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=environment,
-            # Ctrl-C is for the service, which ends us.
+            # Ctrl-C and a terminal that is closed are for the service, which ends us.
             start_new_session=True,
         )
     return _Process(process, Connection(ours.detach()))
 
 
-def _over() -> UserError:
-    return TooMuchWorkError("the service is stopping", hint="Try again when it runs.")
+def _not_started() -> UserError:
+    return MachineError(
+        "the process that works on texts does not start",
+        hint="Memory may be short on this machine.",
+    )
 
 
 def _too_long(limit: float) -> UserError:
-    return TooMuchWorkError(
-        f"this text takes longer than {limit:g} seconds to work on, and was given up",
-        hint="Shorten it, or take out what repeats a sign very often.",
-    )
+    said = f"this text takes longer than {limit:g} seconds to work on, and was given up"
+    _log.warning("%s", said)
+    return TooMuchWorkError(said, hint=_SHORTEN)
 
 
-def _too_large() -> UserError:
-    return TooMuchWorkError(
-        "this text takes more memory than one may, and was given up",
-        hint="Shorten it, or take out what repeats a sign very often.",
-    )
+def _too_large(limit: int) -> UserError:
+    said = f"this text takes more than {limit / 1e9:g} GB of memory, and was given up"
+    _log.warning("%s", said)
+    return TooMuchWorkError(said, hint=_SHORTEN)
 
 
-def _error_of(told: tuple[str, str, str | None, str | None]) -> UserError:
-    kind, message, place, hint = told
-    made = getattr(errors, kind, UserError)
-    error: UserError = made(message, place=place, hint=hint)
-    return error
+def _broken(status: int) -> UserError:
+    """What to say of a child that ended in the middle of its work, and by what."""
+    how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    if -status in _TOLD:
+        return BusyError(f"the process that worked on this text was ended ({how})", hint=_LATER)
+    said = f"the process that worked on this text was ended or broke ({how})"
+    _log.warning("%s", said)
+    hint = "Try again. If that happens each time, shorten it: memory of the machine may be short."
+    return TooMuchWorkError(said, hint=hint)
 
 
 def work(handle: int, memory_limit: int, time_limit: float) -> None:
     """What a child does until its parent is gone, or has had nothing to do for long."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where memory is short the system ends this process before the service.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     # Imported before the first text comes, so that its time is its own.
     from newsletter.checking import checker  # noqa: F401, PLC0415
 
-    resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
+    _limit(resource.RLIMIT_AS, memory_limit)
+    _limit(resource.RLIMIT_CORE, 0)
     connection = Connection(handle)
-    connection.send_bytes(b"ready")
-    while connection.poll(_IDLE):
-        try:
+    # The parent may be gone at any moment; then there is nobody left to tell.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError):
+        connection.send_bytes(_HERE)
+        while connection.poll(_IDLE):
             text = connection.recv_bytes()
-        except EOFError:
-            return
-        # Even if the parent was killed meanwhile and nobody ends us.
-        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used + 2 * time_limit) + 1, hard))
-        try:
-            function, args, named = pickle.loads(text)  # noqa: S301 (our parent)
-            answer = ("done", function(*args, **named))
-        except UserError as error:
-            kind = type(error).__name__
-            answer = ("refused", (kind, error.message, error.place, error.hint))
-        except MemoryError:
-            return
-        except Exception as error:  # noqa: BLE001 (told to the parent, which tells the log)
-            import traceback  # noqa: PLC0415
+            connection.send_bytes(_HERE)
+            # Even if the parent was killed meanwhile and nobody ends us.
+            used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+            _limit(resource.RLIMIT_CPU, int(used + time_limit + _MARGIN))
+            connection.send_bytes(_worked(text))
 
-            answer = ("failed", "".join(traceback.format_exception(error)))
-        with contextlib.suppress(BrokenPipeError):
-            connection.send_bytes(pickle.dumps(answer))
+
+def _worked(text: bytes) -> bytes:
+    """The answer to one text."""
+    try:
+        function, args, named = pickle.loads(text)  # noqa: S301 (our parent)
+        return pickle.dumps(("done", function(*args, **named)))
+    except UserError as error:
+        return pickle.dumps(("refused", error))
+    except MemoryError:
+        return pickle.dumps(("memory", None))
+    except Exception as error:  # noqa: BLE001 (told to the parent, which tells the log)
+        return pickle.dumps(("failed", "".join(traceback.format_exception(error))))
+
+
+def _limit(kind: int, most: int) -> None:
+    """Set a limit of this process, unless the system has set a lower one."""
+    _, highest = resource.getrlimit(kind)
+    if highest != resource.RLIM_INFINITY:
+        most = min(most, highest)
+    resource.setrlimit(kind, (most, highest))
 
 
 if __name__ == "__main__":

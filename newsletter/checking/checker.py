@@ -197,4 +197,5 @@ def refused(error: UserError, name: str) -> Finding:
     number = whole_number(line)
     if place.startswith(f"{name}:") and number is not None:
         return Finding(FILE, Level.BLOCK, error.message, number, error.hint or "")
-    return Finding(FILE, Level.BLOCK, f"{place}: {error.message}", None, error.hint or "")
+    said = f"{place}: {error.message}" if place else error.message
+    return Finding(FILE, Level.BLOCK, said, None, error.hint or "")

@@ -13,7 +13,6 @@ from newsletter.cli import open_files, repeated_logs
 from newsletter.cli.output import err
 from newsletter.errors import MachineError
 from newsletter.settings import load
-from newsletter.text_workers import TextWorkers
 from newsletter.web import connections
 from newsletter.web.app import create_app
 
@@ -66,8 +65,7 @@ def server_of(assembly: Assembly) -> uvicorn.Server:
         )
     )
     app.state.stopping = lambda: server.should_exit
-    if isinstance(assembly.on_text, TextWorkers):
-        assembly.on_text.stopping = lambda: server.should_exit
+    assembly.on_text.stopping = lambda: server.should_exit
     return server
 
 

@@ -17,7 +17,6 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.assembly import Assembly
 from newsletter.database import reading
-from newsletter.text_workers import TextWorkers
 from newsletter.web import errors, inbound, webhook_token, webhooks
 from newsletter.web.answers import EveryAnswer
 from newsletter.web.console import routes as console
@@ -59,12 +58,12 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
         try:
             yield
         finally:
-            # Orderly: requests under way are answered and written down before we go.
+            # Orderly: requests under way are answered and written down before we go. What the
+            # clock has rendered for a schedule can be rendered again.
+            await run_in_threadpool(assembly.on_text.stop)
             await run_in_threadpool(importer.stop)
             await run_in_threadpool(clock.stop)
             await run_in_threadpool(workers.stop)
-            if isinstance(assembly.on_text, TextWorkers):
-                assembly.on_text.stop()
 
     app = FastAPI(
         title="newsletter",

@@ -1,20 +1,23 @@
 """Work on texts apart from the service: limited in time and memory, and nobody else waits."""
 
 import os
+import pickle
 import re
+import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from newsletter.assembly import Assembly
-from newsletter.errors import IssueError
+from newsletter.errors import BusyError, IssueError
 from newsletter.issues.comparing import compare
 from newsletter.issues.reading import parse_issue
 from newsletter.settings import load
-from newsletter.text_workers import TextWorkers, TooMuchWorkError, here
+from newsletter.text_workers import TextWorkers, TooMuchWorkError
 from newsletter.web.app import create_app
 
 #: Never ends, and lets no other thread of its process run.
@@ -30,7 +33,7 @@ def workers() -> Iterator[TextWorkers]:
 
 def test_what_is_done_apart_is_what_is_done_here(workers: TextWorkers) -> None:
     text = "---\nsubject: Hello\n---\nWords"
-    assert workers(parse_issue, text, name="a.md") == here(parse_issue, text, name="a.md")
+    assert workers(parse_issue, text, name="a.md") == parse_issue(text, name="a.md")
     assert workers(compare, "one\ntwo", "one\nthree") == compare("one\ntwo", "one\nthree")
 
 
@@ -50,10 +53,28 @@ def test_one_process_serves_one_after_the_other(workers: TextWorkers) -> None:
     assert workers(os.getpid) == first
 
 
-def test_a_process_knows_no_secrets(workers: TextWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NEWSLETTER_SENDGRID__API_KEY", "SG.secret")
-    assert workers(os.getenv, "NEWSLETTER_SENDGRID__API_KEY") is None
+def test_a_process_is_told_no_secrets(
+    workers: TextWorkers, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"NEWSLETTER_SENDGRID__API_KEY": "SG.secret", "PGPASSWORD": "secret"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+        assert workers(os.getenv, name) is None
     assert workers(os.getenv, "PATH")
+    parts = Assembly(load(environment))
+    for told in (parts.checker.examine_text, parts.checker.examine):
+        words = pickle.dumps(told)
+        for key, value in environment.items():
+            if key.endswith(("KEY", "KEYS")):
+                assert value.encode() not in words
+
+
+def test_nothing_is_imported_from_the_folder_where_the_service_runs(
+    workers: TextWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lxml.py").write_text("raise SystemExit('mine')")
+    monkeypatch.chdir(tmp_path)
+    assert workers(len, "abc") == 3
 
 
 def test_what_takes_too_long_is_given_up_and_the_next_is_done(workers: TextWorkers) -> None:
@@ -67,13 +88,32 @@ def test_what_takes_too_long_is_given_up_and_the_next_is_done(workers: TextWorke
 
 
 def test_what_takes_too_much_memory_is_given_up_and_the_next_is_done(workers: TextWorkers) -> None:
-    with pytest.raises(TooMuchWorkError, match="more memory"):
+    with pytest.raises(TooMuchWorkError, match=r"more than 1\.5 GB of memory"):
         workers(bytearray, 3_000_000_000)
     assert workers(len, "abc") == 3
 
 
-def test_a_process_that_was_killed_is_replaced(workers: TextWorkers) -> None:
-    os.kill(workers(os.getpid), 9)
+def test_a_process_that_was_killed_without_work_is_replaced(workers: TextWorkers) -> None:
+    os.kill(workers(os.getpid), signal.SIGKILL)
+    assert workers(len, "abc") == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGXCPU])
+def test_a_process_that_ends_in_the_middle_fails_this_text_and_the_next_is_done(
+    workers: TextWorkers, number: signal.Signals
+) -> None:
+    with pytest.raises(TooMuchWorkError, match=rf"ended or broke \({number.name}\)") as caught:
+        workers(signal.raise_signal, number)
+    assert caught.value.hint
+    assert workers(len, "abc") == 3
+
+
+def test_an_end_that_a_service_manager_asked_for_is_not_the_texts_fault(
+    workers: TextWorkers,
+) -> None:
+    workers(signal.raise_signal, signal.SIGINT)  # of a whole group: the service ends its process
+    with pytest.raises(BusyError, match="SIGTERM"):
+        workers(signal.raise_signal, signal.SIGTERM)
     assert workers(len, "abc") == 3
 
 
@@ -84,12 +124,12 @@ def test_few_wait_and_the_others_are_told_so() -> None:
     def wait() -> None:
         try:
             workers(re.fullmatch, *FOREVER)
-        except TooMuchWorkError as error:
+        except BusyError as error:
             ended.append(error.message)
 
     thread = threading.Thread(target=wait)
     thread.start()
-    with pytest.raises(TooMuchWorkError, match="too many texts"):
+    with pytest.raises(BusyError, match="1 texts are being worked on"):
         while thread.is_alive():
             workers(len, "abc")  # as long as the other has not begun
     workers.stop()
@@ -102,7 +142,6 @@ def test_the_service_answers_meanwhile_and_ends_when_it_is_told(
 ) -> None:
     parts = Assembly(load(environment), apart=True)
     workers = parts.on_text
-    assert isinstance(workers, TextWorkers)
     child = workers(os.getpid)
     stop = threading.Event()
     workers.stopping = stop.is_set
@@ -111,7 +150,7 @@ def test_the_service_answers_meanwhile_and_ends_when_it_is_told(
     def wait() -> None:
         try:
             workers(re.fullmatch, *FOREVER)
-        except TooMuchWorkError as error:
+        except BusyError as error:
             ended.append(error.message)
 
     thread = threading.Thread(target=wait)

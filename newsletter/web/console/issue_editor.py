@@ -26,7 +26,6 @@ from newsletter.issues.store import StaleRevisionError
 from newsletter.issues.text import MOST_BYTES, too_large
 from newsletter.numbers import whole_number
 from newsletter.rendering.preview import MADE_UP, Scheme, preview
-from newsletter.text_workers import TooMuchWorkError
 from newsletter.web.console import mail_frame
 from newsletter.web.console.access import role
 from newsletter.web.console.issue_looks import Look, look
@@ -76,7 +75,7 @@ def take_digest(
     try:
         given = _given(pasted, upload)
         return _open(request, Sheet(parts.on_text(import_digest, given, name="the digest")))
-    except (IssueError, TooMuchWorkError) as error:
+    except UserError as error:
         problem = error
     shown = pasted if len(pasted) <= MOST_BYTES else ""
     return page(
@@ -159,7 +158,10 @@ def show_mail(
         first = looked.findings[0]
         where = f"Line {first.line}: " if first.line else ""
         return mail_frame.said(f"{where}{first.message}. {first.hint}")
-    shown = preview(looked.rendered, MADE_UP, scheme=scheme_of(scheme))
+    try:
+        shown = parts.on_text(preview, looked.rendered, MADE_UP, scheme=scheme_of(scheme))
+    except UserError as error:
+        return mail_frame.said(f"{error.message}. {error.hint or ''}")
     return mail_frame.document(shown.html)
 
 
@@ -178,7 +180,7 @@ def _store(request: Request, parts: Assembly, visitor: Visitor, sheet: Sheet, do
             store.save(session, draft, by=by, now=now, base=sheet.base)
     except StaleRevisionError as stale:
         return _conflict(request, parts, sheet, stale, draft.slug)
-    except (IssueError, TooMuchWorkError) as error:
+    except UserError as error:
         return _open(request, sheet, problem=error, status=400)
     return go(f"{HOME}/{draft.slug}/edit?done=stored")
 
@@ -195,13 +197,12 @@ def _conflict(
         issue = find(session, slug)
         theirs = revision_at(session, issue, str(stale.latest) if stale.latest else "")
     sheet = Sheet(stale.text, slug, theirs.number, stored=theirs.source)
-    return _open(
-        request,
-        sheet,
-        theirs=theirs,
-        lines=differences(parts, theirs.source, stale.text),
-        status=409,
-    )
+    lines: Sequence[Line] | UserError
+    try:
+        lines = differences(parts, theirs.source, stale.text)
+    except UserError as error:
+        lines = error
+    return _open(request, sheet, theirs=theirs, lines=lines, status=409)
 
 
 def _open(
@@ -213,9 +214,12 @@ def _open(
     problem: UserError | None = None,
     checked: Look | None = None,
     theirs: Revision | None = None,
-    lines: Sequence[Line] = (),
+    lines: Sequence[Line] | UserError = (),
 ) -> Response:
-    """The editor; ``theirs`` is what somebody else stored meanwhile, ``lines`` what differs."""
+    """The editor; ``theirs`` is what somebody else stored meanwhile.
+
+    ``lines`` is what differs, or why that cannot be shown.
+    """
     return page(
         request,
         "issue_edit.html",
@@ -229,7 +233,8 @@ def _open(
         line=_line(problem) if problem else None,
         look=checked,
         theirs=theirs,
-        lines=lines,
+        lines=() if isinstance(lines, UserError) else lines,
+        uncompared=lines if isinstance(lines, UserError) else None,
     )
 
 
@@ -247,7 +252,7 @@ def _given(pasted: str, upload: UploadFile | None) -> str:
 
 
 def _draft(parts: Assembly, sheet: Sheet) -> Draft:
-    draft: Draft = parts.on_text(parse_issue, sheet.text, name=_name(sheet.slug))
+    draft = parts.on_text(parse_issue, sheet.text, name=_name(sheet.slug))
     if sheet.slug and draft.slug != sheet.slug:
         raise IssueError(
             f"this issue is called {sheet.slug}, and its slug stays",

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from newsletter.assembly import Assembly
-from newsletter.checking.checker import Examined, refused
+from newsletter.checking.checker import refused
 from newsletter.checking.finding import Finding
-from newsletter.errors import IssueError, TemplateError
+from newsletter.errors import BusyError, IssueError, TemplateError
 from newsletter.rendering.rendered import Rendered
 from newsletter.text_workers import TooMuchWorkError
 
@@ -26,8 +26,8 @@ def look(parts: Assembly, text: str, *, name: str, outside: bool = False) -> Loo
     """
     checker, now = parts.checker, datetime.now(UTC)
     try:
-        one: Examined = parts.on_text(checker.examine_text, text, name=name)
-    except (IssueError, TemplateError, TooMuchWorkError) as error:
+        one = parts.on_text(checker.examine_text, text, name=name)
+    except (IssueError, TemplateError, TooMuchWorkError, BusyError) as error:
         return Look([refused(error, name)], None)
     found = checker.check(
         one.draft,

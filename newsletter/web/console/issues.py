@@ -141,9 +141,8 @@ def show_issue(
 
 
 def differences(parts: Assembly, before: str, after: str) -> Sequence[Line]:
-    """What differs between two texts; raises TooMuchWorkError."""
-    lines: Sequence[Line] = parts.on_text(compare, before, after)
-    return lines
+    """What differs between two texts; raises TooMuchWorkError and BusyError."""
+    return parts.on_text(compare, before, after)
 
 
 def find(session: Session, slug: str) -> Issue:
