@@ -59,7 +59,7 @@ from subscribers.schema import Session
 if TYPE_CHECKING:
     from newsletter.checking.case import AskDns
     from newsletter.checking.checker import Checker
-    from newsletter.scheduling.firing import Press
+    from newsletter.scheduling.preparing import Press
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ class Assembly:
         _, sending = self.check_rules, self.settings.sending
 
         def made() -> "Press":
-            from newsletter.scheduling.firing import Press  # noqa: PLC0415
+            from newsletter.scheduling.preparing import Press  # noqa: PLC0415
 
             return Press(
                 self.checker,

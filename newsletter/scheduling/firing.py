@@ -6,10 +6,8 @@ last one is made up for if it is not too late; the others are written down as mi
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,46 +15,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from newsletter.accounts import audit, messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.messages import MessageKind
-from newsletter.checking.checker import Checker, Examined
+from newsletter.checking.checker import Examined
 from newsletter.checking.finding import blocking
 from newsletter.checking.plan import Plan
-from newsletter.errors import NothingToDoError, SendError, UserError
-from newsletter.issues import approval, store
+from newsletter.errors import BusyError, MachineError, NothingToDoError, SendError, UserError
+from newsletter.issues import store
 from newsletter.issues.approval import ApprovedIssue
-from newsletter.issues.reading import Draft
-from newsletter.issues.tracked import EVERYTHING, Choice, Tracked
+from newsletter.issues.tracked import Choice
 from newsletter.scheduling import schedules, timing
 from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
+from newsletter.scheduling.preparing import Prepared, Press, examined, next_issue
 from newsletter.scheduling.recurrence import Occurrence
 from newsletter.sending import control, forgotten
 from newsletter.sending.foresight import HadBeforeError, Terms
-from newsletter.sending.limits import WarmUp
-from newsletter.sending.models import Send
 from newsletter.sending.timetable import Timetable
 from subscribers.schema import Session, table_of
 
 _log = logging.getLogger(__name__)
-_schedule, _firing, _send = table_of(Schedule), table_of(Firing), table_of(Send)
-
-
-@dataclass(frozen=True, slots=True)
-class Press:
-    """What a firing makes sends with."""
-
-    checker: Checker
-    late_limit: timedelta
-    batch_size: int
-    warm_up: WarmUp | None = None
-    #: What the publication has measured.
-    publication: Tracked = EVERYTHING
-    #: Calls a function that works on what an author wrote; by itself, where nobody else waits.
-    on_text: Callable[..., Any] | None = None
-
-    def examine(self, draft: Draft) -> Examined:
-        """Render and check what is to be sent; raises UserError."""
-        examine = self.checker.examine
-        found: Examined = self.on_text(examine, draft) if self.on_text else examine(draft)
-        return found
+_schedule, _firing = table_of(Schedule), table_of(Firing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,43 +50,6 @@ class Fired:
         return f"{self.schedule}, due {self.due:%Y-%m-%d %H:%M} UTC: {said} {self.reason}".strip()
 
 
-def next_issue(session: Session, series: str) -> ApprovedIssue | None:
-    """What goes out next of a series: approved, and named by no send so far.
-
-    Nor by one that was forgotten when the database was restored, once nobody is left for it.
-    """
-    taken = select(_send.c.issue_id).union(forgotten.over()).subquery()
-    return approval.next_approved(session, series, taken=select(taken.c.issue_id))
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A revision's text, rendered and checked before the transaction that sends it, or why not."""
-
-    revision_id: int
-    made: Examined | UserError
-
-
-def prepare(session: Session, schedule_id: int, press: Press) -> Callable[[], Prepared] | None:
-    """Find what a schedule would send next; what is returned renders it, without a transaction.
-
-    It takes seconds where an issue is long, and meanwhile nobody else could write on SQLite.
-    None where there is nothing.
-    """
-    series = session.scalar(select(_schedule.c.series).where(_schedule.c.id == schedule_id))
-    issue = next_issue(session, series) if series is not None else None
-    if issue is None:
-        return None
-
-    def made() -> Prepared:
-        try:
-            return Prepared(issue.revision_id, press.examine(issue.draft))
-        except UserError as error:
-            return Prepared(issue.revision_id, error)
-
-    return made
-
-
 def fire(
     session: Session,
     schedule_id: int,
@@ -122,7 +61,7 @@ def fire(
     """Deal with all that is due of a schedule by now, in this transaction.
 
     One send at most comes of it. Empty when another process was faster. What was ``prepared``
-    is used if it is still the next.
+    has to be the next still: BusyError where somebody was faster than that.
     """
     schedule = session.scalar(
         select(Schedule)
@@ -213,16 +152,17 @@ def _send_next(
     try:
         # What fails leaves nothing of the send behind, and the reason is kept.
         with session.begin_nested():
-            examined = _examined(issue, press, prepared)
-            made = _make(session, schedule, one, examined, press, now=now)
+            made = _make(session, schedule, one, examined(issue, press, prepared), press, now=now)
     except HadBeforeError:
         # The series goes on as it had gone on then.
         forgotten.end(session, issue.issue_id, now=now)
         if before == issue.slug:
             return Outcome.NOTHING, f"issue {before} {_BEFORE}", None
-        return _send_next(session, schedule, one, press, now=now, prepared=prepared)
+        return _send_next(session, schedule, one, press, now=now, prepared=None)
     except NothingToDoError as error:
         return Outcome.NOTHING, _said(issue, error), None
+    except (BusyError, MachineError):
+        raise  # that is not the issue's fault, and the next tick finds it due again
     except UserError as error:
         return Outcome.FAILED, _said(issue, error), None
     except SQLAlchemyError:
@@ -235,25 +175,16 @@ def _send_next(
     return Outcome.SENT, reason, made
 
 
-def _examined(issue: ApprovedIssue, press: Press, prepared: Prepared | None) -> Examined:
-    """What was prepared; made now where an editor, or another schedule, was faster than that."""
-    if prepared is None or prepared.revision_id != issue.revision_id:
-        return press.examine(issue.draft)
-    if isinstance(prepared.made, UserError):
-        raise prepared.made
-    return prepared.made
-
-
 def _make(
     session: Session,
     schedule: Schedule,
     one: Occurrence,
-    examined: Examined,
+    issue: Examined,
     press: Press,
     *,
     now: datetime,
 ) -> int:
-    draft, rendered = examined.draft, examined.rendered
+    draft, rendered = issue.draft, issue.rendered
     audience = schedules.audience(session, schedule.id)
     timetable = Timetable.from_json(schedule.timetable)
     if schedule.own_clock:
@@ -276,7 +207,7 @@ def _make(
     )
     # Neither DNS nor links: nobody outside is asked while this transaction lasts.
     findings = press.checker.check(
-        draft, rendered, now=now, plan=plan, blocking_only=True, examined=examined
+        draft, rendered, now=now, plan=plan, blocking_only=True, examined=issue
     )
     if found := blocking(findings):
         said = "; ".join(one.message for one in found)
