@@ -13,6 +13,7 @@ links. It is no sandbox: it runs as the same user.
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import resource
@@ -35,9 +36,11 @@ _log = logging.getLogger(__name__)
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 
-#: Seconds that one text may take. The longest issue allowed takes a few.
+#: Seconds of processor time that one text may take. Prose of the greatest length takes five.
 TIME_LIMIT: Final = 20.0
-#: Bytes of address space of a process; rendering takes a third of it.
+#: So many times as long it may take by the clock, on a machine that has other work as well.
+_PATIENCE: Final = 2
+#: Bytes of address space of a process; rendering takes a quarter of it.
 MEMORY_LIMIT: Final = 1_500_000_000
 #: Seconds for a process to start and import, on a machine that is busy.
 _START_LIMIT: Final = 60.0
@@ -45,8 +48,8 @@ _START_LIMIT: Final = 60.0
 _IDLE: Final = 300.0
 #: How often it is looked whether the service was told to stop, in seconds.
 _LOOK: Final = 0.1
-#: Seconds of processor time beyond the time limit, after which the system ends a child.
-_MARGIN: Final = 5.0
+#: Seconds for a process to be gone once it has closed its end of the socket.
+_GOING: Final = 5.0
 #: What a child takes over of our environment: where programs and libraries are, and the language.
 _KEPT: Final = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"})
 _KEPT_BEGIN: Final = ("LC_", "PYTHON")
@@ -59,7 +62,7 @@ _SHORTEN: Final = "Shorten it, or take out what repeats a sign very often."
 
 
 class TooMuchWorkError(UserError):
-    """A text takes longer or more memory than one may, or breaks the process that works on it."""
+    """A text takes more time or memory than one may, or breaks the process that works on it."""
 
 
 @dataclass(slots=True)
@@ -78,7 +81,7 @@ class _Process:
     def ended_with(self) -> int:
         """The exit status of one that has closed its end of the socket."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_MARGIN)
+            self.process.wait(_GOING)
         self.kill()
         return self.process.returncode
 
@@ -138,13 +141,13 @@ class TextWorkers:
             child.kill()
 
     def _wait_for_turn(self) -> None:
-        deadline = time.monotonic() + 2 * self.time_limit
+        limit = _PATIENCE * self.time_limit
+        deadline = time.monotonic() + limit
         while not self._turn.acquire(timeout=_LOOK):
             self._give_up_if_over()
             if time.monotonic() > deadline:
                 raise BusyError(
-                    f"texts before this one took longer than {2 * self.time_limit:g} seconds",
-                    hint=_LATER,
+                    f"texts before this one took longer than {limit:g} seconds", hint=_LATER
                 )
 
     def _done(self, work: bytes) -> object:
@@ -171,8 +174,8 @@ class TextWorkers:
             is_begun = self._is_heard(child, _START_LIMIT) and bool(child.connection.recv_bytes())
             if not is_begun:
                 return None
-            if not self._is_heard(child, self.time_limit):
-                raise _too_long(self.time_limit)
+            if not self._is_heard(child, _PATIENCE * self.time_limit):
+                raise _not_done(self.time_limit)
             answer: tuple[str, object] = pickle.loads(child.connection.recv_bytes())  # noqa: S301 (our child)
             # One that ran out of memory once may be left with little.
             is_sound = answer[0] != "memory" and not self._is_over()
@@ -180,7 +183,7 @@ class TextWorkers:
             self._give_up_if_over()
             if not is_begun:
                 return None
-            raise _broken(child.ended_with()) from None
+            raise _broken(child.ended_with(), self.time_limit) from None
         finally:
             if is_sound:
                 with self._lock:
@@ -260,9 +263,19 @@ def _not_started() -> UserError:
 
 
 def _too_long(limit: float) -> UserError:
-    said = f"this text takes longer than {limit:g} seconds to work on, and was given up"
+    said = f"this text takes more than {limit:g} seconds of processor time, and was given up"
     _log.warning("%s", said)
     return TooMuchWorkError(said, hint=_SHORTEN)
+
+
+def _not_done(limit: float) -> UserError:
+    """What to say where the clock ran out, and not the processor time."""
+    said = (
+        f"this text was given up after {_PATIENCE * limit:g} seconds: "
+        f"it may take {limit:g} of processor time, and this machine is busy"
+    )
+    _log.warning("%s", said)
+    return BusyError(said, hint=f"{_LATER} If it stays so, shorten the text.")
 
 
 def _too_large(limit: int) -> UserError:
@@ -271,8 +284,10 @@ def _too_large(limit: int) -> UserError:
     return TooMuchWorkError(said, hint=_SHORTEN)
 
 
-def _broken(status: int) -> UserError:
+def _broken(status: int, time_limit: float) -> UserError:
     """What to say of a child that ended in the middle of its work, and by what."""
+    if -status == signal.SIGXCPU:
+        return _too_long(time_limit)
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     if -status in _TOLD:
         return BusyError(f"the process that worked on this text was ended ({how})", hint=_LATER)
@@ -300,9 +315,10 @@ def work(handle: int, memory_limit: int, time_limit: float) -> None:
         while connection.poll(_IDLE):
             text = connection.recv_bytes()
             connection.send_bytes(_HERE)
-            # Even if the parent was killed meanwhile and nobody ends us.
+            # The system keeps this limit, also of code that lets no other run, and if the parent
+            # is gone. It counts whole seconds.
             used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-            _limit(resource.RLIMIT_CPU, int(used + time_limit + _MARGIN))
+            _limit(resource.RLIMIT_CPU, math.ceil(used + time_limit))
             connection.send_bytes(_worked(text))
 
 

@@ -5,6 +5,7 @@ import pickle
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,12 +78,26 @@ def test_nothing_is_imported_from_the_folder_where_the_service_runs(
     assert workers(len, "abc") == 3
 
 
-def test_what_takes_too_long_is_given_up_and_the_next_is_done(workers: TextWorkers) -> None:
-    workers(len, "")
-    workers.time_limit = 0.5
-    with pytest.raises(TooMuchWorkError, match=r"longer than 0\.5 seconds") as caught:
+def test_what_takes_too_long_is_given_up_and_the_next_is_done() -> None:
+    workers = TextWorkers(time_limit=1.0)
+    # Where the machine has other work as well, the clock may run out before.
+    with pytest.raises(
+        (TooMuchWorkError, BusyError), match=r"\b1 (seconds )?of processor"
+    ) as caught:
         workers(re.fullmatch, *FOREVER)
-    assert caught.value.hint
+    assert "horten" in (caught.value.hint or "")
+    workers.time_limit = 60.0
+    assert workers(len, "abc") == 3
+    workers.stop()
+
+
+def test_a_text_is_given_up_by_the_clock_where_it_gets_no_processor_time(
+    workers: TextWorkers,
+) -> None:
+    workers(len, "")
+    workers.time_limit = 0.1
+    with pytest.raises(BusyError, match=r"after 0\.2 seconds: it may take 0\.1 of processor time"):
+        workers(time.sleep, 3600)
     workers.time_limit = 60.0
     assert workers(len, "abc") == 3
 
@@ -98,7 +113,7 @@ def test_a_process_that_was_killed_without_work_is_replaced(workers: TextWorkers
     assert workers(len, "abc") == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGXCPU])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_process_that_ends_in_the_middle_fails_this_text_and_the_next_is_done(
     workers: TextWorkers, number: signal.Signals
 ) -> None:

@@ -6,6 +6,7 @@ nothing else of that process runs meanwhile.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -229,7 +230,8 @@ def test_others_are_served_while_texts_take_forever(
         assert stored >= {"delivered", "open"}
 
         done, _ = wait(waiting, timeout=120, return_when=FIRST_COMPLETED)
-        assert "takes longer than 20 seconds" in done.pop().result().text
+        # By the processor or, where the machine is busy, by the clock: the limit is named.
+        assert re.search("20 (seconds )?of processor time", done.pop().result().text)
         # The next one has its turn, and the service is told to end in the middle of that.
         until(lambda: service.children)
         texts = service.children
