@@ -46,6 +46,7 @@ from newsletter.sending.journal import Journal
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.recollection import Recalled
 from newsletter.settings import Settings, resource
+from newsletter.text_workers import TextWorkers
 from newsletter.tracking.alerts import Rule, load_rules
 from newsletter.tracking.ingest import Ingested, ingest
 from newsletter.tracking.policy import Thresholds
@@ -58,7 +59,7 @@ from subscribers.schema import Session
 if TYPE_CHECKING:
     from newsletter.checking.case import AskDns
     from newsletter.checking.checker import Checker
-    from newsletter.scheduling.firing import Press
+    from newsletter.scheduling.preparing import Press
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,13 @@ class Assembly:
     """The parts of one process, each built when it is first asked for."""
 
     settings: Settings
+    #: Whether a process apart works on what authors write: in whatever runs for long.
+    apart: bool = False
+
+    @cached_property
+    def on_text(self) -> TextWorkers:
+        """Calls a function that reads, renders or checks what an author wrote."""
+        return TextWorkers(processes=1 if self.apart else 0)
 
     @cached_property
     def database(self) -> Engine:
@@ -275,7 +283,7 @@ class Assembly:
         _, sending = self.check_rules, self.settings.sending
 
         def made() -> "Press":
-            from newsletter.scheduling.firing import Press  # noqa: PLC0415
+            from newsletter.scheduling.preparing import Press  # noqa: PLC0415
 
             return Press(
                 self.checker,
@@ -283,6 +291,7 @@ class Assembly:
                 sending.batch_size,
                 self.warm_up,
                 self.tracked,
+                self.on_text,
             )
 
         return made

@@ -41,6 +41,8 @@ class Case:
     plan: Plan | None = None
     ask_dns: AskDns | None = None
     ask_links: bool = False
+    #: The body's parts, where another process has read them already.
+    read: Manuscript | None = None
 
     @cached_property
     def dns(self) -> Dns | None:
@@ -50,6 +52,8 @@ class Case:
     @cached_property
     def manuscript(self) -> Manuscript:
         """The body's parts with their lines."""
+        if self.read is not None:
+            return self.read
         links = {name: f"{self.house.base_url}/{path}/" for name, path in LINKS.items()}
         return read_manuscript(self.draft, links)
 

@@ -4,9 +4,10 @@ A check is a function of a Case that yields what it found. Its level is a matter
 config/checks.toml, not of the check.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +16,11 @@ from sqlalchemy import Engine
 from newsletter.checking import clients, contrast, dead_links, domain, frame, links, markup, reach
 from newsletter.checking.case import AskDns, Case
 from newsletter.checking.finding import Finding, Found, Level, blocking
-from newsletter.checking.manuscript import line_of
+from newsletter.checking.manuscript import Manuscript, line_of
 from newsletter.checking.plan import Plan
 from newsletter.checking.rules import Rule, Rules
 from newsletter.database import reading
-from newsletter.errors import IssueError, TemplateError
+from newsletter.errors import IssueError, TemplateError, UserError
 from newsletter.issues.reading import Draft, parse_issue
 from newsletter.numbers import whole_number
 from newsletter.readiness import Lack, is_example
@@ -48,11 +49,29 @@ CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
     "cost": reach.cost,
     "sender_domain": domain.sender_domain,
 }
+#: Those that look at the issue alone: they ask neither people nor DNS nor the web.
+ALONE: Final = frozenset(
+    {"unsubscribe", "postal_address", "text_part", "subject", "preheader", "size", "links"}
+    | {"images", "markup", "contrast", "clients"}
+)
 #: The id of what keeps an issue from being read or rendered at all; it always blocks.
 FILE = "file"
 #: The id of settings with which no mail may leave to people; it always blocks.
 SETTINGS = "settings"
+#: No check of ``ALONE`` asks what time it is.
+_AT_ANY_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GRAVEST = (Level.BLOCK, Level.WARN, Level.NOTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """All of an issue that depends on it alone, which one process can make for another."""
+
+    draft: Draft
+    rendered: Rendered
+    manuscript: Manuscript
+    #: What each check of ``ALONE`` found that is not switched off.
+    found: Mapping[str, Sequence[Found]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,22 @@ class Checker:
     #: What of the settings keeps mail from leaving.
     unfit: tuple[Lack, ...] = ()
 
+    def examine(self, draft: Draft) -> Examined:
+        """Render a draft and run the checks that ask nobody; IssueError, TemplateError."""
+        rendered = render(draft, self.house, templates=self.templates)
+        case = Case(draft, rendered, self.house, self.rules, _AT_ANY_TIME)
+        wanted = [name for name in CHECKS if name in ALONE and self._level(name) != "off"]
+        found = {name: list(CHECKS[name](case)) for name in wanted}
+        return Examined(draft, rendered, case.manuscript, found)
+
+    def examine_text(self, text: str, *, name: str) -> Examined:
+        """The same of a text; ``name`` is what errors call its file."""
+        return self.examine(parse_issue(text, name=name))
+
+    def _level(self, check: str) -> str:
+        rule: Rule = getattr(self.rules, check)
+        return rule.level
+
     def check(
         self,
         draft: Draft,
@@ -77,23 +112,27 @@ class Checker:
         dns: AskDns | None = None,
         ask_links: bool = False,
         blocking_only: bool = False,
+        examined: Examined | None = None,
     ) -> list[Finding]:
         """What is to be said of an issue, the gravest first; ``rendered`` is made of ``draft``.
 
         Without a ``plan`` nothing is asked of the audience, without ``dns`` nothing of the
         sender's domain, and without ``ask_links`` no link is tried out: the rest takes
-        milliseconds. ``blocking_only`` runs no check but those that may block.
+        milliseconds. ``blocking_only`` runs no check but those that may block; what another
+        process has ``examined`` is not done again.
 
         Raises SegmentError for a segment of the plan that there is not.
         """
         findings = list(self._settings(draft))
-        case = Case(draft, rendered, self.house, self.rules, now, plan, dns, ask_links)
+        read = examined.manuscript if examined else None
+        known = examined.found if examined else {}
+        case = Case(draft, rendered, self.house, self.rules, now, plan, dns, ask_links, read)
         for check, find in CHECKS.items():
-            rule: Rule = getattr(self.rules, check)
-            if rule.level == "off" or (blocking_only and rule.level != "block"):
+            wanted = self._level(check)
+            if wanted == "off" or (blocking_only and wanted != "block"):
                 continue
-            for found in find(case):
-                level = Level.NOTE if found.is_note else Level(rule.level)
+            for found in known[check] if check in known else find(case):
+                level = Level.NOTE if found.is_note else Level(wanted)
                 findings.append(Finding(check, level, found.message, found.line, found.hint))
         return sorted(findings, key=lambda finding: _GRAVEST.index(finding.level))
 
@@ -116,14 +155,14 @@ class Checker:
         *,
         now: datetime,
         dns: AskDns | None,
+        examined: Examined | None = None,
     ) -> list[Finding]:
         """What keeps the issue from being sent, links and DNS among it if they may block."""
+        check = partial(self.check, draft, rendered, now=now, blocking_only=True, examined=examined)
         with reading(database) as session:
-            found = self.check(draft, rendered, now=now, plan=plan(session), blocking_only=True)
+            found = check(plan=plan(session))
         # Nobody outside is asked while the database waits.
-        return blocking(found) or blocking(
-            self.check(draft, rendered, now=now, dns=dns, ask_links=True, blocking_only=True)
-        )
+        return blocking(found) or blocking(check(dns=dns, ask_links=True))
 
     def check_text(
         self,
@@ -137,17 +176,26 @@ class Checker:
     ) -> list[Finding]:
         """The same of a text that may be no issue yet: what it is refused for is a finding."""
         try:
-            draft = parse_issue(text, name=name)
-            rendered = render(draft, self.house, templates=self.templates)
+            one = self.examine_text(text, name=name)
         except (IssueError, TemplateError) as error:
-            return [_refused(error, name)]
-        return self.check(draft, rendered, now=now, plan=plan, dns=dns, ask_links=ask_links)
+            return [refused(error, name)]
+        return self.check(
+            one.draft,
+            one.rendered,
+            now=now,
+            plan=plan,
+            dns=dns,
+            ask_links=ask_links,
+            examined=one,
+        )
 
 
-def _refused(error: IssueError | TemplateError, name: str) -> Finding:
+def refused(error: UserError, name: str) -> Finding:
+    """What an issue is refused for that cannot be read or rendered; ``name`` is its file's."""
     place = error.place or ""
     line = place.removeprefix(f"{name}:")
     number = whole_number(line)
     if place.startswith(f"{name}:") and number is not None:
         return Finding(FILE, Level.BLOCK, error.message, number, error.hint or "")
-    return Finding(FILE, Level.BLOCK, f"{place}: {error.message}", None, error.hint or "")
+    said = f"{place}: {error.message}" if place else error.message
+    return Finding(FILE, Level.BLOCK, said, None, error.hint or "")

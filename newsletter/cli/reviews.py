@@ -138,6 +138,10 @@ def approve(
 ) -> None:
     """Say that an issue may be sent, as this revision has it."""
     parts = Assembly(load())
+    with reading(parts.database) as session:
+        source = store.revision_of(session, store.find(session, slug)).source
+    # What cannot be rendered without losing a word is not approved.
+    parts.checker.examine_text(source, name=f"{slug}.md")
     with transaction(parts.database) as session:
         approval.approve(
             session,

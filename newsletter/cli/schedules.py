@@ -16,7 +16,7 @@ from newsletter.errors import SendError
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.issues.text import read_text
 from newsletter.issues.tracked import Choice
-from newsletter.scheduling import firing, recurrence, schedules, timing
+from newsletter.scheduling import preparing, recurrence, schedules, timing
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
 from newsletter.scheduling.schedules import Wanted
@@ -95,7 +95,7 @@ def create(
     )
     with transaction(parts.database) as session:
         schedule = schedules.create(session, wanted, by=COMMAND_LINE, now=now)
-        waiting = firing.next_issue(session, series)
+        waiting = preparing.next_issue(session, series)
         said = _when(schedule)
     out.print(f"Schedule {name}: {said}")
     if waiting is None:
@@ -189,7 +189,7 @@ def show(
     with reading(Assembly(load()).database) as session:
         one = schedules.find(session, name)
         audience = schedules.audience(session, one.id)
-        waiting = firing.next_issue(session, one.series)
+        waiting = preparing.next_issue(session, one.series)
         pace_of = Timetable.from_json(one.timetable).to_json()
         to_all = schedules.goes_to_all(session, one.id)
         past = [

@@ -26,7 +26,7 @@ def serve(
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
     repeated_logs.install()
-    assembly = Assembly(load())
+    assembly = Assembly(load(), apart=True)
     # What it cannot work without is looked at before it listens.
     _ = assembly.gateway, assembly.links, assembly.address_key, assembly.verifier
     _ = assembly.database
@@ -67,6 +67,7 @@ def server_of(assembly: Assembly) -> uvicorn.Server:
         )
     )
     app.state.stopping = lambda: server.should_exit
+    assembly.on_text.stopping = lambda: server.should_exit
     return server
 
 

@@ -64,7 +64,9 @@ def stage(*, fixed_ports: bool) -> Iterator[Stage]:
             with listen(_HOST, port) as listening:
                 service_url = f"http://{_HOST}:{listening.getsockname()[1]}"
                 sandbox.set_webhook_url(f"{service_url}/webhooks/sendgrid/events")
-                assembly = Assembly(load(_environment(Path(folder), sandbox, service_url)))
+                assembly = Assembly(
+                    load(_environment(Path(folder), sandbox, service_url)), apart=True
+                )
                 with _running(assembly, listening):
                     yield Stage(assembly, sandbox, service_url)
                 assembly.database.dispose()

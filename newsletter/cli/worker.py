@@ -40,7 +40,7 @@ def worker(
     if concurrency is not None:
         environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
     settings = load(environment)
-    assembly = Assembly(settings)
+    assembly = Assembly(settings, apart=True)
     # What it cannot work without is told before it begins.
     _ = assembly.gateway, assembly.links, assembly.address_key
     workers = assembly.workers()
@@ -49,6 +49,8 @@ def worker(
         for part in (workers, assembly.clock()):
             part.start()
             running.callback(part.stop)
+        # Before the clock, which may be waiting for it.
+        running.callback(assembly.on_text.stop)
         err.print(
             f"worker {workers.name} sends up to {settings.sending.concurrency} requests at once"
             " · Ctrl-C stops it orderly"

@@ -15,39 +15,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from newsletter.accounts import audit, messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.messages import MessageKind
-from newsletter.checking.checker import Checker
+from newsletter.checking.checker import Examined
 from newsletter.checking.finding import blocking
 from newsletter.checking.plan import Plan
-from newsletter.errors import NothingToDoError, SendError, UserError
-from newsletter.issues import approval, store
+from newsletter.errors import BusyError, MachineError, NothingToDoError, SendError, UserError
+from newsletter.issues import store
 from newsletter.issues.approval import ApprovedIssue
-from newsletter.issues.reading import Draft
-from newsletter.issues.tracked import EVERYTHING, Choice, Tracked
-from newsletter.rendering.render import render
+from newsletter.issues.tracked import Choice
 from newsletter.scheduling import schedules, timing
 from newsletter.scheduling.models import Firing, Outcome, Schedule, ScheduleState
+from newsletter.scheduling.preparing import Prepared, Press, examined, next_issue
 from newsletter.scheduling.recurrence import Occurrence
 from newsletter.sending import control, forgotten
 from newsletter.sending.foresight import HadBeforeError, Terms
-from newsletter.sending.limits import WarmUp
-from newsletter.sending.models import Send
 from newsletter.sending.timetable import Timetable
 from subscribers.schema import Session, table_of
 
 _log = logging.getLogger(__name__)
-_schedule, _firing, _send = table_of(Schedule), table_of(Firing), table_of(Send)
-
-
-@dataclass(frozen=True, slots=True)
-class Press:
-    """What a firing makes sends with."""
-
-    checker: Checker
-    late_limit: timedelta
-    batch_size: int
-    warm_up: WarmUp | None = None
-    #: What the publication has measured.
-    publication: Tracked = EVERYTHING
+_schedule, _firing = table_of(Schedule), table_of(Firing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +50,18 @@ class Fired:
         return f"{self.schedule}, due {self.due:%Y-%m-%d %H:%M} UTC: {said} {self.reason}".strip()
 
 
-def next_issue(session: Session, series: str) -> ApprovedIssue | None:
-    """What goes out next of a series: approved, and named by no send so far.
-
-    Nor by one that was forgotten when the database was restored, once nobody is left for it.
-    """
-    taken = select(_send.c.issue_id).union(forgotten.over()).subquery()
-    return approval.next_approved(session, series, taken=select(taken.c.issue_id))
-
-
-def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> list[Fired]:
+def fire(
+    session: Session,
+    schedule_id: int,
+    press: Press,
+    *,
+    now: datetime,
+    prepared: Prepared | None = None,
+) -> list[Fired]:
     """Deal with all that is due of a schedule by now, in this transaction.
 
-    One send at most comes of it. Empty when another process was faster.
+    One send at most comes of it. Empty when another process was faster. What was ``prepared``
+    has to be the next still: BusyError where somebody was faster than that.
     """
     schedule = session.scalar(
         select(Schedule)
@@ -109,7 +93,9 @@ def fire(session: Session, schedule_id: int, press: Press, *, now: datetime) -> 
         elif now - one.due > press.late_limit:
             outcome, reason, send_id = Outcome.MISSED, _too_late(schedule, one, now=now), None
         else:
-            outcome, reason, send_id = _send_next(session, schedule, one, press, now=now)
+            outcome, reason, send_id = _send_next(
+                session, schedule, one, press, now=now, prepared=prepared
+            )
         fired.append(Fired(schedule.name, one.due, outcome, reason, send_id))
     timing.wind(schedule, following)
     if not fired:
@@ -149,7 +135,13 @@ def _without_sent(session: Session, schedule_id: int, came: list[Occurrence]) ->
 
 
 def _send_next(
-    session: Session, schedule: Schedule, one: Occurrence, press: Press, *, now: datetime
+    session: Session,
+    schedule: Schedule,
+    one: Occurrence,
+    press: Press,
+    *,
+    now: datetime,
+    prepared: Prepared | None,
 ) -> tuple[Outcome, str, int | None]:
     before = forgotten.of_occasion(session, schedule.name, one.due)
     issue = _claimed(session, schedule.series)
@@ -160,15 +152,17 @@ def _send_next(
     try:
         # What fails leaves nothing of the send behind, and the reason is kept.
         with session.begin_nested():
-            made = _make(session, schedule, one, issue.draft, press, now=now)
+            made = _make(session, schedule, one, examined(issue, press, prepared), press, now=now)
     except HadBeforeError:
         # The series goes on as it had gone on then.
         forgotten.end(session, issue.issue_id, now=now)
         if before == issue.slug:
             return Outcome.NOTHING, f"issue {before} {_BEFORE}", None
-        return _send_next(session, schedule, one, press, now=now)
+        return _send_next(session, schedule, one, press, now=now, prepared=None)
     except NothingToDoError as error:
         return Outcome.NOTHING, _said(issue, error), None
+    except (BusyError, MachineError):
+        raise  # that is not the issue's fault, and the next tick finds it due again
     except UserError as error:
         return Outcome.FAILED, _said(issue, error), None
     except SQLAlchemyError:
@@ -185,11 +179,12 @@ def _make(
     session: Session,
     schedule: Schedule,
     one: Occurrence,
-    draft: Draft,
+    issue: Examined,
     press: Press,
     *,
     now: datetime,
 ) -> int:
+    draft, rendered = issue.draft, issue.rendered
     audience = schedules.audience(session, schedule.id)
     timetable = Timetable.from_json(schedule.timetable)
     if schedule.own_clock:
@@ -202,7 +197,6 @@ def _make(
         tracking=Choice(schedule.track_clicks, schedule.track_opens),
         publication=press.publication,
     )
-    rendered = render(draft, press.checker.house, templates=press.checker.templates)
     plan = Plan(
         session,
         audience.segments,
@@ -212,7 +206,9 @@ def _make(
         press.warm_up,
     )
     # Neither DNS nor links: nobody outside is asked while this transaction lasts.
-    findings = press.checker.check(draft, rendered, now=now, plan=plan, blocking_only=True)
+    findings = press.checker.check(
+        draft, rendered, now=now, plan=plan, blocking_only=True, examined=issue
+    )
     if found := blocking(findings):
         said = "; ".join(one.message for one in found)
         hint = f"Everything: newsletter check {draft.slug}."

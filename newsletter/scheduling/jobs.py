@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from newsletter.accounts import messages, sessions
 from newsletter.accounts.messages import MessageKind
 from newsletter.database import giving_way, reading, transaction
-from newsletter.errors import ProviderError, UserError
+from newsletter.errors import BusyError, MachineError, ProviderError, UserError
 from newsletter.provider.account import StoppedError
 from newsletter.scheduling import timing
 from newsletter.scheduling.models import Outcome
@@ -34,7 +34,7 @@ from subscribers import consent, growth, limits, segments, signup, standing
 from subscribers.schema import Session
 
 if TYPE_CHECKING:
-    from newsletter.scheduling.firing import Press
+    from newsletter.scheduling.preparing import Press
 
 _log = logging.getLogger(__name__)
 #: Single mails hold an address and a link; they are kept to answer "did it leave?".
@@ -257,13 +257,19 @@ def fire_due(desk: Desk, *, now: datetime) -> None:
     if not due or waits:
         return
     # What renders and checks takes 10 MB, for nothing where no schedule is.
-    from newsletter.scheduling import firing  # noqa: PLC0415
+    from newsletter.scheduling import firing, preparing  # noqa: PLC0415
 
     press = desk.press()
     for schedule_id in due:
         try:
+            with reading(desk.database) as session:
+                prepare = preparing.prepare(session, schedule_id, press)
+            prepared = prepare() if prepare else None
             with transaction(desk.database) as session:
-                fired = firing.fire(session, schedule_id, press, now=now)
+                fired = firing.fire(session, schedule_id, press, now=now, prepared=prepared)
+        except (BusyError, MachineError) as error:
+            _log.warning("schedule %s waits for the next tick: %s", schedule_id, error.message)
+            continue
         except Exception:  # noqa: BLE001 (whatever it is, the other schedules are waiting)
             _log.exception("schedule %s could not be dealt with", schedule_id)
             continue

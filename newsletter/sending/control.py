@@ -126,13 +126,15 @@ def other_words(session: Session, draft: Draft, issue_id: int) -> int | None:
         )
         .order_by(_send.c.id.desc())
     ).all()
+    if any(one.source == draft.source for one in sent):
+        return None
     words = _words(draft)
     for one in sent:
         try:
             before = store.draft_from(draft.slug, one.source)
         except IssueError:
             continue  # written when other things were allowed
-        if one.source == draft.source or _words(before) == words:
+        if _words(before) == words:
             return None
     return sent[0].id if sent else None
 

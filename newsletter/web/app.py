@@ -60,7 +60,9 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
         try:
             yield
         finally:
-            # Orderly: requests under way are answered and written down before we go.
+            # Orderly: requests under way are answered and written down before we go. What the
+            # clock has rendered for a schedule can be rendered again.
+            await run_in_threadpool(assembly.on_text.stop)
             await run_in_threadpool(importer.stop)
             await run_in_threadpool(clock.stop)
             await run_in_threadpool(workers.stop)

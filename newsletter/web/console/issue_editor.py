@@ -15,9 +15,9 @@ from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
-from newsletter.errors import IssueError
+from newsletter.errors import IssueError, UserError
 from newsletter.issues import store
-from newsletter.issues.comparing import Line, compare
+from newsletter.issues.comparing import Line
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.models import Revision
 from newsletter.issues.reading import Draft, parse_issue
@@ -29,7 +29,7 @@ from newsletter.rendering.preview import MADE_UP, Scheme, preview
 from newsletter.web.console import mail_frame
 from newsletter.web.console.access import role
 from newsletter.web.console.issue_looks import Look, look
-from newsletter.web.console.issues import HOME, find, number_in, revision_at
+from newsletter.web.console.issues import HOME, differences, find, number_in, revision_at
 from newsletter.web.console.shell import actor, go, page
 from newsletter.web.dependencies import Parts
 
@@ -65,6 +65,7 @@ def begin(request: Request, _visitor: _Editor) -> Response:
 @router.post(f"{HOME}/_new", max_body_size=_MOST_POSTED)
 def take_digest(
     request: Request,
+    parts: Parts,
     _visitor: _Editor,
     *,
     pasted: _Text = "",
@@ -72,8 +73,9 @@ def take_digest(
 ) -> Response:
     """Make an issue file of a plain-text digest, and open it; nothing is stored yet."""
     try:
-        return _open(request, Sheet(import_digest(_given(pasted, upload), name="the digest")))
-    except IssueError as error:
+        given = _given(pasted, upload)
+        return _open(request, Sheet(parts.on_text(import_digest, given, name="the digest")))
+    except UserError as error:
         problem = error
     shown = pasted if len(pasted) <= MOST_BYTES else ""
     return page(
@@ -156,7 +158,10 @@ def show_mail(
         first = looked.findings[0]
         where = f"Line {first.line}: " if first.line else ""
         return mail_frame.said(f"{where}{first.message}. {first.hint}")
-    shown = preview(looked.rendered, MADE_UP, scheme=scheme_of(scheme))
+    try:
+        shown = parts.on_text(preview, looked.rendered, MADE_UP, scheme=scheme_of(scheme))
+    except UserError as error:
+        return mail_frame.said(f"{error.message}. {error.hint or ''}")
     return mail_frame.document(shown.html)
 
 
@@ -169,13 +174,13 @@ def _store(request: Request, parts: Assembly, visitor: Visitor, sheet: Sheet, do
     if do == "check":
         return _open(request, sheet, checked=look(parts, sheet.text, name=_name(sheet.slug)))
     try:
-        draft = _draft(sheet)
+        draft = _draft(parts, sheet)
         with transaction(parts.database) as session:
             by, now = actor(request, visitor), datetime.now(UTC)
             store.save(session, draft, by=by, now=now, base=sheet.base)
     except StaleRevisionError as stale:
         return _conflict(request, parts, sheet, stale, draft.slug)
-    except IssueError as error:
+    except UserError as error:
         return _open(request, sheet, problem=error, status=400)
     return go(f"{HOME}/{draft.slug}/edit?done=stored")
 
@@ -192,9 +197,12 @@ def _conflict(
         issue = find(session, slug)
         theirs = revision_at(session, issue, str(stale.latest) if stale.latest else "")
     sheet = Sheet(stale.text, slug, theirs.number, stored=theirs.source)
-    return _open(
-        request, sheet, theirs=theirs, lines=compare(theirs.source, stale.text), status=409
-    )
+    lines: Sequence[Line] | UserError
+    try:
+        lines = differences(parts, theirs.source, stale.text)
+    except UserError as error:
+        lines = error
+    return _open(request, sheet, theirs=theirs, lines=lines, status=409)
 
 
 def _open(
@@ -203,12 +211,15 @@ def _open(
     *,
     status: int = 200,
     done: str = "",
-    problem: IssueError | None = None,
+    problem: UserError | None = None,
     checked: Look | None = None,
     theirs: Revision | None = None,
-    lines: Sequence[Line] = (),
+    lines: Sequence[Line] | UserError = (),
 ) -> Response:
-    """The editor; ``theirs`` is what somebody else stored meanwhile, ``lines`` what differs."""
+    """The editor; ``theirs`` is what somebody else stored meanwhile.
+
+    ``lines`` is what differs, or why that cannot be shown.
+    """
     return page(
         request,
         "issue_edit.html",
@@ -222,7 +233,8 @@ def _open(
         line=_line(problem) if problem else None,
         look=checked,
         theirs=theirs,
-        lines=lines,
+        lines=() if isinstance(lines, UserError) else lines,
+        uncompared=lines if isinstance(lines, UserError) else None,
     )
 
 
@@ -239,8 +251,8 @@ def _given(pasted: str, upload: UploadFile | None) -> str:
         raise IssueError("this is not UTF-8", place="the file", hint=hint) from None
 
 
-def _draft(sheet: Sheet) -> Draft:
-    draft = parse_issue(sheet.text, name=_name(sheet.slug))
+def _draft(parts: Assembly, sheet: Sheet) -> Draft:
+    draft = parts.on_text(parse_issue, sheet.text, name=_name(sheet.slug))
     if sheet.slug and draft.slug != sheet.slug:
         raise IssueError(
             f"this issue is called {sheet.slug}, and its slug stays",
@@ -250,7 +262,7 @@ def _draft(sheet: Sheet) -> Draft:
     return draft
 
 
-def _line(problem: IssueError) -> int | None:
+def _line(problem: UserError) -> int | None:
     """The line that an error speaks of."""
     _, _, line = (problem.place or "").rpartition(":")
     return whole_number(line)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from newsletter.assembly import Assembly
+from newsletter.checking.checker import refused
 from newsletter.checking.finding import Finding
-from newsletter.errors import IssueError, TemplateError
-from newsletter.issues.reading import parse_issue
-from newsletter.rendering.render import render
+from newsletter.errors import BusyError, IssueError, TemplateError
 from newsletter.rendering.rendered import Rendered
+from newsletter.text_workers import TooMuchWorkError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,15 @@ def look(parts: Assembly, text: str, *, name: str, outside: bool = False) -> Loo
     """
     checker, now = parts.checker, datetime.now(UTC)
     try:
-        draft = parse_issue(text, name=name)
-        rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
-    except (IssueError, TemplateError):
-        return Look(checker.check_text(text, name=name, now=now), None)
-    dns = parts.dns if outside else None
-    found = checker.check(draft, rendered, now=now, dns=dns, ask_links=outside)
-    return Look(found, rendered)
+        one = parts.on_text(checker.examine_text, text, name=name)
+    except (IssueError, TemplateError, TooMuchWorkError, BusyError) as error:
+        return Look([refused(error, name)], None)
+    found = checker.check(
+        one.draft,
+        one.rendered,
+        now=now,
+        dns=parts.dns if outside else None,
+        ask_links=outside,
+        examined=one,
+    )
+    return Look(found, one.rendered)

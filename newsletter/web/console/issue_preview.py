@@ -158,12 +158,12 @@ def _shown(parts: Assembly, slug: str, view: View, *, asked: bool = False) -> Sh
     looked = look(parts, revision.source, name=f"{slug}.md", outside=asked)
     if looked.rendered is None:
         return Shown(issue, revision, looked, None, None)
+    images, scheme = view.images != "off", scheme_of(view.scheme)
     try:
         person = _person(parts, view.person)
+        made = parts.on_text(preview, looked.rendered, person, images=images, scheme=scheme)
     except UserError as error:
         return Shown(issue, revision, looked, None, error, asked)
-    images, scheme = view.images != "off", scheme_of(view.scheme)
-    made = preview(looked.rendered, person, images=images, scheme=scheme)
     return Shown(issue, revision, looked, made, None, asked)
 
 

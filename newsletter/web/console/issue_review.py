@@ -11,10 +11,10 @@ from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
-from newsletter.errors import IssueError
+from newsletter.errors import IssueError, UserError
 from newsletter.issues import approval, store
 from newsletter.web.console.access import role
-from newsletter.web.console.issues import HOME, find, number_in, show_issue
+from newsletter.web.console.issues import HOME, find, number_in, revision_at, show_issue
 from newsletter.web.console.shell import actor, go
 from newsletter.web.dependencies import Parts
 from subscribers.schema import Session
@@ -46,7 +46,10 @@ def approve(
     revision: Annotated[str, Form(max_length=12)] = "",
     note: _Note = "",
 ) -> Response:
-    """Approve the revision that the form was made for, if it is still the latest."""
+    """Approve the revision that the form was made for, if it is still the latest.
+
+    What cannot be rendered without losing a word is not approved.
+    """
 
     def step(session: Session, by: Actor, now: datetime) -> object:
         return approval.approve(
@@ -59,6 +62,12 @@ def approve(
             second_person=parts.settings.review.second_person,
         )
 
+    with reading(parts.database) as session:
+        source = revision_at(session, find(session, slug), "").source
+    try:
+        parts.on_text(parts.checker.examine_text, source, name=f"{slug}.md")
+    except UserError as error:
+        return show_issue(request, parts, visitor, slug, problem=error, note=note, status=409)
     return _take(request, parts, visitor, slug, step=step, note=note, done="approved")
 
 

@@ -1,5 +1,6 @@
 """Issues: the list, and one with its revisions, its review and its history."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
@@ -10,7 +11,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.errors import IssueError, UserError
 from newsletter.issues import approval, store
-from newsletter.issues.comparing import compare
+from newsletter.issues.comparing import Line, compare
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.states import IssueState, Step
 from newsletter.numbers import whole_number
@@ -96,7 +97,7 @@ def changes(
         before=since,
         after=to,
         numbers=numbers,
-        lines=compare(since.source, to.source),
+        lines=differences(parts, since.source, to.source),
     )
 
 
@@ -137,6 +138,11 @@ def show_issue(
         problem=problem,
         note=note,
     )
+
+
+def differences(parts: Assembly, before: str, after: str) -> Sequence[Line]:
+    """What differs between two texts; raises TooMuchWorkError and BusyError."""
+    return parts.on_text(compare, before, after)
 
 
 def find(session: Session, slug: str) -> Issue:

@@ -14,7 +14,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
 from newsletter.numbers import whole_number
-from newsletter.scheduling import firing, recurrence, schedules
+from newsletter.scheduling import preparing, recurrence, schedules
 from newsletter.scheduling.schedules import Wanted
 from newsletter.sending import hours
 from newsletter.settings import Settings
@@ -184,7 +184,7 @@ def _coming(session: Session, typed: Typed) -> _Coming:
         clock = f"{local:%H:%M}" if typed.own_clock else f"{local:%H:%M %Z}"
         times.append((f"{local:%A}, {local.day} {local:%B %Y}", clock, note))
     series = typed.series.strip()
-    issue = firing.next_issue(session, series) if series.isprintable() and series else None
+    issue = preparing.next_issue(session, series) if series.isprintable() and series else None
     return _Coming(rule.words, tuple(times), issue.slug if issue else "")
 
 

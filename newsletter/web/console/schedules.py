@@ -13,7 +13,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.assembly import Assembly
 from newsletter.database import reading, transaction
 from newsletter.errors import UserError
-from newsletter.scheduling import firing, recurrence, schedules, timing
+from newsletter.scheduling import preparing, recurrence, schedules, timing
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.sending.timetable import Timetable
 from newsletter.web.console.access import role
@@ -166,7 +166,7 @@ def _show(
             audience=schedules.audience(session, one.id),
             has_archive=parts.settings.archive.enabled,
             goes_to_all=schedules.goes_to_all(session, one.id),
-            issue=firing.next_issue(session, one.series),
+            issue=preparing.next_issue(session, one.series),
             pace=Timetable.from_json(one.timetable),
             coming=[(each, timing.skips(one, each)) for each in coming],
             zone=ZoneInfo(one.zone),

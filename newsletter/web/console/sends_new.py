@@ -8,7 +8,7 @@ made.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
@@ -23,9 +23,8 @@ from newsletter.checking.plan import Plan
 from newsletter.database import reading, transaction
 from newsletter.errors import IssueError, SendError, UserError
 from newsletter.issues import store
-from newsletter.issues.models import Issue
+from newsletter.issues.models import Issue, Revision
 from newsletter.issues.states import IssueState
-from newsletter.rendering.render import render
 from newsletter.sending import control, foresight, publication, register
 from newsletter.sending.foresight import Foreseen, Terms
 from newsletter.sending.hours import local_moment, parse_time, require_year
@@ -162,7 +161,10 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
     now = datetime.now(UTC)
     start, terms = _terms(parts, wish, pace, now)
     with reading(parts.database) as session:
-        issue, revision_number, draft = _approved(session, wish)
+        issue, revision = _approved(session, wish)
+    examined = parts.on_text(parts.checker.examine_text, revision.source, name=f"{issue.slug}.md")
+    draft = examined.draft
+    with reading(parts.database) as session:
         foreseen: Foreseen = foresight.foresee(
             session, draft, wish.segment, issue_id=issue.id, start=start, now=now, terms=terms
         )
@@ -170,10 +172,11 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
             control.refuse_other_words(session, draft, issue.id)
         sends = register.of_issues(session, [issue.id]).get(issue.id, [])
         archive = issue.publicity if draft.archive is None else draft.archive
-        rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
         plan = replace(_plan(session, wish, terms), counted=foreseen.counted)
         # Nobody outside is asked for a page: domain and links are when it is made.
-        findings = parts.checker.check(draft, rendered, now=now, plan=plan)
+        findings = parts.checker.check(
+            draft, examined.rendered, now=now, plan=plan, examined=examined
+        )
     refuse(findings, name=draft.name)
     return page(
         request,
@@ -183,7 +186,7 @@ def _confirm(request: Request, parts: Assembly, wish: Wish, pace: Pace) -> Respo
         pace=pace,
         issue=issue,
         subject=draft.subject,
-        revision=revision_number,
+        revision=revision.number,
         sends=sends,
         start=start,
         foreseen=foreseen,
@@ -200,8 +203,9 @@ def _make(request: Request, parts: Assembly, visitor: Visitor, wish: Wish, pace:
     # Whatever a send needs is looked at before anything is written.
     _ = parts.gateway, parts.links
     with reading(parts.database) as session:
-        _, number, draft = _approved(session, wish)
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+        issue, revision = _approved(session, wish)
+    examined = parts.on_text(parts.checker.examine_text, revision.source, name=f"{issue.slug}.md")
+    draft, rendered = examined.draft, examined.rendered
     found = parts.checker.before_sending(
         draft,
         rendered,
@@ -209,11 +213,12 @@ def _make(request: Request, parts: Assembly, visitor: Visitor, wish: Wish, pace:
         lambda session: _plan(session, wish, terms),
         now=now,
         dns=parts.dns,
+        examined=examined,
     )
     refuse(found, name=draft.name)
     with transaction(parts.database) as session:
         issue = store.find(session, wish.issue, lock=True)
-        _refuse_surprises(session, issue, wish, number)
+        _refuse_surprises(session, issue, wish, revision.number)
         made = control.create(
             session, draft, rendered, wish.segment, at=start, now=now, terms=terms
         )
@@ -252,8 +257,8 @@ def _refuse_surprises(session: Session, issue: Issue, wish: Wish, rendered: int)
         )
 
 
-def _approved(session: Session, wish: Wish) -> tuple[Issue, int, Any]:
-    """The issue, the number of its latest revision, and its text; IssueError when not approved."""
+def _approved(session: Session, wish: Wish) -> tuple[Issue, Revision]:
+    """The issue and its latest revision; IssueError when it is not approved."""
     if not wish.issue:
         raise IssueError("choose an issue", place="Issue")
     if not wish.segment:
@@ -265,8 +270,7 @@ def _approved(session: Session, wish: Wish) -> tuple[Issue, int, Any]:
         raise IssueError(
             "it is not approved", place=f"issue {issue.slug}", hint="Have it approved first."
         )
-    revision = store.revision_of(session, issue)
-    return issue, revision.number, store.draft_of(session, revision)
+    return issue, store.revision_of(session, issue)
 
 
 def _terms(parts: Assembly, wish: Wish, pace: Pace, now: datetime) -> tuple[datetime, Terms]:

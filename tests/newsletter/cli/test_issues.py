@@ -55,6 +55,14 @@ def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     assert "no such file" in refused(run, "send", "winter.md", "--segment", "all")
 
 
+def test_what_cannot_be_rendered_is_not_approved(run: Run, write: Path) -> None:
+    write.write_text("---\nsubject: Spring\ntemplate: digest\n---\n\nNo digest at all.\n")
+    done(run, "issue", "store", "spring.md")
+    done(run, "issue", "review", "spring")
+    assert "spring.md:" in refused(run, "issue", "approve", "spring", "--revision", "1")
+    assert "The issue is in review." in run("issue", "show", "spring").stderr
+
+
 def test_a_text_goes_out_and_comes_back_the_same(run: Run, write: Path) -> None:
     done(run, "issue", "store", "spring.md", "--base", "0")
     write.write_text(TEXT.format(words="Two."))

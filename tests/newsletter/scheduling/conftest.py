@@ -14,8 +14,9 @@ from newsletter.issues import approval, store
 from newsletter.issues.reading import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import firing, schedules, timing
-from newsletter.scheduling.firing import Fired, Press
+from newsletter.scheduling.firing import Fired
 from newsletter.scheduling.models import Firing
+from newsletter.scheduling.preparing import Press
 from newsletter.scheduling.schedules import Wanted
 from newsletter.settings import resource
 from subscribers import segments

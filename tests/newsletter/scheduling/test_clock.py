@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError
 
 from newsletter.database import open_database, reading, transaction
 from newsletter.scheduling.clock import Clock
-from newsletter.scheduling.firing import Press
 from newsletter.scheduling.jobs import Desk, start_due
 from newsletter.scheduling.models import Lease
+from newsletter.scheduling.preparing import Press
 from newsletter.sending import control, oversight, standing
 from newsletter.sending.models import Send
 from newsletter.sending.plan import plan
