@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench chaos lock clean
+.PHONY: help install demo test check bench chaos fuzz lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,6 +44,9 @@ bench: $(VENV)/.dev ## print the benchmark tables
 
 chaos: $(VENV)/.dev ## kill, restore and disturb real processes, and count who got what (ARGS="--people 5000")
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: $(VENV)/.dev ## send hostile bytes to every route of a running service (ARGS="--requests 2000")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lock: $(VENV)/.dev ## write the lock files again from pyproject.toml
 	@$(PIP) install uv
