@@ -11,7 +11,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from types import ModuleType
 
 from sqlalchemy import case, func, select
 from sqlalchemy.exc import OperationalError
@@ -27,6 +26,7 @@ from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, Send
 from newsletter.sending.variants import Measure, Test
 from newsletter.tracking.horizon import final
 from newsletter.tracking.models import EventRow
+from newsletter.tracking.significance import fisher_exact, ratio_interval, wilson_interval
 from subscribers.schema import Session, table_of
 
 _log = logging.getLogger(__name__)
@@ -72,12 +72,11 @@ class Arm:
         return self.count(measure) / self.people if self.people else 0.0
 
     def share(self, measure: Measure) -> Share | None:
-        """With its interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927); None without people."""
+        """With its interval; None without people."""
         if not self.people:
             return None
-        found = _stats().binomtest(self.count(measure), self.people)
-        low, high = found.proportion_ci(1 - _ALPHA, method="wilson")
-        return Share(self.rate(measure), float(low), float(high))
+        low, high = wilson_interval(self.count(measure), self.people, 1 - _ALPHA)
+        return Share(self.rate(measure), low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,18 +302,11 @@ def _compare(best: Arm, other: Arm, measure: Measure, pairs: int) -> Comparison:
     compared = Comparison(measure, best, other, pairs)
     if not (best.people and other.people):
         return compared
-    stats, first, second = _stats(), best.count(measure), other.count(measure)
-    table = [[first, best.people - first], [second, other.people - second]]
-    compared = replace(compared, p=min(1.0, float(stats.fisher_exact(table).pvalue) * pairs))
+    first, second = best.count(measure), other.count(measure)
+    figures = (first, best.people, second, other.people)
+    compared = replace(compared, p=min(1.0, fisher_exact(*figures) * pairs))
     if not second:  # nothing to divide by
         return compared
-    # Interval of the logarithm: D. Katz and others, Biometrics 34 (1978).
-    found = stats.contingency.relative_risk(first, best.people, second, other.people)
-    low, high = found.confidence_interval(1 - _ALPHA / pairs)
-    return replace(compared, ratio=float(found.relative_risk), low=float(low), high=float(high))
-
-
-def _stats() -> ModuleType:
-    from scipy import stats  # type: ignore[import-untyped]  # noqa: PLC0415 (takes a second)
-
-    return stats  # type: ignore[no-any-return]
+    ratio = best.rate(measure) / other.rate(measure)
+    low, high = ratio_interval(*figures, 1 - _ALPHA / pairs)
+    return replace(compared, ratio=ratio, low=low, high=high)

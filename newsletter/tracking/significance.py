@@ -1,0 +1,78 @@
+"""How sure a difference between two shares of people is: intervals, and Fisher's exact test."""
+
+from collections.abc import Iterator
+from itertools import chain
+from math import exp, fsum, sqrt
+from statistics import NormalDist
+from typing import Final
+
+#: Weights of tables that are as rare as the one that was seen differ in their last digits.
+_EQUAL: Final = 1 + 1e-7
+
+
+def wilson_interval(count: int, people: int, confidence: float) -> tuple[float, float]:
+    """The score interval of the share ``count / people``, from 0 to 1.
+
+    E. B. Wilson, Journal of the American Statistical Association 22 (1927). ``people`` is at
+    least 1, ``confidence`` lies between 0 and 1.
+    """
+    z = _quantile(confidence)
+    share = count / people
+    middle = (share + z * z / (2 * people)) / (1 + z * z / people)
+    half = z * sqrt(share * (1 - share) / people + (z / (2 * people)) ** 2) / (1 + z * z / people)
+    low = 0.0 if count == 0 else min(share, middle - half)
+    high = 1.0 if count == people else max(share, middle + half)
+    return max(0.0, low), min(1.0, high)
+
+
+def ratio_interval(
+    first: int, first_people: int, second: int, second_people: int, confidence: float
+) -> tuple[float, float]:
+    """The interval of (first / first_people) / (second / second_people), by its logarithm.
+
+    D. Katz and others, Biometrics 34 (1978). ``second`` is at least 1; where ``first`` is 0,
+    so is the lower end, and the upper end is infinite.
+    """
+    ratio = (first / first_people) / (second / second_people)
+    if not first:
+        return 0.0, float("inf")
+    error = sqrt(1 / first - 1 / first_people + 1 / second - 1 / second_people)
+    width = exp(_quantile(confidence) * error)
+    return ratio / width, ratio * width
+
+
+def fisher_exact(first: int, first_people: int, second: int, second_people: int) -> float:
+    """How often chance makes a difference at least as rare, from 0 to 1 (two-sided).
+
+    R. A. Fisher, The Design of Experiments (1935): of all tables with these totals, those are
+    counted that are no more probable than the one that was seen.
+    """
+    done = first + second
+    lowest, highest = max(0, done - second_people), min(first_people, done)
+    # Weights are told as parts of the highest one, so that none is too large for a float.
+    mode = (first_people + 1) * (done + 1) // (first_people + second_people + 2)
+    mode = min(max(mode, lowest), highest)
+
+    def upwards() -> Iterator[tuple[int, float]]:
+        weight = 1.0
+        for count in range(mode, highest):
+            weight *= (first_people - count) * (done - count)
+            weight /= (count + 1) * (second_people - done + count + 1)
+            yield count + 1, weight
+
+    def downwards() -> Iterator[tuple[int, float]]:
+        weight = 1.0
+        for count in range(mode, lowest, -1):
+            weight *= count * (second_people - done + count)
+            weight /= (first_people - count + 1) * (done - count + 1)
+            yield count - 1, weight
+
+    weights = dict(chain([(mode, 1.0)], upwards(), downwards()))
+    limit = weights[first] * _EQUAL
+    rare = fsum(weight for weight in weights.values() if weight <= limit)
+    return min(1.0, rare / fsum(weights.values()))
+
+
+def _quantile(confidence: float) -> float:
+    """How many standard deviations each way hold this part of a normal distribution."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
