@@ -6,6 +6,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+import typer.main
+
+from newsletter.cli.main import COMMANDS, application
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = [*ROOT.glob("newsletter/**/*.py"), *ROOT.glob("subscribers/**/*.py")]
 
@@ -45,6 +50,36 @@ def test_a_process_that_only_sends_loads_nothing_that_renders_checks_or_asks_dns
     )
     heavy = {"mjml", "premailer", "lxml", "dns", "jinja2", "markdown_it", "fastapi"}
     assert heavy & set(done.stdout.split()) == set()
+
+
+@pytest.mark.parametrize("words", ["", "--help", "--version", "snds"])
+def test_help_and_version_load_no_more_than_they_say(words: str) -> None:
+    loads = (
+        "import sys, contextlib\nfrom newsletter.cli.main import run\n"
+        f"sys.argv[1:] = {words.split()!r}\n"
+        "with contextlib.suppress(SystemExit): run()\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", loads], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    heavy = {
+        "sqlalchemy",
+        "pydantic",
+        "fastapi",
+        "sendgrid",
+        "mjml",
+        "apscheduler",
+        "procrastinate",
+    }
+    assert heavy & set(done.stdout.splitlines()[-1].split()) == set()
+
+
+def test_the_root_knows_the_help_of_its_commands() -> None:
+    root = typer.main.get_command(application())
+    for name, _, _, told in COMMANDS:
+        found = root.commands[name].help  # type: ignore[attr-defined]
+        assert " ".join(found.partition("\n\n")[0].split()) == told
 
 
 def test_no_room_is_without_a_purpose_in_its_name() -> None:

@@ -2,50 +2,104 @@
 
 import io
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any, Final
 
 import typer
 import typer.main
-from sqlalchemy.exc import OperationalError
 
 from newsletter.cli.output import complain, err, out
 from newsletter.cli.terminal import StoppedError
-from newsletter.errors import DatabaseError, UserError
+from newsletter.errors import UserError
 
-#: Name, module of this package, and what stands there: a command, or a Typer with several.
-_COMMANDS = (
-    ("issue", "issues", "app"),
-    ("render", "issues", "render_issue"),
-    ("check", "check", "check"),
-    ("send", "send", "send"),
-    ("sends", "sends", "app"),
-    ("departures", "departures", "app"),
-    ("schedule", "schedules", "app"),
-    ("stats", "stats", "app"),
-    ("subscribers", "subscribers", "app"),
-    ("suppressions", "suppressions", "app"),
-    ("segment", "segments", "app"),
-    ("topic", "topics", "app"),
-    ("user", "users", "app"),
-    ("db", "settings", "database"),
-    ("settings", "settings", "show"),
-    ("doctor", "doctor", "doctor"),
-    ("reconcile", "reconcile", "reconcile"),
-    ("serve", "serve", "serve"),
-    ("worker", "worker", "worker"),
-    ("sandbox", "sandbox", "sandbox"),
-    ("demo", "demo", "demo"),
+#: Name, module of this package, what stands there (a command, or a Typer with several), and the
+#: first paragraph of its help, for which nothing has to be imported.
+COMMANDS = (
+    ("issue", "issues", "app", "Make, store, review and approve issues."),
+    (
+        "render",
+        "issues",
+        "render_issue",
+        "Render an issue to issue.html and issue.txt, as one subscriber gets it if you name one.",
+    ),
+    ("check", "check", "check", "Look at an issue before it is sent; change nothing."),
+    (
+        "send",
+        "send",
+        "send",
+        "Send an issue to segments: now, with progress, or at a time, by the running service.",
+    ),
+    ("sends", "sends", "app", "See and control sends."),
+    (
+        "departures",
+        "departures",
+        "app",
+        "See the departure logs, which remember what left, and go on after a restore.",
+    ),
+    ("schedule", "schedules", "app", "Send issues by the calendar."),
+    ("stats", "stats", "app", "See how sends did, and check the figures."),
+    ("subscribers", "subscribers", "app", "Import, export, and look after people's data."),
+    ("suppressions", "suppressions", "app", "Lift bounces of mailboxes that work after all."),
+    ("segment", "segments", "app", "Save and count segments of subscribers."),
+    ("topic", "topics", "app", "Make topics that people can opt in to."),
+    ("user", "users", "app", "Add and remove people who work with the console."),
+    ("db", "settings", "database", "Look after the database."),
+    (
+        "settings",
+        "settings",
+        "show",
+        "Print every setting in force and where it came from, secrets masked.",
+    ),
+    (
+        "doctor",
+        "doctor",
+        "doctor",
+        "Look at this machine, SendGrid's account and DNS; change nothing.",
+    ),
+    (
+        "reconcile",
+        "reconcile",
+        "reconcile",
+        "Compare our suppressions with SendGrid's lists, and repair both.",
+    ),
+    (
+        "serve",
+        "serve",
+        "serve",
+        "Run the service: pages, webhooks, the clock and the sending, until it is told to stop.",
+    ),
+    (
+        "worker",
+        "worker",
+        "worker",
+        "Send batches beside `newsletter serve`, until it is told to stop.",
+    ),
+    (
+        "sandbox",
+        "sandbox",
+        "sandbox",
+        "Speak SendGrid's HTTP on this machine and show every mail as its recipient gets it.",
+    ),
+    (
+        "demo",
+        "demo",
+        "demo",
+        "Send two sample issues to 4,000 sample people on this machine; needs no account.",
+    ),
 )
+#: Typer sets it where a shell asks what may stand next.
+_COMPLETING: Final = "_NEWSLETTER_COMPLETE"
 #: Longer lines of help are hard to read.
 _WIDEST = 100
 
 
-def application(only: Collection[str] = ()) -> typer.Typer:
-    """The root with all commands, or with those named, if they exist.
+def application(only: Collection[str] | None = None) -> typer.Typer:
+    """The root with all commands, or with those named; of the others it knows the help alone.
 
     To import them all takes a second, most of it for libraries that one command needs.
     """
@@ -58,15 +112,34 @@ def application(only: Collection[str] = ()) -> typer.Typer:
         rich_markup_mode=None,
     )
     # Without a callback, Typer would make a single command the root itself.
-    app.callback()(lambda: None)
-    named = [one for one in _COMMANDS if one[0] in only]
-    for name, module, attribute in named or _COMMANDS:
+    app.callback()(_root)
+    for name, module, attribute, help_text in COMMANDS:
+        if only is not None and name not in only:
+            app.command(name, help=help_text)(lambda: None)
+            continue
         found = getattr(import_module(f"newsletter.cli.{module}"), attribute)
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
         else:
             app.command(name)(found)
     return app
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"newsletter {version('newsletter')}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_say_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
 
 
 class _Help(typer.Context.formatter_class):  # type: ignore[misc, valid-type]
@@ -82,7 +155,7 @@ class _Context(typer.Context):
     formatter_class = _Help
 
 
-def command_line(only: Collection[str] = ()) -> Callable[[], object]:
+def command_line(only: Collection[str] | None = None) -> Callable[[], object]:
     """The same, to be called: help as wide as the terminal, and no description cut short."""
     root = typer.main.get_command(application(only))
     root.context_settings["terminal_width"] = min(out.width, _WIDEST)
@@ -110,16 +183,21 @@ def run() -> None:
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
     try:
-        command_line(sys.argv[1:2])()
+        # A shell that completes a line gives its words in another way.
+        command_line(None if _COMPLETING in os.environ else sys.argv[1:2])()
     except UserError as error:
         complain(error)
         sys.exit(error.exit_code)
-    except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        complain(DatabaseError(f"the database failed: {reason}", place="database_url"))
-        sys.exit(DatabaseError.exit_code)
     except StoppedError as error:
         sys.exit(128 + error.signal)
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        from newsletter.database import failed  # noqa: PLC0415 (help needs no database)
+
+        told = failed(error)
+        if told is None:
+            raise
+        complain(told)
+        sys.exit(told.exit_code)

@@ -18,7 +18,6 @@ from rich.text import Text
 
 from newsletter.errors import UserError
 from newsletter.sending.hours import written
-from newsletter.settings import load
 
 #: Columns of a cell that wraps; with fewer, records are shown one below the other.
 _NARROWEST = 20
@@ -247,6 +246,8 @@ def shown(value: object) -> str:
 @cache
 def _zone() -> ZoneInfo:
     """The publication's zone: that of the machine is nobody's."""
+    from newsletter.settings import load  # noqa: PLC0415 (help needs no settings)
+
     try:
         return ZoneInfo(load().site.timezone)
     except UserError:

@@ -6,8 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from newsletter.accounts.audit import Actor
+if TYPE_CHECKING:
+    from newsletter.accounts.audit import Actor
+
 
 #: Ctrl-C, a service manager, and a terminal that was closed.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,8 +52,10 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def who() -> Actor:
+def who() -> "Actor":
     """The machine's user, which is all that a command knows of them."""
+    from newsletter.accounts.audit import Actor  # noqa: PLC0415 (help needs no database)
+
     try:
         return Actor(None, f"command line ({getpass.getuser()})")
     except (OSError, KeyError):
