@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
     OperationalError,
     ProgrammingError,
 )
+from sqlalchemy.exc import DatabaseError as DriverError
 
 from newsletter.errors import DatabaseError
 from subscribers import private_files
@@ -91,6 +92,8 @@ def open_database(url: str, *, connections: int = 10) -> Engine:
             place="database_url",
             hint="Is the server running, and do the name, user and password fit?",
         ) from None
+    except DriverError as error:
+        raise failed(error) or error from None
 
 
 def _make_file(url: URL) -> None:
@@ -110,6 +113,23 @@ def _bad_address(why: str) -> DatabaseError:
         place="database_url",
         hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
     )
+
+
+def failed(error: Exception) -> DatabaseError | None:
+    """What to tell an operator of an error that the database gave; None for any other error.
+
+    SQLite calls a file that is damaged, cut off or no database by one class of errors, which
+    stands above all others: what is wrong with a statement or a row is none of those.
+    """
+    if isinstance(error, OperationalError):
+        return DatabaseError(f"the database failed: {_reason(error)}", place="database_url")
+    if type(error) is DriverError:
+        return DatabaseError(
+            f"the file is damaged or no database: {_reason(error)}",
+            place="database_url",
+            hint="Put a backup back (docs/backup.md), or name another file.",
+        )
+    return None
 
 
 def _reason(error: DBAPIError) -> str:

@@ -6,9 +6,10 @@ import unicodedata
 from datetime import date, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
+import idna
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -18,6 +19,11 @@ _SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
 #: Names that mean something to segments and imports beyond an attribute's text.
 _NOT_BY_FORMS = frozenset(
     ("tags", "status", "source", "email", "created_at", "confirmed_at", "topics", "attributes")
+)
+#: What our own pages' paths begin with.
+OWN_PATHS = frozenset(
+    "archive client-address confirm console healthz openapi.json preferences request robots.txt "
+    "shared sitemap.xml static subscribe unsubscribe view webhooks".split()
 )
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 #: Dates are computed with lengths of time; a longer one leads out of the calendar.
@@ -61,13 +67,26 @@ def _web_address(text: str) -> str:
     # What urlsplit removes, and where it looks only when it is asked, the wire refuses later.
     if re.search(r"[\x00-\x20\x7f]", text) or parts.port == 0:
         raise ValueError("a web address has no spaces, no line breaks and no port 0")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or set(text) & {"?", "#"}:
         raise ValueError("a web address is written like https://news.example.com")
     if "@" in parts.netloc or len(text) > _MOST_ADDRESS or not _is_host(parts.hostname):
         raise ValueError(
             "a web address is written like https://news.example.com, without a user or password"
         )
-    return _one_line(text).rstrip("/")
+    return _in_ascii(_one_line(text), parts).rstrip("/")
+
+
+def _in_ascii(text: str, parts: SplitResult) -> str:
+    """The address with its host as names are asked for on the wire (RFC 5891)."""
+    host = parts.hostname or ""
+    if host.isascii():
+        return text
+    try:
+        name = idna.encode(host, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise ValueError(f"{host} is no name of a host: {error}") from None
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=name + port).geturl()
 
 
 def _site_address(text: str) -> str:
@@ -78,6 +97,16 @@ def _site_address(text: str) -> str:
             "below a path, a web address is written like https://example.com/news, in letters, "
             "digits, and - . _ ~"
         )
+    first = path.removeprefix("/").partition("/")[0]
+    if first in OWN_PATHS:
+        # Whether a proxy took the path off could not be told then.
+        raise ValueError(f"our own pages are below /{first}: choose another path, like /news")
+    return text
+
+
+def _origin(text: str) -> str:
+    if urlsplit(text).path:
+        raise ValueError("an origin is written like https://example.com, without a path")
     return text
 
 
@@ -291,6 +320,7 @@ Period = Annotated[timedelta, BeforeValidator(_period)]
 #: back by a month, so nothing that they speak of may be gone earlier.
 Kept = Annotated[timedelta | None, BeforeValidator(_kept)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+Origin = Annotated[WebAddress, AfterValidator(_origin)]
 #: A web address that may stand below a path of its own.
 SiteAddress = Annotated[WebAddress, AfterValidator(_site_address)]
 Line = Annotated[str, AfterValidator(_line)]

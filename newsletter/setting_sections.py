@@ -19,6 +19,7 @@ from newsletter.setting_kinds import (
     Listed,
     Mailbox,
     Network,
+    Origin,
     PathText,
     Period,
     Port,
@@ -95,7 +96,7 @@ class Inbound(Section):
 class Signup(Section):
     """How people come in, and what keeps abusers out."""
 
-    origins: Annotated[list[WebAddress], Listed]
+    origins: Annotated[list[Origin], Listed]
     fields: Annotated[list[FormField], Listed, Field(max_length=20)]
     double_opt_in: bool
     confirm_within: Lasting

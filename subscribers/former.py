@@ -31,7 +31,9 @@ def take_up(session: Session, address_hash: bytes) -> None:
     session.execute(delete(_former).where(_former.c.address_hash == address_hash))
 
 
-def is_given_up(session: Session, address_hash: bytes) -> bool:
-    """Whether somebody gave this address up."""
+def is_given_up(session: Session, address_hash: bytes, *, since: datetime | None = None) -> bool:
+    """Whether somebody gave this address up, or did so after ``since``."""
     known = select(_former.c.at).where(_former.c.address_hash == address_hash)
+    if since is not None:
+        known = known.where(_former.c.at > since)
     return session.scalar(known) is not None

@@ -193,6 +193,12 @@ def confirm(
         raise SignupLinkError(
             "you have left since this link was sent", hint="Subscribe again to get a new one."
         )
+    if former.is_given_up(session, address_hash, since=asked.created_at):
+        # Who has another address since would get each issue at both.
+        raise SignupLinkError(
+            "this address was given up for another one since this link was sent",
+            hint="Subscribe again to get a new one.",
+        )
     proof = Act(now, "confirmed", ip=ip, user_agent=user_agent)
     subscriber_id = _enrol(session, asked, now=now, proof=proof)
     suppression.lift(session, [address_hash])

@@ -1,6 +1,7 @@
 """The cast and the stage: both databases, the sandbox, and a running service, all on free ports."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,6 +23,12 @@ from tests.emptying import emptied, shape_of
 ADDRESS_KEY = "a test's address key of 32 characters and more"
 LINK_KEY = "a test's link key of 32 characters and more"
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
+
+# Tests that are started in the background, or under nohup, inherit ignored signals, and hand them
+# on to the services that they start and stop. What is caught is not inherited by a new program.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 
 def _driven(uri: str) -> URL:

@@ -10,7 +10,6 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
-from fastapi.routing import iter_route_contexts
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,7 +19,7 @@ from newsletter.assembly import Assembly
 from newsletter.database import reading
 from newsletter.web import errors, inbound, webhook_token, webhooks
 from newsletter.web.answers import EveryAnswer
-from newsletter.web.base_path import BasePath, refuse_ambiguous
+from newsletter.web.base_path import BasePath
 from newsletter.web.console import routes as console
 from newsletter.web.console.cookie import OwnCookieOnly
 from newsletter.web.proxies import Proxies
@@ -108,7 +107,6 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     # Nothing sees a request before it is known whose it is.
     app.add_middleware(Proxies, web=assembly.settings.web)
     # Outermost: inside, paths begin at /.
-    refuse_ambiguous(base_url, (one.path or "/" for one in iter_route_contexts(app.routes)))
     app.add_middleware(BasePath, base_url=base_url)
     return app
 

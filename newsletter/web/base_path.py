@@ -10,7 +10,6 @@ it already.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,8 +17,6 @@ import jinja2
 from jinja2.ext import Extension
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from newsletter.errors import SettingsError
 
 #: Attributes of our pages that hold addresses: HTML's, htmx's, the challenge's and our scripts'.
 ATTRIBUTES: Final = (
@@ -33,20 +30,6 @@ _ADDRESS = re.compile(rf'(?<=\s)({"|".join(ATTRIBUTES)})="(?:/(?!/)|\{{\{{(.*?)\
 def base_path(base_url: str) -> str:
     """The path of ``site.base_url``, which has no slash at its end; empty for none."""
     return urlsplit(base_url).path
-
-
-def refuse_ambiguous(base_url: str, paths: Iterable[str]) -> None:
-    """SettingsError when the path begins like one of our own ``paths``.
-
-    Whether a proxy took it off could not be told then.
-    """
-    first = base_path(base_url).split("/")[1:2]
-    if first and first[0] in {path.split("/")[1] for path in paths}:
-        raise SettingsError(
-            f"its path begins like our own pages below /{first[0]}",
-            place="site.base_url",
-            hint="Choose another path, such as /news.",
-        )
 
 
 class BasePath:

@@ -1,5 +1,6 @@
 """Opening, versions and transactions, on both databases."""
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from newsletter.database import (
 )
 from newsletter.errors import DatabaseError
 from subscribers.schema import metadata
+from tests.forking import command as run_command
 
 AT = "'2026-03-27 07:00:00.000000'"
 
@@ -103,6 +105,31 @@ def test_an_error_inside_a_transaction_leaves_nothing_behind(database: Engine) -
 def test_a_wrong_address_is_explained(url: str, words: str) -> None:
     with pytest.raises(DatabaseError, match=words):
         open_database(url)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("words", [["sends"], ["departures", "look"], ["db", "upgrade"]])
+def test_a_file_that_is_damaged_or_no_database_is_called_so(
+    tmp_path: Path, environment: dict[str, str], words: list[str]
+) -> None:
+    junk, whole = tmp_path / "junk.db", tmp_path / "whole.db"
+    junk.write_text("Dear reader,\n" * 1000)
+    engine = open_database(f"sqlite:///{whole}")
+    require_current(engine)
+    engine.dispose()
+    cut = tmp_path / "cut.db"
+    cut.write_bytes(whole.read_bytes()[:-5000])
+    for file in (junk, cut):
+        told = (
+            environment
+            | {"PATH": os.environ["PATH"]}
+            | {"NEWSLETTER_DATABASE_URL": f"sqlite:///{file}"}
+        )
+        done = run_command(words, environment=told, folder=tmp_path)
+        assert done.returncode == 5, done
+        assert "Traceback" not in done.stderr
+        assert "the file is damaged or no database" in done.stderr
+        assert "docs/backup.md" in done.stderr
 
 
 def test_an_empty_sqlite_file_upgrades_itself(tmp_path) -> None:

@@ -64,7 +64,11 @@ class Shell:
         """Ctrl-C, and wait for the end."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGINT)
-        self._process.wait(60)
+        try:
+            self._process.wait(60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.join()
         os.close(self._master)
 

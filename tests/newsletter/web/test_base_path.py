@@ -7,12 +7,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from httpx2 import Response
 
 import newsletter.web
 from newsletter.accounts.models import Role
 from newsletter.assembly import Assembly
 from newsletter.errors import SettingsError
+from newsletter.setting_kinds import OWN_PATHS
 from newsletter.settings import load
 from newsletter.web.app import create_app
 from newsletter.web.base_path import ATTRIBUTES
@@ -178,11 +180,17 @@ def test_where_a_signup_asks_to_go_on_is_left_as_it_is(office: Office, to: str) 
 @pytest.mark.parametrize("path", ["/console", "/archive/x", "/static", "/healthz", "/subscribe"])
 def test_a_path_that_is_one_of_our_own_is_refused(environment: dict[str, str], path: str) -> None:
     environment["NEWSLETTER_SITE__BASE_URL"] = f"https://example.com{path}"
+    with pytest.raises(SettingsError, match="our own pages are below") as refused:
+        load(environment)
+    assert refused.value.place.endswith("site.base_url")
+
+
+@SQLITE
+def test_no_route_is_missing_among_our_own_paths(environment: dict[str, str]) -> None:
     parts = Assembly(load(environment))
-    with pytest.raises(SettingsError) as refused:
-        create_app(parts, background=False)
-    assert refused.value.place == "site.base_url"
+    routes = iter_route_contexts(create_app(parts, background=False).routes)
     parts.database.dispose()
+    assert {(one.path or "/").split("/")[1] for one in routes} - {""} == OWN_PATHS
 
 
 @SQLITE

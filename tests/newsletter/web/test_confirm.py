@@ -158,6 +158,30 @@ def test_who_left_comes_back_by_a_new_link_and_not_by_the_old_one(
     assert people(assembly) == 1
 
 
+def test_an_old_link_does_not_subscribe_an_address_that_was_changed_since(
+    client: TestClient, assembly: Assembly
+) -> None:
+    old, unused = ask(client), ask(client)
+    preferences = re.search(r"/preferences/[\w-]+", client.post(old).text)
+    assert preferences
+    client.post(f"{preferences[0]}/address", data={"email": "new@example.org"})
+    notice = table_of(Notice)
+    with reading(assembly.database) as session:
+        text = session.scalars(
+            select(notice.c.text).where(notice.c.email == "new@example.org")
+        ).one()
+    change = re.search(r"/request/[\w-]+", text)
+    assert change
+    assert client.post(change[0]).status_code == 200
+    refused = client.post(unused, headers=HTML)
+    assert refused.status_code == 410
+    assert "given up for another one" in refused.text
+    assert people(assembly) == 1
+    # Whoever asks anew, at the old address, wants both.
+    assert client.post(ask(client)).status_code == 200
+    assert people(assembly) == 2
+
+
 def test_a_link_past_its_time_says_so_and_how_to_get_another(
     client: TestClient, assembly: Assembly
 ) -> None:

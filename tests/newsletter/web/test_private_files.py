@@ -96,6 +96,7 @@ def test_a_database_in_use_its_journal_and_uploads_are_private(
 MADE_OTHERWISE = {
     "subscribers/private_files.py": "it is the way",
     "newsletter/sending/journal.py": "asks for the modes itself, for files that must be new",
+    "newsletter/text_workers.py": "tells the system about a process: nothing is made",
     "newsletter/cli/issues.py": "pages to look at in a browser, of an issue",
 }
 
