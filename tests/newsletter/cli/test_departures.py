@@ -1,0 +1,80 @@
+"""A backup is put back, and the commands go on from there: nobody gets an issue twice."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from newsletter.database import beside, open_database
+from newsletter.sandbox.server import RunningSandbox
+from tests.forking import command
+from tests.newsletter.cli.test_commands import ISSUE, complaint
+from tests.newsletter.cli.test_terminals import sandbox, settings
+from tests.restoring import Backup
+
+__all__ = ["sandbox", "settings"]
+
+
+@pytest.fixture
+def home(settings: dict[str, str], tmp_path: Path) -> Path:
+    """A folder with an issue and a database of three readers, which is named by its whole path."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "issue.md").write_text(ISSUE)
+    names = ("ada", "bob", "cleo")
+    people = "".join(f"ok+{name}@example.org,{name.title()}\n" for name in names)
+    (home / "people.csv").write_text(f"Email,Name\n{people}")
+    settings["NEWSLETTER_DATABASE_URL"] = f"sqlite:///{home}/data/newsletter.db"
+    for words in (
+        ["subscribers", "import", "people.csv", "--confirmed"],
+        ["segment", "create", "all"],
+    ):
+        done = command(words, environment=settings, folder=home)
+        assert done.returncode == 0, done.stderr
+    return home
+
+
+def backup(home: Path) -> Backup:
+    return Backup(open_database(f"sqlite:///{home}/data/newsletter.db"), home)
+
+
+def test_a_send_from_another_folder_is_known_after_a_restore(
+    sandbox: RunningSandbox, settings: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    kept = backup(home)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    send = ["send", str(home / "issue.md"), "--segment", "all"]
+    assert command(send, environment=settings, folder=elsewhere).returncode == 0
+    assert list((home / "data" / "departures").glob("*.jsonl"))
+    assert not list(elsewhere.iterdir())
+    kept.put_back()
+    complaint(command(send, environment=settings, folder=home), 3)
+    assert set(Counter(mail.email for mail in sandbox.store.accepted(0)).values()) == {1}
+    said = command(["doctor"], environment=settings, folder=elsewhere).stdout
+    assert str(home / "data" / "departures") in "".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("url", "folder", "where"),
+    [
+        ("sqlite:///data/newsletter.db", "departures", "{here}/data/departures"),
+        ("sqlite:///data/newsletter.db", "/var/log/d", "/var/log/d"),
+        ("sqlite:////srv/x/n.db", "../d", "/srv/x/../d"),
+        ("sqlite:////srv/x/n.db?timeout=3", "d", "/srv/x/d"),
+        ("sqlite:///file:/srv/a%20b/n.db?mode=rw&uri=true", "d", "/srv/a b/d"),
+        ("sqlite:///other.db", "d", "{here}/data/d"),
+        ("postgresql://u:p@host/name", "departures", "departures"),
+        ("postgresql://u:p@host/name", "/var/log/d", "/var/log/d"),
+    ],
+)
+def test_a_relative_folder_stands_beside_sqlites_file(
+    url: str, folder: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the address is a link: one file has one folder."""
+    here = tmp_path.resolve()
+    (here / "data").mkdir()
+    (here / "data" / "newsletter.db").touch()
+    (here / "other.db").symlink_to(here / "data" / "newsletter.db")
+    monkeypatch.chdir(here)
+    assert str(beside(url, folder)) == where.format(here=here)
