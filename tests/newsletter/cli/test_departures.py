@@ -1,12 +1,16 @@
 """A backup is put back, and the commands go on from there: nobody gets an issue twice."""
 
+import subprocess
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from newsletter.database import beside, open_database
+from newsletter.database import beside, open_database, transaction
 from newsletter.sandbox.server import RunningSandbox
+from newsletter.sending import forgotten
+from newsletter.sending.forgotten import About
 from tests.forking import command
 from tests.newsletter.cli.test_commands import ISSUE, complaint
 from tests.newsletter.cli.test_terminals import sandbox, settings
@@ -53,6 +57,33 @@ def test_a_send_from_another_folder_is_known_after_a_restore(
     assert set(Counter(mail.email for mail in sandbox.store.accepted(0)).values()) == {1}
     said = command(["doctor"], environment=settings, folder=elsewhere).stdout
     assert str(home / "data" / "departures") in "".join(said.split())
+
+
+def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> None:
+    """Two forgotten sends of one issue, whose number was the same as well."""
+    engine = open_database(f"sqlite:///{home}/data/newsletter.db")
+    with transaction(engine) as session:
+        for day in (1, 2):
+            made = datetime(2026, 3, day, tzinfo=UTC)
+            known = forgotten.remember(session, 1, made, About("one", ""), now=made)
+            forgotten.add(session, known, 1, [b"%d" % day * 8], answered=False)
+    engine.dispose()
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return command(["departures", *words], environment=settings, folder=home)
+
+    said = " ".join(run().stderr.split())
+    for send in (1, 2):
+        assert f"batch 1 of the send {send}, made 2026-03-0{send} 00:00:00 UTC" in said
+        assert f"resolve one --batch 1 --send {send} --sent|--resend" in said
+    refused = complaint(run("resolve", "one", "--batch", "1", "--resend"), 2)
+    assert "say which, --send N" in refused
+    assert run("resolve", "one", "--batch", "1", "--send", "2", "--resend").returncode == 0
+    said = " ".join(run().stderr.split())
+    assert said.count("nobody knows") == 1
+    assert "0 people" not in said
+    assert run("resolve", "one", "--batch", "1", "--sent").returncode == 0
+    assert "nobody knows" not in run().stderr
 
 
 @pytest.mark.parametrize(
