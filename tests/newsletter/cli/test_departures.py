@@ -1,5 +1,6 @@
 """A backup is put back, and the commands go on from there: nobody gets an issue twice."""
 
+import shutil
 import subprocess
 from collections import Counter
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from newsletter.database import beside, open_database, transaction
 from newsletter.sandbox.server import RunningSandbox
 from newsletter.sending import forgotten
 from newsletter.sending.forgotten import About
+from newsletter.sending.plan import plan
 from tests.forking import command
 from tests.newsletter.cli.test_commands import ISSUE, complaint
 from tests.newsletter.cli.test_terminals import sandbox, settings
@@ -84,6 +86,24 @@ def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> N
     assert "0 people" not in said
     assert run("resolve", "one", "--batch", "1", "--sent").returncode == 0
     assert "nobody knows" not in run().stderr
+
+
+def test_to_continue_is_refused_while_a_log_is_waited_for(
+    settings: dict[str, str], home: Path
+) -> None:
+    """The log is lost: nothing would be sent, however long the command waited."""
+    at = ["--at", "2099-01-01T07:00Z"]
+    send = ["send", "issue.md", "--segment", "all"]
+    assert command([*send, *at], environment=settings, folder=home).returncode == 0
+    engine = open_database(f"sqlite:///{home}/data/newsletter.db")
+    with transaction(engine) as session:
+        plan(session, 1, now=datetime.now(UTC), batch_size=1)
+    engine.dispose()
+    shutil.rmtree(home / "data" / "departures")
+    for words in (["sends", "continue", "1"], send):
+        said = complaint(command(words, environment=settings, folder=home, seconds=30), 2)
+        assert "nothing is sent until it is known what left" in said
+        assert "newsletter departures says what it waits for" in said
 
 
 @pytest.mark.parametrize(
