@@ -21,6 +21,7 @@ from newsletter.accounts.audit import Actor
 from newsletter.accounts.passwords import Passwords
 from newsletter.checking import rules as checks
 from newsletter.database import (
+    beside,
     open_database,
     patiently,
     reading,
@@ -210,7 +211,7 @@ class Assembly:
     def journal(self) -> Journal | None:
         """What this machine writes down of its departures; None when it is switched off."""
         folder = self.settings.sending.journal
-        return Journal(Path(folder)) if folder else None
+        return Journal(beside(self.settings.database_url, folder)) if folder else None
 
     @contextmanager
     def journaling(self) -> Iterator[None]:

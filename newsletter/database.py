@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
@@ -94,6 +95,22 @@ def open_database(url: str, *, connections: int = 10) -> Engine:
         ) from None
     except DriverError as error:
         raise failed(error) or error from None
+
+
+def beside(url: str, folder: str) -> Path:
+    """Where a folder of the settings is, for a database at this address.
+
+    A relative one stands beside SQLite's file, from wherever a command is started: what belongs
+    to a database is found by whoever opens it. With PostgreSQL it starts at the working directory.
+    """
+    parsed = make_url(url)
+    path = str(parsed.database or "")
+    if parsed.get_backend_name() != "sqlite" or path in _IN_MEMORY or Path(folder).is_absolute():
+        return Path(folder)
+    if path.startswith("file:"):  # SQLite's own kind of address
+        path = unquote(urlsplit(path).path)
+    # One file by two names has one folder.
+    return Path(path).resolve().parent / folder
 
 
 def _make_file(url: URL) -> None:

@@ -44,7 +44,10 @@ def _list(*, as_json: bool) -> None:
             }
             for one in logs
         ]
-        sends = [(send.slug, send.number, people) for send, people in forgotten.listed(session)]
+        # Of one with nobody left the operator has said that nobody had it.
+        sends = [
+            (send.slug, send.id, people) for send, people in forgotten.listed(session) if people
+        ]
         unanswered = forgotten.unanswered(session)
     rows(records, _COLUMNS, as_json=as_json, empty="No process has sent anything yet.")
     for one in logs:
@@ -57,14 +60,15 @@ def _list(*, as_json: bool) -> None:
             )
     for slug, number, people in sends:
         err.print(
-            f"\nissue {slug} went to {people:,} people by a send (then number {number}) that this "
+            f"\nissue {slug} went to {people:,} people by a send (here {number}) that this "
             "database has forgotten: they get it from no other send.",
         )
     for request in unanswered:
         err.print(
-            f"issue {request.slug}, batch {request.batch}: nobody knows whether the provider took "
-            f"it ({request.people:,} people). An event will tell, or you: newsletter departures "
-            f"resolve {request.slug} --batch {request.batch} --sent|--resend",
+            f"issue {request.slug}, batch {request.batch} of the send {request.send}, made "
+            f"{request.made}: nobody knows whether the provider took it ({request.people:,} "
+            f"people). An event will tell, or you: newsletter departures resolve {request.slug} "
+            f"--batch {request.batch} --send {request.send} --sent|--resend",
         )
 
 
@@ -106,6 +110,11 @@ def compare(log: Log, reason: Reason) -> None:
 def resolve(
     issue: Annotated[str, typer.Argument(metavar="ISSUE", help="The issue's slug, as listed.")],
     batch: Annotated[int, typer.Option(help="The batch's number, as listed.")],
+    send: Annotated[
+        int | None,
+        typer.Option(help="Which send, as listed, when several have such a batch in doubt."),
+    ] = None,
+    *,
     sent: Annotated[
         bool, typer.Option("--sent/--resend", help="It was sent, or it is to be sent again.")
     ],
@@ -113,7 +122,7 @@ def resolve(
     """Settle by your word whether a request of a forgotten send left."""
     with transaction(Assembly(load()).database) as session:
         people = forgotten.resolve(
-            session, issue, batch, sent=sent, by=who(), now=datetime.now(UTC)
+            session, issue, batch, send=send, sent=sent, by=who(), now=datetime.now(UTC)
         )
     said = "had it" if sent else "get it from the next send of the issue"
     out.print(f"The {people:,} people of batch {batch} {said}.")

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from newsletter.assembly import Assembly
 from newsletter.cli.output import err, out, rows, shown
 from newsletter.cli.settings import AsJson
-from newsletter.database import open_database
+from newsletter.database import beside, open_database
 from newsletter.errors import ProviderError, UserError
 from newsletter.issues.tracked import Tracked
 from newsletter.provider.account import Account, Domain
@@ -89,7 +89,7 @@ def _of_machine(settings: Settings) -> Iterator[Finding]:
     )
     yield checkup_machine.of_time_zones()
     folder = settings.sending.journal
-    yield checkup_machine.of_journal(Path(folder) if folder else None)
+    yield checkup_machine.of_journal(beside(settings.database_url, folder) if folder else None)
     if _is_missing_file(settings.database_url):
         yield Finding("database", Verdict.OK, "there is none yet: the first command makes it")
         return

@@ -234,7 +234,9 @@ def go_on(number: Number) -> None:
     """
     assembly = Assembly(load())
     _ = assembly.gateway, assembly.links
+    assembly.compare_departures()
     with reading(assembly.database) as session:
+        gate.require_open(session)
         control.require_work(session, number, now=datetime.now(UTC))
     with stopping() as stop:
         stands = run_to_rest(assembly, number, stop)

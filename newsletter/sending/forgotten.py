@@ -7,7 +7,7 @@ the keyed hash of their address, because a restored database gives numbers once 
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -65,12 +65,21 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """A request of a forgotten send whose answer nobody heard."""
+    """A request of a forgotten send whose answer nobody heard.
+
+    ``send`` is our own number of it: the one then is given once more by a restored database.
+    """
 
     slug: str
     send: int
+    made_at: datetime
     batch: int
     people: int
+
+    @property
+    def made(self) -> str:
+        """When the send was made, in words."""
+        return f"{self.made_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _is_of(issue_id: int) -> ColumnElement[bool]:
@@ -229,26 +238,44 @@ def listed(session: Session) -> Sequence[tuple[ForgottenSend, int]]:
 
 def unanswered(session: Session) -> list[Unanswered]:
     """Requests of forgotten sends of which nobody knows whether the provider took them."""
+    which = _sent.c.slug, _sent.c.id, _sent.c.made_at, _recipient.c.batch
     rows = session.execute(
-        select(_sent.c.slug, _sent.c.number, _recipient.c.batch, func.count())
+        select(*which, func.count())
         .join(_sent, _sent.c.id == _recipient.c.forgotten_id)
         .where(_recipient.c.answered.is_(False))
-        .group_by(_sent.c.slug, _sent.c.number, _recipient.c.batch)
-        .order_by(_sent.c.slug, _sent.c.number, _recipient.c.batch)
+        .group_by(*which)
+        .order_by(_sent.c.slug, _sent.c.id, _recipient.c.batch)
     )
     return [Unanswered(*row) for row in rows]
 
 
 def resolve(
-    session: Session, slug: str, batch: int, *, sent: bool, by: Actor, now: datetime
+    session: Session,
+    slug: str,
+    batch: int,
+    *,
+    send: int | None = None,
+    sent: bool,
+    by: Actor,
+    now: datetime,
 ) -> int:
     """Settle by the operator's word whether a request left; returns how many people it had.
 
     Those who did not get it are in the audience of the next send of the issue. SendError when
-    nothing like that is in doubt.
+    nothing like that is in doubt, or in several sends and ``send`` does not say which.
     """
+    doubtful = [one for one in unanswered(session) if one.slug == slug]
+    found = [one for one in doubtful if one.batch == batch and send in {None, one.send}]
+    if len(found) != 1:
+        known = [f"batch {one.batch} of send {one.send}, made {one.made}" for one in doubtful]
+        what = "several sends have such a request, and one word is for one: say which, --send N"
+        raise SendError(
+            what if found else "this request is not in doubt",
+            place=f"issue {slug}, batch {batch}" + (f" of send {send}" if send else ""),
+            hint=f"In doubt: {'; '.join(known) or 'none'}.",
+        )
     this = (
-        _recipient.c.forgotten_id.in_(select(_sent.c.id).where(_sent.c.slug == slug)),
+        _recipient.c.forgotten_id == found[0].send,
         _recipient.c.batch == batch,
         _recipient.c.answered.is_(False),
     )
@@ -257,19 +284,14 @@ def resolve(
     else:
         people = changed(session, delete(_recipient).where(*this))
         session.execute(update(_sent).where(_sent.c.slug == slug).values(over_at=None))
-    if not people:
-        numbers = ", ".join(str(one.batch) for one in unanswered(session) if one.slug == slug)
-        raise SendError(
-            "this request is not in doubt",
-            place=f"issue {slug}, batch {batch}",
-            hint=f"In doubt: {numbers or 'none'}.",
-        )
     audit.record(
         session,
         by,
         "request called sent" if sent else "request called not sent",
         now=now,
         subject=slug,
+        send=found[0].send,
+        made=found[0].made,
         batch=batch,
         people=people,
     )

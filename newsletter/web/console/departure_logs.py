@@ -55,10 +55,12 @@ def resolve(
     *,
     issue: Annotated[str, Form(max_length=100)] = "",
     batch: Annotated[str, Form(max_length=9)] = "",
+    send: Annotated[str, Form(max_length=18)] = "",
     answer: Annotated[str, Form(max_length=10)] = "",
 ) -> Response:
     """Settle whether a request of a forgotten send left."""
-    if answer not in {"sent", "resend"} or not (batch.isascii() and batch.isdigit()):
+    is_named = all(number.isascii() and number.isdigit() for number in (batch, send))
+    if answer not in {"sent", "resend"} or not is_named:
         problem = SendError("say which request, and whether it was sent", place=f"issue {issue}")
         return _shown(request, parts, problem=problem)
     try:
@@ -67,6 +69,7 @@ def resolve(
                 session,
                 issue.replace("\0", ""),
                 int(batch),
+                send=int(send),
                 sent=answer == "sent",
                 by=actor(request, visitor),
                 now=datetime.now(UTC),

@@ -51,6 +51,7 @@ def make_send(
     topics: str = "",
     timetable: Timetable = Timetable(),  # noqa: B008 (frozen)
     excluded: Sequence[str] = (),
+    now: datetime = NOW,
 ) -> int:
     """Schedule an issue to segments (everybody unless named); returns the send's number."""
     front = f"topics: [{topics}]\n" if topics else ""
@@ -63,7 +64,7 @@ def make_send(
                 segments.save(session, "everybody", "", now=NOW)
         terms = Terms(timetable=timetable, excluded=excluded)
         send = control.create(
-            session, draft, rendered, names, at=at, now=NOW, terms=terms, approved_by=COMMAND_LINE
+            session, draft, rendered, names, at=at, now=now, terms=terms, approved_by=COMMAND_LINE
         )
         return send.id
 

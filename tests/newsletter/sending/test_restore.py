@@ -200,6 +200,39 @@ def test_a_request_without_an_answer_is_in_doubt_until_the_operator_says(
         assert make_plan(database, make_send(database)) == 2
 
 
+def test_one_word_settles_one_request_of_several_forgotten_sends(
+    database: Engine, known: list[int], journal: Journal, tmp_path: Path
+) -> None:
+    """Two restores, before each of which batch 1 of the same issue had left without an answer."""
+    kept = Backup(database, tmp_path)
+    gateway = FakeGateway(Unknown("lost"), Unknown("lost"))
+    for minute in range(2):
+        make_plan(database, make_send(database, now=NOW + timedelta(minutes=minute)))
+        dispatcher(database, gateway, journal).send_next()
+        kept.put_back()
+        look(database, journal)
+    with reading(database) as session:
+        one, other = forgotten.unanswered(session)
+    assert (one.batch, other.batch) == (1, 1)
+    with pytest.raises(SendError, match="say which") as caught, transaction(database) as session:
+        forgotten.resolve(session, "first", 1, sent=False, by=ADA, now=NOW)
+    for of in (one, other):
+        assert f"send {of.send}, made {of.made}" in str(caught.value.hint)
+    with pytest.raises(SendError, match="not in doubt"), transaction(database) as session:
+        forgotten.resolve(session, "first", 1, send=9, sent=False, by=ADA, now=NOW)
+    with transaction(database) as session:
+        people = forgotten.resolve(session, "first", 1, send=one.send, sent=False, by=ADA, now=NOW)
+        assert people == one.people
+        assert forgotten.unanswered(session) == [other]
+    with transaction(database) as session:
+        forgotten.resolve(session, "first", 1, sent=True, by=ADA, now=NOW)
+    drain(database, gateway, journal)
+    send = make_send(database)
+    make_plan(database, send)
+    with reading(database) as session:
+        assert standing.find(session, send).left_out == {HAD_BEFORE: other.people}
+
+
 def test_an_event_proves_a_request_that_the_database_has_forgotten(
     database: Engine, known: list[int], journal: Journal, tmp_path: Path
 ) -> None:
