@@ -132,7 +132,7 @@ def send(
     terms = Terms(
         excluded=exclude or (),
         timetable=timetable,
-        others=[words for _, words in others],
+        others=others,
         test=_test(len(others), sample, winner, after),
         hold_id=assembly.gateway.new_hold() if ahead else None,
         same_issue=same_issue,

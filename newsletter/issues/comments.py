@@ -9,24 +9,29 @@ is said of it later names the right one.
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
 from newsletter.errors import IssueError
+from newsletter.issues.line_starts import (
+    BULLET,
+    FENCE,
+    HEADING,
+    NUMBER,
+    RULE,
+    UNDERLINE,
+    Line,
+    begins_block,
+)
 
 _OPEN: Final = "<!--"
 #: Comments that end where they begin (CommonMark 0.31, section 6.6).
 _EMPTY: Final = ("<!-->", "<!--->")
-_FENCE: Final = re.compile(r"(`{3,})(?=[^`]*$)|(~{3,})")
-_BULLET: Final = re.compile(r"[-+*](?=[ \t]|$)")
-_NUMBER: Final = re.compile(r"(\d{1,9})[.)](?=[ \t]|$)")
-_RULE: Final = re.compile(r"(?:\*[ \t]*){3,}$|(?:-[ \t]*){3,}$|(?:_[ \t]*){3,}$")
-_HEADING: Final = re.compile(r"#{1,6}(?=[ \t]|$)")
-_UNDERLINE: Final = re.compile(r"(?:=+|-+)[ \t]*$")
 #: What is not plain text in a paragraph.
 _SIGN: Final = re.compile(r"\\.|`+|<!--", re.DOTALL)
+#: How often what is left may come to be read in another way.
+_MOST_READINGS: Final = 20
 
 
 def without_comments(body: str, *, name: str, line: int) -> str:
@@ -34,47 +39,21 @@ def without_comments(body: str, *, name: str, line: int) -> str:
 
     Raises IssueError where a comment has no end.
     """
-    return _Stripper(body, name, line).stripped() if _OPEN in body else body
+    for _ in range(_MOST_READINGS):
+        if _OPEN not in body:
+            return body
+        # Without its comments “1<!-- a -->. b” begins a list, in which less is code.
+        before, body = body, _Stripper(body, name, line).stripped()
+        if body == before:
+            return body
+    raise IssueError(
+        "comments that cannot be told from code",
+        place=f"{name}:{line + body.count(chr(10), 0, body.index(_OPEN))}",
+        hint="Write comments on lines of their own.",
+    )
 
 
-@dataclass(slots=True)
-class _Line:
-    """A line being read: how far, and in which column that is (tabs go to multiples of four)."""
-
-    text: str
-    at: int = 0
-    column: int = 0
-
-    def indent(self) -> int:
-        """The columns of blanks from here."""
-        column = self.column
-        for letter in self.text[self.at :]:
-            if letter == "\t":
-                column += 4 - column % 4
-            elif letter == " ":
-                column += 1
-            else:
-                break
-        return column - self.column
-
-    def take(self, columns: int) -> None:
-        """Go over so many columns of blanks, or to their end."""
-        goal = self.column + columns
-        while self.column < goal and self.at < len(self.text) and self.text[self.at] in " \t":
-            self.column += 4 - self.column % 4 if self.text[self.at] == "\t" else 1
-            self.at += 1
-
-    def skip(self, letters: int) -> None:
-        """Go over letters that are no tabs."""
-        self.at += letters
-        self.column += letters
-
-    @property
-    def is_blank(self) -> bool:
-        return not self.text[self.at :].strip(" \t")
-
-
-#: A quote among what is open; a list's item stands there as the column of its text.
+#: A quote among what is open; a list's item stands there as the columns to its text.
 _QUOTE: Final = -1
 
 
@@ -103,17 +82,18 @@ class _Stripper:
     ticks: dict[int, list[int]] = field(default_factory=dict)
     #: Whether the line above is the first of an item, and has no words: it may be the only one.
     is_bare_item: bool = False
+    #: The columns to the text of the item that opened last if its first line has none.
+    bare_width: int = 0
     #: Where code ends that goes on over the end of a line.
     code_until: int = 0
-    #: Where code cannot go on: the beginnings of lines with which a paragraph is over.
-    breaks: list[int] = field(init=False)
+    #: The first line that is not of the paragraph which is being read.
+    paragraph_until: int = 0
 
     def __post_init__(self) -> None:
         self.lines = self.body.split("\n")
         self.starts = [0, *accumulate(len(line) + 1 for line in self.lines)]
         for run in re.finditer("`+", self.body):
             self.ticks.setdefault(len(run[0]), []).append(run.start())
-        self.breaks = list(self._breaks())
 
     def stripped(self) -> str:
         """Read every line once; those with comments are written anew."""
@@ -122,19 +102,9 @@ class _Stripper:
             number = self._step(number)
         return "\n".join(self.lines)
 
-    def _breaks(self) -> Iterator[int]:
-        is_over, depth = False, 0
-        for number, text in enumerate(self.lines):
-            rest = text.lstrip(" \t>")
-            above, depth = depth, text.count(">", 0, len(text) - len(rest))
-            if is_over or not rest or depth > above or _begins_block(rest):
-                yield self.starts[number]
-            is_over = bool(_UNDERLINE.match(rest) or _HEADING.match(rest))
-        yield len(self.body)
-
     def _step(self, number: int) -> int:
         """Read a line, with comments that go on over further ones; returns the next to read."""
-        line = _Line(self._raw(number))
+        line = Line(self._raw(number))
         matched = self._go_in(line)
         if self.fence:
             if matched >= self.fence.depth:
@@ -144,61 +114,76 @@ class _Stripper:
         was_bare, self.is_bare_item = self.is_bare_item, False
         if line.is_blank:
             self.in_paragraph = False
-            if was_bare:
-                self.containers.pop()
+            if was_bare and matched == len(self.containers):
+                matched -= 1
+            del self.containers[matched:]
             return number + 1
         if matched < len(self.containers) and not self._is_lazy(line):
             del self.containers[matched:]
             self.in_paragraph = False
         return self._read(number, line)
 
-    def _read(self, number: int, line: _Line) -> int:
+    def _read(self, number: int, line: Line) -> int:
         """Read what a line has within its containers; returns the next line to read."""
-        target = number
-        head: str | None = None
+        target, depth = number, len(self.containers)
+        # What comes before the words, without comments; and from where the line is not in it yet.
+        head, since = "", 0
         while True:
-            is_item = self._open_containers(line)
+            self._open_containers(line)
+            opened = self.containers[depth:]
             if line.is_blank:
-                self.is_bare_item = is_item
+                self.is_bare_item = bool(opened) and opened[-1] != _QUOTE
+                if self.is_bare_item:
+                    self.containers[-1] = self.bare_width
                 break
-            if line.indent() >= 4 and not self.in_paragraph:
+            is_indented = line.indent() >= 4
+            if is_indented and not self.in_paragraph:
                 break
             line.take(3)
+            head, since = head + line.text[since : line.at], line.at
             if self.in_paragraph or not line.text.startswith(_OPEN, line.at):
-                return self._words(number, line, target, head)
+                return self._words(number, line, target, head, is_indented=is_indented)
             # Comments before anything else: what stands behind them comes in their place.
-            head = line.text[: line.at] if head is None or is_item else head
             end = self._end_of_comments(self.starts[number] + line.at)
             last = bisect_right(self.starts, end) - 1
+            is_item = any(one != _QUOTE for one in opened)
+            column, base = line.column, line.base
             if last > number and not is_item and target == number:
                 self._blank(number, last)
-                head, target = self._prefix(), last
+                head, target, depth = self._prefix(), last, len(self.containers)
+                column = base = len(head)
             elif last > number:
                 self._blank(number + 1, last + 1)
-            number = last
-            line = _Line(self._raw(last), end - self.starts[last], line.column)
-            self.lines[target] = head + line.text[line.at :]
+            number, since = last, end - self.starts[last]
+            line = Line(self._raw(last), since, column, base)
+            self.lines[target] = head + line.text[since:]
         return number + 1
 
-    def _words(self, number: int, line: _Line, target: int, head: str | None) -> int:
-        """Read a block's own first words, or the next line of a paragraph."""
+    def _words(self, number: int, line: Line, target: int, head: str, *, is_indented: bool) -> int:
+        """Read a block's own first words, or the next line of a paragraph.
+
+        One that is indented so far that it can only be the latter begins nothing.
+        """
         rest = line.text[line.at :]
-        if opening := _FENCE.match(rest):
+        if not is_indented and (opening := FENCE.match(rest)):
             sign = opening[1] or opening[2]
             self.fence = _Fence(sign[0], len(sign), len(self.containers))
             self.in_paragraph = False
             return number + 1
-        is_underline = self.in_paragraph and _UNDERLINE.match(rest)
-        is_over = is_underline or _HEADING.match(rest) or _RULE.match(rest)
-        kept, last = self._inline(number, line.at)
+        is_underline = self.in_paragraph and UNDERLINE.match(rest)
+        is_over = not is_indented and (is_underline or HEADING.match(rest) or RULE.match(rest))
+        kept, last = self._inline(number, line.at, is_one_line=bool(is_over))
         if kept is not None:
             self._blank(number, last + 1)
-            self.lines[target] = (line.text[: line.at] if head is None else head) + kept
+            if not is_indented and FENCE.match(kept) and not rest.startswith(_OPEN):
+                # It was none before: “``<!-- a -->` words”.
+                kept = "\\" + kept
+            self.lines[target] = head + kept
         is_left = kept is None or bool(kept.strip())
         self.in_paragraph = is_left and not is_over and last == number
         return last + 1
 
-    def _inline(self, number: int, at: int) -> tuple[str | None, int]:
+    def _inline(self, number: int, at: int, *, is_one_line: bool) -> tuple[str | None, int]:
         """A line's words without comments, None where it has none; and the line where they end."""
         pieces: list[str] = []
         begun, last = self.starts[number] + at, number
@@ -206,7 +191,9 @@ class _Stripper:
         while sign := _SIGN.search(self.body, at, max(at, self.starts[last + 1] - 1)):
             at = sign.end()
             if sign[0][0] == "`":
-                at = self.code_until = self._end_of_code(sign)
+                at = self.code_until = self._end_of_code(
+                    sign, self.starts[last + 1 if is_one_line else self._end_of_paragraph(last)]
+                )
             elif sign[0] == _OPEN:
                 pieces.append(self.body[begun : sign.start()])
                 begun = at = self._end_of_comment(sign.start())
@@ -216,79 +203,92 @@ class _Stripper:
         pieces.append(self.body[begun : self.starts[last + 1] - 1])
         return _joined(pieces), last
 
-    def _go_in(self, line: _Line) -> int:
+    def _go_in(self, line: Line) -> int:
         """Go over what the open containers have at a line's beginning; returns how many have."""
         for number, container in enumerate(self.containers):
             if container == _QUOTE:
-                if line.indent() > 3 or not line.text[line.at :].lstrip(" \t").startswith(">"):
+                # The parser goes on with a quote however far its mark is indented.
+                if not line.text[line.at :].lstrip(" \t").startswith(">"):
                     return number
                 self._quote(line)
             elif line.is_blank:
                 continue
-            elif line.column + line.indent() >= container:
-                line.take(container - line.column)
+            elif line.indent() >= container:
+                line.take(container)
             else:
                 return number
+            line.base = line.column
         return len(self.containers)
 
-    def _quote(self, line: _Line) -> None:
-        line.take(3)
+    def _quote(self, line: Line) -> None:
+        line.take(line.indent())
         line.skip(1)
         line.take(1)
 
-    def _is_lazy(self, line: _Line) -> bool:
+    def _is_lazy(self, line: Line) -> bool:
         """Whether a line goes on with a paragraph that stands deeper."""
         rest = line.text[line.at :].lstrip(" \t")
-        is_block = line.indent() < 4 and bool(
-            rest.startswith((">", _OPEN))
-            or _begins_block(rest)
-            # Only within the same quotes and items these may not end a paragraph.
-            or _BULLET.match(rest)
-            or _NUMBER.match(rest)
-        )
-        return self.in_paragraph and not is_block
+        is_block = rest.startswith((">", _OPEN)) or _begins_any_block(rest)
+        return self.in_paragraph and (line.indent() >= 4 or not is_block)
 
-    def _open_containers(self, line: _Line) -> bool:
-        """Open the quotes and lists that begin on a line; returns whether the last is a list."""
-        is_list = False
+    def _open_containers(self, line: Line) -> None:
+        """Open the quotes and lists that begin on a line."""
         while line.indent() < 4:
             rest = line.text[line.at :].lstrip(" \t")
             if rest.startswith(">"):
                 self._quote(line)
                 self.containers.append(_QUOTE)
-                is_list = False
-            elif not _RULE.match(rest) and (marker := self._marker(rest)):
+            elif not RULE.match(rest) and (marker := self._marker(rest)):
                 line.take(3)
                 line.skip(len(marker))
+                self.bare_width = line.column + 1 - line.base
                 indent = line.indent()
                 line.take(indent if indent <= 4 else 1)
-                self.containers.append(line.column)
-                is_list = True
+                self.containers.append(line.column - line.base)
             else:
                 break
+            line.base = line.column
             self.in_paragraph = False
-        return is_list
 
     def _marker(self, rest: str) -> str:
         """The mark of a list's item, if one begins here; below a paragraph not every one may."""
-        if bullet := _BULLET.match(rest):
+        if bullet := BULLET.match(rest):
             is_empty = not rest[1:].strip(" \t")
             return "" if self.in_paragraph and is_empty else bullet[0]
-        number = _NUMBER.match(rest)
-        return number[0] if number and (not self.in_paragraph or number[1] == "1") else ""
+        number = NUMBER.match(rest)
+        if number and self.in_paragraph:
+            return number[0] if begins_block(rest) else ""
+        return number[0] if number else ""
 
-    def _end_fence(self, line: _Line) -> None:
+    def _end_fence(self, line: Line) -> None:
         """Close the fence if this line does."""
         fence, rest = self.fence, line.text[line.at :].strip(" \t")
         if fence and line.indent() < 4 and len(rest) >= fence.length and not rest.strip(fence.sign):
             self.fence = None
 
-    def _end_of_code(self, opening: re.Match[str]) -> int:
-        """Where code ends that may begin here: behind as many backquotes in the same paragraph."""
+    def _end_of_paragraph(self, number: int) -> int:
+        """The first line that does not go on with the paragraph that this line is of."""
+        if number >= self.paragraph_until:
+            end = number + 1
+            while end < len(self.lines) and self._goes_on(Line(self._raw(end))):
+                end += 1
+            self.paragraph_until = end
+        return self.paragraph_until
+
+    def _goes_on(self, line: Line) -> bool:
+        is_within = self._go_in(line) == len(self.containers)
+        if line.is_blank or line.indent() >= 4:
+            return not line.is_blank
+        rest = line.text[line.at :].lstrip(" \t")
+        if is_within:
+            return not (rest.startswith(">") or begins_block(rest) or UNDERLINE.match(rest))
+        return not (rest.startswith(">") or _begins_any_block(rest))
+
+    def _end_of_code(self, opening: re.Match[str], limit: int) -> int:
+        """Where code ends that may begin here: behind as many backquotes before the limit."""
         length = len(opening[0])
         runs = self.ticks.get(length, [])
         at = bisect_left(runs, opening.end())
-        limit = self.breaks[bisect_right(self.breaks, opening.start())]
         return runs[at] + length if at < len(runs) and runs[at] < limit else opening.end()
 
     def _end_of_comments(self, at: int) -> int:
@@ -317,7 +317,7 @@ class _Stripper:
         """What a line begins with that stands in the open containers."""
         prefix = ""
         for container in self.containers:
-            prefix = prefix + "> " if container == _QUOTE else prefix.ljust(container)
+            prefix += "> " if container == _QUOTE else " " * container
         return prefix
 
     def _blank(self, first: int, end: int) -> None:
@@ -328,16 +328,10 @@ class _Stripper:
         return self.body[self.starts[number] : self.starts[number + 1] - 1]
 
 
-def _begins_block(rest: str) -> bool:
-    """Whether a line can end the paragraph above it; ``rest`` begins with no blank."""
-    number = _NUMBER.match(rest)
-    return bool(
-        _FENCE.match(rest)
-        or _HEADING.match(rest)
-        or _RULE.match(rest)
-        or (_BULLET.match(rest) and rest[1:].strip(" \t"))
-        or (number and number[1] == "1")
-    )
+def _begins_any_block(rest: str) -> bool:
+    """Whether a line ends the paragraph above it from outside of its quotes and items."""
+    # Only within the same ones these may not.
+    return bool(begins_block(rest) or BULLET.match(rest) or NUMBER.match(rest))
 
 
 def _joined(pieces: list[str]) -> str:

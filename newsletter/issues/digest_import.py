@@ -14,8 +14,8 @@ from datetime import date
 from typing import NoReturn
 
 from newsletter.errors import IssueError
-from newsletter.issues.digest import SEPARATOR
-from newsletter.issues.reading import slug_of
+from newsletter.issues.digest import SEPARATOR, parse_digest
+from newsletter.issues.reading import parse_issue, slug_of
 from newsletter.issues.text import normalised
 
 #: The end of the first line, behind its title.
@@ -24,6 +24,14 @@ _LONGEST_HEADING = 119
 #: What stands between title and organisation, and behind the organisation.
 _TITLE_ENDS, _SOURCE = re.compile(r"\][ \t]*+·"), re.compile(r"·[ \t]*+Source(?=\s|$)")
 _PREHEADER = 110
+#: What no value in front matter may hold.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: Where an HTML comment begins and where it ends.
+_COMMENT = re.compile(r"<!--|-->")
+_BRACES = re.compile(r"(\\*)\{\{")
+#: What the file is called that is made: a name of which a slug could come.
+_MADE = "issue.md"
+_LAYOUT = "Change its words, and import it again."
 _EXPECTED_ENTRY = "An entry is written “[title] · organisation · Source text”."
 
 #: Characters that mean something to Markdown wherever they stand.
@@ -79,7 +87,9 @@ def import_digest(text: str, *, name: str) -> str:
         _refuse(name, at + 1, f"there is no day {ending}", _EXPECTED_TITLE)
     written = _body(_blocks(lines[at + 1 :], at + 2), name, at + 1)
     front = _front_matter(title, day, written.first_prose or written.first_story)
-    return front + "\n\n".join(("", *written.paragraphs)).removeprefix("\n") + "\n"
+    made = front + "\n\n".join(("", *written.paragraphs)).removeprefix("\n") + "\n"
+    _require_readable(made, name, at + 1)
+    return made
 
 
 def escape_markdown(text: str) -> str:
@@ -190,7 +200,7 @@ def _front_matter(title: str, day: date, first_words: str) -> str:
         "preheader": _quoted(_first_sentence(first_words)),
         "template": "digest",
         # The first word of the title is a first guess; a person looks at the file anyway.
-        "topics": f"[{slug.split('-')[0]}]",
+        "topics": f"[{slug.split('-')[0][:64]}]",
         "slug": f"{slug[:89].rstrip('-')}-{day.isoformat()}",
         "date": day.isoformat(),
         "language": "en",
@@ -208,8 +218,24 @@ def _first_sentence(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A YAML scalar that reads as exactly this text, with no placeholder in it."""
-    return json.dumps(text.replace("{{", "\\{{"), ensure_ascii=False)
+    """A YAML scalar of this text: one line, with neither placeholder nor comment in it.
+
+    An odd number of backslashes before ``{{`` cannot be written; there is one more then.
+    """
+    text = _COMMENT.sub(" ", text) if "<!--" in text else text
+    text = " ".join(_CONTROL.sub(" ", text).split())
+    text = _BRACES.sub(lambda found: found[1] + "\\" * (1 + len(found[1]) % 2) + "{{", text)
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _require_readable(made: str, name: str, line: int) -> None:
+    """Refuse a digest of which an issue file comes that its reader would refuse."""
+    try:
+        draft = parse_issue(made, name=_MADE)
+        parse_digest(draft.body, name=_MADE, first_line=draft.body_line)
+    except IssueError as error:
+        # What is written for all issues names lines of a file that nobody has.
+        _refuse(name, line, f"no issue can be made of it: {error.message}", error.hint or _LAYOUT)
 
 
 def _refuse(name: str, line: int, message: str, hint: str) -> NoReturn:

@@ -101,7 +101,7 @@ def create(
     )
     session.add(send)
     session.flush()
-    variants.write(session, send.id, [rendered, *terms.others])
+    variants.write(session, send.id, [rendered, *(words for _, words in terms.others)])
     issue = session.get_one(Issue, revision.issue_id)
     is_public = publication.will_be_public(issue.publicity, to_all=foreseen.is_for_all)
     return Made(send.id, foreseen.people, foreseen.last_at, is_public)

@@ -15,7 +15,7 @@ from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
 from newsletter.sending.plan import forecast
 from newsletter.sending.timetable import Timetable
-from newsletter.sending.variants import Test
+from newsletter.sending.variants import Test, require_alike
 from subscribers import segments, topics
 from subscribers.models import Segment
 from subscribers.schema import Session
@@ -32,8 +32,8 @@ class Terms:
     #: Names of segments whose people are left out.
     excluded: Sequence[str] = ()
     timetable: Timetable = field(default_factory=Timetable)
-    #: Other variants than the first, in the order of their labels.
-    others: Sequence[Rendered] = ()
+    #: Other variants than the first, in the order of their labels, as written and rendered.
+    others: Sequence[tuple[Draft, Rendered]] = ()
     test: Test | None = None
     #: The provider's name for what it will hold, where batches are handed over ahead.
     hold_id: str | None = None
@@ -95,6 +95,7 @@ def foresee(
     terms: Terms = Terms(),
 ) -> Foreseen:
     """What ``create`` would make of this, counted now; raises as it does, and changes nothing."""
+    require_alike(draft, [other for other, _ in terms.others])
     terms.tracked(draft)
     topics.require(session, draft.topics)
     require_open(session, issue_id)

@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
 
-from newsletter.errors import SendError
+from newsletter.errors import IssueError, SendError
+from newsletter.issues.reading import Draft
 from newsletter.issues.tracked import Tracked
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.models import Batch, Part, Send, Variant
@@ -24,6 +25,8 @@ _send, _batch, _variant = table_of(Send), table_of(Batch), table_of(Variant)
 LABELS = "ABCDEFGH"
 #: A prime below 2**31: squares of smaller numbers fit both databases' integers.
 _PRIME = 2_147_483_647
+#: Keys of front matter that a send has once, for all of its variants.
+_SHARED = ("tracking", "archive", "topics", "series")
 
 
 class Measure(StrEnum):
@@ -76,6 +79,25 @@ class Test:
         """How many of so many people get each variant in the sample: equal but for one."""
         sample = min(people, max(variants, round(people * self.share)))
         return [sample // variants + (n < sample % variants) for n in range(variants)]
+
+
+def require_alike(issue: Draft, others: Sequence[Draft]) -> None:
+    """Raise IssueError, with file and key, for a variant that says what its send would not do.
+
+    A send measures, reaches and shows by what the issue says; a variant has words of its own.
+    """
+    for other in others:
+        for key in _SHARED:
+            if getattr(other, key) != getattr(issue, key):
+                lines = other.source.split("\n")[: other.body_line]
+                at = next((n for n, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1)
+                raise IssueError(
+                    f"{key} of this variant differs from that of the issue, {issue.name}",
+                    place=f"{other.name}:{at}",
+                    hint="Variants differ in their words. What is measured, who gets it, what it "
+                    f"is the next of and whether all may read it is one for all: let {key} "
+                    "say the same in both files, or leave it out of both.",
+                )
 
 
 def lot(issue_id: int, person: ColumnElement[int]) -> ColumnElement[int]:

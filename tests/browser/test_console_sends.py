@@ -86,7 +86,7 @@ def make(
         terms = Terms(timetable=Timetable(per_hour=600))
         if test:
             share = Test(share=0.2, by=Measure.OPERATOR, wait=timedelta(hours=4))
-            terms = Terms(others=[words], test=share)
+            terms = Terms(others=[(draft, words)], test=share)
         made = control.create(
             session,
             draft,

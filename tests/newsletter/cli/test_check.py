@@ -118,6 +118,43 @@ def test_every_variant_of_a_test_is_checked(run: Run, tmp_path: Path) -> None:
     assert "issue.md:2: the subject has 24" in run(*send, "--subject", "x" * 24, **own).stderr
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "own"),
+    [
+        ("tracking", "{clicks: false}", None),
+        ("tracking", "{opens: false, clicks: true}", "{opens: false}"),
+        ("archive", "false", None),
+        ("archive", "true", "false"),
+        ("topics", "[tools]", None),
+        ("topics", "[tools, news]", "[tools]"),
+        ("series", "others", None),
+        ("series", "others", "letters"),
+        ("archive", None, "false"),
+    ],
+)
+def test_a_variant_that_says_what_its_send_would_not_do_is_refused(
+    run: Run, tmp_path: Path, key: str, value: str | None, own: str | None
+) -> None:
+    for name, said in (("issue.md", own), ("other.md", value)):
+        front = f"---\n{key}: {said}\n" if said else "---\n"
+        (tmp_path / name).write_text(ISSUE.replace("---\n", front, 1))
+    add_readers(tmp_path, run, 3)
+    send = ("send", "issue.md", "--segment", "all", "--at", "2099-01-01T07:00Z")
+    told = complaint(run(*send, "--variant", "other.md", "--winner", "me", "--despite-findings"), 2)
+    assert f"other.md:{2 if value else 1}: {key} of this variant differs" in told
+    assert "no sends" in run("sends").stderr
+
+
+def test_a_variant_that_says_the_same_is_sent(run: Run, tmp_path: Path) -> None:
+    for name in ("issue.md", "alike.md"):
+        front = "---\narchive: false\nseries: letters\ntracking: {clicks: false}\n"
+        (tmp_path / name).write_text(ISSUE.replace("---\n", front, 1))
+    add_readers(tmp_path, run, 3)
+    send = ("send", "issue.md", "--segment", "all", "--at", "2099-01-01T07:00Z")
+    done = run(*send, "--variant", "alike.md", "--winner", "me", "--despite-findings")
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_issue_is_shown_as_somebody_gets_it(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(
         ISSUE.replace("name", "email") + "![A](https://x.example/a.png)"

@@ -83,6 +83,29 @@ def test_titles_keep_their_brackets_slashes_and_colons() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "preheader"),
+    [
+        ("How we removed <!-- comments --> from pages.", "How we removed comments from pages."),
+        ("A --> B, and nothing<!--else.", "A B, and nothing else."),
+        ("A --> B.", "A --> B."),
+        ("A path C:\\{{x}} is here.", "A path C:\\\\\\{{x}} is here."),
+        ("Two \\\\{{x}} slashes.", "Two \\\\\\{{x}} slashes."),
+        ("Braces {{x}} alone.", "Braces \\{{x}} alone."),
+        ("One\u2028line\x85only.", "One line only."),
+    ],
+)
+def test_the_preheader_made_of_any_words_can_be_read(words: str, preheader: str) -> None:
+    assert imported(f"Paper — 2026-01-02\n\nD#\n\n{words}").preheader == preheader
+
+
+def test_a_digest_of_which_no_issue_can_be_made_is_refused() -> None:
+    with pytest.raises(IssueError, match="subject has 313 characters") as caught:
+        import_digest(f"{'a' * 300} — 2026-01-02\n\nD#\n\nwords", name="d.txt")
+    assert caught.value.place == "d.txt:1"
+    assert caught.value.hint == "At most 300 are allowed."
+
+
+@pytest.mark.parametrize(
     ("text", "line", "words"),
     [
         ("", 1, "no text"),

@@ -301,7 +301,7 @@ def make_test(database: Engine, *, by: Measure = Measure.OPENS, share: float = 0
     with transaction(database) as session:
         segments.save(session, "everybody", "", now=NOW)
         terms = Terms(
-            others=[render(other, HOUSE, templates=templates)],
+            others=[(other, render(other, HOUSE, templates=templates))],
             test=Test(share=share, by=by, wait=4 * _HOUR),
         )
         made = control.create(

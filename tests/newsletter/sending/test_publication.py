@@ -120,7 +120,8 @@ def test_a_test_shows_the_words_of_its_winner_or_the_first(
     ]
     rendered = [render(one, HOUSE, templates=resource("templates/email")) for one in drafts]
     terms = Terms(
-        others=rendered[1:], test=Test(share=1.0, by=Measure.OPENS, wait=timedelta(hours=1))
+        others=[(drafts[1], rendered[1])],
+        test=Test(share=1.0, by=Measure.OPENS, wait=timedelta(hours=1)),
     )
     with transaction(database) as session:
         segments.save(session, "everybody", "", now=NOW)
