@@ -84,6 +84,7 @@ def look() -> None:
         (found.doubtful, "batches had left without an answer"),
         (found.forgotten, "people were in sends that the database has forgotten"),
         (found.suppressed, "people had left, or their address had failed"),
+        (found.stopped, "sends had been paused or cancelled: they wait for you"),
     ]
     said = "; ".join(f"{number:,} {what}" for number, what in told if number)
     out.print(f"What the database did not know: {said or 'nothing'}.")

@@ -170,7 +170,7 @@ def pause(number: Number) -> None:
     """Let no further batch leave; requests under way end as they end."""
     assembly = Assembly(load())
     now = datetime.now(UTC)
-    with transaction(assembly.database) as session:
+    with assembly.journaling(), transaction(assembly.database) as session:
         control.pause(session, number, reason="paused by the operator", now=now)
         hold_id = standing.find(session, number).hold_id
     out.print(f"Send {number} is paused.")
@@ -183,7 +183,7 @@ def pause(number: Number) -> None:
 def resume(number: Number) -> None:
     """Go on with a paused send, where it stopped; a timetable is shifted by the pause."""
     assembly = Assembly(load())
-    with transaction(assembly.database) as session:
+    with assembly.journaling(), transaction(assembly.database) as session:
         control.resume(session, number, now=datetime.now(UTC), warm_up=assembly.warm_up)
         hold_id = standing.find(session, number).hold_id
     if hold_id:
@@ -195,7 +195,7 @@ def resume(number: Number) -> None:
 def cancel(number: Number) -> None:
     """End a send; what had left has left, but what SendGrid holds of it is called back."""
     assembly = Assembly(load())
-    with transaction(assembly.database) as session:
+    with assembly.journaling(), transaction(assembly.database) as session:
         hold_id = standing.find(session, number).hold_id
         without = control.cancel(session, number, now=datetime.now(UTC))
     if hold_id:
@@ -211,7 +211,10 @@ def retry(number: Number) -> None:
     assembly.compare_departures()
     hold_id = holding.new_hold(assembly.database, assembly.gateway, number)
     with stopping() as stop:
-        with transaction(assembly.database, snapshot=True) as session:
+        with (
+            assembly.journaling(),
+            transaction(assembly.database, snapshot=True) as session,
+        ):
             people = control.retry(
                 session,
                 number,

@@ -13,7 +13,7 @@ from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.reading import Draft
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import gate, held, hold, oversight, publication, variants
+from newsletter.sending import gate, held, hold, oversight, publication, variants, words
 from newsletter.sending.foresight import Terms, foresee, require_an_end
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
@@ -184,7 +184,7 @@ def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None
     send = find(session, send_id)
     if send.hold_id and send.state == SendState.PAUSED:
         return
-    _move(session, send_id, SendState.PAUSED, reason=reason, paused_at=now)
+    _move(session, send_id, SendState.PAUSED, now=now, reason=reason, paused_at=now)
 
 
 def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None) -> None:
@@ -206,6 +206,7 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
             session,
             send_id,
             SendState.SCHEDULED,
+            now=now,
             only=SendState.PAUSED,
             scheduled_for=at,
             **resumed,
@@ -213,7 +214,7 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
         return
     if (send.timetable or warm_up) and send.state == SendState.PAUSED:
         retime(session, send_id, now=now, warm_up=warm_up)
-    _move(session, send_id, SendState.SENDING, only=SendState.PAUSED, **resumed)
+    _move(session, send_id, SendState.SENDING, now=now, only=SendState.PAUSED, **resumed)
     oversight.finish(session, now=now)
 
 
@@ -225,7 +226,7 @@ def cancel(session: Session, send_id: int, *, now: datetime) -> int:
     send = find(session, send_id)
     if send.hold_id and send.state == SendState.CANCELLED:
         return 0
-    _move(session, send_id, SendState.CANCELLED, reason="cancelled", finished_at=now)
+    _move(session, send_id, SendState.CANCELLED, now=now, reason="cancelled", finished_at=now)
     return oversight.drop_pending(session, send_id, now=now, reason="cancelled")
 
 
@@ -246,7 +247,7 @@ def retry(
     told to throw away takes whatever comes under its name with it.
     """
     begun_anew: dict[str, Any] = {"finished_at": None, "reason": "", "hold_id": hold_id}
-    _move(session, send_id, SendState.SENDING, ended=True, **begun_anew)
+    _move(session, send_id, SendState.SENDING, now=now, ended=True, **begun_anew)
     held.require_none(session, send_id, now=now)
     timetable = Timetable.from_json(find(session, send_id).timetable)
     if timetable.local_time is not None and timetable.local_date is None:
@@ -337,6 +338,7 @@ def _move(
     send_id: int,
     target: SendState,
     *,
+    now: datetime,
     only: SendState | None = None,
     ended: bool = False,
     **values: object,
@@ -346,7 +348,9 @@ def _move(
     moved = oversight.move_send(
         session, send_id, target, only_from=sources, by_operator=True, **values
     )
-    if not moved:
+    if moved:
+        words.say(session, send, target, now=now)
+    else:
         possible = ", ".join(sorted(SEND_NEXT[SendState(send.state)])) or "nothing more"
         raise SendError(
             f"it is {send.state} and cannot become {target} in this way",

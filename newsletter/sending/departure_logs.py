@@ -262,7 +262,7 @@ class LogKeeper:
 
     def _look(self) -> None:
         found = look(self._database, self._journal, now=datetime.now(UTC))
-        if found.accepted or found.doubtful or found.suppressed or found.forgotten:
+        if found.accepted or found.doubtful or found.suppressed or found.forgotten or found.stopped:
             _log.warning("this machine's departure log knew more than the database: %s", found)
         with transaction(self._database) as session:
             waits = [(one.id, one.state, one.detail) for one in gate.waited_for(session)]

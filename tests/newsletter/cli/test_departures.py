@@ -106,6 +106,26 @@ def test_to_continue_is_refused_while_a_log_is_waited_for(
         assert "newsletter departures says what it waits for" in said
 
 
+def test_what_was_cancelled_waits_for_the_operator_after_a_restore(
+    settings: dict[str, str], home: Path
+) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return command(words, environment=settings, folder=home)
+
+    at = ("--at", "2099-01-01T07:00Z")
+    assert run("send", "issue.md", "--segment", "all", *at).returncode == 0
+    kept = backup(home)
+    assert run("sends", "cancel", "1").returncode == 0
+    kept.put_back()
+    looked = run("departures", "look").stdout
+    assert "1 sends had been paused or cancelled" in " ".join(looked.split())
+    refused = complaint(run("sends", "continue", "1"), 2)
+    assert "it is paused: it was cancelled before the database was restored" in refused
+    assert run("sends", "resume", "1").returncode == 0
+    assert "nothing" in run("departures", "look").stdout
+    assert "its time has not come" in complaint(run("sends", "continue", "1"), 2)
+
+
 @pytest.mark.parametrize(
     ("url", "folder", "where"),
     [

@@ -1,5 +1,6 @@
 """What the provider holds until its time has reached nobody: its send can be stopped till then."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -79,6 +80,7 @@ def provider(database: Engine, monkeypatch: pytest.MonkeyPatch) -> Provider:
         warm_up=None,
         settings=size,
         compare_departures=lambda: None,
+        journaling=nullcontext,
     )
     monkeypatch.setattr(sends, "Assembly", lambda _settings: parts)
     monkeypatch.setattr(sends, "load", lambda: None)

@@ -200,6 +200,66 @@ def test_a_request_without_an_answer_is_in_doubt_until_the_operator_says(
         assert make_plan(database, make_send(database)) == 2
 
 
+@pytest.mark.parametrize("word", ["cancelled", "paused"])
+def test_a_send_that_was_stopped_does_not_come_back_to_life(
+    database: Engine, known: list[int], journal: Journal, tmp_path: Path, word: str
+) -> None:
+    send = make_send(database)
+    make_plan(database, send)
+    kept = Backup(database, tmp_path)
+    gateway = FakeGateway()
+    dispatcher(database, gateway, journal).send_next()
+    journal.follow(database)
+    with transaction(database) as session:
+        if word == "paused":
+            control.pause(session, send, reason="wait", now=datetime.now(UTC))
+        else:
+            control.cancel(session, send, now=datetime.now(UTC))
+    journal.unfollow()
+    kept.put_back()
+    look(database, journal)
+    drain(database, gateway, journal)
+    assert len(gateway.mailed) == 2
+    with reading(database) as session:
+        found = standing.find(session, send)
+        assert (found.state, f"it was {word} before" in found.reason) == ("paused", True)
+    with transaction(database) as session:
+        control.resume(session, send, now=datetime.now(UTC))
+        session.execute(update(table_of(DepartureLog)).values(read={}))
+    look(database, journal)  # what was answered once is not asked again
+    drain(database, gateway, journal)
+    assert sorted(gateway.mailed) == ALL
+
+
+def test_a_send_that_went_on_goes_on_after_a_restore(
+    database: Engine, known: list[int], journal: Journal, tmp_path: Path
+) -> None:
+    """Also where the word to pause stands in the log of one machine, and to go on in no log yet."""
+    send = make_send(database)
+    make_plan(database, send)
+    kept = Backup(database, tmp_path)
+    gateway = FakeGateway()
+    dispatcher(database, gateway, journal).send_next()
+    now = datetime.now(UTC)
+    journal.follow(database)
+    with transaction(database) as session:
+        control.pause(session, send, reason="wait", now=now)
+    journal.unfollow()
+    with transaction(database) as session:  # by another machine, whose clock is late
+        control.resume(session, send, now=now - timedelta(seconds=5))
+    look(database, journal)
+    assert send_state(database, send) == "sending"
+    journal.follow(database)
+    with transaction(database) as session:
+        control.pause(session, send, reason="wait", now=datetime.now(UTC))
+        control.resume(session, send, now=datetime.now(UTC))
+    journal.unfollow()
+    kept.put_back()
+    look(database, journal)
+    drain(database, gateway, journal)
+    assert sorted(gateway.mailed) == ALL
+
+
 def test_one_word_settles_one_request_of_several_forgotten_sends(
     database: Engine, known: list[int], journal: Journal, tmp_path: Path
 ) -> None:
