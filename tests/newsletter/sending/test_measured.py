@@ -168,7 +168,8 @@ def test_a_mistake_in_it_is_told_with_its_line(line: str) -> None:
 def test_no_winner_is_chosen_by_what_is_not_measured(
     database: Engine, five: list[int], by: Measure, choice: Choice, *, refused: bool
 ) -> None:
-    other = render(issue(slug="other"), HOUSE, templates=TEMPLATES)
+    draft = issue(slug="other")
+    other = draft, render(draft, HOUSE, templates=TEMPLATES)
     terms = {"tracking": choice, "others": [other], "test": Test(0.5, by, NOW - NOW)}
     if not refused:
         assert make(database, **terms)
