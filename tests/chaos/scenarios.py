@@ -15,6 +15,8 @@ from tests.chaos.world import LATER, TIMEOUT, World
 
 #: Crashes in one round at most, and people to a crash: what is then still to be sent is
 #: sent in fair weather.
+#: Seconds for a few batches to leave: each answer that never came makes the next probe wait longer.
+_STORMY = 300
 _MOST, _PEOPLE_TO_A_CRASH = 12, 40
 #: From so many people on, outages are as long as they may be.
 _LARGE = 1000
@@ -108,7 +110,7 @@ def restore(world: World, dice: random.Random, workers: int) -> None:
     """Killed, set back to a copy of the database from the midst of the send, started again."""
     _start(world, workers)
     with _weather(world, dice):
-        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=60, what="it sends")
+        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=_STORMY, what="it sends")
         _copy_and_go_on(world, dice, workers)
     world.kill_all()
     world.restore()
@@ -119,7 +121,7 @@ def restore_early(world: World, dice: random.Random, workers: int) -> None:
     world.snapshot()
     _start(world, workers)
     with _weather(world, dice):
-        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=60, what="it sends")
+        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=_STORMY, what="it sends")
         time.sleep(dice.uniform(0, 1.5))
     world.kill_all()
     world.restore()
@@ -181,7 +183,7 @@ def restore_before_it_was_made(world: World, dice: random.Random, workers: int) 
     _start(world, workers)
     world.until_made()
     with _weather(world, dice):
-        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=60, what="it sends")
+        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=_STORMY, what="it sends")
         time.sleep(dice.uniform(0, 1.5))
     world.kill_all()
     world.restore()
