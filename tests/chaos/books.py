@@ -203,7 +203,10 @@ def compare(books: Books, taken: Counter[int], audience: Audience, *, final: boo
             found.doubtful += not has
         elif has:
             found.wrong.append(f"{person} has it and stands in no plan")
-        elif planned and person in audience.left:
+        elif (planned and person in audience.left) or (
+            # It was cancelled before it was planned, so nobody was ever in it.
+            not planned and books.send == "cancelled"
+        ):
             found.left_out += 1
         elif planned or final:
             found.missing.append(person)

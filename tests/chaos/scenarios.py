@@ -144,7 +144,8 @@ def outages(world: World, dice: random.Random, workers: int) -> None:
         if number == 0:
             _command(world, "resume")
         world.until(
-            lambda b: world.relay.outage != "" or not b.waiting,
+            # Without batches it was not planned yet.
+            lambda b: world.relay.outage != "" or bool(b.batches and not b.waiting),
             # The next probe is at most as far away as the outage was long, or its worker died.
             seconds=60 + 3 * longest,
             what="the send goes on by itself",

@@ -58,3 +58,11 @@ def test_who_stands_in_no_plan_is_missing_unless_they_had_left() -> None:
     taken = Counter({1: 1})
     assert compare(books, taken, Audience({1, 2}), final=True).missing == [2]
     assert compare(books, taken, Audience({1, 2}, {2}), final=True).sound
+
+
+def test_nobody_is_missing_in_a_send_that_was_cancelled_before_it_was_planned() -> None:
+    never = Books("cancelled", 0, 0, {}, {})
+    judged = compare(never, Counter(), Audience({1, 2}), final=True)
+    assert (judged.sound, judged.left_out) == (True, 2)
+    assert not compare(never, Counter({1: 1}), Audience({1, 2}), final=True).sound
+    assert compare(Books("sent", 0, 0, {}, {}), Counter(), Audience({1}), final=True).missing == [1]
