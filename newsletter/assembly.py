@@ -5,6 +5,7 @@ needs is imported late: to render, to check and to ask DNS takes 10 MB.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from newsletter.database import (
     require_current,
     transaction,
 )
-from newsletter.errors import SettingsError
+from newsletter.errors import MachineError, SettingsError
 from newsletter.imports.importer import Importer
 from newsletter.imports.shelf import Shelf
 from newsletter.issues.tracked import Tracked
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
     from newsletter.checking.case import AskDns
     from newsletter.checking.checker import Checker
     from newsletter.scheduling.preparing import Press
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -214,26 +218,41 @@ class Assembly:
         return Journal(beside(self.settings.database_url, folder)) if folder else None
 
     @contextmanager
-    def journaling(self) -> Iterator[None]:
-        """Write down meanwhile whom a command suppresses; processes that send do so anyhow."""
-        if self.journal is None:
+    def journaling(self, *, required: bool = True) -> Iterator[None]:
+        """Write down meanwhile whom a command suppresses, and what it says of a send.
+
+        Processes that send do so anyhow. Raises MachineError where that cannot be written, or,
+        if it is not ``required``, logs it: to stop a send must not wait for a full disk.
+        """
+        try:
+            journal = self.journal
+        except MachineError as error:
+            if required:
+                raise
+            _log.error("the departure log is not told: %s: %s", error.place, error.message)
+            journal = None
+        if journal is None:
             yield
             return
-        self.journal.follow(self.database)
+        journal.follow(self.database)
         try:
             yield
         finally:
-            self.journal.unfollow()
+            journal.unfollow()
 
     def compare_departures(self) -> Recalled:
         """Compare this machine's departure log, as a process does that begins to send."""
         return departure_logs.look(self.database, self.journal, now=datetime.now(UTC))
 
+    @property
+    def shelf(self) -> Shelf:
+        """Where uploaded lists lie on this machine."""
+        return Shelf(str(beside(self.settings.database_url, self.settings.imports.folder)))
+
     def importer(self) -> Importer:
         """Who works on uploaded lists in this process."""
         imports = self.settings.imports
-        shelf = Shelf(imports.folder)
-        return Importer(self.database, shelf, lambda: self.address_key, keep=imports.keep)
+        return Importer(self.database, self.shelf, lambda: self.address_key, keep=imports.keep)
 
     @property
     def warm_up(self) -> WarmUp | None:

@@ -170,7 +170,7 @@ def pause(number: Number) -> None:
     """Let no further batch leave; requests under way end as they end."""
     assembly = Assembly(load())
     now = datetime.now(UTC)
-    with assembly.journaling(), transaction(assembly.database) as session:
+    with assembly.journaling(required=False), transaction(assembly.database) as session:
         control.pause(session, number, reason="paused by the operator", now=now)
         hold_id = standing.find(session, number).hold_id
     out.print(f"Send {number} is paused.")
@@ -195,7 +195,7 @@ def resume(number: Number) -> None:
 def cancel(number: Number) -> None:
     """End a send; what had left has left, but what SendGrid holds of it is called back."""
     assembly = Assembly(load())
-    with assembly.journaling(), transaction(assembly.database) as session:
+    with assembly.journaling(required=False), transaction(assembly.database) as session:
         hold_id = standing.find(session, number).hold_id
         without = control.cancel(session, number, now=datetime.now(UTC))
     if hold_id:

@@ -15,7 +15,6 @@ from newsletter.database import reading, transaction
 from newsletter.errors import UserError
 from newsletter.imports import jobs
 from newsletter.imports.models import OVER, JobState
-from newsletter.imports.shelf import Shelf
 from newsletter.web.console.access import Streamed, refuse_forgeries, role
 from newsletter.web.console.shell import actor, go, page
 from newsletter.web.console.upload import Upload, UploadError
@@ -150,7 +149,7 @@ def stop(job_id: int, request: Request, parts: Parts, visitor: _Editor) -> Respo
     except UserError as error:
         return _show(request, parts, job_id, problem=error)
     if job is not None and job.state == JobState.STOPPED:
-        _shelf(parts).drop(job_id, rejects=False)
+        parts.shelf.drop(job_id, rejects=False)
     return go(f"{HOME}/{job_id}")
 
 
@@ -159,7 +158,7 @@ def rejects(job_id: int, parts: Parts, _visitor: _Editor) -> Response:
     """The rows that were not taken, with line and reason, in cells that no spreadsheet runs."""
     with reading(parts.database) as session:
         job = jobs.find(session, job_id)
-    path = _shelf(parts).rejects(job_id)
+    path = parts.shelf.rejects(job_id)
     if job is None or not path.exists():
         raise HTTPException(404)
     return FileResponse(
@@ -183,7 +182,7 @@ async def _received(request: Request, parts: Assembly, visitor: Visitor) -> int:
     def admit(fields: dict[str, str]) -> None:
         refuse_forgeries(request, parts, fields.get("csrf", ""))
 
-    shelf, most = _shelf(parts), parts.settings.imports.max_megabytes * _MEGABYTE
+    shelf, most = parts.shelf, parts.settings.imports.max_megabytes * _MEGABYTE
     part = shelf.part()
     try:
         upload = Upload(part, most=most, admit=admit)
@@ -240,7 +239,7 @@ def _show(
             told=job.report or job.found,
             over=job.state in OVER,
             offered=topics.offered(session) if job.state == JobState.CHECKED else [],
-            rejects=_shelf(parts).rejects(job_id).exists(),
+            rejects=parts.shelf.rejects(job_id).exists(),
             meanings=columns.MEANINGS,
             word_meanings=columns.WORD_MEANINGS,
             mapped=dict(job.options.get("mapping") or ()),
@@ -249,10 +248,6 @@ def _show(
             typed=typed or {},
             chosen=chosen,
         )
-
-
-def _shelf(parts: Assembly) -> Shelf:
-    return Shelf(parts.settings.imports.folder)
 
 
 def _now() -> datetime:

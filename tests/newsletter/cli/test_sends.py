@@ -162,6 +162,17 @@ def test_a_test_of_subjects_is_made_shown_and_decided(readers: Run) -> None:
     assert "not chosen yet" in readers("sends", "show", "3").stdout
 
 
+@pytest.mark.parametrize("words", ["pause", "cancel"])
+def test_a_send_is_stopped_also_where_the_departure_log_cannot_be_written(
+    readers: Run, tmp_path: Path, words: str
+) -> None:
+    send(readers, "--at", "2099-01-01T07:00Z")
+    (tmp_path / "file").write_text("in the way")
+    done = readers("sends", words, "1", NEWSLETTER_SENDING__JOURNAL=str(tmp_path / "file" / "log"))
+    assert done.returncode == 0, done.stderr
+    assert readers("sends", "show", "1", "--json").stdout.count(f'"{words}') >= 1
+
+
 def test_what_is_handed_over_ahead_is_held_and_called_back(
     readers: Run, sandbox: RunningSandbox
 ) -> None:

@@ -80,7 +80,7 @@ def provider(database: Engine, monkeypatch: pytest.MonkeyPatch) -> Provider:
         warm_up=None,
         settings=size,
         compare_departures=lambda: None,
-        journaling=nullcontext,
+        journaling=lambda **_: nullcontext(),
     )
     monkeypatch.setattr(sends, "Assembly", lambda _settings: parts)
     monkeypatch.setattr(sends, "load", lambda: None)
