@@ -132,8 +132,8 @@ def test_an_end_that_a_service_manager_asked_for_is_not_the_texts_fault(
     assert workers(len, "abc") == 3
 
 
-def test_few_wait_and_the_others_are_told_so() -> None:
-    workers = TextWorkers(waiting=0, time_limit=60.0)
+def at_work_forever(workers: TextWorkers) -> tuple[threading.Thread, list[str]]:
+    """A thread that waits for an endless text, and what ends it."""
     ended: list[str] = []
 
     def wait() -> None:
@@ -144,6 +144,12 @@ def test_few_wait_and_the_others_are_told_so() -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
+    return thread, ended
+
+
+def test_few_wait_and_the_others_are_told_so() -> None:
+    workers = TextWorkers(waiting=0, time_limit=60.0)
+    thread, ended = at_work_forever(workers)
     with pytest.raises(BusyError, match="1 texts are being worked on"):
         while thread.is_alive():
             workers(len, "abc")  # as long as the other has not begun
@@ -160,16 +166,7 @@ def test_the_service_answers_meanwhile_and_ends_when_it_is_told(
     child = workers(os.getpid)
     stop = threading.Event()
     workers.stopping = stop.is_set
-    ended: list[str] = []
-
-    def wait() -> None:
-        try:
-            workers(re.fullmatch, *FOREVER)
-        except BusyError as error:
-            ended.append(error.message)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
+    thread, ended = at_work_forever(workers)
     with TestClient(create_app(parts, background=False)) as client:
         for _ in range(3):
             assert client.get("/healthz").status_code == 200

@@ -123,15 +123,15 @@ def test_what_is_code_is_decided_as_the_parser_of_markdown_does(
         lines += [*above, f"{before}x NOTE{number}NOTE"]
     words = "\n".join(lines)
     notes = set(re.findall(r"NOTE\d+NOTE", words))
-    in_code = {note for note in notes if note in _code(MarkdownIt().parse(words))}
+    in_code = {note for note in notes if note in code_in(MarkdownIt().parse(words))}
     kept = stripped(re.sub(r"NOTE(\d+)NOTE", r"<!--NOTE\1NOTE-->", words))
     assert {note for note in notes if note in kept} == in_code
 
 
-def _code(tokens: list[Token]) -> str:
+def code_in(tokens: list[Token]) -> str:
     found = ""
     for token in tokens:
         if token.type in {"fence", "code_block", "code_inline"}:
             found += f"\n{token.info}\n{token.content}"
-        found += _code(token.children or [])
+        found += code_in(token.children or [])
     return found

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from newsletter.issues.comments import without_comments
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.plaintext import Piece, joined
+from tests.newsletter.issues.test_comments import code_in
 
 #: S and E are words of a comment (where it begins, and on its next line), W is one for readers.
 _PARTS = (
@@ -40,15 +40,6 @@ def numbered(parts: list[str]) -> str:
     return re.sub("[SEW]", word, "".join(parts))
 
 
-def in_code(tokens: list[Token]) -> str:
-    found = ""
-    for token in tokens:
-        if token.type in {"fence", "code_block", "code_inline"}:
-            found += f"\n{token.info}\n{token.content}"
-        found += in_code(token.children or [])
-    return found
-
-
 def parts_of_mail(body: str) -> tuple[str, str]:
     markdown = Markdown(body, in_url=str, name="news.md", line=1)
     tokens, piece = markdown.blocks(body), Piece()
@@ -58,7 +49,7 @@ def parts_of_mail(body: str) -> tuple[str, str]:
 def require_right(body: str) -> None:
     kept = without_comments(body, name="news.md", line=1)
     assert kept.count("\n") == body.count("\n")
-    code = in_code(MarkdownIt("commonmark", {"html": False}).parse(kept))
+    code = code_in(MarkdownIt("commonmark", {"html": False}).parse(kept))
     html, text = parts_of_mail(kept)
     for start, end in _COMMENT.findall(body):
         assert start in code or start not in html + text, "a note is read"
