@@ -13,7 +13,7 @@ from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.reading import Draft
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import gate, held, hold, oversight, publication, variants, words
+from newsletter.sending import gate, held, hold, interventions, oversight, publication, variants
 from newsletter.sending.foresight import Terms, foresee, require_an_end
 from newsletter.sending.limits import WarmUp
 from newsletter.sending.models import Send
@@ -349,7 +349,7 @@ def _move(
         session, send_id, target, only_from=sources, by_operator=True, **values
     )
     if moved:
-        words.say(session, send, target, now=now)
+        interventions.record(session, send, target, now=now)
     else:
         possible = ", ".join(sorted(SEND_NEXT[SendState(send.state)])) or "nothing more"
         raise SendError(

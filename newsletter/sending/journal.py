@@ -2,8 +2,8 @@
 
 A database that was restored has forgotten which batches left after the backup was made,
 and would send them again; and who left, and would mail them again. The log has not: each
-departure, each answer, each suppression and its end, and each word of an operator on a send is a
-line in a file for the day.
+departure, each answer, each suppression and its end, and each pause,
+cancellation and resumption by an operator is a line in a file for the day.
 recollection.py compares the two.
 
 A line is one JSON object and ends with a checksum of what stands before it. A departure is on
@@ -31,9 +31,9 @@ from sqlalchemy import URL, Engine, event
 
 from newsletter.errors import MachineError
 from newsletter.sending.forgotten import PREFIX, About
+from newsletter.sending.interventions import INTERVENTIONS, KINDS, Intervention
 from newsletter.sending.ledger import Barred, Claimed
 from newsletter.sending.recipients import Person
-from newsletter.sending.words import SAID, WORDS, Word
 from subscribers import private_files
 from subscribers.schema import Session
 from subscribers.suppression import NEWS, Lifted, Suppressed
@@ -81,8 +81,8 @@ class Told:
     taken: dict[tuple[int, str], set[int]] = field(default_factory=dict)
     #: Whom this machine has suppressed and not lifted since: address → one of each reason.
     suppressions: dict[bytes, dict[str, Suppressed]] = field(default_factory=dict)
-    #: (send, when it was made) → the operator's last word on it, and when that was said.
-    words: dict[tuple[int, str], tuple[str, datetime]] = field(default_factory=dict)
+    #: (send, when it was made) → what an operator last did with it, and when.
+    interventions: dict[tuple[int, str], tuple[str, datetime]] = field(default_factory=dict)
     #: File → how far it was read.
     read: dict[str, int] = field(default_factory=dict)
     #: Where it is not as it was written, or gone; the rest is told.
@@ -223,7 +223,7 @@ class Journal(LogReader):
 
     def follow(self, database: Engine) -> None:
         """From now on, write down whom this process suppresses in that database, or no longer, and
-        what an operator says of sends."""
+        what an operator does with sends."""
         self._followed = database.url
         event.listen(Session, "after_commit", self._committed)
 
@@ -257,8 +257,8 @@ class Journal(LogReader):
     def _committed(self, session: Session) -> None:
         # A savepoint that is let go of counts with what is around it.
         news: list[Suppressed | Lifted] = session.info.get(NEWS, [])
-        said: list[Word] = session.info.get(SAID, [])
-        if not (news or said) or session.in_nested_transaction():
+        interventions: list[Intervention] = session.info.get(INTERVENTIONS, [])
+        if not (news or interventions) or session.in_nested_transaction():
             return
         if session.get_bind().engine.url != self._followed:
             return
@@ -268,13 +268,13 @@ class Journal(LogReader):
             for what, some in groupby(news, key=_what):
                 who = [_who(one) for one in some]
                 self._append({"what": what, "at": now.isoformat(), "who": who}, now)
-            for word in said:
-                self._append(_line_of(word), now)
+            for one in interventions:
+                self._append(_line_of(one), now)
         except OSError:
             # It is committed: only a restored database would miss it.
             _log.exception("the journal cannot be written")
         news.clear()
-        said.clear()
+        interventions.clear()
 
     def _write(self, batch: Claimed, now: datetime, *, what: str, **more: object) -> None:
         line = {
@@ -399,8 +399,8 @@ def _take(told: Told, line: dict[str, Any], place: tuple[str, int]) -> None:
         told.departures.setdefault(key, []).append(_departure(line, place))
     elif what in {TAKEN, BACK}:
         _answer(told, line, what)
-    elif what in WORDS:
-        told.words[line["send"], line["made"]] = what, datetime.fromisoformat(line["at"])
+    elif what in KINDS:
+        told.interventions[line["send"], line["made"]] = what, datetime.fromisoformat(line["at"])
 
 
 def _departure(line: dict[str, Any], place: tuple[str, int]) -> Departure:
@@ -422,9 +422,9 @@ def _answer(told: Told, line: dict[str, Any], what: str) -> None:
         told.taken.setdefault(key, set()).add(line["batch"])
 
 
-def _line_of(word: Word) -> dict[str, object]:
-    made, at = word.made_at.astimezone(UTC).isoformat(), word.at.astimezone(UTC).isoformat()
-    return {"what": word.what, "at": at, "send": word.send_id, "made": made}
+def _line_of(one: Intervention) -> dict[str, object]:
+    made, at = one.made_at.astimezone(UTC).isoformat(), one.at.astimezone(UTC).isoformat()
+    return {"what": one.what, "at": at, "send": one.send_id, "made": made}
 
 
 def _sync_folder(folder: Path) -> None:

@@ -67,8 +67,8 @@ class Send(Model, table=True):
     #: The name of the schedule that made it and when that was due, as in departure logs; empty
     #: where an operator made it.
     occasion: dict[str, str] = Field(default_factory=dict, sa_type=Json)
-    #: When an operator last paused or cancelled it, or went on with it (words.py).
-    told_at: datetime | None = None
+    #: When an operator last paused or cancelled it, or went on with it (interventions.py).
+    intervened_at: datetime | None = None
 
 
 class Variant(Model, table=True):

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, or_, select, update
 
-from newsletter.sending import evidence, forgotten, ledger, oversight, words
+from newsletter.sending import evidence, forgotten, interventions, ledger, oversight
 from newsletter.sending.journal import BACK, LEFT, TAKEN, Departure, LogReader, people_of
 from newsletter.sending.ledger import Barred
 from newsletter.sending.models import Batch, Delivery, Part, Send
@@ -79,7 +79,7 @@ def compare(
     who = [(hashed, list(reasons.values())) for hashed, reasons in told.suppressions.items()]
     for begin in range(0, len(who), _CHUNK):
         recalled.suppressed += _suppress_again(session, dict(who[begin : begin + _CHUNK]))
-    ids = sorted({send_id for send_id, _ in [*told.departures, *told.taken, *told.words]})
+    ids = sorted({send_id for send_id, _ in [*told.departures, *told.taken, *told.interventions]})
     rows = session.execute(select(_send).where(_send.c.id.in_(ids))).all() if ids else []
     sends = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
     for key, departures in told.departures.items():
@@ -95,9 +95,9 @@ def compare(
                 session, proved, now=now, detail=_TAKEN, finish=False
             )
     forgotten.take_out_of_plans(session, work.forgotten_ids)
-    for key, (what, at) in told.words.items():
+    for key, (what, at) in told.interventions.items():
         if key in sends:
-            recalled.stopped += words.recall(session, key[0], what, at, now=now)
+            recalled.stopped += interventions.recall(session, key[0], what, at, now=now)
     oversight.finish(session, now=now)
     return recalled
 

@@ -10,4 +10,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("send", sa.Column("told_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("send", sa.Column("intervened_at", sa.DateTime(timezone=True), nullable=True))

@@ -1,8 +1,8 @@
-"""The operator's words on a send, which a restored database has forgotten: pause, cancel, go on.
+"""When an operator pauses, cancels or resumes a send, the departure log remembers it.
 
-Each is a line in the departure log, and its time stands at the send. A line that is later than
-that tells of a word which the database does not know, so that a send which was cancelled does
-not come back to life: it is paused, and the operator decides.
+Each intervention is a line in the log, and its time is a column of the send. A later line tells
+of an intervention that a restored database has forgotten. The send is paused then, so that one
+which was cancelled does not come back to life, and the operator decides.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from subscribers.schema import Session, table_of
 
 _send = table_of(Send)
 
-#: Where a session's ``info`` keeps the words that were said in it, for the departure log.
-SAID: Final = "words"
+#: Where a session's ``info`` keeps its interventions, for the departure log.
+INTERVENTIONS: Final = "interventions"
 PAUSED, CANCELLED, WENT_ON = "paused", "cancelled", "went on"
-WORDS: Final = frozenset({PAUSED, CANCELLED, WENT_ON})
-_WORD: Final[Mapping[SendState, str]] = {
+KINDS: Final = frozenset({PAUSED, CANCELLED, WENT_ON})
+_KIND: Final[Mapping[SendState, str]] = {
     SendState.PAUSED: PAUSED,
     SendState.CANCELLED: CANCELLED,
     SendState.SENDING: WENT_ON,
@@ -30,8 +30,8 @@ _WORD: Final[Mapping[SendState, str]] = {
 }
 
 
-class Word(NamedTuple):
-    """What an operator said of a send, which is known by its number and when it was made."""
+class Intervention(NamedTuple):
+    """What an operator did with a send, which is known by its number and when it was made."""
 
     send_id: int
     made_at: datetime
@@ -39,20 +39,20 @@ class Word(NamedTuple):
     at: datetime
 
 
-def say(session: Session, send: Send, target: SendState, *, now: datetime) -> None:
+def record(session: Session, send: Send, target: SendState, *, now: datetime) -> None:
     """Write down that an operator moved a send to that state, whatever the clocks of machines."""
-    at = max(now, send.told_at + timedelta(microseconds=1)) if send.told_at else now
-    session.execute(update(_send).where(_send.c.id == send.id).values(told_at=at))
-    said = session.info.setdefault(SAID, [])
-    said.append(Word(send.id, send.created_at, _WORD[target], at))
+    at = max(now, send.intervened_at + timedelta(microseconds=1)) if send.intervened_at else now
+    session.execute(update(_send).where(_send.c.id == send.id).values(intervened_at=at))
+    noted = session.info.setdefault(INTERVENTIONS, [])
+    noted.append(Intervention(send.id, send.created_at, _KIND[target], at))
 
 
 def recall(session: Session, send_id: int, what: str, at: datetime, *, now: datetime) -> bool:
     """Pause a send that was paused or cancelled, if the database does not know that."""
     send = session.execute(select(_send).where(_send.c.id == send_id).with_for_update()).one()
-    if send.told_at is not None and send.told_at >= at:
+    if send.intervened_at is not None and send.intervened_at >= at:
         return False
-    session.execute(update(_send).where(_send.c.id == send.id).values(told_at=at))
+    session.execute(update(_send).where(_send.c.id == send.id).values(intervened_at=at))
     if what == WENT_ON:
         return False
     when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
