@@ -21,20 +21,20 @@ from bench import stage
 from bench.report import table
 from newsletter.accounts import audit, sessions, users
 from newsletter.accounts.audit import Actor
-from newsletter.accounts.models import Role, Stage
-from newsletter.assembly import Assembly
-from newsletter.database import transaction
+from newsletter.accounts.models import Role, SignInStage
+from newsletter.container import Container
+from newsletter.db.engine import transaction
+from newsletter.db.orm import Session, table_of
 from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.scheduling import jobs
+from newsletter.scheduling import tasks
 from newsletter.sending.models import Batch, Delivery, Send, Variant
-from newsletter.settings import load
-from newsletter.tracking.models import EventRow, PartCount, SendCount
+from newsletter.settings.load import load
+from newsletter.tracking.models import EventRow, SendCounter, VariantCounter
 from newsletter.web.app import create_app
-from newsletter.web.console.cookie import form_token
+from newsletter.web.console.base.session_cookie import form_token
 from subscribers.models import AudienceDay, Subscriber
-from subscribers.schema import Session, table_of
 
 LIMIT = 200.0
 #: Sends whose deliveries are still there; of the others only the figures are.
@@ -95,7 +95,7 @@ def main() -> None:
 def run(kind: str, url: str, folder: Path, options: argparse.Namespace) -> None:
     """Fill a database, ask for each page, and print."""
     settings = stage.environment(url, folder, SITE__BASE_URL="http://127.0.0.1")
-    parts = Assembly(load(settings))
+    parts = Container(load(settings))
     began = time.perf_counter()
     stage.fill(parts, options.people)
     last = _history(parts, options.people, options.sends)
@@ -137,7 +137,7 @@ def _timed(
     return status, statistics.median(times), p95, p95 / LIMIT
 
 
-def _paths(parts: Assembly, last: int) -> Iterator[str]:
+def _paths(parts: Container, last: int) -> Iterator[str]:
     """Every page that there is, and those that are worth asking in another way."""
     app = create_app(parts, background=False)
     for context in iter_route_contexts(app.routes):
@@ -154,7 +154,7 @@ def _paths(parts: Assembly, last: int) -> Iterator[str]:
         yield path.replace("{last}", str(last))
 
 
-def _sign_in(parts: Assembly) -> str:
+def _sign_in(parts: Container) -> str:
     """The token of an owner's session."""
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
@@ -165,11 +165,17 @@ def _sign_in(parts: Assembly) -> str:
             audit.record(session, Actor(owner.id, owner.email), "signed in", now=now, by=str(n))
         lasts = parts.settings.console.absolute_time
         return sessions.begin(
-            session, owner.id, Stage.FULL, lasts=lasts, now=now, ip="192.0.2.1", browser="bench"
+            session,
+            owner.id,
+            SignInStage.FULL,
+            lasts=lasts,
+            now=now,
+            ip="192.0.2.1",
+            browser="bench",
         )
 
 
-def _history(parts: Assembly, people: int, sends: int) -> int:
+def _history(parts: Container, people: int, sends: int) -> int:
     """So many past sends with their figures, and one that is under way; its number."""
     now = datetime.now(UTC)
     first = stage.make_send(parts, "letter-1", at=now)
@@ -190,8 +196,8 @@ def _history(parts: Assembly, people: int, sends: int) -> int:
             count = people - 300 * n
             session.add(AudienceDay(day=day, people=count, active=count, counted_at=now))
     # What the clock and the database do by themselves.
-    jobs.sit_at(parts.desk)
-    jobs.count_people()
+    tasks.configure_tasks(parts.desk)
+    tasks.count_people()
     with parts.database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(
             text("VACUUM ANALYZE" if parts.database.dialect.name == "postgresql" else "ANALYZE")
@@ -290,7 +296,7 @@ def _figures(session: Session, people: int, sends: int, now: datetime) -> None:
     connection = session.connection()
     for send in range(1, sends + 1):
         counts = [{"send_id": send, "what": w, "count": int(people * s)} for w, s in whole.items()]
-        connection.execute(insert(table_of(SendCount)), counts)
+        connection.execute(insert(table_of(SendCounter)), counts)
         parts: list[dict[str, Any]] = []
         for part, values in (
             ("domain", [f"example{n}.com" for n in range(_DOMAINS)]),
@@ -302,7 +308,7 @@ def _figures(session: Session, people: int, sends: int, now: datetime) -> None:
                 for n, value in enumerate(values)
                 for what in whole
             ]
-        connection.execute(insert(table_of(PartCount)), parts)
+        connection.execute(insert(table_of(VariantCounter)), parts)
 
 
 def _events(session: Session, send: int, now: datetime) -> None:

@@ -33,14 +33,15 @@ import sendgrid
 from bench import stage
 from bench.report import Memory, table
 from bench.sink import sink
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.provider.payload import encoded, payload
-from newsletter.scheduling.jobs import start_due
-from newsletter.sending import control, standing
-from newsletter.sending.dispatch import Dispatcher
-from newsletter.settings import load
+from newsletter.scheduling.tasks import start_due
+from newsletter.sending.delivery.dispatcher import Dispatcher
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.queries import send_status
+from newsletter.settings.load import load
 
 _CHUNK = 10_000
 _SPAWN = multiprocessing.get_context("spawn")
@@ -70,7 +71,7 @@ def main() -> None:
 def run(url: str, host: str, folder: Path, people: int, options: argparse.Namespace) -> None:
     """Measure and print: the same audience gets an issue for each number of workers."""
     workers, threads = options.workers, options.threads
-    assembly = Assembly(load(_environment(url, host, folder, threads)))
+    assembly = Container(load(_environment(url, host, folder, threads)))
     stage.fill(assembly, people)
     requests = _requests(assembly)
     rows: list[list[object]] = []
@@ -120,7 +121,7 @@ def _environment(url: str, host: str, folder: Path, threads: int) -> dict[str, s
 
 
 def _send(
-    assembly: Assembly, host: str, folder: Path, threads: int, workers: int
+    assembly: Container, host: str, folder: Path, threads: int, workers: int
 ) -> tuple[float, float, float]:
     """Seconds to plan, seconds to dispatch, and MB that all workers together held at most."""
     environment = _environment(assembly.settings.database_url, host, folder, threads)
@@ -135,13 +136,13 @@ def _send(
     with Memory([process.pid for process in team]) as memory:
         while True:
             with reading(assembly.database) as session:
-                send = standing.find(session, send_id)
+                send = send_status.find(session, send_id)
             if send.finished_at and send.started_at:
                 break
             time.sleep(0.1)
     with reading(assembly.database) as session:
         # The plan's transaction begins when it starts; the first departure follows it.
-        first = standing.first_departure(session, send_id)
+        first = send_status.first_departure(session, send_id)
     for process in team:
         process.terminate()
     for process in team:
@@ -162,7 +163,7 @@ class _Recorder:
         return Accepted("recorded")
 
 
-def _requests(assembly: Assembly) -> list[bytes]:
+def _requests(assembly: Container) -> list[bytes]:
     """The first requests of such a send, as they go out."""
     recorder = _Recorder()
     stage.make_send(assembly, "recorded", at=datetime.now(UTC))
@@ -180,9 +181,9 @@ def _requests(assembly: Assembly) -> list[bytes]:
     while len(recorder.requests) < _REPLAYED and dispatcher.send_next():
         pass
     with transaction(assembly.database) as session:
-        send = standing.listed(session, limit=1)[0][0]
+        send = send_status.listed(session, limit=1)[0][0]
         if send.state == "sending":
-            control.cancel(session, send.id, now=datetime.now(UTC))
+            send_lifecycle.cancel(session, send.id, now=datetime.now(UTC))
     return recorder.requests
 
 

@@ -27,15 +27,15 @@ from sqlalchemy import Engine, insert, text
 from bench import stage
 from bench.report import Memory, table
 from bench.sink import sink
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.provider.events import Event, made_mark, parse
-from newsletter.scheduling.jobs import start_due
-from newsletter.sending import standing
+from newsletter.scheduling.tasks import start_due
+from newsletter.sending.queries import send_status
 from newsletter.sending.states import SendState
-from newsletter.settings import load
+from newsletter.settings.load import load
 from newsletter.tracking.models import EventRow
-from subscribers.schema import table_of
 
 #: SendGrid posts at 768 KB at the latest.
 _POST_BYTES = 700_000
@@ -69,14 +69,14 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
         SENDGRID__HOST=host,
         SENDGRID__WEBHOOK_PUBLIC_KEYS=base64.b64encode(public).decode(),
     )
-    assembly = Assembly(load(settings))
+    assembly = Container(load(settings))
     stage.fill(assembly, options.people)
     sizes = [_size(assembly.database)]
     send_id = _sent(assembly)
     sizes.append(_size(assembly.database))
     half = options.events // 2
     with reading(assembly.database) as session:
-        made = made_mark(standing.find(session, send_id).created_at)
+        made = made_mark(send_status.find(session, send_id).created_at)
     posts = list(_posts(send_id, made, options.people, 2 * half))
     alone, beside = posts[: len(posts) // 2], posts[len(posts) // 2 :]
     rows: list[list[object]] = []
@@ -131,7 +131,7 @@ def _row(
     return [name, rate, middle * 1e3, slow * 1e3, rate / limit]
 
 
-def _sent(assembly: Assembly) -> int:
+def _sent(assembly: Container) -> int:
     """A send whose batches the provider took long ago."""
     send_id = stage.make_send(assembly, "sent", at=datetime.now(UTC))
     start_due(assembly.desk)
@@ -271,7 +271,7 @@ def _values(event: Event) -> dict[str, Any]:
     }
 
 
-def _send_beside(assembly: Assembly, settings: dict[str, str]) -> tuple[Any, Any]:
+def _send_beside(assembly: Container, settings: dict[str, str]) -> tuple[Any, Any]:
     """A send of another issue, planned and dispatched by another process meanwhile."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -280,14 +280,14 @@ def _send_beside(assembly: Assembly, settings: dict[str, str]) -> tuple[Any, Any
     team.start()
     while True:
         with reading(assembly.database) as session:
-            if standing.find(session, send_id).state == SendState.SENDING:
+            if send_status.find(session, send_id).state == SendState.SENDING:
                 return stop, team
         time.sleep(0.05)
 
 
 def _work(settings: dict[str, str], stop: Any) -> None:  # noqa: ANN401 (multiprocessing's Event)
     # As it is by a provider that answers in a moment: a send that lasts longer than the posts.
-    assembly = Assembly(load({**settings, "NEWSLETTER_SENDING__CONCURRENCY": "1"}))
+    assembly = Container(load({**settings, "NEWSLETTER_SENDING__CONCURRENCY": "1"}))
     workers, clock = assembly.workers(alone=True), assembly.clock()
     workers.start()
     clock.start()

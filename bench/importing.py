@@ -16,10 +16,10 @@ import orjson
 from sqlalchemy import Engine, true
 
 from bench.report import peak_memory, table
-from newsletter.database import open_database, reading, upgrade
-from subscribers.address import hash_address, parse
-from subscribers.exporting import export_people
-from subscribers.importing import ImportOptions, import_people
+from newsletter.db.engine import open_database, reading, upgrade
+from subscribers.email_address import hash_address, parse
+from subscribers.transfer.export import export_people
+from subscribers.transfer.import_run import ImportOptions, import_people
 
 _KEY = b"a benchmark's key is no secret"
 _CHUNK = 20_000

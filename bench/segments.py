@@ -12,10 +12,10 @@ from pathlib import Path
 from sqlalchemy import Engine, insert
 
 from bench.report import peak_memory, table
-from newsletter.database import open_database, reading, transaction, upgrade
-from subscribers import segments
+from newsletter.db.engine import open_database, reading, transaction, upgrade
+from newsletter.db.orm import table_of
 from subscribers.models import Subscriber
-from subscribers.schema import table_of
+from subscribers.segments import store as segment_store
 
 _CHUNK = 20_000
 RULES = (
@@ -47,7 +47,7 @@ def run(people: int = 1_000_000, database_url: str | None = None) -> None:
         plain = [_count(engine, rule) for rule in RULES]
         with transaction(engine) as session:
             for name in ("country", "plan", "domain"):
-                segments.create_index(session, name)
+                segment_store.create_index(session, name)
         indexed = [_count(engine, rule) for rule in RULES]
         kind = engine.dialect.name
         engine.dispose()
@@ -92,7 +92,7 @@ def _count(engine: Engine, rule: str) -> tuple[int, float]:
     for _ in range(3):
         with reading(engine) as session:
             began = time.perf_counter()
-            people, _ = segments.count(session, rule, now=datetime.now(UTC))
+            people, _ = segment_store.count(session, rule, now=datetime.now(UTC))
             best = min(best, time.perf_counter() - began)
     return people, best * 1000
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import uvicorn
 from sqlalchemy import insert, literal, select
 
-from newsletter.assembly import Assembly
-from newsletter.cli.issues import read_and_render
-from newsletter.database import open_database, transaction, upgrade
+from newsletter.cli.content.issues import read_and_render
+from newsletter.container import Container
+from newsletter.db.engine import open_database, transaction, upgrade
+from newsletter.db.orm import table_of
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.sending import control
-from newsletter.settings import load, resource
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.settings.load import load, resource
 from newsletter.web.app import create_app
-from subscribers import segments
-from subscribers.address import hash_address, parse
+from subscribers.email_address import hash_address, parse
 from subscribers.models import Subscriber, Subscription, Topic
-from subscribers.schema import table_of
+from subscribers.segments import store as segment_store
 
 _CHUNK = 10_000
 _KEY = "a benchmark's key is no secret at all"
@@ -48,7 +48,7 @@ def database(kind: str, folder: Path) -> Iterator[str]:
 
 
 def environment(url: str, folder: Path, **more: str) -> dict[str, str]:
-    """Settings for ``newsletter.settings.load``; ``more`` without the prefix."""
+    """Settings for ``newsletter.settings.load.load``; ``more`` without the prefix."""
     return {
         "NEWSLETTER_DATABASE_URL": url,
         "NEWSLETTER_SENDGRID__API_KEY": "SG.bench",
@@ -61,7 +61,7 @@ def environment(url: str, folder: Path, **more: str) -> dict[str, str]:
     }
 
 
-def fill(assembly: Assembly, people: int) -> None:
+def fill(assembly: Container, people: int) -> None:
     """So many people, numbered from 1, all on one topic, and the segment ``everybody``."""
     now = datetime.now(UTC)
     for begin in range(0, people, _CHUNK):
@@ -82,7 +82,7 @@ def fill(assembly: Assembly, people: int) -> None:
         with transaction(assembly.database) as session:
             session.connection().execute(insert(table_of(Subscriber)), rows)
     with transaction(assembly.database) as session:
-        segments.save(session, "everybody", "", now=now)
+        segment_store.save(session, "everybody", "", now=now)
         topic = Topic(slug="engineering", name="Engineering")
         session.add(topic)
         session.flush()
@@ -92,13 +92,13 @@ def fill(assembly: Assembly, people: int) -> None:
         session.execute(insert(table_of(Subscription)).from_select(columns, everybody))
 
 
-def make_send(assembly: Assembly, slug: str, *, at: datetime) -> int:
+def make_send(assembly: Container, slug: str, *, at: datetime) -> int:
     """The number of a send of the sample letter, as an issue of this slug, to everybody."""
     draft, rendered = read_and_render(assembly, resource("issues") / "letter-2026-03-28.md")
     fields = {name: getattr(draft, name) for name in draft.__slots__}  # type: ignore[attr-defined]
     again = type(draft)(**{**fields, "slug": slug})
     with transaction(assembly.database) as session:
-        return control.create(
+        return send_lifecycle.create(
             session, again, rendered, ["everybody"], at=at, now=at, approved_by=COMMAND_LINE
         ).id
 
@@ -118,7 +118,7 @@ def service(settings: Mapping[str, str]) -> Iterator[int]:
 
 
 def _serve(settings: Mapping[str, str], ready: Connection) -> None:
-    app = create_app(Assembly(load(settings)), background=False)
+    app = create_app(Container(load(settings)), background=False)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
 
     def tell() -> None:

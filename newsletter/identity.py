@@ -11,11 +11,10 @@ from datetime import datetime
 
 from sqlalchemy import select, text
 
-from newsletter.errors import SettingsError
-from subscribers.address import hash_address, parse
-from subscribers.errors import AddressError
+from newsletter.db.orm import Field, Model, Session, insert_into, table_of
+from newsletter.errors import AddressError, SettingsError
+from subscribers.email_address import hash_address, parse
 from subscribers.models import Subscriber
-from subscribers.schema import Field, Model, Session, insert_into, table_of
 
 
 class Identity(Model, table=True):

@@ -11,8 +11,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from newsletter.errors import SettingsError
-from newsletter.provider.lookups import is_public_name, is_this_machine
-from newsletter.settings import Settings
+from newsletter.provider.dns_lookups import is_public_name, is_this_machine
+from newsletter.settings.load import Settings
 
 _MAKE: Final = '$(python3 -c "import secrets; print(secrets.token_urlsafe(32))")'
 #: What default.toml and production.example.toml have in the place of the operator's own.

@@ -1,0 +1,1 @@
+"""The audience: subscribers, consent, segments, suppression."""

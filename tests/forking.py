@@ -23,7 +23,7 @@ _COMMANDS = (
 ).split()
 _ALSO = (
     "newsletter.checking.checker",
-    "newsletter.scheduling.firing",
+    "newsletter.scheduling.trigger",
     "newsletter.rendering.render",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite",

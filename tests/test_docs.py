@@ -13,8 +13,8 @@ import typer.main
 
 from newsletter.cli.main import application
 from newsletter.sending.states import BatchState, DeliveryState, SendState
-from newsletter.settings import resource
-from subscribers import expression
+from newsletter.settings.load import resource
+from subscribers.segments import parser as segment_parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -179,4 +179,4 @@ def rules() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "rule"), rules())
 def test_segment_rules_of_the_pages_are_rules(page: str, rule: str) -> None:
-    expression.condition(rule, now=datetime(2026, 1, 1, tzinfo=UTC))
+    segment_parser.condition(rule, now=datetime(2026, 1, 1, tzinfo=UTC))

@@ -1,0 +1,1 @@
+"""Users of the console: roles, passwords, sessions, two-factor codes, audit log."""

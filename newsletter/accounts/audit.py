@@ -15,9 +15,9 @@ import orjson
 from sqlalchemy import Row, select
 
 from newsletter.accounts.models import AuditEntry
-from newsletter.accounts.turn import take_turn
-from subscribers import limits
-from subscribers.schema import Session, table_of
+from newsletter.accounts.serial_lock import lock_audit_chain
+from newsletter.db.orm import Session, table_of
+from subscribers import rate_limit
 
 _entry = table_of(AuditEntry)
 _BEGINNING = bytes(32)
@@ -45,7 +45,7 @@ def record(
     **detail: str | int | bool,
 ) -> None:
     """Write down what is done, in its transaction: at the end, because others wait for it."""
-    take_turn(session)
+    lock_audit_chain(session)
     last = session.scalar(select(_entry.c.chain).order_by(_entry.c.id.desc()).limit(1))
     values = {
         "at": now,
@@ -74,8 +74,8 @@ def record_outsider(
         ("log about", about, _ABOUT_ONE),
         ("log of outsiders", "", _OF_OUTSIDERS),
     ):
-        key = limits.key_of(secret, purpose, value)
-        passed &= limits.hit(session, key, limit=limit if passed else 0, window=_HOUR, now=now)
+        key = rate_limit.key_of(secret, purpose, value)
+        passed &= rate_limit.hit(session, key, limit=limit if passed else 0, window=_HOUR, now=now)
     # Also an entry that is one too many is written, and taken back: equal work tells nothing.
     with session.begin_nested() as point:
         record(session, actor, action, now=now, subject=subject)
@@ -86,8 +86,8 @@ def record_outsider(
 
 
 def _say_once(session: Session, secret: bytes, *, now: datetime) -> None:
-    key = limits.key_of(secret, "log left out", "")
-    if limits.hit(session, key, limit=1, window=_HOUR, now=now):
+    key = rate_limit.key_of(secret, "log left out", "")
+    if rate_limit.hit(session, key, limit=1, window=_HOUR, now=now):
         record(session, Actor(None, "(not signed in)"), "more tries than are logged", now=now)
 
 

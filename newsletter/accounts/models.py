@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Index, LargeBinary, text
 
-from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
+from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
 #: SHA-256 of a random token: there is nothing to guess, so nothing to slow down.
 TokenHash = LargeBinary(32)
@@ -33,7 +33,7 @@ class Role(StrEnum):
         return order.index(self) >= order.index(least)
 
 
-class Stage(StrEnum):
+class SignInStage(StrEnum):
     """How far a session has come."""
 
     #: The password was right; a code is still missing.
@@ -69,7 +69,7 @@ class UserSession(Model, table=True):
     """One browser in which somebody is signed in, wholly or half."""
 
     __tablename__ = "console_session"
-    __table_args__ = (one_of("stage", Stage),)
+    __table_args__ = (one_of("stage", SignInStage),)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     token: bytes = Field(sa_type=TokenHash, unique=True)

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
 
-from newsletter.accounts.models import Role, Stage, User, UserSession
-from newsletter.accounts.turn import take_turn
-from subscribers.schema import Session, table_of
+from newsletter.accounts.models import Role, SignInStage, User, UserSession
+from newsletter.accounts.serial_lock import lock_audit_chain
+from newsletter.db.orm import Session, table_of
 
 _user, _session = table_of(User), table_of(UserSession)
 
@@ -28,7 +28,7 @@ class Visitor:
     email: str
     name: str
     role: Role
-    stage: Stage
+    stage: SignInStage
     seen_at: datetime
 
     @property
@@ -38,7 +38,7 @@ class Visitor:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class SessionListEntry:
     """One session in the list of a person's."""
 
     id: int
@@ -56,7 +56,7 @@ def new_token() -> str:
 def begin(
     session: Session,
     user_id: int,
-    stage: Stage,
+    stage: SignInStage,
     *,
     lasts: timedelta,
     now: datetime,
@@ -65,12 +65,12 @@ def begin(
     instead_of: str | None = None,
 ) -> str:
     """A new session; returns its token. The one that the browser had ends."""
-    take_turn(session)
+    lock_audit_chain(session)
     if instead_of:
         end(session, instead_of)
     token = new_token()
     # Not longer than it takes to type a code, while it is worth a password only.
-    lasts = lasts if stage is Stage.FULL else min(lasts, _HALFWAY)
+    lasts = lasts if stage is SignInStage.FULL else min(lasts, _HALFWAY)
     session.add(
         UserSession(
             token=_hashed(token),
@@ -83,7 +83,7 @@ def begin(
             browser=(browser or "")[:200],
         )
     )
-    if stage is not Stage.CODE:
+    if stage is not SignInStage.CODE:
         session.execute(update(_user).where(_user.c.id == user_id).values(signed_in_at=now))
     session.flush()
     return token
@@ -108,7 +108,7 @@ def find(session: Session, token: str, *, idle: timedelta, now: datetime) -> Vis
         email=row.email,
         name=row.name,
         role=Role(row.role),
-        stage=Stage(row.stage),
+        stage=SignInStage(row.stage),
         seen_at=row.seen_at,
     )
 
@@ -123,19 +123,23 @@ def touch(session: Session, session_id: int, *, now: datetime) -> None:
     session.execute(update(_session).where(_session.c.id == session_id).values(seen_at=now))
 
 
-def listing(session: Session, user_id: int, *, idle: timedelta, now: datetime) -> Sequence[Listed]:
+def listing(
+    session: Session, user_id: int, *, idle: timedelta, now: datetime
+) -> Sequence[SessionListEntry]:
     """Where a person is signed in, the last seen first."""
     rows = session.execute(
         select(_session)
         .where(
             _session.c.user_id == user_id,
-            _session.c.stage == Stage.FULL,
+            _session.c.stage == SignInStage.FULL,
             _session.c.expires_at > now,
             _session.c.seen_at > now - idle,
         )
         .order_by(_session.c.seen_at.desc(), _session.c.id.desc())
     )
-    return [Listed(row.id, row.created_at, row.seen_at, row.ip, row.browser) for row in rows]
+    return [
+        SessionListEntry(row.id, row.created_at, row.seen_at, row.ip, row.browser) for row in rows
+    ]
 
 
 def end(session: Session, token: str) -> None:

@@ -9,11 +9,10 @@ from sqlalchemy import delete, func, select, update
 
 from newsletter.accounts import sessions
 from newsletter.accounts.models import Factor, Role, User, UserSession
-from newsletter.accounts.turn import take_turn
-from newsletter.errors import AccountError
-from subscribers.address import parse
-from subscribers.errors import AddressError
-from subscribers.schema import Session, changed, table_of
+from newsletter.accounts.serial_lock import lock_audit_chain
+from newsletter.db.orm import Session, changed, table_of
+from newsletter.errors import AccountError, AddressError
+from subscribers.email_address import parse
 
 _user, _session, _factor = table_of(User), table_of(UserSession), table_of(Factor)
 
@@ -29,7 +28,7 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class UserListEntry:
     """One person in the list of all."""
 
     id: int
@@ -55,7 +54,7 @@ def add(
 ) -> User:
     """A new person, without a password unless its hash is given."""
     address = parse(email)
-    take_turn(session)
+    lock_audit_chain(session)
     if session.scalar(select(_user.c.id).where(_user.c.identity == address.identity)) is not None:
         raise AccountError("somebody has this address already", place=address.email)
     _keep_owners(session, None, role, max_owners)
@@ -103,7 +102,7 @@ def identity_of(email: str) -> str:
         return ""
 
 
-def listing(session: Session, *, now: datetime) -> Sequence[Listed]:
+def listing(session: Session, *, now: datetime) -> Sequence[UserListEntry]:
     """Everybody, owners first."""
     live = (
         select(func.count())
@@ -116,7 +115,7 @@ def listing(session: Session, *, now: datetime) -> Sequence[Listed]:
         .order_by(_user.c.identity)
     )
     people = [
-        Listed(
+        UserListEntry(
             id=row.id,
             email=row.email,
             name=row.name,
@@ -144,7 +143,7 @@ def set_password(
     session: Session, user_id: int, hashed: str, *, keep_session: int | None = None
 ) -> None:
     """A new password. It ends the other sessions, and all links to choose one."""
-    take_turn(session)
+    lock_audit_chain(session)
     values = {"password": hashed, "stamp": _stamp()}
     if not changed(session, update(_user).where(_user.c.id == user_id).values(values)):
         raise AccountError("there is no such user")
@@ -153,7 +152,7 @@ def set_password(
 
 def set_password_by_link(session: Session, user_id: int, stamp: int, hashed: str) -> bool:
     """The same from a link, which works once: False when its stamp is an older one."""
-    take_turn(session)
+    lock_audit_chain(session)
     values = {"password": hashed, "stamp": _stamp()}
     same = _user.c.id == user_id, _user.c.stamp == stamp
     if not changed(session, update(_user).where(*same).values(values)):
@@ -170,7 +169,7 @@ def rehash(session: Session, known: Credentials, hashed: str) -> None:
 
 def still(session: Session, known: Credentials) -> bool:
     """Whether the password is the one that was compared a moment ago."""
-    take_turn(session)
+    lock_audit_chain(session)
     stamp = session.scalar(select(_user.c.stamp).where(_user.c.id == known.user_id))
     return stamp == known.stamp
 
@@ -182,7 +181,7 @@ def rename(session: Session, user_id: int, name: str) -> None:
 
 def change_role(session: Session, user_id: int, role: Role, *, max_owners: int) -> Role:
     """Give a person another role, at once in all their sessions; returns the role before."""
-    take_turn(session)
+    lock_audit_chain(session)
     before = _role(session, user_id)
     _keep_owners(session, user_id, role, max_owners)
     session.execute(update(_user).where(_user.c.id == user_id).values(role=role))
@@ -191,7 +190,7 @@ def change_role(session: Session, user_id: int, role: Role, *, max_owners: int) 
 
 def remove(session: Session, user_id: int) -> None:
     """Take a person out, with their sessions and factors. The log keeps what they did."""
-    take_turn(session)
+    lock_audit_chain(session)
     _role(session, user_id)
     _keep_owners(session, user_id, None, max_owners=None)
     session.execute(delete(_user).where(_user.c.id == user_id))

@@ -1,0 +1,1 @@
+"""Checks of an issue before it is sent."""

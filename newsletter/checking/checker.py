@@ -13,41 +13,43 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from newsletter.checking import clients, contrast, dead_links, domain, frame, links, markup, reach
-from newsletter.checking.case import AskDns, Case
-from newsletter.checking.finding import Finding, Found, Level, blocking
+from newsletter.checking import audience_checks, envelope_checks, link_checks, markup_checks
+from newsletter.checking.context import AskDns, CheckContext
+from newsletter.checking.design import client_support, contrast
+from newsletter.checking.finding import CheckFinding, Finding, Level, blocking
 from newsletter.checking.manuscript import Manuscript, line_of
-from newsletter.checking.plan import Plan
-from newsletter.checking.rules import Rule, Rules
-from newsletter.database import reading
+from newsletter.checking.network import dead_links, sender_dns
+from newsletter.checking.planned_send import Plan
+from newsletter.checking.rules import CheckRule, CheckRules
+from newsletter.db.engine import reading
+from newsletter.db.orm import Session
 from newsletter.errors import IssueError, TemplateError, UserError
-from newsletter.issues.reading import Draft, parse_issue
+from newsletter.issues.parsing.issue_file import Draft, parse_issue
 from newsletter.numbers import whole_number
 from newsletter.readiness import Lack, is_example
 from newsletter.rendering.render import render
-from newsletter.rendering.rendered import House, Rendered
-from subscribers.schema import Session
+from newsletter.rendering.rendered import Publication, Rendered
 
 #: In the order in which they are told.
-CHECKS: Final[Mapping[str, Callable[[Case], Iterator[Found]]]] = {
-    "unsubscribe": frame.unsubscribe,
-    "postal_address": frame.postal_address,
-    "text_part": frame.text_part,
-    "subject": frame.subject,
-    "preheader": frame.preheader,
-    "size": frame.size,
-    "links": links.well_formed,
+CHECKS: Final[Mapping[str, Callable[[CheckContext], Iterator[CheckFinding]]]] = {
+    "unsubscribe": envelope_checks.unsubscribe,
+    "postal_address": envelope_checks.postal_address,
+    "text_part": envelope_checks.text_part,
+    "subject": envelope_checks.subject,
+    "preheader": envelope_checks.preheader,
+    "size": envelope_checks.size,
+    "links": link_checks.well_formed,
     "dead_links": dead_links.answering,
-    "images": links.images,
-    "markup": markup.markup,
+    "images": link_checks.images,
+    "markup": markup_checks.markup,
     "contrast": contrast.contrast,
-    "clients": clients.clients,
-    "placeholders": reach.placeholders,
-    "audience": reach.audience,
-    "had_it": reach.had_it,
-    "duration": reach.duration,
-    "cost": reach.cost,
-    "sender_domain": domain.sender_domain,
+    "clients": client_support.clients,
+    "placeholders": audience_checks.placeholders,
+    "audience": audience_checks.audience,
+    "had_it": audience_checks.had_it,
+    "duration": audience_checks.duration,
+    "cost": audience_checks.cost,
+    "sender_domain": sender_dns.sender_domain,
 }
 #: Those that look at the issue alone: they ask neither people nor DNS nor the web.
 ALONE: Final = frozenset(
@@ -71,16 +73,16 @@ class Examined:
     rendered: Rendered
     manuscript: Manuscript
     #: What each check of ``ALONE`` found that is not switched off.
-    found: Mapping[str, Sequence[Found]]
+    found: Mapping[str, Sequence[CheckFinding]]
 
 
 @dataclass(frozen=True)
 class Checker:
     """Checks issues of one house by its rules."""
 
-    house: House
+    house: Publication
     templates: Path
-    rules: Rules
+    rules: CheckRules
     #: Whether mail leaves this machine: then no issue has an example's sender.
     leaves: bool = False
     #: What of the settings keeps mail from leaving.
@@ -89,7 +91,7 @@ class Checker:
     def examine(self, draft: Draft) -> Examined:
         """Render a draft and run the checks that ask nobody; IssueError, TemplateError."""
         rendered = render(draft, self.house, templates=self.templates)
-        case = Case(draft, rendered, self.house, self.rules, _AT_ANY_TIME)
+        case = CheckContext(draft, rendered, self.house, self.rules, _AT_ANY_TIME)
         wanted = [name for name in CHECKS if name in ALONE and self._level(name) != "off"]
         found = {name: list(CHECKS[name](case)) for name in wanted}
         return Examined(draft, rendered, case.manuscript, found)
@@ -99,7 +101,7 @@ class Checker:
         return self.examine(parse_issue(text, name=name))
 
     def _level(self, check: str) -> str:
-        rule: Rule = getattr(self.rules, check)
+        rule: CheckRule = getattr(self.rules, check)
         return rule.level
 
     def check(
@@ -126,7 +128,9 @@ class Checker:
         findings = list(self._settings(draft))
         read = examined.manuscript if examined else None
         known = examined.found if examined else {}
-        case = Case(draft, rendered, self.house, self.rules, now, plan, dns, ask_links, read)
+        case = CheckContext(
+            draft, rendered, self.house, self.rules, now, plan, dns, ask_links, read
+        )
         for check, find in CHECKS.items():
             wanted = self._level(check)
             if wanted == "off" or (blocking_only and wanted != "block"):

@@ -19,7 +19,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckFinding:
     """What a check itself knows. ``line`` counts from 1 in the issue file; None: not in it."""
 
     message: str

@@ -15,10 +15,10 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from mdit_py_plugins.attrs import attrs_plugin
 
-from newsletter.issues import personal
-from newsletter.issues.reading import Draft
+from newsletter.issues.parsing import merge_fields
+from newsletter.issues.parsing.issue_file import Draft
 from newsletter.rendering.markdown import PARSER_LIMIT, SIZES
-from newsletter.rendering.words import DEFINITION, folded
+from newsletter.rendering.word_check import DEFINITION, folded
 
 #: Stands in addresses and words where a placeholder does.
 PERSONAL = "nlpersonal"
@@ -45,7 +45,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class SourceText:
     """A stretch of plain text."""
 
     text: str
@@ -57,7 +57,7 @@ class Words:
 class Used:
     """A placeholder where it stands."""
 
-    placeholder: personal.Placeholder
+    placeholder: merge_fields.Placeholder
     line: int
 
 
@@ -67,12 +67,12 @@ class Manuscript:
 
     links: Sequence[Link]
     images: Sequence[Link]
-    words: Sequence[Words]
+    words: Sequence[SourceText]
     placeholders: Sequence[Used]
     #: Each paragraph and heading as it was written, without what is code in it.
-    paragraphs: Sequence[Words]
+    paragraphs: Sequence[SourceText]
     #: Definitions of links (``[label]: https://…``) that nothing refers to.
-    unused: Sequence[Words]
+    unused: Sequence[SourceText]
 
 
 def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
@@ -82,17 +82,17 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
     """
     used: list[Used] = []
 
-    def of(placeholder: personal.Placeholder) -> str:
+    def of(placeholder: merge_fields.Placeholder) -> str:
         used.append(Used(placeholder, number))
         return links.get(placeholder.name, "") + PERSONAL
 
     for key in ("subject", "preheader"):
         number = line_of(draft, key) or 1
-        personal.replace(getattr(draft, key), of, name=draft.name, line=number, links=False)
+        merge_fields.replace(getattr(draft, key), of, name=draft.name, line=number, links=False)
     lines = []
     # A placeholder never goes over the end of a line.
     for number, text in enumerate(draft.body.split("\n"), draft.body_line):
-        lines.append(personal.replace(text, of, name=draft.name, line=number))
+        lines.append(merge_fields.replace(text, of, name=draft.name, line=number))
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": PARSER_LIMIT})
     parser.use(attrs_plugin, after=("image",), allowed=SIZES)
     # What rendering does not take for a link is what the checks look for.
@@ -110,13 +110,14 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
         for part in _inline(token.children or (), draft.body_line + (token.map or [0])[0])
     ]
     paragraphs = [
-        Words(_without_code(token), draft.body_line + (token.map or [0])[0]) for token in tokens
+        SourceText(_without_code(token), draft.body_line + (token.map or [0])[0])
+        for token in tokens
     ]
     found = [part for part in parts if isinstance(part, Link)]
     return Manuscript(
         links=[link for link in found if not link.is_image],
         images=[link for link in found if link.is_image],
-        words=[part for part in parts if isinstance(part, Words)],
+        words=[part for part in parts if isinstance(part, SourceText)],
         placeholders=used,
         paragraphs=paragraphs,
         unused=list(_unused(body, paragraphs, labels, draft.body_line)),
@@ -173,8 +174,8 @@ def _without_code(token: Token) -> str:
 
 
 def _unused(
-    body: str, paragraphs: Sequence[Words], labels: set[str], first: int
-) -> Iterator[Words]:
+    body: str, paragraphs: Sequence[SourceText], labels: set[str], first: int
+) -> Iterator[SourceText]:
     """The definitions of these labels to which nothing refers, each at its line."""
     used = {label for one in paragraphs for label in map(folded, _BRACKETS.findall(one.text))}
     counted, line = 0, first
@@ -182,10 +183,10 @@ def _unused(
         if folded(found["label"]) in labels - used:
             line += body.count("\n", counted, found.start("label"))
             counted = found.start("label")
-            yield Words(found["label"], line)
+            yield SourceText(found["label"], line)
 
 
-def _inline(tokens: Sequence[Token], line: int) -> Iterator[Link | Words]:
+def _inline(tokens: Sequence[Token], line: int) -> Iterator[Link | SourceText]:
     opened: list[tuple[str, int, list[str]]] = []
     for token in tokens:
         match token.type:
@@ -209,5 +210,5 @@ def _inline(tokens: Sequence[Token], line: int) -> Iterator[Link | Words]:
                 for _, _, words in opened:
                     words.append(token.content)
                 if token.type == "text":
-                    yield Words(token.content, line, is_in_link=bool(opened))
+                    yield SourceText(token.content, line, is_in_link=bool(opened))
         line += _breaks_in(token)

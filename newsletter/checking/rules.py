@@ -12,15 +12,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from newsletter.checking.support import support
+from newsletter.checking.caniemail_data import support
 from newsletter.errors import SettingsError
-from newsletter.setting_kinds import Duration
+from newsletter.settings.kinds import Duration
 
 _Count = Annotated[int, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0)]
 
 
-class Rule(BaseModel):
+class CheckRule(BaseModel):
     """A check with nothing to set but its level."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,26 +28,26 @@ class Rule(BaseModel):
     level: Literal["warn", "block", "off"]
 
 
-class Size(Rule):
+class Size(CheckRule):
     """How many bytes of HTML are too many."""
 
     most: _Count
 
 
-class Length(Rule):
+class Length(CheckRule):
     """From how many characters on a line is too long, and up to how many too short."""
 
     longest: _Count
     shortest: _Count = 0
 
 
-class Images(Rule):
+class Images(CheckRule):
     """How wide a picture may be, in pixels."""
 
     widest: _Count
 
 
-class DeadLinks(Rule):
+class DeadLinks(CheckRule):
     """How links are tried out."""
 
     patience: Duration
@@ -56,7 +56,7 @@ class DeadLinks(Rule):
     private_networks: bool
 
 
-class Contrast(Rule):
+class Contrast(CheckRule):
     """WCAG's ratios for small and for large text."""
 
     text: _Share
@@ -78,21 +78,21 @@ def _feature(word: str) -> str:
     return word
 
 
-class Clients(Rule):
+class Clients(CheckRule):
     """Whose readers matter, and what may be missing there without harm."""
 
     matter: list[Annotated[str, AfterValidator(_client)]]
     harmless: list[Annotated[str, AfterValidator(_feature)]]
 
 
-class Audience(Rule):
+class AudienceLimits(CheckRule):
     """How much larger or smaller than the last one an audience may be."""
 
     grown: _Share
     shrunk: _Share
 
 
-class Took(Rule):
+class Took(CheckRule):
     """How long a send may take, and how many mails a second leave while none was measured."""
 
     longest: Duration
@@ -108,7 +108,7 @@ class Price(BaseModel):
     per_thousand: Annotated[Decimal, Field(ge=0)]
 
 
-class Cost(Rule):
+class Cost(CheckRule):
     """What a send may cost."""
 
     most: Annotated[Decimal, Field(ge=0)]
@@ -116,7 +116,7 @@ class Cost(Rule):
     prices: list[Price]
 
 
-class Rules(BaseModel):
+class CheckRules(BaseModel):
     """Every check, by its id."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -124,24 +124,24 @@ class Rules(BaseModel):
     size: Size
     subject: Length
     preheader: Length
-    unsubscribe: Rule
-    postal_address: Rule
-    text_part: Rule
-    links: Rule
+    unsubscribe: CheckRule
+    postal_address: CheckRule
+    text_part: CheckRule
+    links: CheckRule
     dead_links: DeadLinks
     images: Images
-    markup: Rule
-    placeholders: Rule
+    markup: CheckRule
+    placeholders: CheckRule
     contrast: Contrast
     clients: Clients
-    sender_domain: Rule
-    audience: Audience
-    had_it: Rule
+    sender_domain: CheckRule
+    audience: AudienceLimits
+    had_it: CheckRule
     duration: Took
     cost: Cost
 
 
-def load_rules(built_in: Path, own: Path | None = None) -> Rules:
+def load_rules(built_in: Path, own: Path | None = None) -> CheckRules:
     """The built-in rules with an operator's own over them; SettingsError names key and remedy."""
     merged = _read(built_in)
     for check, values in (_read(own) if own else {}).items():
@@ -149,7 +149,7 @@ def load_rules(built_in: Path, own: Path | None = None) -> Rules:
         mixed = isinstance(known, dict) and isinstance(values, dict)
         merged[check] = {**known, **values} if mixed else values  # type: ignore[dict-item]
     try:
-        return Rules.model_validate(merged)
+        return CheckRules.model_validate(merged)
     except ValidationError as error:
         raise _explained(error, own or built_in) from None
 
@@ -169,7 +169,7 @@ def _explained(error: ValidationError, path: Path) -> SettingsError:
     place = f"{path.name}: {key}"
     if first["type"] == "extra_forbidden":
         check, *inside = first["loc"]
-        model = Rules.model_fields[str(check)].annotation if inside else Rules
+        model = CheckRules.model_fields[str(check)].annotation if inside else CheckRules
         known: Mapping[str, object] = getattr(model, "model_fields", {})
         hint = f"Known here: {', '.join(known)}."
         return SettingsError("there is no such key", place=place, hint=hint)

@@ -54,13 +54,13 @@ class AtRule:
 
 
 @dataclass(frozen=True)
-class Page:
+class StyledPage:
     """A page and its own style sheets."""
 
     root: HtmlElement
 
     @classmethod
-    def of(cls, text: str) -> "Page":
+    def of(cls, text: str) -> "StyledPage":
         """The page in this HTML."""
         return cls(html.document_fromstring(text))
 

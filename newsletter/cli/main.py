@@ -13,81 +13,86 @@ from typing import Annotated, Any, Final
 import typer
 import typer.main
 
+from newsletter.cli.actor import StoppedError
 from newsletter.cli.output import complain, err, out
-from newsletter.cli.terminal import StoppedError
 from newsletter.errors import UserError
 
 #: Name, module of this package, what stands there (a command, or a Typer with several), and the
 #: first paragraph of its help, for which nothing has to be imported.
 COMMANDS = (
-    ("issue", "issues", "app", "Make, store, review and approve issues."),
+    ("issue", "content.issues", "app", "Make, store, review and approve issues."),
     (
         "render",
-        "issues",
+        "content.issues",
         "render_issue",
         "Render an issue to issue.html and issue.txt, as one subscriber gets it if you name one.",
     ),
-    ("check", "check", "check", "Look at an issue before it is sent; change nothing."),
+    ("check", "sending.check", "check", "Look at an issue before it is sent; change nothing."),
     (
         "send",
-        "send",
+        "sending.send",
         "send",
         "Send an issue to segments: now, with progress, or at a time, by the running service.",
     ),
-    ("sends", "sends", "app", "See and control sends."),
+    ("sends", "sending.sends", "app", "See and control sends."),
     (
         "departures",
-        "departures",
+        "sending.departures",
         "app",
         "See the departure logs, which remember what left, and go on after a restore.",
     ),
-    ("schedule", "schedules", "app", "Send issues by the calendar."),
-    ("stats", "stats", "app", "See how sends did, and check the figures."),
-    ("subscribers", "subscribers", "app", "Import, export, and look after people's data."),
-    ("suppressions", "suppressions", "app", "Lift bounces of mailboxes that work after all."),
-    ("segment", "segments", "app", "Save and count segments of subscribers."),
-    ("topic", "topics", "app", "Make topics that people can opt in to."),
-    ("user", "users", "app", "Add and remove people who work with the console."),
-    ("db", "settings", "database", "Look after the database."),
+    ("schedule", "sending.schedules", "app", "Send issues by the calendar."),
+    ("stats", "sending.stats", "app", "See how sends did, and check the figures."),
+    ("subscribers", "audience.subscribers", "app", "Import, export, and look after people's data."),
+    (
+        "suppressions",
+        "audience.suppressions",
+        "app",
+        "Lift bounces of mailboxes that work after all.",
+    ),
+    ("segment", "audience.segments", "app", "Save and count segments of subscribers."),
+    ("topic", "audience.topics", "app", "Make topics that people can opt in to."),
+    ("user", "service.users", "app", "Add and remove people who work with the console."),
+    ("db", "service.settings", "database", "Look after the database."),
     (
         "settings",
-        "settings",
+        "service.settings",
         "show",
         "Print every setting in force and where it came from, secrets masked.",
     ),
     (
         "doctor",
-        "doctor",
+        "service.doctor",
         "doctor",
         "Look at this machine, SendGrid's account and DNS; change nothing.",
     ),
     (
         "reconcile",
-        "reconcile",
+        "audience.reconcile",
         "reconcile",
         "Compare our suppressions with SendGrid's lists, and repair both.",
     ),
     (
         "serve",
-        "serve",
+        "service.serve",
         "serve",
         "Run the service: pages, webhooks, the clock and the sending, until it is told to stop.",
     ),
     (
         "worker",
-        "worker",
+        "service.worker",
         "worker",
         "Send batches beside `newsletter serve`, until it is told to stop.",
     ),
     (
         "sandbox",
-        "sandbox",
+        "service.sandbox",
         "sandbox",
         "Speak SendGrid's HTTP on this machine and show every mail as its recipient gets it.",
     ),
     (
         "demo",
-        "demo",
+        "demo.commands",
         "demo",
         "Send two sample issues to 4,000 sample people on this machine; needs no account.",
     ),
@@ -194,7 +199,7 @@ def run() -> None:
         err.print("stopped")
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        from newsletter.database import failed  # noqa: PLC0415 (help needs no database)
+        from newsletter.db.engine import failed  # noqa: PLC0415 (help needs no database)
 
         told = failed(error)
         if told is None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from newsletter.errors import UserError
-from newsletter.sending.hours import written
+from newsletter.sending.pacing.sending_windows import written
 
 #: Columns of a cell that wraps; with fewer, records are shown one below the other.
 _NARROWEST = 20
@@ -246,7 +246,7 @@ def shown(value: object) -> str:
 @cache
 def _zone() -> ZoneInfo:
     """The publication's zone: that of the machine is nobody's."""
-    from newsletter.settings import load  # noqa: PLC0415 (help needs no settings)
+    from newsletter.settings.load import load  # noqa: PLC0415 (help needs no settings)
 
     try:
         return ZoneInfo(load().site.timezone)

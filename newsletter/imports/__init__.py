@@ -1,0 +1,1 @@
+"""Uploaded lists of subscribers: storage, jobs and the worker that runs them."""

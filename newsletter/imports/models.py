@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Index, text
 
-from subscribers.schema import Field, Id, Json, Model, one_of
+from newsletter.db.orm import Field, Id, Json, Model, one_of
 
 
 class JobState(StrEnum):

@@ -1,0 +1,1 @@
+"""Issues: files, revisions, review and approval."""

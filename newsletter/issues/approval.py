@@ -11,15 +11,15 @@ from typing import Any
 
 from sqlalchemy import Select, func, select
 
-from newsletter.accounts import audit, messages
+from newsletter.accounts import audit, operator_messages
 from newsletter.accounts.audit import Actor
-from newsletter.accounts.messages import MessageKind
+from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import IssueError
 from newsletter.issues import store
 from newsletter.issues.models import Issue, Review, Revision
-from newsletter.issues.reading import Draft
+from newsletter.issues.parsing.issue_file import Draft
 from newsletter.issues.states import ISSUE_NEXT, LEADS_TO, IssueState, Step
-from subscribers.schema import Session, table_of
 
 _issue, _revision, _review = table_of(Issue), table_of(Revision), table_of(Review)
 
@@ -105,7 +105,7 @@ def request(session: Session, slug: str, *, by: Actor, now: datetime, note: str 
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
     _take(session, issue, revision, Step.REQUESTED, by=by, now=now, note=note)
-    messages.post(
+    operator_messages.post(
         session,
         MessageKind.REVIEW_ASKED,
         slug,

@@ -14,9 +14,9 @@ from datetime import date
 from typing import NoReturn
 
 from newsletter.errors import IssueError
-from newsletter.issues.digest import SEPARATOR, parse_digest
-from newsletter.issues.reading import parse_issue, slug_of
-from newsletter.issues.text import normalised
+from newsletter.issues.parsing.digest import SEPARATOR, parse_digest
+from newsletter.issues.parsing.issue_file import parse_issue, slug_of
+from newsletter.issues.parsing.text import normalised
 
 #: The end of the first line, behind its title.
 _DATE = re.compile(r"[—–-]\s+(?P<date>\d{4}-\d\d-\d\d)")

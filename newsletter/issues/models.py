@@ -4,8 +4,8 @@ from datetime import datetime
 
 from sqlalchemy import Index, UniqueConstraint
 
+from newsletter.db.orm import Field, Id, Model, one_of
 from newsletter.issues.states import IssueState, Step
-from subscribers.schema import Field, Id, Model, one_of
 
 
 class Issue(Model, table=True):
@@ -53,7 +53,7 @@ class Revision(Model, table=True):
     source: str
     #: SHA-256 of ``source`` in hex: to store the latest text once more changes nothing.
     digest: str = Field(max_length=64)
-    #: newsletter.issues.text.content_digest: the same for this text under another slug.
+    #: newsletter.issues.parsing.text.content_digest: the same for this text under another slug.
     content: str = Field(default="", max_length=64, index=True)
     title: str = Field(max_length=300)
     series: str = Field(default="letter", max_length=100)

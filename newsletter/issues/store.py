@@ -13,13 +13,13 @@ from sqlalchemy import Select, select
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
+from newsletter.db.orm import Session, insert_into, table_of
 from newsletter.errors import IssueError
-from newsletter.issues import personal
 from newsletter.issues.models import Issue, Revision
-from newsletter.issues.reading import Draft, parse_issue
+from newsletter.issues.parsing import merge_fields
+from newsletter.issues.parsing.issue_file import Draft, parse_issue
+from newsletter.issues.parsing.text import content_digest
 from newsletter.issues.states import IssueState
-from newsletter.issues.text import content_digest
-from subscribers.schema import Session, insert_into, table_of
 
 _issue, _revision = table_of(Issue), table_of(Revision)
 
@@ -127,7 +127,7 @@ def _of_slug(slug: str, *, lock: bool) -> Select[Issue]:
 
 
 def _description(draft: Draft) -> str:
-    words = personal.replace(
+    words = merge_fields.replace(
         draft.preheader, lambda placeholder: placeholder.default, name=draft.name, line=1
     )
     return " ".join(words.split())[:300]

@@ -1,4 +1,4 @@
-"""Alembic's entrance: runs migrations on the connection that newsletter.database hands over."""
+"""Alembic's entrance: runs migrations on the connection that newsletter.db.engine hands over."""
 
 import re
 from typing import Literal
@@ -14,8 +14,8 @@ import newsletter.sending.models
 import newsletter.tracking.models
 import newsletter.tracking.models_reconcile
 import subscribers.models
-from newsletter.sending import guards
-from subscribers.schema import AutoString, UTCDateTime, metadata
+from newsletter.db.orm import AutoString, UTCDateTime, metadata
+from newsletter.sending import state_triggers
 
 #: Imported so that their tables stand in ``metadata``.
 TABLES = (
@@ -56,4 +56,4 @@ context.configure(
 with context.begin_transaction():
     context.run_migrations()
     # Not frozen in a version: the tables of states are always those of this code.
-    guards.install(connection)
+    state_triggers.install(connection)

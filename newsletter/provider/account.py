@@ -77,7 +77,7 @@ def patient(ask: Ask, wait: Wait) -> Ask:
     return asked
 
 
-class Listing(StrEnum):
+class SuppressionListing(StrEnum):
     """The account's suppression lists."""
 
     BOUNCES = "bounces"
@@ -89,7 +89,7 @@ class Listing(StrEnum):
     BLOCKS = "blocks"
 
 
-class Entry(NamedTuple):
+class ListEntry(NamedTuple):
     """An address on a list."""
 
     email: str
@@ -138,13 +138,13 @@ class Account:
         self._ask = ask
 
     def pages(
-        self, listing: Listing, *, since: datetime | None, until: datetime
-    ) -> Iterator[list[Entry]]:
+        self, listing: SuppressionListing, *, since: datetime | None, until: datetime
+    ) -> Iterator[list[ListEntry]]:
         """A list in slices: what came onto it in that time.
 
         Nothing may be removed from the list meanwhile: what stands behind would move up.
         """
-        if listing is Listing.GROUPS:
+        if listing is SuppressionListing.GROUPS:
             yield from self._group_pages(since)
             return
         path, offset, before = f"suppression/{listing}", 0, None
@@ -159,7 +159,7 @@ class Account:
             yield [entry for row in rows if (entry := _entry(row, "created"))]
             offset, before = offset + len(rows), rows
 
-    def _group_pages(self, since: datetime | None) -> Iterator[list[Entry]]:
+    def _group_pages(self, since: datetime | None) -> Iterator[list[ListEntry]]:
         # One answer whatever its size: this list has no pages.
         path = "asm/suppressions"
         rows = _rows(self._ask("get", path), path)
@@ -167,13 +167,13 @@ class Account:
             found = (_entry(row, "created_at") for row in rows[begin : begin + PAGE])
             yield [entry for entry in found if entry and (since is None or entry.at >= since)]
 
-    def remove(self, listing: Listing, entry: Entry) -> None:
+    def remove(self, listing: SuppressionListing, entry: ListEntry) -> None:
         """Take an address off a list; nothing happens when it is not there."""
         email = urllib.parse.quote(entry.email, safe="")
         match listing:
-            case Listing.UNSUBSCRIBES:
+            case SuppressionListing.UNSUBSCRIBES:
                 path = f"asm/suppressions/global/{email}"
-            case Listing.GROUPS:
+            case SuppressionListing.GROUPS:
                 path = f"asm/groups/{entry.group}/suppressions/{email}"
             case _:
                 path = f"suppression/{listing}/{email}"
@@ -181,7 +181,7 @@ class Account:
         with contextlib.suppress(NoSuchError):
             self._ask("delete", path)
 
-    def remove_all(self, listing: Listing, emails: Collection[str]) -> None:
+    def remove_all(self, listing: SuppressionListing, emails: Collection[str]) -> None:
         """Take addresses off a list that takes many at once; those that are not there are skipped.
 
         Up to PAGE addresses. Only BOUNCES, INVALID and SPAM_REPORTS take many.
@@ -194,9 +194,9 @@ class Account:
         except NoSuchError:
             # Nowhere is said what one unknown address does to the others: each is asked for alone.
             for email in emails:
-                self.remove(listing, Entry(email, datetime.now(UTC)))
+                self.remove(listing, ListEntry(email, datetime.now(UTC)))
 
-    def find(self, listing: Listing, email: str) -> Entry | None:
+    def find(self, listing: SuppressionListing, email: str) -> ListEntry | None:
         """The entry of one address on a list that has pages; None when it is not there."""
         path = f"suppression/{listing}"
         # The filter takes a prefix, so others may come along.
@@ -272,7 +272,7 @@ def _part(answer: object, name: str, place: str) -> list[Any]:
     return _rows(answer.get(name) if isinstance(answer, dict) else None, place)
 
 
-def _entry(row: object, time_field: str) -> Entry | None:
+def _entry(row: object, time_field: str) -> ListEntry | None:
     """None for a row that names no address or no time; one of them must not lose the others."""
     try:
         assert isinstance(row, dict)
@@ -280,7 +280,7 @@ def _entry(row: object, time_field: str) -> Entry | None:
         group = row.get("group_id")
         # PostgreSQL stores no NUL in text.
         reason = str(row.get("reason") or "").replace("\0", "")
-        return Entry(str(row["email"]), at, reason, int(group) if group is not None else None)
+        return ListEntry(str(row["email"]), at, reason, int(group) if group is not None else None)
     except (AssertionError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return None
 

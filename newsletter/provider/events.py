@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from newsletter.issues.personal import LINKS
+from newsletter.issues.parsing.merge_fields import LINKS
 from newsletter.links import looks_like_token
 from newsletter.numbers import whole_number
 
@@ -39,7 +39,7 @@ _MAX_EVENTS = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What happened. A block arrives from SendGrid as a bounce; here it is told apart."""
 
     PROCESSED = "processed"
@@ -73,7 +73,7 @@ class OwnKind(StrEnum):
 class Event:
     """One happening. Ids are None where the event does not carry our custom args."""
 
-    kind: Kind | OwnKind
+    kind: EventKind | OwnKind
     at: datetime
     #: 16 bytes that any repeat of the same happening shares.
     key: bytes
@@ -170,8 +170,8 @@ def _parsed(entries: list[Any], base_url: str | None) -> Iterator[Event | Malfor
 
 def _event(entry: Mapping[str, Any], base_url: str | None) -> Event:
     name, timestamp = str(entry["event"]), int(entry["timestamp"])
-    kind: Kind | OwnKind = _kind(name, entry)
-    url = _text(entry, "url") if kind is Kind.CLICK else ""
+    kind: EventKind | OwnKind = _kind(name, entry)
+    url = _text(entry, "url") if kind is EventKind.CLICK else ""
     if url and _is_own(url, base_url):
         kind = OwnKind.OWN_CLICK
     return Event(
@@ -196,23 +196,23 @@ def _event(entry: Mapping[str, Any], base_url: str | None) -> Event:
     )
 
 
-def _kind(name: str, entry: Mapping[str, Any]) -> Kind:
+def _kind(name: str, entry: Mapping[str, Any]) -> EventKind:
     if name == "bounce" and (_text(entry, "type") or "bounce").lower() != "bounce":
-        return Kind.BLOCKED  # "blocked", and "expired" as one peer has seen it
+        return EventKind.BLOCKED  # "blocked", and "expired" as one peer has seen it
     try:
-        return Kind(name)
+        return EventKind(name)
     except ValueError:
-        return Kind.OTHER
+        return EventKind.OTHER
 
 
-def _key(kind: Kind | OwnKind, name: str, timestamp: int, entry: Mapping[str, Any]) -> bytes:
+def _key(kind: EventKind | OwnKind, name: str, timestamp: int, entry: Mapping[str, Any]) -> bytes:
     """What identifies the happening, for sg_event_id was seen to change when a post was retried.
 
     Whatever decides anything is in it, so that two events of one key have one effect and it
     does not matter which of them came first.
     """
     said: dict[str, Any]
-    if kind is Kind.OTHER:
+    if kind is EventKind.OTHER:
         # Nobody knows what tells these apart, so everything does.
         said = {**entry, "sg_event_id": None}
     else:

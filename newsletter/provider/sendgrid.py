@@ -26,13 +26,13 @@ from sendgrid.helpers.eventwebhook import EventWebhook
 
 from newsletter.errors import ProviderError
 from newsletter.numbers import whole_number
-from newsletter.provider import answers
+from newsletter.provider import outcomes
 from newsletter.provider.account import ForbiddenError, NoSuchError, TryAgainError
-from newsletter.provider.answers import Says
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
+from newsletter.provider.outcomes import Says
 from newsletter.provider.payload import encoded, payload
-from newsletter.provider.wire import Exchange, Handler
-from newsletter.setting_kinds import fits_header
+from newsletter.provider.transport import Exchange, Handler
+from newsletter.settings.kinds import fits_header
 
 # At DEBUG the SDK would write down the API key and everybody's address.
 logging.getLogger("python_http_client").setLevel(logging.WARNING)
@@ -82,7 +82,7 @@ class SendGridGateway:
             return _answered(error)
         except Exception as error:  # noqa: BLE001 (whatever it is: it left, or it did not)
             return self._unanswered(error, exchange)
-        if answers.of_status(response.status_code) is not Says.ACCEPTED:
+        if outcomes.of_status(response.status_code) is not Says.ACCEPTED:
             return Unknown(f"{self._host} answered {response.status_code} instead of 202")
         return Accepted(response.headers.get("X-Message-Id"))
 
@@ -207,7 +207,7 @@ class SendGridGateway:
 
 
 class _Client(python_http_client.Client):  # type: ignore[misc]
-    """The SDK's client over our own connections, see newsletter.provider.wire."""
+    """The SDK's client over our own connections, see newsletter.provider.transport."""
 
     exchange: Exchange
 
@@ -264,7 +264,7 @@ def _quoted(hold_id: str) -> str:
 def _answered(error: HTTPError) -> Outcome:
     status = int(error.status_code)
     reason, place = _complaint(error.body)
-    match answers.of_status(status):
+    match outcomes.of_status(status):
         case Says.NOT_ACCEPTED:
             return NotSent("SendGrid's rate limit is reached", _reset(error.headers))
         case Says.REFUSED if match := _PERSONALIZATION.match(place):

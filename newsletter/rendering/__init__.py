@@ -1,0 +1,1 @@
+"""Renders an issue from Markdown to email."""

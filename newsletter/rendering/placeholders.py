@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from newsletter.issues import personal
+from newsletter.issues.parsing import merge_fields
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NONCE_CHARS = 5
@@ -166,7 +166,7 @@ class Marks:
         taken = "\n".join(avoid).casefold()
         self._nonce = next(nonce for nonce in _nonces(seed) if nonce not in taken)
         self._links = links
-        self._known: dict[personal.Placeholder, int] = {}
+        self._known: dict[merge_fields.Placeholder, int] = {}
         self._marks = re.compile(rf"{self._nonce}(\d+)x")
 
     @property
@@ -181,7 +181,7 @@ class Marks:
 
     def mark(self, text: str, *, name: str, line: int) -> str:
         """The text with a word for each placeholder; lines stay lines. Raises IssueError."""
-        return personal.replace(text, self._word, name=name, line=line, braces=self.braces)
+        return merge_fields.replace(text, self._word, name=name, line=line, braces=self.braces)
 
     def link(self, placeholder: str) -> str:
         """The address behind a link placeholder, ending in the token's tag."""
@@ -224,7 +224,7 @@ class Marks:
             tuple(value for value in values if value.html or value.plain or value.url),
         )
 
-    def _word(self, placeholder: personal.Placeholder) -> str:
+    def _word(self, placeholder: merge_fields.Placeholder) -> str:
         if placeholder.is_link:
             return f"{self._links[placeholder.name]}{self._nonce}0x"
         index = self._known.setdefault(placeholder, len(self._known) + 1)

@@ -13,24 +13,24 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 from newsletter.errors import IssueError, TemplateError
-from newsletter.issues.digest import SEPARATOR, Digest, Entry, parse_digest
-from newsletter.issues.personal import LINKS
-from newsletter.issues.reading import Draft
-from newsletter.rendering.inline import inline_css
+from newsletter.issues.parsing.digest import SEPARATOR, Digest, DigestEntry, parse_digest
+from newsletter.issues.parsing.issue_file import Draft
+from newsletter.issues.parsing.merge_fields import LINKS
+from newsletter.rendering.css_inliner import inline_css
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.mjml import to_html
 from newsletter.rendering.placeholders import MOST_TAGS, Marks
 from newsletter.rendering.plaintext import RULE, Piece, heading, joined, wrapped
-from newsletter.rendering.rendered import House, Rendered
+from newsletter.rendering.rendered import Publication, Rendered
 from newsletter.rendering.template import clean, read_sheet, to_mjml
-from newsletter.rendering.untracked import untracked
-from newsletter.rendering.words import lost, words_in, words_of
+from newsletter.rendering.untracked_links import untracked
+from newsletter.rendering.word_check import lost, words_in, words_of
 
 #: Languages written from right to left.
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
 
 
-def render(draft: Draft, house: House, *, templates: Path) -> Rendered:
+def render(draft: Draft, house: Publication, *, templates: Path) -> Rendered:
     """Render a draft with the templates of this folder.
 
     Raises IssueError where a digest leaves its format, and TemplateError.
@@ -95,7 +95,7 @@ def render(draft: Draft, house: House, *, templates: Path) -> Rendered:
 class _Press:
     """One draft's words, twice: as fragments of HTML for the template, and as text."""
 
-    def __init__(self, draft: Draft, house: House, marks: Marks) -> None:
+    def __init__(self, draft: Draft, house: Publication, marks: Marks) -> None:
         self.draft, self._house, self.marks = draft, house, marks
         self.body = marks.mark(draft.body, name=draft.name, line=draft.body_line)
         self._markdown = Markdown(
@@ -133,7 +133,7 @@ class _Press:
             )
         return {"opening": opening, "sections": sections}, joined(*texts)
 
-    def _entry(self, entry: Entry) -> tuple[dict[str, object], str]:
+    def _entry(self, entry: DigestEntry) -> tuple[dict[str, object], str]:
         words, piece = self._markdown.words, Piece()
         title, organisation = words(entry.title), words(entry.organisation)
         label, body = words(entry.source_label), self._markdown.blocks(entry.body_markdown)
@@ -218,13 +218,13 @@ def _all_html(value: object) -> Iterator[str]:
             yield from _all_html(part)
 
 
-def _marks(draft: Draft, house: House) -> Marks:
+def _marks(draft: Draft, house: Publication) -> Marks:
     links = {name: f"{house.base_url}/{path}/" for name, path in LINKS.items()}
     avoid = (draft.source, draft.name, *(str(value) for value in _values(house)))
     return Marks(draft.source, avoid=avoid, links=links)
 
 
-def _values(house: House) -> list[str | None]:
+def _values(house: Publication) -> list[str | None]:
     return [house.name, house.base_url, house.postal_address, house.language, house.logo_url]
 
 

@@ -6,7 +6,7 @@ from newsletter.rendering.placeholders import Placeholders
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Publication:
     """What every issue of a publication shares. ``base_url`` has no slash at its end."""
 
     name: str

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
-from newsletter.issues.personal import LINKS
+from newsletter.issues.parsing.merge_fields import LINKS
 from newsletter.rendering.placeholders import Placeholders, fill
-from newsletter.rendering.untracked import unmarked
+from newsletter.rendering.untracked_links import unmarked
 
 #: Class of what stands in mails and not on the web; templates use it, also your own.
 IN_MAIL = "in-mail"

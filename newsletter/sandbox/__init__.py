@@ -1,3 +1,5 @@
+"""The sandbox: a local stand-in for SendGrid, for the demo, tests and trials."""
+
 from newsletter import path_numbers
 
 # Before any module of this package declares a route.

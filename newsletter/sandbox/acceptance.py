@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from newsletter.sandbox.measured import BYPASSES
+from newsletter.sandbox.tracking_settings import BYPASSES
 
 _ADDRESS = re.compile(r"[^@\s<>,;]+@[A-Za-z0-9.-]+\.[A-Za-z0-9-]{2,}")
 _MAX_PERSONALIZATIONS = 1000

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from newsletter.numbers import whole_number
 from newsletter.sandbox.acceptance import Complaint
 from newsletter.sandbox.api import errors
-from newsletter.sandbox.store import NOT_GONE, Mail, Store
+from newsletter.sandbox.store import NOT_GONE, SandboxEmail, Store
 
 _TERM = re.compile(r"""\(?(?:(to_email)|unique_args\[['"]([^'"\]]+)['"]\])\s*=\s*"([^"]*)"\)?""")
 _MOST = 1000
@@ -55,6 +55,6 @@ class Activity:
                 }
 
 
-def _is(mail: Mail, wanted: list[tuple[str, str, str]]) -> bool:
+def _is(mail: SandboxEmail, wanted: list[tuple[str, str, str]]) -> bool:
     args = {**mail.body["custom_args"], **mail.part.get("custom_args", {})}
     return all((mail.email if field else args.get(name)) == value for field, name, value in wanted)

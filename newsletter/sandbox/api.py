@@ -16,9 +16,9 @@ from newsletter.errors import UserError
 from newsletter.numbers import whole_number
 from newsletter.sandbox.acceptance import RECIPIENTS, Complaint, complaints
 from newsletter.sandbox.config import SandboxConfig
+from newsletter.sandbox.event_plan import Planner
 from newsletter.sandbox.events import Poster
 from newsletter.sandbox.faults import Faults
-from newsletter.sandbox.planning import Planner
 from newsletter.sandbox.store import NOT_GONE, Store
 
 _MAX_BYTES = 30_000_000

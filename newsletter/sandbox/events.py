@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from newsletter.sandbox.faults import Faults
-from newsletter.sandbox.store import DueEvent, Mail, Store
+from newsletter.sandbox.store import DueEvent, SandboxEmail, Store
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 700_000  # SendGrid posts at the latest at 768 KB
@@ -54,7 +54,9 @@ _WIRE: dict[str, tuple[str, dict[str, Any]]] = {
 _AGENT = "Mozilla/5.0 (sandbox)"
 
 
-def body(mail: Mail, kind: str, *, at: float, reason: str = "", url: str = "") -> dict[str, Any]:
+def body(
+    mail: SandboxEmail, kind: str, *, at: float, reason: str = "", url: str = ""
+) -> dict[str, Any]:
     """One event; custom args stand at the top level, reserved names win."""
     name, more = _WIRE.get(kind, (kind, {}))
     event: dict[str, Any] = {

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from newsletter.sandbox.acceptance import Complaint
 from newsletter.sandbox.api import errors
-from newsletter.sandbox.planning import Planner
+from newsletter.sandbox.event_plan import Planner
 from newsletter.sandbox.store import Store
 
 _STATUSES = frozenset({"pause", "cancel"})

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from newsletter.numbers import whole_number
-from newsletter.sandbox.store import Mail, Store
+from newsletter.sandbox.store import SandboxEmail, Store
 
 _PAGE = 50
 _FOLDER = Path(__file__).parent / "pages"
@@ -124,16 +124,16 @@ class _Pages:
         text = (_FOLDER / "mailbox.css").read_text(encoding="utf-8")
         return Response(text, media_type="text/css")
 
-    async def _mail(self, request: Request) -> Mail | None:
+    async def _mail(self, request: Request) -> SandboxEmail | None:
         return await run_in_threadpool(self._store.mail, request.path_params["id"])
 
-    async def _mails(self, request: Request) -> list[Mail]:
+    async def _mails(self, request: Request) -> list[SandboxEmail]:
         search, before = request.query_params.get("q", ""), request.query_params.get("before", "")
         number = whole_number(before)
         return await run_in_threadpool(self._store.mails, search=search, before=number, limit=_PAGE)
 
 
-def _row(mail: Mail) -> dict[str, Any]:
+def _row(mail: SandboxEmail) -> dict[str, Any]:
     return {
         "id": mail.id,
         "email": mail.email,
@@ -144,7 +144,7 @@ def _row(mail: Mail) -> dict[str, Any]:
     }
 
 
-def _message(mail: Mail) -> dict[str, Any]:
+def _message(mail: SandboxEmail) -> dict[str, Any]:
     """The mail as its recipient got it. Header values are not substituted, as with SendGrid."""
     parts = {part["type"]: part["value"] for part in mail.body["content"]}
     sender = mail.body["from"]

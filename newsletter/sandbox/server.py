@@ -20,12 +20,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.errors import MachineError
-from newsletter.sandbox import account, holds, lists, mailbox
+from newsletter.sandbox import account, holds, mailbox, suppression_lists
 from newsletter.sandbox.api import TRANSPORT, Api
 from newsletter.sandbox.config import SandboxConfig as SandboxConfig
+from newsletter.sandbox.event_plan import Planner
 from newsletter.sandbox.events import Poster, Signer, one_click
 from newsletter.sandbox.faults import Faults
-from newsletter.sandbox.planning import Planner
 from newsletter.sandbox.store import Store
 
 
@@ -143,7 +143,7 @@ def create_app(sandbox: RunningSandbox) -> Starlette:
         routes=[
             Route("/v3/mail/send", api.send, methods=["POST"]),
             *holds.routes(sandbox.store, api.authorised),
-            *lists.routes(sandbox.store, api.authorised),
+            *suppression_lists.routes(sandbox.store, api.authorised),
             *account.routes(sandbox, api.authorised),
             Route("/sandbox/summary", api.summary),
             Route("/sandbox/accepted", api.accepted),

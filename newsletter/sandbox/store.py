@@ -23,7 +23,7 @@ NOT_GONE = frozenset({"held", "paused", "cancelled", "expired"})
 EventRow = tuple[int, float, str, str]
 
 
-class Mail(NamedTuple):
+class SandboxEmail(NamedTuple):
     """One person's mail, as it was accepted."""
 
     id: int
@@ -264,7 +264,7 @@ class Store:
             (kind, email.lower(), begin, end, limit, offset),
         )
 
-    def mails(self, *, search: str, before: int | None, limit: int) -> list[Mail]:
+    def mails(self, *, search: str, before: int | None, limit: int) -> list[SandboxEmail]:
         """The latest mails to addresses that contain ``search``, those before an id."""
         rows = self._read(
             "SELECT mail.id, message_id, number, at, email, state, body, part FROM gone AS mail"
@@ -274,7 +274,7 @@ class Store:
         )
         return [_mail(row) for row in rows]
 
-    def mail(self, mail_id: int) -> Mail | None:
+    def mail(self, mail_id: int) -> SandboxEmail | None:
         """One mail; none that is held, or was thrown away."""
         rows = self._read(
             "SELECT mail.id, message_id, number, at, email, state, body, part FROM gone AS mail"
@@ -290,7 +290,7 @@ class Store:
         )
         return [orjson.loads(row[0]) for row in rows]
 
-    def accepted(self, after: int) -> Iterator[Mail]:
+    def accepted(self, after: int) -> Iterator[SandboxEmail]:
         """Every mail behind an id, in order, in slices; of the body only its custom args.
 
         The state of a held one says what would become of it as things stand.
@@ -344,7 +344,7 @@ class Store:
             return self._db.execute(sql, values).fetchall()
 
 
-def _mail(row: Sequence[Any]) -> Mail:
+def _mail(row: Sequence[Any]) -> SandboxEmail:
     mail_id, message_id, number, at, email, state, body, part = row
     shared, own = orjson.loads(body), orjson.loads(part)
-    return Mail(mail_id, message_id, number, at, email, state, shared, own)
+    return SandboxEmail(mail_id, message_id, number, at, email, state, shared, own)

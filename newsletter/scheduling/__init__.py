@@ -1,0 +1,1 @@
+"""Schedules, the clock and its tasks."""

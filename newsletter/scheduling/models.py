@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import DateTime, Index
 
-from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
+from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
 
 class Lease(Model, table=True):
@@ -30,7 +30,7 @@ class ScheduleState(StrEnum):
     ENDED = "ended"
 
 
-class Outcome(StrEnum):
+class RunOutcome(StrEnum):
     """What became of one due time of a schedule."""
 
     #: A send was made.
@@ -62,7 +62,7 @@ class Schedule(Model, table=True):
     own_clock: bool = False
     #: Days (ISO, on the clock of the rule) on which nothing goes out.
     skips: list[str] = Field(default_factory=list, sa_type=Json)
-    #: newsletter.sending.timetable.Timetable as JSON: how its sends are paced.
+    #: newsletter.sending.pacing.timetable.Timetable as JSON: how its sends are paced.
     timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     #: What its sends say of measuring clicks and opens; None leaves it to issue and settings.
     track_clicks: bool | None = None
@@ -88,11 +88,11 @@ class ScheduleSegment(Model, table=True):
     excluded: bool = False
 
 
-class Firing(Model, table=True):
+class ScheduleRun(Model, table=True):
     """One due time of a schedule and what became of it: the key lets it come only once."""
 
     __tablename__ = "firing"
-    __table_args__ = (one_of("outcome", Outcome), Index(None, "due_at"))
+    __table_args__ = (one_of("outcome", RunOutcome), Index(None, "due_at"))
 
     schedule_id: int = Field(
         primary_key=True, sa_type=Id, foreign_key="schedule.id", ondelete="CASCADE"

@@ -8,16 +8,16 @@ from urllib.parse import quote
 
 from sqlalchemy import Row, select
 
-from newsletter.accounts import messages
-from newsletter.accounts.messages import MessageKind
+from newsletter.accounts import operator_messages
+from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db.orm import Session, table_of
 from newsletter.issues.models import Issue
-from newsletter.rendering.notice import render_notice
-from newsletter.rendering.rendered import House
+from newsletter.rendering.rendered import Publication
+from newsletter.rendering.transactional import render_notice
 from newsletter.scheduling.models import Schedule
-from newsletter.sending import notices
+from newsletter.sending.delivery import outbox
+from newsletter.sending.delivery.outbox import OutgoingEmail
 from newsletter.sending.models import Send
-from newsletter.sending.notices import Mail
-from subscribers.schema import Session, table_of
 
 _send, _issue, _schedule = table_of(Send), table_of(Issue), table_of(Schedule)
 
@@ -29,13 +29,13 @@ class _Words:
     path: str
 
 
-def send_waiting(session: Session, *, house: House, templates: Path, now: datetime) -> int:
+def send_waiting(session: Session, *, house: Publication, templates: Path, now: datetime) -> int:
     """Put the emails of waiting messages into the outbox; returns how many messages there were.
 
     Each email links to the console's page where the operator decides.
     """
-    waiting = messages.not_emailed(session)
-    to = messages.readers(session) if waiting else []
+    waiting = operator_messages.not_emailed(session)
+    to = operator_messages.readers(session) if waiting else []
     for message in waiting:
         words = _words(session, message)
         email = render_notice(
@@ -47,9 +47,9 @@ def send_waiting(session: Session, *, house: House, templates: Path, now: dateti
             footer=f"You get this email because you decide about sends of {house.name}.",
         )
         for address in to:
-            mail = Mail(email.subject, email.html, email.text)
-            notices.enqueue(session, kind="operator", email=address, mail=mail, now=now)
-        messages.emailed(session, message.id, now=now)
+            mail = OutgoingEmail(email.subject, email.html, email.text)
+            outbox.enqueue(session, kind="operator", email=address, mail=mail, now=now)
+        operator_messages.emailed(session, message.id, now=now)
     return len(waiting)
 
 

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from newsletter.errors import SendError
-from newsletter.sending import hours
+from newsletter.sending.pacing import sending_windows
 
 #: The zone where each day begins: a time on everybody's own clock comes here first.
 FIRST_ZONE = "Pacific/Kiritimati"
@@ -34,7 +34,7 @@ _LONGEST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RecurrenceRule:
     """When something happens: by a cron expression for ever, or once."""
 
     #: As the operator wrote it, tidied.
@@ -67,28 +67,28 @@ class Occurrence:
     note: str = ""
 
 
-def parse(text: str, *, place: str = "rule") -> Rule:
+def parse(text: str, *, place: str = "rule") -> RecurrenceRule:
     """The rule of these words or this cron expression; SendError says what can be written."""
     tidy = " ".join(text.lower().split())
     if not tidy or len(tidy) > _LONGEST:
         raise SendError("that says no time", place=place, hint=_HINT)
     if re.match(r"\d{4}-", tidy, re.ASCII):
-        return Rule(tidy, once=_parse_once(tidy, place))
+        return RecurrenceRule(tidy, once=_parse_once(tidy, place))
     if match := re.fullmatch(r"(?:every )?(\S.*?),? (?:at )?(\d?\d:\d\d)", tidy, re.ASCII):
-        at = hours.parse_time(match[2], place=place)
+        at = sending_windows.parse_time(match[2], place=place)
         day, weekday = _parse_days(match[1], place)
-        return Rule(tidy, cron=f"{at.minute} {at.hour} {day} * {weekday}")
-    return Rule(tidy, cron=_checked_cron(tidy, place))
+        return RecurrenceRule(tidy, cron=f"{at.minute} {at.hour} {day} * {weekday}")
+    return RecurrenceRule(tidy, cron=_checked_cron(tidy, place))
 
 
-def occurrences(rule: Rule, zone: ZoneInfo, *, after: datetime) -> Iterator[Occurrence]:
+def occurrences(rule: RecurrenceRule, zone: ZoneInfo, *, after: datetime) -> Iterator[Occurrence]:
     """Each time of a rule after a moment (excluded), in order; no two at one moment."""
     # Times that this day shows twice may lie before, times in a gap only before its end.
     walls = rule.walls(after.astimezone(zone).replace(tzinfo=None, microsecond=0))
     return _in_order(walls, zone, after)
 
 
-def from_wall(rule: Rule, zone: ZoneInfo, wall: datetime) -> Iterator[Occurrence]:
+def from_wall(rule: RecurrenceRule, zone: ZoneInfo, wall: datetime) -> Iterator[Occurrence]:
     """Each time of a rule from the one on at which the clock shows ``wall``, as above."""
     return _in_order(rule.walls(wall - timedelta(minutes=1)), zone, None)
 
@@ -122,7 +122,7 @@ def parse_dates(text: str, *, place: str = "dates") -> list[date]:
 
 def find_zone(name: str, *, place: str = "zone") -> ZoneInfo:
     """The zone of an IANA name; SendError when there is none of it."""
-    zone = hours.find_zone(name.strip())
+    zone = sending_windows.find_zone(name.strip())
     if zone is None:
         hint = "Write a name of the IANA list, like Europe/Berlin or UTC."
         raise SendError(f"there is no zone “{name[:60]}”", place=place, hint=hint)
@@ -141,7 +141,7 @@ def _on_clock(wall: datetime, zone: ZoneInfo) -> Occurrence:
         return Occurrence(wall, early, f"the clocks show {shown} twice: the first time counts")
     if early > late:
         # In a gap the offset after it (fold=1) leads before it, the offset before it behind it.
-        end = hours.clock_change(late, early, zone)
+        end = sending_windows.clock_change(late, early, zone)
         note = f"the clocks skip {shown}: it is due at {end.astimezone(zone):%H:%M}"
         return Occurrence(wall, end, note)
     return Occurrence(wall, early)
@@ -155,7 +155,7 @@ def _parse_once(text: str, place: str) -> datetime:
     if wall.tzinfo is not None or ":" not in text:
         hint = "Write it like 2026-12-01 09:00; the zone is named by itself."
         raise SendError("that is no time on the clock of a zone", place=place, hint=hint)
-    hours.require_year(wall, place=place)
+    sending_windows.require_year(wall, place=place)
     return wall.replace(second=0, microsecond=0)
 
 
@@ -173,14 +173,14 @@ def _parse_days(words: str, place: str) -> tuple[str, str]:
         return match[1], "*"
     order, _, name = words.partition(" ")
     if order in _ORDER:
-        days = hours.parse_days(name, place=place)
+        days = sending_windows.parse_days(name, place=place)
         if len(days) > 1:
             hint = "Write one day of the week, like “first tuesday 09:00”."
             raise SendError("which day is meant?", place=place, hint=hint)
         number, which = (min(days) + 1) % 7, _ORDER[order]
         return "*", f"{number}L" if which == "L" else f"{number}#{which}"
     try:
-        days = hours.parse_days(words, place=place)
+        days = sending_windows.parse_days(words, place=place)
     except SendError:
         raise SendError("these are no days", place=place, hint=_HINT) from None
     numbers = sorted((day + 1) % 7 for day in days)

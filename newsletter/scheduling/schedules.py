@@ -15,19 +15,19 @@ from sqlalchemy import delete, func, insert, select
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
-from newsletter.errors import SendError
+from newsletter.db.orm import Session, table_of
+from newsletter.errors import SegmentError, SendError
 from newsletter.issues.models import Issue
-from newsletter.issues.tracked import UNSAID, Choice
-from newsletter.scheduling import recurrence, timing
-from newsletter.scheduling.models import Firing, Schedule, ScheduleSegment, ScheduleState
-from newsletter.sending import publication, segment_use
-from newsletter.sending.timetable import Timetable
-from subscribers import segments
-from subscribers.errors import SegmentError
+from newsletter.issues.parsing.tracking_flags import UNSAID, TrackingChoice
+from newsletter.scheduling import next_run, recurrence
+from newsletter.scheduling.models import Schedule, ScheduleRun, ScheduleSegment, ScheduleState
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.queries import archive as archive_queries
+from newsletter.sending.queries import segment_usage
 from subscribers.models import Segment
-from subscribers.schema import Session, table_of
+from subscribers.segments import store as segment_store
 
-_schedule, _link, _firing = table_of(Schedule), table_of(ScheduleSegment), table_of(Firing)
+_schedule, _link, _firing = table_of(Schedule), table_of(ScheduleSegment), table_of(ScheduleRun)
 _segment, _issue = table_of(Segment), table_of(Issue)
 _NAME_LENGTH = 64
 #: As issues spell it (docs/issue-format.md).
@@ -35,7 +35,7 @@ _SERIES = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ScheduleOptions:
     """A schedule as an operator asks for it."""
 
     name: str
@@ -47,18 +47,18 @@ class Wanted:
     own_clock: bool = False
     skips: Sequence[date] = ()
     timetable: Timetable = field(default_factory=Timetable)
-    tracking: Choice = UNSAID
+    tracking: TrackingChoice = UNSAID
 
 
 @dataclass(frozen=True, slots=True)
-class Audience:
+class ScheduleAudience:
     """Names of the segments that a schedule sends to, and of those that it leaves out."""
 
     segments: tuple[str, ...]
     excluded: tuple[str, ...]
 
 
-def create(session: Session, wanted: Wanted, *, by: Actor, now: datetime) -> Schedule:
+def create(session: Session, wanted: ScheduleOptions, *, by: Actor, now: datetime) -> Schedule:
     """Store a schedule; SendError or SegmentError says what cannot be kept of it."""
     _check_name(wanted.name)
     if session.scalar(select(_schedule.c.id).where(_schedule.c.name == wanted.name)) is not None:
@@ -73,7 +73,7 @@ def create(session: Session, wanted: Wanted, *, by: Actor, now: datetime) -> Sch
 def change(
     session: Session,
     name: str,
-    wanted: Wanted,
+    wanted: ScheduleOptions,
     *,
     by: Actor,
     now: datetime,
@@ -85,7 +85,7 @@ def change(
     """
     _check_name(wanted.name)
     schedule = find(session, name, lock=True)
-    if base is not None and base != fingerprint(wanted_of(session, schedule)):
+    if base is not None and base != fingerprint(options_of(session, schedule)):
         hint = "What you typed is not stored. Open it again, and put your change into it."
         raise SendError("somebody changed it since", place=f"schedule {name}", hint=hint)
     taken = select(_schedule.c.id).where(_schedule.c.name == wanted.name)
@@ -112,7 +112,7 @@ def resume(session: Session, name: str, *, by: Actor, now: datetime) -> datetime
     if schedule.state != ScheduleState.PAUSED:
         raise SendError(f"it is {schedule.state}, not paused", place=f"schedule {name}")
     schedule.state = ScheduleState.ACTIVE
-    timing.wind(schedule, next(timing.upcoming(schedule, after=now), None))
+    next_run.set_next_run(schedule, next(next_run.upcoming(schedule, after=now), None))
     audit.record(session, by, "schedule resumed", now=now, subject=name)
     return schedule.next_at
 
@@ -124,8 +124,8 @@ def skip(
     schedule, days = find(session, name, lock=True), list(days)
     left_out = {date.fromisoformat(day) for day in schedule.skips}
     if not days:
-        coming = islice(timing.upcoming(schedule, after=now), timing.SOON)
-        following = next((one for one in coming if not timing.skips(schedule, one)), None)
+        coming = islice(next_run.upcoming(schedule, after=now), next_run.SOON)
+        following = next((one for one in coming if not next_run.skips(schedule, one)), None)
         if following is None:
             raise SendError("nothing of it is due that could be skipped", place=f"schedule {name}")
         days = [following.wall.date()]
@@ -168,7 +168,7 @@ def find(session: Session, name: str, *, lock: bool = False) -> Schedule:
     return schedule
 
 
-def listed(session: Session) -> list[tuple[Schedule, Audience, Firing | None]]:
+def listed(session: Session) -> list[tuple[Schedule, ScheduleAudience, ScheduleRun | None]]:
     """All schedules by name, with their segments and what became of the last due time."""
     latest = (
         select(_firing.c.schedule_id, func.max(_firing.c.due_at).label("due_at"))
@@ -178,7 +178,9 @@ def listed(session: Session) -> list[tuple[Schedule, Audience, Firing | None]]:
     is_latest = (_firing.c.schedule_id == latest.c.schedule_id) & (
         _firing.c.due_at == latest.c.due_at
     )
-    last = {one.schedule_id: one for one in session.scalars(select(Firing).join(latest, is_latest))}
+    last = {
+        one.schedule_id: one for one in session.scalars(select(ScheduleRun).join(latest, is_latest))
+    }
     return [
         (schedule, audience(session, schedule.id), last.get(schedule.id))
         for schedule in session.scalars(select(Schedule).order_by(_schedule.c.name)).all()
@@ -188,13 +190,13 @@ def listed(session: Session) -> list[tuple[Schedule, Audience, Firing | None]]:
 def goes_to_all(session: Session, schedule_id: int) -> bool:
     """Whether it sends to the whole publication, or to a topic: what it sends is public then."""
     to, without = (
-        [segments.find(session, name).expression for name in names]
+        [segment_store.find(session, name).expression for name in names]
         for names in astuple(audience(session, schedule_id))
     )
-    return publication.is_for_all(to, excluded=without, topics=())
+    return archive_queries.is_for_all(to, excluded=without, topics=())
 
 
-def audience(session: Session, schedule_id: int) -> Audience:
+def audience(session: Session, schedule_id: int) -> ScheduleAudience:
     """Whom a schedule sends to."""
     rows = session.execute(
         select(_segment.c.name, _link.c.excluded)
@@ -202,7 +204,7 @@ def audience(session: Session, schedule_id: int) -> Audience:
         .where(_link.c.schedule_id == schedule_id)
         .order_by(_segment.c.name)
     ).all()
-    return Audience(
+    return ScheduleAudience(
         tuple(row.name for row in rows if not row.excluded),
         tuple(row.name for row in rows if row.excluded),
     )
@@ -211,7 +213,7 @@ def audience(session: Session, schedule_id: int) -> Audience:
 def next_up(session: Session, *, limit: int = 5) -> list[tuple[datetime, Schedule]]:
     """The schedules by which something goes out next, each with when that is."""
     active = select(Schedule).where(_schedule.c.state == ScheduleState.ACTIVE)
-    found = [(timing.next_send(one), one) for one in session.scalars(active).all()]
+    found = [(next_run.next_send(one), one) for one in session.scalars(active).all()]
     coming = [(at, one) for at, one in found if at is not None]
     return sorted(coming, key=lambda pair: (pair[0], pair[1].name))[:limit]
 
@@ -222,10 +224,10 @@ def maker_of(session: Session, send_id: int) -> Schedule | None:
     return session.scalar(select(Schedule).where(_schedule.c.id.in_(made)))
 
 
-def wanted_of(session: Session, schedule: Schedule) -> Wanted:
+def options_of(session: Session, schedule: Schedule) -> ScheduleOptions:
     """What would have to be asked for to get this schedule."""
     those = audience(session, schedule.id)
-    return Wanted(
+    return ScheduleOptions(
         name=schedule.name,
         series=schedule.series,
         rule=schedule.rule,
@@ -235,19 +237,19 @@ def wanted_of(session: Session, schedule: Schedule) -> Wanted:
         own_clock=schedule.own_clock,
         skips=[date.fromisoformat(day) for day in schedule.skips],
         timetable=Timetable.from_json(schedule.timetable),
-        tracking=Choice(schedule.track_clicks, schedule.track_opens),
+        tracking=TrackingChoice(schedule.track_clicks, schedule.track_opens),
     )
 
 
-def fingerprint(wanted: Wanted) -> str:
+def fingerprint(wanted: ScheduleOptions) -> str:
     """By which one is told from what somebody else made of it meanwhile."""
     return hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
 
 
-def firings(session: Session, schedule_id: int, *, limit: int = 20) -> Sequence[Firing]:
+def runs(session: Session, schedule_id: int, *, limit: int = 20) -> Sequence[ScheduleRun]:
     """What became of its due times, the latest first."""
     return session.scalars(
-        select(Firing)
+        select(ScheduleRun)
         .where(_firing.c.schedule_id == schedule_id)
         .order_by(_firing.c.due_at.desc())
         .limit(limit)
@@ -276,8 +278,8 @@ def delete_segment(session: Session, name: str, *, by: Actor, now: datetime) -> 
     SegmentError while something to come is made for it: a schedule, or a send that is not over,
     to its people or without them. Sends that are over keep the rule that they had.
     """
-    segment = segments.find(session, name)
-    if sends := segment_use.unfinished(session, segment):
+    segment = segment_store.find(session, name)
+    if sends := segment_usage.unfinished(session, segment):
         many = len(sends) > 1
         which = f"send{'s' if many else ''} {', '.join(map(str, sends[:10]))}"
         raise SegmentError(
@@ -293,21 +295,21 @@ def delete_segment(session: Session, name: str, *, by: Actor, now: datetime) -> 
             place=f"segment {name}",
             hint=f"First change or remove it: newsletter schedule change {users[0]}",
         )
-    deleted = segments.delete(session, name)
+    deleted = segment_store.delete(session, name)
     audit.record(session, by, "segment deleted", now=now, subject=name)
     return deleted
 
 
-def _write(session: Session, schedule: Schedule, wanted: Wanted, now: datetime) -> None:
+def _write(session: Session, schedule: Schedule, wanted: ScheduleOptions, now: datetime) -> None:
     _check_series(wanted.series)
-    rule = timing.rule_of(wanted)
+    rule = next_run.rule_of(wanted)
     recurrence.find_zone(wanted.zone)
-    if rule.once is not None and next(timing.upcoming(wanted, after=now), None) is None:
+    if rule.once is not None and next(next_run.upcoming(wanted, after=now), None) is None:
         raise SendError("this time is past", place=f"when {rule.text}")
     if wanted.timetable.local_time or wanted.timetable.ahead:
         raise SendError("a schedule has no such pace", place=f"schedule {wanted.name}")
-    chosen = {name: segments.find(session, name).id for name in wanted.segments}
-    excluded = {name: segments.find(session, name).id for name in wanted.excluded}
+    chosen = {name: segment_store.find(session, name).id for name in wanted.segments}
+    excluded = {name: segment_store.find(session, name).id for name in wanted.excluded}
     if not chosen:
         raise SendError("it sends to nobody", place="segments", hint="Name a segment or more.")
     if both := sorted(set(chosen) & set(excluded)):
@@ -320,7 +322,7 @@ def _write(session: Session, schedule: Schedule, wanted: Wanted, now: datetime) 
     schedule.track_opens = wanted.tracking.opens
     if schedule.state != ScheduleState.PAUSED:
         schedule.state = ScheduleState.ACTIVE
-        timing.wind(schedule, next(timing.upcoming(schedule, after=now), None))
+        next_run.set_next_run(schedule, next(next_run.upcoming(schedule, after=now), None))
     session.add(schedule)
     session.flush()
     session.execute(delete(_link).where(_link.c.schedule_id == schedule.id))

@@ -1,0 +1,1 @@
+"""Sends issues: planning, pacing, delivery, recovery."""

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.sending.models import Batch, Send
+from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.states import BatchState
-from newsletter.sending.timetable import Timetable
-from subscribers.schema import Session, table_of
 
 _send, _batch = table_of(Send), table_of(Batch)
 #: What the provider holds for less may be on its way ("stopping a scheduled send").

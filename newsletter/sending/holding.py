@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from newsletter.database import reading, transaction
+from newsletter.db.engine import reading, transaction
 from newsletter.provider.gateway import Holds
-from newsletter.sending import held, oversight
+from newsletter.sending import held
+from newsletter.sending.ledger import send_store
 
 
 def keep_back(database: Engine, provider: Holds, send_id: int, hold_id: str) -> None:
@@ -25,14 +26,14 @@ def let_go(database: Engine, provider: Holds, send_id: int, hold_id: str) -> Non
     provider.release_held(hold_id)
     with transaction(database) as session:
         held.let_go(session, send_id)
-        oversight.finish(session, now=datetime.now(UTC))
+        send_store.finish(session, now=datetime.now(UTC))
 
 
 def call_back(database: Engine, provider: Holds, send_id: int, hold_id: str) -> int:
     """Let it throw away what it holds; returns how many people that leaves without the issue."""
     provider.cancel_held(hold_id)
     with transaction(database) as session:
-        return oversight.call_back(session, send_id, now=datetime.now(UTC), surely=held.SURELY)
+        return send_store.call_back(session, send_id, now=datetime.now(UTC), surely=held.SURELY)
 
 
 def new_hold(database: Engine, provider: Holds, send_id: int) -> str | None:

@@ -12,15 +12,15 @@ from typing import Final
 
 from sqlalchemy import Engine, exists, select
 
-from newsletter.database import reading, transaction
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import ProviderError
 from newsletter.provider import activity
 from newsletter.provider.account import Ask, TryAgainError
-from newsletter.sending import evidence, oversight
+from newsletter.sending.ledger import confirmations, send_store
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.states import BatchState
 from subscribers.models import Subscriber
-from subscribers.schema import Session, table_of
 
 _log = logging.getLogger(__name__)
 _batch, _delivery, _person = table_of(Batch), table_of(Delivery), table_of(Subscriber)
@@ -61,9 +61,9 @@ class Inquiry:
         with transaction(self._database) as session:
             if _is_to_one_of(session, send_id, number, hashes):
                 detail = "proved by a mail in SendGrid's Email Activity"
-                settled = evidence.prove(session, [doubt], now=now, detail=detail)
+                settled = confirmations.mark_accepted(session, [doubt], now=now, detail=detail)
                 return doubt if settled else None
-            oversight.note_doubt(
+            send_store.note_doubt(
                 session,
                 send_id,
                 number,

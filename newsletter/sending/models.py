@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 
+from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
 from newsletter.sending.states import BatchState, DeliveryState, LogState, SendState
-from subscribers.schema import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
 #: Whoever is apart (states.APART) has a reason, and nobody else has.
 _APART = "reason IS NOT NULL"
@@ -40,13 +40,13 @@ class Send(Model, table=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     paused_at: datetime | None = None
-    #: newsletter.sending.timetable.Timetable as JSON; empty means as fast as possible.
+    #: newsletter.sending.pacing.timetable.Timetable as JSON; empty means as fast as possible.
     timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: newsletter.sending.variants.Test as JSON; empty means that there is one variant.
+    #: newsletter.sending.ab_testing.Test as JSON; empty means that there is one variant.
     test: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     #: Label of the variant that the test's rest gets; the report of the test says why that one.
     winner: str | None = Field(default=None, max_length=20)
-    #: Figures of newsletter.tracking.alerts at the last resume: only what came since counts.
+    #: Counts of newsletter.tracking.circuit_breaker at the last resume; only later events count.
     alarm: dict[str, int] = Field(default_factory=dict, sa_type=Json)
     #: The provider's name for what it holds of this send until its time.
     hold_id: str | None = Field(default=None, max_length=100)
@@ -183,7 +183,7 @@ class Delivery(Model, table=True):
     reason: str | None = Field(default=None, max_length=300)
 
 
-class Hold(Model, table=True):
+class ProviderBackoff(Model, table=True):
     """Nobody sends before ``until``: the provider asked for it, or does not answer properly."""
 
     __tablename__ = "hold"
@@ -218,7 +218,7 @@ class Worker(Model, table=True):
     alive_until: datetime
 
 
-class Notice(Model, table=True):
+class OutboxEmail(Model, table=True):
     """One mail to one person outside any send: a confirmation, an answer to a request."""
 
     __tablename__ = "notice"
@@ -289,7 +289,7 @@ class ForgottenSend(Model, table=True):
     number: int = Field(sa_type=Id)
     made_at: datetime
     slug: str = Field(max_length=100, index=True)
-    #: newsletter.issues.text.content_digest of what it said.
+    #: newsletter.issues.parsing.text.content_digest of what it said.
     content: str = Field(default="", max_length=64, index=True)
     #: The schedule that made it, and when that was due.
     schedule: str = Field(default="", max_length=200)

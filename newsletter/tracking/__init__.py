@@ -1,0 +1,1 @@
+"""Provider events, suppression policy, counters and A/B test results."""

@@ -2,8 +2,8 @@
 
 SendGrid drops every email to an address on its lists, whatever our own suppressions say. An
 address leaves those lists when its owner confirmed a signup, when an operator lifted its bounce,
-and after a bounce that says nothing of the mailbox (newsletter.tracking.policy). Until it has
-left them, a drop that SendGrid explains by its lists suppresses nobody here.
+and after a bounce that says nothing about the mailbox (newsletter.tracking.events.policy). Until
+it has left them, a drop that SendGrid explains by its lists suppresses nobody here.
 """
 
 import logging
@@ -16,14 +16,14 @@ from sqlalchemy import ColumnElement, Engine, Row, and_, case, delete, func, or_
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
-from newsletter.database import reading, transaction
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session, insert_into, table_of
 from newsletter.errors import NothingToDoError, ProviderError, UserError
-from newsletter.provider.account import Account, Ask, Listing, Wait, patient
+from newsletter.provider.account import Account, Ask, SuppressionListing, Wait, patient
 from newsletter.tracking.models import SoftBounce
 from newsletter.tracking.models_reconcile import ListRemoval
-from subscribers import suppression
+from subscribers.consent import suppression
 from subscribers.models import Subscriber, Suppression, SuppressionReason
-from subscribers.schema import Session, insert_into, table_of
 
 _log = logging.getLogger(__name__)
 _removal, _suppression = table_of(ListRemoval), table_of(Suppression)
@@ -55,7 +55,7 @@ class Removal(NamedTuple):
         if listed:
             over = self.done_at is None or at <= self.done_at + _CLOCKS
             return over and (is_bounce or self.own_wish)
-        # What a person said before they came back, newsletter.tracking.anew decides.
+        # newsletter.tracking.events.resubscription decides about requests before the new opt-in.
         return is_bounce and self.since is not None and at <= self.since
 
 
@@ -252,11 +252,11 @@ class ListRemover:
         if not rows:
             return
         emails = [row.email for row in rows]
-        account.remove_all(Listing.BOUNCES, emails)
-        account.remove_all(Listing.INVALID, emails)
+        account.remove_all(SuppressionListing.BOUNCES, emails)
+        account.remove_all(SuppressionListing.INVALID, emails)
         for row in rows:
             if row.own_wish:
-                for listing in (Listing.SPAM_REPORTS, Listing.UNSUBSCRIBES):
+                for listing in (SuppressionListing.SPAM_REPORTS, SuppressionListing.UNSUBSCRIBES):
                     entry = account.find(listing, row.email)
                     # What they said since then counts; its event is on its way here.
                     if entry is not None and entry.at <= row.since:

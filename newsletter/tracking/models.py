@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Index
 
-from subscribers.schema import Field, Hash, Id, Model
+from newsletter.db.orm import Field, Hash, Id, Model
 
 
 class EventRow(Model, table=True):
@@ -55,18 +55,18 @@ class EventHorizon(Model, table=True):
     before: datetime
 
 
-class SendCount(Model, table=True):
+class SendCounter(Model, table=True):
     """How often something happened to the mails of a send, kept as events arrive."""
 
     __tablename__ = "send_count"
 
     send_id: int = Field(primary_key=True, sa_type=Id)
-    #: newsletter.tracking.counts says which figures there are.
+    #: newsletter.tracking.stats.counters says which figures there are.
     what: str = Field(primary_key=True, max_length=40)
     count: int = 0
 
 
-class PartCount(Model, table=True):
+class VariantCounter(Model, table=True):
     """The same figures for a part of a send: what came on one day, to one domain, by one link."""
 
     __tablename__ = "part_count"
@@ -80,7 +80,7 @@ class PartCount(Model, table=True):
     count: int = 0
 
 
-class PersonCount(Model, table=True):
+class RecipientCounter(Model, table=True):
     """How often one person did something with one mail: whoever did it ten times is one reader.
 
     Only those who did something have rows, so there are fewer than deliveries.

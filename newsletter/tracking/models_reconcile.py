@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Index, text
 
-from subscribers.schema import Field, Hash, Id, Json, Model
+from newsletter.db.orm import Field, Hash, Id, Json, Model
 
 
 class Reconciliation(Model, table=True):
@@ -18,7 +18,7 @@ class Reconciliation(Model, table=True):
     finished_at: datetime | None = None
     #: What came onto the lists since then was compared; empty means all of them.
     since: datetime | None = None
-    #: newsletter.tracking.reconcile.Report as JSON.
+    #: newsletter.tracking.suppression_sync.Report as JSON.
     report: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     #: Why it did not finish.
     error: str = Field(default="", max_length=1000)

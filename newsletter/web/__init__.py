@@ -1,3 +1,5 @@
+"""The service's HTTP: public pages, console, webhooks."""
+
 from newsletter import path_numbers
 
 # Before any module of this package declares a route.

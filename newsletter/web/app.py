@@ -15,25 +15,26 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from newsletter.assembly import Assembly
-from newsletter.database import reading
-from newsletter.web import errors, inbound, webhook_token, webhooks
-from newsletter.web.answers import EveryAnswer
+from newsletter.container import Container
+from newsletter.db.engine import reading
+from newsletter.web import errors, webhook_token
 from newsletter.web.base_path import BasePath
 from newsletter.web.console import routes as console
-from newsletter.web.console.cookie import OwnCookieOnly
+from newsletter.web.console.base.session_cookie import OwnCookieOnly
+from newsletter.web.hooks import sendgrid_events, unsubscribe_email
 from newsletter.web.proxies import Proxies
 from newsletter.web.public import (
     archive,
     confirm,
-    front,
+    confirmed_requests,
+    front_page,
     preferences,
-    requests,
-    subscribe,
+    signup,
     unsubscribe,
-    view,
+    view_in_browser,
 )
-from newsletter.web.public.visitor import network_address
+from newsletter.web.response_headers import EveryAnswer
+from newsletter.web.visitor import network_address
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _FIELDS: Final = 1000
 _FILES: Final = 4
 
 
-def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
+def create_app(assembly: Container, *, background: bool) -> FastAPI:
     """The web application; with ``background`` also the clock and the workers, in its lifetime."""
 
     @asynccontextmanager
@@ -79,16 +80,16 @@ def create_app(assembly: Assembly, *, background: bool) -> FastAPI:
     # Session → how many live pages it has open.
     app.state.streams = Counter()
     errors.register(app)
-    app.include_router(webhooks.router)
+    app.include_router(sendgrid_events.router)
     app.include_router(webhook_token.router)
-    app.include_router(inbound.router)
-    app.include_router(front.router)
-    app.include_router(subscribe.router)
+    app.include_router(unsubscribe_email.router)
+    app.include_router(front_page.router)
+    app.include_router(signup.router)
     app.include_router(confirm.router)
     app.include_router(unsubscribe.router)
     app.include_router(preferences.router)
-    app.include_router(requests.router)
-    app.include_router(view.router)
+    app.include_router(confirmed_requests.router)
+    app.include_router(view_in_browser.router)
     app.include_router(archive.router)
     console.register(app)
     app.add_api_route("/client-address", client_address, methods=["GET"])
@@ -118,7 +119,7 @@ def client_address(request: Request) -> PlainTextResponse:
 
 def health(request: Request, response: Response) -> dict[str, str]:
     """Whether this process can do its work: 200, or 503 when the database does not answer."""
-    assembly: Assembly = request.app.state.assembly
+    assembly: Container = request.app.state.assembly
     try:
         with reading(assembly.database) as session:
             session.execute(text("SELECT 1"))

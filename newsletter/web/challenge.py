@@ -12,9 +12,9 @@ from typing import Any
 
 from altcha import Payload, create_challenge, verify_solution
 
+from newsletter.db.orm import Session
 from newsletter.errors import UserError
-from subscribers import limits
-from subscribers.schema import Session
+from subscribers import rate_limit
 
 #: A form may lie open for so long.
 STAMP_LIFE = timedelta(days=1)
@@ -71,8 +71,8 @@ def solved(keys: Sequence[bytes], text: str) -> bytes:
 
 def use_up(session: Session, secret: bytes, proof: bytes, *, now: datetime) -> None:
     """Let a proof count this once; ChallengeError when it has counted before."""
-    key = limits.key_of(secret, "challenge", proof.decode())
-    if not limits.hit(session, key, limit=1, window=_CHALLENGE_LIFE, now=now):
+    key = rate_limit.key_of(secret, "challenge", proof.decode())
+    if not rate_limit.hit(session, key, limit=1, window=_CHALLENGE_LIFE, now=now):
         raise ChallengeError("this proof was used before", hint="It is made anew: try again.")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 from fastapi.templating import Jinja2Templates
 
-from newsletter.assembly import Assembly
+from newsletter.container import Container
 from newsletter.web.base_path import base_path, put_below
 from newsletter.web.sentences import capitalized, sentence
 
@@ -21,13 +21,13 @@ def _pages(path: str) -> Jinja2Templates:
     return pages
 
 
-def _assembly(request: Request) -> Assembly:
-    assembly: Assembly = request.app.state.assembly
+def _assembly(request: Request) -> Container:
+    assembly: Container = request.app.state.assembly
     return assembly
 
 
 #: Parameter of a handler that needs the parts of the process.
-Parts = Annotated[Assembly, Depends(_assembly)]
+Parts = Annotated[Container, Depends(_assembly)]
 
 
 async def whole_body(request: Request) -> None:

@@ -7,9 +7,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from newsletter.errors import BusyError, LinkError, UserError
-from newsletter.web.console.access import StaleFormError
-from newsletter.web.console.kept import given_back
-from newsletter.web.console.shell import page as console_page
+from newsletter.web.console.base.layout import page as console_page
+from newsletter.web.console.base.permissions import StaleFormError
+from newsletter.web.console.base.unsaved_draft import given_back
 from newsletter.web.dependencies import page
 
 #: Seconds after which too many at once may be fewer.

@@ -20,7 +20,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from newsletter.setting_sections import Web
+from newsletter.settings.sections import Web
 
 Address = IPv4Address | IPv6Address
 

@@ -17,12 +17,12 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from newsletter.assembly import Assembly
-from newsletter.database import transaction
+from newsletter.container import Container
+from newsletter.db.engine import transaction
 from newsletter.errors import LinkError
 from newsletter.links import Purpose
 from newsletter.web.dependencies import Parts
-from subscribers import limits
+from subscribers import rate_limit
 
 _log = logging.getLogger(__name__)
 router = APIRouter()
@@ -60,7 +60,7 @@ async def token(request: Request, parts: Parts) -> Response:
     return _answer(200, {"access_token": made, "token_type": "Bearer", "expires_in": seconds})
 
 
-def admits(parts: Assembly, authorization: str) -> bool:
+def admits(parts: Container, authorization: str) -> bool:
     """Whether a post may come in: it brings a token of ours, or none is wanted."""
     if not parts.settings.sendgrid.webhook_client_id:
         return True
@@ -72,14 +72,14 @@ def admits(parts: Assembly, authorization: str) -> bool:
     return scheme.lower() == "bearer" and claim.numbers == (_pair(parts),)
 
 
-def _pair(parts: Assembly) -> int:
+def _pair(parts: Container) -> int:
     """A number that another id or another secret would change."""
     wanted = parts.settings.sendgrid
     text = f"{wanted.webhook_client_id}\0{wanted.webhook_client_secret.get_secret_value()}"
     return int.from_bytes(blake2b(text.encode(), digest_size=7).digest())
 
 
-def _is_ours(parts: Assembly, client_id: str, secret: str) -> bool:
+def _is_ours(parts: Container, client_id: str, secret: str) -> bool:
     wanted = parts.settings.sendgrid
     # Both are compared each time, and neither says by its time how much of it was right.
     right = (
@@ -92,12 +92,12 @@ def _is_ours(parts: Assembly, client_id: str, secret: str) -> bool:
     return all(right)
 
 
-def _refused(parts: Assembly, request: Request) -> Response:
-    network = limits.network_of(request.client.host if request.client else "")
-    key = limits.key_of(parts.address_key, "webhook token", network)
+def _refused(parts: Container, request: Request) -> Response:
+    network = rate_limit.network_of(request.client.host if request.client else "")
+    key = rate_limit.key_of(parts.address_key, "webhook token", network)
     with transaction(parts.database) as session:
         now = datetime.now(UTC)
-        if not limits.hit(session, key, limit=_WRONG, window=_WITHIN, now=now):
+        if not rate_limit.hit(session, key, limit=_WRONG, window=_WITHIN, now=now):
             raise HTTPException(429, "Too many wrong ids or secrets came from there.")
     _log.warning("somebody asked for a token of the event webhook with a wrong id or secret")
     answer = _answer(401, {"error": "invalid_client"})

@@ -18,13 +18,13 @@ from sqlalchemy import select
 from starlette.types import ASGIApp
 
 from newsletter.accounts import sessions, users
-from newsletter.accounts.models import Role, Stage, User
-from newsletter.assembly import Assembly
-from newsletter.cli.serve import listen
-from newsletter.database import transaction
-from newsletter.settings import load
+from newsletter.accounts.models import Role, SignInStage, User
+from newsletter.cli.service.serve import listen
+from newsletter.container import Container
+from newsletter.db.engine import transaction
+from newsletter.db.orm import table_of
+from newsletter.settings.load import load
 from newsletter.web.app import create_app
-from subscribers.schema import table_of
 from tests.browser.chromium import TOO_WIDE, complaints, wear
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 
@@ -36,7 +36,7 @@ SCHEMES = ("light", "dark")
 class Desk:
     """A running service, and the browser that looks at it."""
 
-    parts: Assembly
+    parts: Container
     url: str
     browser: Browser
 
@@ -50,7 +50,13 @@ class Desk:
                 known = users.add(session, email, name="", role=role, max_owners=9, now=now).id
             lasts = self.parts.settings.console.absolute_time
             token = sessions.begin(
-                session, known, Stage.FULL, lasts=lasts, now=now, ip="192.0.2.9", browser="Test"
+                session,
+                known,
+                SignInStage.FULL,
+                lasts=lasts,
+                now=now,
+                ip="192.0.2.9",
+                browser="Test",
             )
         page = self.browser.new_page(viewport={"width": 1440, "height": 900})
         page.context.add_cookies([{"name": "console", "value": token, "url": f"{self.url}/"}])
@@ -83,7 +89,7 @@ def running_desk(
         "NEWSLETTER_SITE__NAME": "Engineering @ Scale",
         "NEWSLETTER_SITE__BASE_URL": url,
     }
-    parts = Assembly(load(settings | more))
+    parts = Container(load(settings | more))
     app = create_app(parts, background=False)
     config = uvicorn.Config(
         behind(app), log_level="warning", lifespan="on", timeout_graceful_shutdown=5

@@ -9,13 +9,13 @@ from playwright.sync_api import Browser, Page, Request, expect
 from sqlalchemy import select
 
 from newsletter.accounts.models import Role
-from newsletter.database import reading, transaction
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.sending.models import Send
 from newsletter.sending.states import SendState
-from subscribers.schema import table_of
 from tests.browser.console import Desk, running_desk
 from tests.browser.test_every_page import pages
-from tests.newsletter.web.poison import fill
+from tests.newsletter.web.hostile.poison import fill
 from tests.proxies import PATH, Proxy
 
 pytestmark = pytest.mark.browser

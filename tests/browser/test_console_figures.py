@@ -6,19 +6,19 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import insert, select, update
 
-from newsletter.database import transaction
+from newsletter.db.engine import transaction
+from newsletter.db.orm import Session, table_of
 from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.render import render
-from newsletter.sending import control
 from newsletter.sending.models import Send
-from newsletter.sending.plan import plan
-from newsletter.tracking.models import PartCount, SendCount
-from subscribers import segments
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.planning.planner import plan
+from newsletter.tracking.models import SendCounter, VariantCounter
 from subscribers.models import AudienceDay, Subscriber
-from subscribers.schema import Session, table_of
+from subscribers.segments import store as segment_store
 from tests.browser.console import Desk, sound
 
 pytestmark = pytest.mark.browser
@@ -52,12 +52,12 @@ def fill(desk: Desk, session: Session) -> None:
         for n in range(400)
     ]
     session.execute(insert(table_of(Subscriber)), people)
-    segments.save(session, "everybody", "", now=now)
+    segment_store.save(session, "everybody", "", now=now)
     draft = parse_issue(f"---\nsubject: {TITLES[0]}\nslug: first\n---\n\nHello.\n", name="x.md")
     words = render(draft, desk.parts.house, templates=desk.parts.settings.templates_directory)
 
     def make(at: datetime) -> int:
-        return control.create(
+        return send_lifecycle.create(
             session, draft, words, ["everybody"], at=at, now=now, approved_by=COMMAND_LINE
         ).id
 
@@ -106,12 +106,12 @@ def fill(desk: Desk, session: Session) -> None:
         for what, count in (("clicked", 900), ("click", 1_300), ("machine_click", 70)):
             part = {"send_id": 139, "part": "link", "value": link, "what": what}
             parts.append({**part, "count": count // (n + 1)})
-    session.execute(insert(table_of(SendCount)), figures)
-    session.execute(insert(table_of(PartCount)), parts)
+    session.execute(insert(table_of(SendCounter)), figures)
+    session.execute(insert(table_of(VariantCounter)), parts)
     session.execute(update(send).where(send.c.id == coming).values(issue_id=139))
     plan(session, first, now=now, batch_size=50)
     why = "5.2 % of 4,000 mails bounced (208), above 5 %: look at the list, then resume or cancel"
-    control.pause(session, first, reason=why, now=now)
+    send_lifecycle.pause(session, first, reason=why, now=now)
     review = parse_issue("---\nsubject: Spring\nslug: spring\n---\n\nHello.\n", name="x.md")
     store.save(session, review, by=COMMAND_LINE, now=now)
     approval.request(session, "spring", by=COMMAND_LINE, now=now)

@@ -10,9 +10,9 @@ from playwright.sync_api import Page, Route, expect
 
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
-from newsletter.database import reading, transaction
+from newsletter.db.engine import reading, transaction
 from newsletter.issues import approval, store
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from tests.browser.chromium import accessible
 from tests.browser.console import Desk, sound
 

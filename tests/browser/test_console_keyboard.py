@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import newsletter.web
-from newsletter.accounts import factors, sessions, users
-from newsletter.accounts.models import Role, Stage
-from newsletter.database import transaction
+from newsletter.accounts import sessions, two_factor, users
+from newsletter.accounts.models import Role, SignInStage
+from newsletter.db.engine import transaction
 from tests.browser.chromium import accessible
 from tests.browser.console import Desk
 
@@ -124,10 +124,10 @@ def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
         user = users.add(
             session, "lost@example.org", name="", role=Role.VIEWER, max_owners=9, now=now
         ).id
-        code = pyotp.TOTP(factors.begin(session, user)).at(now)
-        assert factors.prove(session, user, code, now=now)
+        code = pyotp.TOTP(two_factor.begin(session, user)).at(now)
+        assert two_factor.prove(session, user, code, now=now)
         hour = timedelta(hours=1)
-        sessions.begin(session, user, Stage.FULL, lasts=hour, now=now, ip="", browser="")
+        sessions.begin(session, user, SignInStage.FULL, lasts=hour, now=now, ip="", browser="")
     tab.goto(f"{desk.url}/console/users/{user}")
     tab.evaluate(
         """() => { window.pressed = [];

@@ -11,12 +11,12 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import select
 
-from newsletter.database import transaction
+from newsletter.db.engine import transaction
+from newsletter.db.orm import Session, table_of
 from newsletter.imports.models import ImportJob
 from newsletter.tracking.models import EventRow
-from subscribers import suppression, topics
+from subscribers.consent import suppression, topics
 from subscribers.models import Consent, Subscriber, Subscription, SuppressionReason
-from subscribers.schema import Session, table_of
 from tests.browser.chromium import complaints, wear
 from tests.browser.console import Desk, sound
 from tests.conftest import add_person

@@ -8,10 +8,10 @@ from playwright.sync_api import Page, Route, expect
 from sqlalchemy import Engine
 
 from newsletter.accounts.models import Role
-from newsletter.database import transaction
+from newsletter.db.engine import transaction
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import schedules
-from subscribers import segments
+from subscribers.segments import store as segment_store
 from tests.browser.console import Desk, sound
 from tests.conftest import add_person
 from tests.newsletter.scheduling.conftest import approve, make_schedule, tick
@@ -27,7 +27,7 @@ def furnish(database: Engine) -> None:
         for n in range(5):
             add_person(session, f"p{n}@example.org", name=f"P{n}")
         for name in ("everybody", "engineers", "customers"):
-            segments.save(session, name, "", now=NOW)
+            segment_store.save(session, name, "", now=NOW)
     began = NOW - timedelta(days=9)
     make_schedule(
         database,

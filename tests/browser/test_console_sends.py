@@ -8,22 +8,23 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import insert, update
 
 from newsletter.accounts.models import Role
-from newsletter.database import transaction
+from newsletter.db.engine import transaction
+from newsletter.db.orm import Session, table_of
 from newsletter.issues import approval, store
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.render import render
-from newsletter.sending import control, oversight
-from newsletter.sending.foresight import Terms
+from newsletter.sending.ab_testing import ABTest, Measure
+from newsletter.sending.ledger import send_store
 from newsletter.sending.models import Batch, Delivery, Send
-from newsletter.sending.plan import plan
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.planning.estimate import SendOptions
+from newsletter.sending.planning.planner import plan
 from newsletter.sending.states import SendState
-from newsletter.sending.timetable import Timetable
-from newsletter.sending.variants import Measure, Test
-from newsletter.tracking.models import PartCount, SendCount
-from subscribers import segments
+from newsletter.tracking.models import SendCounter, VariantCounter
 from subscribers.models import Subscriber
-from subscribers.schema import Session, table_of
+from subscribers.segments import store as segment_store
 from tests.browser.console import Desk, sound
 
 pytestmark = pytest.mark.browser
@@ -54,8 +55,8 @@ def desk(desk: Desk) -> Desk:
             for n in range(PEOPLE)
         ]
         session.execute(insert(table_of(Subscriber)), people)
-        segments.save(session, "everybody", "", now=now, description="Who confirmed")
-        segments.save(session, "nobody-yet", 'name == "nobody"', now=now)
+        segment_store.save(session, "everybody", "", now=now, description="Who confirmed")
+        segment_store.save(session, "nobody-yet", 'name == "nobody"', now=now)
     return desk
 
 
@@ -83,11 +84,11 @@ def make(
         approve(session, title, slug)
         draft = store.draft_of(session, store.revision_of(session, store.find(session, slug)))
         words = render(draft, desk.parts.house, templates=desk.parts.settings.templates_directory)
-        terms = Terms(timetable=Timetable(per_hour=600))
+        terms = SendOptions(timetable=Timetable(per_hour=600))
         if test:
-            share = Test(share=0.2, by=Measure.OPERATOR, wait=timedelta(hours=4))
-            terms = Terms(others=[(draft, words)], test=share)
-        made = control.create(
+            share = ABTest(share=0.2, by=Measure.OPERATOR, wait=timedelta(hours=4))
+            terms = SendOptions(others=[(draft, words)], test=share)
+        made = send_lifecycle.create(
             session,
             draft,
             words,
@@ -131,7 +132,7 @@ def begun(desk: Desk, slug: str, *, title: str = TITLES[0], test: bool = False) 
         )
         figures = {"delivered": 250, "bounce": 50, "opened": 90, "clicked": 22, "left": 2}
         rows = [{"send_id": number, "what": k, "count": n} for k, n in figures.items()]
-        session.execute(insert(table_of(SendCount)), rows)
+        session.execute(insert(table_of(SendCounter)), rows)
         domains = [
             {"send_id": number, "part": "domain", "value": f"example{n}.org", "what": k, "count": c}
             for n in range(7)
@@ -148,14 +149,14 @@ def begun(desk: Desk, slug: str, *, title: str = TITLES[0], test: bool = False) 
             }
             for n in range(8)
         ]
-        session.execute(insert(table_of(PartCount)), domains + links)
+        session.execute(insert(table_of(VariantCounter)), domains + links)
     return number
 
 
 def end(desk: Desk, number: int) -> None:
     """Cancel it, so that the next test finds a quiet desk."""
     with transaction(desk.parts.database) as session:
-        control.cancel(session, number, now=datetime.now(UTC))
+        send_lifecycle.cancel(session, number, now=datetime.now(UTC))
 
 
 def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
@@ -167,7 +168,7 @@ def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
         if n == 1:
             with transaction(desk.parts.database) as session:
                 why = "5.2 % of 4,000 mails bounced (208), above 5 %: look at the list"
-                control.pause(session, number, reason=why, now=datetime.now(UTC))
+                send_lifecycle.pause(session, number, reason=why, now=datetime.now(UTC))
         if n > 1:
             end(desk, number)
     make(desk, "list-coming", at=datetime.now(UTC) + timedelta(days=3))
@@ -210,7 +211,7 @@ def test_figures_move_while_one_looks_and_the_page_follows_the_state(desk: Desk,
             session.execute(update(_batch).where(eighth).values(state=state))
     expect(tab.get_by_text("350 handed over", exact=True)).to_be_visible()
     with transaction(desk.parts.database) as session:
-        control.pause(session, number, reason="the alarm", now=datetime.now(UTC))
+        send_lifecycle.pause(session, number, reason="the alarm", now=datetime.now(UTC))
     expect(tab.get_by_role("button", name="Resume")).to_be_visible()
     end(desk, number)
 
@@ -221,7 +222,7 @@ def test_nobody_loses_what_they_type_when_the_state_changes(desk: Desk, tab: Pag
     expect(tab.get_by_text("300 handed over", exact=True)).to_be_visible()
     tab.get_by_label("People an hour").fill("1234")
     with transaction(desk.parts.database) as session:
-        control.pause(session, number, reason="the alarm", now=datetime.now(UTC))
+        send_lifecycle.pause(session, number, reason="the alarm", now=datetime.now(UTC))
     expect(tab.get_by_text("The send has gone on to another state.")).to_be_visible()
     assert tab.get_by_label("People an hour").input_value() == "1234"
     end(desk, number)
@@ -261,4 +262,4 @@ def test_the_report_of_a_test_is_sound_and_its_winner_chosen(desk: Desk, tab: Pa
     tab.get_by_role("button", name="Give the rest A").click()
     expect(tab.get_by_role("heading", name="A won")).to_be_visible()
     with transaction(desk.parts.database) as session:
-        oversight.move_send(session, number, SendState.CANCELLED)
+        send_store.move_send(session, number, SendState.CANCELLED)

@@ -1,6 +1,6 @@
 """Every page of the route table in a real browser: axe-core, width, policy, light and dark.
 
-A new page is in it by itself; the database is that of tests/newsletter/web/poison.py, with
+A new page is in it by itself; the database is that of tests/newsletter/web/hostile/poison.py, with
 harmless words in it, long ones too.
 """
 
@@ -14,14 +14,14 @@ from playwright.sync_api import Browser, Page
 from sqlalchemy import update
 
 from newsletter.accounts.models import Role
-from newsletter.database import transaction
+from newsletter.db.engine import transaction
+from newsletter.db.orm import table_of
 from newsletter.web.app import create_app
 from subscribers.models import Subscriber
-from subscribers.schema import table_of
 from tests.browser.chromium import TOO_WIDE, complaints, wear
 from tests.browser.console import SCHEMES, Desk, running_desk
-from tests.newsletter.web.poison import Places, fill
-from tests.newsletter.web.test_security import SHOWS_A_MAIL
+from tests.newsletter.web.hostile.poison import Places, fill
+from tests.newsletter.web.hostile.test_security import SHOWS_A_MAIL
 
 pytestmark = pytest.mark.browser
 

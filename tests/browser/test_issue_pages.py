@@ -11,17 +11,17 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from newsletter.checking import styles
-from newsletter.checking.contrast import hex_of, texts
-from newsletter.issues.reading import parse_issue, read_issue
+from newsletter.checking.design.contrast import hex_of, texts
+from newsletter.issues.parsing.issue_file import parse_issue, read_issue
 from newsletter.rendering.preview import preview
 from newsletter.rendering.render import render
-from newsletter.rendering.rendered import House
+from newsletter.rendering.rendered import Publication
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
 DIGEST, LETTER = "engineering-at-scale-2026-03-27", "letter-2026-03-28"
-HOUSE = House(
+HOUSE = Publication(
     name="Engineering @ Scale",
     base_url="https://news.example.com",
     postal_address="Example Street 1, 12345 Example Town",
@@ -136,7 +136,7 @@ def test_the_check_of_contrast_sees_what_the_browser_shows(
     tab = opened(browser, pages[name], 900, scheme)
     shown = {tuple(look) for look in tab.evaluate(LOOKS)}
     tab.close()
-    page = styles.Page.of(pages[name].read_text("utf-8"))
+    page = styles.StyledPage.of(pages[name].read_text("utf-8"))
     seen = {
         (hex_of(look.colour), hex_of(look.behind), f"{look.pixels:g}", look.is_bold)
         for look, _ in texts(page, scheme)

@@ -8,15 +8,15 @@ import pytest
 import sendgrid
 from playwright.sync_api import Browser, expect
 
-from newsletter.issues.reading import read_issue
+from newsletter.issues.parsing.issue_file import read_issue
 from newsletter.rendering.render import render
-from newsletter.rendering.rendered import House
+from newsletter.rendering.rendered import Publication
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.settings import resource
+from newsletter.settings.load import resource
 
 pytestmark = pytest.mark.browser
 
-HOUSE = House(
+HOUSE = Publication(
     name="Engineering @ Scale",
     base_url="http://127.0.0.1:8000",
     postal_address="Example Street 1, 12345 Example Town",

@@ -27,15 +27,15 @@ from sqlalchemy import select
 
 from newsletter.accounts import users
 from newsletter.accounts.models import Role
-from newsletter.assembly import Assembly
-from newsletter.cli.serve import listen, server_of
-from newsletter.database import reading, transaction
+from newsletter.cli.service.serve import listen, server_of
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.sending import standing
 from newsletter.sending.models import Send
-from newsletter.settings import load
-from subscribers import segments
-from subscribers.schema import table_of
+from newsletter.sending.queries import send_status
+from newsletter.settings.load import load
+from subscribers.segments import store as segment_store
 from tests.browser.chromium import complaints, wear
 from tests.conftest import ADDRESS_KEY, LINK_KEY, add_person
 
@@ -145,7 +145,7 @@ class Operator:
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[tuple[Assembly, RunningSandbox, str]]:
+def service(folder: Path) -> Iterator[tuple[Container, RunningSandbox, str]]:
     """Everything that `newsletter serve` runs, and a provider on this machine."""
     config = SandboxConfig(database=folder / "mailbox.db", event_delay=0.05)
     with start_sandbox(config) as sandbox, listen("127.0.0.1", 0) as listening:
@@ -168,13 +168,13 @@ def service(folder: Path) -> Iterator[tuple[Assembly, RunningSandbox, str]]:
             "NEWSLETTER_CONSOLE__HASH_MEMORY": "8",
             "NEWSLETTER_CONSOLE__HASH_ROUNDS": "1",
         }
-        parts = Assembly(load(settings))
+        parts = Container(load(settings))
         now = datetime.now(UTC)
         with transaction(parts.database) as session:
             for number in range(PEOPLE):
                 name = f"Reader {number}" if number % 3 else ""
                 add_person(session, f"reader{number}@example.org", name=name)
-            segments.save(session, "everybody", "", now=now)
+            segment_store.save(session, "everybody", "", now=now)
             for email in ("erin@example.org", "ada@example.org"):
                 users.add(
                     session,
@@ -344,7 +344,7 @@ def test_an_operators_day_by_keyboard_alone(browser: Browser, tmp_path: Path) ->
 
         with reading(parts.database) as session:
             number = session.scalars(select(table_of(Send).c.id)).one()
-            stand = standing.of(session, number)
+            stand = send_status.of(session, number)
         assert stand.adds_up
         assert stand.send.planned == PEOPLE
         with urllib.request.urlopen(f"{sandbox.url}/sandbox/accepted", timeout=30) as lines:

@@ -17,17 +17,18 @@ import uvicorn
 from playwright.sync_api import Browser, Page
 from sqlalchemy import select
 
-from newsletter.assembly import Assembly
-from newsletter.cli.serve import listen
-from newsletter.database import reading, transaction
+from newsletter.cli.service.serve import listen
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.links import Purpose
-from newsletter.sending.models import Notice
-from newsletter.settings import load
+from newsletter.sending.models import OutboxEmail
+from newsletter.settings.load import load
 from newsletter.web.app import create_app
-from subscribers import preferences, suppression
+from subscribers.consent import suppression
 from subscribers.models import Subscriber, SuppressionReason, Topic
-from subscribers.preferences import Choice
-from subscribers.schema import table_of
+from subscribers.self_service import preferences
+from subscribers.self_service.preferences import PreferenceChoice
 from tests.browser.chromium import accessible
 from tests.conftest import ADDRESS_KEY, LINK_KEY, add_person
 
@@ -47,7 +48,7 @@ WIDTHS = (320, 375, 1280)
 class Service:
     """A running service, and links of people known to it."""
 
-    parts: Assembly
+    parts: Container
     url: str
 
     def link(self, page: str, person: int) -> str:
@@ -57,7 +58,7 @@ class Service:
         with transaction(self.parts.database) as session:
             person = add_person(session, email)
             now = datetime.now(UTC)
-            preferences.save(session, person, Choice(topics, "en", weeks), now=now)
+            preferences.save(session, person, PreferenceChoice(topics, "en", weeks), now=now)
             return person
 
 
@@ -66,7 +67,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
     listening = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    parts = Assembly(
+    parts = Container(
         load(
             {
                 "NEWSLETTER_DATABASE_URL": f"sqlite:///{folder}/newsletter.db",
@@ -269,7 +270,7 @@ def test_signing_up_is_sound_from_the_empty_form_to_the_answer(service: Service,
     tab.get_by_role("button", name="Subscribe").click()
     assert heading(tab) == "Look into your inbox."
     sound(tab)
-    notice = table_of(Notice)
+    notice = table_of(OutboxEmail)
     with reading(service.parts.database) as session:
         mail = session.scalars(select(notice.c.text).where(notice.c.email == "new@example.org"))
         link = re.findall(r"http\S+/confirm/[\w-]+", mail.one())[0]
@@ -282,7 +283,7 @@ def test_signing_up_is_sound_from_the_empty_form_to_the_answer(service: Service,
 
 def links_mailed_for(service: Service, kind: str) -> list[str]:
     """The links of the mails that wait for this test's person, in order."""
-    notice = table_of(Notice)
+    notice = table_of(OutboxEmail)
     with reading(service.parts.database) as session:
         texts = session.scalars(
             select(notice.c.text).where(notice.c.email.contains(kind)).order_by(notice.c.id)

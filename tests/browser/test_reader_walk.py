@@ -13,18 +13,19 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
-from newsletter.assembly import Assembly
-from newsletter.cli.serve import listen, server_of
-from newsletter.database import reading, transaction
-from newsletter.issues.reading import parse_issue
+from newsletter.cli.service.serve import listen, server_of
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.render import render
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.sending import control
-from newsletter.settings import load
-from subscribers import segments, topics
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.settings.load import load
+from subscribers.consent import topics
 from subscribers.models import Subscriber, Subscription, Suppression, Topic
-from subscribers.schema import table_of
+from subscribers.segments import store as segment_store
 
 pytestmark = pytest.mark.browser
 
@@ -39,12 +40,12 @@ Hello {{ name }}.
 
 
 @contextmanager
-def service(parts_of: dict[str, str], sandbox: RunningSandbox) -> Iterator[tuple[Assembly, str]]:
+def service(parts_of: dict[str, str], sandbox: RunningSandbox) -> Iterator[tuple[Container, str]]:
     """The service with its workers, on a port of its own; events come back to it."""
     with listen("127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         sandbox.set_webhook_url(f"{url}/webhooks/sendgrid/events")
-        parts = Assembly(
+        parts = Container(
             load(
                 {
                     **parts_of,
@@ -120,7 +121,7 @@ def snippet(url: str) -> str:
     return re.sub(r'action="[^"]*/subscribe"', f'action="{url}/subscribe"', html[1])
 
 
-def chosen(parts: Assembly) -> set[str]:
+def chosen(parts: Container) -> set[str]:
     subscription, topic = table_of(Subscription), table_of(Topic)
     with reading(parts.database) as session:
         return set(session.scalars(select(topic.c.slug).join(subscription)))
@@ -134,7 +135,7 @@ def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
         with transaction(parts.database) as session:
             topics.save(session, "engineering", name="Engineering")
             topics.save(session, "product", name="Product")
-            segments.save(session, "all", "", now=datetime.now(UTC))
+            segment_store.save(session, "all", "", now=datetime.now(UTC))
         with elsewhere(tmp_path / "blog", snippet(url)) as blog:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.goto(blog)
@@ -159,7 +160,7 @@ def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
         rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
         with transaction(parts.database) as session:
             now = datetime.now(UTC)
-            control.create(
+            send_lifecycle.create(
                 session, draft, rendered, ["all"], at=now, now=now, approved_by=COMMAND_LINE
             )
         preferences = follow(open_mail(page, sandbox, "First issue"), "references")

@@ -7,11 +7,11 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Engine, Row, func, select
 
-from newsletter.database import reading
+from newsletter.db.engine import reading
+from newsletter.db.orm import Session, table_of
 from newsletter.sending.models import Batch, Delivery, ForgottenRecipient, Send
 from newsletter.sending.states import BatchState, DeliveryState
 from subscribers.models import Subscriber
-from subscribers.schema import Session, table_of
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _subscriber, _recipient = table_of(Subscriber), table_of(ForgottenRecipient)

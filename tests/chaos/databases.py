@@ -13,7 +13,7 @@ from typing import Protocol
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from newsletter.database import open_database, upgrade
+from newsletter.db.engine import open_database, upgrade
 from tests.chaos.launch import until
 
 

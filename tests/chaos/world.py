@@ -17,24 +17,25 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Engine, insert, select
 
-from newsletter.assembly import Assembly
-from newsletter.cli.issues import read_and_render
-from newsletter.database import open_database, reading, transaction
+from newsletter.cli.content.issues import read_and_render
+from newsletter.container import Container
+from newsletter.db.engine import open_database, reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.issues import approval, store
-from newsletter.issues.reading import read_issue
+from newsletter.issues.parsing.issue_file import read_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import schedules
-from newsletter.scheduling.models import Firing
-from newsletter.scheduling.schedules import Wanted
-from newsletter.sending import control
-from newsletter.sending.journal import Journal
-from newsletter.sending.models import Hold
-from newsletter.setting_sections import Sending
-from newsletter.settings import load
-from subscribers import segments, suppression
-from subscribers.address import hash_address, parse
+from newsletter.scheduling.models import ScheduleRun
+from newsletter.scheduling.schedules import ScheduleOptions
+from newsletter.sending.models import ProviderBackoff
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.recovery.departure_log import DepartureLogFile
+from newsletter.settings.load import load
+from newsletter.settings.sections import Sending
+from subscribers.consent import suppression
+from subscribers.email_address import hash_address, parse
 from subscribers.models import Subscriber, SuppressionReason
-from subscribers.schema import table_of
+from subscribers.segments import store as segment_store
 from tests.chaos import books as ledger
 from tests.chaos.databases import Database
 from tests.chaos.launch import Launcher, Running, until
@@ -97,7 +98,7 @@ class World:
         # use then would outlive the pool that it is to be given back to.
         self._connected = threading.Lock()
         # Whoever leaves does so in this process: it remembers, as every process does.
-        self._journal = Journal(folder / _JOURNAL)
+        self._journal = DepartureLogFile(folder / _JOURNAL)
         self._journal.follow(self.engine)
 
     def _environment(self) -> dict[str, str]:
@@ -153,7 +154,7 @@ class World:
         """Write the people, and a segment of all of them."""
         now = datetime.now(UTC)
         rows = []
-        key = Assembly(load(self.environment)).address_key
+        key = Container(load(self.environment)).address_key
         for n in range(1, self.plan.people + 1):
             email = self._address(n)
             hashed = (
@@ -175,7 +176,7 @@ class World:
             )
         with transaction(self.engine) as session:
             session.execute(insert(table_of(Subscriber)), rows)
-            segments.save(session, "everybody", "", now=now)
+            segment_store.save(session, "everybody", "", now=now)
         self.audience.meant.update(range(1, self.plan.people + 1))
 
     def _address(self, number: int) -> str:
@@ -197,11 +198,11 @@ class World:
 
     def schedule(self, *, after: float = 0.0) -> None:
         """Make the send, due in so many seconds."""
-        parts = Assembly(load(self.environment))
+        parts = Container(load(self.environment))
         draft, rendered = read_and_render(parts, self.issue)
         now = datetime.now(UTC)
         with transaction(self.engine) as session:
-            self.send = control.create(
+            self.send = send_lifecycle.create(
                 session,
                 draft,
                 rendered,
@@ -215,7 +216,9 @@ class World:
     def hand_to_schedule(self) -> None:
         """Approve the issue, and make a schedule by which it is due now."""
         draft, now = read_issue(self.issue), datetime.now(UTC)
-        wanted = Wanted("chaos", draft.series, f"daily {now:%H:%M}", "UTC", segments=["everybody"])
+        wanted = ScheduleOptions(
+            "chaos", draft.series, f"daily {now:%H:%M}", "UTC", segments=["everybody"]
+        )
         with transaction(self.engine) as session:
             store.save(session, draft, by=COMMAND_LINE, now=now)
             approval.request(session, draft.slug, by=COMMAND_LINE, now=now)
@@ -231,7 +234,7 @@ class World:
 
         def fired() -> bool:
             with self._connected, reading(self.engine) as session:
-                return session.scalar(select(table_of(Firing).c.outcome)) is not None
+                return session.scalar(select(table_of(ScheduleRun).c.outcome)) is not None
 
         until(fired, seconds=90, what="the schedule is not dealt with", pause=0.05)
         return self.find_send()
@@ -358,7 +361,7 @@ class World:
     def probes(self) -> int:
         """How many requests have been probes."""
         with self._connected, reading(self.engine) as session:
-            return session.scalar(select(table_of(Hold).c.probes)) or 0
+            return session.scalar(select(table_of(ProviderBackoff).c.probes)) or 0
 
     def left_without(self) -> set[int]:
         """Who has left and does not have it."""
@@ -396,7 +399,10 @@ class World:
 
 def has_journal() -> bool:
     """Whether this version keeps a journal of departures beside the database."""
-    return "journal" in Sending.model_fields and find_spec("newsletter.sending.journal") is not None
+    return (
+        "journal" in Sending.model_fields
+        and find_spec("newsletter.sending.recovery.departure_log") is not None
+    )
 
 
 def _listens(process: Running) -> bool:
@@ -406,4 +412,4 @@ def _listens(process: Running) -> bool:
 @cache
 def has_worker() -> bool:
     """Whether this version has a command for processes that only send."""
-    return find_spec("newsletter.cli.worker") is not None
+    return find_spec("newsletter.cli.service.worker") is not None

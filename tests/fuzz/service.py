@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 
 from newsletter.accounts import sessions, users
-from newsletter.accounts.models import Role, Stage, User
-from newsletter.assembly import Assembly
-from newsletter.database import transaction
+from newsletter.accounts.models import Role, SignInStage, User
+from newsletter.container import Container
+from newsletter.db.engine import transaction
+from newsletter.db.orm import Session, table_of
 from newsletter.links import Purpose
-from newsletter.settings import load
-from newsletter.web.console import cookie
-from subscribers.schema import Session, table_of
+from newsletter.settings.load import load
+from newsletter.web.console.base import session_cookie
 from tests.conftest import ADDRESS_KEY, LINK_KEY, add_person
 
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
@@ -35,7 +35,7 @@ class Service:
 
     process: subprocess.Popen[bytes]
     url: str
-    parts: Assembly
+    parts: Container
     log: Path
     #: Of the subscriber's links.
     token: str
@@ -64,14 +64,14 @@ class Service:
         """A session of the owner: its cookie, and the token that its forms carry."""
         with transaction(self.parts.database) as session:
             token = _session_of(session, self.owner)
-        return token, cookie.form_token(self.parts.form_keys, token)
+        return token, session_cookie.form_token(self.parts.form_keys, token)
 
 
 def _session_of(session: Session, owner: int) -> str:
     return sessions.begin(
         session,
         owner,
-        Stage.FULL,
+        SignInStage.FULL,
         lasts=timedelta(hours=9),
         now=datetime.now(UTC),
         ip="127.0.0.1",
@@ -97,7 +97,7 @@ def running(folder: Path, *, files: int | None = None, **more: str) -> Iterator[
         "NEWSLETTER_CONSOLE__HASH_ROUNDS": "1",
         **more,
     }
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     table = table_of(User)
     with transaction(parts.database) as session:
         reader = add_person(session, "reader@example.org", name="Reader")

@@ -23,21 +23,24 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from newsletter.accounts import passwords
-from newsletter.assembly import Assembly
+from newsletter.container import Container
 from newsletter.errors import UserError
 from newsletter.links import Links, Purpose
 from newsletter.provider import events
 from newsletter.scheduling import recurrence
-from newsletter.sending import hours
-from newsletter.settings import Settings, load, load_with_origins
-from newsletter.web import challenge, inbound, proxies
+from newsletter.sending.pacing import sending_windows
+from newsletter.settings.load import Settings, load, load_with_origins
+from newsletter.web import challenge, proxies
 from newsletter.web.app import create_app
-from newsletter.web.console import cookie
-from newsletter.web.public import signup_post
-from subscribers import expression, limits, signup_form
-from subscribers.address import parse, without_addresses
-from subscribers.formats import People
-from subscribers.signup_form import Rules
+from newsletter.web.console.base import session_cookie
+from newsletter.web.hooks import unsubscribe_email
+from newsletter.web.public import signup_body
+from subscribers import rate_limit
+from subscribers.email_address import parse, without_addresses
+from subscribers.list_files.file_reader import SubscriberFile
+from subscribers.segments import parser as segment_parser
+from subscribers.signup import form as signup_form
+from subscribers.signup.form import SignupRules
 from tests.conftest import LINK_KEY
 from tests.newsletter.web.conftest import HTML
 
@@ -48,7 +51,7 @@ REFUSALS = (UserError, HTTPException, ValueError, EmailNotValidError)
 
 
 def _people(text: str) -> None:
-    for _ in People(BytesIO(text.encode(errors="replace")), "people.csv"):
+    for _ in SubscriberFile(BytesIO(text.encode(errors="replace")), "people.csv"):
         pass
 
 
@@ -66,7 +69,7 @@ def _json_lines(text: str) -> None:
 
 def _signup(text: str) -> None:
     fields = dict.fromkeys(("email", "name", "language", "timezone", "form"), text)
-    rules = Rules(topics=["engineering"], fields=["company"])
+    rules = SignupRules(topics=["engineering"], fields=["company"])
     signup_form.parse_signup(
         {**fields, "topics": [text, text], "attributes": {"company": text, text: text}}, rules
     )
@@ -82,9 +85,11 @@ def _event(text: str) -> None:
 def _mail(text: str) -> None:
     fields = dict.fromkeys(("from", "to", "dkim", "SPF", "subject", "text", "headers"), text)
     fields["envelope"] = orjson.dumps({"to": [text], "from": text}).decode()
-    inbound._vouched_sender(fields)
-    inbound._wants_out("leave@in.example.com", {**fields, "to": "leave@in.example.com"}, text)
-    list(inbound._tokens(fields))
+    unsubscribe_email._vouched_sender(fields)
+    unsubscribe_email._wants_out(
+        "leave@in.example.com", {**fields, "to": "leave@in.example.com"}, text
+    )
+    list(unsubscribe_email._tokens(fields))
 
 
 async def _nothing(*_given: Any) -> Any:
@@ -93,11 +98,13 @@ async def _nothing(*_given: Any) -> Any:
 
 def _cookies(text: str) -> None:
     async def read(scope: Any, _receive: Any, _send: Any) -> None:
-        cookie.token_in(Request(scope), "http://x.example")
+        session_cookie.token_in(Request(scope), "http://x.example")
 
     header = f'a="{text}"; console={text}'.encode(errors="replace")
     scope = {"type": "http", "headers": [(b"cookie", header)]}
-    called = cookie.OwnCookieOnly(read, base_url="http://x.example")(scope, _nothing, _nothing)
+    called = session_cookie.OwnCookieOnly(read, base_url="http://x.example")(
+        scope, _nothing, _nothing
+    )
     with suppress(StopIteration):
         called.send(None)
 
@@ -111,7 +118,7 @@ def _post(kind: str) -> Entrance:
             chunk = next(sent)
             return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
 
-        await signup_post.read_post(Request({"type": "http", "headers": headers}, receive))
+        await signup_body.read_post(Request({"type": "http", "headers": headers}, receive))
 
     def post(text: str) -> None:
         waiting = body(text)
@@ -140,13 +147,13 @@ ENTRANCES: dict[str, Entrance] = {
     "a JSON body": _post("application/json"),
     "an address": parse,
     "a server's words": without_addresses,
-    "a window": lambda text: hours.parse_window(text, place="x"),
-    "hours": lambda text: hours.parse_hours(text, place="x"),
-    "a time": lambda text: hours.parse_time(text, place="x"),
-    "days": lambda text: hours.parse_days(text, place="x"),
+    "a window": lambda text: sending_windows.parse_window(text, place="x"),
+    "hours": lambda text: sending_windows.parse_hours(text, place="x"),
+    "a time": lambda text: sending_windows.parse_time(text, place="x"),
+    "days": lambda text: sending_windows.parse_days(text, place="x"),
     "a schedule's rule": recurrence.parse,
     "dates": recurrence.parse_dates,
-    "a segment": expression.names,
+    "a segment": segment_parser.names,
     "an event": _event,
     "a mail": _mail,
     "cookies": _cookies,
@@ -154,7 +161,7 @@ ENTRANCES: dict[str, Entrance] = {
     "a form's stamp": lambda text: challenge.opened_at([b"k" * 32], text),
     "Forwarded": proxies.forwarded,
     "X-Forwarded-For": proxies.address_of,
-    "a network address": limits.network_of,
+    "a network address": rate_limit.network_of,
     "a password": _password,
 }
 
@@ -249,7 +256,7 @@ def test_no_setting_takes_long_to_be_refused() -> None:
 
 def test_no_request_before_sign_in_holds_the_processor(environment: dict[str, str]) -> None:
     """Every route, by what a stranger can write into it: path, query, cookies, forms."""
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     app = create_app(parts, background=False)
     routes = (each.original_route for each in iter_route_contexts(app.routes))
     paths = sorted({route.path for route in routes if isinstance(route, APIRoute)})

@@ -19,20 +19,20 @@ import pytest
 from markdown_it.token import Token
 
 from newsletter.checking.manuscript import read_manuscript
-from newsletter.checking.markup import _in_paragraph
+from newsletter.checking.markup_checks import _in_paragraph
 from newsletter.errors import IssueError
-from newsletter.issues import personal
-from newsletter.issues.comments import without_comments
-from newsletter.issues.comparing import compare
-from newsletter.issues.digest import parse_digest
+from newsletter.issues.diff import compare
 from newsletter.issues.digest_import import import_digest
-from newsletter.issues.reading import parse_issue, slug_of
+from newsletter.issues.parsing import merge_fields
+from newsletter.issues.parsing.comments import without_comments
+from newsletter.issues.parsing.digest import parse_digest
+from newsletter.issues.parsing.issue_file import parse_issue, slug_of
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.placeholders import Marks, Placeholders
 from newsletter.rendering.plaintext import Piece
 from newsletter.rendering.preview import _PICTURE, _TAG
 from newsletter.rendering.webpage import to_page
-from newsletter.rendering.words import lost, words_of
+from newsletter.rendering.word_check import lost, words_of
 
 Door = Callable[[str], object]
 
@@ -94,13 +94,13 @@ def words(text: str) -> object:
 
 
 def page(text: str) -> object:
-    links = dict.fromkeys(personal.LINKS, "https://x.example/")
+    links = dict.fromkeys(merge_fields.LINKS, "https://x.example/")
     made = Placeholders("-nl", "-nl0u-", ())
     return to_page(f"<html><body>{text}</body></html>", made, links=links)
 
 
 def placeholders(text: str) -> object:
-    marks = Marks(text, avoid=[text], links=dict.fromkeys(personal.LINKS, "https://x.example/"))
+    marks = Marks(text, avoid=[text], links=dict.fromkeys(merge_fields.LINKS, "https://x.example/"))
     made = marks.mark(text, name="a", line=1)
     return marks.placeholders(marks.in_html(made), marks.in_text(made), marks.in_url(made))
 
@@ -133,7 +133,7 @@ DOORS: dict[str, Door] = {
 QUICK = sorted(set(DOORS) - {"markdown", "manuscript", "comparing", "comparing lines"})
 #: Those that take a millisecond for a hundred letters: each unit is tried in one frame.
 HEAVY = {"markdown", "manuscript", "comparing", "comparing lines"}
-OURS = str(Path(personal.__file__).parents[2])
+OURS = str(Path(merge_fields.__file__).parents[2])
 
 
 def texts(unit: str, size: int) -> list[str]:

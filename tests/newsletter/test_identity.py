@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from newsletter import identity
-from newsletter.assembly import Assembly
-from newsletter.database import open_database, transaction
+from newsletter.container import Container
+from newsletter.db.engine import open_database, transaction
 from newsletter.errors import SettingsError
-from newsletter.settings import load
+from newsletter.settings.load import load
 from newsletter.web.app import create_app
-from subscribers.address import address_key
+from subscribers.email_address import address_key
 from subscribers.models import Subscriber
 from tests.conftest import ADDRESS_KEY, add_person
 from tests.forking import command
@@ -61,7 +61,7 @@ def test_every_command_that_needs_the_key_refuses_another_one(
 
 def test_a_missing_key_has_a_hint_of_its_own(environment: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as caught:
-        _ = Assembly(load(environment | {NAME: ""})).address_key
+        _ = Container(load(environment | {NAME: ""})).address_key
     assert "never change it" in str(caught.value.hint)
     assert "links" not in str(caught.value.hint)
 
@@ -94,12 +94,12 @@ def test_an_address_without_a_readable_spelling_tells_nothing(database: Engine) 
 
 
 def test_links_may_have_another_key(environment: dict[str, str]) -> None:
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     _ = parts.database, create_app(parts, background=False)
     turned = environment | {
         "NEWSLETTER_LINKS__KEYS": "a key of 32 characters and more for links alone"
     }
-    again = Assembly(load(turned))
+    again = Container(load(turned))
     assert again.database.url == parts.database.url
     parts.database.dispose()
     again.database.dispose()
@@ -115,7 +115,7 @@ def test_a_copy_of_the_database_on_another_machine_knows_the_key(
     assert done.returncode == 0, done.stderr
     copied = environment | {"NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path}/copy.db", NAME: OTHER}
     with pytest.raises(SettingsError):
-        _ = Assembly(load(copied)).database
+        _ = Container(load(copied)).database
     engine = open_database(copied["NEWSLETTER_DATABASE_URL"])
     key(engine, ADDRESS_KEY)
     engine.dispose()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from newsletter import readiness
-from newsletter.assembly import Assembly
+from newsletter.container import Container
 from newsletter.errors import SettingsError
-from newsletter.settings import load, resource
+from newsletter.settings.load import load, resource
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 from tests.newsletter.cli.test_commands import ISSUE, Run, add_readers, complaint, run
 
@@ -102,14 +102,14 @@ def test_an_example_s_mailbox_is_refused(key: str, address: str) -> None:
 
 
 def test_the_way_out_is_closed_and_questions_are_not() -> None:
-    parts = Assembly(load({**OWN, "NEWSLETTER_SITE__BASE_URL": "http://127.0.0.1:8000"}))
+    parts = Container(load({**OWN, "NEWSLETTER_SITE__BASE_URL": "http://127.0.0.1:8000"}))
     with pytest.raises(SettingsError) as caught:
         _ = parts.gateway
     assert caught.value.place == "site.base_url"
     assert "not https" in caught.value.message
     assert "https address" in str(caught.value.hint)
     assert parts.provider
-    assert Assembly(load(OWN)).gateway
+    assert Container(load(OWN)).gateway
 
 
 #: Every command by which mail leaves, or that makes what leaves later.

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from newsletter.assembly import Assembly
+from newsletter.container import Container
 from newsletter.errors import BusyError, IssueError
-from newsletter.issues.comparing import compare
-from newsletter.issues.reading import parse_issue
-from newsletter.settings import load
+from newsletter.issues.diff import compare
+from newsletter.issues.parsing.issue_file import parse_issue
+from newsletter.settings.load import load
 from newsletter.text_workers import TextWorkers, TooMuchWorkError
 from newsletter.web.app import create_app
 
@@ -62,7 +62,7 @@ def test_a_process_is_told_no_secrets(
         monkeypatch.setenv(name, value)
         assert workers(os.getenv, name) is None
     assert workers(os.getenv, "PATH")
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     for told in (parts.checker.examine_text, parts.checker.examine):
         words = pickle.dumps(told)
         for key, value in environment.items():
@@ -161,7 +161,7 @@ def test_few_wait_and_the_others_are_told_so() -> None:
 def test_the_service_answers_meanwhile_and_ends_when_it_is_told(
     environment: dict[str, str], database: Engine
 ) -> None:
-    parts = Assembly(load(environment), apart=True)
+    parts = Container(load(environment), apart=True)
     workers = parts.on_text
     child = workers(os.getpid)
     stop = threading.Event()

@@ -15,12 +15,12 @@ import tzdata
 from sqlalchemy import Engine
 
 from newsletter.accounts.models import Role
-from newsletter.cli.pace import moment
-from newsletter.database import reading, transaction
+from newsletter.cli.sending.pacing_options import moment
+from newsletter.db.engine import reading, transaction
 from newsletter.errors import SendError
-from newsletter.sending import standing
-from newsletter.sending.hours import clock_note, written
-from subscribers import suppression
+from newsletter.sending.pacing.sending_windows import clock_note, written
+from newsletter.sending.queries import send_status
+from subscribers.consent import suppression
 from subscribers.models import SuppressionReason
 from tests.conftest import NOW, add_person
 from tests.forking import command
@@ -149,7 +149,7 @@ def test_a_send_at_a_time_without_an_offset_is_at_the_publications_time(
     at = datetime(day.year, day.month, day.day, 7, tzinfo=ZoneInfo(zone))
     assert written(at, ZoneInfo(zone)) in done.stdout
     with reading(database) as session:
-        made = standing.listed(session)[0][0]
+        made = send_status.listed(session)[0][0]
         assert made.scheduled_for == at.astimezone(UTC)
 
 
@@ -182,7 +182,7 @@ def test_the_zones_are_those_of_the_lock_file_in_every_process() -> None:
     for module in (
         "newsletter.cli.main",
         "newsletter.web.app",
-        "newsletter.assembly",
+        "newsletter.container",
         "bench.stage",
     ):
         told = (

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from newsletter.assembly import Assembly
-from newsletter.cli.issues import read_and_render
-from newsletter.cli.stage import owner, people, stage
-from newsletter.database import reading, transaction
+from newsletter.cli.content.issues import read_and_render
+from newsletter.cli.demo.stage import owner, people, stage
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.sending import control, standing
-from newsletter.settings import load, resource
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.queries import send_status
+from newsletter.settings.load import load, resource
 
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 
@@ -75,11 +76,11 @@ def service(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
         process.stderr.close()
 
 
-def settled(parts: Assembly, send_id: int, states: set[str], seconds: float = 60) -> str:
+def settled(parts: Container, send_id: int, states: set[str], seconds: float = 60) -> str:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with reading(parts.database) as session:
-            state = standing.find(session, send_id).state
+            state = send_status.find(session, send_id).state
         if state in states:
             return state
         time.sleep(0.05)
@@ -91,14 +92,14 @@ def taken(sandbox: RunningSandbox) -> Counter[str]:
     return Counter(json.loads(line)["email"] for line in lines)
 
 
-def scheduled(parts: Assembly, seconds: float) -> int:
+def scheduled(parts: Container, seconds: float) -> int:
     people(parts, engineers=300, leaders=100)
     draft, rendered = read_and_render(
         parts, resource("issues") / "engineering-at-scale-2026-03-27.md"
     )
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
-        return control.create(
+        return send_lifecycle.create(
             session,
             draft,
             rendered,
@@ -114,7 +115,7 @@ def test_a_send_scheduled_before_a_kill_goes_out_once_after_the_restart(
 ) -> None:
     with start_sandbox(SandboxConfig(api_keys=frozenset({"SG.test"}))) as sandbox:
         environment["NEWSLETTER_SENDGRID__HOST"] = sandbox.url
-        parts = Assembly(load(environment))
+        parts = Container(load(environment))
         with service(environment) as first:
             send = scheduled(parts, 2)
             first.send_signal(signal.SIGKILL)
@@ -135,7 +136,7 @@ def test_a_kill_in_the_middle_sends_nobody_a_second_copy(environment: dict[str, 
     with start_sandbox(SandboxConfig(api_keys=frozenset({"SG.test"}))) as sandbox:
         environment["NEWSLETTER_SENDGRID__HOST"] = sandbox.url
         sandbox.set_faults(slow={"probability": 1, "seconds": 0.15})
-        parts = Assembly(load(environment))
+        parts = Container(load(environment))
         with service(environment) as first:
             send = scheduled(parts, 0)
             while len(taken(sandbox)) < 60:
@@ -147,13 +148,13 @@ def test_a_kill_in_the_middle_sends_nobody_a_second_copy(environment: dict[str, 
             deadline = time.monotonic() + 40
             while time.monotonic() < deadline:
                 with reading(parts.database) as session:
-                    batches = standing.batch_states(session, send)
+                    batches = send_status.batch_states(session, send)
                 if not batches.get("pending"):
                     break
                 time.sleep(0.1)
         # The second service has ended what it had begun: what is open is the first one's.
         with reading(parts.database) as session:
-            batches = standing.batch_states(session, send)
+            batches = send_status.batch_states(session, send)
         got = taken(sandbox)
         assert set(got.values()) == {1}
         # What was claimed or in flight when it was killed is in the list, not lost.

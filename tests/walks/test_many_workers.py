@@ -16,14 +16,15 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from newsletter.assembly import Assembly
-from newsletter.cli.issues import read_and_render
-from newsletter.cli.stage import people
-from newsletter.database import transaction
+from newsletter.cli.content.issues import read_and_render
+from newsletter.cli.demo.stage import people
+from newsletter.container import Container
+from newsletter.db.engine import transaction
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.sending import control, doubt
-from newsletter.settings import load, resource
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.recovery import uncertain_batches
+from newsletter.settings.load import load, resource
 
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 PEOPLE, BATCH_SIZE = 1000, 50
@@ -44,9 +45,9 @@ def sandbox(environment: dict[str, str]) -> Iterator[RunningSandbox]:
 
 
 @pytest.fixture
-def parts(environment: dict[str, str], sandbox: RunningSandbox) -> Iterator[Assembly]:
+def parts(environment: dict[str, str], sandbox: RunningSandbox) -> Iterator[Container]:
     """What the test looks into the database with."""
-    assembly = Assembly(load(environment))
+    assembly = Container(load(environment))
     yield assembly
     assembly.database.dispose()
 
@@ -106,13 +107,13 @@ def until(done: Callable[[], bool], *running: Worker, seconds: float = 30) -> No
         time.sleep(0.05)
 
 
-def send_now(parts: Assembly) -> int:
+def send_now(parts: Container) -> int:
     people(parts, engineers=PEOPLE, leaders=10)
     issue = resource("issues") / "engineering-at-scale-2026-03-27.md"
     draft, rendered = read_and_render(parts, issue)
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
-        return control.create(
+        return send_lifecycle.create(
             session, draft, rendered, ["engineers"], at=now, now=now, approved_by=COMMAND_LINE
         ).id
 
@@ -145,7 +146,7 @@ def copies(sandbox: RunningSandbox) -> set[int]:
 
 
 def test_one_of_two_is_killed_and_the_other_finishes(
-    environment: dict[str, str], sandbox: RunningSandbox, parts: Assembly, tmp_path: Path
+    environment: dict[str, str], sandbox: RunningSandbox, parts: Container, tmp_path: Path
 ) -> None:
     with workers(environment, tmp_path, "first", "second") as (first, second):
         send = send_now(parts)
@@ -167,7 +168,9 @@ def test_one_of_two_is_killed_and_the_other_finishes(
 
         with transaction(parts.database) as session:
             for number in doubtful:
-                doubt.resolve(session, send, number, sent=number in has, now=datetime.now(UTC))
+                uncertain_batches.resolve(
+                    session, send, number, sent=number in has, now=datetime.now(UTC)
+                )
         until(lambda: is_sent(parts.database), second)
         assert second.end(signal.SIGTERM) == 0
     assert len(taken(sandbox)) == PEOPLE
@@ -175,7 +178,7 @@ def test_one_of_two_is_killed_and_the_other_finishes(
 
 
 def test_a_stop_leaves_nothing_in_doubt_and_others_go_on(
-    environment: dict[str, str], sandbox: RunningSandbox, parts: Assembly, tmp_path: Path
+    environment: dict[str, str], sandbox: RunningSandbox, parts: Container, tmp_path: Path
 ) -> None:
     with workers(environment, tmp_path, "first", "second") as both:
         send_now(parts)

@@ -9,14 +9,14 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.scheduling.models import Firing
+from newsletter.scheduling.models import ScheduleRun
 from newsletter.sending.models import Send
-from newsletter.settings import load
-from subscribers import segments
-from subscribers.schema import table_of
+from newsletter.settings.load import load
+from subscribers.segments import store as segment_store
 from tests.conftest import add_person
 from tests.newsletter.scheduling.conftest import approve, make_schedule, rows
 
@@ -30,13 +30,13 @@ def sandbox() -> Iterator[RunningSandbox]:
 
 
 @pytest.fixture
-def machines(environment: dict[str, str], sandbox: RunningSandbox) -> Iterator[list[Assembly]]:
+def machines(environment: dict[str, str], sandbox: RunningSandbox) -> Iterator[list[Container]]:
     """The parts of two services on one database; nothing runs yet."""
     settings = load(
         environment
         | {"NEWSLETTER_SENDGRID__HOST": sandbox.url, "NEWSLETTER_SENDING__BATCH_SIZE": "10"}
     )
-    made = [Assembly(settings), Assembly(settings)]
+    made = [Container(settings), Container(settings)]
     yield made
     for parts in made:
         parts.database.dispose()
@@ -50,13 +50,13 @@ def until(done: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_a_time_that_comes_sends_the_next_issue_to_everybody_once(
-    machines: list[Assembly], sandbox: RunningSandbox
+    machines: list[Container], sandbox: RunningSandbox
 ) -> None:
     database, now = machines[0].database, datetime.now(UTC)
     with transaction(database) as session:
         for n in range(PEOPLE):
             add_person(session, f"reader{n}@example.org", name=f"Reader {n}")
-        segments.save(session, "everybody", "", now=now)
+        segment_store.save(session, "everybody", "", now=now)
     for slug in ("first", "second"):
         approve(database, slug, now=now)
     # Rules know minutes: this one came two minutes ago, while nothing ran.
@@ -79,7 +79,7 @@ def test_a_time_that_comes_sends_the_next_issue_to_everybody_once(
     [(came, outcome, _, send)] = rows(database, schedule)
     assert (came, outcome) == (due, "sent")
     with reading(database) as session:
-        assert session.scalars(select(table_of(Firing).c.send_id)).all() == [send]
+        assert session.scalars(select(table_of(ScheduleRun).c.send_id)).all() == [send]
     accepted = httpx.get(f"{sandbox.url}/sandbox/accepted").text.splitlines()
     assert len(accepted) == PEOPLE
     assert sandbox.store.summary()["recipients"] == PEOPLE

@@ -15,17 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from newsletter.database import reading, transaction
-from newsletter.issues.reading import parse_issue
+from newsletter.db.engine import reading, transaction
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.placeholders import fill
 from newsletter.rendering.render import render
-from newsletter.sending import control
-from newsletter.settings import resource
-from subscribers import expression, segments
-from subscribers.address import address_key
-from subscribers.exporting import export_people
-from subscribers.importing import ImportOptions, import_people
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.settings.load import resource
+from subscribers.email_address import address_key
+from subscribers.segments import parser as segment_parser
+from subscribers.segments import store as segment_store
+from subscribers.transfer.export import export_people
+from subscribers.transfer.import_run import ImportOptions, import_people
 from tests.conftest import ADDRESS_KEY
 from tests.newsletter.sending.conftest import HOUSE, FakeGateway, dispatcher, make_plan
 
@@ -110,10 +111,10 @@ def mailed(database: Engine, number: int, emails: set[str]) -> dict[str, tuple[s
     with transaction(database) as session:
         now = datetime.now(UTC)
         if number == 1 or not any(
-            one.segment.name == "all" for one in segments.listing(session, now=now)
+            one.segment.name == "all" for one in segment_store.listing(session, now=now)
         ):
-            segments.save(session, "all", "", now=now)
-        send = control.create(
+            segment_store.save(session, "all", "", now=now)
+        send = send_lifecycle.create(
             session, draft, rendered, ["all"], at=now, now=now, approved_by=COMMAND_LINE
         ).id
     make_plan(database, send, batch_size=1000, now=datetime.now(UTC))
@@ -136,7 +137,7 @@ def mailed(database: Engine, number: int, emails: set[str]) -> dict[str, tuple[s
 def exported(database: Engine, emails: set[str]) -> dict[str, tuple[str, str]]:
     file = BytesIO()
     with reading(database) as session:
-        condition = expression.condition("", now=datetime.now(UTC))
+        condition = segment_parser.condition("", now=datetime.now(UTC))
         export_people(session, condition, file, form="jsonl")
     found = map(json.loads, file.getvalue().decode().splitlines())
     return {

@@ -24,21 +24,21 @@ import pytest
 from sqlalchemy import select
 
 from newsletter.accounts import sessions, users
-from newsletter.accounts.models import Role, Stage
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.accounts.models import Role, SignInStage
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.issues import store
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.links import Purpose
-from newsletter.settings import load, resource
+from newsletter.settings.load import load, resource
 from newsletter.text_workers import TextWorkers
 from newsletter.tracking.models import EventRow
-from newsletter.web.console import cookie
+from newsletter.web.console.base import session_cookie
 from subscribers.models import Suppression
-from subscribers.schema import table_of
 from tests.conftest import add_person
-from tests.newsletter.web.test_webhooks import EVENT, PUBLIC, body_of, signed
+from tests.newsletter.web.hooks.test_sendgrid_events import EVENT, PUBLIC, body_of, signed
 
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 TEXT = "---\nsubject: {words}\nslug: {slug}\n---\n\nGood day, {{{{ name }}}}.\n"
@@ -114,7 +114,7 @@ def until(holds: Callable[[], object], seconds: float = 120) -> None:
 
 
 @pytest.fixture
-def parts(environment: dict[str, str], tmp_path: Path) -> Iterator[Assembly]:
+def parts(environment: dict[str, str], tmp_path: Path) -> Iterator[Container]:
     templates = tmp_path / "templates"
     shutil.copytree(resource("templates/email"), templates)
     letter = templates / "letter.mjml"
@@ -124,7 +124,7 @@ def parts(environment: dict[str, str], tmp_path: Path) -> Iterator[Assembly]:
         "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": PUBLIC,
         "NEWSLETTER_CONSOLE__REQUIRE_SECOND_FACTOR": "false",
     }
-    made = Assembly(load(environment))
+    made = Container(load(environment))
     now = datetime.now(UTC)
     with transaction(made.database) as session:
         for words in ("Endless", "Short"):
@@ -136,7 +136,7 @@ def parts(environment: dict[str, str], tmp_path: Path) -> Iterator[Assembly]:
 
 
 @contextmanager
-def serving(parts: Assembly, environment: Mapping[str, str], folder: Path) -> Iterator[Running]:
+def serving(parts: Container, environment: Mapping[str, str], folder: Path) -> Iterator[Running]:
     now, said = datetime.now(UTC), folder / "said"
     with transaction(parts.database) as session:
         hashed = parts.passwords.hashed("correct horse battery staple")
@@ -152,7 +152,7 @@ def serving(parts: Assembly, environment: Mapping[str, str], folder: Path) -> It
         assert editor is not None
         lasts = parts.settings.console.absolute_time
         token = sessions.begin(
-            session, editor, Stage.FULL, lasts=lasts, now=now, ip="192.0.2.9", browser="Test"
+            session, editor, SignInStage.FULL, lasts=lasts, now=now, ip="192.0.2.9", browser="Test"
         )
     with said.open("wb") as log:
         process = subprocess.Popen(
@@ -165,7 +165,7 @@ def serving(parts: Assembly, environment: Mapping[str, str], folder: Path) -> It
     try:
         until(lambda: "newsletter is at" in said.read_text() or process.poll() is not None)
         url = said.read_text().split("newsletter is at ")[1].split()[0]
-        csrf = cookie.form_token(parts.form_keys, token)
+        csrf = session_cookie.form_token(parts.form_keys, token)
         yield Running(process, url, said, token, csrf)
     finally:
         if process.poll() is None:
@@ -194,7 +194,7 @@ def most() -> int:
 
 
 def test_others_are_served_while_texts_take_forever(
-    parts: Assembly, environment: dict[str, str], tmp_path: Path
+    parts: Container, environment: dict[str, str], tmp_path: Path
 ) -> None:
     with transaction(parts.database) as session:
         person = add_person(session, "alice@example.org")
@@ -245,7 +245,7 @@ def test_others_are_served_while_texts_take_forever(
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_killed_process_fails_one_text_and_the_service_ends_without_a_trace(
-    number: signal.Signals, parts: Assembly, environment: dict[str, str], tmp_path: Path
+    number: signal.Signals, parts: Container, environment: dict[str, str], tmp_path: Path
 ) -> None:
     with ThreadPoolExecutor(2) as threads, serving(parts, environment, tmp_path) as service:
         assert service.children == []  # none before there is work
@@ -275,7 +275,7 @@ def test_a_killed_process_fails_one_text_and_the_service_ends_without_a_trace(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_process_without_work_ends_with_a_service_that_was_killed(
-    parts: Assembly, environment: dict[str, str], tmp_path: Path
+    parts: Container, environment: dict[str, str], tmp_path: Path
 ) -> None:
     with serving(parts, environment, tmp_path) as service:
         assert "Good day" in service.get(f"{ISSUES}/short/mail").text

@@ -5,36 +5,31 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
-from newsletter.web.console import (
-    account,
-    bounces,
-    deliverability,
-    departure_logs,
-    factor,
-    forgot,
-    imports,
-    issue_editor,
-    issue_preview,
-    issue_review,
-    issues,
-    log,
-    overview,
-    people,
-    person,
-    schedule_calendar,
-    schedule_form,
-    schedules,
-    segments,
-    sends,
-    sends_control,
-    sends_live,
-    sends_new,
+from newsletter.web.console.accounts import (
+    audit_log,
+    my_account,
+    password_reset,
     sign_in,
-    subscribers,
+    two_factor,
+    users,
 )
-from newsletter.web.console.access import SignInNeeded
-from newsletter.web.console.kept import given_back
-from newsletter.web.console.shell import go
+from newsletter.web.console.base.layout import go
+from newsletter.web.console.base.permissions import SignInNeeded
+from newsletter.web.console.base.unsaved_draft import given_back
+from newsletter.web.console.dashboard import deliverability, departure_logs, overview
+from newsletter.web.console.issues import editor as issue_editor
+from newsletter.web.console.issues import preview as issue_preview
+from newsletter.web.console.issues import review as issue_review
+from newsletter.web.console.issues import views as issue_views
+from newsletter.web.console.schedules import calendar as schedule_calendar
+from newsletter.web.console.schedules import form as schedule_form
+from newsletter.web.console.schedules import views as schedule_views
+from newsletter.web.console.sends import actions as send_actions
+from newsletter.web.console.sends import create as send_create
+from newsletter.web.console.sends import live as send_live
+from newsletter.web.console.sends import views as send_views
+from newsletter.web.console.subscribers import bounces, import_views, segments, subscriber_list
+from newsletter.web.console.subscribers import detail as subscriber_detail
 
 #: Each module is a page or a few that belong together. Their routes declare who may open them.
 #: The first that fits an address answers it.
@@ -42,28 +37,28 @@ _PAGES = (
     overview,
     # Its addresses have no slug of an issue in them.
     issue_editor,
-    issues,
+    issue_views,
     issue_review,
     issue_preview,
-    sends_new,
+    send_create,
     departure_logs,
-    sends,
-    sends_live,
-    sends_control,
-    schedules,
+    send_views,
+    send_live,
+    send_actions,
+    schedule_views,
     schedule_calendar,
     schedule_form,
     deliverability,
     sign_in,
-    forgot,
-    account,
-    factor,
-    people,
-    log,
+    password_reset,
+    my_account,
+    two_factor,
+    users,
+    audit_log,
     bounces,
-    subscribers,
-    imports,
-    person,
+    subscriber_list,
+    import_views,
+    subscriber_detail,
     segments,
 )
 

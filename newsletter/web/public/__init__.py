@@ -1,0 +1,1 @@
+"""Public pages: sign-up, preferences, unsubscribe, archive."""

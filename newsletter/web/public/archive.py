@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from newsletter.assembly import Assembly
-from newsletter.database import reading
+from newsletter.container import Container
+from newsletter.db.engine import reading
 from newsletter.rendering.webpage import to_page
-from newsletter.sending import publication
-from newsletter.sending.publication import Choice
+from newsletter.sending.queries import archive as archive_queries
+from newsletter.sending.queries.archive import ArchiveFilter
 from newsletter.web.base_path import base_path
 from newsletter.web.dependencies import Parts, page
 from newsletter.web.public import archive_feeds as feeds
@@ -48,10 +48,12 @@ def index(
 ) -> Response:
     """Issues, the youngest first; 404 where a choice of them is empty."""
     zone = _require_archive(parts)
-    choice = Choice(series, *(_bounds(year, zone) if year else (None, None)))
+    choice = ArchiveFilter(series, *(_bounds(year, zone) if year else (None, None)))
     with reading(parts.database) as session:
-        found = publication.latest(session, choice, limit=_A_PAGE + 1, skip=(number - 1) * _A_PAGE)
-        every, span = publication.series(session), publication.span(session)
+        found = archive_queries.latest(
+            session, choice, limit=_A_PAGE + 1, skip=(number - 1) * _A_PAGE
+        )
+        every, span = archive_queries.series(session), archive_queries.span(session)
     if not found and (series is not None or year is not None or number > 1):
         raise HTTPException(404)
 
@@ -83,7 +85,7 @@ def feed(request: Request, parts: Parts, series: _Series = None) -> Response:
     """The latest issues as an Atom feed (RFC 4287)."""
     _require_archive(parts)
     with reading(parts.database) as session:
-        found = publication.latest(session, Choice(series), limit=_IN_FEED)
+        found = archive_queries.latest(session, ArchiveFilter(series), limit=_IN_FEED)
     if not found and series is not None:
         raise HTTPException(404)
     body = feeds.atom(parts.house, found, series=series)
@@ -96,7 +98,7 @@ def issue(slug: str, request: Request, parts: Parts) -> Response:
     """One issue as a page. It is what was sent, so it does not change."""
     zone, house = _require_archive(parts), parts.house
     with reading(parts.database) as session:
-        found = publication.find(session, slug)
+        found = archive_queries.find(session, slug)
     if found is None:
         raise HTTPException(404)
     url = f"{house.base_url}/archive/{slug}"
@@ -129,7 +131,7 @@ def sitemap(request: Request, parts: Parts) -> Response:
     issues = []
     if parts.settings.archive.enabled:
         with reading(parts.database) as session:
-            issues = list(publication.latest(session, limit=_IN_MAP))
+            issues = list(archive_queries.latest(session, limit=_IN_MAP))
     body = feeds.sitemap(parts.house, issues, archive=parts.settings.archive.enabled)
     return _for_everybody(request, body, "application/xml; charset=utf-8")
 
@@ -148,7 +150,7 @@ def robots(request: Request, parts: Parts) -> Response:
     return _for_everybody(request, "\n".join((*lines, "")).encode(), "text/plain; charset=utf-8")
 
 
-def _require_archive(parts: Assembly) -> ZoneInfo:
+def _require_archive(parts: Container) -> ZoneInfo:
     """The publication's time zone; 404 where there is no archive."""
     if not parts.settings.archive.enabled:
         raise HTTPException(404)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
 
-from newsletter.rendering.rendered import House
-from newsletter.sending.publication import Published
+from newsletter.rendering.rendered import Publication
+from newsletter.sending.queries.archive import PublishedIssue
 
 _ATOM = "http://www.w3.org/2005/Atom"
 _MAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
@@ -18,7 +18,7 @@ _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def atom(house: House, issues: Sequence[Published], *, series: str | None) -> bytes:
+def atom(house: Publication, issues: Sequence[PublishedIssue], *, series: str | None) -> bytes:
     """A feed of these issues, the youngest first."""
     query = f"?{urlencode({'series': series})}" if series is not None else ""
     own = f"{house.base_url}/archive/feed.xml{query}"
@@ -44,13 +44,13 @@ def atom(house: House, issues: Sequence[Published], *, series: str | None) -> by
     return _document(feed)
 
 
-def entry_id(issue: Published) -> str:
+def entry_id(issue: PublishedIssue) -> str:
     """The same for ever, also when the site moves to another address (RFC 4287 §4.2.6)."""
     made = issue.created_at.astimezone(UTC).isoformat(timespec="microseconds")
     return uuid.uuid5(uuid.NAMESPACE_OID, f"newsletter issue {issue.slug} {made}").urn
 
 
-def sitemap(house: House, issues: Sequence[Published], *, archive: bool) -> bytes:
+def sitemap(house: Publication, issues: Sequence[PublishedIssue], *, archive: bool) -> bytes:
     """The pages that everybody may read."""
     found = ET.Element("urlset", xmlns=_MAP)
     pages = ["/subscribe", *(["/archive"] if archive else [])]

@@ -4,17 +4,18 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 
-from newsletter.assembly import Assembly
-from newsletter.database import patiently, reading
+from newsletter.container import Container
+from newsletter.db.engine import reading, retry_on_deadlock
+from newsletter.db.orm import Session
 from newsletter.errors import LinkError, UserError
 from newsletter.links import Purpose
 from newsletter.tracking import list_removal
 from newsletter.web.dependencies import Parts, page
-from newsletter.web.public.signup_mails import preferences_url
-from newsletter.web.public.visitor import browser, network_address
-from subscribers import signup, topics
-from subscribers.schema import Session
-from subscribers.signup import SignupLinkError
+from newsletter.web.public.signup_emails import preferences_url
+from newsletter.web.visitor import browser, network_address
+from subscribers.consent import topics
+from subscribers.signup import double_opt_in
+from subscribers.signup.double_opt_in import SignupLinkError
 
 router = APIRouter()
 
@@ -26,7 +27,7 @@ def ask(token: str, request: Request, parts: Parts) -> Response:
     try:
         number = _number(parts, token)
         with reading(parts.database) as session:
-            asked = signup.find(session, number, now=datetime.now(UTC))
+            asked = double_opt_in.find(session, number, now=datetime.now(UTC))
             slugs = set(asked.asked.get("topics", ()))
             chosen = [one.name for one in topics.offered(session) if one.slug in slugs]
     except (LinkError, SignupLinkError) as error:
@@ -41,7 +42,7 @@ def confirm(token: str, request: Request, parts: Parts) -> Response:
         number = _number(parts, token)
         now, ip, agent = datetime.now(UTC), network_address(request), browser(request)
         # Two links of somebody new, pressed at once, may each hold what the other wants next.
-        subscriber_id = patiently(
+        subscriber_id = retry_on_deadlock(
             parts.database, lambda session: _confirm(session, number, now=now, ip=ip, agent=agent)
         )
     except (LinkError, SignupLinkError) as error:
@@ -61,7 +62,7 @@ def confirm(token: str, request: Request, parts: Parts) -> Response:
 def _confirm(
     session: Session, number: int, *, now: datetime, ip: str | None, agent: str | None
 ) -> int:
-    done = signup.confirm(session, number, now=now, ip=ip, user_agent=agent)
+    done = double_opt_in.confirm(session, number, now=now, ip=ip, user_agent=agent)
     if done.came_back:
         # The provider drops what is sent to them for as long as its own lists name them.
         addresses = {done.address_hash: done.email}
@@ -69,7 +70,7 @@ def _confirm(
     return done.subscriber_id
 
 
-def _number(parts: Assembly, token: str) -> int:
+def _number(parts: Container, token: str) -> int:
     """Which confirmation a link is about; a link of another kind is about none."""
     number, *more = parts.links.read(token, Purpose.CONFIRM).numbers
     return -1 if more else number

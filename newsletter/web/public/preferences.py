@@ -1,7 +1,7 @@
 """The preference centre, from the link in every mail: plain forms, no script.
 
 Taste is saved at once. A new address, the data and erasing each send a further mail and
-happen only from there (``newsletter.web.public.requests``): this link travels with every
+happen only from there (``newsletter.web.public.confirmed_requests``): this link travels with every
 mail that is passed on. For the same reason the page shows the address only in part.
 """
 
@@ -14,20 +14,26 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session
 from newsletter.errors import UserError
 from newsletter.links import Purpose
-from newsletter.sending import notices
+from newsletter.sending.delivery import outbox
 from newsletter.web.dependencies import Parts, page
-from newsletter.web.public import request_mails
-from subscribers import limits, preferences, requests
-from subscribers.address import hash_address, parse
-from subscribers.mailboxes import mailbox_of
-from subscribers.preferences import ChangedTooOftenError, Choice, PreferenceError, Preferences
-from subscribers.requests import Asked, AskedTooOftenError
-from subscribers.requests import Request as Kind
-from subscribers.schema import Session
+from newsletter.web.public import request_emails
+from subscribers import rate_limit
+from subscribers.email_address import hash_address, parse
+from subscribers.self_service import confirmed_requests, preferences
+from subscribers.self_service.confirmed_requests import AskedTooOftenError, RequestResult
+from subscribers.self_service.confirmed_requests import Request as Kind
+from subscribers.self_service.preferences import (
+    ChangedTooOftenError,
+    PreferenceChoice,
+    PreferenceError,
+    Preferences,
+)
+from subscribers.signup.mailboxes import mailbox_of
 
 router = APIRouter()
 
@@ -84,7 +90,7 @@ def save(
     """Save the form and show it again, by a redirect: reloading the page saves nothing twice."""
     subscriber_id = _person(parts, token)
     try:
-        choice = Choice(frozenset(topic or ()), _language(language), _weeks(pause))
+        choice = PreferenceChoice(frozenset(topic or ()), _language(language), _weeks(pause))
         with transaction(parts.database) as session:
             found = preferences.save(session, subscriber_id, choice, now=datetime.now(UTC))
     except PreferenceError as error:
@@ -100,13 +106,13 @@ def ask_address(
 ) -> Response:
     """Send a mail to the new address, and tell the old one."""
 
-    def write_down(session: Session, person: int, now: datetime) -> Asked | None:
+    def write_down(session: Session, person: int, now: datetime) -> RequestResult | None:
         address = parse(email)
         hashed = hash_address(parts.address_key, address)
         expires = now + _WITHIN[Kind.ADDRESS]
         mailbox = mailbox_of(address)
-        key = limits.key_of(parts.address_key, limits.SINGLE_MAILS, mailbox)
-        return requests.ask_address(
+        key = rate_limit.key_of(parts.address_key, rate_limit.SINGLE_MAILS, mailbox)
+        return confirmed_requests.ask_address(
             session, person, address, hashed, mailbox_key=key, now=now, expires=expires
         )
 
@@ -125,18 +131,18 @@ def ask_erase(token: str, request: Request, parts: Parts) -> Response:
     return _ask(request, parts, token, Kind.ERASE, _by_own_mail(Kind.ERASE))
 
 
-_WriteDown = Callable[[Session, int, datetime], Asked | None]
+_WriteDown = Callable[[Session, int, datetime], RequestResult | None]
 
 
 def _by_own_mail(kind: Kind) -> _WriteDown:
-    def write_down(session: Session, person: int, now: datetime) -> Asked | None:
-        return requests.ask(session, person, kind, now=now, expires=now + _WITHIN[kind])
+    def write_down(session: Session, person: int, now: datetime) -> RequestResult | None:
+        return confirmed_requests.ask(session, person, kind, now=now, expires=now + _WITHIN[kind])
 
     return write_down
 
 
 def _ask(
-    request: Request, parts: Assembly, token: str, kind: Kind, write_down: _WriteDown
+    request: Request, parts: Container, token: str, kind: Kind, write_down: _WriteDown
 ) -> Response:
     subscriber_id, now = _person(parts, token), datetime.now(UTC)
     try:
@@ -152,20 +158,22 @@ def _ask(
     return page(request, "request_sent.html", kind=kind, email=email, token=token)
 
 
-def _send(session: Session, parts: Assembly, kind: Kind, asked: Asked, now: datetime) -> None:
+def _send(
+    session: Session, parts: Container, kind: Kind, asked: RequestResult, now: datetime
+) -> None:
     """Both mails are written whether or not they leave: the time it takes tells nothing."""
-    mails = request_mails.written(
-        parts, kind, asked, expires=now + _WITHIN[kind], take_back=requests.TAKE_BACK
+    mails = request_emails.written(
+        parts, kind, asked, expires=now + _WITHIN[kind], take_back=confirmed_requests.TAKE_BACK
     )
     if asked.mail:
-        notices.enqueue(session, kind=kind, email=asked.email, mail=mails.ask, now=now)
+        outbox.enqueue(session, kind=kind, email=asked.email, mail=mails.ask, now=now)
     if mails.warn:
-        notices.enqueue(session, kind="warn", email=asked.current, mail=mails.warn, now=now)
+        outbox.enqueue(session, kind="warn", email=asked.current, mail=mails.warn, now=now)
 
 
 def _show(
     request: Request,
-    parts: Assembly,
+    parts: Container,
     token: str,
     *,
     saved: bool = False,
@@ -198,7 +206,7 @@ def _form(so_far: Preferences) -> _Form:
     return _Form(masked(so_far.email), day(paused) if paused else None, languages)
 
 
-def _person(parts: Assembly, token: str) -> int:
+def _person(parts: Container, token: str) -> int:
     _issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
     return subscriber_id
 

@@ -11,16 +11,16 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import select
 
-from newsletter.assembly import Assembly
-from newsletter.database import patiently
+from newsletter.container import Container
+from newsletter.db.engine import retry_on_deadlock
+from newsletter.db.orm import Session, table_of
 from newsletter.links import Purpose
-from newsletter.provider.events import Event, Kind
+from newsletter.provider.events import Event, EventKind
 from newsletter.sending.models import Delivery
-from newsletter.tracking.ingest import ingest
+from newsletter.tracking.events.ingest import ingest
 from newsletter.tracking.models import EventRow
 from newsletter.web.dependencies import Parts, page, whole_body
-from subscribers import preferences
-from subscribers.schema import Session, table_of
+from subscribers.self_service import preferences
 
 router = APIRouter()
 _delivery, _event = table_of(Delivery), table_of(EventRow)
@@ -43,12 +43,12 @@ def leave(token: str, request: Request, parts: Parts) -> Response:
     issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
     # Each click is its own happening: somebody who came back may leave again by an old mail.
     happening = f"one-click\0{subscriber_id}\0{issue_id}\0{datetime.now(UTC).isoformat()}"
-    take_out(parts, subscriber_id, issue_id, by="our link", happening=happening)
+    unsubscribe_token(parts, subscriber_id, issue_id, by="our link", happening=happening)
     return page(request, "unsubscribed.html")
 
 
-def take_out(
-    parts: Assembly, subscriber_id: int, issue_id: int | None, *, by: str, happening: str
+def unsubscribe_token(
+    parts: Container, subscriber_id: int, issue_id: int | None, *, by: str, happening: str
 ) -> None:
     """Let a person leave: the same event, and the same policy, as when the provider says so.
 
@@ -67,10 +67,13 @@ def take_out(
                 _delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id
             )
         )
-        same = _event.c.kind == Kind.UNSUBSCRIBE, _event.c.send_id.is_not_distinct_from(send_id)
+        same = (
+            _event.c.kind == EventKind.UNSUBSCRIBE,
+            _event.c.send_id.is_not_distinct_from(send_id),
+        )
         before = session.scalar(select(_event.c.at).where(*same, _event.c.key == key))
         event = Event(
-            kind=Kind.UNSUBSCRIBE,
+            kind=EventKind.UNSUBSCRIBE,
             at=before or now,
             key=key,
             # Their mail domain counts in the figures.
@@ -90,4 +93,4 @@ def take_out(
                 session, subscriber_id, "withdrawn", source=by, wording="Unsubscribed", now=now
             )
 
-    patiently(parts.database, work)
+    retry_on_deadlock(parts.database, work)

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from newsletter.accounts import users
 from newsletter.accounts.models import Role
-from newsletter.database import transaction
+from newsletter.db.engine import transaction
 from tests.conftest import NOW
 
 AddUser = Callable[..., int]

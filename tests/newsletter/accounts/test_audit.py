@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import AuditEntry
-from newsletter.database import reading, transaction
-from subscribers.schema import Session, table_of
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session, table_of
 from tests.conftest import NOW
 
 ENTRY = table_of(AuditEntry)

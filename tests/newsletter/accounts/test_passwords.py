@@ -7,7 +7,7 @@ from argon2.low_level import Type
 from newsletter.accounts import passwords
 from newsletter.accounts.passwords import Passwords
 from newsletter.errors import AccountError
-from newsletter.settings import load
+from newsletter.settings.load import load
 
 CHEAP = Passwords(memory=8, rounds=1)
 GOOD = "correct horse battery staple"

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import Engine, select
 
 from newsletter.accounts import sessions
-from newsletter.accounts.models import Role, Stage, UserSession
+from newsletter.accounts.models import Role, SignInStage, UserSession
 from newsletter.accounts.sessions import Visitor
-from newsletter.database import reading, transaction
-from subscribers.schema import table_of
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from tests.conftest import NOW
 from tests.newsletter.accounts.conftest import AddUser
 
@@ -17,7 +17,11 @@ IDLE, LASTS = timedelta(hours=2), timedelta(hours=12)
 
 
 def begin(
-    database: Engine, user: int, stage: Stage = Stage.FULL, *, instead_of: str | None = None
+    database: Engine,
+    user: int,
+    stage: SignInStage = SignInStage.FULL,
+    *,
+    instead_of: str | None = None,
 ) -> str:
     with transaction(database) as session:
         return sessions.begin(
@@ -52,7 +56,11 @@ def test_a_token_is_long_random_and_kept_as_a_hash(database: Engine, alice: int)
     assert len(row.browser) == 200
     found = find(database, token)
     assert found is not None
-    assert (found.email, found.role, found.stage) == ("alice@example.org", Role.EDITOR, Stage.FULL)
+    assert (found.email, found.role, found.stage) == (
+        "alice@example.org",
+        Role.EDITOR,
+        SignInStage.FULL,
+    )
     assert found.called == "alice"
     for other in ("", token[:-1], token + "x", "é\udcff"):
         assert find(database, other) is None
@@ -61,7 +69,7 @@ def test_a_token_is_long_random_and_kept_as_a_hash(database: Engine, alice: int)
 def test_the_token_that_the_browser_had_opens_nothing_after_the_next_step(
     database: Engine, alice: int
 ) -> None:
-    half = begin(database, alice, Stage.CODE)
+    half = begin(database, alice, SignInStage.CODE)
     full = begin(database, alice, instead_of=half)
     assert find(database, half) is None
     assert find(database, full) is not None
@@ -84,7 +92,7 @@ def test_a_session_ends_by_idleness_and_by_age(database: Engine, alice: int) -> 
 
 
 def test_halfway_lasts_no_longer_than_it_takes_to_type_a_code(database: Engine, alice: int) -> None:
-    for stage in (Stage.CODE, Stage.ENROL):
+    for stage in (SignInStage.CODE, SignInStage.ENROL):
         token = begin(database, alice, stage)
         assert find(database, token, after=timedelta(minutes=14)) is not None
         assert find(database, token, after=timedelta(minutes=15)) is None
@@ -102,7 +110,7 @@ def test_sessions_are_listed_and_ended_by_their_owner_only(
 ) -> None:
     bob = add_user("bob@example.org")
     first, second, bobs = begin(database, alice), begin(database, alice), begin(database, bob)
-    begin(database, alice, Stage.CODE)
+    begin(database, alice, SignInStage.CODE)
     with reading(database) as session:
         listed = sessions.listing(session, alice, idle=IDLE, now=NOW)
         assert sessions.listing(session, alice, idle=IDLE, now=NOW + LASTS) == []

@@ -6,12 +6,11 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine, func, select
 
-from newsletter.accounts import factors, sessions, users
-from newsletter.accounts.models import Factor, RecoveryCode, Role, Stage, UserSession
-from newsletter.database import reading, transaction
-from newsletter.errors import AccountError
-from subscribers.errors import AddressError
-from subscribers.schema import Session, table_of
+from newsletter.accounts import sessions, two_factor, users
+from newsletter.accounts.models import Factor, RecoveryCode, Role, SignInStage, UserSession
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session, table_of
+from newsletter.errors import AccountError, AddressError
 from tests.conftest import NOW
 from tests.newsletter.accounts.conftest import AddUser
 
@@ -199,7 +198,7 @@ def test_who_is_removed_leaves_no_session_and_no_factor(
     number = add_user("alice@example.org")
     with transaction(database) as session:
         begin(session, number)
-        factors.begin(session, number)
+        two_factor.begin(session, number)
         session.execute(
             table_of(RecoveryCode).insert().values(user_id=number, code=b"x" * 32, used_at=None)
         )
@@ -235,5 +234,5 @@ def test_the_list_says_who_has_what(database: Engine, add_user: AddUser) -> None
 
 def begin(session: Session, number: int) -> str:
     return sessions.begin(
-        session, number, Stage.FULL, lasts=sessions._HALFWAY, now=NOW, ip=None, browser=None
+        session, number, SignInStage.FULL, lasts=sessions._HALFWAY, now=NOW, ip=None, browser=None
     )

@@ -7,12 +7,12 @@ import pytest
 
 from newsletter.checking.checker import Checker
 from newsletter.checking.finding import Finding
-from newsletter.checking.rules import Rules, load_rules
-from newsletter.rendering.rendered import House
-from newsletter.settings import resource
+from newsletter.checking.rules import CheckRules, load_rules
+from newsletter.rendering.rendered import Publication
+from newsletter.settings.load import resource
 from tests.conftest import NOW
 
-HOUSE = House(
+HOUSE = Publication(
     name="Paper",
     base_url="https://news.example.com",
     postal_address="Street 1, 12345 Town & Sons",
@@ -29,7 +29,7 @@ RULES = load_rules(resource("config") / "checks.toml")
 Look = Callable[..., list[Finding]]
 
 
-def changed(check: str, **values: Any) -> Rules:
+def changed(check: str, **values: Any) -> CheckRules:
     """The built-in rules with other values for one check."""
     rule = getattr(RULES, check).model_copy(update=values)
     return RULES.model_copy(update={check: rule})
@@ -45,8 +45,8 @@ def look() -> Look:
         *,
         subject: str = "News",
         preheader: str = PREHEADER,
-        rules: Rules = RULES,
-        house: House = HOUSE,
+        rules: CheckRules = RULES,
+        house: Publication = HOUSE,
         **asked: Any,
     ) -> list[Finding]:
         text = f"---\nsubject: {subject}\npreheader: {preheader}\n---\n{body}\n"

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from lxml import html
 
-from newsletter.checking.case import Case
 from newsletter.checking.checker import Checker
-from newsletter.checking.clients import clients
-from newsletter.checking.contrast import contrast
-from newsletter.checking.styles import Page
-from newsletter.issues.reading import TEMPLATES as ISSUE_TEMPLATES
-from newsletter.issues.reading import parse_issue
+from newsletter.checking.context import CheckContext
+from newsletter.checking.design.client_support import clients
+from newsletter.checking.design.contrast import contrast
+from newsletter.checking.styles import StyledPage
+from newsletter.issues.parsing.issue_file import TEMPLATES as ISSUE_TEMPLATES
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.starters import STARTERS, starter
-from newsletter.rendering.notice import render_notice
 from newsletter.rendering.render import render
-from newsletter.settings import resource
+from newsletter.rendering.transactional import render_notice
+from newsletter.settings.load import resource
 from tests.conftest import NOW
 from tests.newsletter.checking.conftest import HOUSE, RULES, TEMPLATES, Look
 
@@ -105,7 +105,7 @@ def test_a_single_email_has_no_finding_either(house: str) -> None:
     draft = parse_issue(TEXTS["starter letter"], name="issue.md")
     rendered = render(draft, HOUSES[house], templates=TEMPLATES)
     for page in notices(HOUSES[house]):
-        case = Case(draft, replace(rendered, html=page), HOUSES[house], RULES, NOW)
+        case = CheckContext(draft, replace(rendered, html=page), HOUSES[house], RULES, NOW)
         assert list(clients(case)) == []
         assert list(contrast(case)) == []
 
@@ -154,7 +154,7 @@ def test_pictures_keep_the_sizes_that_were_written() -> None:
     page = render(parse_issue(UNSIZED, name="x.md"), HOUSES["logo"], templates=TEMPLATES).html
     sizes = [
         (image.get("src"), image.get("width"), image.get("height"))
-        for image in Page.of(page).elements()
+        for image in StyledPage.of(page).elements()
         if image.tag == "img"
     ]
     assert sizes == [

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from newsletter.assembly import Assembly
-from newsletter.cli import watching
-from newsletter.cli.issues import rendered_by
-from newsletter.cli.terminal import Stop
-from newsletter.database import open_database, transaction
-from newsletter.issues.reading import parse_issue
+from newsletter.cli.actor import Stop
+from newsletter.cli.content.issues import rendered_by
+from newsletter.cli.sending import send_progress
+from newsletter.container import Container
+from newsletter.db.engine import open_database, transaction
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.sending import control
+from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.states import SendState
-from newsletter.settings import load
-from subscribers import segments
+from newsletter.settings.load import load
+from subscribers.segments import store as segment_store
 from tests.forking import command
 from tests.newsletter.cli.test_commands import ISSUE
 from tests.newsletter.cli.test_terminals import KEY, MODES, Mode, check_looks, said_by, settings
@@ -206,11 +206,11 @@ def test_a_mistake_of_ours_says_how_it_goes_on(
         "NEWSLETTER_SENDING__CONCURRENCY": "1",
     }
     sandbox.set_faults(slow={"probability": 1, "seconds": 0.5})
-    parts, now = Assembly(load(environment)), datetime.now(UTC)
+    parts, now = Container(load(environment)), datetime.now(UTC)
     draft = parse_issue(ISSUE, name="issue.md")
     with transaction(parts.database) as session:
-        segments.save(session, "all", "", now=now)
-        made = control.create(
+        segment_store.save(session, "all", "", now=now)
+        made = send_lifecycle.create(
             session,
             draft,
             rendered_by(parts, draft),
@@ -224,12 +224,12 @@ def test_a_mistake_of_ours_says_how_it_goes_on(
         raise TypeError("unsupported format string passed to NoneType.__format__")
 
     with monkeypatch.context() as patched:
-        patched.setattr(watching, "_only_doubt_is_left", broken)
+        patched.setattr(send_progress, "_only_doubt_is_left", broken)
         # Its workers end, so that the command does.
         with pytest.raises(TypeError):
-            watching.run_to_rest(parts, made.id, Stop())
+            send_progress.run_to_rest(parts, made.id, Stop())
     said = capsys.readouterr().err
     assert f"newsletter sends continue {made.id}" in " ".join(said.split())
-    assert watching.run_to_rest(parts, made.id, Stop()).send.state == SendState.SENT
+    assert send_progress.run_to_rest(parts, made.id, Stop()).send.state == SendState.SENT
     assert set(taken(sandbox).values()) == {1}
     parts.database.dispose()

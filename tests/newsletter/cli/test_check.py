@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from newsletter.sandbox.server import SandboxConfig, start_sandbox
-from newsletter.settings import resource
+from newsletter.settings.load import resource
 from tests.newsletter.cli.test_commands import ISSUE, SEED, Run, add_readers, complaint, run
 
 __all__ = ["run"]

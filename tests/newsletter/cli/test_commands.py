@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from newsletter.database import open_database
+from newsletter.db.engine import open_database
 from newsletter.sandbox.server import SandboxConfig, start_sandbox
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 from tests.forking import command
@@ -110,7 +110,7 @@ def test_a_missing_file_is_named(run: Run) -> None:
 def test_a_template_mistake_is_named_with_its_line(run: Run, tmp_path: Path) -> None:
     from shutil import copytree
 
-    from newsletter.settings import resource
+    from newsletter.settings.load import resource
 
     copytree(resource("templates/email"), tmp_path / "mine")
     letter = tmp_path / "mine" / "letter.mjml"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from newsletter.database import beside, open_database, transaction
+from newsletter.db.engine import beside, open_database, transaction
 from newsletter.sandbox.server import RunningSandbox
-from newsletter.sending import forgotten
-from newsletter.sending.forgotten import About
-from newsletter.sending.plan import plan
+from newsletter.sending.ledger import forgotten_sends
+from newsletter.sending.ledger.forgotten_sends import ForgottenSendInfo
+from newsletter.sending.planning.planner import plan
 from tests.forking import command
 from tests.newsletter.cli.test_commands import ISSUE, complaint
 from tests.newsletter.cli.test_terminals import sandbox, settings
@@ -67,8 +67,10 @@ def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> N
     with transaction(engine) as session:
         for day in (1, 2):
             made = datetime(2026, 3, day, tzinfo=UTC)
-            known = forgotten.remember(session, 1, made, About("one", ""), now=made)
-            forgotten.add(session, known, 1, [b"%d" % day * 8], answered=False)
+            known = forgotten_sends.remember(
+                session, 1, made, ForgottenSendInfo("one", ""), now=made
+            )
+            forgotten_sends.add(session, known, 1, [b"%d" % day * 8], answered=False)
     engine.dispose()
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from newsletter.cli.doctor import examine
-from newsletter.provider.lookups import UnaskedError
+from newsletter.cli.service.doctor import examine
+from newsletter.doctor.account import Verdict
+from newsletter.provider.dns_lookups import UnaskedError
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.settings import load
-from newsletter.tracking.checkup import Verdict
+from newsletter.settings.load import load
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 from tests.forking import command
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from newsletter.cli.open_files import BACKLOG, connections_within
-from newsletter.cli.repeated_logs import Repeats
+from newsletter.cli.service.open_files import BACKLOG, connections_within
+from newsletter.cli.service.repeated_logs import Repeats
 from newsletter.provider.gateway import NotSent
 from newsletter.provider.sendgrid import SendGridGateway
 from tests.newsletter.provider.test_sendgrid import REQUEST
@@ -24,7 +24,7 @@ def test_the_file_limit_is_raised_to_what_is_allowed() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
 
     program = (
-        "import resource; from newsletter.cli.open_files import raise_limit; "
+        "import resource; from newsletter.cli.service.open_files import raise_limit; "
         "print(raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     done = subprocess.run(

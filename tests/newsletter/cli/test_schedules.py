@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from newsletter.database import open_database
+from newsletter.db.engine import open_database
 from tests.conftest import NOW
 from tests.newsletter.cli.test_commands import Run, add_readers, complaint, run
 from tests.newsletter.scheduling.conftest import approve, make_schedule, tick

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from newsletter.errors import IssueError
-from newsletter.issues.digest import parse_digest
 from newsletter.issues.digest_import import escape_markdown, import_digest
-from newsletter.issues.reading import Draft, parse_issue
-from newsletter.issues.text import read_text
+from newsletter.issues.parsing.digest import parse_digest
+from newsletter.issues.parsing.issue_file import Draft, parse_issue
+from newsletter.issues.parsing.text import read_text
 
 SEED = Path(__file__).with_name("engineering-at-scale-2026-03-27.txt")
 SAMPLE = Path(__file__).parents[3] / "issues" / "engineering-at-scale-2026-03-27.md"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from newsletter.errors import IssueError
-from newsletter.issues import personal
-from newsletter.issues.digest import parse_digest
-from newsletter.issues.reading import Draft, parse_issue, read_issue
-from newsletter.issues.text import read_text
+from newsletter.issues.parsing import merge_fields
+from newsletter.issues.parsing.digest import parse_digest
+from newsletter.issues.parsing.issue_file import Draft, parse_issue, read_issue
+from newsletter.issues.parsing.text import read_text
 
 SAMPLES = Path(__file__).parents[3] / "issues"
 
@@ -232,5 +232,5 @@ def test_every_key_and_placeholder_is_documented() -> None:
     allowed = refusal("subject: x\nunknown: y").hint or ""
     for key in allowed.removeprefix("Allowed: ").removesuffix(".").split(", "):
         assert f"| `{key}` |" in page
-    for word in (*personal.PERSONAL, *personal.LINKS):
+    for word in (*merge_fields.PERSONAL, *merge_fields.LINKS):
         assert f"`{{{{ {word} }}}}`" in page

@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
-from newsletter.issues.digest import parse_digest
-from newsletter.issues.reading import TEMPLATES, parse_issue
+from newsletter.issues.parsing.digest import parse_digest
+from newsletter.issues.parsing.issue_file import TEMPLATES, parse_issue
 from newsletter.issues.starters import STARTERS, starter
 
 

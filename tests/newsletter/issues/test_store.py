@@ -7,14 +7,14 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from newsletter.accounts.audit import Actor
-from newsletter.database import reading, transaction
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.errors import IssueError
 from newsletter.issues import store
 from newsletter.issues.models import Issue, Revision
-from newsletter.issues.reading import Draft, parse_issue
+from newsletter.issues.parsing.issue_file import Draft, parse_issue
 from newsletter.issues.states import IssueState
 from newsletter.issues.store import Saved, StaleRevisionError
-from subscribers.schema import table_of
 from tests.conftest import NOW
 
 ALICE, BOB = Actor(1, "alice@example.org"), Actor(2, "bob@example.org")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsletter.provider.events import Event, Kind, Malformed, parse
+from newsletter.provider.events import Event, EventKind, Malformed, parse
 
 
 def one(**fields: Any) -> Event:
@@ -28,15 +28,15 @@ def test_a_foreign_custom_arg_is_no_id(value: object) -> None:
 
 
 def test_a_block_is_told_from_a_bounce() -> None:
-    assert one(event="bounce").kind is Kind.BOUNCE
-    assert one(event="bounce", type="bounce").kind is Kind.BOUNCE
-    assert one(event="bounce", type="blocked").kind is Kind.BLOCKED
-    assert one(event="bounce", type="expired").kind is Kind.BLOCKED
+    assert one(event="bounce").kind is EventKind.BOUNCE
+    assert one(event="bounce", type="bounce").kind is EventKind.BOUNCE
+    assert one(event="bounce", type="blocked").kind is EventKind.BLOCKED
+    assert one(event="bounce", type="expired").kind is EventKind.BLOCKED
 
 
 def test_an_unknown_kind_and_unknown_fields_are_kept() -> None:
     event = one(event="account_status_change", something=[1, {"a": None}])
-    assert event.kind is Kind.OTHER
+    assert event.kind is EventKind.OTHER
     assert json.loads(event.raw)["something"] == [1, {"a": None}]
 
 
@@ -116,20 +116,20 @@ def test_the_mail_domain_is_what_follows_the_last_at(email: str, domain: str) ->
 
 
 #: One of each kind as the Event Webhook reference describes them, with values of our own.
-OF_EACH: list[tuple[dict[str, Any], Kind, dict[str, Any]]] = [
+OF_EACH: list[tuple[dict[str, Any], EventKind, dict[str, Any]]] = [
     (
         {"event": "processed", "smtp-id": "<a@sendgrid>", "send_at": 1774594900},
-        Kind.PROCESSED,
+        EventKind.PROCESSED,
         {},
     ),
     (
         {"event": "deferred", "response": "451 4.7.1 later", "attempt": "5", "domain": "b.example"},
-        Kind.DEFERRED,
+        EventKind.DEFERRED,
         {"reason": "451 4.7.1 later"},
     ),
     (
         {"event": "delivered", "response": "250 2.0.0 OK", "ip": "192.0.2.1", "tls": 1},
-        Kind.DELIVERED,
+        EventKind.DELIVERED,
         {"reason": "250 2.0.0 OK"},
     ),
     (
@@ -140,27 +140,27 @@ OF_EACH: list[tuple[dict[str, Any], Kind, dict[str, Any]]] = [
             "reason": "550 5.1.1 nobody",
             "bounce_classification": "Invalid Address",
         },
-        Kind.BOUNCE,
+        EventKind.BOUNCE,
         {"status": "5.1.1", "classification": "Invalid Address", "bounce_type": "bounce"},
     ),
     (
         {"event": "bounce", "type": "blocked", "status": "4.0.0", "reason": "421 who are you"},
-        Kind.BLOCKED,
+        EventKind.BLOCKED,
         {"reason": "421 who are you", "bounce_type": "blocked"},
     ),
     (
         {"event": "dropped", "reason": "Bounced Address", "status": "5.0.0"},
-        Kind.DROPPED,
+        EventKind.DROPPED,
         {"reason": "Bounced Address"},
     ),
     (
         {"event": "open", "useragent": "Mozilla/4.0", "ip": "192.0.2.1", "sg_content_type": "html"},
-        Kind.OPEN,
+        EventKind.OPEN,
         {"by_machine": False, "agent": "Mozilla/4.0"},
     ),
     (
         {"event": "open", "sg_machine_open": True, "useragent": "Mozilla/5.0"},
-        Kind.OPEN,
+        EventKind.OPEN,
         {"by_machine": True},
     ),
     (
@@ -170,24 +170,24 @@ OF_EACH: list[tuple[dict[str, Any], Kind, dict[str, Any]]] = [
             "url_offset": {"index": 0, "type": "html"},
             "useragent": "Mozilla/4.0",
         },
-        Kind.CLICK,
+        EventKind.CLICK,
         {"link": "https://x.example/", "by_machine": False},
     ),
-    ({"event": "spamreport"}, Kind.SPAM_REPORT, {}),
-    ({"event": "unsubscribe"}, Kind.UNSUBSCRIBE, {}),
+    ({"event": "spamreport"}, EventKind.SPAM_REPORT, {}),
+    ({"event": "unsubscribe"}, EventKind.UNSUBSCRIBE, {}),
     (
         {"event": "group_unsubscribe", "asm_group_id": 10, "useragent": "Mozilla/4.0"},
-        Kind.GROUP_UNSUBSCRIBE,
+        EventKind.GROUP_UNSUBSCRIBE,
         {},
     ),
-    ({"event": "group_resubscribe", "asm_group_id": 10}, Kind.GROUP_RESUBSCRIBE, {}),
-    ({"event": "account_status_change", "type": "compliance_suspend"}, Kind.OTHER, {}),
+    ({"event": "group_resubscribe", "asm_group_id": 10}, EventKind.GROUP_RESUBSCRIBE, {}),
+    ({"event": "account_status_change", "type": "compliance_suspend"}, EventKind.OTHER, {}),
 ]
 
 
 @pytest.mark.parametrize(("entry", "kind", "known"), OF_EACH)
 def test_an_event_of_each_kind_is_understood(
-    entry: dict[str, Any], kind: Kind, known: dict[str, Any]
+    entry: dict[str, Any], kind: EventKind, known: dict[str, Any]
 ) -> None:
     common = {
         "category": ["news"],
@@ -203,7 +203,7 @@ def test_an_event_of_each_kind_is_understood(
 
 
 def test_every_kind_has_a_sample() -> None:
-    assert {kind for _, kind, _ in OF_EACH} == set(Kind)
+    assert {kind for _, kind, _ in OF_EACH} == set(EventKind)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_what_is_no_json_in_one_event_does_not_lose_it_nor_its_neighbours(odd: b
     assert isinstance(first, Event)
     assert first == last
     assert isinstance(second, Event)
-    assert (second.kind, second.send_id) == (Kind.CLICK, 5)
+    assert (second.kind, second.send_id) == (EventKind.CLICK, 5)
     json.loads(second.raw)
 
 

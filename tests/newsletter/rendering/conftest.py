@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.rendering.render import render
-from newsletter.rendering.rendered import House, Rendered
+from newsletter.rendering.rendered import Publication, Rendered
 
 ROOT = Path(__file__).parents[3]
 TEMPLATES = ROOT / "templates" / "email"
 SEED = ROOT / "tests" / "newsletter" / "issues" / "engineering-at-scale-2026-03-27.txt"
-HOUSE = House(
+HOUSE = Publication(
     name="Engineering @ Scale",
     base_url="https://news.example.com",
     postal_address="Example Street 1, 12345 Example Town",
@@ -37,7 +37,9 @@ Make = Callable[..., Rendered]
 def letter() -> Make:
     """Renders a letter of this body; more front matter by keyword."""
 
-    def make(body: str, *, house: House = HOUSE, subject: str = "News", **front: str) -> Rendered:
+    def make(
+        body: str, *, house: Publication = HOUSE, subject: str = "News", **front: str
+    ) -> Rendered:
         lines = "".join(f"{key}: {value}\n" for key, value in front.items())
         text = f"---\nsubject: {subject}\n{lines}---\n{body}\n"
         return render(parse_issue(text, name="news.md"), house, templates=TEMPLATES)

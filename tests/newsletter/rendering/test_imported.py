@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from newsletter.errors import IssueError
 from newsletter.issues.digest_import import import_digest
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.rendering.preview import STRANGER, preview
 from newsletter.rendering.render import render
 

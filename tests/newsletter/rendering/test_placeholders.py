@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newsletter.errors import IssueError
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.rendering.placeholders import Marks, Placeholders, Value, fill
 from newsletter.rendering.render import render
-from newsletter.rendering.rendered import House
-from newsletter.settings import resource
+from newsletter.rendering.rendered import Publication
+from newsletter.settings.load import resource
 
 PREFIX = "-nlabcdef"
 ALL = Placeholders(
@@ -160,7 +160,9 @@ def test_no_issue_has_more_values_than_the_provider_takes() -> None:
     def rendered(number: int) -> int:
         body = " ".join(f"{{{{ attributes.a{n} }}}}" for n in range(number))
         draft = parse_issue(f"---\nsubject: S\n---\n\n{body}\n", name="x.md")
-        house = House("N", "https://n.example", "Street 1", "a@n.example", "N", None, "en", None)
+        house = Publication(
+            "N", "https://n.example", "Street 1", "a@n.example", "N", None, "en", None
+        )
         return render(draft, house, templates=resource("templates/email")).placeholders.tags
 
     # Each stands in the HTML part and in the text; the token of our own links is one more.

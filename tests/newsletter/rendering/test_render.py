@@ -11,8 +11,8 @@ from lxml import etree
 
 from newsletter.errors import IssueError, TemplateError
 from newsletter.issues.digest_import import import_digest
-from newsletter.issues.reading import parse_issue, read_issue
-from newsletter.issues.text import read_text
+from newsletter.issues.parsing.issue_file import parse_issue, read_issue
+from newsletter.issues.parsing.text import read_text
 from newsletter.rendering.preview import preview
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from newsletter.errors import TemplateError
-from newsletter.issues.reading import parse_issue
-from newsletter.rendering.inline import inline_css
+from newsletter.issues.parsing.issue_file import parse_issue
+from newsletter.rendering.css_inliner import inline_css
 from newsletter.rendering.mjml import to_html
 from newsletter.rendering.render import render
 from newsletter.rendering.template import to_mjml

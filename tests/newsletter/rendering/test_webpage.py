@@ -2,19 +2,19 @@
 
 import pytest
 
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.rendering.placeholders import Placeholders
 from newsletter.rendering.render import render
-from newsletter.rendering.rendered import House
+from newsletter.rendering.rendered import Publication
 from newsletter.rendering.webpage import to_page
-from newsletter.settings import resource
+from newsletter.settings.load import resource
 
 LINKS = {
     "unsubscribe_url": "https://news.example/subscribe",
     "preferences_url": "https://news.example/subscribe",
     "web_view_url": "https://news.example/archive/first",
 }
-HOUSE = House(
+HOUSE = Publication(
     name="Paper & Ink",
     base_url="https://news.example",
     postal_address="Street 1, Town",

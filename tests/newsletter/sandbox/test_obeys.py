@@ -14,8 +14,8 @@ import pytest
 
 from newsletter.provider.gateway import MailRequest, Recipient
 from newsletter.provider.payload import payload
-from newsletter.sandbox.measured import BYPASSES
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
+from newsletter.sandbox.tracking_settings import BYPASSES
 from tests.newsletter.sandbox.test_server import (
     MEASURED,
     QUIET,

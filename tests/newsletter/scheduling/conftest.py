@@ -9,18 +9,18 @@ from sqlalchemy import Engine, select
 
 from newsletter.checking.checker import Checker
 from newsletter.checking.rules import load_rules
-from newsletter.database import reading, transaction
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.issues import approval, store
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
-from newsletter.scheduling import firing, schedules, timing
-from newsletter.scheduling.firing import Fired
-from newsletter.scheduling.models import Firing
-from newsletter.scheduling.preparing import Press
-from newsletter.scheduling.schedules import Wanted
-from newsletter.settings import resource
-from subscribers import segments
-from subscribers.schema import table_of
+from newsletter.scheduling import next_run, schedules, trigger
+from newsletter.scheduling.models import ScheduleRun
+from newsletter.scheduling.prepared_issue import IssueRenderer
+from newsletter.scheduling.schedules import ScheduleOptions
+from newsletter.scheduling.trigger import RunResult
+from newsletter.settings.load import resource
+from subscribers.segments import store as segment_store
 from tests.conftest import NOW
 from tests.newsletter.sending.conftest import HOUSE, five
 
@@ -33,7 +33,7 @@ TEXT = (
 
 
 RULES = load_rules(resource("config") / "checks.toml", None)
-PRESS = Press(
+PRESS = IssueRenderer(
     Checker(HOUSE, resource("templates/email"), RULES),
     late_limit=timedelta(hours=6),
     batch_size=1000,
@@ -44,7 +44,7 @@ PRESS = Press(
 def everybody(database: Engine, five: list[int]) -> str:
     """The name of a segment of five people."""
     with transaction(database) as session:
-        return segments.save(session, "everybody", "", now=NOW).name
+        return segment_store.save(session, "everybody", "", now=NOW).name
 
 
 def make_schedule(
@@ -58,7 +58,7 @@ def make_schedule(
     now: datetime = NOW,
     **more: Any,
 ) -> int:
-    wanted = Wanted(name, series, rule, zone, to, **more)
+    wanted = ScheduleOptions(name, series, rule, zone, to, **more)
     with transaction(database) as session:
         return schedules.create(session, wanted, by=COMMAND_LINE, now=now).id
 
@@ -72,20 +72,20 @@ def approve(database: Engine, slug: str, *, series: str = "letter", now: datetim
         approval.approve(session, slug, revision=1, by=COMMAND_LINE, now=now)
 
 
-def tick(database: Engine, now: datetime, press: Press = PRESS) -> list[Fired]:
+def tick(database: Engine, now: datetime, press: IssueRenderer = PRESS) -> list[RunResult]:
     """What the clock does each second."""
     fired = []
     with reading(database) as session:
-        due = timing.due(session, now=now)
+        due = next_run.due(session, now=now)
     for schedule_id in due:
         with transaction(database) as session:
-            fired += firing.fire(session, schedule_id, press, now=now)
+            fired += trigger.run_schedule(session, schedule_id, press, now=now)
     return fired
 
 
 def rows(database: Engine, schedule_id: int) -> list[tuple[datetime, str, str, int | None]]:
     """Due time, outcome, reason and send of each firing, in order."""
-    table = table_of(Firing)
+    table = table_of(ScheduleRun)
     with reading(database) as session:
         found = session.execute(
             select(table.c.due_at, table.c.outcome, table.c.reason, table.c.send_id)

@@ -8,15 +8,16 @@ from sqlalchemy import select, update
 from newsletter.accounts import users
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.issues import approval, store
-from newsletter.issues.reading import parse_issue
-from newsletter.scheduling import jobs
-from newsletter.sending import control, oversight
-from newsletter.sending.models import Batch, Notice
+from newsletter.issues.parsing.issue_file import parse_issue
+from newsletter.scheduling import tasks
+from newsletter.sending.ledger import send_store
+from newsletter.sending.models import Batch, OutboxEmail
+from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.states import BatchState, SendState
-from subscribers.schema import table_of
 from tests.newsletter.sending.conftest import five, make_plan, make_send
 
 __all__ = ["five"]
@@ -27,7 +28,7 @@ DECIDING = ["olga@example.org", "paul@example.org"]
 
 
 @pytest.fixture(autouse=True)
-def staff(assembly: Assembly) -> None:
+def staff(assembly: Container) -> None:
     with transaction(assembly.database) as session:
         for name, role, hashed in (
             ("olga", Role.OWNER, "x"),
@@ -39,25 +40,27 @@ def staff(assembly: Assembly) -> None:
         ):
             email = f"{name}@example.org"
             users.add(session, email, name="", role=role, max_owners=3, now=NOW, hashed=hashed)
-    jobs.sit_at(assembly.desk)
+    tasks.configure_tasks(assembly.desk)
 
 
-def told(assembly: Assembly) -> list[Notice]:
+def told(assembly: Container) -> list[OutboxEmail]:
     """Emails to operators since the last look."""
-    jobs.tell_operators()
+    tasks.tell_operators()
     with transaction(assembly.database) as session:
-        found = session.scalars(select(Notice).where(table_of(Notice).c.kind == "operator")).all()
+        found = session.scalars(
+            select(OutboxEmail).where(table_of(OutboxEmail).c.kind == "operator")
+        ).all()
         session.expunge_all()
-        session.execute(table_of(Notice).delete())
+        session.execute(table_of(OutboxEmail).delete())
     return list(found)
 
 
 def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
-    assembly: Assembly, five: list[int]
+    assembly: Container, five: list[int]
 ) -> None:
     send = make_send(assembly.database)
     with transaction(assembly.database) as session:
-        assert oversight.hold_back(session, send, reason="due 7 h 0 min ago <b>", now=NOW)
+        assert send_store.hold_back(session, send, reason="due 7 h 0 min ago <b>", now=NOW)
     emails = told(assembly)
     assert sorted(one.email for one in emails) == DECIDING
     assert emails[0].subject == "Paused: Hello reader"
@@ -66,22 +69,22 @@ def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
     assert told(assembly) == []
 
 
-def test_a_pause_by_an_operator_is_told_to_nobody(assembly: Assembly, five: list[int]) -> None:
+def test_a_pause_by_an_operator_is_told_to_nobody(assembly: Container, five: list[int]) -> None:
     send = make_send(assembly.database)
     with transaction(assembly.database) as session:
-        control.pause(session, send, reason="paused by Ada", now=NOW)
+        send_lifecycle.pause(session, send, reason="paused by Ada", now=NOW)
     assert told(assembly) == []
 
 
-def test_a_pause_that_is_undone_leaves_no_message(assembly: Assembly, five: list[int]) -> None:
+def test_a_pause_that_is_undone_leaves_no_message(assembly: Container, five: list[int]) -> None:
     send = make_send(assembly.database)
     with reading(assembly.database) as session:
-        oversight.hold_back(session, send, reason="x", now=NOW)
+        send_store.hold_back(session, send, reason="x", now=NOW)
     assert told(assembly) == []
 
 
 def test_batches_that_nobody_confirmed_are_told_after_the_grace_time_and_once_a_day(
-    assembly: Assembly, five: list[int]
+    assembly: Container, five: list[int]
 ) -> None:
     send = make_send(assembly.database)
     make_plan(assembly.database, send)
@@ -103,7 +106,7 @@ def test_batches_that_nobody_confirmed_are_told_after_the_grace_time_and_once_a_
     assert told(assembly) == []
 
 
-def test_a_review_that_is_asked_for_is_told(assembly: Assembly) -> None:
+def test_a_review_that_is_asked_for_is_told(assembly: Container) -> None:
     with transaction(assembly.database) as session:
         draft = parse_issue("---\nsubject: Hello\nslug: hello\n---\nWords\n", name="hello.md")
         store.save(session, draft, by=ADA, now=NOW)
@@ -114,11 +117,11 @@ def test_a_review_that_is_asked_for_is_told(assembly: Assembly) -> None:
     assert "Please look at the table" in emails[0].text
 
 
-def test_nobody_to_tell_is_no_error(assembly: Assembly, five: list[int]) -> None:
+def test_nobody_to_tell_is_no_error(assembly: Container, five: list[int]) -> None:
     send = make_send(assembly.database)
     with transaction(assembly.database) as session:
         for one in users.listing(session, now=NOW):
             if one.role is not Role.OWNER:
                 users.remove(session, one.id)
-        oversight.move_send(session, send, SendState.PAUSED, reason="x", paused_at=NOW)
+        send_store.move_send(session, send, SendState.PAUSED, reason="x", paused_at=NOW)
     assert [one.email for one in told(assembly)] == ["olga@example.org"]

@@ -10,19 +10,18 @@ from sqlalchemy import Engine
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
-from newsletter.database import reading, transaction
-from newsletter.errors import SendError, UserError
+from newsletter.db.engine import reading, transaction
+from newsletter.errors import SegmentError, SendError, UserError
 from newsletter.scheduling import schedules
-from newsletter.scheduling.schedules import Wanted
-from newsletter.sending import hours
-from newsletter.sending.timetable import Timetable
-from subscribers import segments
-from subscribers.errors import SegmentError
+from newsletter.scheduling.schedules import ScheduleOptions
+from newsletter.sending.pacing import sending_windows
+from newsletter.sending.pacing.timetable import Timetable
+from subscribers.segments import store as segment_store
 from tests.conftest import NOW
 from tests.newsletter.scheduling.conftest import approve, make_schedule, rows, tick
 
 ALICE = Actor(None, "alice@example.org")
-WEEKLY = Wanted("weekly", "letter", "mon 09:00", "Europe/Berlin", ("everybody",))
+WEEKLY = ScheduleOptions("weekly", "letter", "mon 09:00", "Europe/Berlin", ("everybody",))
 #: NOW is a Friday.
 MONDAY = datetime(2026, 3, 30, 7, tzinfo=UTC)
 
@@ -74,7 +73,7 @@ def test_a_schedule_is_kept_as_it_was_asked_for(database: Engine, weekly: str) -
         ({"excluded": ("everybody",)}, "cannot be sent to and left out"),
         ({"timetable": Timetable(ahead=timedelta(hours=1))}, "has no such pace"),
         (
-            {"timetable": Timetable(local_time=hours.parse_time("09:00", place=""))},
+            {"timetable": Timetable(local_time=sending_windows.parse_time("09:00", place=""))},
             "has no such pace",
         ),
     ],
@@ -158,7 +157,7 @@ def test_removed_it_takes_its_due_times_along_and_leaves_its_sends(
 
 def test_a_segment_that_a_schedule_uses_is_not_deleted(database: Engine, everybody: str) -> None:
     with transaction(database) as session:
-        segments.save(session, "insiders", 'email == "p1@example.org"', now=NOW)
+        segment_store.save(session, "insiders", 'email == "p1@example.org"', now=NOW)
     make_schedule(database, "daily", excluded=("insiders",))
     make_schedule(database, "weekly")
     with (
@@ -174,7 +173,7 @@ def test_a_segment_that_a_schedule_uses_is_not_deleted(database: Engine, everybo
     assert "newsletter schedule change daily" in str(caught.value.hint)
     # Nor by a way that does not ask first: the database refuses it.
     with pytest.raises(SegmentError, match="still in use"), transaction(database) as session:
-        segments.delete(session, "insiders")
+        segment_store.delete(session, "insiders")
     do(database, schedules.remove, "daily")
     with transaction(database) as session:
         assert schedules.delete_segment(session, "insiders", by=ALICE, now=NOW).name == "insiders"

@@ -7,28 +7,29 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from newsletter.database import reading, transaction
-from newsletter.issues.reading import parse_issue
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.rendering.render import render
-from newsletter.rendering.rendered import House
-from newsletter.sending import control, standing
-from newsletter.sending.dispatch import Dispatcher
-from newsletter.sending.foresight import Terms
-from newsletter.sending.journal import Journal
-from newsletter.sending.limits import WarmUp
+from newsletter.rendering.rendered import Publication
+from newsletter.sending.delivery.dispatcher import Dispatcher
 from newsletter.sending.models import Batch, Delivery
-from newsletter.sending.plan import plan
-from newsletter.sending.timetable import Timetable
-from newsletter.settings import resource
-from subscribers import segments
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.planning.estimate import SendOptions
+from newsletter.sending.planning.planner import plan
+from newsletter.sending.queries import send_status
+from newsletter.sending.recovery.departure_log import DepartureLogFile
+from newsletter.settings.load import resource
 from subscribers.models import Topic
-from subscribers.schema import table_of
+from subscribers.segments import store as segment_store
 from tests.conftest import LINK_KEY, NOW, add_person
 
-HOUSE = House(
+HOUSE = Publication(
     name="Paper",
     base_url="https://news.example",
     postal_address="Street 1, Town",
@@ -60,10 +61,12 @@ def make_send(
     with transaction(database) as session:
         if not names:
             names = ("everybody",)
-            if not any(s.segment.name == "everybody" for s in segments.listing(session, now=NOW)):
-                segments.save(session, "everybody", "", now=NOW)
-        terms = Terms(timetable=timetable, excluded=excluded)
-        send = control.create(
+            if not any(
+                s.segment.name == "everybody" for s in segment_store.listing(session, now=NOW)
+            ):
+                segment_store.save(session, "everybody", "", now=NOW)
+        terms = SendOptions(timetable=timetable, excluded=excluded)
+        send = send_lifecycle.create(
             session, draft, rendered, names, at=at, now=now, terms=terms, approved_by=COMMAND_LINE
         )
         return send.id
@@ -83,7 +86,7 @@ def planned(database: Engine, size: int = 2) -> int:
 
 def send_state(database: Engine, send: int) -> str:
     with reading(database) as session:
-        return standing.find(session, send).state
+        return send_status.find(session, send).state
 
 
 def make_topic(database: Engine, slug: str) -> int:
@@ -138,7 +141,7 @@ class FakeGateway:
 def dispatcher(
     database: Engine,
     gateway: FakeGateway,
-    journal: Journal | None = None,
+    journal: DepartureLogFile | None = None,
     *,
     warm_up: WarmUp | None = None,
 ) -> Dispatcher:
@@ -156,7 +159,9 @@ def dispatcher(
     )
 
 
-def drain(database: Engine, gateway: FakeGateway, journal: Journal | None = None) -> FakeGateway:
+def drain(
+    database: Engine, gateway: FakeGateway, journal: DepartureLogFile | None = None
+) -> FakeGateway:
     """Send all that is due."""
     worker = dispatcher(database, gateway, journal)
     while worker.send_next():

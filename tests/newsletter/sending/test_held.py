@@ -7,15 +7,17 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import Engine, select, update
 
-from newsletter.cli import sends
-from newsletter.database import reading, transaction
+from newsletter.cli.sending import sends
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.errors import NothingToDoError, ProviderError, SendError
 from newsletter.issues.models import Issue
 from newsletter.provider.gateway import Outcome, Unknown
-from newsletter.sending import doubt, held, hold
+from newsletter.sending import held
+from newsletter.sending.ledger import provider_backoff
 from newsletter.sending.models import Batch, Send
-from newsletter.sending.timetable import Timetable
-from subscribers.schema import table_of
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.recovery import uncertain_batches
 from tests.newsletter.sending.conftest import (
     FakeGateway,
     batches,
@@ -129,7 +131,7 @@ def is_published(database: Engine) -> bool:
 
 def sweep(database: Engine) -> None:
     with transaction(database) as session:
-        doubt.sweep(session, now=datetime.now(UTC), grace=_HOUR, policy="hold")
+        uncertain_batches.sweep(session, now=datetime.now(UTC), grace=_HOUR, policy="hold")
 
 
 def test_a_send_is_over_when_the_time_of_what_is_held_has_come(
@@ -197,7 +199,7 @@ def test_whatever_is_under_way_while_it_is_called_back_is_missed(
     assert {state for state, _ in states(database, send).values()} == {"rejected"}
     provider.during = lambda: None
     with transaction(database) as session:
-        hold.lift(session)
+        provider_backoff.lift(session)
     sends.retry(send)
     drain(database, provider)
     assert provider.reached == _PEOPLE

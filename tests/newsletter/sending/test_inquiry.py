@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, update
 
-from newsletter.assembly import Assembly
-from newsletter.database import transaction
+from newsletter.container import Container
+from newsletter.db.engine import transaction
+from newsletter.db.orm import table_of
 from newsletter.provider.events import made_mark
 from newsletter.provider.sendgrid import SendGridGateway
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.scheduling import jobs
-from newsletter.sending import control
-from newsletter.sending.doubt import listed
+from newsletter.scheduling import tasks
 from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.models import Batch
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.recovery.uncertain_batches import listed
 from newsletter.sending.states import BatchState
-from newsletter.settings import load
+from newsletter.settings.load import load
 from subscribers.models import Subscriber
-from subscribers.schema import table_of
 from tests.conftest import NOW as MADE_AT
 from tests.newsletter.sending.conftest import batches, dispatcher, planned, send_state, states
-from tests.newsletter.tracking.test_ingest import hash_of
+from tests.newsletter.tracking.events.test_ingest import hash_of
 
 NOW = datetime.now(UTC)
 #: Later than the tests take, from the moment that they are read.
@@ -176,7 +176,7 @@ def test_what_the_operator_settled_meanwhile_stays_settled(
 
     def ask(method: str, path: str, *, query: Any = None, body: object = None) -> Any:
         with transaction(database) as session:
-            control.cancel(session, send, now=NOW)
+            send_lifecycle.cancel(session, send, now=NOW)
         return gateway.ask(method, path, query=query, body=body)
 
     assert Inquiry(database, ask, hash_of).run(now=LATER) == (send, 1)
@@ -189,13 +189,13 @@ def test_the_clocks_job_asks_only_where_it_is_switched_on(
 ) -> None:
     environment["NEWSLETTER_SENDGRID__HOST"] = sandbox.url
     environment["NEWSLETTER_SENDGRID__API_KEY"] = "SG.sandbox"
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     send = doubted(parts.database, sandbox, gateway, taken=True)
     assert parts.desk.inquiry is None
-    jobs.sit_at(parts.desk)
-    jobs.ask_about_doubt()
+    tasks.configure_tasks(parts.desk)
+    tasks.ask_about_doubt()
     assert [one.state for one in batches(parts.database, send)] == ["uncertain"]
     parts.database.dispose()
-    parts = Assembly(load(environment | {"NEWSLETTER_SENDGRID__ACTIVITY": "true"}))
+    parts = Container(load(environment | {"NEWSLETTER_SENDGRID__ACTIVITY": "true"}))
     assert parts.desk.inquiry is not None
     parts.database.dispose()

@@ -12,25 +12,26 @@ from starlette.testclient import TestClient
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.errors import NothingToDoError, ProviderError, UserError
-from newsletter.provider.account import Account, Listing
+from newsletter.provider.account import Account, SuppressionListing
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.sending.models import Notice
-from newsletter.settings import load
-from newsletter.tracking import list_removal, timeline
+from newsletter.sending.models import OutboxEmail
+from newsletter.settings.load import load
+from newsletter.tracking import list_removal
 from newsletter.tracking.list_removal import ListRemover, lift_bounces
 from newsletter.tracking.models_reconcile import ListRemoval
-from newsletter.tracking.reconcile import Reconciler
+from newsletter.tracking.people import history as subscriber_history
+from newsletter.tracking.suppression_sync import Reconciler
 from newsletter.web.app import create_app
-from subscribers import suppression
+from subscribers.consent import suppression
 from subscribers.models import Subscriber, SuppressionReason
-from subscribers.schema import table_of
 from tests.conftest import NOW
 from tests.forking import command
 from tests.newsletter.sending.conftest import five
-from tests.newsletter.tracking.test_ingest import (
+from tests.newsletter.tracking.events.test_ingest import (
     DAY,
     MINUTE,
     THEN,
@@ -40,12 +41,17 @@ from tests.newsletter.tracking.test_ingest import (
     suppressed,
     take,
 )
-from tests.newsletter.web.test_confirm import ask
+from tests.newsletter.web.public.test_confirm import ask
 
 __all__ = ["five", "sent"]
 
 ADA = Actor(7, "ada@example.org")
-LISTS = [Listing.BOUNCES, Listing.INVALID, Listing.SPAM_REPORTS, Listing.UNSUBSCRIBES]
+LISTS = [
+    SuppressionListing.BOUNCES,
+    SuppressionListing.INVALID,
+    SuppressionListing.SPAM_REPORTS,
+    SuppressionListing.UNSUBSCRIBES,
+]
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +67,18 @@ def sandbox(_running: RunningSandbox) -> RunningSandbox:
 
 
 @pytest.fixture
-def parts(environment: dict[str, str], sandbox: RunningSandbox) -> Iterator[Assembly]:
-    parts = Assembly(load({**environment, "NEWSLETTER_SENDGRID__HOST": sandbox.url}))
+def parts(environment: dict[str, str], sandbox: RunningSandbox) -> Iterator[Container]:
+    parts = Container(load({**environment, "NEWSLETTER_SENDGRID__HOST": sandbox.url}))
     yield parts
     parts.database.dispose()
 
 
 @pytest.fixture
-def reconciler(parts: Assembly) -> Reconciler:
+def reconciler(parts: Container) -> Reconciler:
     return parts.reconciler
 
 
-def remove(parts: Assembly, now: datetime = NOW + DAY) -> int:
+def remove(parts: Container, now: datetime = NOW + DAY) -> int:
     remover = ListRemover(parts.database, parts.gateway.ask)
     return remover.run(now=now, wait=lambda _: False)
 
@@ -106,7 +112,7 @@ def log(database: Engine) -> list[Any]:
 
 
 def test_an_operator_lifts_a_bounce_and_the_address_leaves_the_bounce_lists(
-    parts: Assembly, sandbox: RunningSandbox, sent: int, five: list[int]
+    parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:
     take(parts.database, entry(sent, five[0], "bounce", reason="550 5.1.1 no such user"))
     for kind in LISTS:
@@ -117,7 +123,10 @@ def test_an_operator_lifts_a_bounce_and_the_address_leaves_the_bounce_lists(
     assert remove(parts) == 1
     assert remove(parts) == 0
     # A bounce says nothing of complaints and unsubscribes, and nothing of other addresses.
-    assert stands(sandbox, "p1@example.org") == {Listing.SPAM_REPORTS, Listing.UNSUBSCRIBES}
+    assert stands(sandbox, "p1@example.org") == {
+        SuppressionListing.SPAM_REPORTS,
+        SuppressionListing.UNSUBSCRIBES,
+    }
     assert stands(sandbox, "p1@example.org.example") == set(LISTS)
     with reading(parts.database) as session:
         row = session.scalars(select(ListRemoval)).one()
@@ -182,7 +191,7 @@ def test_what_a_person_said_is_not_lifted(
 
 
 def test_late_words_of_a_lifted_bounce_suppress_nobody_and_later_bounces_do(
-    parts: Assembly, sandbox: RunningSandbox, sent: int, five: list[int]
+    parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:
     database = parts.database
     take(database, entry(sent, five[0], "bounce", reason="550 5.1.1 no such user"))
@@ -198,20 +207,20 @@ def test_late_words_of_a_lifted_bounce_suppress_nobody_and_later_bounces_do(
 
 
 def test_comparing_the_lists_does_not_take_a_lifted_bounce_over(
-    parts: Assembly, reconciler: Reconciler, sandbox: RunningSandbox, sent: int, five: list[int]
+    parts: Container, reconciler: Reconciler, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:
     take(parts.database, entry(sent, five[0], "bounce", reason="550 5.1.1 no such user"))
     listed(sandbox, "bounces", "p1@example.org")
     lift(parts.database, address_hash=hash_of("p1@example.org"))
     report = reconciler.run(now=NOW + MINUTE, wait=lambda _: False)
-    found = report.lists[Listing.BOUNCES]
+    found = report.lists[SuppressionListing.BOUNCES]
     assert (found.new_here, found.removed_there) == (0, 1)
     assert suppressed(parts.database) == {}
     assert stands(sandbox, "p1@example.org") == set()
 
 
 def test_who_is_suppressed_again_by_then_stays_on_the_lists(
-    parts: Assembly, sandbox: RunningSandbox, sent: int, five: list[int]
+    parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:
     take(parts.database, entry(sent, five[0], "bounce", reason="550 5.1.1 no such user"))
     listed(sandbox, "bounces", "p1@example.org")
@@ -219,11 +228,11 @@ def test_who_is_suppressed_again_by_then_stays_on_the_lists(
     with transaction(parts.database) as session:
         suppression.add(session, [five[0]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="t")
     remove(parts)
-    assert stands(sandbox, "p1@example.org") == {Listing.BOUNCES}
+    assert stands(sandbox, "p1@example.org") == {SuppressionListing.BOUNCES}
 
 
 def test_what_the_provider_refuses_is_tried_again_later(
-    parts: Assembly, sandbox: RunningSandbox, sent: int, five: list[int]
+    parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:
     take(parts.database, entry(sent, five[0], "bounce", reason="550 5.1.1 no such user"))
     lift(parts.database, address_hash=hash_of("p1@example.org"))
@@ -241,16 +250,16 @@ def test_what_the_provider_refuses_is_tried_again_later(
 
 
 def test_a_list_takes_many_addresses_and_all_only_when_that_is_said(
-    parts: Assembly, sandbox: RunningSandbox
+    parts: Container, sandbox: RunningSandbox
 ) -> None:
     for number in range(3):
         listed(sandbox, "bounces", f"p{number}@example.org")
     account = Account(parts.gateway.ask)
-    account.remove_all(Listing.BOUNCES, ["P0@example.org", "nobody@example.org"])
+    account.remove_all(SuppressionListing.BOUNCES, ["P0@example.org", "nobody@example.org"])
     assert stands(sandbox, "p0@example.org") == set()
-    assert stands(sandbox, "p1@example.org") == {Listing.BOUNCES}
-    account.remove_all(Listing.BOUNCES, [])
-    assert stands(sandbox, "p1@example.org") == {Listing.BOUNCES}
+    assert stands(sandbox, "p1@example.org") == {SuppressionListing.BOUNCES}
+    account.remove_all(SuppressionListing.BOUNCES, [])
+    assert stands(sandbox, "p1@example.org") == {SuppressionListing.BOUNCES}
 
 
 # -- after a soft bounce ----------------------------------------------------------------------
@@ -258,7 +267,7 @@ def test_a_list_takes_many_addresses_and_all_only_when_that_is_said(
 
 @pytest.mark.parametrize("status", ["4.2.2", "5.2.2", "5.7.1", "5.4.1"])
 def test_after_a_bounce_that_says_nothing_of_the_mailbox_the_next_issue_is_tried(
-    parts: Assembly, sandbox: RunningSandbox, sent: int, five: list[int], status: str
+    parts: Container, sandbox: RunningSandbox, sent: int, five: list[int], status: str
 ) -> None:
     listed(sandbox, "bounces", "p1@example.org")
     take(parts.database, entry(sent, five[0], "bounce", status=status, reason="no"))
@@ -270,7 +279,7 @@ def test_after_a_bounce_that_says_nothing_of_the_mailbox_the_next_issue_is_tried
 
 
 def test_so_many_soft_bounces_that_the_address_is_suppressed_leave_it_on_the_list(
-    parts: Assembly, sandbox: RunningSandbox, sent: int, five: list[int]
+    parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:
     listed(sandbox, "bounces", "p1@example.org")
     for day in range(5):
@@ -278,14 +287,14 @@ def test_so_many_soft_bounces_that_the_address_is_suppressed_leave_it_on_the_lis
         take(parts.database, entry(sent, five[0], "bounce", at=at, status="5.2.2"))
     assert suppressed(parts.database) == {"p1@example.org": "bounced"}
     remove(parts)
-    assert stands(sandbox, "p1@example.org") == {Listing.BOUNCES}
+    assert stands(sandbox, "p1@example.org") == {SuppressionListing.BOUNCES}
 
 
 # -- by their own wish ------------------------------------------------------------------------
 
 
 @pytest.fixture
-def client(parts: Assembly) -> Iterator[TestClient]:
+def client(parts: Container) -> Iterator[TestClient]:
     app = create_app(parts, background=False)
     with TestClient(app, follow_redirects=False, client=("192.0.2.9", 50000)) as client:
         yield client
@@ -293,7 +302,7 @@ def client(parts: Assembly) -> Iterator[TestClient]:
 
 @pytest.mark.parametrize("reason", ["bounced", "complained", "unsubscribed"])
 def test_who_confirms_that_they_come_back_leaves_all_lists(
-    client: TestClient, parts: Assembly, sandbox: RunningSandbox, reason: str
+    client: TestClient, parts: Container, sandbox: RunningSandbox, reason: str
 ) -> None:
     past = datetime.now(UTC) - 30 * DAY
     with transaction(parts.database) as session:
@@ -311,14 +320,14 @@ def test_who_confirms_that_they_come_back_leaves_all_lists(
     assert stands(sandbox, "ada@example.org") == set()
 
 
-def test_a_newcomer_asks_nothing_of_the_provider(client: TestClient, parts: Assembly) -> None:
+def test_a_newcomer_asks_nothing_of_the_provider(client: TestClient, parts: Container) -> None:
     assert client.post(ask(client)).status_code == 200
     with reading(parts.database) as session:
         assert session.scalars(select(ListRemoval)).all() == []
 
 
 def test_what_came_onto_a_list_after_they_came_back_stays(
-    client: TestClient, parts: Assembly, sandbox: RunningSandbox
+    client: TestClient, parts: Container, sandbox: RunningSandbox
 ) -> None:
     with transaction(parts.database) as session:
         hashed = [parts.hash_of("ada@example.org") or b""]
@@ -328,12 +337,12 @@ def test_what_came_onto_a_list_after_they_came_back_stays(
     assert client.post(ask(client)).status_code == 200
     listed(sandbox, "spam_reports", "ada@example.org", datetime.now(UTC) + 5 * MINUTE)
     remove(parts, datetime.now(UTC))
-    assert stands(sandbox, "ada@example.org") == {Listing.SPAM_REPORTS}
+    assert stands(sandbox, "ada@example.org") == {SuppressionListing.SPAM_REPORTS}
 
 
 @pytest.mark.parametrize("reason", ["bounced", "complained"])
 def test_who_bounced_or_complained_gets_one_confirmation_email_a_day(
-    client: TestClient, parts: Assembly, reason: str
+    client: TestClient, parts: Container, reason: str
 ) -> None:
     with transaction(parts.database) as session:
         hashed = [parts.hash_of("ada@example.org") or b""]
@@ -343,18 +352,18 @@ def test_who_bounced_or_complained_gets_one_confirmation_email_a_day(
     for _ in range(3):
         assert client.post("/subscribe", data={"email": "ada@example.org"}).status_code == 200
     with reading(parts.database) as session:
-        assert len(session.scalars(select(Notice)).all()) == 1
+        assert len(session.scalars(select(OutboxEmail)).all()) == 1
 
 
 # -- single emails ----------------------------------------------------------------------------
 
 
 def test_the_history_says_what_became_of_a_single_email(
-    client: TestClient, parts: Assembly, cast: dict[str, int]
+    client: TestClient, parts: Container, cast: dict[str, int]
 ) -> None:
     client.post("/subscribe", data={"email": "alice@example.org"})
     with reading(parts.database) as session:
-        number = session.scalars(select(Notice)).one().id
+        number = session.scalars(select(OutboxEmail)).one().id
     mine = {"email": "Alice@example.org", "nl_notice": str(number), "timestamp": THEN}
     take(parts.database, {**mine, "event": "processed"})
     take(parts.database, {**mine, "event": "delivered", "email": "bob@example.org"})
@@ -363,7 +372,7 @@ def test_the_history_says_what_became_of_a_single_email(
     with reading(parts.database) as session:
         alice = session.get(Subscriber, cast["alice"])
         assert alice is not None
-        entries, _ = timeline.of_person(session, alice)
+        entries, _ = subscriber_history.of_person(session, alice)
     (mail,) = (one for one in entries if one.sort == "mail")
     assert mail.what == "dropped"
     assert mail.detail.endswith("Bounced Address")
@@ -401,7 +410,7 @@ def test_the_command_lifts_lists_and_says_what_is_missing(
 
 
 def test_removals_that_no_event_can_be_about_are_forgotten(
-    parts: Assembly, sent: int, five: list[int]
+    parts: Container, sent: int, five: list[int]
 ) -> None:
     take(parts.database, entry(sent, five[0], "bounce", status="5.2.2"))
     remove(parts)

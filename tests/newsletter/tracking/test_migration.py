@@ -11,9 +11,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 from newsletter import migrations
-from newsletter.database import open_database, reading, upgrade
-from newsletter.tracking import counts, recount
-from tests.newsletter.test_database import bring
+from newsletter.db.engine import open_database, reading, upgrade
+from newsletter.tracking.stats import counters
+from newsletter.tracking.stats import verify as verify_counters
+from tests.newsletter.db.test_engine import bring
 
 MIGRATIONS = Path(migrations.__file__ or "").parent
 EVENTS = [
@@ -62,7 +63,7 @@ def before(database_url: str, tmp_path: Path) -> Iterator[Engine]:
 def test_old_events_are_counted_into_the_new_figures(before: Engine) -> None:
     upgrade(before)
     with reading(before) as session:
-        assert counts.of_send(session, 7) == {
+        assert counters.of_send(session, 7) == {
             "open": 1,
             "opened": 1,
             "machine_open": 1,
@@ -72,13 +73,13 @@ def test_old_events_are_counted_into_the_new_figures(before: Engine) -> None:
             "left": 1,
             "left_here": 1,
         }
-        assert counts.of_parts(session, 7, "link") == {
+        assert counters.of_parts(session, 7, "link") == {
             "https://x.example/a": {"click": 2, "clicked": 1}
         }
-        assert set(counts.of_parts(session, 7, "domain")) == {"b.example", ""}
-        assert recount.sends(session) == [counts.NO_SEND, 7]
-        for send in recount.sends(session):
-            assert list(recount.differences(session, send)) == []
+        assert set(counters.of_parts(session, 7, "domain")) == {"b.example", ""}
+        assert verify_counters.sends(session) == [counters.NO_SEND, 7]
+        for send in verify_counters.sends(session):
+            assert list(verify_counters.differences(session, send)) == []
 
 
 def test_of_earlier_sends_opens_were_measured_and_clicks_were_not(database: Engine) -> None:

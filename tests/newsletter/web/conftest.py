@@ -14,14 +14,14 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
 from newsletter.accounts import sessions, users
-from newsletter.accounts.models import Role, Stage, User
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
-from newsletter.settings import load
+from newsletter.accounts.models import Role, SignInStage, User
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
+from newsletter.settings.load import load
 from newsletter.web.app import create_app
 from newsletter.web.base_path import base_path
-from newsletter.web.console import cookie
-from subscribers.schema import table_of
+from newsletter.web.console.base import session_cookie
 
 HTML = {"accept": "text/html"}
 PASSWORD = "correct horse battery staple"
@@ -32,7 +32,7 @@ class Browser:
     """One browser: keeps cookies, and posts with the token that our forms carry."""
 
     client: TestClient
-    parts: Assembly
+    parts: Container
 
     @property
     def token(self) -> str:
@@ -50,7 +50,7 @@ class Browser:
 
     @property
     def csrf(self) -> str:
-        return cookie.form_token(self.parts.form_keys, self.token)
+        return session_cookie.form_token(self.parts.form_keys, self.token)
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.client.get(path, headers=HTML, **more)
@@ -70,7 +70,7 @@ class Browser:
 class Office:
     """A service, its users, and as many browsers as a test needs."""
 
-    parts: Assembly
+    parts: Container
     app: FastAPI
     _open: ExitStack
     #: What stands between browsers and the service.
@@ -104,7 +104,7 @@ class Office:
             browser.token = sessions.begin(
                 session,
                 user_id,
-                Stage.FULL,
+                SignInStage.FULL,
                 lasts=self.parts.settings.console.absolute_time,
                 now=datetime.now(UTC),
                 ip="192.0.2.9",
@@ -120,7 +120,7 @@ def open_office(environment: dict[str, str]) -> Iterator[Callable[..., Office]]:
 
         def opened(**settings: str) -> Office:
             own = {f"NEWSLETTER_CONSOLE__{key.upper()}": value for key, value in settings.items()}
-            parts = Assembly(load(environment | own))
+            parts = Container(load(environment | own))
             stack.callback(lambda: parts.database.dispose())
             return Office(parts, create_app(parts, background=False), stack)
 

@@ -12,14 +12,14 @@ from httpx2 import Response
 
 import newsletter.web
 from newsletter.accounts.models import Role
-from newsletter.assembly import Assembly
+from newsletter.container import Container
 from newsletter.errors import SettingsError
-from newsletter.setting_kinds import OWN_PATHS
-from newsletter.settings import load
+from newsletter.settings.kinds import OWN_PATHS
+from newsletter.settings.load import load
 from newsletter.web.app import create_app
 from newsletter.web.base_path import ATTRIBUTES
 from tests.newsletter.web.conftest import HTML, Office
-from tests.newsletter.web.poison import World
+from tests.newsletter.web.hostile.poison import World
 from tests.proxies import PATH, Proxy
 
 WEB = Path(newsletter.web.__file__).parent
@@ -187,7 +187,7 @@ def test_a_path_that_is_one_of_our_own_is_refused(environment: dict[str, str], p
 
 @SQLITE
 def test_no_route_is_missing_among_our_own_paths(environment: dict[str, str]) -> None:
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     routes = iter_route_contexts(create_app(parts, background=False).routes)
     parts.database.dispose()
     assert {(one.path or "/").split("/")[1] for one in routes} - {""} == OWN_PATHS

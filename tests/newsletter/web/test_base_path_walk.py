@@ -20,19 +20,19 @@ from starlette.testclient import TestClient
 
 from newsletter.accounts import users
 from newsletter.accounts.models import Role
-from newsletter.assembly import Assembly
-from newsletter.database import reading, transaction
-from newsletter.issues.reading import parse_issue
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.render import render
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
-from newsletter.sandbox.store import Mail
-from newsletter.sending import control
-from newsletter.sending.models import Notice
+from newsletter.sandbox.store import SandboxEmail
+from newsletter.sending.models import OutboxEmail
+from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.tracking.models import EventRow
-from subscribers import segments
 from subscribers.models import Suppression
-from subscribers.schema import table_of
+from subscribers.segments import store as segment_store
 from tests.fuzz.service import running, until
 from tests.newsletter.web.conftest import HTML, PASSWORD, Office
 from tests.proxies import PATH, Proxy, free_port, real_proxy
@@ -71,9 +71,9 @@ class Reader:
         return self.go(unescape(to[1]), "POST", data={**hidden, **fields})
 
 
-def noticed(parts: Assembly, kind: str) -> str:
+def noticed(parts: Container, kind: str) -> str:
     """The link in the latest mail that holds one of this kind."""
-    notice = table_of(Notice)
+    notice = table_of(OutboxEmail)
     with reading(parts.database) as session:
         texts = session.scalars(select(notice.c.text).order_by(notice.c.id.desc())).all()
     found = [one[0] for text in texts if (one := re.search(rf"https?://\S+/{kind}/\S+", text))]
@@ -81,20 +81,20 @@ def noticed(parts: Assembly, kind: str) -> str:
     return found[0]
 
 
-def create(parts: Assembly, slug: str, *, at: datetime) -> int:
+def create(parts: Container, slug: str, *, at: datetime) -> int:
     """A send of an issue to everybody; its number."""
     draft = parse_issue(ISSUE.format(slug=slug), name=f"{slug}.md")
     rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
-        segments.save(session, f"of-{slug}", "", now=now)
-        made = control.create(
+        segment_store.save(session, f"of-{slug}", "", now=now)
+        made = send_lifecycle.create(
             session, draft, rendered, [f"of-{slug}"], at=at, now=now, approved_by=COMMAND_LINE
         )
         return made.id
 
 
-def sign_up(reader: Reader, parts: Assembly, email: str) -> None:
+def sign_up(reader: Reader, parts: Container, email: str) -> None:
     """By the form and the mail's link, as people do."""
     form = reader.go(f"{reader.base_url}/subscribe").text
     answer = reader.submit(form, "/subscribe", email=email)
@@ -119,7 +119,7 @@ def read(reader: Reader) -> None:
     assert reader.go(f"{reader.base_url}/webhooks/sendgrid/events").status_code == 405
 
 
-def choose_and_leave(reader: Reader, parts: Assembly, links: dict[str, str]) -> None:
+def choose_and_leave(reader: Reader, parts: Container, links: dict[str, str]) -> None:
     """By the links that stand in a mail."""
     page = reader.go(links["preferences"]).text
     assert reader.submit(page, "/preferences/", pause="2").status_code == 200
@@ -130,7 +130,7 @@ def choose_and_leave(reader: Reader, parts: Assembly, links: dict[str, str]) -> 
         assert session.scalar(select(table_of(Suppression).c.address_hash)) is not None
 
 
-def look_around(reader: Reader, parts: Assembly) -> int:
+def look_around(reader: Reader, parts: Container) -> int:
     """Sign in, change something, and pause a send; its number."""
     door = reader.go(f"{reader.base_url}/console/issues").text
     page = reader.submit(door, "/console/sign-in", email="owner@example.org", password=PASSWORD)
@@ -162,10 +162,10 @@ def live(reader: Reader, send: int) -> str:
         return f"{next(lines)} {next(lines)}"
 
 
-def arrived(sandbox: RunningSandbox, subject: str, email: str) -> Mail:
+def arrived(sandbox: RunningSandbox, subject: str, email: str) -> SandboxEmail:
     """A mail, once the provider has taken it."""
 
-    def found() -> list[Mail]:
+    def found() -> list[SandboxEmail]:
         mails = sandbox.store.mails(search=email, before=None, limit=9)
         return [one for one in mails if subject in str(one.part) + str(one.body.get("subject"))]
 
@@ -173,7 +173,7 @@ def arrived(sandbox: RunningSandbox, subject: str, email: str) -> Mail:
     return found()[0]
 
 
-def links_of(mail: Mail, base_url: str) -> dict[str, str]:
+def links_of(mail: SandboxEmail, base_url: str) -> dict[str, str]:
     """The personal links of a mail, as its reader sees them, by what they lead to."""
     texts = [one["value"] for one in mail.body["content"]]
     for mark, value in mail.part["substitutions"].items():
@@ -186,7 +186,7 @@ def links_of(mail: Mail, base_url: str) -> dict[str, str]:
     return found
 
 
-def is_delivered(parts: Assembly) -> bool:
+def is_delivered(parts: Container) -> bool:
     """Whether the provider's events have come back to the address below the path."""
     event = table_of(EventRow)
     with reading(parts.database) as session:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from newsletter.accounts.models import Role
-from newsletter.cli.doctor import examine
-from newsletter.database import open_database
+from newsletter.cli.service.doctor import examine
+from newsletter.db.engine import open_database
 from newsletter.errors import UserError
-from newsletter.sending.journal import Journal
-from newsletter.settings import load, load_with_origins
+from newsletter.sending.recovery.departure_log import DepartureLogFile
+from newsletter.settings.load import load, load_with_origins
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 from tests.newsletter.web.conftest import Office
-from tests.newsletter.web.test_console_imports import uploaded, work
+from tests.newsletter.web.console.test_imports import uploaded, work
 
 ROOT = Path(__file__).parents[3]
 SECRET = "hunter2-and-more"
@@ -80,7 +80,7 @@ def test_a_database_in_use_its_journal_and_uploads_are_private(
     engine = open_database(f"sqlite:///{mine / 'a' / 'b.db'}")
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE people (email TEXT)")
-        Journal(mine / "c" / "departures")
+        DepartureLogFile(mine / "c" / "departures")
         assert {"b.db", "b.db-wal", "b.db-shm"} <= {path.name for path in mine.rglob("*")}
         assert open_to_others(mine) == []
     engine.dispose()
@@ -94,10 +94,10 @@ def test_a_database_in_use_its_journal_and_uploads_are_private(
 
 #: Where files and folders are made in another way, and why that is right.
 MADE_OTHERWISE = {
-    "subscribers/private_files.py": "it is the way",
-    "newsletter/sending/journal.py": "asks for the modes itself, for files that must be new",
+    "newsletter/db/private_files.py": "it is the way",
+    "newsletter/sending/recovery/departure_log.py": "sets the modes of new files itself",
     "newsletter/text_workers.py": "tells the system about a process: nothing is made",
-    "newsletter/cli/issues.py": "pages to look at in a browser, of an issue",
+    "newsletter/cli/content/issues.py": "pages to look at in a browser, of an issue",
 }
 
 

@@ -22,17 +22,17 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from newsletter.assembly import Assembly
-from newsletter.cli.serve import listen, server_of
-from newsletter.database import reading
+from newsletter.cli.service.serve import listen, server_of
+from newsletter.container import Container
+from newsletter.db.engine import reading
+from newsletter.db.orm import table_of
+from newsletter.doctor.account import Verdict
+from newsletter.doctor.proxy import FORGED, fetched, of_visitors
 from newsletter.errors import SettingsError
-from newsletter.settings import load
-from newsletter.tracking.checkup import Verdict
-from newsletter.tracking.checkup_proxy import FORGED, fetched, of_visitors
+from newsletter.settings.load import load
 from newsletter.web.app import create_app
 from newsletter.web.proxies import Proxies, address_of, forwarded
 from subscribers.models import Confirmation
-from subscribers.schema import table_of
 from tests.conftest import ADDRESS_KEY, LINK_KEY
 
 PROXY, BOB = "10.0.0.1", "203.0.113.9"
@@ -57,7 +57,7 @@ def seen() -> Seen:
     """What the service answers whom, with these settings, from this peer and with these headers."""
 
     def ask(peer: str, headers: list[tuple[str, str]], **settings: str) -> str:
-        app = create_app(Assembly(load(web(**settings))), background=False)
+        app = create_app(Container(load(web(**settings))), background=False)
         with TestClient(app, client=(peer, 50000)) as client:
             return client.get("/client-address", headers=headers).text.strip()
 
@@ -169,7 +169,7 @@ def test_what_is_no_network_is_refused_by_name(network: str) -> None:
 @contextmanager
 def served(environment: dict[str, str]) -> Iterator[str]:
     """The server of `newsletter serve`, as it is set up there."""
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     server = server_of(parts)
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
@@ -308,7 +308,7 @@ def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
             for n in range(30)
         ]
     assert answers == [*[200] * 20, *[429] * 10]
-    parts = Assembly(load(environment))
+    parts = Container(load(environment))
     table = table_of(Confirmation)
     with reading(parts.database) as session:
         asked = session.scalars(select(table.c.asked)).all()
@@ -320,9 +320,9 @@ def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
 def test_the_server_reads_no_variable_of_its_own(environment: dict[str, str]) -> None:
     source = (
         "import os; os.environ['FORWARDED_ALLOW_IPS'] = '*'\n"
-        "from newsletter.cli.serve import server_of\n"
-        "from newsletter.assembly import Assembly\n"
-        "from newsletter.settings import load\n"
+        "from newsletter.cli.service.serve import server_of\n"
+        "from newsletter.container import Assembly\n"
+        "from newsletter.settings.load import load\n"
         "config = server_of(Assembly(load())).config\n"
         "config.load()\n"
         "print('ProxyHeaders' in type(config.loaded_app).__name__)\n"

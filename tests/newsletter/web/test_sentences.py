@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import newsletter.web
 from newsletter.accounts.models import Role
-from newsletter.database import transaction
+from newsletter.db.engine import transaction
 from newsletter.issues import store
-from newsletter.issues.reading import parse_issue
+from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.web.sentences import capitalized, sentence
 from tests.conftest import NOW

@@ -8,12 +8,19 @@ import pytest
 import time_machine
 from starlette.testclient import TestClient
 
-from newsletter.assembly import Assembly
+from newsletter.container import Container
 from newsletter.errors import SettingsError
 from newsletter.links import Purpose
-from newsletter.settings import load
+from newsletter.settings.load import load
 from newsletter.web.app import create_app
-from tests.newsletter.web.test_webhooks import EVENT, PATH, PUBLIC, body_of, signed, stored
+from tests.newsletter.web.hooks.test_sendgrid_events import (
+    EVENT,
+    PATH,
+    PUBLIC,
+    body_of,
+    signed,
+    stored,
+)
 
 ID, SECRET = "sendgrid", "0123456789-abcdefghijklmnopqrstu_"
 TOKEN = "/webhooks/sendgrid/token"
@@ -21,16 +28,16 @@ FORM = {"grant_type": "client_credentials", "client_id": ID, "client_secret": SE
 
 
 @pytest.fixture
-def make_parts(environment: dict[str, str]) -> Iterator[Callable[..., Assembly]]:
+def make_parts(environment: dict[str, str]) -> Iterator[Callable[..., Container]]:
     made = []
 
-    def make(client_id: str = ID, secret: str = SECRET) -> Assembly:
+    def make(client_id: str = ID, secret: str = SECRET) -> Container:
         own = {
             "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": PUBLIC,
             "NEWSLETTER_SENDGRID__WEBHOOK_CLIENT_ID": client_id,
             "NEWSLETTER_SENDGRID__WEBHOOK_CLIENT_SECRET": secret,
         }
-        made.append(Assembly(load(environment | own)))
+        made.append(Container(load(environment | own)))
         return made[-1]
 
     yield make
@@ -39,12 +46,12 @@ def make_parts(environment: dict[str, str]) -> Iterator[Callable[..., Assembly]]
 
 
 @pytest.fixture
-def parts(make_parts: Callable[..., Assembly]) -> Assembly:
+def parts(make_parts: Callable[..., Container]) -> Container:
     return make_parts()
 
 
 @pytest.fixture
-def client(parts: Assembly) -> Iterator[TestClient]:
+def client(parts: Container) -> Iterator[TestClient]:
     with TestClient(create_app(parts, background=False)) as client:
         yield client
 
@@ -66,7 +73,7 @@ def post(client: TestClient, token: str | None, *, sign: bool = True) -> int:
     ],
 )
 def test_a_token_from_us_lets_signed_posts_in(
-    client: TestClient, parts: Assembly, how: dict[str, Any]
+    client: TestClient, parts: Container, how: dict[str, Any]
 ) -> None:
     answer = client.post(TOKEN, **how)
     told = answer.json()
@@ -77,7 +84,7 @@ def test_a_token_from_us_lets_signed_posts_in(
 
 
 def test_a_signature_alone_and_a_token_alone_are_not_enough(
-    client: TestClient, parts: Assembly
+    client: TestClient, parts: Container
 ) -> None:
     token = client.post(TOKEN, data=FORM).json()["access_token"]
     assert post(client, None) == 401
@@ -86,7 +93,7 @@ def test_a_signature_alone_and_a_token_alone_are_not_enough(
 
 
 def test_tokens_for_something_else_bent_or_unsigned_ones_open_nothing(
-    client: TestClient, parts: Assembly
+    client: TestClient, parts: Container
 ) -> None:
     token = client.post(TOKEN, data=FORM).json()["access_token"]
     reader = parts.links.token(Purpose.RECIPIENT, 1, 1)
@@ -108,7 +115,7 @@ def test_a_token_lasts_an_hour(client: TestClient) -> None:
 
 
 def test_a_token_ends_with_its_secret(
-    client: TestClient, make_parts: Callable[..., Assembly]
+    client: TestClient, make_parts: Callable[..., Container]
 ) -> None:
     token = client.post(TOKEN, data=FORM).json()["access_token"]
     for other in (make_parts(secret="x" * 32), make_parts(client_id="other")):
@@ -153,7 +160,7 @@ def test_another_grant_or_an_endless_form_is_told_so(client: TestClient) -> None
 
 
 def test_without_the_settings_there_is_no_such_door_and_no_token_is_asked_for(
-    make_parts: Callable[..., Assembly],
+    make_parts: Callable[..., Container],
 ) -> None:
     with TestClient(create_app(make_parts("", ""), background=False)) as client:
         assert client.post(TOKEN, data=FORM).status_code == 404

@@ -1,0 +1,87 @@
+"""What the checks are given: one issue as written and as rendered, and whom they may ask."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from newsletter.checking.audience_counts import AudienceStats, look_at
+from newsletter.checking.manuscript import Manuscript, read_manuscript
+from newsletter.checking.planned_send import Plan
+from newsletter.checking.rules import CheckRules
+from newsletter.checking.styles import StyledPage
+from newsletter.issues.parsing.issue_file import Draft
+from newsletter.issues.parsing.merge_fields import LINKS
+from newsletter.provider.account import Domain
+from newsletter.provider.dns_lookups import Lookup
+from newsletter.rendering.rendered import Publication, Rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """Who answers questions of DNS, and what the provider says of the sender's domain."""
+
+    lookup: Lookup
+    authenticated: Domain | None = None
+
+
+#: Whom to ask about the domain of a sender's address; None where nobody is to be asked.
+AskDns = Callable[[str], Dns | None]
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """One issue to be checked. What is None is not asked, and its checks find nothing."""
+
+    draft: Draft
+    rendered: Rendered
+    house: Publication
+    rules: CheckRules
+    now: datetime
+    plan: Plan | None = None
+    ask_dns: AskDns | None = None
+    ask_links: bool = False
+    #: The body's parts, where another process has read them already.
+    read: Manuscript | None = None
+
+    @cached_property
+    def dns(self) -> Dns | None:
+        """Looked for when a check first wants it: it may take seconds."""
+        return self.ask_dns(self.rendered.from_email) if self.ask_dns else None
+
+    @cached_property
+    def manuscript(self) -> Manuscript:
+        """The body's parts with their lines."""
+        if self.read is not None:
+            return self.read
+        links = {name: f"{self.house.base_url}/{path}/" for name, path in LINKS.items()}
+        return read_manuscript(self.draft, links)
+
+    @cached_property
+    def page(self) -> StyledPage:
+        """The HTML part, as a tree with its styles."""
+        return StyledPage.of(self.rendered.html)
+
+    @cached_property
+    def values_without_default(self) -> list[str]:
+        """Names of values that people may lack, used without a default at least once."""
+        used = (used.placeholder for used in self.manuscript.placeholders)
+        names = (one.name for one in used if not (one.is_link or one.default))
+        return [name for name in dict.fromkeys(names) if name != "email"]
+
+    @cached_property
+    def people(self) -> AudienceStats | None:
+        """Who would get it; None without a plan. SegmentError for a segment that there is not."""
+        if self.plan is None:
+            return None
+        if self.plan.counted is not None and not self.values_without_default:
+            return AudienceStats(self.plan.counted, {})
+        return look_at(
+            self.plan.session,
+            self.draft,
+            segment_names=self.plan.segments,
+            excluded_names=self.plan.excluded,
+            values=self.values_without_default,
+            split=self.plan.timetable.by_zone,
+            now=self.now,
+        )

@@ -1,0 +1,1 @@
+"""Checks of the design: client support and contrast."""

@@ -1,0 +1,159 @@
+"""What means something elsewhere and is shown as it stands here: HTML, tables, merge tags.
+
+Each is looked for in what is not code, by patterns that end: nothing is read twice.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from newsletter.checking.context import CheckContext
+from newsletter.checking.finding import CheckFinding
+from newsletter.checking.manuscript import SourceText, line_of
+
+#: So many are told one by one; a text full of them has one cause.
+_MOST: Final = 50
+#: The elements of HTML, also those of old; other things in angle brackets may be meant.
+_ELEMENTS: Final = (
+    "a abbr acronym address applet area article aside audio b base basefont bdi bdo big blink "
+    "blockquote body br button canvas caption center cite code col colgroup data datalist dd del "
+    "details dfn dialog dir div dl dt em embed fieldset figcaption figure font footer form frame "
+    "frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html i iframe img input ins kbd label legend "
+    "li link main map mark marquee menu meta meter nav nobr noscript object ol optgroup option "
+    "output p param picture pre progress q rp rt ruby s samp script search section select slot "
+    "small source span strike strong style sub summary sup svg table tbody td template textarea "
+    "tfoot th thead time title tr track tt u ul unsubscribe var video wbr webversion xmp"
+)
+_TAG: Final = re.compile(
+    rf"</?(?:{'|'.join(_ELEMENTS.split())}|[a-z][a-z0-9]*[:-][a-z0-9:-]+)(?=[\s/>])[^<>]{{0,2000}}>"
+    r"|<!(?:doctype|\[)[^<>]{0,200}>|<\?[a-z][^<>]{0,200}>",
+    re.IGNORECASE,
+)
+#: What an editor makes of ``<!-- … -->`` that corrects dashes.
+_DASHED: Final = re.compile(r"<![–—]")
+_TABLE: Final = re.compile(
+    r"^[ \t]*+(?=[^\n|]*+\|)\|?[ \t]*+:?-++:?[ \t]*+(?:\|[ \t]*+(?::?-++:?[ \t]*+)?)++$",
+    re.MULTILINE,
+)
+_FOOTNOTE: Final = re.compile(r"\[\^[^\[\]\s]{1,40}\]")
+_STRUCK: Final = re.compile(r"~~(?=[^\s~])[^\n~]{1,500}~~")
+_BARE_URL: Final = re.compile(
+    r"(?<![\w/.@-])(?:(?:https?|ftp)://|www\.[^\s.]|tel:[+\d])[^\s<>]*+", re.IGNORECASE
+)
+#: What stands for a person's values in other systems.
+_MERGE_TAG: Final = re.compile(
+    r"\*\|[^|\n]{1,100}\|\*"  # Mailchimp
+    r"|%%[A-Za-z_][\w.:-]{0,80}%%"  # Salesforce
+    r"|(?<![\w%])%[A-Za-z_][\w.:-]{0,80}%(?![\w%])"  # Mailgun, ActiveCampaign
+    r"|\[\[[A-Za-z_][^\[\]\n]{0,80}\]\]"  # GetResponse, Constant Contact
+    r"|[{\[](?:\$|!|%)[^{}\[\]\n]{1,100}[}\]]"  # MailerLite, AWeber, Liquid
+    r"|\$\{[^{}\n]{1,100}\}"
+    r"|<%[^<>%\n]{1,100}%>"
+    r"|\{[A-Za-z][\w]*:[\w.:-]{1,80}\}"  # AcyMailing
+    r"|(?<![{\\])\{[A-Za-z_][A-Za-z0-9_.]{1,60}\}(?!\})"
+    r"|\[[A-Za-z_ ]{1,40},[ \t]{0,10}fallback=[^\[\]\n]{0,80}\]"  # Campaign Monitor, Sendy
+    r"|\[(?:subscriber|date|newsletter|link):[^\[\]\n]{1,80}\](?!\()"  # MailPoet
+)
+
+
+def markup(case: CheckContext) -> Iterator[CheckFinding]:
+    """Whoever types it sees it in the mail, and so does everybody else."""
+    found = _all(case)
+    yield from islice(found, _MOST)
+    if more := sum(1 for _ in found):
+        yield CheckFinding(f"and {more:,} more of the same kinds", "Mend these first.")
+
+
+def _all(case: CheckContext) -> Iterator[CheckFinding]:
+    for key in ("subject", "preheader", "title"):
+        for tag in _MERGE_TAG.finditer(getattr(case.draft, key)):
+            if line := line_of(case.draft, key):
+                yield _merge_tag(tag[0], line)
+    for label in case.manuscript.unused:
+        yield CheckFinding(
+            f"nothing refers to the link [{_short(label.text)}], and nobody sees it",
+            f"Write [words][{_short(label.text)}] where it belongs, or remove the line.",
+            label.line,
+        )
+    for paragraph in case.manuscript.paragraphs:
+        yield from _in_paragraph(paragraph)
+    for words in case.manuscript.words:
+        if not words.is_in_link:
+            for url in _BARE_URL.finditer(words.text):
+                yield CheckFinding(
+                    f"{_short(url[0])} is no link for most readers: it is shown as it stands",
+                    "Write <https://…>, or [words](https://…)."
+                    if not url[0].lower().startswith("tel:")
+                    else "Links lead to web pages and mailboxes only.",
+                    words.line,
+                )
+
+
+def _in_paragraph(paragraph: SourceText) -> Iterator[CheckFinding]:
+    text, counted, line = paragraph.text, 0, paragraph.line
+    marks = sorted(
+        (found.start(), kind, found[0])
+        for kind, (pattern, _) in enumerate(_SAYING)
+        for found in pattern.finditer(text)
+    )
+    told = set()
+    for at, kind, words in marks:
+        line += text.count("\n", counted, at)
+        counted = at
+        # One of a kind on a line, such as a tag that ends there as well, is enough.
+        if (kind, line) not in told:
+            told.add((kind, line))
+            yield CheckFinding(*_SAYING[kind][1](words), line)
+
+
+def _tag(text: str) -> tuple[str, str]:
+    hint = "Write Markdown, or put it between backquotes if it is meant."
+    return f"{_short(text)} is shown as it stands: HTML is not interpreted", hint
+
+
+def _dashed(_text: str) -> tuple[str, str]:
+    return (
+        "this is no comment, and readers see it",
+        "A comment is <!-- … --> with two short dashes.",
+    )
+
+
+def _table(_text: str) -> tuple[str, str]:
+    hint = "Write a list, or link to a page with the table."
+    return "a table of | and - is shown as it stands: there are no tables", hint
+
+
+def _footnote(text: str) -> tuple[str, str]:
+    return (
+        f"{text} is shown as it stands: there are no footnotes",
+        "Put it into the text, or into brackets.",
+    )
+
+
+def _struck(text: str) -> tuple[str, str]:
+    return f"{_short(text)} is shown as it stands: nothing is struck out", "Remove the ~~."
+
+
+def _merge_tag_said(text: str) -> tuple[str, str]:
+    hint = 'Here it is {{ name | default("reader") }}, {{ email }} or {{ attributes.company }}.'
+    return f"{_short(text)} is shown as it stands: it means something to other systems only", hint
+
+
+def _merge_tag(text: str, line: int) -> CheckFinding:
+    message, hint = _merge_tag_said(text)
+    return CheckFinding(message, hint, line)
+
+
+_SAYING: Final = (
+    (_TAG, _tag),
+    (_DASHED, _dashed),
+    (_TABLE, _table),
+    (_FOOTNOTE, _footnote),
+    (_STRUCK, _struck),
+    (_MERGE_TAG, _merge_tag_said),
+)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"

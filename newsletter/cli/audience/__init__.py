@@ -1,0 +1,1 @@
+"""Commands for subscribers, segments, topics and suppressions."""

@@ -1,0 +1,57 @@
+"""`newsletter reconcile`: our suppressions and the provider's lists, made to agree."""
+
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from newsletter.cli.output import err, rows, shown
+from newsletter.cli.service.settings import AsJson
+from newsletter.container import Container
+from newsletter.settings.load import load
+from newsletter.tracking.suppression_sync import ReconcileReport
+
+_COLUMNS = ["list", "listed", "known", "new_here", "removed_there", "unreadable"]
+
+
+def reconcile(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Read the lists from their beginning.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare our suppressions with SendGrid's lists, and repair both.
+
+    Who stands on SendGrid's lists of bounces, invalid addresses, spam reports and
+    unsubscribes is suppressed here, too. Who opted in again here after that is taken off
+    SendGrid's list. `newsletter serve` does the same by itself (tracking.reconcile_every).
+    """
+    assembly = Container(load())
+    with assembly.journaling():
+        report = assembly.reconciler.run(
+            now=datetime.now(UTC), wait=_slept, whole=whole, dry_run=dry_run
+        )
+    records = [{"list": str(name), **asdict(found)} for name, found in report.lists.items()]
+    rows(records, _COLUMNS, as_json=as_json, empty="")
+    err.print(_summary(report))
+
+
+def _slept(seconds: float) -> bool:
+    if seconds > 1:
+        err.print(f"SendGrid does not answer for now: again in {seconds:,.0f} s")
+    time.sleep(seconds)
+    return False
+
+
+def _summary(report: ReconcileReport) -> str:
+    new = sum(found.new_here for found in report.lists.values())
+    back = sum(found.removed_there for found in report.lists.values())
+    told = "" if report.told is None else f", told {report.told:,} to SendGrid"
+    since = f"since {shown(report.since)}" if report.since else "from the beginning"
+    would = "nothing was changed; it would have " if report.dry_run else ""
+    return f"Read {since}: {would}suppressed {new:,} here, taken {back:,} off there{told}."

@@ -1,0 +1,121 @@
+"""`newsletter segment`: rules over subscribers, saved under names."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from newsletter.cli.actor import who
+from newsletter.cli.output import facts, out, rows
+from newsletter.cli.service.settings import AsJson
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.errors import SegmentError
+from newsletter.issues.parsing.tracking_flags import require_measured
+from newsletter.scheduling import schedules
+from newsletter.settings.load import load
+from subscribers.models import Segment
+from subscribers.segments import store as segment_store
+
+app = typer.Typer(help="Save and count segments of subscribers.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    name: str,
+    expression: Annotated[
+        str, typer.Argument(help="A rule such as 'plan == \"pro\"'; empty for everybody.")
+    ] = "",
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+) -> None:
+    """Save a rule under a name."""
+    now, assembly = datetime.now(UTC), Container(load())
+    with transaction(assembly.database) as session:
+        require_measured(expression, assembly.tracked, place=f"segment {name}")
+        segment_store.save(session, name, expression, now=now, description=description)
+        people, reachable = segment_store.count(session, expression, now=now)
+    out.print(f"Segment {name}: {people:,} people, of whom {reachable:,} may be mailed.")
+
+
+@app.command("count")
+def count(name: str) -> None:
+    """Count the people of a segment, and those of them who may be mailed."""
+    assembly = Container(load())
+    with reading(assembly.database) as session:
+        segment = segment_store.find(session, name)
+        require_measured(segment.expression, assembly.tracked, place=f"segment {name}")
+        people, reachable = segment_store.count_of(session, segment, now=datetime.now(UTC))
+    facts([("people", people), ("may be mailed", reachable)], title=name)
+
+
+@app.command("list")
+def listed(as_json: AsJson = False) -> None:
+    """List the segments."""
+    assembly = Container(load())
+    with reading(assembly.database) as session:
+        records = [
+            {
+                "segment": one.segment.name,
+                "people": None if problem else one.people,
+                "may be mailed": None if problem else one.mailable,
+                "expression": one.segment.expression,
+                "problem": problem.message if problem else "",
+            }
+            for one in segment_store.listing(session, now=datetime.now(UTC))
+            for problem in [one.problem or _unmeasured(assembly, one.segment)]
+        ]
+    rows(
+        records,
+        ["segment", "people", "may be mailed", "expression", "problem"],
+        as_json=as_json,
+        empty="There are no segments yet: newsletter segment create NAME EXPRESSION",
+    )
+
+
+def _unmeasured(assembly: Container, segment: Segment) -> SegmentError | None:
+    try:
+        require_measured(segment.expression, assembly.tracked, place=f"segment {segment.name}")
+    except SegmentError as error:
+        return error
+    return None
+
+
+@app.command("show")
+def show(name: str) -> None:
+    """Show a segment's rule, its counts, and some of its people."""
+    now, assembly = datetime.now(UTC), Container(load())
+    with reading(assembly.database) as session:
+        segment = segment_store.find(session, name)
+        require_measured(segment.expression, assembly.tracked, place=f"segment {name}")
+        people, reachable = segment_store.count_of(session, segment, now=now)
+        sample = segment_store.sample(session, segment.expression, now=now, limit=10)
+        facts(
+            [
+                ("rule", segment.expression or "everybody"),
+                ("description", segment.description),
+                ("people", people),
+                ("may be mailed", reachable),
+                *(("for example", f"{p.email}  {p.objection or ''}") for p in sample),
+            ],
+            title=name,
+        )
+
+
+@app.command("delete")
+def delete(name: str) -> None:
+    """Delete a segment that no schedule and no unfinished send is made for."""
+    with transaction(Container(load()).database) as session:
+        schedules.delete_segment(session, name, by=who(), now=datetime.now(UTC))
+    out.print(f"Segment {name} is deleted.")
+
+
+@app.command("index")
+def index(
+    attribute: Annotated[str, typer.Argument(help="The attribute that rules compare often.")],
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the index.")] = False,
+) -> None:
+    """Make counting and sending by an attribute fast on large lists."""
+    with transaction(Container(load()).database) as session:
+        change = segment_store.drop_index if drop else segment_store.create_index
+        name = change(session, attribute)
+    out.print(f"Index {name} is {'removed' if drop else 'made'}.")

@@ -1,0 +1,283 @@
+"""`newsletter subscribers`: bring people in, take them out, and their rights over their data."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newsletter.cli.output import err, facts, out, shown
+from newsletter.cli.progress import progress
+from newsletter.cli.service.settings import AsJson
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.errors import UserError
+from newsletter.settings.load import load
+from newsletter.tracking.people import privacy
+from subscribers.list_files.file_reader import unanswered
+from subscribers.segments import parser as segment_parser
+from subscribers.segments import store as segment_store
+from subscribers.self_service import erasure
+from subscribers.transfer.export import export_people
+from subscribers.transfer.import_run import ImportOptions, ImportReport, import_people
+
+app = typer.Typer(help="Import, export, and look after people's data.", no_args_is_help=True)
+
+Email = Annotated[str, typer.Argument(help="The person's address, however it is spelt.")]
+
+
+@app.command("import")
+def import_file(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON Lines, or an export.")],
+    name: Annotated[str, typer.Option(help="Where they come from; else the file's name.")] = "",
+    topic: Annotated[
+        list[str] | None, typer.Option(help="Topic for all, by slug or name; repeatable.")
+    ] = None,
+    create_topics: Annotated[
+        bool, typer.Option("--create-topics", help="Make the topics that only the file names.")
+    ] = False,
+    confirmed: Annotated[
+        bool, typer.Option("--confirmed", help="You vouch that these people opted in.")
+    ] = False,
+    wording: Annotated[str, typer.Option(help="What they agreed to; kept as consent.")] = "",
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="COLUMN=MEANING", help="What a column means; repeatable."),
+    ] = None,
+    ignore_column: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; repeatable.")
+    ] = None,
+    value: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD=STATE", help="What a word of a status means; repeatable."),
+    ] = None,
+    read_as: Annotated[
+        str | None,
+        typer.Option("--as", metavar="STATE", help="What everybody is: unsubscribed, bounced …"),
+    ] = None,
+    dates: Annotated[
+        str | None, typer.Option(metavar="dmy|mdy", help="How dates like 3/4/2023 are written.")
+    ] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="CSV for rows that cannot be taken, to be mended.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")
+    ] = False,
+    all_or_nothing: Annotated[
+        bool, typer.Option("--all-or-nothing", help="Take every row, or none.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave people as they are who are known already.")
+    ] = False,
+    encoding: Annotated[str | None, typer.Option(help="Where the guess is wrong.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import people. Whoever left or bounced stays out, and is counted.
+
+    A column that may say who left is understood, or stops the import until you say what it
+    means. A run that was interrupted is simply run again. Exit code 2 when rows were rejected
+    or questions are open.
+    """
+    assembly = Container(load())
+    options = ImportOptions(
+        dry_run=dry_run,
+        all_or_nothing=all_or_nothing,
+        topics=tuple(topic or ()),
+        create_topics=create_topics,
+        confirmed=confirmed,
+        wording=wording,
+        update=not keep,
+        encoding=encoding,
+        mapping=(
+            *_pairs(mapping or (), "--map", "Adresse e-mail=email"),
+            *((column, "ignore") for column in ignore_column or ()),
+        ),
+        words=_pairs(value or (), "--value", "gone fishing=unsubscribed"),
+        everybody=read_as,
+        dates=dates,
+    )
+    with assembly.journaling(), _progress("Importing") as progress:
+        report = import_people(
+            assembly.database,
+            source,
+            address_key=assembly.address_key,
+            now=datetime.now(UTC),
+            name=name or source.name,
+            options=options,
+            rejects=rejects,
+            progress=progress,
+        )
+    _print(report, as_json=as_json)
+    if report.questions:
+        raise unanswered(report.questions, str(source))
+    if report.rejected:
+        raise UserError(
+            f"{report.rejected:,} rows could not be taken",
+            place=str(source),
+            hint=f"They are in {rejects}: mend them there, and import that file."
+            if rejects
+            else "Name a file for them: --rejects FILE",
+        )
+
+
+def _pairs(texts: Iterable[str], option: str, example: str) -> tuple[tuple[str, str], ...]:
+    """What stands on either side of each text's last equals sign."""
+    found = []
+    for text in texts:
+        name, sign, meaning = text.rpartition("=")
+        if not sign or not meaning.strip():
+            raise UserError(
+                "a meaning is written after an equals sign",
+                place=f"{option} {text}",
+                hint=f'Such as: {option} "{example}"',
+            )
+        found.append((name, meaning))
+    return tuple(found)
+
+
+def _print(report: ImportReport, *, as_json: bool) -> None:
+    would = "" if report.written else "would "
+    figures: list[tuple[str, object]] = [
+        ("read", report.read),
+        (f"{would}get email" if would else "get email", f"{report.mailed:,} of {report.read:,}"),
+        *(
+            [("if you vouch for them (--confirmed)", f"{report.mailed_if_vouched:,}")]
+            if report.mailed_if_vouched != report.mailed
+            else []
+        ),
+        ("no consent, or not confirmed", report.unconfirmed),
+        ("added", report.added),
+        ("updated", report.updated),
+        ("unchanged", report.unchanged),
+        *((f"left elsewhere: {how}", number) for how, number in report.left.items()),
+        *((f"stays out: {why}", number) for why, number in report.refused.items()),
+        ("duplicates in the file", report.duplicates),
+        ("rejected", report.rejected),
+        *_about_topics(report),
+        ("seconds", report.seconds),
+    ]
+    if as_json:
+        sys.stdout.write(json.dumps(_as_json(report), ensure_ascii=False) + "\n")
+        return
+    title = f"{report.kind}, {report.encoding}"
+    facts(figures, title=title if report.written else f"{title} — nothing was written")
+    facts(
+        ((name or "(no name)", meaning or "left out") for name, meaning in report.columns),
+        title="Columns",
+    )
+    if report.note:
+        err.print(report.note)
+    for reject in report.examples:
+        err.print(f"line {reject.line}: {shown(reject.reason)}")
+    if report.new_topics:
+        out.print(f"new topics: {shown(', '.join(report.new_topics))}")
+
+
+def _about_topics(report: ImportReport) -> Iterator[tuple[str, object]]:
+    """How many of the file's people have each topic, and how many have none."""
+    for slug, number in sorted(report.topics.items()):
+        yield f"topic {slug}", number
+    for word, number in _most(report.unknown_topics):
+        yield f"topic unknown: {word}", number
+    for word, number in _most(report.other_tags):
+        yield f"tag that is no topic: {word}", number
+    if report.has_topics and report.without_topic:
+        yield "without a topic: get only issues on none", report.without_topic
+
+
+def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The twenty words that most people have."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
+
+
+def _as_json(report: ImportReport) -> dict[str, object]:
+    return {
+        "read": report.read,
+        "mailed": report.mailed,
+        "mailed_if_vouched": report.mailed_if_vouched,
+        "unconfirmed": report.unconfirmed,
+        "added": report.added,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        **{f"left elsewhere: {how}": number for how, number in report.left.items()},
+        **{f"stays out: {why}": number for why, number in report.refused.items()},
+        "duplicates in the file": report.duplicates,
+        "rejected": report.rejected,
+        "seconds": report.seconds,
+        "written": report.written,
+        "columns": [
+            {"column": name, "becomes": meaning or None} for name, meaning in report.columns
+        ],
+        "topics": dict(report.topics),
+        "unknown_topics": dict(_most(report.unknown_topics)),
+        "other_tags": dict(_most(report.other_tags)),
+        "without_topic": report.without_topic,
+        "new_topics": list(report.new_topics),
+        "questions": [
+            {"about": one.about, "question": one.message, "answer": one.answer}
+            for one in report.questions
+        ],
+    }
+
+
+@app.command("export")
+def export_file(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, or JSON Lines by .jsonl.")],
+    segment: Annotated[str | None, typer.Option(help="Only the people of this segment.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Export people with their topics and consent, to be imported again as they are."""
+    if target.exists() and not overwrite:
+        raise UserError("the file exists", place=str(target), hint="Add --overwrite.")
+    now = datetime.now(UTC)
+    with reading(Container(load()).database) as session, _progress("Exporting") as progress:
+        rule = segment_store.find(session, segment).expression if segment else ""
+        number = export_people(
+            session,
+            segment_parser.condition(rule, now=now),
+            target,
+            form="jsonl" if target.suffix in {".jsonl", ".ndjson"} else "csv",
+            progress=progress,
+        )
+    out.print(f"{target}: {number:,} people.")
+
+
+@app.command("data")
+def data(email: Email) -> None:
+    """Print everything that is kept of a person, as JSON."""
+    assembly = Container(load())
+    with reading(assembly.database) as session:
+        who = erasure.find(session, email, address_key=assembly.address_key)
+        sys.stdout.write(json.dumps(privacy.data_of(session, who), indent=2, ensure_ascii=False))
+        sys.stdout.write("\n")
+
+
+@app.command("erase")
+def erase(
+    email: Email,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete all that is kept of a person; a keyed hash stays, so that they stay out."""
+    assembly = Container(load())
+    with assembly.journaling(), transaction(assembly.database) as session:
+        who = erasure.find(session, email, address_key=assembly.address_key)
+        if not yes and not typer.confirm("This cannot be undone. Erase this person?", err=True):
+            raise typer.Exit(1)
+        privacy.erase(session, who, now=datetime.now(UTC))
+    out.print("Erased. A keyed hash stays among the suppressions.")
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, float], None]]:
+    with progress() as bar:
+        task = bar.add_task(what, total=1.0, said="")
+
+        def update(rows: int, part: float) -> None:
+            bar.update(task, completed=part, said=f"{part:.0%} · {rows:,} people")
+
+        yield update

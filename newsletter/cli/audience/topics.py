@@ -1,0 +1,45 @@
+"""`newsletter topic`: what people opt in to."""
+
+from typing import Annotated
+
+import typer
+
+from newsletter.cli.output import out, rows
+from newsletter.cli.service.settings import AsJson
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.settings.load import load
+from subscribers.consent import topics
+
+app = typer.Typer(help="Make topics that people can opt in to.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    slug: Annotated[str, typer.Argument(help="What issues name, of a-z, 0-9 and hyphens.")],
+    name: Annotated[str, typer.Option(help="What people read; the slug unless given.")] = "",
+    description: Annotated[str, typer.Option(help="A line about it, for forms.")] = "",
+) -> None:
+    """Make a topic. An issue on topics goes only to people who chose one of them."""
+    with transaction(Container(load()).database) as session:
+        topics.save(session, slug, name=name or slug.capitalize(), description=description)
+    out.print(
+        f"Topic {slug} can be chosen from now on. Nobody has it yet: an issue on it goes only to "
+        "those who choose it, or whom a list brings with it."
+    )
+
+
+@app.command("list")
+def listed(as_json: AsJson = False) -> None:
+    """List the topics and how many people chose each."""
+    with reading(Container(load()).database) as session:
+        records = [
+            {"topic": one.topic.slug, "name": one.topic.name, "people": one.people}
+            for one in topics.listing(session)
+        ]
+    rows(
+        records,
+        ["topic", "name", "people"],
+        as_json=as_json,
+        empty="There are no topics yet: newsletter topic create SLUG",
+    )

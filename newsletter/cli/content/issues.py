@@ -1,0 +1,174 @@
+"""`newsletter issue` and `newsletter render`: from a file to what readers will see."""
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from newsletter.cli.actor import who
+from newsletter.cli.content import reviews
+from newsletter.cli.output import facts, out
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.errors import IssueError, MachineError
+from newsletter.issues import store
+from newsletter.issues.digest_import import import_digest
+from newsletter.issues.parsing.issue_file import Draft, is_slug, parse_issue
+from newsletter.issues.parsing.text import read_text
+from newsletter.rendering.preview import MADE_UP, STRANGER, Scheme, preview
+from newsletter.rendering.render import render
+from newsletter.rendering.rendered import Rendered
+from newsletter.sending.ledger.recipients import values_of
+from newsletter.sending.operations import test_email
+from newsletter.settings.load import load
+from subscribers.self_service import erasure
+
+app = typer.Typer(help="Make, store, review and approve issues.", no_args_is_help=True)
+app.add_typer(reviews.app)
+
+
+@app.command("import")
+def import_issue(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A digest as plain text.")],
+    target: Annotated[Path, typer.Option("--out", "-o", help="The issue file to write.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
+) -> None:
+    """Turn a plain-text digest into an issue file, word for word."""
+    markdown = import_digest(read_text(source), name=str(source))
+    if target.exists() and not overwrite:
+        raise IssueError(
+            "the file exists", place=str(target), hint="Add --overwrite to replace it."
+        )
+    write(target, markdown)
+    entries = markdown.count("\n### ")
+    out.print(f"{target}: {entries} entries. Look at it: newsletter render {target} --out DIR")
+
+
+@app.command("archive")
+def archive(
+    slug: Annotated[str, typer.Argument(help="The issue's slug.")],
+    on: Annotated[bool, typer.Option("--on/--off", help="Whether everybody may read it.")],
+) -> None:
+    """Let an issue into the public archive once it is sent, or take it out."""
+    parts = Container(load())
+    with transaction(parts.database) as session:
+        issue = store.switch_archive(session, slug, on=on, by=who(), now=datetime.now(UTC))
+        sent = issue.published_at is not None
+    address = f"{parts.settings.site.base_url}/archive/{slug}"
+    if not on:
+        out.print(f"{slug} is not in the archive. Caches may show it for five minutes more.")
+    elif sent:
+        out.print(f"{slug} is in the archive: {address}")
+    else:
+        out.print(f"{slug} will be in the archive once it is sent: {address}")
+
+
+Chosen = Annotated[str, typer.Argument(help="An issue file, or the slug of a stored issue.")]
+As = Annotated[
+    str | None,
+    typer.Option("--as", metavar="EMAIL", help="With this subscriber's values."),
+]
+
+
+@app.command("test")
+def send_test(
+    issue: Chosen,
+    to: Annotated[
+        list[str], typer.Option(metavar="EMAIL", help="Where it goes; may be given again.")
+    ],
+    reader: As = None,
+) -> None:
+    """Send an issue to a few addresses, with a mark in the subject, and to nobody else.
+
+    Its links to leave open nothing. Without --as it speaks to a made-up person.
+    """
+    assembly = Container(load())
+    gateway, (_, rendered) = assembly.gateway, read_and_render(assembly, issue)
+    person = _person(assembly, reader) if reader else MADE_UP
+    with transaction(assembly.database) as session:
+        emails = test_email.allowed(
+            session,
+            to,
+            hash_of=assembly.hash_of,
+            secret=assembly.address_key,
+            now=datetime.now(UTC),
+        )
+    test_email.send(gateway, rendered, person, emails)
+    out.print(f"“{test_email.MARK}{rendered.title}” went to {', '.join(emails)}.")
+
+
+def render_issue(
+    issue: Chosen,
+    target: Annotated[Path, typer.Option("--out", help="Folder for issue.html and issue.txt.")],
+    reader: As = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Without, as clients show it at first.")
+    ] = True,
+    scheme: Annotated[
+        Scheme | None, typer.Option(help="As on a machine that is set to this.")
+    ] = None,
+) -> None:
+    """Render an issue to issue.html and issue.txt, as one subscriber gets it if you name one.
+
+    Otherwise as somebody gets it of whom nothing but the address is known: with the defaults
+    of its placeholders.
+    """
+    began = time.perf_counter()
+    assembly = Container(load())
+    _, rendered = read_and_render(assembly, issue)
+    person = _person(assembly, reader) if reader else STRANGER
+    shown = preview(rendered, person, images=images, scheme=scheme)
+    seconds = time.perf_counter() - began
+    write(target / "issue.html", shown.html)
+    write(target / "issue.txt", shown.text)
+    html, text = len(shown.html.encode()), len(shown.text.encode())
+    facts(
+        [
+            ("subject", shown.subject),
+            (str(target / "issue.html"), f"{html:,} bytes (Gmail clips at 102,400)"),
+            (str(target / "issue.txt"), f"{text:,} bytes"),
+            ("rendered in", f"{seconds * 1000:.0f} ms"),
+        ]
+    )
+
+
+def _person(assembly: Container, email: str) -> Mapping[str, Any]:
+    """What placeholders know of a subscriber; UserError when nobody has this address."""
+    with reading(assembly.database) as session:
+        number = erasure.find(session, email, address_key=assembly.address_key)
+        return values_of(session, number)
+
+
+def read_and_render(assembly: Container, issue: str | Path) -> tuple[Draft, Rendered]:
+    """An issue, read as by ``text_of`` and rendered with the house's values."""
+    text, name = text_of(assembly, issue)
+    draft = parse_issue(text, name=name)
+    return draft, rendered_by(assembly, draft)
+
+
+def text_of(assembly: Container, issue: str | Path) -> tuple[str, str]:
+    """The text of that file, or of the stored issue of that slug; and what errors call it."""
+    name = str(issue)
+    if Path(name).exists() or not is_slug(name):
+        return read_text(Path(name)), name
+    with reading(assembly.database) as session:
+        return store.revision_of(session, store.find(session, name)).source, f"{name}.md"
+
+
+def rendered_by(assembly: Container, draft: Draft) -> Rendered:
+    """A draft, rendered with the house's values."""
+    return render(draft, assembly.house, templates=assembly.settings.templates_directory)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, with the folders above it; MachineError when the machine does not let us."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"cannot be written: {error.strerror}", place=str(path)) from None

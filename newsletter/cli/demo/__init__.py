@@ -1,0 +1,1 @@
+"""The demo: a sandbox, a service and sample data on this machine."""

@@ -1,0 +1,222 @@
+"""`newsletter demo`: two real issues from file to inbox, and a proof that the figures add up."""
+
+import time
+import urllib.request
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import orjson
+import typer
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy import func, select
+
+from newsletter.cli.actor import Stop, StoppedError, stopping
+from newsletter.cli.content.issues import read_and_render
+from newsletter.cli.demo.stage import DemoStage, owner, people, stage
+from newsletter.cli.output import err, out
+from newsletter.cli.sending.send_progress import watch
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
+from newsletter.errors import SendError
+from newsletter.issues import store
+from newsletter.issues.store import COMMAND_LINE
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.queries import send_status
+from newsletter.sending.queries.send_status import SendStatus
+from newsletter.sending.states import DeliveryState, SendState
+from newsletter.settings.load import resource
+from newsletter.tracking.stats import counters
+from subscribers.models import Subscriber, Suppression
+
+_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
+
+_ENGINEERS, _LEADERS = 2500, 1500
+_OWNER = "owner@example.com"
+_DIGEST, _LETTER = "engineering-at-scale-2026-03-27.md", "letter-2026-03-28.md"
+#: Longer than the sandbox's slowest event takes, in seconds.
+_PATIENCE = 90.0
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Exit when all events are in.")] = False,
+) -> None:
+    """Send two sample issues to 4,000 sample people on this machine; needs no account."""
+    with stopping() as stop, stage(fixed_ports=not once) as on:
+        people(on.assembly, engineers=_ENGINEERS, leaders=_LEADERS)
+        err.print(f"{_ENGINEERS + _LEADERS:,} sample subscribers in two segments.\n")
+        digest = _play(on, _DIGEST, ["engineers"], stop)
+        suppressed = _suppressed(on.assembly)
+        letter = _play(on, _LETTER, ["engineers", "leaders"], stop)
+        _print(on.assembly, digest, letter)
+        faults = _faults(on, digest, letter, suppressed)
+        for fault in faults:
+            err.print(f"[bold red]does not add up:[/bold red] {escape(fault)}", markup=True)
+        if not faults:
+            out.print("\nEverything adds up: each planned person got each issue exactly once.\n")
+        _show_around(on)
+        if not once:
+            out.print("\nBoth stay up until Ctrl-C.")
+            stop.wait()
+            err.print("stopping")
+    if faults:
+        raise SendError(f"{len(faults)} figures do not add up")
+
+
+def _show_around(on: DemoStage) -> None:
+    """Where to look, and the way into the console."""
+    password = owner(on.assembly, _OWNER)
+    for name, place in (
+        ("mailbox", on.sandbox.url),
+        ("archive", f"{on.service_url}/archive"),
+        ("console", f"{on.service_url}/console/"),
+        ("  address", _OWNER),
+        ("  password", password),
+    ):
+        out.print(f"{name:<11}{place}")
+    err.print("No second factor is asked for here; by default it is (docs/console.md).")
+
+
+def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> SendStatus:
+    """Send one issue through the scheduler and wait until all that happens has happened."""
+    draft, rendered = read_and_render(on.assembly, resource("issues") / name)
+    now = datetime.now(UTC)
+    with transaction(on.assembly.database) as session:
+        made = send_lifecycle.create(
+            session,
+            draft,
+            rendered,
+            segment_names,
+            at=now + timedelta(seconds=1),
+            now=now,
+            approved_by=COMMAND_LINE,
+        )
+        # These two are shown to everybody, though each goes to some of the people.
+        store.switch_archive(session, draft.slug, on=True, by=COMMAND_LINE, now=now)
+        send_id = made.id
+    err.print(f"Send {send_id}: “{draft.title}” to {' and '.join(segment_names)}, in a second.")
+    watch(on.assembly, send_id, stop)
+    _await_events(on, stop)
+    with reading(on.assembly.database) as session:
+        return send_status.of(session, send_id)
+
+
+def _await_events(on: DemoStage, stop: Stop) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        summary = _sandbox(on, "/sandbox/summary")
+        if not summary["pending_events"]:
+            return
+        if stop.wait(0.2):
+            raise StoppedError(stop.signal)
+    raise SendError("the events did not all arrive", hint=f"Look at {on.sandbox.url}")
+
+
+def _sandbox(on: DemoStage, path: str) -> dict[str, int]:
+    with urllib.request.urlopen(on.sandbox.url + path, timeout=30) as answer:  # noqa: S310 (loopback)
+        summary: dict[str, int] = orjson.loads(answer.read())
+        return summary
+
+
+def _accepted(on: DemoStage) -> Counter[tuple[int, int]]:
+    """(send, subscriber) → how many mails the provider took, without those that it holds."""
+    url = f"{on.sandbox.url}/sandbox/accepted"
+    taken: Counter[tuple[int, int]] = Counter()
+    with urllib.request.urlopen(url, timeout=60) as lines:  # noqa: S310 (loopback)
+        for line in lines:
+            mail = orjson.loads(line)
+            args = mail["custom_args"]
+            if mail["hold"] is None:
+                taken[int(args["nl_send"]), int(args["nl_subscriber"])] += 1
+    return taken
+
+
+def _suppressed(assembly: Container) -> dict[int, str]:
+    """Subscriber → why they must not be mailed, at this moment."""
+    with reading(assembly.database) as session:
+        rows = session.execute(
+            select(_subscriber.c.id, _suppression.c.reason).join(
+                _suppression, _suppression.c.address_hash == _subscriber.c.address_hash
+            )
+        )
+        return {row.id: row.reason for row in rows}
+
+
+def _faults(
+    on: DemoStage, digest: SendStatus, letter: SendStatus, suppressed: dict[int, str]
+) -> list[str]:
+    """Every way in which the figures of ledger and sandbox disagree."""
+    faults = []
+    taken = _accepted(on)
+    for one in (digest, letter):
+        send, states = one.send, one.people
+        handed = send.planned - states.get(DeliveryState.SKIPPED, 0)
+        mine = [number for (send_id, _), number in taken.items() if send_id == send.id]
+        for holds, words in (
+            (send.state == SendState.SENT, f"send {send.id} is {send.state}"),
+            (one.adds_up, f"send {send.id} planned {send.planned}, has {states}"),
+            (len(mine) == handed, f"send {send.id}: {handed} handed over, {len(mine)} taken"),
+            (set(mine) <= {1}, f"send {send.id}: somebody got it twice"),
+            (
+                not states.get(DeliveryState.ACCEPTED),
+                f"send {send.id}: no event for {states.get(DeliveryState.ACCEPTED)} people",
+            ),
+        ):
+            if not holds:
+                faults.append(words)
+    everybody = letter.send.planned + sum(letter.send.left_out.values())
+    if everybody != _ENGINEERS + _LEADERS:
+        faults.append(f"the letter speaks of {everybody} people")
+    if letter.send.left_out != dict(Counter(suppressed.values())):
+        faults.append(f"left out {letter.send.left_out}, suppressed {Counter(suppressed.values())}")
+    if again := [who for who in suppressed if taken[letter.send.id, who]]:
+        faults.append(f"{len(again)} people who had left got the letter")
+    return faults
+
+
+def _print(assembly: Container, *standings: SendStatus) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("")
+    for one in standings:
+        table.add_column(f"Send {one.send.id}", justify="right")
+    with reading(assembly.database) as session:
+        happened = [counters.of_send(session, standing.send.id) for standing in standings]
+        total = session.execute(select(func.count()).select_from(_suppression)).scalar_one()
+    left_out = sorted({why for standing in standings for why in standing.send.left_out})
+    lines: list[tuple[str, list[int]]] = [
+        (
+            "people of the segments",
+            [s.send.planned + sum(s.send.left_out.values()) for s in standings],
+        ),
+        *(
+            (f"  left out: {why}", [s.send.left_out.get(why, 0) for s in standings])
+            for why in left_out
+        ),
+        ("planned", [s.send.planned for s in standings]),
+        (
+            "accepted by the provider",
+            [s.send.planned - s.people.get("skipped", 0) for s in standings],
+        ),
+        *((f"  {state}", [s.people.get(state, 0) for s in standings]) for state in _FINAL),
+        (
+            "unsubscribed afterwards",
+            [h.get("unsubscribe", 0) + h.get("group_unsubscribe", 0) for h in happened],
+        ),
+    ]
+    for name, numbers in lines:
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+    table.add_row("seconds", *(f"{_seconds(standing):.2f}" for standing in standings))
+    out.print(table)
+    out.print(f"\nsuppressed from now on: {total:,} addresses")
+
+
+_FINAL = ("delivered", "bounced", "dropped", "complained", "skipped")
+
+
+def _seconds(standing: SendStatus) -> float:
+    send = standing.send
+    if send.finished_at is None or send.started_at is None:
+        return float("nan")
+    return (send.finished_at - send.started_at).total_seconds()

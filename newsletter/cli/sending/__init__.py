@@ -1,0 +1,1 @@
+"""Commands for sends and schedules."""

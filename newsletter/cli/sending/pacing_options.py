@@ -1,0 +1,137 @@
+"""Options of when and how fast a send leaves, as `send` and `sends pace` share them."""
+
+from datetime import date, datetime
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from newsletter.container import Container
+from newsletter.errors import SendError
+from newsletter.sending.pacing.sending_windows import (
+    local_moment,
+    parse_hours,
+    parse_moment,
+    parse_time,
+    parse_window,
+    require_year,
+)
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.settings.kinds import duration
+
+Rate = Annotated[float | None, typer.Option(min=0.01, help="Recipients a second at most.")]
+PerHour = Annotated[int | None, typer.Option(min=1, help="Recipients in a clock hour at most.")]
+PerDay = Annotated[
+    int | None, typer.Option(min=1, help="Recipients in a day of site.timezone at most.")
+]
+LocalTime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HH:MM", help="Not before this time on each person's own clock, e.g. 07:00."
+    ),
+]
+Quiet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HH:MM-HH:MM",
+        help="Nothing leaves in these hours of each person's clock (sending.quiet_hours).",
+    ),
+]
+Window = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DAYS HOURS",
+        help='Only in these hours of each person\'s clock, e.g. "mon-fri 08:00-18:00"; '
+        "may be given again.",
+    ),
+]
+Clicks = Annotated[
+    bool | None,
+    typer.Option(
+        "--clicks/--no-clicks",
+        help="Measure who clicks which link, or do not; else as the issue and tracking.clicks say.",
+    ),
+]
+Opens = Annotated[
+    bool | None,
+    typer.Option(
+        "--opens/--no-opens",
+        help="Measure who opens it, or do not; else as the issue and tracking.opens say.",
+    ),
+]
+Ahead = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Hand over so long before its time, e.g. 2h; SendGrid holds it until then.",
+    ),
+]
+
+#: The zone where each day begins.
+_FIRST_ZONE = ZoneInfo("Pacific/Kiritimati")
+
+
+def timetable(
+    assembly: Container,
+    *,
+    rate: float | None,
+    per_hour: int | None,
+    per_day: int | None,
+    local_time: str | None = None,
+    local_date: date | None = None,
+    quiet: str | None = None,
+    window: list[str] | None = None,
+    ahead: str | None = None,
+) -> Timetable:
+    """The timetable of these options; SendError names the option that cannot be kept."""
+    settings = assembly.settings
+    quiet_place = "--quiet"
+    if quiet is None:
+        quiet, quiet_place = settings.sending.quiet_hours, "sending.quiet_hours"
+    try:
+        held_for = duration(ahead) if ahead else None
+    except ValueError as error:
+        raise SendError(str(error), place=f"--ahead {ahead}") from None
+    return Timetable(
+        per_second=rate,
+        per_hour=per_hour,
+        per_day=per_day,
+        local_time=parse_time(local_time, place="--local-time") if local_time else None,
+        local_date=local_date,
+        quiet=parse_hours(quiet, place=quiet_place) if quiet else None,
+        windows=tuple(parse_window(text, place="--window") for text in window or ()),
+        zone=settings.site.timezone,
+        ahead=held_for,
+    )
+
+
+def moment(
+    at: str | None, local_time: str | None, now: datetime, zone: ZoneInfo
+) -> tuple[datetime, date | None]:
+    """When the send starts, and the day of its local time if ``--at`` names one.
+
+    A time without an offset is read on the clocks of ``zone``. A day with ``--local-time``
+    starts where on earth that time comes first.
+    """
+    if at is None:
+        return now, None
+    place, day = f"--at {at}", None
+    if local_time:
+        try:
+            day = date.fromisoformat(at)
+        except ValueError:
+            hint = "With --local-time it is a day, like 2026-04-01."
+            raise SendError("not a time", place=place, hint=hint) from None
+        require_year(day, place=place)
+        start = local_moment(day, parse_time(local_time, place="--local-time"), _FIRST_ZONE)
+    else:
+        start = parse_moment(at, zone, place=place)
+    if start < now:
+        hint = (
+            "On that day this time has come somewhere already. Leave --at out: everybody gets "
+            "it when it next comes."
+            if local_time
+            else "Leave --at out to send now."
+        )
+        raise SendError("this time is past", place=f"--at {at}", hint=hint)
+    return start, day

@@ -1,0 +1,241 @@
+"""`newsletter send`: an issue to segments, now or at a time, and with a test of variants."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+from rich.console import Console
+
+from newsletter.checking.planned_send import Plan
+from newsletter.cli.actor import stopping, who
+from newsletter.cli.content.issues import read_and_render, rendered_by
+from newsletter.cli.output import err, out, shown
+from newsletter.cli.sending import pacing_options
+from newsletter.cli.sending.check import tell
+from newsletter.cli.sending.send_progress import exit_by, run_to_rest, summary
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session
+from newsletter.errors import SendError
+from newsletter.issues import approval
+from newsletter.issues.parsing.issue_file import Draft, is_slug, read_issue
+from newsletter.issues.parsing.tracking_flags import TrackingChoice
+from newsletter.rendering.rendered import Rendered
+from newsletter.sending.ab_testing import LABELS, ABTest, Measure
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.pacing.sending_windows import clock_note
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.planning.estimate import SendOptions
+from newsletter.settings.kinds import duration
+from newsletter.settings.load import load
+
+
+def send(
+    issue: Annotated[
+        str, typer.Argument(help="An issue file, or the slug of a stored issue that is approved.")
+    ],
+    segment: Annotated[list[str], typer.Option(help="Segment to send to; may be given again.")],
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--except", help="Segment to leave out; may be given again."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="ISO time, e.g. 2026-04-01T07:00+02:00; local without a zone. "
+            "With --local-time a day.",
+        ),
+    ] = None,
+    rate: pacing_options.Rate = None,
+    per_hour: pacing_options.PerHour = None,
+    per_day: pacing_options.PerDay = None,
+    local_time: pacing_options.LocalTime = None,
+    quiet: pacing_options.Quiet = None,
+    window: pacing_options.Window = None,
+    ahead: pacing_options.Ahead = None,
+    subject: Annotated[
+        list[str] | None,
+        typer.Option(help="ABTest: the same issue with this subject; may be given again."),
+    ] = None,
+    variant: Annotated[
+        list[Path] | None, typer.Option(help="ABTest: another issue file; may be given again.")
+    ] = None,
+    sample: Annotated[
+        str,
+        typer.Option(metavar="SHARE", help="ABTest: this share of all gets the variants first."),
+    ] = "20%",
+    winner: Annotated[
+        str,
+        typer.Option(metavar="BY", help="ABTest: the rest gets what won by opens, clicks or me."),
+    ] = "opens",
+    after: Annotated[
+        str, typer.Option(metavar="TIME", help="ABTest: how long after its sample it is decided.")
+    ] = "4h",
+    clicks: pacing_options.Clicks = None,
+    opens: pacing_options.Opens = None,
+    same_issue: Annotated[
+        bool,
+        typer.Option(
+            "--same-issue",
+            help="Other words were sent under this slug: send these to whoever lacks them.",
+        ),
+    ] = False,
+    despite_findings: Annotated[
+        bool,
+        typer.Option(
+            "--despite-findings", help="Send although a check that blocks found something."
+        ),
+    ] = False,
+) -> None:
+    """Send an issue to segments: now, with progress, or at a time, by the running service."""
+    assembly = Container(load())
+    now = datetime.now(UTC)
+    zone = ZoneInfo(assembly.settings.site.timezone)
+    start, day = pacing_options.moment(at, local_time, now, zone)
+    if note := clock_note(at or "", zone):
+        err.print(note)
+    timetable = pacing_options.timetable(
+        assembly,
+        rate=rate,
+        per_hour=per_hour,
+        per_day=per_day,
+        local_time=local_time,
+        local_date=day,
+        quiet=quiet,
+        window=window,
+        ahead=ahead,
+    )
+    # Whatever a send needs is looked at before anything is written.
+    _ = assembly.gateway, assembly.links
+    assembly.compare_departures()
+    draft, base = _chosen(assembly, issue)
+    rendered = rendered_by(assembly, draft)
+    retitled = [replace(draft, subject=words) for words in subject or ()]
+    others = [
+        *((one, rendered_by(assembly, one)) for one in retitled),
+        *(read_and_render(assembly, path) for path in variant or ()),
+    ]
+    if not despite_findings:
+        plan = partial(
+            Plan,
+            segments=segment,
+            excluded=exclude or (),
+            timetable=timetable,
+            batch_size=assembly.settings.sending.batch_size,
+            warm_up=assembly.warm_up,
+        )
+        _refuse_findings(assembly, [(draft, rendered), *others], plan, now)
+    terms = SendOptions(
+        excluded=exclude or (),
+        timetable=timetable,
+        others=others,
+        test=_test(len(others), sample, winner, after),
+        hold_id=assembly.gateway.new_hold() if ahead else None,
+        same_issue=same_issue,
+        batch_size=assembly.settings.sending.batch_size,
+        warm_up=assembly.warm_up,
+        tracking=TrackingChoice(clicks, opens),
+        publication=assembly.tracked,
+    )
+    with stopping() as stop:
+        with transaction(assembly.database) as session:
+            made = send_lifecycle.create(
+                session,
+                draft,
+                rendered,
+                segment,
+                at=start,
+                now=now,
+                terms=terms,
+                approved_by=assembly.approver(who()),
+                base=base,
+            )
+        if made.last_at > max(start, now) and not terms.test:
+            err.print(
+                f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}."
+            )
+        if at or _takes_long(timetable, terms.test):
+            when = f"is scheduled for {shown(start)}" if at else "starts now"
+            out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
+            _tell_publicity(assembly, made, out)
+            return
+        _tell_publicity(assembly, made, err)
+        standing = run_to_rest(assembly, made.id, stop)
+    summary(assembly, standing)
+    exit_by(standing)
+
+
+def _tell_publicity(assembly: Container, made: send_lifecycle.CreatedSend, where: Console) -> None:
+    """Whether everybody may read the issue on the web, before it goes out."""
+    if not assembly.settings.archive.enabled:
+        return
+    if made.is_public:
+        where.print("Once it is sent, everybody can read it in the public archive.")
+    else:
+        where.print(
+            "It stays out of the public archive; archive: true in its front matter puts it there."
+        )
+
+
+def _chosen(assembly: Container, issue: str) -> tuple[Draft, int | None]:
+    """The issue of that file; where there is none, the stored one, with its revision's number."""
+    if Path(issue).exists() or not is_slug(issue):
+        return read_issue(Path(issue)), None
+    with reading(assembly.database) as session:
+        found = approval.approved(session, issue)
+    return found.draft, found.number
+
+
+def _takes_long(timetable: Timetable, test: ABTest | None) -> bool:
+    """Whether the send lasts longer than a command should."""
+    return bool(
+        test or timetable.by_zone or timetable.per_hour or timetable.per_day or timetable.ahead
+    )
+
+
+def _refuse_findings(
+    assembly: Container,
+    issues: Sequence[tuple[Draft, Rendered]],
+    plan: Callable[[Session], Plan],
+    now: datetime,
+) -> None:
+    """SendError when a check that blocks finds something, all of which is told first."""
+    for draft, rendered in issues:
+        found = assembly.checker.before_sending(
+            draft, rendered, assembly.database, plan, now=now, dns=assembly.dns
+        )
+        for finding in found:
+            tell(finding, draft.name, to_stderr=True)
+        if found:
+            raise SendError(
+                "checks found what must be mended first",
+                place=draft.name,
+                hint=f"See everything: newsletter check {draft.name}. To send it like this: "
+                "--despite-findings",
+            )
+
+
+def _test(others: int, sample: str, winner: str, after: str) -> ABTest | None:
+    if not others:
+        return None
+    if others >= len(LABELS):
+        raise SendError(f"a test has up to {len(LABELS)} variants", place="--subject, --variant")
+    by = {"me": Measure.OPERATOR, **{measure.value: measure for measure in Measure}}.get(winner)
+    if by is None:
+        raise SendError(
+            "no way to choose a winner", place=f"--winner {winner}", hint="opens, clicks or me."
+        )
+    try:
+        share = float(sample.removesuffix("%")) / (100 if sample.endswith("%") else 1)
+        wait = duration(after)
+    except ValueError as error:
+        raise SendError(str(error), place=f"--sample {sample}, --after {after}") from None
+    if not 0 < share <= 1:
+        raise SendError("not a share", place=f"--sample {sample}", hint="Write it like 20%.")
+    return ABTest(share=share, by=by, wait=wait)

@@ -1,0 +1,331 @@
+"""Watching a send go out, and saying in the end where it stands."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from rich.progress import Progress, TaskID
+from sqlalchemy.exc import SQLAlchemyError
+
+from newsletter.cli.actor import Stop, StoppedError
+from newsletter.cli.output import err, facts, shown
+from newsletter.cli.progress import progress
+from newsletter.container import Container
+from newsletter.db.engine import reading
+from newsletter.errors import MachineError, ProviderError
+from newsletter.scheduling import schedules
+from newsletter.scheduling.tasks import recover_abandoned, start_due
+from newsletter.sending import held
+from newsletter.sending.held import Held
+from newsletter.sending.ledger import provider_backoff, restore_gate
+from newsletter.sending.models import DepartureLog, ProviderBackoff, Send
+from newsletter.sending.queries import recipient_list, send_status
+from newsletter.sending.queries.send_status import SendStatus, Throughput
+from newsletter.sending.recovery.uncertain_batches import UncertainBatch
+from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
+from newsletter.sending.workers import heartbeat
+from newsletter.tracking.stats import ab_test_results, counters
+from newsletter.tracking.stats import rates as send_rates
+
+#: A send in one of these goes no further by itself.
+_RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
+_ENDED = frozenset({SendState.SENT, SendState.CANCELLED})
+_STARTS = 5
+#: What dead workers held is looked for this often, in seconds.
+_TEND = 5.0
+_TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PENDING})
+
+
+def run_to_rest(assembly: Container, send_id: int, stop: Stop) -> SendStatus:
+    """Work in this process until the send rests; safe beside a service that works on it too.
+
+    Whatever ends it earlier (a signal, the database, a mistake of ours) lets the requests under
+    way end, and says by what the send goes on. Raises StoppedError when ``stop`` was set.
+    """
+    try:
+        # What left before the database was restored has to be known before it is planned.
+        assembly.compare_departures()
+        _start(assembly, send_id)
+        workers = assembly.workers(alone=True)
+        workers.start()
+        try:
+            return watch(assembly, send_id, stop, tend=partial(recover_abandoned, assembly.desk))
+        finally:
+            workers.stop()
+    except BaseException:
+        _tell_how_it_goes_on(assembly, send_id)
+        raise
+
+
+def _start(assembly: Container, send_id: int) -> None:
+    for _ in range(_STARTS):
+        if send_id not in start_due(assembly.desk):
+            return
+        # It may have given way to somebody at the same rows.
+        time.sleep(0.2)
+    # It would be watched for ever: here nothing ticks.
+    raise MachineError(
+        "it could not be started, and is still due",
+        place=f"send {send_id}",
+        hint="The log says why. `newsletter serve` tries again each second.",
+    )
+
+
+def watch(
+    assembly: Container,
+    send_id: int,
+    stop: Stop | None = None,
+    *,
+    tend: Callable[[], object] = lambda: None,
+) -> SendStatus:
+    """Show progress until the send rests, then say where it stands.
+
+    ``tend`` is called every few seconds. Raises StoppedError when ``stop`` is set.
+    """
+    stop, tended = stop or Stop(), time.monotonic()
+    with progress() as bar:
+        task = bar.add_task(f"Send {send_id}", total=None, said="planning")
+        while True:
+            if stop.is_set():
+                err.print("\nstopping: the requests under way end first")
+                raise StoppedError(stop.signal)
+            if time.monotonic() - tended > _TEND:
+                tend()
+                tended = time.monotonic()
+            now = datetime.now(UTC)
+            with reading(assembly.database) as session:
+                current = send_status.find(session, send_id)
+                batches = send_status.batch_states(session, send_id)
+                left = not any(state in batches for state in UNSETTLED)
+                waits_there = left and held.of(session, send_id, now=now) is not None
+                if not bar.disable:
+                    outlook = send_status.throughput(session, send_id, now=now)
+                    waits = provider_backoff.in_force(session, now=now)
+                    _advance(bar, task, current, batches, _pace(outlook, waits, now))
+            if current.state in _RESTING or waits_there or _only_doubt_is_left(batches):
+                break
+            stop.wait(0.2)
+    with reading(assembly.database) as session:
+        return send_status.of(session, send_id)
+
+
+def _tell_how_it_goes_on(assembly: Container, send_id: int) -> None:
+    """Where a send stands that this process leaves, and by what it goes on."""
+    again = f"newsletter sends continue {send_id}"
+    try:
+        with reading(assembly.database) as session:
+            send, at_work = (
+                send_status.find(session, send_id),
+                heartbeat.alive(session, datetime.now(UTC)),
+            )
+            batches = send_status.batch_states(session, send_id)
+    except SQLAlchemyError:
+        err.print(f"Send {send_id} may not be finished. See: newsletter sends show {send_id}")
+        return
+    if send.state in _ENDED:
+        return
+    if send.started_at is None:
+        err.print(f"Send {send_id} has not begun.")
+    else:
+        err.print(
+            f"Send {send_id} is not finished: {_settled(batches):,} of {send.planned:,} "
+            "recipients are dealt with."
+        )
+    if doubtful := batches.get(BatchState.UNCERTAIN):
+        err.print(f"In doubt: {doubtful:,}. See: newsletter sends show {send_id}")
+    if send.state == SendState.PAUSED:
+        err.print(f"It is paused and goes on with: newsletter sends resume {send_id}")
+    elif at_work:
+        err.print("Another process goes on with it: see newsletter sends.")
+    else:
+        err.print(f"It goes on by itself when `newsletter serve` runs, or with: {again}")
+
+
+def _settled(batches: Mapping[str, int]) -> int:
+    return sum(
+        batches.get(state, 0)
+        for state in (BatchState.ACCEPTED, BatchState.REJECTED, BatchState.SKIPPED)
+    )
+
+
+def _pace(outlook: Throughput, waits: ProviderBackoff | None, now: datetime) -> str:
+    """How fast it goes and how long it will take, by its rate or its timetable."""
+    if waits is not None and waits.failures:
+        return f"stopped since {shown(waits.since)}: {waits.reason}; {_next_probe(waits, now)}"
+    if waits is not None:
+        return f"waiting until {shown(waits.until)}: {waits.reason}"
+    if not outlook.waiting:
+        return f"{outlook.rate:,.0f}/s"
+    by_rate = outlook.waiting / outlook.rate if outlook.rate else 0.0
+    by_plan = (outlook.last_at - now).total_seconds() if outlook.last_at else 0.0
+    return f"{outlook.rate:,.0f}/s, {_lasting(max(by_rate, by_plan))} left"
+
+
+def _next_probe(waits: ProviderBackoff, now: datetime) -> str:
+    if waits.until <= now:
+        return "a few people's mails are tried now"
+    return f"the next try, with a few people's mails, is at {shown(waits.until)}"
+
+
+def _lasting(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _advance(bar: Progress, task: TaskID, send: Send, batches: dict[str, int], pace: str) -> None:
+    settled = _settled(batches)
+    if send.started_at is not None:
+        said = f"{settled:,} of {send.planned:,} · {pace}"
+        bar.update(task, total=send.planned, completed=settled, said=said)
+
+
+def _only_doubt_is_left(batches: dict[str, int]) -> bool:
+    open_states = (BatchState.PENDING, BatchState.CLAIMED, BatchState.IN_FLIGHT)
+    return BatchState.UNCERTAIN in batches and not any(batches.get(s) for s in open_states)
+
+
+def summary(assembly: Container, stands: SendStatus) -> None:
+    """Where a send stands, in figures that add up."""
+    send, now = stands.send, datetime.now(UTC)
+    with reading(assembly.database) as session:
+        happened = counters.of_send(session, send.id)
+        maker = schedules.maker_of(session, send.id)
+        outlook = send_status.throughput(session, send.id, now=now)
+        waits = provider_backoff.in_force(session, now=now)
+        there = held.of(session, send.id, now=now)
+        unsent = recipient_list.apart(session, send).get(recipient_list.NOT_SENT, 0)
+        logs = restore_gate.waited_for(session)
+        at_work = heartbeat.alive(session, now)
+        winner = send.winner or (
+            _undecided(*ab_test_results.decision(session, send.id)) if send.test else ""
+        )
+    took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
+    left_out = [f"not {segment['name']}" for segment in send.excluded]
+    facts(
+        [
+            ("issue", stands.slug),
+            *((("schedule", maker.name),) if maker else ()),
+            ("segments", ", ".join([*(segment["name"] for segment in send.segments), *left_out])),
+            ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
+            *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),
+            *((("winner", winner),) if winner else ()),
+            ("measured", send_rates.tracked_of(send).words),
+            ("planned", send.planned),
+            *((f"  {word}", number) for word, number in sorted(_people(stands, unsent).items())),
+            *((("  went on to another send", send.handed_on),) if send.handed_on else ()),
+            *((f"left out: {why}", number) for why, number in sorted(send.left_out.items())),
+            *(
+                (f"batches {state}", number - (unsent if state == BatchState.REJECTED else 0))
+                for state, number in stands.batches.items()
+                if state in _TELLING and (state != BatchState.REJECTED or number > unsent)
+            ),
+            *((f"events: {kind}", number) for kind, number in sorted(happened.items())),
+            *(
+                (("pace", _pace(outlook, waits, now)),)
+                if send.state == SendState.SENDING and outlook.waiting
+                else ()
+            ),
+            *(
+                (("at work", f"nobody: newsletter serve, or newsletter sends continue {send.id}"),)
+                if not at_work and _wants_work(send, outlook, now)
+                else ()
+            ),
+            *((("SendGrid holds", _holds(there)),) if there else ()),
+            ("took", took),
+        ],
+        title=f"Send {send.id}",
+    )
+    say_what_waits(logs)
+
+
+def record(
+    stands: SendStatus, doubtful: Sequence[UncertainBatch], happened: Mapping[str, int]
+) -> dict[str, object]:
+    """What ``sends show --json`` prints: the same facts under names that do not change."""
+    send = stands.send
+    return {
+        "send": send.id,
+        "issue": stands.slug,
+        "state": send.state,
+        "reason": send.reason,
+        "segments": [segment["name"] for segment in send.segments],
+        "excluded": [segment["name"] for segment in send.excluded],
+        "timetable": send.timetable,
+        "scheduled_for": send.scheduled_for,
+        "started_at": send.started_at,
+        "finished_at": send.finished_at,
+        "planned": send.planned,
+        "people": stands.people,
+        "went_on_to_another_send": send.handed_on,
+        "left_out": send.left_out,
+        "batches": stands.batches,
+        "events": happened,
+        "in_doubt": [
+            {
+                "batch": one.number,
+                "people": one.people,
+                "departed_at": one.departed_at,
+                "why": one.why,
+            }
+            for one in doubtful
+        ],
+    }
+
+
+def say_what_waits(logs: Sequence[DepartureLog]) -> None:
+    """Say that nothing is sent because of these departure logs, if there are any."""
+    for one in logs:
+        err.print(
+            f"Nothing is sent: the departure log of {one.host} is {one.state}. "
+            "See newsletter departures.",
+        )
+
+
+def _people(stands: SendStatus, unsent: int) -> dict[str, int]:
+    """Recipients by what became of them: to cancel a send is not to have it refused."""
+    people = dict(stands.people)
+    if unsent := min(unsent, people.get(DeliveryState.REJECTED, 0)):
+        people["not sent"] = unsent
+        people[DeliveryState.REJECTED] -= unsent
+    return {word: number for word, number in people.items() if number}
+
+
+def _wants_work(send: Send, outlook: Throughput, now: datetime) -> bool:
+    if send.state == SendState.SCHEDULED:
+        return send.scheduled_for <= now
+    return send.state == SendState.SENDING and outlook.waiting > 0
+
+
+def _holds(there: Held) -> str:
+    until = "until the send is resumed" if there.stopped else f"until {shown(there.until)}"
+    return f"mail of {there.people:,} people {until}"
+
+
+def _undecided(at: datetime | None, waiting: int) -> str:
+    if waiting:
+        return f"not chosen yet; {waiting:,} people of the sample are still waited for"
+    return f"is chosen at {shown(at)}" if at else "not chosen yet"
+
+
+def _in_words(timetable: dict[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in timetable.items())
+
+
+def exit_by(stands: SendStatus) -> None:
+    """Scripts are told by the exit code whether everybody has the issue."""
+    send = stands.send
+    if send.state == SendState.PAUSED:
+        raise ProviderError(send.reason, place=f"send {send.id}")
+    if rejected := stands.people.get("rejected", 0):
+        raise ProviderError(
+            f"{rejected:,} people did not get it",
+            place=f"send {send.id}",
+            hint=f"Who and why: newsletter sends show {send.id} --people --state rejected",
+        )
+    if BatchState.UNCERTAIN in stands.batches:
+        raise ProviderError(
+            f"it is not known whether {stands.batches[BatchState.UNCERTAIN]:,} people have it",
+            place=f"send {send.id}",
+            hint="An event from SendGrid will tell; `newsletter serve` takes them in.",
+        )

@@ -1,0 +1,359 @@
+"""`newsletter sends`: see and control sends."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from newsletter.cli.actor import stopping
+from newsletter.cli.output import err, facts, out, rows, shown, stream
+from newsletter.cli.sending import pacing_options as options
+from newsletter.cli.sending.send_progress import (
+    exit_by,
+    record,
+    run_to_rest,
+    say_what_waits,
+    summary,
+)
+from newsletter.cli.service.settings import AsJson
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.errors import SendError
+from newsletter.sending import holding
+from newsletter.sending.ab_testing import Measure
+from newsletter.sending.ledger import restore_gate
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.planning import reschedule
+from newsletter.sending.queries import send_status
+from newsletter.sending.recovery import uncertain_batches
+from newsletter.sending.states import DeliveryState
+from newsletter.settings.load import load
+from newsletter.tracking.events import silent_batches
+from newsletter.tracking.events.silent_batches import Silence
+from newsletter.tracking.stats import ab_test_results, counters
+
+app = typer.Typer(help="See and control sends.", invoke_without_command=True)
+
+Number = Annotated[int, typer.Argument(metavar="N", help="The send's number.")]
+_PEOPLE = ["subscriber", "email", "state", "reason", "batch"]
+
+
+@app.callback()
+def list_sends(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the latest sends."""
+    if context.invoked_subcommand:
+        return
+    with reading(Container(load()).database) as session:
+        records = [
+            {
+                "send": made.id,
+                "issue": slug,
+                "segments": ", ".join(segment["name"] for segment in made.segments),
+                "state": made.state,
+                "planned": made.planned,
+                "scheduled for": made.scheduled_for,
+                "reason": made.reason,
+            }
+            for made, slug in send_status.listed(session)
+        ]
+        waits = restore_gate.waited_for(session)
+    columns = ["send", "issue", "segments", "state", "planned", "scheduled for", "reason"]
+    rows(records, columns, as_json=as_json, empty="There are no sends yet.")
+    say_what_waits(waits)
+
+
+@app.command("show")
+def show(
+    number: Number,
+    people: Annotated[
+        bool, typer.Option("--people", help="List everybody: address, state and reason.")
+    ] = False,
+    state: Annotated[
+        DeliveryState | None,
+        typer.Option(
+            metavar="STATE", help=f"With --people: only those {', '.join(DeliveryState)}."
+        ),
+    ] = None,
+    email: Annotated[str | None, typer.Option(help="With --people: only this address.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a send stands, or where each of its people does."""
+    assembly = Container(load())
+    if people or state or email:
+        _list_people(assembly, number, state, email, as_json=as_json)
+        return
+    with reading(assembly.database) as session:
+        stands = send_status.of(session, number)
+        doubtful = uncertain_batches.listed(session, number)
+        around = silent_batches.around(session, doubtful)
+        happened = counters.of_send(session, number)
+    if as_json:
+        rows([record(stands, doubtful, happened)], (), as_json=True, empty="")
+        return
+    summary(assembly, stands)
+    for one in doubtful:
+        out.print(
+            f"\nbatch {one.number} is in doubt: {one.people:,} people, "
+            f"left {shown(one.departed_at)}, {one.why}.\n{_beside(around[one.number])}\n"
+            f"An event will settle it, or you: "
+            f"newsletter sends resolve {number} --batch {one.number} --sent|--resend",
+        )
+    if len(doubtful) > 1:
+        out.print(
+            f"\nAll {len(doubtful)} of them alike: "
+            f"newsletter sends resolve {number} --all --sent|--resend",
+        )
+
+
+def _beside(known: Silence) -> str:
+    """What helps to decide, and what it is worth."""
+    if not known.heard:
+        return "No events of what left later have come either: wait for them before you decide."
+    since = f" since {shown(known.since)}" if known.since else ""
+    return (
+        f"Events of {known.heard:,} batches that left later have come{since}, and none of this "
+        "one. The longer that lasts, the surer it was not taken; it is no proof."
+    )
+
+
+def _list_people(
+    assembly: Container,
+    number: int,
+    state: DeliveryState | None,
+    email: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    with reading(assembly.database) as session:
+        send_status.find(session, number)
+        records = (
+            {
+                "subscriber": row.id,
+                "email": row.email or "(erased)",
+                "state": row.state,
+                "reason": row.reason,
+                "batch": row.batch,
+            }
+            for row in send_status.people(session, number, state=state, email=email)
+        )
+        stream(records, _PEOPLE, as_json=as_json, empty="There is nobody like that in this send.")
+
+
+@app.command("resolve")
+def resolve(
+    number: Number,
+    *,
+    batch: Annotated[
+        int | None, typer.Option(help="The batch's number, as shown.", show_default=False)
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--all", help="All doubtful batches of the send, alike.")
+    ] = False,
+    sent: Annotated[
+        bool, typer.Option("--sent/--resend", help="It was sent, or it is to be sent again.")
+    ],
+) -> None:
+    """Settle a doubtful batch, or all of a send, by your word. Look into SendGrid's activity
+    first."""
+    if (batch is None) is not together:
+        raise SendError(
+            "say which",
+            place="--batch",
+            hint=f"newsletter sends resolve {number} --batch B, or --all.",
+        )
+    assembly = Container(load())
+    now, warm_up = datetime.now(UTC), assembly.warm_up
+    with transaction(assembly.database) as session:
+        send_status.find(session, number)
+        if batch is not None:
+            uncertain_batches.resolve(session, number, batch, sent=sent, now=now, warm_up=warm_up)
+            which = f"Batch {batch}"
+        else:
+            many = uncertain_batches.resolve_all(
+                session, number, sent=sent, now=now, warm_up=warm_up
+            )
+            which = f"{many:,} {'batches' if many > 1 else 'batch'}"
+    did = "counted as sent" if sent else "sent again"
+    out.print(f"{which} of send {number}: {did}.")
+
+
+@app.command("pause")
+def pause(number: Number) -> None:
+    """Let no further batch leave; requests under way end as they end."""
+    assembly = Container(load())
+    now = datetime.now(UTC)
+    with assembly.journaling(required=False), transaction(assembly.database) as session:
+        send_lifecycle.pause(session, number, reason="paused by the operator", now=now)
+        hold_id = send_status.find(session, number).hold_id
+    out.print(f"Send {number} is paused.")
+    if hold_id:
+        holding.keep_back(assembly.database, assembly.provider, number, hold_id)
+        out.print("SendGrid keeps what it holds of it, for up to 72 hours.")
+
+
+@app.command("resume")
+def resume(number: Number) -> None:
+    """Go on with a paused send, where it stopped; a timetable is shifted by the pause."""
+    assembly = Container(load())
+    with assembly.journaling(), transaction(assembly.database) as session:
+        send_lifecycle.resume(session, number, now=datetime.now(UTC), warm_up=assembly.warm_up)
+        hold_id = send_status.find(session, number).hold_id
+    if hold_id:
+        holding.let_go(assembly.database, assembly.gateway, number, hold_id)
+    out.print(f"Send {number} goes on. `newsletter serve` does the work.")
+
+
+@app.command("cancel")
+def cancel(number: Number) -> None:
+    """End a send; what had left has left, but what SendGrid holds of it is called back."""
+    assembly = Container(load())
+    with assembly.journaling(required=False), transaction(assembly.database) as session:
+        hold_id = send_status.find(session, number).hold_id
+        without = send_lifecycle.cancel(session, number, now=datetime.now(UTC))
+    if hold_id:
+        without += holding.call_back(assembly.database, assembly.provider, number, hold_id)
+    out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
+
+
+@app.command("retry")
+def retry(number: Number) -> None:
+    """Send to those who missed the issue in an ended send, and to nobody else."""
+    assembly = Container(load())
+    _ = assembly.gateway, assembly.links
+    assembly.compare_departures()
+    hold_id = holding.new_hold(assembly.database, assembly.gateway, number)
+    with stopping() as stop:
+        with (
+            assembly.journaling(),
+            transaction(assembly.database, snapshot=True) as session,
+        ):
+            people = send_lifecycle.retry(
+                session,
+                number,
+                now=datetime.now(UTC),
+                batch_size=assembly.settings.sending.batch_size,
+                warm_up=assembly.warm_up,
+                hold_id=hold_id,
+            )
+        err.print(f"{people:,} people missed it.")
+        stands = run_to_rest(assembly, number, stop)
+    summary(assembly, stands)
+    exit_by(stands)
+
+
+@app.command("continue")
+def go_on(number: Number) -> None:
+    """Work on a send that was broken off, here and until its end; `newsletter serve` does, too.
+
+    Nobody gets it twice, also where the service works on it meanwhile.
+    """
+    assembly = Container(load())
+    _ = assembly.gateway, assembly.links
+    assembly.compare_departures()
+    with reading(assembly.database) as session:
+        restore_gate.require_open(session)
+        send_lifecycle.require_work(session, number, now=datetime.now(UTC))
+    with stopping() as stop:
+        stands = run_to_rest(assembly, number, stop)
+    summary(assembly, stands)
+    exit_by(stands)
+
+
+@app.command("pace")
+def pace(
+    number: Number,
+    rate: options.Rate = None,
+    per_hour: options.PerHour = None,
+    per_day: options.PerDay = None,
+    quiet: options.Quiet = None,
+    window: options.Window = None,
+) -> None:
+    """Change how fast a send goes on; what is not named has no limit any more."""
+    assembly = Container(load())
+    wanted = options.timetable(
+        assembly, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
+    )
+    now = datetime.now(UTC)
+    with transaction(assembly.database) as session:
+        before = Timetable.from_json(send_status.find(session, number).timetable)
+        kept = replace(
+            wanted,
+            local_time=before.local_time,
+            local_date=before.local_date,
+            ahead=before.ahead,
+        )
+        send_lifecycle.change_pace(
+            session,
+            number,
+            kept,
+            now=now,
+            batch_size=assembly.settings.sending.batch_size,
+            warm_up=assembly.warm_up,
+        )
+        outlook = send_status.throughput(session, number, now=now)
+    last = f"; the last leave {shown(outlook.last_at)}" if outlook.last_at else ""
+    out.print(f"Send {number} goes on at another pace{last}.")
+
+
+@app.command("test")
+def show_test(number: Number) -> None:
+    """Show what a send's test of variants has found."""
+    with reading(Container(load()).database) as session:
+        found = ab_test_results.report(session, number)
+    for arm in found.arms:
+        facts(
+            [
+                ("handed over", arm.people),
+                *(
+                    (
+                        f"{done} by",
+                        _share(arm.share(measure), count)
+                        if found.measures(measure)
+                        else "not measured",
+                    )
+                    for measure, done, count in (
+                        (Measure.OPENS, "opened", arm.opened),
+                        (Measure.CLICKS, "clicked", arm.clicked),
+                    )
+                ),
+                ("left", arm.unsubscribed),
+            ],
+            title=f"{arm.label}: {arm.subject}",
+        )
+    for compared in found.comparisons:
+        out.print(f"{compared.sentence}.")
+    if found.winner:
+        out.print(f"The rest gets {found.winner}.")
+    elif found.decides_at:
+        out.print(f"The winner is chosen at {shown(found.decides_at)}.")
+    elif found.test.by is not Measure.OPERATOR:
+        if found.waiting:
+            waiting = f"{found.waiting:,} people of the sample"
+            out.print(f"{waiting} have not got it yet, or whether they have it is in doubt.")
+        out.print(f"The winner is chosen {found.test.wait} after the last of the sample has left.")
+    else:
+        out.print(f"You choose: newsletter sends winner {number} LABEL")
+
+
+def _share(share: ab_test_results.Share | None, count: int) -> str:
+    if share is None:
+        return "–"
+    low, high = share.low * 100, share.high * 100
+    return f"{count:,}, {share.rate * 100:.1f} % (95 %: {low:.1f} to {high:.1f})"
+
+
+@app.command("winner")
+def winner(
+    number: Number,
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="The variant, e.g. B.")],
+) -> None:
+    """Give the rest of a test this variant, now."""
+    assembly = Container(load())
+    with transaction(assembly.database) as session:
+        send_status.find(session, number)
+        people = reschedule.choose_winner(
+            session, number, label.upper(), now=datetime.now(UTC), warm_up=assembly.warm_up
+        )
+    out.print(f"{people:,} people get variant {label.upper()} of send {number}.")

@@ -1,0 +1,168 @@
+"""`newsletter stats`: how sends did, and whether the kept figures are what the events say."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+from newsletter.cli.output import err, facts, out, rows
+from newsletter.cli.service.settings import AsJson
+from newsletter.container import Container
+from newsletter.db.engine import reading
+from newsletter.settings.load import load
+from newsletter.tracking.stats import counters
+from newsletter.tracking.stats import rates as send_rates
+from newsletter.tracking.stats import verify as verify_counters
+
+app = typer.Typer(help="See how sends did, and check the figures.", no_args_is_help=True)
+
+#: Figures of a send by their names in the table, in the order of a mail's life.
+_FIGURES = {
+    "delivered": "delivered",
+    "deferrals": "deferred",
+    "bounced": "bounce",
+    "blocked": "blocked",
+    "dropped": "dropped",
+    "people who opened": "opened",
+    "opens": "open",
+    "opens by machines": "machine_open",
+    "people who clicked": "clicked",
+    "clicks": "click",
+    "clicks by machines": "machine_click",
+    "clicks on own links": "own_click",
+    "people who left": "left",
+    "people who complained": "complained",
+}
+_RATES = {
+    "delivery rate": "delivered",
+    "bounce rate": "bounced",
+    "block rate": "blocked",
+    "open rate": "opened",
+    "click rate": "clicked",
+    "click-to-open rate": "clicked_of_openers",
+    "opens a mail": "opens",
+    "clicks a mail": "clicks",
+    "unsubscribe rate": "unsubscribed",
+    "complaint rate": "complained",
+}
+_OF_DOMAIN = ["delivered", "bounced", "blocked", "opened", "clicked", "unsubscribed", "complained"]
+_UNMEASURED = "not measured"
+#: Longer tables are for --json.
+_LINES = 20
+
+
+@app.command("show")
+def show(
+    number: Annotated[int, typer.Argument(metavar="SEND", help="The send's number.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show how a send did: figures and rates, by mail domain and by link (docs/metrics.md)."""
+    with reading(_snapshots(Container(load()).database)) as session:
+        whole = send_rates.of_send(session, number)
+        domains = send_rates.by_domain(session, number)
+        links = send_rates.by_link(session, number)
+        days = counters.of_parts(session, number, "day")
+    tracked = whole.tracked
+    if as_json:
+        record = {
+            "send": number,
+            "sent": whole.sent,
+            "measured": asdict(tracked),
+            "figures": send_rates.known(whole.figures, tracked),
+            "rates": asdict(whole.rates),
+            "domains": {
+                domain: {
+                    "sent": one.sent,
+                    "figures": send_rates.known(one.figures, tracked),
+                    "rates": asdict(one.rates),
+                }
+                for domain, one in domains.items()
+            },
+            "links": links if tracked.clicks else None,
+            "days": {day: send_rates.known(of_day, tracked) for day, of_day in days.items()},
+        }
+        rows([record], [], as_json=True, empty="")
+        return
+    rates = asdict(whole.rates)
+    facts(
+        [
+            ("sent", whole.sent),
+            ("measured", tracked.words),
+            *(
+                (name, whole.figures.get(what, 0) if whole.measures(what) else _UNMEASURED)
+                for name, what in _FIGURES.items()
+            ),
+            *(
+                (name, _percent(rates[rate]) if whole.measures(rate) else _UNMEASURED)
+                for name, rate in _RATES.items()
+            ),
+        ],
+        title=f"send {number}",
+    )
+    out.print()
+    by_domain = [
+        {
+            "domain": domain,
+            "sent": one.sent,
+            **{
+                rate: _percent(asdict(one.rates)[rate]) if one.measures(rate) else _UNMEASURED
+                for rate in _OF_DOMAIN
+            },
+        }
+        for domain, one in domains.items()
+    ]
+    _table(by_domain, ["domain", "sent", *_OF_DOMAIN], "No event names an address yet.")
+    out.print()
+    if not tracked.clicks:
+        err.print("Clicks are not measured in this send.")
+        return
+    by_link = [
+        {
+            "link": link,
+            "people": figures.get("clicked", 0),
+            "clicks": figures.get("click", 0),
+            "by machines": figures.get("machine_click", 0),
+        }
+        for link, figures in links.items()
+    ]
+    _table(by_link, ["link", "people", "clicks", "by machines"], "No link was clicked yet.")
+
+
+@app.command("verify")
+def verify(
+    number: Annotated[
+        int | None, typer.Argument(metavar="SEND", help="Only this send; else all of them.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the events again and compare; exits with 1 when a kept figure differs."""
+    with reading(_snapshots(Container(load()).database)) as session:
+        numbers = verify_counters.sends(session) if number is None else [number]
+        found = [
+            asdict(one) for send in numbers for one in verify_counters.differences(session, send)
+        ]
+    if found:
+        columns = ["send_id", "part", "value", "what", "kept", "recounted"]
+        rows(found, columns, as_json=as_json, empty="")
+        raise typer.Exit(1)
+    if not as_json:
+        sends = "1 send" if len(numbers) == 1 else f"{len(numbers):,} sends"
+        out.print(f"The figures of {sends} are what their events say.")
+
+
+def _snapshots(database: Engine) -> Engine:
+    """Events arrive meanwhile: all queries have to see the same ones, as on SQLite they do."""
+    if database.dialect.name == "postgresql":
+        return database.execution_options(isolation_level="REPEATABLE READ")
+    return database
+
+
+def _table(records: list[dict[str, object]], columns: list[str], empty: str) -> None:
+    rows(records[:_LINES], columns, as_json=False, empty=empty)
+    if len(records) > _LINES:
+        out.print(f"… and {len(records) - _LINES:,} more: --json", style="dim")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"

@@ -1,0 +1,155 @@
+"""`newsletter doctor`: what stands in the way of mail that arrives, and how to mend it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+from rich.markup import escape
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from newsletter.cli.output import err, out, rows, shown
+from newsletter.cli.service.settings import AsJson
+from newsletter.container import Container
+from newsletter.db.engine import beside, open_database
+from newsletter.doctor import account as account_findings
+from newsletter.doctor import dns as dns_findings
+from newsletter.doctor import host as host_findings
+from newsletter.doctor import proxy as proxy_findings
+from newsletter.doctor.account import DoctorFinding, ExpectedSetup, Verdict
+from newsletter.doctor.proxy import Fetch
+from newsletter.errors import ProviderError, UserError
+from newsletter.issues.parsing.tracking_flags import Tracked
+from newsletter.provider.account import Account, Domain
+from newsletter.provider.dns_lookups import Lookup, resolver
+from newsletter.settings.load import Settings, load
+from subscribers.email_address import address_key as hash_key
+
+_COLUMNS = ["subject", "verdict", "found", "mend"]
+_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
+#: Not one of the codes of errors: the command itself did what it should.
+_PROBLEMS = 1
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at this machine, SendGrid's account and DNS; change nothing.
+
+    Each finding is ok, a warning or a problem, with what to do about it. The exit code is 1
+    when there is a problem. With a sandbox on this machine, DNS is not asked.
+    """
+    findings = list(examine(load(), resolver()))
+    if as_json or not out.is_terminal:
+        rows([asdict(finding) for finding in findings], _COLUMNS, as_json=as_json, empty="")
+    else:
+        for finding in findings:
+            _show(finding)
+    problems = sum(finding.verdict is Verdict.PROBLEM for finding in findings)
+    warnings = sum(finding.verdict is Verdict.WARNING for finding in findings)
+    err.print(f"{len(findings)} things looked at: {problems} problems, {warnings} warnings.")
+    if problems:
+        raise typer.Exit(_PROBLEMS)
+
+
+def examine(
+    settings: Settings, lookup: Lookup, fetch: Fetch = proxy_findings.fetched
+) -> Iterator[DoctorFinding]:
+    """Every finding, the machine's first."""
+    assembly = Container(settings)
+    sandbox = assembly.is_local
+    yield from _of_machine(settings)
+    if sandbox:
+        found = f"a sandbox at {settings.sendgrid.host}: no mail leaves, so DNS is not asked"
+        yield DoctorFinding("sendgrid.host", Verdict.OK, found)
+    else:
+        yield DoctorFinding("sendgrid.host", Verdict.OK, settings.sendgrid.host)
+        yield dns_findings.of_base_url(lookup, settings.site.base_url)
+        yield proxy_findings.of_visitors(settings.site.base_url, fetch)
+        yield host_findings.of_postal_address(
+            settings.site.postal_address, example=load({}).site.postal_address
+        )
+    try:
+        account = Account(assembly.provider.ask)
+    except UserError as error:
+        yield DoctorFinding("API key", Verdict.PROBLEM, error.message, error.hint or "")
+        account = None
+    wanted = _wanted(settings)
+    if account is not None:
+        yield from account_findings.of_account(account, wanted)
+    if not sandbox:
+        domain = _authenticated(account, wanted.sender_domain)
+        yield from dns_findings.of_domain(
+            lookup, wanted.sender_domain, domain, inbound_host=wanted.inbound_host
+        )
+
+
+def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
+    keys = [key.get_secret_value() for key in settings.links.keys]
+    address_key = settings.subscribers.address_key.get_secret_value()
+    yield from host_findings.of_keys(
+        link_keys=len(keys), address_key=bool(address_key), shared=address_key in keys
+    )
+    yield host_findings.of_time_zones()
+    folder = settings.sending.journal
+    yield host_findings.of_journal(beside(settings.database_url, folder) if folder else None)
+    if _is_missing_file(settings.database_url):
+        yield DoctorFinding("database", Verdict.OK, "there is none yet: the first command makes it")
+        return
+    try:
+        engine = open_database(settings.database_url)
+    except UserError as error:
+        yield DoctorFinding("database", Verdict.PROBLEM, error.message, error.hint or "")
+        return
+    yield (version := host_findings.of_database(engine))
+    if version.verdict is Verdict.OK:
+        if address_key:
+            yield host_findings.of_address_key(engine, hash_key(address_key))
+        yield host_findings.of_departure_logs(engine)
+        every = settings.tracking.reconcile_every
+        yield host_findings.of_reconciling(engine, every=every, now=datetime.now(UTC))
+    engine.dispose()
+
+
+def _wanted(settings: Settings) -> ExpectedSetup:
+    base, inbound = settings.site.base_url, settings.inbound
+    return ExpectedSetup(
+        events_url=f"{base}/webhooks/sendgrid/events",
+        webhook_keys=settings.sendgrid.webhook_public_keys,
+        sender_domain=settings.sender.email.rpartition("@")[2].lower(),
+        token_url=f"{base}/webhooks/sendgrid/token",
+        client_id=settings.sendgrid.webhook_client_id,
+        activity=settings.sendgrid.activity,
+        tracked=Tracked(clicks=settings.tracking.clicks, opens=settings.tracking.opens),
+        inbound_host=inbound.address.rpartition("@")[2].lower(),
+        inbound_url=f"{base}/webhooks/sendgrid/inbound/{inbound.key.get_secret_value()}",
+    )
+
+
+def _authenticated(account: Account | None, name: str) -> Domain | None:
+    """For the names of its records; that it cannot be asked has been said already."""
+    try:
+        return account_findings.authenticated(account, name) if account is not None else None
+    except ProviderError:
+        return None
+
+
+def _is_missing_file(url: str) -> bool:
+    """Looking must not make it."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return False
+    file = parsed.database
+    return parsed.get_backend_name() == "sqlite" and bool(file) and not Path(str(file)).exists()
+
+
+def _show(finding: DoctorFinding) -> None:
+    colour = _COLOURS.get(finding.verdict, "dim")
+    verdict = f"[{colour}]{finding.verdict:>9}[/{colour}]"
+    out.print(
+        f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.found))}",
+        markup=True,
+    )
+    if finding.mend:
+        out.print(f"{'':>11}{shown(finding.mend)}", style="dim")

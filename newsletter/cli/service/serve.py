@@ -1,0 +1,83 @@
+"""`newsletter serve`: web, clock and workers in one process."""
+
+import logging
+import signal
+import socket
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from newsletter.cli.actor import STOPS
+from newsletter.cli.output import err
+from newsletter.cli.service import open_files, repeated_logs
+from newsletter.container import Container
+from newsletter.errors import MachineError
+from newsletter.settings.load import load
+from newsletter.web import connections
+from newsletter.web.app import create_app
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (web.host).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (web.port).")] = None,
+) -> None:
+    """Run the service: pages, webhooks, the clock and the sending, until it is told to stop."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("newsletter").setLevel(logging.INFO)
+    repeated_logs.install()
+    assembly = Container(load(), apart=True)
+    # What it cannot work without is looked at before it listens.
+    _ = assembly.gateway, assembly.links, assembly.address_key, assembly.verifier
+    _ = assembly.database
+    web = assembly.settings.web
+    listening = listen(host or web.host, web.port if port is None else port)
+    bound = listening.getsockname()
+    address = f"http://{bound[0]}:{bound[1]}"
+    server = server_of(assembly)
+    # From here on: a signal between this line and the server's own handlers would break it off.
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, server.handle_exit)
+    err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it orderly")
+    server.run(sockets=[listening])
+
+
+def server_of(assembly: Container) -> uvicorn.Server:
+    """The web server around the service: see connections.py for how long it waits for clients."""
+    app = create_app(assembly, background=True)
+    most = open_files.connections_within(
+        open_files.raise_limit(), most=assembly.settings.web.max_connections
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            # uvicorn's own handlers would write past the filter of repeats.
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            http=connections.limited_to(most),
+            ws="none",
+            timeout_keep_alive=connections.IDLE_TIMEOUT,
+            backlog=open_files.BACKLOG,
+            # Whom proxies speak for is decided by web.trusted_proxies alone.
+            proxy_headers=False,
+            lifespan="on",
+        )
+    )
+    app.state.stopping = lambda: server.should_exit
+    assembly.on_text.stopping = lambda: server.should_exit
+    return server
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; MachineError when somebody else listens there."""
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise MachineError(
+            f"cannot listen there: {error.strerror or error}",
+            place=f"{host}:{port}",
+            hint="Stop what uses it, or choose another with --port.",
+        ) from None

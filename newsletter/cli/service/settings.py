@@ -1,0 +1,68 @@
+"""`newsletter settings` and `newsletter db`."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newsletter.cli.output import facts, out, rows
+from newsletter.container import Container
+from newsletter.db import engine as db
+from newsletter.db.backup import backup
+from newsletter.settings.load import load, load_with_origins
+from newsletter.tracking.retention.prune import prune
+
+database = typer.Typer(help="Look after the database.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object to a line.")]
+
+
+def show(as_json: AsJson = False) -> None:
+    """Print every setting in force and where it came from, secrets masked."""
+    _, origins = load_with_origins()
+    records = [{"setting": o.key, "value": o.shown, "from": o.source} for o in origins]
+    rows(records, ["setting", "value", "from"], as_json=as_json, empty="")
+
+
+@database.command("backup")
+def make_backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the copy.")],
+) -> None:
+    """Copy the SQLite database to a file, whole and sound, while the service goes on.
+
+    The file is this user's alone. What else belongs to a backup: docs/backup.md.
+    """
+    size = backup(load().database_url, file)
+    out.print(f"{file}: {size:,} bytes, found sound. Keep the keys and uploads with it.")
+
+
+@database.command("fold")
+def fold_old(as_json: AsJson = False) -> None:
+    """Remove events and deliveries that are older than they are kept for, now.
+
+    The running service does it each hour. Figures of sends stay (docs/retention.md).
+    """
+    assembly = Container(load())
+    folded = prune(assembly.database, assembly.keep, now=datetime.now(UTC))
+    if as_json:
+        rows([asdict(folded)], [], as_json=True, empty="")
+        return
+    events = "events" if assembly.database.dialect.name == "sqlite" else "months of events"
+    facts([(events, folded.events), ("issues", folded.issues), ("deliveries", folded.deliveries)])
+
+
+@database.command("upgrade")
+def upgrade() -> None:
+    """Bring the database to this program's version. Take a backup first."""
+    engine = db.open_database(load().database_url)
+    before, after = db.upgrade(engine)
+    if engine.dialect.name == "postgresql":
+        from newsletter.sending.workers import procrastinate_queue  # noqa: PLC0415
+
+        procrastinate_queue.install(engine)
+    if before == after:
+        out.print(f"The database is of version {after} already.")
+    else:
+        out.print(f"The database went from version {before or 'nothing'} to {after}.")

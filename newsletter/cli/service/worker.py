@@ -1,0 +1,68 @@
+"""`newsletter worker`: more hands for the sending, on this machine or another."""
+
+import logging
+import os
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+from sqlalchemy import func, select
+
+from newsletter.cli.actor import stopping
+from newsletter.cli.output import err
+from newsletter.cli.service import open_files, repeated_logs
+from newsletter.container import Container
+from newsletter.db.engine import reading
+from newsletter.db.orm import table_of
+from newsletter.sending.models import Batch
+from newsletter.sending.states import BatchState
+from newsletter.settings.load import load
+
+
+def worker(
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Requests under way at once (sending.concurrency)."),
+    ] = None,
+) -> None:
+    """Send batches beside `newsletter serve`, until it is told to stop.
+
+    Start as many as you want: with PostgreSQL on as many machines, with SQLite on the one
+    where its file is, for more cores. Each batch is sent by one of them, and when one dies
+    the others go on. It also stands by to take the clock over. SIGTERM, Ctrl-C and
+    a terminal that is closed let it finish the requests under way.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("newsletter").setLevel(logging.INFO)
+    repeated_logs.install()
+    open_files.raise_limit()
+    environment = dict(os.environ)
+    if concurrency is not None:
+        environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
+    settings = load(environment)
+    assembly = Container(settings, apart=True)
+    # What it cannot work without is told before it begins.
+    _ = assembly.gateway, assembly.links, assembly.address_key
+    workers = assembly.workers()
+    with stopping() as told_to_stop, ExitStack() as running:
+        # The workers before the clock: they make the tables of jobs that it feeds.
+        for part in (workers, assembly.clock()):
+            part.start()
+            running.callback(part.stop)
+        # Before the clock, which may be waiting for it.
+        running.callback(assembly.on_text.stop)
+        err.print(
+            f"worker {workers.name} sends up to {settings.sending.concurrency} requests at once"
+            " · Ctrl-C stops it orderly"
+        )
+        told_to_stop.wait()
+        err.print("stopping: the requests under way end first")
+    err.print(f"stopped orderly · {_sent(assembly, workers.name):,} batches sent")
+
+
+def _sent(assembly: Container, name: str) -> int:
+    """How many batches this process sent, by the ledger."""
+    batch = table_of(Batch)
+    mine = batch.c.worker == name, batch.c.state == BatchState.ACCEPTED
+    with reading(assembly.database) as session:
+        return session.scalar(select(func.count()).where(*mine)) or 0

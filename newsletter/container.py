@@ -1,0 +1,433 @@
+"""Settings in, working parts out: the only place that builds clients.
+
+Floors below receive values and never read settings. What a process that only sends never
+needs is imported late: to render, to check and to ask DNS takes 10 MB.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from newsletter import identity, readiness
+from newsletter.accounts.audit import Actor
+from newsletter.accounts.passwords import Passwords
+from newsletter.checking import rules as checks
+from newsletter.db.engine import (
+    beside,
+    open_database,
+    reading,
+    require_current,
+    retry_on_deadlock,
+    transaction,
+)
+from newsletter.db.orm import Session
+from newsletter.errors import AddressError, MachineError, SettingsError
+from newsletter.imports.import_worker import Importer
+from newsletter.imports.upload_store import UploadStore
+from newsletter.issues.parsing.tracking_flags import Tracked
+from newsletter.links import Links
+from newsletter.provider.events import Event
+from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
+from newsletter.rendering.rendered import Publication
+from newsletter.scheduling.leader_clock import Clock
+from newsletter.scheduling.tasks import TaskContext
+from newsletter.sending.delivery.dispatcher import Dispatcher
+from newsletter.sending.inquiry import Inquiry
+from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.recovery import known_logs
+from newsletter.sending.recovery.departure_log import DepartureLogFile
+from newsletter.sending.recovery.restore_replay import ReplayReport
+from newsletter.sending.workers.heartbeat import Heartbeat
+from newsletter.sending.workers.thread_pool import ThreadPool, WorkerPool, Workers
+from newsletter.settings.load import Settings, resource
+from newsletter.text_workers import TextWorkers
+from newsletter.tracking.circuit_breaker import BreakerRule, load_rules
+from newsletter.tracking.events.ingest import Ingested, ingest
+from newsletter.tracking.events.policy import Thresholds
+from newsletter.tracking.retention.prune import RetentionPolicy
+from newsletter.tracking.suppression_sync import Reconciler
+from subscribers.email_address import address_key, hash_address, parse
+
+if TYPE_CHECKING:
+    from newsletter.checking.checker import Checker
+    from newsletter.checking.context import AskDns
+    from newsletter.scheduling.prepared_issue import IssueRenderer
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Container:
+    """The parts of one process, each built when it is first asked for."""
+
+    settings: Settings
+    #: Whether a process apart works on what authors write: in whatever runs for long.
+    apart: bool = False
+
+    @cached_property
+    def on_text(self) -> TextWorkers:
+        """Calls a function that reads, renders or checks what an author wrote."""
+        return TextWorkers(processes=1 if self.apart else 0)
+
+    @cached_property
+    def database(self) -> Engine:
+        """The database, on this code's version of the schema.
+
+        Raises SettingsError when it was made with another key of addresses than ours. A process
+        without that key hashes nothing.
+        """
+        engine = open_database(
+            self.settings.database_url, connections=self.settings.sending.concurrency + 10
+        )
+        require_current(engine)
+        if self.settings.subscribers.address_key.get_secret_value():
+            # Before anything is begun: a transaction cannot begin within another.
+            try:
+                _require_address_key(engine, self.address_key)
+            except SettingsError:
+                engine.dispose()
+                raise
+        return engine
+
+    @cached_property
+    def gateway(self) -> SendGridGateway:
+        """The way out for mail; SettingsError until the settings are fit for mail to people.
+
+        Whatever sends goes through here: nothing leaves with links that nobody can follow.
+        """
+        readiness.require_fit(self.settings)
+        return self.provider
+
+    @cached_property
+    def provider(self) -> SendGridGateway:
+        """SendGrid, or whatever speaks its HTTP at ``sendgrid.host``, for what is no mail:
+        questions about the account, and calling mail back."""
+        sendgrid = self.settings.sendgrid
+        key = self._secret(sendgrid.api_key, "sendgrid.api_key")
+        return SendGridGateway(api_key=key, host=sendgrid.host, timeout=sendgrid.timeout)
+
+    @cached_property
+    def links(self) -> Links:
+        """Makes and reads the tokens in mails."""
+        return Links(self._link_keys)
+
+    @cached_property
+    def form_keys(self) -> list[bytes]:
+        """Keys of what our forms carry for some minutes, made of the links'; the first signs."""
+        return [
+            hashlib.sha256(b"newsletter.form\0" + key.encode()).digest() for key in self._link_keys
+        ]
+
+    @property
+    def _link_keys(self) -> list[str]:
+        keys = [key.get_secret_value() for key in self.settings.links.keys]
+        if not keys:
+            raise readiness.lacking_key(self.settings, "links.keys")
+        return keys
+
+    @cached_property
+    def address_key(self) -> bytes:
+        """The key of the hashes by which addresses are told apart."""
+        secret = self.settings.subscribers.address_key
+        return address_key(self._secret(secret, "subscribers.address_key"))
+
+    def _secret(self, value: SecretStr, key: str) -> str:
+        if not (secret := value.get_secret_value()):
+            raise readiness.lacking_key(self.settings, key)
+        return secret
+
+    @cached_property
+    def passwords(self) -> Passwords:
+        """Makes and checks the hashes of operators' passwords."""
+        console = self.settings.console
+        return Passwords(memory=console.hash_memory, rounds=console.hash_rounds)
+
+    @cached_property
+    def verifier(self) -> WebhookVerifier:
+        """Tells SendGrid's posts from forgeries; without a key it takes none."""
+        sendgrid = self.settings.sendgrid
+        return WebhookVerifier(sendgrid.webhook_public_keys, max_age=sendgrid.webhook_max_age)
+
+    @property
+    def house(self) -> Publication:
+        """What every issue shares."""
+        site, sender = self.settings.site, self.settings.sender
+        return Publication(
+            name=site.name,
+            base_url=site.base_url,
+            postal_address=site.postal_address,
+            from_email=sender.email,
+            from_name=sender.name,
+            reply_to=sender.reply_to or None,
+            language=site.language,
+            logo_url=site.logo_url or None,
+        )
+
+    @cached_property
+    def check_rules(self) -> checks.CheckRules:
+        """What the checks ask for."""
+        own = self.settings.checks.file
+        return checks.load_rules(resource("config") / "checks.toml", Path(own) if own else None)
+
+    @cached_property
+    def checker(self) -> "Checker":
+        """Looks at issues before they are sent."""
+        from newsletter.checking.checker import Checker  # noqa: PLC0415
+
+        return Checker(
+            self.house,
+            self.settings.templates_directory,
+            self.check_rules,
+            leaves=not self.is_local,
+            unfit=tuple(readiness.unfit(self.settings)),
+        )
+
+    @property
+    def dns(self) -> "AskDns | None":
+        """Whom to ask about a sender's domain; nobody where no mail leaves the machine."""
+        from newsletter.checking.network.sender_dns import asking  # noqa: PLC0415
+        from newsletter.provider.dns_lookups import resolver  # noqa: PLC0415
+
+        return None if self.is_local else asking(resolver(), lambda: self.provider.ask)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the provider is a sandbox on this machine."""
+        return readiness.is_local(self.settings)
+
+    def approver(self, actor: Actor) -> Actor | None:
+        """Whoever sends a text approves it by that; nobody does where a review is asked for."""
+        review = self.settings.review
+        return None if review.required or review.second_person else actor
+
+    @cached_property
+    def journal(self) -> DepartureLogFile | None:
+        """What this machine writes down of its departures; None when it is switched off."""
+        folder = self.settings.sending.journal
+        return DepartureLogFile(beside(self.settings.database_url, folder)) if folder else None
+
+    @contextmanager
+    def journaling(self, *, required: bool = True) -> Iterator[None]:
+        """Write down meanwhile whom a command suppresses, and what it says of a send.
+
+        Processes that send do so anyhow. Raises MachineError where that cannot be written, or,
+        if it is not ``required``, logs it: to stop a send must not wait for a full disk.
+        """
+        try:
+            journal = self.journal
+        except MachineError as error:
+            if required:
+                raise
+            _log.error("the departure log is not told: %s: %s", error.place, error.message)
+            journal = None
+        if journal is None:
+            yield
+            return
+        journal.follow(self.database)
+        try:
+            yield
+        finally:
+            journal.unfollow()
+
+    def compare_departures(self) -> ReplayReport:
+        """Compare this machine's departure log, as a process does that begins to send."""
+        return known_logs.look(self.database, self.journal, now=datetime.now(UTC))
+
+    @property
+    def shelf(self) -> UploadStore:
+        """Where uploaded lists lie on this machine."""
+        return UploadStore(str(beside(self.settings.database_url, self.settings.imports.folder)))
+
+    def importer(self) -> Importer:
+        """Who works on uploaded lists in this process."""
+        imports = self.settings.imports
+        return Importer(self.database, self.shelf, lambda: self.address_key, keep=imports.keep)
+
+    @property
+    def warm_up(self) -> WarmUp | None:
+        """The volumes of a new sending address, if there is one."""
+        sending = self.settings.sending
+        if not sending.warm_up or sending.warm_up_from is None:
+            return None
+        return WarmUp(begins=sending.warm_up_from, volumes=tuple(sending.warm_up))
+
+    @cached_property
+    def alert_rules(self) -> tuple[BreakerRule, ...]:
+        """When a send pauses itself."""
+        own = self.settings.sending.alerts
+        return load_rules(Path(own) if own else resource("config") / "alerts.toml")
+
+    @property
+    def desk(self) -> TaskContext:
+        """What the clock's jobs work with."""
+        sending = self.settings.sending
+        return TaskContext(
+            self.database,
+            batch_size=sending.batch_size,
+            late_limit=sending.late_limit,
+            doubt_grace=sending.doubt_grace,
+            doubt_policy=sending.doubt_policy,
+            keep_network_data=self.settings.signup.keep_ip,
+            warm_up=self.warm_up,
+            alert_rules=self.alert_rules,
+            reconciler=self.reconciler if self._can_reconcile else None,
+            inquiry=self.inquiry
+            if self._can_reconcile and self.settings.sendgrid.activity
+            else None,
+            keep=self.keep,
+            press=self.press,
+            tell_operators=self._tell_operators,
+        )
+
+    def _tell_operators(self, session: Session, now: datetime) -> int:
+        from newsletter.scheduling import operator_emails  # noqa: PLC0415
+
+        return operator_emails.send_waiting(
+            session, house=self.house, templates=self.settings.templates_directory, now=now
+        )
+
+    @property
+    def press(self) -> "Callable[[], IssueRenderer]":
+        """Makes what schedules make sends with; wrong rules for checks are told before."""
+        _, sending = self.check_rules, self.settings.sending
+
+        def made() -> "IssueRenderer":
+            from newsletter.scheduling.prepared_issue import IssueRenderer  # noqa: PLC0415
+
+            return IssueRenderer(
+                self.checker,
+                sending.late_limit,
+                sending.batch_size,
+                self.warm_up,
+                self.tracked,
+                self.on_text,
+            )
+
+        return made
+
+    @property
+    def tracked(self) -> Tracked:
+        """What the publication has measured, unless an issue or a send says otherwise."""
+        tracking = self.settings.tracking
+        return Tracked(clicks=tracking.clicks, opens=tracking.opens)
+
+    @property
+    def keep(self) -> RetentionPolicy:
+        """For how long events and deliveries are kept."""
+        tracking = self.settings.tracking
+        return RetentionPolicy(
+            tracking.keep_events, tracking.keep_deliveries, tracking.soft_bounce_days
+        )
+
+    @property
+    def reconciler(self) -> Reconciler:
+        """Compares our suppressions with the provider's lists."""
+        tracking = self.settings.tracking
+        return Reconciler(
+            self.database,
+            self.provider.ask,
+            self.hash_of,
+            every=tracking.reconcile_every,
+            tell=tracking.push_suppressions,
+        )
+
+    @property
+    def inquiry(self) -> Inquiry:
+        """Asks SendGrid's record about batches whose answer never came."""
+        return Inquiry(self.database, self.provider.ask, self.hash_of)
+
+    @property
+    def _can_reconcile(self) -> bool:
+        key, address_key = self.settings.sendgrid.api_key, self.settings.subscribers.address_key
+        return bool(key.get_secret_value() and address_key.get_secret_value())
+
+    def dispatcher(self, worker: str) -> Dispatcher:
+        """What one worker thread sends with."""
+        return Dispatcher(
+            self.database,
+            self.gateway,
+            self.links,
+            worker=worker,
+            base_url=self.settings.site.base_url,
+            sender_email=self.settings.sender.email,
+            sender_name=self.settings.sender.name,
+            reply_to=self.settings.sender.reply_to,
+            publication=self.settings.site.name,
+            mailbox=self.settings.inbound.address,
+            request_timeout=self.settings.sendgrid.timeout,
+            journal=self.journal,
+            patience=self.settings.sending.retry_for,
+            warm_up=self.warm_up,
+        )
+
+    def workers(self, *, alone: bool = False) -> WorkerPool:
+        """Whoever sends in this process: on PostgreSQL one of many, unless it is ``alone``."""
+        heartbeat = Heartbeat(self.database)
+        threads = self.settings.sending.concurrency
+
+        def dispatcher() -> Dispatcher:
+            return self.dispatcher(heartbeat.name)
+
+        workers: Workers
+        if self.database.dialect.name == "postgresql" and not alone:
+            # Its libraries take 10 MB, for nothing on SQLite.
+            from newsletter.sending.workers.procrastinate_queue import DistributedWorkers  # noqa: PLC0415
+
+            workers = DistributedWorkers(self.database, dispatcher, concurrency=threads)
+        else:
+            workers = ThreadPool(self.database, dispatcher, concurrency=threads)
+        return WorkerPool(self.database, workers, heartbeat, self.journal)
+
+    def clock(self) -> Clock:
+        """The clock of this process."""
+        return Clock(self.database, self.desk)
+
+    def ingest(self, events: list[Event]) -> Ingested:
+        """Store and apply events, durably when this returns."""
+        rules, now = self.thresholds, datetime.now(UTC)
+        return retry_on_deadlock(
+            self.database,
+            lambda session: ingest(session, events, now=now, hash_of=self.hash_of, rules=rules),
+        )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Where lines are drawn between hard luck and a dead mailbox, a person and a scanner."""
+        tracking = self.settings.tracking
+        return Thresholds(
+            soft_bounces=tracking.soft_bounces,
+            soft_bounce_days=tracking.soft_bounce_days,
+            scanner_links=tracking.scanner_links,
+            scanner_seconds=tracking.scanner_seconds,
+        )
+
+    @cached_property
+    def hash_of(self) -> Callable[[str], bytes | None]:
+        """The keyed hash of an address as somebody spells it; None for what is no address."""
+        key = self.address_key
+
+        def hashed(text: str) -> bytes | None:
+            try:
+                return hash_address(key, parse(text))
+            except AddressError:
+                return None
+
+        return hashed
+
+
+def _require_address_key(engine: Engine, key: bytes) -> None:
+    with reading(engine) as session:
+        if identity.fits(session, key):
+            return
+    with transaction(engine) as session:
+        identity.require_address_key(session, key, now=datetime.now(UTC))

@@ -1,0 +1,1 @@
+"""The database: engine, ORM base, column types, bulk rows, backups."""

@@ -1,0 +1,1 @@
+"""Checks of the installation: provider account, DNS, host and proxy."""

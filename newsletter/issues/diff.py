@@ -1,0 +1,188 @@
+"""What differs between two texts: line by line, and word by word where lines resemble each other.
+
+A paragraph of Markdown is one long line, so that the words matter more than the lines.
+Texts that have little in common cost by the square to compare, and say little then: after a
+number of steps what is left is called changed as a whole.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import zip_longest
+
+_CONTEXT = 2
+#: Steps that comparing one pair of texts may take, in all: some tenths of a second.
+_MOST_STEPS = 400_000
+#: Below this likeness, marking words would leave a patchwork.
+_ALIKE = 0.4
+_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+class ChangeKind(StrEnum):
+    """What became of a line."""
+
+    SAME = "same"
+    GONE = "gone"
+    NEW = "new"
+    #: Lines that are the same in both and are not shown.
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a line, and whether it is what differs."""
+
+    text: str
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line; ``number`` counts from 1 in the text that has it, or says how many are skipped."""
+
+    kind: ChangeKind
+    pieces: tuple[Piece, ...]
+    number: int
+
+
+@dataclass(slots=True)
+class _Budget:
+    """How many steps may still be taken."""
+
+    steps: int = _MOST_STEPS
+
+
+def compare(before: str, after: str) -> list[Line]:
+    """The lines that differ, with two around them; empty when nothing does."""
+    old, new = before.split("\n"), after.split("\n")
+    lines: list[Line] = []
+    budget = _Budget()
+    blocks = _blocks(old, new, budget)
+    for at, (is_same, i, i_end, j, j_end) in enumerate(blocks):
+        if is_same:
+            lines += _around(new[j:j_end], j, first=at == 0, last=at == len(blocks) - 1)
+        else:
+            lines += _changed(old[i:i_end], i, new[j:j_end], j, budget)
+    return lines if len(blocks) > 1 or (blocks and not blocks[0][0]) else []
+
+
+#: Whether they are the same, then where a stretch begins and ends in the one and in the other.
+_Block = tuple[bool, int, int, int, int]
+
+
+def _blocks(a: Sequence[str], b: Sequence[str], budget: _Budget) -> list[_Block]:
+    """Stretches that are the same in both, and what stands between them, in turn."""
+    shortest = min(len(a), len(b))
+    head = next((n for n in range(shortest) if a[n] != b[n]), shortest)
+    left = shortest - head
+    tail = next((n for n in range(left) if a[-1 - n] != b[-1 - n]), left)
+    inner = _same(a[head : len(a) - tail], b[head : len(b) - tail], budget)
+    pairs = [(0, 0, head), *((i + head, j + head, n) for i, j, n in inner)]
+    pairs.append((len(a) - tail, len(b) - tail, tail))
+    found: list[_Block] = []
+    i = j = 0
+    for i_same, j_same, number in pairs:
+        if i < i_same or j < j_same:
+            found.append((False, i, i_same, j, j_same))
+        if number and found and found[-1][0]:
+            found[-1] = (True, found[-1][1], i_same + number, found[-1][3], j_same + number)
+        elif number:
+            found.append((True, i_same, i_same + number, j_same, j_same + number))
+        i, j = i_same + number, j_same + number
+    return found
+
+
+def _same(a: Sequence[str], b: Sequence[str], budget: _Budget) -> list[tuple[int, int, int]]:
+    """What both have in common: (place in a, place in b, how much), in order.
+
+    E. W. Myers, An O(ND) Difference Algorithm and Its Variations (1986): ``reach[k]`` is how far
+    in ``a`` one comes on diagonal ``k`` (place in a minus place in b) with so many edits. Empty
+    when the budget ends before the texts do.
+    """
+    reach = {1: 0}
+    trace: list[dict[int, int]] = []
+    for edits in range(len(a) + len(b) + 1):
+        before = dict(reach)
+        trace.append(before)
+        budget.steps -= edits  # what the copy costs
+        for k in range(-edits, edits + 1, 2):
+            is_down = k == -edits or (k != edits and reach[k - 1] < reach[k + 1])
+            x = begun = reach[k + 1] if is_down else reach[k - 1] + 1
+            while x < len(a) and x - k < len(b) and a[x] == b[x - k]:
+                x += 1
+            reach[k] = x
+            budget.steps -= 1 + x - begun
+            if x >= len(a) and x - k >= len(b):
+                return _traced(trace, len(a), len(b))
+        if budget.steps < 0:
+            return []
+    return []
+
+
+def _traced(trace: Sequence[dict[int, int]], x: int, y: int) -> list[tuple[int, int, int]]:
+    """The stretches on the way that ended at (x, y)."""
+    found = []
+    for edits in range(len(trace) - 1, -1, -1):
+        reach, k = trace[edits], x - y
+        is_down = k == -edits or (k != edits and reach[k - 1] < reach[k + 1])
+        at = k + 1 if is_down else k - 1
+        from_x = reach[at] if edits else 0
+        from_y = from_x - at if edits else 0
+        begun = (from_x if is_down else from_x + 1) if edits else 0
+        if x > begun:
+            found.append((begun, begun - k, x - begun))
+        x, y = from_x, from_y
+    return found[::-1]
+
+
+def _around(lines: Sequence[str], start: int, *, first: bool, last: bool) -> Iterator[Line]:
+    """The context of what differs, and how many lines are left out in between."""
+    above = 0 if first else min(_CONTEXT, len(lines))
+    below = 0 if last else min(_CONTEXT, len(lines) - above)
+    skipped = len(lines) - above - below
+    for number, text in enumerate(lines[:above], start + 1):
+        yield Line(ChangeKind.SAME, (Piece(text),), number)
+    if skipped:
+        yield Line(ChangeKind.SKIPPED, (), skipped)
+    for number, text in enumerate(lines[len(lines) - below :], start + len(lines) - below + 1):
+        yield Line(ChangeKind.SAME, (Piece(text),), number)
+
+
+def _changed(
+    old: Sequence[str], old_start: int, new: Sequence[str], new_start: int, budget: _Budget
+) -> Iterator[Line]:
+    """Lines that are gone, then those that came in their place."""
+    pairs = [
+        _words(was, is_, budget)
+        if was is not None and is_ is not None
+        else (_whole(was), _whole(is_))
+        for was, is_ in zip_longest(old, new)
+    ]
+    for number, (pieces, _) in enumerate(pairs[: len(old)], old_start + 1):
+        yield Line(ChangeKind.GONE, pieces, number)
+    for number, (_, pieces) in enumerate(pairs[: len(new)], new_start + 1):
+        yield Line(ChangeKind.NEW, pieces, number)
+
+
+def _words(was: str, is_: str, budget: _Budget) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    a, b = _WORD.findall(was), _WORD.findall(is_)
+    if budget.steps < 0 or _likeness(a, b) < _ALIKE:
+        return _whole(was), _whole(is_)
+    gone, new = [], []
+    for is_same, i, i_end, j, j_end in _blocks(a, b, budget):
+        gone.append(Piece("".join(a[i:i_end]), not is_same))
+        new.append(Piece("".join(b[j:j_end]), not is_same))
+    return tuple(p for p in gone if p.text), tuple(p for p in new if p.text)
+
+
+def _likeness(a: Sequence[str], b: Sequence[str]) -> float:
+    """The share of words in common, in whatever order; blanks are no words."""
+    was, is_ = (Counter(word for word in words if not word.isspace()) for words in (a, b))
+    every = was.total() + is_.total()
+    return 2 * (was & is_).total() / every if every else 1.0
+
+
+def _whole(text: str | None) -> tuple[Piece, ...]:
+    return (Piece(text),) if text else ()

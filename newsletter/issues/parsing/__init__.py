@@ -1,0 +1,1 @@
+"""Reads issue files: front matter, Markdown body, merge fields."""

@@ -1,0 +1,305 @@
+"""An issue file: Markdown with YAML front matter, read into a Draft or refused by file and line.
+
+What comes out is whole: every key known and of its kind, every placeholder known, no
+value that could add a header to a mail.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import date as Date  # noqa: N812 (``date`` is a key of the front matter)
+from pathlib import Path
+from typing import NoReturn
+
+from newsletter.errors import IssueError
+from newsletter.issues.parsing import merge_fields
+from newsletter.issues.parsing.comments import without_comments
+from newsletter.issues.parsing.front_matter import Value, read_front_matter
+from newsletter.issues.parsing.text import normalised, read_text
+from newsletter.issues.parsing.tracking_flags import TrackingChoice
+
+TEMPLATES = ("digest", "letter")
+#: Each key, and whether its value is text of the author's own.
+_KEYS = {
+    "subject": True,
+    "preheader": True,
+    "title": True,
+    "date": False,
+    "from": True,
+    "reply_to": True,
+    "topics": False,
+    "template": False,
+    "slug": True,
+    "series": True,
+    "archive": False,
+    "language": False,
+    "tracking": False,
+}
+#: What YAML reads as nothing.
+_NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
+_ADDRESS = r"[^@\s<>,;\"]+@[^@\s<>,;\"]+"
+_FROM = re.compile(rf"(?:(?P<name>[^<>]*?)\s*<\s*(?P<in>{_ADDRESS})\s*>|(?P<bare>{_ADDRESS}))")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An issue as its author wrote it, checked.
+
+    ``from_email``, ``from_name``, ``reply_to`` and ``language`` are None where the
+    house's own apply. ``subject``, ``preheader`` and ``body`` may hold placeholders,
+    ``title`` holds none. ``archive`` is None where the file leaves it open whether the issue
+    may stand in the public archive; ``tracking`` is what it says of measuring clicks and opens.
+    ``body`` is without HTML comments; ``body_line`` is its first line in the file ``name``,
+    counted from 1; ``source`` is the whole file with ``\n`` for every line break.
+    """
+
+    name: str
+    subject: str
+    preheader: str
+    title: str
+    date: Date | None
+    from_email: str | None
+    from_name: str | None
+    reply_to: str | None
+    topics: tuple[str, ...]
+    template: str
+    slug: str
+    series: str
+    archive: bool | None
+    language: str | None
+    tracking: TrackingChoice
+    body: str
+    body_line: int
+    source: str
+
+
+def read_issue(path: Path) -> Draft:
+    """The issue in this file; IssueError says where it is wrong and what is allowed there."""
+    return parse_issue(read_text(path), name=str(path))
+
+
+def parse_issue(text: str, *, name: str) -> Draft:
+    """The issue in this text; ``name`` is what errors call its file."""
+    text = normalised(text, name=name)
+    lines = text.split("\n")
+    if lines[0].rstrip() != "---":
+        _no_front_matter(lines, name)
+    closing = next((n for n, line in enumerate(lines) if n and line.rstrip() == "---"), None)
+    if closing is None:
+        raise IssueError(
+            "the front matter that begins here has no end",
+            place=f"{name}:1",
+            hint="Close it with a line of three dashes: ---",
+        )
+    front = _FrontMatter("\n".join(lines[1:closing]), name)
+    body_line = closing + 2
+    body = without_comments("\n".join(lines[closing + 1 :]), name=name, line=body_line)
+    merge_fields.check(body, name=name, line=body_line)
+    if not body.strip():
+        front.refuse(None, "the issue has no text", "Write it below the front matter.", body_line)
+
+    subject = front.text("subject", limit=300, personal_words=True)
+    if not subject:
+        front.refuse("subject", "the subject is missing", "Add a line like: subject: Our news")
+    from_name, from_email = front.sender()
+    template = front.template()
+    return Draft(
+        name=name,
+        subject=subject,
+        preheader=front.text("preheader", limit=300, personal_words=True),
+        title=front.title(subject),
+        date=front.date(),
+        from_email=from_email,
+        from_name=from_name,
+        reply_to=front.matching("reply_to", _ADDRESS, "an address like editors@example.com"),
+        topics=front.topics(),
+        template=template,
+        slug=front.slug(),
+        series=front.series() or template,
+        archive=front.archive(),
+        language=front.language(),
+        tracking=front.tracking(),
+        body=body,
+        body_line=body_line,
+        source=text,
+    )
+
+
+def slug_of(words: str) -> str:
+    """``Engineering @ Scale`` → ``engineering-at-scale``; empty when nothing of it can stay."""
+    words = words.replace("@", " at ").replace("&", " and ")
+    plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:100].rstrip("-")
+
+
+def is_slug(words: str) -> bool:
+    """Whether an issue can be called so."""
+    return bool(_SLUG.fullmatch(words))
+
+
+def _no_front_matter(lines: list[str], name: str) -> NoReturn:
+    if any(map(_is_of_digest, lines)):
+        raise IssueError(
+            "this looks like a plain-text digest, not an issue file",
+            place=f"{name}:1",
+            hint=f"Make an issue file of it: newsletter issue import {name} -o issue.md",
+        )
+    first = next((n for n, line in enumerate(lines, 1) if line.strip()), 1)
+    raise IssueError(
+        "expected --- and the front matter here",
+        place=f"{name}:{first}",
+        hint="An issue file begins with front matter between two lines of ---, at least "
+        "“subject: …”, followed by Markdown; see docs/issue-format.md.",
+    )
+
+
+def _is_of_digest(line: str) -> bool:
+    """Whether a line is a heading or an entry of a plain-text digest."""
+    bare = line.rstrip(" \t")
+    is_heading = bare.endswith("#") and len(bare) <= 102 and not bare[0].isspace()
+    return (is_heading and len(bare) > 1) or (
+        line.startswith("[") and "] · " in line and " · Source" in line.partition("] · ")[2]
+    )
+
+
+class _FrontMatter:
+    """The front matter's values by their kinds; refuses what is not documented, with its line."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self._name = name
+        self._values = read_front_matter(text, name=name, keys=_KEYS)
+
+    def refuse(self, key: str | None, message: str, hint: str, line: int = 1) -> NoReturn:
+        """Raise IssueError at the key's line, or at ``line`` when the key is not there."""
+        value = self._values.get(key) if key else None
+        line = value.line if value else line
+        raise IssueError(message, place=f"{self._name}:{line}", hint=hint)
+
+    def text(self, key: str, *, limit: int, personal_words: bool = False) -> str:
+        """A value of one line, empty if absent; checked for placeholders where it may have some."""
+        value = self._value(key)
+        if value is None:
+            return ""
+        if value.text is None:
+            self.refuse(key, f"{key} is text, not a list or a table", f"Write {key}: some words")
+        if len(value.text) > limit:
+            hint = f"At most {limit} are allowed."
+            self.refuse(key, f"{key} has {len(value.text)} characters", hint)
+        if personal_words:
+            merge_fields.check(value.text, name=self._name, line=value.line, links=False)
+        return value.text.strip()
+
+    def _value(self, key: str) -> Value | None:
+        """What stands behind the key; None for nothing."""
+        value = self._values.get(key)
+        is_nothing = value is not None and value.is_plain and value.text in _NOTHING
+        return None if is_nothing else value
+
+    def matching(self, key: str, pattern: str | re.Pattern[str], allowed: str) -> str | None:
+        """A value of this form, None if absent."""
+        value = self.text(key, limit=320)
+        if value and not re.fullmatch(pattern, value):
+            self.refuse(key, f"{key} is not of its form", f"Allowed is {allowed}.")
+        return value or None
+
+    def title(self, subject: str) -> str:
+        """What the issue is called where nobody is spoken to: never personal."""
+        title = self.text("title", limit=300)
+        line = self._values["title" if title else "subject"].line
+
+        def of(placeholder: merge_fields.Placeholder) -> str:
+            if title:
+                self.refuse("title", "a title has no placeholders", "Put them into the subject.")
+            return placeholder.default
+
+        words = merge_fields.replace(title or subject, of, name=self._name, line=line)
+        if title:
+            return words
+        # What a placeholder without a default leaves behind: “Hello , news”.
+        return re.sub(r"\s+(?=[,.!?:;\s]|$)", "", words).strip(" ,:;") or self.slug()
+
+    def sender(self) -> tuple[str | None, str | None]:
+        """Name and address, each None where the house's own applies."""
+        value = self.matching("from", _FROM, "“Name <editors@example.com>” or an address")
+        found = _FROM.fullmatch(value or "")
+        if not found:
+            return None, None
+        return (found["name"] or "").strip(' "') or None, found["in"] or found["bare"]
+
+    def topics(self) -> tuple[str, ...]:
+        """The topics' slugs, each once, in the order written."""
+        value = self._value("topics")
+        if value is None:
+            return ()
+        hint = "Write a list of slugs: topics: [engineering, leadership]"
+        if value.items is None:
+            self.refuse("topics", "topics is a list", hint)
+        for item in value.items:
+            if not _TOPIC.fullmatch(item.text or ""):
+                self.refuse(None, "this is not a topic's slug", hint, item.line)
+        return tuple(dict.fromkeys(item.text or "" for item in value.items))
+
+    def template(self) -> str:
+        """``digest`` or ``letter``, the default."""
+        chosen = self.text("template", limit=50) or "letter"
+        if chosen not in TEMPLATES:
+            self.refuse("template", f"there is no template {chosen}", "Allowed: digest, letter.")
+        return chosen
+
+    def slug(self) -> str:
+        """The issue's name in addresses, made of the file's name unless written."""
+        allowed = "a-z, 0-9 and single dashes, up to 100, like our-news-12"
+        written = self.matching("slug", _SLUG, allowed)
+        slug = written or slug_of(Path(self._name).stem)
+        if not slug or len(slug) > 100:
+            self.refuse("slug", "the issue needs a slug", f"Add a line “slug: …” of {allowed}.")
+        return slug
+
+    def series(self) -> str | None:
+        """What the issue is the next of."""
+        return self.matching(
+            "series", rf"(?=.{{1,100}}$){_SLUG.pattern}", "a-z, 0-9, single dashes"
+        )
+
+    def archive(self) -> bool | None:
+        """Whether the public archive may show it; None where nothing is said."""
+        value = self._value("archive")
+        if value is None:
+            return None
+        if value.text not in {"true", "false"}:
+            self.refuse("archive", "archive is true or false", "Write archive: false")
+        return value.text == "true"
+
+    def tracking(self) -> TrackingChoice:
+        """Whether clicks and opens are measured; what is not named is left open."""
+        found = self._value("tracking")
+        hint = "Write tracking: {clicks: false, opens: true}, or one of the two."
+        if found is None:
+            return TrackingChoice()
+        if found.pairs is None:
+            self.refuse("tracking", "tracking says which of clicks and opens are measured", hint)
+        said: dict[str, bool] = {}
+        for key, value in found.pairs:
+            if key.text not in {"clicks", "opens"}:
+                self.refuse(None, "tracking knows clicks and opens only", hint, key.line)
+            if key.text in said:
+                self.refuse(None, f"{key.text} stands here a second time", "Keep one.", key.line)
+            if value.text not in {"true", "false"}:
+                self.refuse(None, f"{key.text} is true or false", hint, key.line)
+            said[key.text] = value.text == "true"
+        return TrackingChoice(said.get("clicks"), said.get("opens"))
+
+    def language(self) -> str | None:
+        """A BCP 47 tag."""
+        return self.matching("language", _LANGUAGE, "a BCP 47 tag like en or de-AT")
+
+    def date(self) -> Date | None:
+        """The day that the issue bears."""
+        written = self.matching("date", r"\d{4}-\d\d-\d\d", "a day like 2026-03-27")
+        try:
+            return Date.fromisoformat(written) if written else None
+        except ValueError:
+            self.refuse("date", "there is no such day", "Allowed is a day like 2026-03-27.")

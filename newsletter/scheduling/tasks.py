@@ -1,0 +1,339 @@
+"""What the clock calls. APScheduler stores these functions by name: never move or rename them.
+
+A job carries nothing but its name. Each looks at what is due in the database and
+claims it there, so that one that runs twice, or late, does no harm.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+
+from newsletter.accounts import operator_messages, sessions
+from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db.engine import ignore_serialization_conflict, reading, transaction
+from newsletter.db.orm import Session
+from newsletter.errors import BusyError, MachineError, ProviderError, UserError
+from newsletter.provider.account import StoppedError
+from newsletter.scheduling import next_run
+from newsletter.scheduling.models import RunOutcome
+from newsletter.sending.delivery import outbox
+from newsletter.sending.inquiry import Inquiry
+from newsletter.sending.ledger import restore_gate, send_store
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.planning.planner import plan
+from newsletter.sending.recovery import uncertain_batches
+from newsletter.sending.workers import heartbeat
+from newsletter.tracking import circuit_breaker, list_removal
+from newsletter.tracking.circuit_breaker import BreakerRule
+from newsletter.tracking.list_removal import ListRemover
+from newsletter.tracking.retention.prune import RetentionPolicy, prune
+from newsletter.tracking.stats import ab_test_results
+from newsletter.tracking.suppression_sync import Reconciler
+from subscribers import rate_limit
+from subscribers.consent import records as consent_records
+from subscribers.directory import growth_history, status_counts
+from subscribers.segments import store as segment_store
+from subscribers.signup import double_opt_in
+
+if TYPE_CHECKING:
+    from newsletter.scheduling.prepared_issue import IssueRenderer
+
+_log = logging.getLogger(__name__)
+#: Single mails hold an address and a link; they are kept to answer "did it leave?".
+_KEEP_NOTICES = timedelta(days=30)
+_KEEP_MESSAGES = timedelta(days=90)
+#: A segment's figures are counted again after this time at the earliest.
+_STALE = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What the jobs work with. The job store keeps names only, so the process provides it."""
+
+    database: Engine
+    batch_size: int
+    late_limit: timedelta
+    doubt_grace: timedelta
+    doubt_policy: str
+    keep_network_data: timedelta
+    warm_up: WarmUp | None = None
+    alert_rules: tuple[BreakerRule, ...] = ()
+    #: None where there is no key to ask the provider with.
+    reconciler: Reconciler | None = None
+    #: None unless the provider keeps a record that can be asked.
+    inquiry: Inquiry | None = None
+    keep: RetentionPolicy = field(default_factory=RetentionPolicy)
+    #: Makes what schedules make sends with, once one is due. None where this process makes no
+    #: sends: schedules wait for one that does.
+    press: "Callable[[], IssueRenderer] | None" = None
+    #: Puts emails to operators into the outbox (newsletter.scheduling.operator_emails).
+    tell_operators: Callable[[Session, datetime], int] | None = None
+
+
+_context: list[TaskContext] = []
+#: Set when the clock stops: jobs that wait for others' answers end at the next one.
+leaving = threading.Event()
+
+
+def configure_tasks(desk: TaskContext) -> None:
+    """Give the jobs of this process what they work with."""
+    _context[:] = [desk]
+
+
+def start_due_sends() -> None:
+    """Plan every send whose time has come; hold those that come too late."""
+    start_due(_context[0])
+
+
+def fire_schedules() -> None:
+    """Make the sends of schedules whose time has come, or write down why there is none."""
+    fire_due(_context[0], now=datetime.now(UTC))
+
+
+def decide_tests() -> None:
+    """Choose the winner of every test of variants whose time has come."""
+    desk = _context[0]
+    with transaction(desk.database) as session:
+        decided = ab_test_results.decide_due(session, now=datetime.now(UTC), warm_up=desk.warm_up)
+    for send_id, label, why in decided:
+        _log.info("send %s: the rest gets variant %s (%s)", send_id, label, why)
+
+
+def check_circuit_breakers() -> None:
+    """Pause every send whose mails come back more often than the rules allow."""
+    desk = _context[0]
+    with transaction(desk.database) as session:
+        for send_id, why in circuit_breaker.watch(session, desk.alert_rules, now=datetime.now(UTC)):
+            _log.error("send %s paused itself: %s", send_id, why)
+
+
+def queue_due_batches() -> None:
+    """On PostgreSQL, give the workers of all machines their jobs."""
+    desk = _context[0]
+    if desk.database.dialect.name == "postgresql":
+        with transaction(desk.database) as session:
+            _distributed().feed(session, now=datetime.now(UTC))
+
+
+def settle_uncertain() -> None:
+    """Take back what dead workers held, and settle old doubt by the operator's policy."""
+    recover_abandoned(_context[0])
+
+
+def recover_abandoned(desk: TaskContext) -> None:
+    """The same, for whoever works without the clock."""
+    with transaction(desk.database) as session:
+        swept = uncertain_batches.sweep(
+            session,
+            now=datetime.now(UTC),
+            grace=desk.doubt_grace,
+            policy=desk.doubt_policy,
+            warm_up=desk.warm_up,
+        )
+        outbox.recover_abandoned(session, now=datetime.now(UTC))
+        heartbeat.forget_dead(session, now=datetime.now(UTC))
+    if desk.database.dialect.name == "postgresql":
+        with transaction(desk.database) as session:
+            _distributed().sweep(session)
+    if swept.freed or swept.doubtful or swept.resent:
+        _log.warning("abandoned batches: %s", swept)
+
+
+def ask_about_doubt() -> None:
+    """Ask the provider's record about one doubtful batch."""
+    inquiry = _context[0].inquiry
+    if inquiry is not None and (proved := inquiry.run(now=datetime.now(UTC))):
+        _log.info("send %s, batch %s: the provider's record shows that it was taken", *proved)
+
+
+def delete_expired() -> None:
+    """Forget what is kept for a time only: limits, links that ended, old mails, network data."""
+    desk, now = _context[0], datetime.now(UTC)
+    with transaction(desk.database) as session:
+        rate_limit.sweep(session, now=now)
+        double_opt_in.sweep(session, now=now)
+        list_removal.sweep(session, now=now)
+        operator_messages.sweep(session, before=now - _KEEP_MESSAGES)
+        sessions.sweep(session, now=now)
+        outbox.sweep(session, settled_before=now - _KEEP_NOTICES)
+        consent_records.forget_network_data(session, before=now - desk.keep_network_data)
+
+
+def count_people() -> None:
+    """Count everybody for the pages, and the segment that was counted the longest ago.
+
+    Counted in a reading transaction: nobody waits to write meanwhile.
+    """
+    desk = _context[0]
+    segment, counted, now = None, None, datetime.now(UTC)
+    with reading(desk.database) as session:
+        small = status_counts.is_small(session)
+        if small and not growth_history.is_due(session, now=now):
+            return  # counted whenever somebody looks
+        everybody = status_counts.count(session, now=now)
+        if not small:
+            segment, counted = segment_store.count_stalest(session, now=now, stale=_STALE)
+    with transaction(desk.database) as session:
+        growth_history.keep(session, everybody, now=now)
+        if not small:
+            status_counts.keep(session, everybody, now=now)
+        if segment is not None and counted is not None:
+            segment_store.keep_count(session, segment.id, segment.expression, counted, now=now)
+
+
+def _distributed() -> ModuleType:
+    """The door to other processes' workers: 10 MB of libraries, for nothing on SQLite."""
+    from newsletter.sending.workers import procrastinate_queue  # noqa: PLC0415
+
+    return procrastinate_queue
+
+
+def prune_old_data() -> None:
+    """Remove the events and deliveries of old sends; their figures stay."""
+    desk = _context[0]
+    folded = prune(
+        desk.database, desk.keep, now=datetime.now(UTC), going_on=lambda: not leaving.is_set()
+    )
+    if folded.events or folded.deliveries:
+        _log.info("of old sends went: %s", folded)
+
+
+def reconcile() -> None:
+    """Compare our suppressions with the provider's lists when it is time to, and repair both."""
+    reconciler, now = _context[0].reconciler, datetime.now(UTC)
+    if reconciler is None or not reconciler.due(now=now):
+        return
+    try:
+        report = reconciler.run(now=now, wait=leaving.wait)
+    except StoppedError as error:
+        _log.info("%s", error)
+    except ProviderError as error:
+        _log.error("the provider's lists could not be compared with ours: %s", error)
+    else:
+        _log.info("compared with the provider's lists: %s", report.as_json())
+
+
+def tell_operators() -> None:
+    """Email owners and approvers what waits for them."""
+    desk, now = _context[0], datetime.now(UTC)
+    if desk.tell_operators is None:
+        return
+    # Of uncertain batches once a day, for as long as nobody has decided.
+    kind, today = MessageKind.SEND_UNCERTAIN, now.date()
+    with reading(desk.database) as session:
+        overdue = uncertain_batches.overdue(session, before=now - desk.doubt_grace)
+        new = [one for one in overdue if not operator_messages.is_posted(session, kind, one, today)]
+        if not new and not operator_messages.not_emailed(session, limit=1):
+            return
+    with transaction(desk.database) as session:
+        for send_id in new:
+            detail = f"Batches: {overdue[send_id]}"
+            operator_messages.post(session, kind, send_id, now=now, occasion=today, detail=detail)
+        desk.tell_operators(session, now)
+
+
+def remove_from_provider_lists() -> None:
+    """Take addresses that may be emailed again off the provider's suppression lists."""
+    reconciler = _context[0].reconciler
+    if reconciler is None:
+        return
+    remover = ListRemover(reconciler.database, reconciler.ask)
+    try:
+        removed = remover.run(now=datetime.now(UTC), wait=leaving.wait)
+    except StoppedError as error:
+        _log.info("%s", error)
+    except ProviderError as error:
+        _log.error("addresses stay on the provider's suppression lists for now: %s", error)
+    else:
+        if removed:
+            _log.info("%s addresses left the provider's suppression lists", removed)
+
+
+def fire_due(desk: TaskContext, *, now: datetime) -> None:
+    """Deal with each schedule that is due by now in a transaction of its own."""
+    if desk.press is None:
+        return
+    with reading(desk.database) as session:
+        due = next_run.due(session, now=now)
+        waits = bool(due and restore_gate.waited_for(session))
+    if not due or waits:
+        return
+    # What renders and checks takes 10 MB, for nothing where no schedule is.
+    from newsletter.scheduling import prepared_issue, trigger  # noqa: PLC0415
+
+    press = desk.press()
+    for schedule_id in due:
+        try:
+            with reading(desk.database) as session:
+                prepare = prepared_issue.prepare(session, schedule_id, press)
+            prepared = prepare() if prepare else None
+            with transaction(desk.database) as session:
+                fired = trigger.run_schedule(
+                    session, schedule_id, press, now=now, prepared=prepared
+                )
+        except (BusyError, MachineError) as error:
+            _log.warning("schedule %s waits for the next tick: %s", schedule_id, error.message)
+            continue
+        except Exception:  # noqa: BLE001 (whatever it is, the other schedules are waiting)
+            _log.exception("schedule %s could not be dealt with", schedule_id)
+            continue
+        for one in fired:
+            _log.log(logging.INFO if one.outcome is RunOutcome.SENT else logging.WARNING, "%s", one)
+
+
+def start_due(desk: TaskContext) -> list[int]:
+    """Start or hold each due send; returns those that stay due, because trouble kept them.
+
+    All do as long as a departure log was not compared: how late they are is asked after that.
+    """
+    now, kept = datetime.now(UTC), []
+    with transaction(desk.database) as session:
+        due = send_lifecycle.due(session, now=now)
+        if due and restore_gate.waited_for(session):
+            return [send_id for send_id, _ in due]
+    for send_id, scheduled_for in due:
+        try:
+            with ignore_serialization_conflict(f"the start of send {send_id}"):
+                _start(desk, send_id, now=now, late=now - scheduled_for)
+                continue
+        except restore_gate.NotComparedError as error:
+            _log.info("send %s: %s", send_id, error)
+        except Exception:  # noqa: BLE001 (whatever it is, the other sends are waiting)
+            _log.exception("send %s could not be started; the next tick tries again", send_id)
+        kept.append(send_id)
+    return kept
+
+
+def _start(desk: TaskContext, send_id: int, *, now: datetime, late: timedelta) -> None:
+    try:
+        # What cannot be planned has to leave nothing of a plan behind: a send that seems to be
+        # under way, with nobody in it, would add up, and be called sent.
+        with transaction(desk.database, snapshot=True) as session:
+            if late > desk.late_limit:
+                send_lifecycle.reschedule_late(session, send_id, now=now)
+                _log.error("send %s is too late and waits for you: newsletter sends", send_id)
+                return
+            planned = plan(
+                session, send_id, now=now, batch_size=desk.batch_size, warm_up=desk.warm_up
+            )
+    except restore_gate.NotComparedError:
+        raise
+    except UserError as error:
+        why = " ".join(f"{error.message}. {error.hint or ''}".split())
+        reason = f"could not start: {why} Then `newsletter sends resume {send_id}` tries again"
+        with transaction(desk.database) as session:
+            held = send_store.hold_back(session, send_id, reason=reason, now=now)
+        if held:
+            _log.error("send %s %s", send_id, reason)
+        else:
+            # Another process was faster, or an operator cancelled it a moment ago.
+            _log.info("%s", error)
+    else:
+        _log.info("send %s started: %s people", send_id, planned)

@@ -1,0 +1,1 @@
+"""Sends one batch: claims it, renders each recipient, calls the provider, settles the answer."""

@@ -1,0 +1,1 @@
+"""Writes the state of sends, batches and deliveries."""

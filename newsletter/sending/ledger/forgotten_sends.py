@@ -1,0 +1,350 @@
+"""Sends that the database has forgotten, by being restored, and who was in their requests.
+
+Only departure logs know of them. Whoever was in one gets its issue from no other send: the
+issue of the same slug, or of the same text under another. People are known by the beginning of
+the keyed hash of their address, because a restored database gives numbers once more.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    LargeBinary,
+    Select,
+    case,
+    column,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+    values,
+)
+
+from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
+from newsletter.db import bulk_rows
+from newsletter.db.orm import Session, changed, insert_into, table_of
+from newsletter.errors import SendError
+from newsletter.issues.models import Issue, Revision
+from newsletter.provider.events import made_mark
+from newsletter.sending.models import Batch, Delivery, ForgottenRecipient, ForgottenSend
+from newsletter.sending.states import BatchState, DeliveryState
+from subscribers.models import Subscriber
+
+_sent, _recipient = table_of(ForgottenSend), table_of(ForgottenRecipient)
+_issue, _revision, _subscriber = table_of(Issue), table_of(Revision), table_of(Subscriber)
+_batch, _delivery = table_of(Batch), table_of(Delivery)
+
+#: How much of an address hash a log keeps.
+PREFIX: Final = 8  # bytes
+#: The reasons shown for people who are excluded.
+HAD_BEFORE: Final = "had this issue before the restore"
+MAY_HAVE_HAD: Final = "may have had this issue before the restore"
+_LAST = b"\xff" * 8
+_CHUNK = 5000
+#: Where a batch waits, so that its people can still be taken out.
+_WAITING = (BatchState.PENDING, BatchState.CLAIMED)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenSendInfo:
+    """What a departure log says of a send, so that it can be known without the database."""
+
+    slug: str
+    content: str
+    schedule: str = ""
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnansweredRequests:
+    """A request of a forgotten send whose answer nobody heard.
+
+    ``send`` is our own number of it: the one then is given once more by a restored database.
+    """
+
+    slug: str
+    send: int
+    made_at: datetime
+    batch: int
+    people: int
+
+    @property
+    def made(self) -> str:
+        """When the send was made, in words."""
+        return f"{self.made_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _is_of(issue_id: int) -> ColumnElement[bool]:
+    """Whether a forgotten send was of this issue."""
+    slug = select(_issue.c.slug).where(_issue.c.id == issue_id)
+    texts = select(_revision.c.content).where(
+        _revision.c.issue_id == issue_id, _revision.c.content != ""
+    )
+    return or_(_sent.c.slug.in_(slug), _sent.c.content.in_(texts))
+
+
+def _issues_of(*which: ColumnElement[bool]) -> Select[Any]:
+    """Selects the issues of these forgotten sends."""
+    by_slug = select(_issue.c.id).join(_sent, _sent.c.slug == _issue.c.slug).where(*which)
+    by_text = (
+        select(_revision.c.issue_id)
+        .join(_sent, _sent.c.content == _revision.c.content)
+        .where(_sent.c.content != "", *which)
+    )
+    return select(by_slug.union(by_text).subquery().c.id)
+
+
+def reason(issue_id: int) -> ColumnElement[Any]:
+    """Why somebody does not get this issue; NULL for those in no forgotten send of it."""
+    sends = select(_sent.c.id).where(_is_of(issue_id))
+    was_in = (
+        _recipient.c.forgotten_id.in_(sends),
+        _recipient.c.address_prefix == _prefix_of_subscriber(),
+    )
+    return case(
+        (exists(select(1).where(*was_in, _recipient.c.answered.is_(True))), literal(HAD_BEFORE)),
+        (exists(select(1).where(*was_in)), literal(MAY_HAVE_HAD)),
+    )
+
+
+def _prefix_of_subscriber() -> ColumnElement[bytes]:
+    return func.substr(_subscriber.c.address_hash, 1, PREFIX)
+
+
+def remember(
+    session: Session, number: int, made_at: datetime, about: ForgottenSendInfo, *, now: datetime
+) -> int:
+    """The row of a forgotten send, made when it is not there; returns its id."""
+    row = {
+        "number": number,
+        "made_at": made_at,
+        "slug": about.slug,
+        "content": about.content,
+        "schedule": about.schedule,
+        "due_at": about.due,
+        "found_at": now,
+    }
+    session.execute(insert_into(session, _sent).values(**row).on_conflict_do_nothing())
+    this = _sent.c.number == number, _sent.c.made_at == made_at
+    return session.execute(select(_sent.c.id).where(*this)).scalar_one()  # type: ignore[no-any-return]
+
+
+def add(
+    session: Session, forgotten_id: int, batch: int, prefixes: Iterable[bytes], *, answered: bool
+) -> int:
+    """Write down who was in a request; returns how many were not known yet."""
+    unique = sorted(set(prefixes))
+    before = _how_many(session, forgotten_id)
+    for begin in range(0, len(unique), _CHUNK):
+        rows = [
+            {
+                "forgotten_id": forgotten_id,
+                "address_prefix": prefix,
+                "batch": batch,
+                "answered": answered,
+            }
+            for prefix in unique[begin : begin + _CHUNK]
+        ]
+        # Whoever surely had it had it, whatever else is in doubt.
+        bulk_rows.insert(
+            session,
+            _recipient,
+            rows,
+            lambda new: new.on_conflict_do_update(
+                index_elements=["forgotten_id", "address_prefix"],
+                set_={"batch": new.excluded.batch, "answered": new.excluded.answered},
+                where=_recipient.c.answered.is_(False),
+            ),
+        )
+    return _how_many(session, forgotten_id) - before
+
+
+def _how_many(session: Session, forgotten_id: int) -> int:
+    mine = select(func.count()).where(_recipient.c.forgotten_id == forgotten_id)
+    return int(session.execute(mine).scalar_one())
+
+
+def take_out_of_plans(session: Session, forgotten_ids: Collection[int]) -> int:
+    """Skip these people where they wait in a send of the same issue; returns how many."""
+    waits = exists(
+        select(1).where(
+            _batch.c.send_id == _delivery.c.send_id,
+            _batch.c.number == _delivery.c.batch,
+            _batch.c.state.in_(_WAITING),
+        )
+    )
+    skipped = 0
+    for forgotten_id in sorted(forgotten_ids):
+        for answered, why in ((True, HAD_BEFORE), (False, MAY_HAVE_HAD)):
+            was_in = exists(
+                select(1)
+                .select_from(_subscriber)
+                .join(_recipient, _recipient.c.address_prefix == _prefix_of_subscriber())
+                .where(
+                    _subscriber.c.id == _delivery.c.subscriber_id,
+                    _recipient.c.forgotten_id == forgotten_id,
+                    _recipient.c.answered.is_(answered),
+                )
+            )
+            skipped += changed(
+                session,
+                update(_delivery)
+                .where(
+                    _delivery.c.issue_id.in_(_issues_of(_sent.c.id == forgotten_id)),
+                    _delivery.c.state == DeliveryState.PLANNED,
+                    waits,
+                    was_in,
+                )
+                .values(state=DeliveryState.SKIPPED, reason=why),
+            )
+    return skipped
+
+
+def of_occasion(session: Session, schedule: str, due: datetime) -> str | None:
+    """The slug of what went out at this due time of a schedule before the restore, if anything."""
+    this = _sent.c.schedule == schedule, _sent.c.due_at == due
+    return session.scalar(select(_sent.c.slug).where(*this).order_by(_sent.c.id.desc()).limit(1))
+
+
+def is_of(session: Session, issue_id: int) -> bool:
+    """Whether a forgotten send was of this issue."""
+    return session.scalar(select(_sent.c.id).where(_is_of(issue_id)).limit(1)) is not None
+
+
+def end(session: Session, issue_id: int, *, now: datetime) -> None:
+    """Let schedules take the next issue: of this one nobody is left who should get it."""
+    session.execute(update(_sent).where(_is_of(issue_id)).values(over_at=now))
+
+
+def over() -> Select[Any]:
+    """Selects the issues that are at their end so."""
+    return _issues_of(_sent.c.over_at.is_not(None))
+
+
+def listed(session: Session) -> Sequence[tuple[ForgottenSend, int]]:
+    """Every forgotten send with how many people of it are known, the latest first."""
+    people = select(func.count()).where(_recipient.c.forgotten_id == _sent.c.id).scalar_subquery()
+    rows = session.execute(select(ForgottenSend, people).order_by(_sent.c.made_at.desc())).all()
+    return [(row[0], row[1]) for row in rows]
+
+
+def unanswered(session: Session) -> list[UnansweredRequests]:
+    """Requests of forgotten sends of which nobody knows whether the provider took them."""
+    which = _sent.c.slug, _sent.c.id, _sent.c.made_at, _recipient.c.batch
+    rows = session.execute(
+        select(*which, func.count())
+        .join(_sent, _sent.c.id == _recipient.c.forgotten_id)
+        .where(_recipient.c.answered.is_(False))
+        .group_by(*which)
+        .order_by(_sent.c.slug, _sent.c.id, _recipient.c.batch)
+    )
+    return [UnansweredRequests(*row) for row in rows]
+
+
+def resolve(
+    session: Session,
+    slug: str,
+    batch: int,
+    *,
+    send: int | None = None,
+    sent: bool,
+    by: Actor,
+    now: datetime,
+) -> int:
+    """Settle by the operator's word whether a request left; returns how many people it had.
+
+    Those who did not get it are in the audience of the next send of the issue. SendError when
+    nothing like that is in doubt, or in several sends and ``send`` does not say which.
+    """
+    doubtful = [one for one in unanswered(session) if one.slug == slug]
+    found = [one for one in doubtful if one.batch == batch and send in {None, one.send}]
+    if len(found) != 1:
+        known = [f"batch {one.batch} of send {one.send}, made {one.made}" for one in doubtful]
+        what = "several sends have such a request, and one word is for one: say which, --send N"
+        raise SendError(
+            what if found else "this request is not in doubt",
+            place=f"issue {slug}, batch {batch}" + (f" of send {send}" if send else ""),
+            hint=f"In doubt: {'; '.join(known) or 'none'}.",
+        )
+    this = (
+        _recipient.c.forgotten_id == found[0].send,
+        _recipient.c.batch == batch,
+        _recipient.c.answered.is_(False),
+    )
+    if sent:
+        people = changed(session, update(_recipient).where(*this).values(answered=True))
+    else:
+        people = changed(session, delete(_recipient).where(*this))
+        session.execute(update(_sent).where(_sent.c.slug == slug).values(over_at=None))
+    audit.record(
+        session,
+        by,
+        "request called sent" if sent else "request called not sent",
+        now=now,
+        subject=slug,
+        send=found[0].send,
+        made=found[0].made,
+        batch=batch,
+        people=people,
+    )
+    return people
+
+
+def prove(session: Session, carried: Collection[tuple[int, int, int]]) -> int:
+    """Settle requests of which an event shows that the provider took them; how many people.
+
+    Each is (number of the send, mark of when it was made (events.made_mark), batch).
+    """
+    if not carried:
+        return 0
+    sends = {
+        (row.number, made_mark(row.made_at)): row.id
+        for row in session.execute(select(_sent.c.id, _sent.c.number, _sent.c.made_at))
+    }
+    proved = sorted(
+        {(sends[number, made], batch) for number, made, batch in carried if (number, made) in sends}
+    )
+    if not proved:
+        return 0
+    return changed(
+        session,
+        update(_recipient)
+        .where(
+            tuple_(_recipient.c.forgotten_id, _recipient.c.batch).in_(proved),
+            _recipient.c.answered.is_(False),
+        )
+        .values(answered=True),
+    )
+
+
+def ids_of(session: Session, prefixes: Sequence[bytes]) -> dict[bytes, int]:
+    """Prefix of an address hash → whose it is by now; whom nobody knows is not in it."""
+    found: dict[bytes, int] = {}
+    for begin in range(0, len(prefixes), _CHUNK):
+        given_prefix = values(column("prefix", LargeBinary), column("last", LargeBinary), name="g")
+        some = prefixes[begin : begin + _CHUNK]
+        asked = given_prefix.data([(prefix, prefix + _LAST) for prefix in some]).cte("asked")
+        # In the order of the index, one look for each: the whole of a hash is not known.
+        whose = (
+            select(_subscriber.c.id)
+            .where(
+                _subscriber.c.address_hash >= asked.c.prefix,
+                _subscriber.c.address_hash <= asked.c.last,
+            )
+            .order_by(_subscriber.c.address_hash)
+            .limit(1)
+            .correlate(asked)
+            .scalar_subquery()
+        )
+        for row in session.execute(select(asked.c.prefix, whose.label("id"))):
+            if row.id is not None:
+                found[bytes(row.prefix)] = row.id
+    return found

@@ -1,0 +1,1 @@
+"""What an operator does with a send: create, pause, resume, cancel, retry, test emails."""

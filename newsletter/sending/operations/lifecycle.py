@@ -1,0 +1,366 @@
+"""What an operator does with sends: make one, pause, resume, cancel, retry, change its pace."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+
+from newsletter.accounts.audit import Actor
+from newsletter.db.orm import Session, table_of
+from newsletter.errors import IssueError, NothingToDoError, SendError
+from newsletter.issues import approval, store
+from newsletter.issues.models import Issue, Revision
+from newsletter.issues.parsing.issue_file import Draft
+from newsletter.rendering.rendered import Rendered
+from newsletter.sending import ab_testing, held
+from newsletter.sending.ledger import interventions, provider_backoff, restore_gate, send_store
+from newsletter.sending.models import Send
+from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.planning.estimate import SendOptions, estimate, require_an_end
+from newsletter.sending.planning.planner import plan_missed
+from newsletter.sending.planning.reschedule import reschedule
+from newsletter.sending.queries import archive as archive_queries
+from newsletter.sending.queries.send_status import find
+from newsletter.sending.states import SEND_NEXT, SendState
+from subscribers.models import Segment
+
+_send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
+_ENDED = (SendState.SENT, SendState.CANCELLED)
+_GOES_ON = (SendState.SCHEDULED, SendState.SENDING, SendState.SENT)
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedSend:
+    """A send that was made, and when its last batch leaves by its timetable."""
+
+    id: int
+    people: int
+    last_at: datetime
+    #: Whether everybody may read the issue on the web once it is sent.
+    is_public: bool
+
+
+def create(
+    session: Session,
+    draft: Draft,
+    rendered: Rendered,
+    segment_names: Sequence[str],
+    *,
+    at: datetime,
+    now: datetime,
+    terms: SendOptions = SendOptions(),  # noqa: B008 (frozen)
+    approved_by: Actor | None = None,
+    base: int | None = None,
+    occasion: Mapping[str, str] | None = None,
+) -> CreatedSend:
+    """Freeze the issue as it is rendered now and schedule it to these segments.
+
+    Only what was approved can be sent; ``approved_by`` approves a file by sending it. A draft
+    that was read from the store names its revision as ``base``, and a schedule that makes it
+    itself and its time as ``occasion``. Raises IssueError when
+    nobody approved it, or somebody stored another revision since.
+
+    Raises SendError when other words were sent under its slug before: whoever had those would
+    be left out. ``terms.same_issue`` says that this is meant.
+
+    Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
+    would get it, SendError when its limits stretch it over more than a year, when its test
+    asks for what is not measured, and when nobody knows any more who had the issue, or not
+    yet.
+    """
+    restore_gate.require_open(session)
+    revision = _approved(session, draft, terms, approved_by, now, base=base)
+    if not terms.same_issue:
+        refuse_other_words(session, draft, revision.issue_id)
+    foreseen = estimate(
+        session,
+        draft,
+        segment_names,
+        issue_id=revision.issue_id,
+        start=max(at, now),
+        now=now,
+        terms=terms,
+    )
+    tracked = terms.tracked(draft)
+    send = Send(
+        issue_id=revision.issue_id,
+        revision_id=revision.id,
+        segments=[_as_it_is_now(one) for one in foreseen.segments],
+        excluded=[_as_it_is_now(one) for one in foreseen.excluded],
+        topics=list(draft.topics),
+        state=SendState.SCHEDULED,
+        scheduled_for=at,
+        created_at=now,
+        timetable=terms.timetable.to_json(),
+        test=terms.test.to_json() if terms.test else {},
+        hold_id=terms.hold_id,
+        track_clicks=tracked.clicks,
+        track_opens=tracked.opens,
+        occasion=dict(occasion or {}),
+    )
+    session.add(send)
+    session.flush()
+    ab_testing.write(session, send.id, [rendered, *(words for _, words in terms.others)])
+    issue = session.get_one(Issue, revision.issue_id)
+    is_public = archive_queries.will_be_public(issue.publicity, to_all=foreseen.is_for_all)
+    return CreatedSend(send.id, foreseen.people, foreseen.last_at, is_public)
+
+
+def _as_it_is_now(segment: Segment) -> dict[str, Any]:
+    """What the send keeps of a segment: its rule, and its number, which outlives its name."""
+    return {"id": segment.id, "name": segment.name, "expression": segment.expression}
+
+
+def other_words(session: Session, draft: Draft, issue_id: int) -> int | None:
+    """The latest send of an issue in which other words went out, or are to; None if there is none.
+
+    A text that was sent once may be sent to newcomers, whatever else was sent since.
+    """
+    sent = session.execute(
+        select(_send.c.id, _revision.c.source)
+        .join(_revision, _revision.c.id == _send.c.revision_id)
+        .where(
+            _send.c.issue_id == issue_id,
+            (_send.c.state != SendState.CANCELLED) | (_send.c.started_at.is_not(None)),
+        )
+        .order_by(_send.c.id.desc())
+    ).all()
+    if any(one.source == draft.source for one in sent):
+        return None
+    words = _words(draft)
+    for one in sent:
+        try:
+            before = store.draft_from(draft.slug, one.source)
+        except IssueError:
+            continue  # written when other things were allowed
+        if _words(before) == words:
+            return None
+    return sent[0].id if sent else None
+
+
+def _words(draft: Draft) -> tuple[str, ...]:
+    """What readers get of a draft, as far as blanks do not matter."""
+    parts = (draft.subject, draft.preheader, draft.title, draft.body)
+    return tuple(" ".join(part.split()) for part in parts)
+
+
+def refuse_other_words(session: Session, draft: Draft, issue_id: int) -> None:
+    """Raise SendError when what was sent of an issue has other words than this draft."""
+    if (before := other_words(session, draft, issue_id)) is not None:
+        raise SendError(
+            f"send {before} of this issue has other words, and whoever had it would be left out",
+            place=f"issue {draft.slug}",
+            hint="If this is another issue, give it a name of its own: a line “slug: …” in its "
+            "front matter. If it is the same one, and only those who lack it are to get these "
+            "words, say so: --same-issue, or “The same issue” in the form.",
+        )
+
+
+def _approved(
+    session: Session,
+    draft: Draft,
+    terms: SendOptions,
+    by: Actor | None,
+    now: datetime,
+    *,
+    base: int | None,
+) -> Revision:
+    revision = approval.text_to_send(session, draft, by=by, now=now, base=base)
+    if by is None and terms.others:
+        raise IssueError(
+            "a test of variants sends words that nobody approved",
+            place=f"issue {draft.slug}",
+            hint="Send the approved issue alone.",
+        )
+    return revision
+
+
+def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None:
+    """Let no further batch leave.
+
+    Once more is no mistake where the provider holds some of it, and may not have heard.
+    """
+    send = find(session, send_id)
+    if send.hold_id and send.state == SendState.PAUSED:
+        return
+    _move(session, send_id, SendState.PAUSED, now=now, reason=reason, paused_at=now)
+
+
+def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None) -> None:
+    """Go on where it stopped: with its batches, or with its schedule if it was not planned yet.
+
+    A timetable is shifted: what should have left during the pause leaves at the same pace.
+    Once more is no mistake where the provider keeps some of it, and may not have heard.
+    """
+    send = find(session, send_id)
+    resumed: dict[str, Any] = {"reason": "", "paused_at": None}
+    if send.hold_id and send.state in _GOES_ON:
+        return
+    provider_backoff.begin_anew(session, now=now)
+    held.begin_to_let_go(session, send_id)
+    if send.started_at is None:
+        # Its time stays; only one that was missed is now.
+        at = max(send.scheduled_for, now)
+        _move(
+            session,
+            send_id,
+            SendState.SCHEDULED,
+            now=now,
+            only=SendState.PAUSED,
+            scheduled_for=at,
+            **resumed,
+        )
+        return
+    if (send.timetable or warm_up) and send.state == SendState.PAUSED:
+        reschedule(session, send_id, now=now, warm_up=warm_up)
+    _move(session, send_id, SendState.SENDING, now=now, only=SendState.PAUSED, **resumed)
+    send_store.finish(session, now=now)
+
+
+def cancel(session: Session, send_id: int, *, now: datetime) -> int:
+    """End the send; what had left has left. Returns how many people stay without the issue.
+
+    Once more is no mistake where the provider holds some of it, and may not have heard.
+    """
+    send = find(session, send_id)
+    if send.hold_id and send.state == SendState.CANCELLED:
+        return 0
+    _move(session, send_id, SendState.CANCELLED, now=now, reason="cancelled", finished_at=now)
+    return send_store.drop_pending(session, send_id, now=now, reason="cancelled")
+
+
+def retry(
+    session: Session,
+    send_id: int,
+    *,
+    now: datetime,
+    batch_size: int,
+    warm_up: WarmUp | None = None,
+    hold_id: str | None = None,
+) -> int:
+    """Send to those who missed the issue in an ended send, and to nobody else; counts them.
+
+    Missed means rejected, dropped by the provider, or skipped and by now mailable again.
+    Raises NothingToDoError when there is nobody, and SendError as long as the provider
+    holds some of it. ``hold_id`` is for what is handed over ahead now: what the provider was
+    told to throw away takes whatever comes under its name with it.
+    """
+    begun_anew: dict[str, Any] = {"finished_at": None, "reason": "", "hold_id": hold_id}
+    _move(session, send_id, SendState.SENDING, now=now, ended=True, **begun_anew)
+    held.require_none(session, send_id, now=now)
+    timetable = Timetable.from_json(find(session, send_id).timetable)
+    if timetable.local_time is not None and timetable.local_date is None:
+        # A pause must not find that the time of those who missed it came when the send began.
+        _set_timetable(session, send_id, replace(timetable, since=now))
+    people = plan_missed(session, send_id, now=now, batch_size=batch_size, warm_up=warm_up)
+    if not people:
+        raise NothingToDoError(
+            "nobody missed it who may be mailed now",
+            place=f"send {send_id}",
+            hint=f"See newsletter sends show {send_id} --people.",
+        )
+    return people
+
+
+def require_work(session: Session, send_id: int, *, now: datetime) -> None:
+    """Raise NothingToDoError or SendError, with the next step, unless workers can go on with it."""
+    send = find(session, send_id)
+    place = f"send {send_id}"
+    if send.state in _ENDED:
+        hint = f"Who missed it gets it with: newsletter sends retry {send_id}"
+        raise NothingToDoError(f"it is {send.state} already", place=place, hint=hint)
+    if send.state == SendState.PAUSED:
+        hint = f"First: newsletter sends resume {send_id}"
+        raise SendError(f"it is paused: {send.reason}", place=place, hint=hint)
+    if send.state == SendState.SCHEDULED and send.scheduled_for > now:
+        hint = "`newsletter serve` starts it at its time."
+        raise SendError("its time has not come", place=place, hint=hint)
+    if send.test and not send.winner:
+        hint = "`newsletter serve` chooses the winner, and goes on with the send."
+        raise SendError("its test of variants is not decided", place=place, hint=hint)
+
+
+def change_pace(
+    session: Session,
+    send_id: int,
+    timetable: Timetable,
+    *,
+    now: datetime,
+    batch_size: int = 1000,
+    warm_up: WarmUp | None = None,
+) -> int:
+    """Give what has not left another timetable; returns how many batches that moves.
+
+    Raises SendError when its limits stretch the send over more than a year.
+    """
+    send = find(session, send_id)
+    state = SendState(send.state)
+    if state not in {SendState.SCHEDULED, SendState.SENDING, SendState.PAUSED}:
+        raise SendError(f"it is {state}: its pace is past", place=f"send {send_id}")
+    if send.started_at is None:
+        require_an_end(session, send, timetable, now=now, batch_size=batch_size, warm_up=warm_up)
+    since = Timetable.from_json(send.timetable).since
+    _set_timetable(session, send_id, replace(timetable, since=since))
+    if send.started_at is None:
+        return 0
+    return reschedule(session, send_id, now=now, warm_up=warm_up)
+
+
+def _set_timetable(session: Session, send_id: int, timetable: Timetable) -> None:
+    session.execute(
+        update(_send).where(_send.c.id == send_id).values(timetable=timetable.to_json())
+    )
+
+
+def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
+    """Pause a send that nothing started in time, for the operator to decide."""
+    late = now - find(session, send_id).scheduled_for
+    reason = (
+        f"due {_hours(late)} ago while nothing ran, which is later than sending.late_limit allows; "
+        f"`newsletter sends resume {send_id}` starts it now"
+    )
+    send_store.hold_back(session, send_id, reason=reason, now=now)
+
+
+def due(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:
+    """Scheduled sends whose time has come: (send, when it was due), earliest first."""
+    rows = session.execute(
+        select(_send.c.id, _send.c.scheduled_for)
+        .where(_send.c.state == SendState.SCHEDULED, _send.c.scheduled_for <= now)
+        .order_by(_send.c.scheduled_for, _send.c.id)
+    )
+    return [(row.id, row.scheduled_for) for row in rows]
+
+
+def _move(
+    session: Session,
+    send_id: int,
+    target: SendState,
+    *,
+    now: datetime,
+    only: SendState | None = None,
+    ended: bool = False,
+    **values: object,
+) -> None:
+    send = find(session, send_id)
+    sources = _ENDED if ended else [only] if only else None
+    moved = send_store.move_send(
+        session, send_id, target, only_from=sources, by_operator=True, **values
+    )
+    if moved:
+        interventions.record(session, send, target, now=now)
+    else:
+        possible = ", ".join(sorted(SEND_NEXT[SendState(send.state)])) or "nothing more"
+        raise SendError(
+            f"it is {send.state} and cannot become {target} in this way",
+            place=f"send {send_id}",
+            hint=f"From here it can become: {possible}.",
+        )
+
+
+def _hours(late: timedelta) -> str:
+    minutes = int(late.total_seconds() // 60)
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,1 @@
+"""Decides when batches may leave: rates, sending windows, warm-up."""

@@ -1,0 +1,1 @@
+"""Plans a send: selects recipients, cuts batches, estimates and reschedules."""

@@ -1,0 +1,164 @@
+"""What a send would be if it were made: who gets it, who not and why, and when the last leave."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from newsletter.db.orm import Session
+from newsletter.errors import NothingToDoError
+from newsletter.issues.parsing.issue_file import Draft
+from newsletter.issues.parsing.tracking_flags import (
+    EVERYTHING,
+    UNSAID,
+    Tracked,
+    TrackingChoice,
+    require_measured,
+)
+from newsletter.rendering.rendered import Rendered
+from newsletter.sending.ab_testing import ABTest, require_alike
+from newsletter.sending.ledger import forgotten_sends
+from newsletter.sending.ledger.summarize import require_open
+from newsletter.sending.models import Send
+from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.planning.audience import AudienceCounts, SendAudience, audience_of, count
+from newsletter.sending.planning.planner import forecast
+from newsletter.sending.queries import archive as archive_queries
+from subscribers.consent import topics
+from subscribers.models import Segment
+from subscribers.segments import store as segment_store
+
+
+class AlreadySentError(NothingToDoError):
+    """Nobody is left who should get this issue: it was sent before the database was restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How a send is wanted, beyond what, to whom and when."""
+
+    #: Names of segments whose people are left out.
+    excluded: Sequence[str] = ()
+    timetable: Timetable = field(default_factory=Timetable)
+    #: Other variants than the first, in the order of their labels, as written and rendered.
+    others: Sequence[tuple[Draft, Rendered]] = ()
+    test: ABTest | None = None
+    #: The provider's name for what it will hold, where batches are handed over ahead.
+    hold_id: str | None = None
+    #: What this send says of measuring clicks and opens, and what the publication says.
+    tracking: TrackingChoice = UNSAID
+    publication: Tracked = EVERYTHING
+    #: Whether it is the issue that was sent under its slug before, though its words are others.
+    same_issue: bool = False
+    batch_size: int = 1000
+    warm_up: WarmUp | None = None
+
+    def tracked(self, draft: Draft) -> Tracked:
+        """What is measured if this issue is sent so; SendError where its test asks for more."""
+        tracked = self.tracking.over(draft.tracking.over(self.publication))
+        if self.test:
+            self.test.require(tracked)
+        return tracked
+
+
+@dataclass(frozen=True, slots=True)
+class SendEstimate:
+    """What a send would be: its segments, how many get it, who not and why, when the last leave."""
+
+    segments: Sequence[Segment]
+    excluded: Sequence[Segment]
+    counted: AudienceCounts
+    last_at: datetime
+    #: The issue's topics.
+    topics: Sequence[str] = ()
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it goes to the whole publication, or to a topic as a whole."""
+        return archive_queries.is_for_all(
+            [one.expression for one in self.segments],
+            excluded=[one.expression for one in self.excluded],
+            topics=self.topics,
+        )
+
+    @property
+    def people(self) -> int:
+        """How many get it."""
+        return self.counted.people
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Reason → people of the segments who do not get it."""
+        return self.counted.left_out
+
+
+def estimate(
+    session: Session,
+    draft: Draft,
+    segment_names: Sequence[str],
+    *,
+    issue_id: int,
+    start: datetime,
+    now: datetime,
+    terms: SendOptions = SendOptions(),
+) -> SendEstimate:
+    """What ``create`` would make of this, counted now; raises as it does, and changes nothing."""
+    require_alike(draft, [other for other, _ in terms.others])
+    terms.tracked(draft)
+    topics.require(session, draft.topics)
+    require_open(session, issue_id)
+    chosen = _found(session, segment_names)
+    excluded = _found(session, terms.excluded)
+    for segment in (*chosen, *excluded):
+        require_measured(segment.expression, terms.publication, place=f"segment {segment.name}")
+    audience = SendAudience(
+        segments=[segment.expression for segment in chosen],
+        excluded=[segment.expression for segment in excluded],
+        topics=draft.topics,
+        issue_id=issue_id,
+    )
+    counted = count(session, audience, now=now, split=terms.timetable.by_zone)
+    if not counted.people:
+        had_before = {forgotten_sends.HAD_BEFORE, forgotten_sends.MAY_HAVE_HAD} & set(
+            counted.left_out
+        )
+        why = ", ".join(f"{people} {reason}" for reason, people in counted.left_out.items())
+        kind = AlreadySentError if had_before else NothingToDoError
+        raise kind(
+            "nobody would get this issue",
+            place=f"segment {', '.join(segment.name for segment in chosen)}",
+            hint=f"Left out: {why}." if why else "The segment has no people.",
+        )
+    last_at = forecast(
+        session,
+        counted,
+        terms.timetable,
+        start=start,
+        batch_size=terms.batch_size,
+        warm_up=terms.warm_up,
+    )
+    return SendEstimate(chosen, excluded, counted, last_at, draft.topics)
+
+
+def require_an_end(
+    session: Session,
+    send: Send,
+    timetable: Timetable,
+    *,
+    now: datetime,
+    batch_size: int,
+    warm_up: WarmUp | None,
+) -> None:
+    """Raise SendError if a send that is not planned could not be planned by this timetable."""
+    forecast(
+        session,
+        count(session, audience_of(send), now=now, split=timetable.by_zone),
+        timetable,
+        start=max(send.scheduled_for, now),
+        batch_size=batch_size,
+        warm_up=warm_up,
+    )
+
+
+def _found(session: Session, names: Sequence[str]) -> list[Segment]:
+    return [segment_store.find(session, name) for name in dict.fromkeys(names)]

@@ -1,0 +1,112 @@
+"""New moments for what has not left: after a pause, at another pace, or with a test decided."""
+
+from datetime import datetime
+
+from sqlalchemy import bindparam, select, update
+
+from newsletter.db.orm import Session, table_of
+from newsletter.errors import SendError
+from newsletter.sending import ab_testing
+from newsletter.sending.ledger import send_store
+from newsletter.sending.models import Batch, Part, Send
+from newsletter.sending.pacing import warmup_usage
+from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.pacing.timetable import ExistingBatch, Timetable, is_paced
+from newsletter.sending.pacing.timetable import retime as moments_of
+from newsletter.sending.planning.planner import departure
+from newsletter.sending.states import BatchState, SendState
+
+_send, _batch = table_of(Send), table_of(Batch)
+
+_MOVE = (
+    update(_batch)
+    .where(
+        _batch.c.send_id == bindparam("of_send"),
+        _batch.c.number == bindparam("of_number"),
+        _batch.c.state == BatchState.PENDING,
+    )
+    .values(not_before=bindparam("leaves"), hold_until=bindparam("held"))
+)
+
+
+def reschedule(
+    session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None
+) -> int:
+    """Give the pending batches of a send their moments anew, from ``now`` on; returns how many.
+
+    Their order stays. What waits for the winner of a test is left for ``crown``.
+    """
+    send = session.execute(select(_send).where(_send.c.id == send_id)).one()
+    timetable = Timetable.from_json(send.timetable)
+    others = warmup_usage.with_others(session, warm_up, timetable, send_id)
+    # Of two who do this at once, each would count on places that the other gives away.
+    session.execute(select(_send.c.id).where(_send.c.id == send_id).with_for_update())
+    rows = session.execute(
+        select(_batch.c.number, _batch.c.size, _batch.c.zone)
+        .where(
+            _batch.c.send_id == send_id,
+            _batch.c.state == BatchState.PENDING,
+            _batch.c.part != Part.REST,
+        )
+        .order_by(_batch.c.not_before, _batch.c.number)
+    ).all()
+    moments = moments_of(
+        timetable,
+        [ExistingBatch(row.zone, row.size, now) for row in rows],
+        start=now,
+        warm_up=others,
+        began=send.started_at,
+        left=warmup_usage.of_its_own(session, send_id, now=now),
+    )
+    values = []
+    for row, moment in zip(rows, moments, strict=True):
+        leaves = departure(timetable, moment, now)
+        values.append(
+            {
+                "of_send": send_id,
+                "of_number": row.number,
+                "leaves": leaves["not_before"],
+                "held": leaves["hold_until"],
+            }
+        )
+    if values:
+        session.connection().execute(_MOVE, values)
+    return len(rows)
+
+
+def reschedule_or_pause(
+    session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None
+) -> None:
+    """``retime`` without an operator who could be told: a send that cannot go on is paused."""
+    try:
+        reschedule(session, send_id, now=now, warm_up=warm_up)
+    except SendError as error:
+        send_store.move_send(
+            session, send_id, SendState.PAUSED, reason=str(error)[:1000], paused_at=now
+        )
+
+
+def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None) -> None:
+    """Let doubt that is to be sent again from ``now`` on keep to its send's timetable."""
+    again = session.execute(
+        select(_send.c.id, _send.c.timetable).where(
+            _send.c.state.in_([SendState.SENDING, SendState.PAUSED]),
+            _send.c.id.in_(
+                select(_batch.c.send_id).where(
+                    _batch.c.state == BatchState.PENDING, _batch.c.not_before == now
+                )
+            ),
+        )
+    ).all()
+    for send_id, timetable in again:
+        if is_paced(timetable) or warm_up is not None:
+            reschedule_or_pause(session, send_id, now=now, warm_up=warm_up)
+
+
+def choose_winner(
+    session: Session, send_id: int, label: str, *, now: datetime, warm_up: WarmUp | None = None
+) -> int:
+    """Let the rest of a test go out with the variant of this label; returns how many people."""
+    people = ab_testing.choose_winner(session, send_id, label)
+    reschedule(session, send_id, now=now, warm_up=warm_up)
+    return people

@@ -1,0 +1,1 @@
+"""Reads sends for pages and commands; writes nothing."""

@@ -1,0 +1,1 @@
+"""Recovers after a crash or a restore: departure log, replay, uncertain batches."""

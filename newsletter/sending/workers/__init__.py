@@ -1,0 +1,1 @@
+"""Runs the sending: threads on one machine, procrastinate across machines, heartbeats."""

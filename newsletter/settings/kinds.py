@@ -1,0 +1,345 @@
+"""What a setting's value may be: kinds of text, each with an error that says how it is written."""
+
+import json
+import re
+import unicodedata
+from datetime import date, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo
+
+import idna
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+#: Parameters of a URL whose values are nobody's business.
+_SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
+#: Names that mean something to segments and imports beyond an attribute's text.
+_NOT_BY_FORMS = frozenset(
+    ("tags", "status", "source", "email", "created_at", "confirmed_at", "topics", "attributes")
+)
+#: What our own pages' paths begin with.
+OWN_PATHS = frozenset(
+    "archive client-address confirm console healthz openapi.json preferences request robots.txt "
+    "shared sitemap.xml static subscribe unsubscribe view webhooks".split()
+)
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
+#: Dates are computed with lengths of time; a longer one leads out of the calendar.
+_LONGEST = timedelta(days=3660)
+#: Characters of a text that people read, of an address in the web, and of a secret.
+_MOST_TEXT, _MOST_ADDRESS, _MOST_SECRET = 2000, 2000, 1000
+#: What databases and clocks count to without trouble.
+_MOST = 1_000_000_000
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def duration(text: object) -> timedelta:
+    """``30s``, ``15m``, ``6h``, ``2d`` or ``1w``; ValueError says so otherwise."""
+    if isinstance(text, timedelta):
+        return text
+    match = re.fullmatch(r"([0-9]{1,9})\s*([smhdw])", str(text)[:100].strip())
+    if not match:
+        raise ValueError("a length of time is written like 30s, 15m, 6h, 2d or 1w")
+    seconds = int(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"a length of time is {_LONGEST.days} days at most")
+    return timedelta(seconds=seconds)
+
+
+def _lasting(text: object) -> timedelta:
+    length = duration(text)
+    if not length:
+        raise ValueError("a length of time here is 1s or more")
+    return length
+
+
+def _whole(value: object) -> object:
+    """A boolean of TOML is no number, though Python takes it for one."""
+    if isinstance(value, bool):
+        raise ValueError("a whole number is written like 20")  # noqa: TRY004 (pydantic's way)
+    return value
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text[: _MOST_ADDRESS + 1])
+    # What urlsplit removes, and where it looks only when it is asked, the wire refuses later.
+    if re.search(r"[\x00-\x20\x7f]", text) or parts.port == 0:
+        raise ValueError("a web address has no spaces, no line breaks and no port 0")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or set(text) & {"?", "#"}:
+        raise ValueError("a web address is written like https://news.example.com")
+    if "@" in parts.netloc or len(text) > _MOST_ADDRESS or not _is_host(parts.hostname):
+        raise ValueError(
+            "a web address is written like https://news.example.com, without a user or password"
+        )
+    return _in_ascii(_one_line(text), parts).rstrip("/")
+
+
+def _in_ascii(text: str, parts: SplitResult) -> str:
+    """The address with its host as names are asked for on the wire (RFC 5891)."""
+    host = parts.hostname or ""
+    if host.isascii():
+        return text
+    try:
+        name = idna.encode(host, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise ValueError(f"{host} is no name of a host: {error}") from None
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=name + port).geturl()
+
+
+def _site_address(text: str) -> str:
+    """Below a path, that path stands in pages, cookies and redirects: it has to be plain there."""
+    path = urlsplit(text).path
+    if not _PLAIN_PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError(
+            "below a path, a web address is written like https://example.com/news, in letters, "
+            "digits, and - . _ ~"
+        )
+    first = path.removeprefix("/").partition("/")[0]
+    if first in OWN_PATHS:
+        # Whether a proxy took the path off could not be told then.
+        raise ValueError(f"our own pages are below /{first}: choose another path, like /news")
+    return text
+
+
+def _origin(text: str) -> str:
+    if urlsplit(text).path:
+        raise ValueError("an origin is written like https://example.com, without a path")
+    return text
+
+
+def masked_url(text: str) -> str:
+    """The text with … for each password in a URL, also one whose signs were not escaped."""
+    begin, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    place, question, query = rest.partition("?")
+    user, at, host = place.rpartition("@")
+    if at and not place.startswith("/"):
+        name, colon, _ = user.partition(":")
+        place = f"{name}{colon}{'********' if colon else ''}@{host}"
+    # Without a host, the password stands where a port would.
+    elif found := re.match(r"([^/:@\[\]]*):(?!\d*(?:/|$))[^/]*", place):
+        place = f"{found[1]}:********{place[found.end() :]}"
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    shown = "&".join(
+        f"{name}={'********' if _SECRET.search(name) else value}" if equals else name
+        for name, equals, value in pairs
+    )
+    return f"{begin}://{place}{question}{shown}"
+
+
+def _is_host(name: str) -> bool:
+    """Whether it is spelled as a host's name (RFC 1035 §2.3.4), in any letters, or an address."""
+    try:
+        ip_address(name)
+    except ValueError:
+        labels = name.removesuffix(".").split(".")
+        return len(name) <= 253 and all(re.fullmatch(r"[\w-]{1,63}", one) for one in labels)
+    return True
+
+
+def _host(name: str) -> str:
+    if not name.isascii() or not _is_host(name):
+        raise ValueError(
+            "an address to listen on is written like 127.0.0.1, 0.0.0.0 (all networks), ::1 or "
+            "localhost"
+        )
+    return name
+
+
+def _one_line(text: str, *, most: int = _MOST_TEXT) -> str:
+    if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text[: most + 1]):
+        raise ValueError("line breaks and control characters are not allowed here")
+    if len(text) > most:
+        raise ValueError(f"a text here has {most:,} characters at most")
+    return text
+
+
+def _line(text: str) -> str:
+    return _one_line(text)
+
+
+def _path(text: str) -> str:
+    """As long as PATH_MAX and NAME_MAX let it be on Linux (limits.h): 4,095 and 255 bytes."""
+    _one_line(text, most=4095)
+    parts = text.split("/")
+    if len(text.encode()) > 4095 or any(len(part.encode()) > 255 for part in parts):
+        raise ValueError("a path has 4,095 bytes at most, and each of its parts 255")
+    if len(parts) > 100:
+        raise ValueError("a path has 100 parts at most")
+    return text
+
+
+def _hours(text: str) -> str:
+    clock = r"\s*([01]?[0-9]|2[0-3]):[0-5][0-9]\s*"
+    if text and not re.fullmatch(f"{clock}[-–]{clock}", text[:100]):
+        raise ValueError("hours are written like 22:00-07:00")
+    return text
+
+
+def _day(value: object) -> date | None:
+    if value is None or value == "":
+        return None
+    try:
+        day = value if isinstance(value, date) else date.fromisoformat(str(value)[:100].strip())
+    except ValueError:
+        day = None
+    # A datetime is a date as well.
+    if type(day) is not date or not 2000 <= day.year <= 2200:
+        raise ValueError("a day is written like 2026-12-01")
+    return day
+
+
+def _database(text: str) -> str:
+    _one_line(text)
+    try:
+        url = make_url(text)
+        known = url.get_backend_name() in {"sqlite", "postgresql", "postgres"}
+    except (ArgumentError, ValueError):
+        known = False
+    if not known or (url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}):
+        raise ValueError(
+            "a database address is written like sqlite:///data/newsletter.db or "
+            "postgresql://USER:PASSWORD@HOST/NAME"
+        )
+    return text
+
+
+def fits_header(secret: str) -> bool:
+    """Whether an HTTP header can carry it: a line break or a typographic sign cannot be sent."""
+    return re.fullmatch(r"[\x21-\x7e]*", secret) is not None
+
+
+def _secret(secret: SecretStr) -> str:
+    """Its text, if that can be one; the message never repeats it."""
+    text = secret.get_secret_value()
+    if len(text) > _MOST_SECRET:
+        raise ValueError(f"a key has {_MOST_SECRET:,} characters at most")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("a key is text: copy it once more")
+    return text
+
+
+def _token(secret: SecretStr) -> SecretStr:
+    if not fits_header(_secret(secret)):
+        raise ValueError(
+            "a key is letters, digits and signs of ASCII, without spaces and line breaks: "
+            "copy it once more"
+        )
+    return secret
+
+
+def _mailbox(text: str) -> str:
+    local, _, domain = text[:321].rpartition("@")
+    # RFC 5322 §3.4.1 without quotes; a name of any letters is for Punycode to spell.
+    if text and not (re.fullmatch(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}", local) and _is_host(domain)):
+        raise ValueError("an address is written like editors@example.com, without a name")
+    return text
+
+
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if 0 < len(_secret(secret)) < 32:
+        raise ValueError("a key has 32 characters or more")
+    return secret
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (OSError, ValueError, KeyError):  # the last is ZoneInfoNotFoundError's
+        raise ValueError("a time zone is written like Europe/Berlin or UTC") from None
+    return text
+
+
+def _network(value: object) -> object:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return ip_network(str(value).strip()[:100])
+    except ValueError:
+        raise ValueError(
+            "a network is written like 127.0.0.1, 10.0.0.0/8 or 2001:db8::/32, with zeros behind "
+            "its length"
+        ) from None
+
+
+def _listed(value: object) -> object:
+    """A list from the environment is written as JSON or separated by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError('a list is written like ["one", "two"], or one, two') from None
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _form_field(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise ValueError(
+            "a field's name has letters a to z, digits and underscores, begins with a letter and "
+            "has 40 characters at most"
+        )
+    if name in _NOT_BY_FORMS:
+        raise ValueError(f"{name} cannot be set by a form: anybody can post one")
+    return name
+
+
+def _period(value: object) -> timedelta:
+    return duration("0s" if value is None or value == "" else value)
+
+
+def _kept(value: object) -> timedelta | None:
+    kept = _period(value)
+    if timedelta() < kept < timedelta(days=35):
+        raise ValueError("keep it for 35 days or more, or for ever with an empty text")
+    return kept or None
+
+
+def duration_text(value: timedelta) -> str:
+    """The shortest text that ``duration`` reads as this."""
+    if not value:
+        return "0s"
+    seconds = int(value.total_seconds())
+    unit = next(u for u in "wdhms" if seconds % _UNITS[u] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+#: For lists, in TOML or in the environment.
+ListSetting = BeforeValidator(_listed)
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+#: The same, where nothing works without some time.
+Lasting = Annotated[timedelta, BeforeValidator(_lasting)]
+#: The same, where empty means never, as 0s does.
+Period = Annotated[timedelta, BeforeValidator(_period)]
+#: For how long something is kept; empty for ever. Machines' journals and late events reach
+#: back by a month, so nothing that they speak of may be gone earlier.
+Kept = Annotated[timedelta | None, BeforeValidator(_kept)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Origin = Annotated[WebAddress, AfterValidator(_origin)]
+#: A web address that may stand below a path of its own.
+SiteAddress = Annotated[WebAddress, AfterValidator(_site_address)]
+Line = Annotated[str, AfterValidator(_line)]
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
+Key = Annotated[SecretStr, AfterValidator(_long_enough)]
+#: A key that another service made, and that goes to it in a header.
+Token = Annotated[SecretStr, AfterValidator(_token)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Day = Annotated[date | None, BeforeValidator(_day)]
+Hours = Annotated[str, AfterValidator(_hours)]
+#: A file or folder of this machine; empty for none.
+PathText = Annotated[str, AfterValidator(_path)]
+DatabaseAddress = Annotated[str, AfterValidator(_database)]
+#: Where a server listens.
+Host = Annotated[str, AfterValidator(_host)]
+Port = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=65535)]
+#: A whole number from nothing on, or from one on.
+Amount = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_MOST)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=_MOST)]
+#: The name of an attribute that signup forms may set.
+FormField = Annotated[str, AfterValidator(_form_field)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]

@@ -1,0 +1,256 @@
+"""Settings: config/default.toml, then the operator's file, then the environment.
+
+Each value remembers where it came from. A key that is unknown or of the wrong kind
+stops the start, and says where it stands and what is allowed there.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    SecretStr,
+    ValidationError,
+)
+
+from newsletter.errors import SettingsError
+from newsletter.settings.kinds import DatabaseAddress, duration_text, masked_url
+from newsletter.settings.sections import (
+    AudienceSection,
+    Checks,
+    Console,
+    Imports,
+    Inbound,
+    LinkKeys,
+    PublicArchive,
+    ReviewSection,
+    Section,
+    Sender,
+    SendGrid,
+    Sending,
+    SignupSection,
+    Site,
+    Templates,
+    Tracking,
+    Web,
+)
+
+_PREFIX = "NEWSLETTER_"
+#: Names the operator's file, so it is not itself a setting.
+_FILE_VARIABLE = "NEWSLETTER_CONFIG"
+_DEFAULT = "default.toml"
+_MOST_BYTES = 1_000_000
+_TOML = "It has to be a TOML file like config/production.example.toml."
+#: How a value is written, by what pydantic calls its complaint.
+_HINTS = {
+    "string": 'Write it in quotes: "…".',
+    "bool": "Write true or false.",
+    "int": "Write a whole number, without quotes.",
+    "list": 'Write a list: ["one", "two"].',
+}
+
+
+def resource(name: str) -> Path:
+    """A folder of files for operators (``templates/email``), in the repository or the wheel."""
+    packed = Path(__file__).parents[1] / f"_{name}"
+    return packed if packed.is_dir() else Path(__file__).parents[2] / name
+
+
+class Settings(Section):
+    """Everything in force."""
+
+    database_url: DatabaseAddress
+    site: Site
+    sender: Sender
+    sendgrid: SendGrid
+    links: LinkKeys
+    subscribers: AudienceSection
+    inbound: Inbound
+    signup: SignupSection
+    review: ReviewSection
+    checks: Checks
+    archive: PublicArchive
+    sending: Sending
+    tracking: Tracking
+    console: Console
+    imports: Imports
+    web: Web
+    templates: Templates
+
+    @property
+    def templates_directory(self) -> Path:
+        """The operator's templates, or the built-in ones."""
+        chosen = self.templates.directory
+        return Path(chosen) if chosen else resource("templates/email")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One value in force: dotted key, the text to show (secrets masked), and its source."""
+
+    key: str
+    shown: str
+    source: str
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force; SettingsError names the source, the key and what is allowed."""
+    return load_with_origins(environ)[0]
+
+
+def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Origin]]:
+    """The settings in force, and where each came from, in the order of default.toml."""
+    environ = os.environ if environ is None else environ
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, values in (
+        (_DEFAULT, _built_in()),
+        *_operators_file(environ),
+        *_from_environment(environ),
+    ):
+        for key, value in _leaves(values):
+            _require_known(key, source)
+            _put(merged, key, value)
+            sources[".".join(key)] = source
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise _explained(error, sources) from None
+    return settings, [
+        Origin(key, _masked(settings, key), source) for key, source in sources.items()
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise SettingsError(
+                f"the file is longer than {_MOST_BYTES:,} bytes", place=str(path), hint=_TOML
+            )
+        return tomllib.loads(raw.decode())
+    except FileNotFoundError:
+        raise SettingsError(
+            "there is no such file", place=str(path), hint=f"{_FILE_VARIABLE} names it."
+        ) from None
+    except OSError as error:
+        raise SettingsError(
+            f"cannot be read: {error.strerror}", place=str(path), hint=f"{_FILE_VARIABLE} names it."
+        ) from None
+    except (ValueError, RecursionError) as error:  # what is no UTF-8, no TOML, no path
+        said = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SettingsError(
+            f"cannot be read as TOML: {said}", place=str(path), hint=_TOML
+        ) from None
+
+
+@cache
+def _built_in() -> dict[str, Any]:
+    return _read(resource("config") / _DEFAULT)
+
+
+def _operators_file(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if name := environ.get(_FILE_VARIABLE):
+        yield name, _read(Path(name))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, value in sorted(environ.items()):
+        if name.startswith(_PREFIX) and name != _FILE_VARIABLE:
+            nested: dict[str, Any] = {}
+            _put(nested, name.removeprefix(_PREFIX).lower().split("__"), value)
+            yield name, nested
+
+
+def _leaves(
+    values: Mapping[str, Any], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and (value or not above):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def _require_known(key: tuple[str, ...], source: str) -> None:
+    """SettingsError unless a setting stands there: not a section, and nothing below a setting."""
+    place = f"{source}: {'.'.join(key)}"
+    model: type[BaseModel] | None = Settings
+    for number, part in enumerate(key):
+        if model is None:
+            raise SettingsError(
+                "this setting has no parts",
+                place=f"{source}: {'.'.join(key[:number])}",
+                hint="Its value stands right behind the equals sign.",
+            )
+        field = model.model_fields.get(part)
+        if field is None:
+            raise SettingsError(
+                "there is no such setting",
+                place=place,
+                hint=f"Known here: {', '.join(sorted(model.model_fields))}.",
+            )
+        kind = field.annotation
+        model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    if model is not None:
+        raise SettingsError(
+            "this is a section, not a setting",
+            place=place,
+            hint=f"Known in it: {', '.join(sorted(model.model_fields))}.",
+        )
+
+
+def _put(into: dict[str, Any], key: Sequence[str], value: object) -> None:
+    for part in key[:-1]:
+        into = into.setdefault(part, {})
+    into[key[-1]] = value
+
+
+def _explained(error: ValidationError, sources: Mapping[str, str]) -> SettingsError:
+    """The first complaint, in the operator's words."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+    if key not in sources:
+        # Of a whole section: the settings that it names, and of them one that somebody wrote.
+        named = [one for word in message.split() if (one := f"{key}.{word}") in sources]
+        written = [one for one in named if sources[one] != _DEFAULT]
+        key = next(iter([*written, *named]), key)
+    hint = _HINTS.get(first["type"].partition("_")[0], "")
+    built_in: Any = _built_in()
+    for part in key.split("."):
+        built_in = built_in.get(part, "") if isinstance(built_in, dict) else ""
+    said = json.dumps(built_in) if built_in not in ("", []) else "empty"
+    return SettingsError(
+        message[0].lower() + message[1:],
+        place=f"{sources.get(key, _DEFAULT)}: {key}",
+        hint=f"{hint} Built in is {said}. See config/{_DEFAULT}.".strip(),
+    )
+
+
+def _masked(settings: Settings, key: str) -> str:
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    if isinstance(value, SecretStr):
+        return "********" if value.get_secret_value() else "(not set)"
+    if isinstance(value, list):
+        return (
+            ", ".join("********" if isinstance(v, SecretStr) else masked_url(str(v)) for v in value)
+            or "(none)"
+        )
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    if value is None:
+        return "(empty)"
+    if key == "database_url" and "://" not in value:
+        return "(not a database address)"
+    return masked_url(str(value)) or "(empty)"

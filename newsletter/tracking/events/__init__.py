@@ -1,0 +1,1 @@
+"""Takes in provider events: attribution, policy, bounces, bots."""

@@ -1,0 +1,1 @@
+"""Deletes data past its retention."""

@@ -1,0 +1,1 @@
+"""Counters and rates of sends, and the results of A/B tests."""

@@ -1,0 +1,1 @@
+"""Signing in, users, passwords, two-factor codes, audit log."""

@@ -1,0 +1,127 @@
+"""A password that was forgotten, or not chosen yet: by a mail whose link works once.
+
+The answer is the same whether or not anybody has the address, and made of the same work.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+
+from newsletter.accounts import audit, passwords, sign_in_throttle, users
+from newsletter.accounts.audit import Actor
+from newsletter.accounts.models import User
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.errors import AccountError, LinkError
+from newsletter.links import Purpose
+from newsletter.sending.delivery import outbox
+from newsletter.web.console.accounts import account_emails
+from newsletter.web.console.base.layout import go, page
+from newsletter.web.console.base.permissions import anybody
+from newsletter.web.dependencies import Parts
+from newsletter.web.visitor import network_address
+
+router = APIRouter(dependencies=[Depends(anybody)])
+
+
+@router.api_route("/console/forgot", methods=["GET", "HEAD"])
+def ask(request: Request) -> Response:
+    """The form for the address."""
+    return page(request, "forgot.html")
+
+
+@router.post("/console/forgot")
+def send(request: Request, parts: Parts, email: Annotated[str, Form()] = "") -> Response:
+    """Send the mail, if somebody has that address."""
+    now, ip = datetime.now(UTC), network_address(request) or ""
+    with transaction(parts.database) as session:
+        may_ask = sign_in_throttle.may_ask_for_mail(
+            session,
+            parts.address_key,
+            network=ip,
+            per_network=parts.settings.console.per_network,
+            now=now,
+        )
+    if not may_ask:
+        answer = page(request, "forgot.html", status=429, too_often=True)
+        answer.headers["Retry-After"] = str(int(sign_in_throttle.WINDOW.total_seconds()))
+        return answer
+    with transaction(parts.database) as session:
+        known = users.credentials(session, email)
+        account = users.identity_of(email)
+        may = sign_in_throttle.may_get_mail(session, parts.address_key, account=account, now=now)
+        # Also a mail to nobody is made and put out, and taken back: equal work.
+        with session.begin_nested() as point:
+            user_id, stamp = (known.user_id, known.stamp) if known else (0, secrets.randbits(62))
+            mail = account_emails.reset(parts, user_id, stamp, now=now)
+            to = known.email if known else "nobody@example.com"
+            outbox.enqueue(session, kind="password", email=to, mail=mail, now=now)
+            if known is None or not may:
+                point.rollback()
+        who = Actor(None, "(not signed in)", ip)
+        asked_for = known.email if known else "(no user)"
+        audit.record_outsider(
+            session,
+            parts.address_key,
+            who,
+            "password mail asked for",
+            now=now,
+            subject=asked_for,
+        )
+    return page(request, "forgot_sent.html")
+
+
+@router.api_route("/console/password/{token}", methods=["GET", "HEAD"])
+def choose(token: str, request: Request, parts: Parts) -> Response:
+    """The form for the new password. Changes nothing."""
+    user = _whose(parts, token)
+    return page(request, "password.html", key=token, email=user.email) if user else _over(request)
+
+
+@router.post("/console/password/{token}")
+def save(
+    token: str,
+    request: Request,
+    parts: Parts,
+    password: Annotated[str, Form()] = "",
+    again: Annotated[str, Form()] = "",
+) -> Response:
+    """Save it and end all sessions of the person. A code is asked for as ever when they sign in."""
+    user = _whose(parts, token)
+    if user is None:
+        return _over(request)
+    try:
+        passwords.check(password, email=user.email, again=again)
+    except AccountError as error:
+        return page(
+            request, "password.html", status=400, key=token, email=user.email, problem=error
+        )
+    hashed, now = parts.passwords.hashed(password), datetime.now(UTC)
+    with transaction(parts.database) as session:
+        if not users.set_password_by_link(session, user.id, user.stamp, hashed):
+            return _over(request)
+        if user.password:
+            mail = account_emails.changed(parts, "Your password was changed")
+            outbox.enqueue(session, kind="account", email=user.email, mail=mail, now=now)
+        who = Actor(user.id, user.email, network_address(request) or "")
+        audit.record(session, who, "password chosen by link", now=now)
+    return go("/console/sign-in?chosen")
+
+
+def _whose(parts: Container, token: str) -> User | None:
+    """Whose password may be chosen by this link; None when it did its work, or is too old."""
+    try:
+        user_id, stamp = parts.links.read(token, Purpose.PASSWORD, now=datetime.now(UTC)).numbers
+    except LinkError:
+        return None
+    with reading(parts.database) as session:
+        user = session.get(User, user_id)
+        if user is not None:
+            session.expunge(user)
+    return user if user is not None and user.stamp == stamp else None
+
+
+def _over(request: Request) -> Response:
+    return page(request, "password_over.html", status=410)

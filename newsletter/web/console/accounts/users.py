@@ -1,0 +1,282 @@
+"""The users of the console, for owners: invite, change roles, end sessions, remove."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+
+from newsletter.accounts import audit, sessions, two_factor, users
+from newsletter.accounts.models import Role, User
+from newsletter.accounts.sessions import Visitor
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session
+from newsletter.errors import AccountError, UserError
+from newsletter.sending.delivery import outbox
+from newsletter.web.console.accounts import account_emails
+from newsletter.web.console.accounts.account_emails import tell_owners
+from newsletter.web.console.accounts.my_account import require_password
+from newsletter.web.console.base.layout import actor, go, page
+from newsletter.web.console.base.permissions import role
+from newsletter.web.dependencies import Parts
+
+router = APIRouter()
+_Owner = Annotated[Visitor, Depends(role(Role.OWNER))]
+
+_Current = Annotated[str, Form(max_length=1000)]
+
+_HOME = "/console/users"
+#: What each role is for, where it is chosen.
+ABOUT = {
+    Role.VIEWER: "looks at everything",
+    Role.EDITOR: "writes issues and segments, looks after people",
+    Role.APPROVER: "lets issues go out, also by schedules, and stops them",
+    Role.OWNER: "decides who may do what, erases people",
+}
+
+
+@router.api_route(_HOME, methods=["GET", "HEAD"])
+def listing(request: Request, parts: Parts, _visitor: _Owner, done: str = "") -> Response:
+    """Everybody."""
+    return _list(request, parts, done=done)
+
+
+@router.post(_HOME)
+def invite(
+    request: Request,
+    parts: Parts,
+    visitor: _Owner,
+    *,
+    email: Annotated[str, Form()] = "",
+    name: Annotated[str, Form()] = "",
+    chosen: Annotated[str, Form(alias="role")] = "",
+    current: _Current = "",
+) -> Response:
+    """Add somebody and mail them the way in."""
+    now = datetime.now(UTC)
+    try:
+        if chosen == Role.OWNER:
+            require_password(request, parts, visitor, current)
+        with transaction(parts.database) as session:
+            user = users.add(
+                session,
+                email,
+                name=name,
+                role=_role(chosen),
+                max_owners=parts.settings.console.max_owners,
+                now=now,
+            )
+            _invite(session, parts, visitor, user, now)
+            if user.role == Role.OWNER:
+                said = f"{user.email} was invited as an owner"
+                tell_owners(session, parts, said, by=visitor.called, but={visitor.user_id, user.id})
+            who = actor(request, visitor)
+            audit.record(session, who, "user invited", now=now, subject=user.email, role=user.role)
+    except UserError as error:
+        form = {"email": email[:320], "name": name[:200], "role": chosen}
+        return _list(request, parts, problem=error, form=form)
+    return go(f"{_HOME}?done=invited")
+
+
+@router.api_route(f"{_HOME}/{{user_id:int}}", methods=["GET", "HEAD"])
+def show(
+    user_id: int, request: Request, parts: Parts, _visitor: _Owner, done: str = ""
+) -> Response:
+    """One person."""
+    return _show(request, parts, user_id, done=done)
+
+
+@router.post(f"{_HOME}/{{user_id:int}}/role")
+def change_role(
+    user_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: _Owner,
+    *,
+    chosen: Annotated[str, Form(alias="role")] = "",
+    current: _Current = "",
+) -> Response:
+    """Another role, in force with their next click."""
+
+    def change(session: Session, user: User) -> str:
+        before = users.change_role(
+            session, user.id, _role(chosen), max_owners=parts.settings.console.max_owners
+        )
+        return f"role changed from {before} to {chosen}"
+
+    return _change(
+        request,
+        parts,
+        visitor,
+        user_id,
+        change=change,
+        done="role",
+        current=current,
+        of_owners=chosen == Role.OWNER,
+    )
+
+
+@router.post(f"{_HOME}/{{user_id:int}}/sessions/end")
+def end_sessions(user_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
+    """Sign somebody out everywhere."""
+
+    def change(session: Session, user: User) -> str:
+        sessions.end_all(session, user.id)
+        return "sessions ended"
+
+    return _change(request, parts, visitor, user_id, change=change, done="sessions")
+
+
+@router.post(f"{_HOME}/{{user_id:int}}/factor/reset")
+def reset_factor(
+    user_id: int, request: Request, parts: Parts, visitor: _Owner, current: _Current = ""
+) -> Response:
+    """Take away an app that was lost; the person sets up another when they sign in."""
+
+    def change(session: Session, user: User) -> str:
+        two_factor.reset(session, user.id)
+        sessions.end_all(session, user.id)
+        mail = account_emails.changed(parts, "Your authenticator app was removed by an owner")
+        now = datetime.now(UTC)
+        outbox.enqueue(session, kind="account", email=user.email, mail=mail, now=now)
+        return "authenticator removed"
+
+    return _change(request, parts, visitor, user_id, change=change, done="factor", current=current)
+
+
+@router.post(f"{_HOME}/{{user_id:int}}/invite")
+def invite_again(user_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
+    """Send the way to a password once more."""
+
+    def change(session: Session, user: User) -> str:
+        _invite(session, parts, visitor, user, datetime.now(UTC))
+        return "invited again"
+
+    return _change(request, parts, visitor, user_id, change=change, done="invited")
+
+
+@router.post(f"{_HOME}/{{user_id:int}}/remove")
+def remove(
+    user_id: int, request: Request, parts: Parts, visitor: _Owner, current: _Current = ""
+) -> Response:
+    """Take somebody out."""
+
+    def change(session: Session, user: User) -> str:
+        users.remove(session, user.id)
+        return "user removed"
+
+    answer = _change(request, parts, visitor, user_id, change=change, done="", current=current)
+    return go(f"{_HOME}?done=removed") if answer.status_code == 303 else answer
+
+
+def _change(
+    request: Request,
+    parts: Container,
+    visitor: Visitor,
+    user_id: int,
+    *,
+    change: Callable[[Session, User], str],
+    done: str,
+    current: str | None = None,
+    of_owners: bool = False,
+) -> Response:
+    """One change and its entry in the log, or neither.
+
+    With ``current``, the visitor's password, the change is one of those that are asked twice
+    about, and told to the other owners, where it makes or concerns an owner.
+    """
+    try:
+        with reading(parts.database) as session:
+            of_owners = of_owners or _find(session, user_id).role == Role.OWNER
+        careful = of_owners and current is not None
+        if careful:
+            require_password(request, parts, visitor, current or "")
+        with transaction(parts.database) as session:
+            user = _find(session, user_id)
+            if current is not None and not careful:
+                _still_no_owner(user)
+            email = user.email
+            what = change(session, user)
+            if careful:
+                said = f"{email}: {what}"
+                tell_owners(session, parts, said, by=visitor.called, but={visitor.user_id})
+            who = actor(request, visitor)
+            audit.record(session, who, what, now=datetime.now(UTC), subject=email)
+    except AccountError as error:
+        return _show(request, parts, user_id, problem=error)
+    return go(f"{_HOME}/{user_id}?done={done}")
+
+
+def _still_no_owner(user: User) -> None:
+    """AccountError for who became an owner since it was decided that no password is needed."""
+    if user.role == Role.OWNER:
+        raise AccountError("this is an owner by now", hint="Open the page again.")
+
+
+def _invite(
+    session: Session, parts: Container, visitor: Visitor, user: User, now: datetime
+) -> None:
+    mail = account_emails.invitation(parts, user, by=visitor.called, now=now)
+    outbox.enqueue(session, kind="password", email=user.email, mail=mail, now=now)
+
+
+def _find(session: Session, user_id: int) -> User:
+    user = session.get(User, user_id)
+    if user is None:
+        raise HTTPException(404)
+    return user
+
+
+def _role(text: str) -> Role:
+    try:
+        return Role(text)
+    except ValueError:
+        raise AccountError("choose a role", place="role") from None
+
+
+def _list(
+    request: Request,
+    parts: Container,
+    *,
+    done: str = "",
+    problem: UserError | None = None,
+    form: dict[str, str] | None = None,
+) -> Response:
+    with reading(parts.database) as session:
+        people = users.listing(session, now=datetime.now(UTC))
+    return page(
+        request,
+        "users.html",
+        status=400 if problem else 200,
+        people=people,
+        about=ABOUT,
+        max_owners=parts.settings.console.max_owners,
+        done=done,
+        problem=problem,
+        form=form or {},
+    )
+
+
+def _show(
+    request: Request,
+    parts: Container,
+    user_id: int,
+    *,
+    done: str = "",
+    problem: AccountError | None = None,
+) -> Response:
+    now, idle = datetime.now(UTC), parts.settings.console.idle_time
+    with reading(parts.database) as session:
+        user = _find(session, user_id)
+        return page(
+            request,
+            "user.html",
+            status=400 if problem else 200,
+            user=user,
+            sessions=sessions.listing(session, user.id, idle=idle, now=now),
+            has_factor=two_factor.has(session, user.id),
+            about=ABOUT,
+            done=done,
+            problem=problem,
+        )

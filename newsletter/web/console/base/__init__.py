@@ -1,0 +1,1 @@
+"""What each console page needs: permissions, session cookie, layout."""

@@ -1,0 +1,1 @@
+"""Overview, open tasks, deliverability, departure logs."""

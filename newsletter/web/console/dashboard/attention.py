@@ -1,0 +1,150 @@
+"""What waits for the operator: the list at the top of the overview, the most urgent first."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from newsletter.db.orm import Session, table_of
+from newsletter.issues import store
+from newsletter.issues.states import IssueState
+from newsletter.scheduling.models import RunOutcome, Schedule, ScheduleRun
+from newsletter.sending.ledger import forgotten_sends, provider_backoff
+from newsletter.sending.queries import send_list
+from newsletter.sending.queries.send_list import SendListEntry
+from newsletter.sending.recovery import known_logs
+from newsletter.sending.states import SendState
+from newsletter.web.sentences import sentence
+
+_firing, _schedule = table_of(ScheduleRun), table_of(Schedule)
+#: The clock starts what is due each second: after this nobody does.
+_LATE = timedelta(minutes=2)
+#: What a schedule could not do is history after this time.
+_RECENT = timedelta(days=7)
+_AT_MOST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to look at."""
+
+    #: ``bad``, ``warn`` or ``info``.
+    kind: str
+    what: str
+    why: str
+    path: str
+    at: datetime | None = None
+
+
+def items(session: Session, *, now: datetime) -> list[Item]:
+    """Everything that does not go on by itself."""
+    under_way = send_list.under_way(session, limit=50)
+    found = [*_logs(session), *_doubt(session), *_paused(under_way), *_late(session, now)]
+    return [*found, *_held(session, now), *_schedules(session, now), *_reviews(session)]
+
+
+def _logs(session: Session) -> list[Item]:
+    path = "/console/sends/departures"
+    waits = [
+        Item(
+            "bad",
+            f"Nothing is sent: the departure log of {one.log.host} is {one.log.state}",
+            f"{sentence(one.what)} {one.remedy}",
+            path,
+            one.log.since,
+        )
+        for one in known_logs.listed(session)
+        if one.waits
+    ]
+    doubtful = [
+        Item(
+            "bad",
+            f"It is not known whether {one.people:,} people have the issue {one.slug}",
+            "It left before the database was restored. An event will tell, or you decide.",
+            path,
+        )
+        for one in forgotten_sends.unanswered(session)
+    ]
+    return [*waits[:_AT_MOST], *doubtful[:_AT_MOST]]
+
+
+def _doubt(session: Session) -> list[Item]:
+    return [
+        Item(
+            "bad",
+            f"It is not known whether {people:,} people have the issue of send {send_id}",
+            "An event will tell, or you decide.",
+            f"/console/sends/{send_id}#doubt",
+        )
+        for send_id, people in list(send_list.in_doubt(session).items())[:_AT_MOST]
+    ]
+
+
+def _paused(under_way: list[SendListEntry]) -> list[Item]:
+    return [
+        Item("warn", f"Paused: {one.title}", one.send.reason, _path(one), one.send.paused_at)
+        for one in under_way
+        if one.send.state == SendState.PAUSED
+    ][:_AT_MOST]
+
+
+def _late(session: Session, now: datetime) -> list[Item]:
+    return [
+        Item(
+            "bad",
+            f"Late: {one.title}",
+            "It is due and nothing starts it. Does newsletter serve run?",
+            _path(one),
+            one.send.scheduled_for,
+        )
+        for one in send_list.coming(session, limit=_AT_MOST)
+        if one.send.scheduled_for < now - _LATE
+    ]
+
+
+def _held(session: Session, now: datetime) -> list[Item]:
+    waits = provider_backoff.in_force(session, now=now)
+    if waits is None:
+        return []
+    sends = "/console/sends"
+    if not waits.failures:
+        return [Item("warn", "Everything waits for the provider", waits.reason, sends)]
+    if not provider_backoff.keeps_somebody(session, now=now):
+        return []
+    what = "Sending is stopped: the provider does not answer as it should"
+    if waits.until <= now:
+        return [Item("bad", what, f"{waits.reason}. A few people's mails are tried now.", sends)]
+    why = f"{waits.reason}. The next try, with a few people's mails:"
+    return [Item("bad", what, why, sends, waits.until)]
+
+
+def _schedules(session: Session, now: datetime) -> list[Item]:
+    rows = session.execute(
+        select(_firing.c.due_at, _firing.c.reason, _schedule.c.name)
+        .join(_schedule, _schedule.c.id == _firing.c.schedule_id)
+        .where(
+            _firing.c.due_at > now - _RECENT,
+            _firing.c.outcome.in_([RunOutcome.MISSED, RunOutcome.FAILED]),
+        )
+        .order_by(_firing.c.due_at.desc())
+        .limit(_AT_MOST)
+    )
+    return [_missed(row) for row in rows]
+
+
+def _missed(row: Row[Any]) -> Item:
+    what = f"The schedule {row.name} sent nothing"
+    return Item("warn", what, row.reason, "/console/schedules", row.due_at)
+
+
+def _reviews(session: Session) -> list[Item]:
+    issues = store.listed(session, state=IssueState.REVIEW, limit=_AT_MOST)
+    return [
+        Item("info", f"To review: {one.title}", "", f"/console/issues/{one.slug}", one.since)
+        for one in issues
+    ]
+
+
+def _path(entry: SendListEntry) -> str:
+    return f"/console/sends/{entry.send.id}"

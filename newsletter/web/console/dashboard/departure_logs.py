@@ -1,0 +1,94 @@
+"""The departure logs: what they say, what everything waits for, and the operator's word on it."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.errors import SendError
+from newsletter.sending.ledger import forgotten_sends
+from newsletter.sending.recovery import known_logs
+from newsletter.web.console.base.layout import actor, go, page
+from newsletter.web.console.base.permissions import role
+from newsletter.web.dependencies import Parts
+
+router = APIRouter()
+HOME = "/console/sends/departures"
+
+
+@router.api_route(HOME, methods=["GET", "HEAD"])
+def show(
+    request: Request, parts: Parts, _visitor: Annotated[Visitor, Depends(role(Role.VIEWER))]
+) -> Response:
+    """All of them."""
+    return _shown(request, parts)
+
+
+@router.post(HOME)
+def say(
+    request: Request,
+    parts: Parts,
+    visitor: Annotated[Visitor, Depends(role(Role.OWNER))],
+    *,
+    log: Annotated[str, Form(max_length=40)] = "",
+    word: Annotated[str, Form(max_length=10)] = "",
+    reason: Annotated[str, Form(max_length=500)] = "",
+) -> Response:
+    """Set a log aside, or have it compared once more."""
+    act = known_logs.compare_again if word == "compare" else known_logs.set_aside
+    try:
+        with transaction(parts.database) as session:
+            act(session, log, reason=reason, by=actor(request, visitor), now=datetime.now(UTC))
+    except SendError as error:
+        return _shown(request, parts, problem=error)
+    return go(HOME)
+
+
+@router.post(f"{HOME}/resolve")
+def resolve(
+    request: Request,
+    parts: Parts,
+    visitor: Annotated[Visitor, Depends(role(Role.APPROVER))],
+    *,
+    issue: Annotated[str, Form(max_length=100)] = "",
+    batch: Annotated[str, Form(max_length=9)] = "",
+    send: Annotated[str, Form(max_length=18)] = "",
+    answer: Annotated[str, Form(max_length=10)] = "",
+) -> Response:
+    """Settle whether a request of a forgotten send left."""
+    is_named = all(number.isascii() and number.isdigit() for number in (batch, send))
+    if answer not in {"sent", "resend"} or not is_named:
+        problem = SendError("say which request, and whether it was sent", place=f"issue {issue}")
+        return _shown(request, parts, problem=problem)
+    try:
+        with transaction(parts.database) as session:
+            forgotten_sends.resolve(
+                session,
+                issue.replace("\0", ""),
+                int(batch),
+                send=int(send),
+                sent=answer == "sent",
+                by=actor(request, visitor),
+                now=datetime.now(UTC),
+            )
+    except SendError as error:
+        return _shown(request, parts, problem=error)
+    return go(HOME)
+
+
+def _shown(request: Request, parts: Container, *, problem: SendError | None = None) -> Response:
+    with reading(parts.database) as session:
+        return page(
+            request,
+            "departure_logs.html",
+            logs=known_logs.listed(session),
+            sends=forgotten_sends.listed(session),
+            unanswered=forgotten_sends.unanswered(session),
+            risk=known_logs.RISK,
+            problem=problem,
+            status=409 if problem else 200,
+        )

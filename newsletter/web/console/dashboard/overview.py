@@ -1,0 +1,58 @@
+"""The first page of the console: what waits for the operator, and how things stand."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.db.engine import reading
+from newsletter.scheduling import schedules
+from newsletter.sending.queries import send_list
+from newsletter.tracking.stats import rates as send_rates
+from newsletter.web.console.base.layout import page
+from newsletter.web.console.base.permissions import role
+from newsletter.web.console.dashboard import attention
+from newsletter.web.dependencies import Parts
+from subscribers.directory import growth_history, status_counts
+from subscribers.models import AudienceDay
+
+router = APIRouter()
+_MONTH, _SHOWN = timedelta(days=30), timedelta(days=180)
+
+
+@router.api_route("/console/", methods=["GET", "HEAD"])
+def show(
+    request: Request, parts: Parts, _visitor: Annotated[Visitor, Depends(role(Role.VIEWER))]
+) -> Response:
+    """The page."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        last = send_list.over(session)
+        days = growth_history.since(session, (now - _SHOWN).date())
+        return page(
+            request,
+            "overview.html",
+            items=attention.items(session, now=now),
+            under_way=send_list.under_way(session, limit=5),
+            coming=send_list.coming(session),
+            next_up=schedules.next_up(session),
+            last=last[0] if last else None,
+            done=send_rates.of_send(session, last[0].send.id) if last else None,
+            audience=status_counts.headcounts(session, now=now),
+            days=days,
+            grown=_grown(days, now),
+            stamp=_stamp,
+        )
+
+
+def _grown(days: list[AudienceDay], now: datetime) -> int | None:
+    """How many more get mail than a month ago; None as long as nobody knows."""
+    before = [one for one in days if one.day <= (now - _MONTH).date().isoformat()]
+    return days[-1].active - before[-1].active if before else None
+
+
+def _stamp(day: str) -> int:
+    """A day as a chart's time: its noon in UTC, which is the same day nearly everywhere."""
+    return int(datetime.fromisoformat(f"{day}T12:00:00+00:00").timestamp())

@@ -1,0 +1,207 @@
+"""An issue as its readers get it, what the checks say of it, and as a test mail.
+
+The mail itself stands in a frame, under an address of its own (mail_frame.py).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+
+from newsletter.accounts import audit
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.errors import UserError
+from newsletter.issues.models import Issue, Revision
+from newsletter.rendering.preview import MADE_UP, STRANGER, Preview, preview
+from newsletter.rendering.rendered import Rendered
+from newsletter.sending.ledger.recipients import values_of
+from newsletter.sending.operations import test_email
+from newsletter.web.console.base.layout import actor, page
+from newsletter.web.console.base.permissions import role
+from newsletter.web.console.issues import email_frame
+from newsletter.web.console.issues.content_checks import DraftCheck, look
+from newsletter.web.console.issues.editor import scheme_of
+from newsletter.web.console.issues.views import HOME, Viewer, find, revision_at
+from newsletter.web.dependencies import Parts
+from subscribers.self_service import erasure
+
+router = APIRouter()
+_Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
+_Word = Annotated[str, Query(max_length=20)]
+
+#: Who is not looked up: somebody with a name, and somebody of whom nothing is known.
+_NOBODY: Final[Mapping[str, Mapping[str, Any]]] = {"": MADE_UP, "stranger": STRANGER}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How the issue is looked at; each word as it stands in the address."""
+
+    #: A revision's number; empty for the latest.
+    revision: _Word = ""
+    #: ``""``, ``stranger``, or a subscriber's address.
+    person: Annotated[str, Query(max_length=320)] = ""
+    part: _Word = "mail"
+    width: _Word = "desktop"
+    scheme: _Word = "light"
+    images: _Word = "on"
+
+    @property
+    def query(self) -> str:
+        """What the frame's address has to say of it."""
+        kept = ("revision", "person", "scheme", "images")
+        return urlencode({name: getattr(self, name) for name in kept})
+
+    @property
+    def all(self) -> str:
+        """What an address says that leads to the same view."""
+        return urlencode(asdict(self))
+
+
+_View = Annotated[View, Depends()]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An issue looked at: its revision, what was found, and the mail where there is one."""
+
+    issue: Issue
+    revision: Revision
+    look: DraftCheck
+    mail: Preview | None
+    #: Why this person's mail is not shown.
+    problem: UserError | None
+    #: Whether links and DNS were asked.
+    asked: bool = False
+
+
+@router.api_route(f"{HOME}/{{slug}}/preview", methods=["GET", "HEAD"])
+def show(slug: str, request: Request, parts: Parts, visitor: Viewer, view: _View) -> Response:
+    """The page around the mail."""
+    return _page(request, visitor, _shown(parts, slug, view), view)
+
+
+@router.api_route(f"{HOME}/{{slug}}/mail", methods=["GET", "HEAD"])
+def mail(slug: str, parts: Parts, _visitor: Viewer, view: _View) -> Response:
+    """The mail itself, for the frame."""
+    shown = _shown(parts, slug, view)
+    if shown.mail is None:
+        return email_frame.said("There is no mail to show.", status=400)
+    return email_frame.document(shown.mail.html, images=view.images != "off")
+
+
+@router.post(f"{HOME}/{{slug}}/ask")
+def ask_outside(
+    slug: str, request: Request, parts: Parts, visitor: _Editor, view: _View
+) -> Response:
+    """The same page, after every link and the sender's domain were asked. Changes nothing."""
+    return _page(request, visitor, _shown(parts, slug, view, asked=True), view)
+
+
+@router.post(f"{HOME}/{{slug}}/preview")
+def send_test(
+    slug: str,
+    request: Request,
+    parts: Parts,
+    visitor: _Editor,
+    view: _View,
+    *,
+    to: Annotated[str, Form(max_length=4000)] = "",
+) -> Response:
+    """Send what is shown to a few addresses, marked as a test."""
+    shown = _shown(parts, slug, view)
+    try:
+        rendered, person = _rendered(shown), _person(parts, view.person)
+        gateway, now = parts.gateway, datetime.now(UTC)
+        with transaction(parts.database) as session:
+            emails = test_email.allowed(
+                session,
+                re.split(r"[\s,;]+", to.strip()) if to.strip() else [],
+                hash_of=parts.hash_of,
+                secret=parts.address_key,
+                now=now,
+            )
+            audit.record(
+                session,
+                actor(request, visitor),
+                "test sent",
+                now=now,
+                subject=slug,
+                revision=shown.revision.number,
+                to=", ".join(emails),
+            )
+        test_email.send(gateway, rendered, person, emails)
+    except UserError as error:
+        return _page(request, visitor, shown, view, refused=error, to=to)
+    return _page(request, visitor, shown, view, sent=emails)
+
+
+def _rendered(shown: Shown) -> Rendered:
+    """What can be sent; UserError where a text is no issue, which only an old one can be."""
+    if shown.look.rendered is None:
+        first = shown.look.findings[0]
+        raise UserError(first.message, hint=first.hint)
+    return shown.look.rendered
+
+
+def _shown(parts: Container, slug: str, view: View, *, asked: bool = False) -> Shown:
+    with reading(parts.database) as session:
+        issue = find(session, slug)
+        revision = revision_at(session, issue, view.revision)
+    looked = look(parts, revision.source, name=f"{slug}.md", outside=asked)
+    if looked.rendered is None:
+        return Shown(issue, revision, looked, None, None)
+    images, scheme = view.images != "off", scheme_of(view.scheme)
+    try:
+        person = _person(parts, view.person)
+        made = parts.on_text(preview, looked.rendered, person, images=images, scheme=scheme)
+    except UserError as error:
+        return Shown(issue, revision, looked, None, error, asked)
+    return Shown(issue, revision, looked, made, None, asked)
+
+
+def _person(parts: Container, word: str) -> Mapping[str, Any]:
+    """Whose values stand in the mail; UserError when nobody has this address."""
+    word = word.strip()
+    if word in _NOBODY:
+        return _NOBODY[word]
+    with reading(parts.database) as session:
+        number = erasure.find(session, word, address_key=parts.address_key)
+        return values_of(session, number)
+
+
+def _page(
+    request: Request,
+    visitor: Visitor,
+    shown: Shown,
+    view: View,
+    *,
+    refused: UserError | None = None,
+    to: str = "",
+    sent: Sequence[str] = (),
+) -> Response:
+    slug = shown.issue.slug
+    # The latest at this moment: whoever stores another one changes nothing that is seen here,
+    # and no test of something else is sent from it.
+    view = replace(view, revision=str(shown.revision.number))
+    return page(
+        request,
+        "issue_preview.html",
+        status=400 if refused else 200,
+        shown=shown,
+        issue=shown.issue,
+        view=view,
+        frame=f"{HOME}/{slug}/mail?{view.query}",
+        may_write=visitor.role.covers(Role.EDITOR),
+        most=test_email.MOST,
+        refused=refused,
+        to=to,
+        sent=sent,
+    )

@@ -1,0 +1,278 @@
+"""One subscriber: what is kept of them, their history, and what an operator may do about it.
+
+The log names people by their number only: it outlives their erasure.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
+
+from newsletter.accounts import audit
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session
+from newsletter.errors import UserError
+from newsletter.numbers import whole_number
+from newsletter.tracking import list_removal
+from newsletter.tracking.people import history as subscriber_history
+from newsletter.tracking.people import privacy
+from newsletter.web.console.base.layout import actor, go, page
+from newsletter.web.console.base.permissions import role
+from newsletter.web.console.subscribers.history_labels import told
+from newsletter.web.console.subscribers.subscriber_list import HOME
+from newsletter.web.dependencies import Parts
+from subscribers.consent import suppression, topics
+from subscribers.directory import edit as subscriber_edit
+from subscribers.directory import status_counts
+from subscribers.directory.edit import EditError
+from subscribers.directory.search import standing_of
+from subscribers.models import Subscriber, SuppressionReason
+
+router = APIRouter()
+_Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
+_Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
+_Owner = Annotated[Visitor, Depends(role(Role.OWNER))]
+
+_ONE = f"{HOME}/{{person_id:int}}"
+
+
+@router.api_route(_ONE, methods=["GET", "HEAD"])
+def show(
+    person_id: int,
+    request: Request,
+    parts: Parts,
+    _visitor: _Viewer,
+    history: Annotated[str, Query()] = "",
+    done: str = "",
+) -> Response:
+    """One person."""
+    number = whole_number(history, most=999) or 0
+    return _show(request, parts, person_id, history=number, done=done)
+
+
+@router.post(f"{_ONE}/edit")
+def edit(
+    person_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: _Editor,
+    *,
+    name: Annotated[str, Form()] = "",
+    language: Annotated[str, Form()] = "",
+    timezone: Annotated[str, Form()] = "",
+    attributes: Annotated[str, Form()] = "",
+    topic: Annotated[list[str] | None, Form()] = None,
+    wording: Annotated[str, Form()] = "",
+    seen: Annotated[str, Form()] = "",
+) -> Response:
+    """Change what is kept of a person."""
+    typed = {
+        "name": name[:300],
+        "language": language[:50],
+        "timezone": timezone[:100],
+        "attributes": attributes[:30_000],
+        "wording": wording[:1000],
+        "topics": topic or [],
+    }
+
+    def change(session: Session, found: Subscriber, now: datetime) -> str:
+        details = subscriber_edit.read(
+            name=name, tongue=language, zone=timezone, attributes=attributes, topics=topic or []
+        )
+        changed = subscriber_edit.edit(
+            session, found.id, details, seen=seen, wording=wording, now=now
+        )
+        return f"person changed: {', '.join(changed)}" if changed else ""
+
+    return _change(request, parts, visitor, person_id, change=change, done="edited", typed=typed)
+
+
+@router.post(f"{_ONE}/suppress")
+def suppress(
+    person_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: _Editor,
+    why: Annotated[str, Form()] = "",
+) -> Response:
+    """Send no more mail to this person, whatever else happens."""
+    reason = " ".join("".join(c if c.isprintable() else " " for c in why).split())[:500]
+
+    def change(session: Session, found: Subscriber, now: datetime) -> str:
+        if not reason:
+            raise EditError("say why", place="why", hint="Whoever looks here later will ask.")
+        suppression.add(
+            session,
+            [found.id],
+            SuppressionReason.MANUAL,
+            at=now,
+            evidence=f"by {visitor.called}: {reason}",
+        )
+        return "person suppressed"
+
+    return _change(request, parts, visitor, person_id, change=change, done="suppressed")
+
+
+@router.post(f"{_ONE}/lift")
+def lift(person_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
+    """Take an operator's suppression back; whoever left stays out."""
+
+    def change(session: Session, found: Subscriber, _now: datetime) -> str:
+        evidence = f"an operator's suppression was lifted by {visitor.called}"
+        stays = suppression.lift_by_hand(session, found.address_hash, evidence=evidence)
+        return f"suppression lifted{f', stays out: {stays}' if stays else ''}"
+
+    return _change(request, parts, visitor, person_id, change=change, done="lifted")
+
+
+@router.post(f"{_ONE}/lift-bounce")
+def lift_bounce(
+    person_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: _Editor,
+    reason: Annotated[str, Form()] = "",
+) -> Response:
+    """Let this subscriber be emailed again although an email bounced."""
+
+    def change(session: Session, found: Subscriber, now: datetime) -> str:
+        list_removal.lift_bounces(
+            session,
+            by=actor(request, visitor),
+            why=reason,
+            now=now,
+            address_hash=found.address_hash,
+        )
+        return ""
+
+    return _change(request, parts, visitor, person_id, change=change, done="bounce-lifted")
+
+
+@router.post(f"{_ONE}/data")
+def data(person_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
+    """All that is kept of a person, as a file for them. A post: the log tells who took it."""
+    with transaction(parts.database) as session:
+        found = _find(session, person_id)
+        everything = privacy.data_of(session, found.id)
+        _record(session, request, visitor, person_id, "person's data exported")
+    return Response(
+        orjson.dumps(everything, option=orjson.OPT_INDENT_2),
+        media_type="application/json",
+        headers={
+            "Content-Disposition": f'attachment; filename="subscriber-{person_id}.json"',
+            "Cache-Control": "no-store",
+        },
+    )
+
+
+@router.post(f"{_ONE}/erase")
+def erase(
+    person_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: _Owner,
+    email: Annotated[str, Form()] = "",
+) -> Response:
+    """Delete all that is kept of a person, once their address was typed."""
+
+    def change(session: Session, found: Subscriber, now: datetime) -> str:
+        if email.strip().lower() != found.email.lower():
+            raise EditError(
+                "this is not the address of this person",
+                place="erase",
+                hint="Type it to say that you mean this one.",
+            )
+        privacy.erase(session, found.id, now=now)
+        return "person erased"
+
+    answer = _change(request, parts, visitor, person_id, change=change, done="")
+    return go(f"{HOME}?done=erased") if answer.status_code == 303 else answer
+
+
+def _change(
+    request: Request,
+    parts: Container,
+    visitor: Visitor,
+    person_id: int,
+    *,
+    change: Callable[[Session, Subscriber, datetime], str],
+    done: str,
+    typed: Mapping[str, object] | None = None,
+) -> Response:
+    """One change and its entry in the log, or neither. ``change`` says what to write there."""
+    now = datetime.now(UTC)
+    try:
+        with transaction(parts.database) as session:
+            what = change(session, _find(session, person_id), now)
+            if what:
+                _record(session, request, visitor, person_id, what)
+    except UserError as error:
+        return _show(request, parts, person_id, problem=error, typed=typed)
+    return go(f"{HOME}/{person_id}?done={done}")
+
+
+def _record(
+    session: Session, request: Request, visitor: Visitor, person_id: int, what: str
+) -> None:
+    now, subject = datetime.now(UTC), f"subscriber {person_id}"
+    audit.record(session, actor(request, visitor), what, now=now, subject=subject)
+
+
+def _find(session: Session, person_id: int) -> Subscriber:
+    found = session.get(Subscriber, person_id)
+    if found is None:
+        raise HTTPException(404)
+    return found
+
+
+def _show(
+    request: Request,
+    parts: Container,
+    person_id: int,
+    *,
+    history: int = 0,
+    done: str = "",
+    problem: UserError | None = None,
+    typed: Mapping[str, object] | None = None,
+) -> Response:
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        found = _find(session, person_id)
+        details = subscriber_edit.details_of(session, found)
+        entries, more = subscriber_history.of_person(session, found, page=history)
+        objection, suppressed = standing_of(session, found, now=now)
+        offered = topics.offered(session)
+        named = {topic.slug: topic.name for topic in offered}
+        return page(
+            request,
+            "subscriber.html",
+            status=400 if problem else 200,
+            person=found,
+            tracked=parts.tracked,
+            details=details,
+            chosen=[named.get(slug, slug) for slug in details.topics],
+            document=_document(details),
+            typed=typed,
+            seen=subscriber_edit.stamp(details),
+            offered=offered,
+            objection=objection,
+            state=status_counts.state_of(objection),
+            suppressed=suppressed,
+            happened=[told(entry) for entry in entries],
+            older=f"{HOME}/{person_id}?history={history + 1}#history" if more else "",
+            history=history,
+            done=done,
+            problem=problem,
+        )
+
+
+def _document(details: subscriber_edit.Details) -> str:
+    """Attributes as they are edited."""
+    if not details.attributes:
+        return ""
+    return orjson.dumps(dict(details.attributes), option=orjson.OPT_INDENT_2).decode()

@@ -1,0 +1,278 @@
+"""Segments: the list with kept figures, and an editor that counts while one types.
+
+The log names segments and never their rules, which may speak of people.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from sqlalchemy import Row, select
+
+from newsletter.accounts import audit
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session, table_of
+from newsletter.errors import SegmentError, UserError
+from newsletter.issues.parsing.tracking_flags import Tracked, require_measured
+from newsletter.numbers import whole_number
+from newsletter.scheduling import schedules
+from newsletter.web.console.base.layout import actor, go, page
+from newsletter.web.console.base.permissions import role
+from newsletter.web.dependencies import Parts
+from subscribers.consent import topics
+from subscribers.directory import status_counts
+from subscribers.models import Segment
+from subscribers.segments import store as segment_store
+
+router = APIRouter()
+_Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
+_Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
+_segment = table_of(Segment)
+
+HOME = "/console/segments"
+_ONE = f"{HOME}/{{segment_id:int}}"
+_SAMPLE = 10
+#: Of small lists, so many segments are counted while somebody waits.
+_COUNTED = 40
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDraft:
+    """What stands in the editor."""
+
+    name: str = ""
+    expression: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A rule with its wrong place: what stands before, there and after it."""
+
+    before: str
+    there: str
+    after: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPreview:
+    """What a rule comes to: figures and some people, or why there are none."""
+
+    people: int = 0
+    mailable: int = 0
+    sample: tuple[Row[Any], ...] = ()
+    problem: SegmentError | None = None
+    marked: Marked | None = None
+
+    @property
+    def words(self) -> str:
+        """The problem without the excerpt that is made for terminals."""
+        return self.problem.message.partition("\n")[0] if self.problem else ""
+
+
+def _draft(
+    name: Annotated[str, Form()] = "",
+    expression: Annotated[str, Form()] = "",
+    description: Annotated[str, Form()] = "",
+) -> SegmentDraft:
+    """The editor's form; line breaks as the language has them."""
+    rule = expression.replace("\r\n", "\n")[:5000]
+    about = "".join(c for c in description if c.isprintable())[:1000]
+    return SegmentDraft(name.strip()[:200], rule, about)
+
+
+_Typed = Annotated[SegmentDraft, Depends(_draft)]
+
+
+@router.api_route(HOME, methods=["GET", "HEAD"])
+def listing(request: Request, parts: Parts, _visitor: _Viewer, done: str = "") -> Response:
+    """All segments with their figures."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        rows = session.execute(select(_segment).order_by(_segment.c.name)).all()
+        live = len(rows) <= _COUNTED and status_counts.is_small(session)
+        tracked = parts.tracked
+        figures = {row.id: _figures(session, row, now, tracked, live=live) for row in rows}
+    return page(request, "segments.html", rows=rows, figures=figures, done=done)
+
+
+@router.api_route(f"{HOME}/new", methods=["GET", "HEAD"])
+def new(request: Request, parts: Parts, _visitor: _Editor) -> Response:
+    """The editor, empty."""
+    return _editor(request, parts, None, SegmentDraft(), counted=False)
+
+
+@router.post(f"{HOME}/try")
+def try_out(
+    request: Request,
+    parts: Parts,
+    _visitor: _Editor,
+    draft: _Typed,
+    number: Annotated[str, Form()] = "",
+) -> Response:
+    """The editor with what the rule comes to now. Saves nothing, so a wrong rule is no failure."""
+    known = whole_number(number)
+    return _editor(request, parts, known, draft, trial=True)
+
+
+@router.post(HOME)
+def create(request: Request, parts: Parts, visitor: _Editor, draft: _Typed) -> Response:
+    """Save a new segment."""
+    return _save(request, parts, visitor, None, draft)
+
+
+@router.api_route(_ONE, methods=["GET", "HEAD"])
+def show(
+    segment_id: int, request: Request, parts: Parts, _visitor: _Viewer, done: str = ""
+) -> Response:
+    """One segment in the editor."""
+    with reading(parts.database) as session:
+        found = _find(session, segment_id)
+        draft = SegmentDraft(found.name, found.expression, found.description)
+    return _editor(request, parts, segment_id, draft, done=done, counted=False)
+
+
+@router.post(_ONE)
+def change(
+    segment_id: int, request: Request, parts: Parts, visitor: _Editor, draft: _Typed
+) -> Response:
+    """Save another name, rule or description."""
+    return _save(request, parts, visitor, segment_id, draft)
+
+
+@router.post(f"{_ONE}/delete")
+def delete(segment_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
+    """Delete a segment that nothing to come is made for."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        found = _find(session, segment_id)
+        draft = SegmentDraft(found.name, found.expression, found.description)
+    try:
+        with transaction(parts.database) as session:
+            schedules.delete_segment(session, draft.name, by=actor(request, visitor), now=now)
+    except UserError as error:
+        return _editor(request, parts, segment_id, draft, problem=error, counted=False)
+    return go(f"{HOME}?done=deleted")
+
+
+def _save(
+    request: Request,
+    parts: Container,
+    visitor: Visitor,
+    segment_id: int | None,
+    draft: SegmentDraft,
+) -> Response:
+    now = datetime.now(UTC)
+    try:
+        require_measured(draft.expression, parts.tracked, place=f"segment {draft.name}")
+        with transaction(parts.database) as session:
+            said = {"now": now, "description": draft.description}
+            if segment_id is None:
+                saved = segment_store.save(session, draft.name, draft.expression, **said)  # type: ignore[arg-type]
+                what = "segment made"
+            else:
+                found = _find(session, segment_id)
+                before = found.name
+                if found.expression != draft.expression:
+                    _may_steer(session, visitor, before)
+                saved = segment_store.change(session, before, draft.name, draft.expression, **said)  # type: ignore[arg-type]
+                what = "segment changed"
+            number: int = saved.id
+            who = actor(request, visitor)
+            audit.record(session, who, what, now=now, subject=draft.name)
+    except UserError as error:
+        return _editor(request, parts, segment_id, draft, problem=error)
+    return go(f"{HOME}/{number}?done=saved")
+
+
+def _editor(
+    request: Request,
+    parts: Container,
+    segment_id: int | None,
+    draft: SegmentDraft,
+    *,
+    problem: UserError | None = None,
+    done: str = "",
+    counted: bool = True,
+    trial: bool = False,
+) -> Response:
+    """``counted`` says whether to count at once; of large lists only what is asked for is."""
+    now = datetime.now(UTC)
+    with reading(parts.database) as session:
+        found = segment_store.by_id(session, segment_id) if segment_id is not None else None
+        counted = counted or status_counts.is_small(session)
+        outcome = _outcome(session, draft.expression, now, parts.tracked) if counted else None
+        if (
+            outcome is not None
+            and outcome.problem is not None
+            and isinstance(problem, SegmentError)
+        ):
+            problem = None if problem.span else problem  # it is shown at its place
+        return page(
+            request,
+            "segment.html",
+            status=400 if problem or (outcome and outcome.problem and not trial) else 200,
+            segment=found,
+            draft=draft,
+            outcome=outcome,
+            offered=topics.offered(session),
+            state_of=status_counts.state_of,
+            problem=problem,
+            done=done,
+        )
+
+
+def _outcome(session: Session, rule: str, now: datetime, tracked: Tracked) -> SegmentPreview:
+    try:
+        require_measured(rule, tracked, place="rule")
+        people, mailable = segment_store.count(session, rule, now=now)
+        sample = segment_store.sample(session, rule, now=now, limit=_SAMPLE)
+    except SegmentError as error:
+        return SegmentPreview(problem=error, marked=_marked(rule, error.span))
+    return SegmentPreview(people, mailable, tuple(sample))
+
+
+def _marked(rule: str, span: tuple[int, int, int] | None) -> Marked | None:
+    if span is None:
+        return None
+    line, column, width = span
+    lines = rule.split("\n")
+    at = sum(len(one) + 1 for one in lines[: line - 1]) + column - 1
+    # What is missing at the end has nothing to be marked: a blank stands for it.
+    return Marked(rule[:at], rule[at : at + width] or " ", rule[at + width :], line, column)
+
+
+def _figures(
+    session: Session, row: Row[Any], now: datetime, tracked: Tracked, *, live: bool
+) -> tuple[int | None, int | None, datetime | None]:
+    try:
+        require_measured(row.expression, tracked, place=f"segment {row.name}")
+        if not live:
+            return row.people, row.mailable, row.counted_at
+        saved = Segment(name=row.name, expression=row.expression, created_at=row.created_at)
+        return (*segment_store.count_of(session, saved, now=now), None)
+    except SegmentError:
+        return None, None, None
+
+
+def _may_steer(session: Session, visitor: Visitor, name: str) -> None:
+    """SegmentError where the rule decides who gets what is sent, for who may not send."""
+    users = schedules.using_segment(session, name)
+    if users and not visitor.role.covers(Role.APPROVER):
+        raise SegmentError(
+            f"schedule {users[0]} sends to this segment, so its rule decides who gets issues",
+            hint="An approver changes it, or save yours under another name.",
+        )
+
+
+def _find(session: Session, segment_id: int) -> Segment:
+    found = segment_store.by_id(session, segment_id)
+    if found is None:
+        raise HTTPException(404)
+    return found

@@ -1,0 +1,173 @@
+"""The list of subscribers: looked through by address, name, segment and state; and one by hand."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from sqlalchemy import Row, select
+
+from newsletter.accounts import audit
+from newsletter.accounts.models import Role
+from newsletter.accounts.sessions import Visitor
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session, table_of
+from newsletter.errors import SegmentError, UserError
+from newsletter.web.console.base.layout import actor, go, page
+from newsletter.web.console.base.permissions import role
+from newsletter.web.dependencies import Parts
+from subscribers.consent import topics
+from subscribers.directory import edit as subscriber_edit
+from subscribers.directory import search as subscriber_search
+from subscribers.directory import status_counts
+from subscribers.directory.search import SearchPage, SearchPosition, SearchQuery
+from subscribers.directory.status_counts import State
+from subscribers.models import Segment
+from subscribers.segments import store as segment_store
+
+router = APIRouter()
+_Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
+_Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
+_segment = table_of(Segment)
+
+HOME = "/console/subscribers"
+_MOST_SEGMENTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What stands in the page's address."""
+
+    text: str
+    state: State | None
+    segment: str
+
+    def path(self, *, after: SearchPosition | None = None, **other: object) -> str:
+        """The same page with something else in it."""
+        values = {"q": self.text, "segment": self.segment, "state": self.state or ""} | other
+        if after is not None:
+            values["after"] = str(after)
+        query = urlencode({name: value for name, value in values.items() if value})
+        return f"{HOME}?{query}" if query else HOME
+
+
+@router.api_route(HOME, methods=["GET", "HEAD"])
+def listing(
+    request: Request,
+    parts: Parts,
+    _visitor: _Viewer,
+    *,
+    q: Annotated[str, Query()] = "",
+    state: str = "",
+    segment: str = "",
+    after: str = "",
+    done: str = "",
+) -> Response:
+    """One page of people."""
+    text = "".join(c for c in q[:320] if c.isprintable()).strip()
+    asked = _Asked(text, State(state) if state in set(State) else None, segment)
+    now, place = datetime.now(UTC), SearchPosition.read(after)
+    problem: SegmentError | None = None
+    hidden: Row[Any] | None = None
+    with reading(parts.database) as session:
+        try:
+            wanted = SearchQuery(text, asked.state, _rule(session, segment))
+            found = subscriber_search.page(
+                session, wanted, address_key=parts.address_key, now=now, after=place
+            )
+        except SegmentError as error:
+            found, problem = SearchPage([]), error
+        if not found.people and place is None:
+            hidden = subscriber_search.barred(session, text, address_key=parts.address_key)
+        return page(
+            request,
+            "subscribers.html",
+            status=400 if problem else 200,
+            people=found.people,
+            unfinished=found.unfinished,
+            further=asked.path(after=found.further) if found.further else "",
+            begins=place is None,
+            asked=asked,
+            counts=status_counts.headcounts(session, now=now),
+            states=list(State),
+            state_of=status_counts.state_of,
+            segments=_names(session),
+            hidden=hidden,
+            problem=problem,
+            done=done,
+        )
+
+
+@router.api_route(f"{HOME}/add", methods=["GET", "HEAD"])
+def form(request: Request, parts: Parts, _visitor: _Editor) -> Response:
+    """The form to add somebody."""
+    return _form(request, parts)
+
+
+@router.post(f"{HOME}/add")
+def add(
+    request: Request,
+    parts: Parts,
+    visitor: _Editor,
+    *,
+    email: Annotated[str, Form()] = "",
+    name: Annotated[str, Form()] = "",
+    wording: Annotated[str, Form()] = "",
+    topic: Annotated[list[str] | None, Form()] = None,
+) -> Response:
+    """Add somebody who agreed elsewhere, with a word on how."""
+    now = datetime.now(UTC)
+    chosen = topic or []
+    try:
+        details = subscriber_edit.read(name=name, tongue="", zone="", attributes="", topics=chosen)
+        with transaction(parts.database) as session:
+            added = subscriber_edit.add(
+                session,
+                email[:320],
+                details,
+                address_key=parts.address_key,
+                wording=wording[:1000],
+                now=now,
+            )
+            subject = f"subscriber {added}"
+            audit.record(session, actor(request, visitor), "person added", now=now, subject=subject)
+    except UserError as error:
+        typed = {"email": email[:320], "name": name[:200], "wording": wording[:1000]}
+        return _form(request, parts, problem=error, typed=typed, chosen=chosen)
+    return go(f"{HOME}/{added}?done=added")
+
+
+def _form(
+    request: Request,
+    parts: Container,
+    *,
+    problem: UserError | None = None,
+    typed: dict[str, str] | None = None,
+    chosen: list[str] | None = None,
+) -> Response:
+    with reading(parts.database) as session:
+        return page(
+            request,
+            "subscriber_add.html",
+            status=400 if problem else 200,
+            offered=topics.offered(session),
+            problem=problem,
+            typed=typed or {},
+            chosen=chosen or [],
+        )
+
+
+def _rule(session: Session, name: str) -> str:
+    """The rule of a segment; SegmentError for one that there is not."""
+    return (
+        segment_store.find(session, "".join(filter(str.isprintable, name))).expression
+        if name
+        else ""
+    )
+
+
+def _names(session: Session) -> list[str]:
+    names = select(_segment.c.name).order_by(_segment.c.name).limit(_MOST_SEGMENTS)
+    return list(session.scalars(names))

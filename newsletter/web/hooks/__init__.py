@@ -1,0 +1,1 @@
+"""Requests from SendGrid: signed events and inbound email."""

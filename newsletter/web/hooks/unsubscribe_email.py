@@ -1,0 +1,174 @@
+"""Mail to us: SendGrid's Inbound Parse posts each one, and those that say so unsubscribe.
+
+A token from one of our mails decides. It travels in the subject, because servers on the
+way may write the local part of an address in lower case. Without one, the sender counts
+only where DKIM or SPF vouches for the domain in From; anybody can write anything there.
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from email.utils import getaddresses
+
+import orjson
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import select
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from newsletter.db.engine import reading
+from newsletter.db.orm import table_of
+from newsletter.errors import AddressError, LinkError
+from newsletter.links import Purpose
+from newsletter.web.dependencies import Parts
+from newsletter.web.public.unsubscribe import unsubscribe_token
+from subscribers.email_address import Address, parse
+from subscribers.models import Subscriber
+
+_log = logging.getLogger(__name__)
+router = APIRouter()
+_subscriber = table_of(Subscriber)
+
+#: Inbound Parse takes mails of up to 30 MB, attachments included.
+_MAX_BYTES = 32 * 1024 * 1024
+#: A field is a text, an HTML part or the headers; attachments are files, kept off memory.
+_MAX_FIELD = 4 * 1024 * 1024
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,100}")
+_SAYS_SO = re.compile(r"\bunsubscribe\b", re.IGNORECASE)
+#: The whole first line of a body: further down a reply quotes our own footer.
+_FIRST_LINE = re.compile(r"(?:please\s+)?unsubscribe(?:\s+me)?(?:,?\s+please)?[.!]*", re.IGNORECASE)
+_ANSWERED_BY_MACHINE = re.compile(r"^auto-submitted:\s*+(?!no\b)", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID = re.compile(r"^message-id:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
+#: ``{@example.com : pass}``, several separated by commas.
+_DKIM = re.compile(r"@([^\s:{},@]{1,255})\s{0,9}:\s{0,9}pass\b", re.IGNORECASE)
+#: Characters of a field with addresses, and of one address, that are read.
+_MAX_LISTED, _MAX_ADDRESS = 2000, 1000
+
+
+@router.post("/webhooks/sendgrid/inbound/{key}", max_body_size=_MAX_BYTES)
+async def inbound(key: str, request: Request, parts: Parts) -> dict[str, str]:
+    """One mail. 404 for a wrong key; 200 for whatever we can read, or SendGrid keeps trying."""
+    secret = parts.settings.inbound.key.get_secret_value()
+    if not secret or not hmac.compare_digest(key.encode(errors="replace"), secret.encode()):
+        raise HTTPException(404)
+    fields = await _fields(request)
+    return {"done": await run_in_threadpool(_act, parts, fields)}
+
+
+def _act(parts: Parts, fields: Mapping[str, str]) -> str:
+    """Unsubscribe whom the mail shows to want it; says what was done."""
+    headers = fields.get("headers", "")
+    named = _MESSAGE_ID.search(headers)
+    # SendGrid posts again after a lost answer: the same mail is the same happening.
+    mail = named[1] if named else f"{headers}\0{fields.get('subject')}\0{fields.get('from')}"
+    for token in _tokens(fields):
+        try:
+            issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
+        except LinkError:
+            continue
+        unsubscribe_token(
+            parts, subscriber_id, issue_id, by="mailto", happening=_key(subscriber_id, mail)
+        )
+        return "unsubscribed"
+    sender = _vouched_sender(fields)
+    if sender is None or not _wants_out(parts.settings.inbound.address, fields, headers):
+        return "nothing"
+    hashed = parts.hash_of(sender.email)
+    with reading(parts.database) as session:
+        found = session.scalar(select(_subscriber.c.id).where(_subscriber.c.address_hash == hashed))
+    if found is None:
+        _log.info("a mail asked to unsubscribe somebody who is no subscriber")
+        return "nothing"
+    unsubscribe_token(parts, found, None, by="mailto", happening=_key(found, mail))
+    return "unsubscribed"
+
+
+def _key(subscriber_id: int, mail: str) -> str:
+    return f"mailto\0{subscriber_id}\0{hashlib.sha256(mail.encode(errors='replace')).hexdigest()}"
+
+
+def _tokens(fields: Mapping[str, str]) -> Iterator[str]:
+    """What may be a token: words of the subject, then tags behind a plus in the recipient."""
+    yield from _TOKEN.findall(fields.get("subject", "")[:1000])
+    for address in _recipients(fields):
+        yield from _TOKEN.findall(address.rpartition("@")[0].partition("+")[2])
+
+
+def _recipients(fields: Mapping[str, str]) -> list[str]:
+    envelope = _json(fields.get("envelope", ""))
+    to = envelope.get("to")
+    listed = [str(address) for address in to[:20]] if isinstance(to, list) else []
+    shown = [address for _, address in _addresses(fields.get("to", ""))]
+    return [address[:_MAX_ADDRESS] for address in (*listed, *shown)][:20]
+
+
+def _addresses(text: str) -> list[tuple[str, str]]:
+    """The names and addresses of a header; none where comments are nested without end."""
+    try:
+        return getaddresses([text[:_MAX_LISTED]])
+    except RecursionError:
+        return []
+
+
+def _wants_out(ours: str, fields: Mapping[str, str], headers: str) -> bool:
+    """Whether a person wrote to our address for leaving and says so."""
+    if not ours or _ANSWERED_BY_MACHINE.search(headers):
+        return False
+    if not any(_untagged(address) == _untagged(ours) for address in _recipients(fields)):
+        return False
+    lines = (line.strip() for line in fields.get("text", "")[:2000].splitlines())
+    first = next((line for line in lines if line), "")
+    return bool(_SAYS_SO.search(fields.get("subject", "")) or _FIRST_LINE.fullmatch(first))
+
+
+def _untagged(address: str) -> str:
+    local, _, domain = address.strip().lower().rpartition("@")
+    return f"{local.partition('+')[0]}@{domain}"
+
+
+def _vouched_sender(fields: Mapping[str, str]) -> Address | None:
+    """The one address in From, where DKIM or SPF passed for its domain (as DMARC asks)."""
+    senders = _addresses(fields.get("from", ""))
+    if len(senders) != 1:
+        return None
+    try:
+        sender = parse(senders[0][1])
+    except AddressError:
+        return None
+    vouched = {found.lower() for found in _DKIM.findall(fields.get("dkim", "")[:_MAX_LISTED])}
+    if fields.get("SPF", "").strip().lower() == "pass":
+        # SPF speaks of the return path, not of From: they have to agree.
+        vouched.add(
+            str(_json(fields.get("envelope", "")).get("from", "")).rpartition("@")[2].lower()
+        )
+    agree = any(domain and f".{sender.domain}".endswith(f".{domain}") for domain in vouched)
+    return sender if agree else None
+
+
+def _json(text: str) -> dict[str, object]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    """The text fields of the post; attachments are let go."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise HTTPException(415, "Inbound Parse posts multipart/form-data; is “raw” switched off?")
+    parser = MultiPartParser(
+        request.headers, request.stream(), max_files=200, max_fields=100, max_part_size=_MAX_FIELD
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, f"Not a form: {error.message}") from None
+    except (LookupError, ValueError):
+        raise HTTPException(400, "Not a form: its parts cannot be told apart.") from None
+    try:
+        return {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    finally:
+        await form.close()

@@ -1,0 +1,93 @@
+"""What a person asked for, done from the link in the further mail: GET asks, POST does.
+
+A link that has done its work, or whose person is gone, says so and does nothing.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.links import Purpose
+from newsletter.tracking.people import privacy
+from newsletter.web.dependencies import Parts, page
+from newsletter.web.public.request_emails import TAKE_BACK
+from subscribers.models import Confirmation
+from subscribers.self_service import confirmed_requests
+from subscribers.self_service.confirmed_requests import Move
+from subscribers.self_service.confirmed_requests import Request as Kind
+
+router = APIRouter()
+
+
+#: What a page is about, where a link takes a change of address back.
+_BACK = "back"
+
+
+@router.head("/request/{token}", include_in_schema=False)
+@router.get("/request/{token}")
+def ask(token: str, request: Request, parts: Parts) -> Response:
+    """The page with the button. Changes nothing."""
+    confirmation_id, back = _wish(parts, token)
+    with reading(parts.database) as session:
+        asked = confirmed_requests.find(session, confirmation_id, now=datetime.now(UTC))
+        what = _what(asked, back=back)
+        if asked is None or what is None:
+            return _over(request)
+        return page(request, "request_ask.html", token=token, what=what, email=asked.email)
+
+
+@router.post("/request/{token}")
+def act(token: str, request: Request, parts: Parts) -> Response:
+    """Do it. A second press finds it done and changes nothing."""
+    (confirmation_id, back), now = _wish(parts, token), datetime.now(UTC)
+    with transaction(parts.database) as session:
+        asked = confirmed_requests.take(session, confirmation_id, now=now)
+        what = _what(asked, back=back)
+        if asked is None or asked.subscriber_id is None or what is None:
+            return _over(request)
+        move = Move.MOVED
+        match what:
+            case Kind.DATA:
+                confirmed_requests.done(session, asked, now=now)
+                return _download(privacy.data_of(session, asked.subscriber_id))
+            case Kind.ERASE:
+                privacy.erase(session, asked.subscriber_id, now=now)
+            case Kind.ADDRESS:
+                move = confirmed_requests.change_address(session, asked, now=now)
+            case _:
+                move = confirmed_requests.take_back(session, asked, now=now)
+    status = 200 if move is Move.MOVED else 409
+    return page(request, "request_done.html", status=status, what=what, move=move)
+
+
+def _wish(parts: Container, token: str) -> tuple[int, bool]:
+    """Which confirmation a link is about, and whether it takes it back."""
+    confirmation_id, *rest = parts.links.read(token, Purpose.CONFIRM).numbers
+    return confirmation_id, rest == [TAKE_BACK]
+
+
+def _what(asked: Confirmation | None, *, back: bool) -> str | None:
+    if asked is None or not back:
+        return asked.kind if asked else None
+    return _BACK if asked.kind == Kind.ADDRESS else None
+
+
+def _over(request: Request) -> Response:
+    return page(request, "request_over.html", status=410)
+
+
+def _download(data: Mapping[str, Any]) -> Response:
+    """One file for the person to keep; readable as it is."""
+    return Response(
+        orjson.dumps(data, option=orjson.OPT_INDENT_2),
+        media_type="application/json",
+        headers={
+            "Content-Disposition": 'attachment; filename="my-data.json"',
+            "Cache-Control": "no-store",
+        },
+    )

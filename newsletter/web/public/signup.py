@@ -1,0 +1,308 @@
+"""Signing up: a hosted form, and the address that forms and programs of other sites post to.
+
+Any site may post, so there is no CSRF token; a link in a mail proves who wants what. The
+answer is the same whether or not an address is known, and made of the same work.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, RedirectResponse
+from sqlalchemy import select
+
+from newsletter.container import Container
+from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
+from newsletter.sending.delivery import outbox
+from newsletter.settings.sections import SignupSection as SignupSettings
+from newsletter.web import challenge
+from newsletter.web.challenge import ChallengeError
+from newsletter.web.dependencies import Parts, page
+from newsletter.web.public import signup_emails
+from newsletter.web.public.signup_body import Post, read_post
+from newsletter.web.sentences import sentence
+from newsletter.web.visitor import browser, network_address
+from subscribers import rate_limit
+from subscribers.models import Topic
+from subscribers.signup import domain_checks, double_opt_in
+from subscribers.signup.form import FieldError, Signup, SignupError, SignupRules, parse_signup
+from subscribers.signup.mailboxes import house_of
+
+router = APIRouter()
+_topic = table_of(Topic)
+
+#: The name under which the hosted form is recorded.
+_HOSTED = "hosted"
+_HOUR = timedelta(hours=1)
+#: When a full limit may have opened again.
+_LATER = str(15 * 60)
+#: What the form shows; the rest of a post that has to be mended travels in hidden fields.
+_SHOWN = ("email", "name", "topics")
+_KEPT = ("language", "timezone", "form", "next")
+_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; font-src 'self'; {scripts}"
+    "form-action 'self'{origins}; base-uri 'none'; frame-ancestors 'none'"
+)
+_SCRIPTS = "script-src 'self'; worker-src 'self'; connect-src 'self'; "
+
+
+@router.head("/subscribe", include_in_schema=False)
+@router.get("/subscribe")
+def form(request: Request, parts: Parts) -> Response:
+    """The hosted form."""
+    return _form(request, parts, {"form": _HOSTED}, [], status=200)
+
+
+@router.post("/subscribe")
+async def subscribe(request: Request, parts: Parts) -> Response:
+    """One signup, from a form or from a program."""
+    shared = _shared(request, parts)
+    try:
+        post = await read_post(request)
+    except HTTPException as error:
+        error.headers = {**(error.headers or {}), **shared}
+        raise
+    answer = await run_in_threadpool(_take, request, parts, post)
+    answer.headers.update(shared)
+    return answer
+
+
+@router.options("/subscribe")
+@router.options("/subscribe/challenge")
+def preflight(request: Request, parts: Parts) -> Response:
+    """May a page of that origin post by script?"""
+    shared = _shared(request, parts)
+    if "Access-Control-Allow-Origin" not in shared:
+        return Response(status_code=403, headers=shared)
+    allowed = {
+        "Access-Control-Allow-Methods": "GET, POST",
+        "Access-Control-Allow-Headers": "content-type",
+        "Access-Control-Max-Age": "3600",
+    }
+    return Response(status_code=204, headers={**shared, **allowed})
+
+
+@router.head("/subscribe/challenge", include_in_schema=False)
+@router.get("/subscribe/challenge")
+def new_challenge(request: Request, parts: Parts) -> Response:
+    """A challenge for ALTCHA's widget."""
+    if parts.settings.signup.challenge == "none":
+        raise HTTPException(404)
+    made = challenge.challenge(parts.form_keys, datetime.now(UTC))
+    headers = {"Cache-Control": "no-store", **_shared(request, parts)}
+    return JSONResponse(made, headers=headers)
+
+
+def _take(request: Request, parts: Container, post: Post) -> Response:
+    if post.fields.get("homepage"):
+        # No person sees that field. Whoever filled it in shall think that all went well.
+        return _thanks(request, parts, post)
+    settings, now = parts.settings.signup, datetime.now(UTC)
+    try:
+        _check_stamp(parts, post, now)
+        offered = {topic.slug: topic.name for topic in _topics(parts)}
+        wish = parse_signup(
+            post.fields,
+            SignupRules(
+                topics=list(offered),
+                topic_names=offered,
+                fields=settings.fields,
+                wording=settings.wording,
+                refuse_disposable=settings.refuse_disposable,
+                takes_mail=domain_checks.takes_mail if settings.check_mx else None,
+            ),
+            ip=network_address(request),
+            user_agent=browser(request),
+        )
+        proof = (
+            challenge.solved(parts.form_keys, post.text("altcha"))
+            if settings.challenge == "altcha"
+            else None
+        )
+        if full := _write_down(request, parts, wish, proof, now=now):
+            return _too_often(request, parts, post, full)
+    except SignupError as error:
+        return _mend(request, parts, post, error.problems)
+    except ChallengeError as error:
+        return _mend(request, parts, post, [FieldError("altcha", error.message, hint=error.hint)])
+    return _thanks(request, parts, post)
+
+
+def _write_down(
+    request: Request, parts: Container, wish: Signup, proof: bytes | None, *, now: datetime
+) -> str | None:
+    """Keep the wish and put its mail into the outbox; says whose limit is full, if one is."""
+    settings, secret = parts.settings.signup, parts.address_key
+    host = rate_limit.network_of(request.client.host if request.client else "")
+    network = rate_limit.key_of(secret, "signup network", host)
+    with transaction(parts.database) as session:
+        if not rate_limit.hit(session, network, limit=settings.per_ip, window=_HOUR, now=now):
+            return "from your network"
+        house = house_of(wish.address)
+        if house is not None:
+            domain = rate_limit.key_of(secret, "signup domain", house)
+            if not rate_limit.hit(
+                session, domain, limit=settings.per_domain, window=_HOUR, now=now
+            ):
+                return f"for addresses at {house}"
+        if proof is not None:
+            challenge.use_up(session, secret, proof, now=now)
+        asked = double_opt_in.request(
+            session,
+            wish,
+            address_key=secret,
+            now=now,
+            confirm_within=settings.confirm_within,
+            per_address=settings.per_address,
+            double_opt_in=settings.double_opt_in,
+        )
+        # Also a mail that may not leave is made and put out, and taken back: equal work.
+        with session.begin_nested() as point:
+            mail = signup_emails.written(parts, asked)
+            email = wish.address.email
+            outbox.enqueue(session, kind=asked.mail, email=email, mail=mail, now=now)
+            if not asked.send:
+                point.rollback()
+    return None
+
+
+def _check_stamp(parts: Container, post: Post, now: datetime) -> None:
+    """Our own form says when it was opened; a snippet on another site cannot, and need not."""
+    stamp = post.fields.get("opened")
+    if stamp is None:
+        return
+    opened = challenge.opened_at(parts.form_keys, post.text("opened"))
+    if opened is None or not now - challenge.STAMP_LIFE < opened <= now:
+        raise SignupError(
+            [FieldError("opened", "this form lay open for long", hint="Send it once more.")]
+        )
+    if now - opened < parts.settings.signup.fill_time:
+        raise SignupError(
+            [FieldError("opened", "that was very fast", hint="Wait a moment and send it again.")]
+        )
+
+
+def _thanks(request: Request, parts: Container, post: Post) -> Response:
+    """The one answer to everybody."""
+    at_once = not parts.settings.signup.double_opt_in
+    if _wants_json(request, post):
+        return JSONResponse({"status": "subscribed" if at_once else "check your mail"}, 202)
+    following = post.text("next")
+    if _may_return_to(following, parts.settings.signup, parts.settings.site.base_url):
+        return RedirectResponse(following, status_code=303)
+    return page(request, "check_mail.html", email=post.text("email").strip(), at_once=at_once)
+
+
+def _mend(
+    request: Request, parts: Container, post: Post, problems: Iterable[FieldError]
+) -> Response:
+    """What has to be changed: the form, filled in again, or the fields' names with words."""
+    listed = list(problems)
+    if not _wants_json(request, post):
+        return _form(request, parts, post.fields, listed, status=400)
+    words = {problem.field: _sentence(problem) for problem in listed}
+    return _problem(400, "This signup cannot be taken.", errors=words)
+
+
+def _too_often(request: Request, parts: Container, post: Post, whose: str) -> Response:
+    title = f"Too many signups came {whose}."
+    if _wants_json(request, post):
+        answer = _problem(429, title, detail="Try again later.")
+    else:
+        sorry = FieldError("network", f"too many signups came {whose}", hint="Try later.")
+        answer = _form(request, parts, post.fields, [sorry], status=429)
+    answer.headers["Retry-After"] = _LATER
+    return answer
+
+
+def _form(
+    request: Request,
+    parts: Container,
+    fields: Mapping[str, Any],
+    problems: list[FieldError],
+    *,
+    status: int,
+) -> Response:
+    settings = parts.settings.signup
+    attributes = fields.get("attributes") or {}
+    kept = [(name, fields.get(name)) for name in _KEPT]
+    # What this form may not set does not come back with it: the next try passes.
+    kept += [(f"attributes.{name}", attributes.get(name)) for name in settings.fields]
+    answer = page(
+        request,
+        "subscribe.html",
+        status=status,
+        topics=_topics(parts),
+        chosen=fields.get("topics") or [],
+        email=fields.get("email") or "",
+        person=fields.get("name") or "",
+        kept=[(name, value) for name, value in kept if value],
+        problems={problem.field: _sentence(problem) for problem in problems},
+        shown=_SHOWN,
+        wording=settings.wording,
+        stamp=challenge.stamp(parts.form_keys, datetime.now(UTC)),
+        challenge=settings.challenge,
+    )
+    # Chromium holds the redirect after a post against form-action as well.
+    answer.headers["Content-Security-Policy"] = _POLICY.format(
+        scripts=_SCRIPTS if settings.challenge == "altcha" else "",
+        origins="".join(f" {origin}" for origin in settings.origins),
+    )
+    if status == 200:
+        del answer.headers["X-Robots-Tag"]
+    return answer
+
+
+def _topics(parts: Container) -> list[Any]:
+    with reading(parts.database) as session:
+        return list(session.execute(select(_topic).order_by(_topic.c.name, _topic.c.slug)))
+
+
+def _shared(request: Request, parts: Container) -> dict[str, str]:
+    """The CORS headers for whoever asks: exact origins only, and no cookies ever."""
+    origin = request.headers.get("origin", "")
+    known = _origin(origin) in {_origin(known) for known in parts.settings.signup.origins}
+    return {"Vary": "Origin"} | ({"Access-Control-Allow-Origin": origin} if known else {})
+
+
+def _may_return_to(url: str, settings: SignupSettings, base_url: str) -> bool:
+    """Whether a post may lead on to this address; anything else would help phishers."""
+    if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
+        return False
+    origin = _origin(url)
+    return origin is not None and origin in {_origin(one) for one in (*settings.origins, base_url)}
+
+
+def _origin(url: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port; None for what is no plain web address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    if default is None or not parts.hostname or "@" in parts.netloc:
+        return None
+    return parts.scheme, parts.hostname, port if port is not None else default
+
+
+def _wants_json(request: Request, post: Post) -> bool:
+    accepted = request.headers.get("accept", "")
+    return post.json or ("application/json" in accepted and "text/html" not in accepted)
+
+
+def _problem(status: int, title: str, **more: object) -> Response:
+    return JSONResponse(
+        {"title": title, "status": status, **more},
+        status_code=status,
+        media_type="application/problem+json",
+    )
+
+
+def _sentence(problem: FieldError) -> str:
+    said = sentence(problem.message)
+    return f"{said} {problem.hint}" if problem.hint else said

@@ -1,0 +1,92 @@
+"""An issue on the web: what was sent, for whoever somebody passes its address on to.
+
+The link in a mail is its reader's own, and opens doors to leave and to choose topics. So it
+shows nothing itself: it leads to the public archive, or else to an address that says which
+words were sent and not to whom. The page there has nobody's values, and nobody's links.
+"""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from sqlalchemy import select
+
+from newsletter.container import Container
+from newsletter.db.engine import reading
+from newsletter.db.orm import table_of
+from newsletter.errors import LinkError
+from newsletter.issues.models import Issue
+from newsletter.links import Purpose
+from newsletter.rendering.placeholders import Placeholders
+from newsletter.rendering.webpage import to_page
+from newsletter.sending.models import Batch, Delivery, Send, Variant
+from newsletter.sending.queries import archive as archive_queries
+from newsletter.web.dependencies import Parts, page
+
+router = APIRouter()
+_delivery, _batch, _variant = table_of(Delivery), table_of(Batch), table_of(Variant)
+_send, _issue = table_of(Send), table_of(Issue)
+
+#: A mail styles itself and shows pictures from anywhere on the web; it runs nothing.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src https: data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-popups "
+    "allow-popups-to-escape-sandbox allow-top-navigation-by-user-activation"
+)
+
+
+@router.head("/view/{token}", include_in_schema=False)
+@router.get("/view/{token}")
+def view(token: str, parts: Parts) -> Response:
+    """Lead from a reader's own link to where the issue can be read by whoever has the address."""
+    issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
+    with reading(parts.database) as session:
+        variant = session.scalar(
+            select(_variant.c.id)
+            .join(_batch, _batch.c.variant_id == _variant.c.id)
+            .join(
+                _delivery,
+                (_delivery.c.send_id == _batch.c.send_id) & (_delivery.c.batch == _batch.c.number),
+            )
+            .where(_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id)
+        )
+        slug = session.scalar(select(_issue.c.slug).where(_issue.c.id == issue_id))
+        is_public = slug is not None and archive_queries.find(session, slug) is not None
+    if is_public and parts.settings.archive.enabled:
+        return _to(parts, f"/archive/{slug}")
+    if variant is None:
+        raise _gone()
+    return _to(parts, f"/shared/{parts.links.token(Purpose.VIEW, variant)}")
+
+
+@router.head("/shared/{token}", include_in_schema=False)
+@router.get("/shared/{token}")
+def shared(token: str, request: Request, parts: Parts) -> Response:
+    """The HTML part as it reads for somebody of whom nothing is known."""
+    (number,) = parts.links.read(token, Purpose.VIEW).numbers
+    with reading(parts.database) as session:
+        found = session.execute(
+            select(_variant.c.html, _variant.c.placeholders, _issue.c.title)
+            .join(_send, _send.c.id == _variant.c.send_id)
+            .join(_issue, _issue.c.id == _send.c.issue_id)
+            .where(_variant.c.id == number)
+        ).one_or_none()
+    if found is None:
+        raise _gone()
+    subscribe = f"{parts.house.base_url}/subscribe"
+    links = {
+        "unsubscribe_url": subscribe,
+        "preferences_url": subscribe,
+        "web_view_url": f"{parts.house.base_url}/shared/{token}",
+    }
+    mail = to_page(found.html, Placeholders.from_json(found.placeholders), links=links)
+    answer = page(request, "shared_issue.html", mail=mail, title=found.title)
+    answer.headers["Content-Security-Policy"] = _POLICY
+    return answer
+
+
+def _to(parts: Container, path: str) -> Response:
+    headers = {"Cache-Control": "no-store", "X-Robots-Tag": "noindex"}
+    return RedirectResponse(parts.house.base_url + path, status_code=303, headers=headers)
+
+
+def _gone() -> LinkError:
+    return LinkError("this issue is no longer kept", hint="Newer issues are in your inbox.")

@@ -1,0 +1,191 @@
+"""Topics: what an issue can be about, and what people opt in to.
+
+Whoever writes a topic's name means the topic: names are compared with slugs and names, without
+case, accents, spaces and punctuation.
+"""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Table, delete, func, literal, select
+
+from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.errors import UserError
+from subscribers.list_files.status_words import fold
+from subscribers.models import DroppedTopic, Subscription, Topic
+
+_topic = table_of(Topic)
+_subscription, _dropped = table_of(Subscription), table_of(DroppedTopic)
+
+
+class TopicError(UserError):
+    """A topic that is unknown, or whose name is taken."""
+
+
+class Matcher:
+    """Finds the topic that a word means; ``make`` names one that there is not yet."""
+
+    def __init__(self, topics: Iterable[tuple[str, str]]) -> None:
+        known = list(topics)
+        self.slugs = frozenset(slug for slug, _ in known)
+        #: Topics that are to be made: slug → name.
+        self.new: dict[str, str] = {}
+        self._exact: dict[str, str] = {}
+        folded: dict[str, set[str]] = {}
+        for slug, name in known:
+            self._exact.setdefault(name, slug)
+            for word in filter(None, map(fold, (slug, name))):
+                folded.setdefault(word, set()).add(slug)
+        self._exact |= {slug: slug for slug in self.slugs}
+        # Of two topics that only signs tell apart, only their very names mean one.
+        self._folded = {word: min(slugs) for word, slugs in folded.items() if len(slugs) == 1}
+
+    def find(self, word: str) -> str | None:
+        """The slug of the topic that this word means."""
+        exact = self._exact.get(word)
+        return exact if exact is not None else self._folded.get(fold(word))
+
+    def make(self, word: str) -> str | None:
+        """The slug of a new topic of this name; None where a slug cannot be made of it."""
+        slug = slug_of(word)
+        if not slug:
+            return None
+        self.new.setdefault(slug, word.strip()[:200])
+        self._exact[word] = self._folded[fold(word)] = slug
+        return slug
+
+    def keep(self, slug: str) -> None:
+        """Take this for a slug, to the letter, and make its topic where there is none."""
+        if slug not in self.slugs:
+            self.new.setdefault(slug, slug)
+        self._exact[slug] = slug
+
+
+def slug_of(name: str) -> str:
+    """A slug of a-z, 0-9 and hyphens; empty where the name has none of them."""
+    spelt = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", spelt)[:64].strip("-")
+
+
+def matcher(session: Session) -> Matcher:
+    """What the topics that there are can be called."""
+    rows = session.execute(select(_topic.c.slug, _topic.c.name).order_by(_topic.c.slug))
+    return Matcher((row.slug, row.name) for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A topic and how many people chose it."""
+
+    topic: Topic
+    people: int
+
+
+def save(session: Session, slug: str, *, name: str, description: str = "") -> Topic:
+    """Store a new topic; TopicError when the slug is taken or not of ``a-z``, ``0-9``, ``-``."""
+    if not slug or slug.strip("abcdefghijklmnopqrstuvwxyz0123456789-") or len(slug) > 64:
+        raise TopicError(
+            "a topic's slug is made of a-z, 0-9 and hyphens", place=slug, hint="Like: engineering"
+        )
+    if session.scalar(select(_topic.c.id).where(_topic.c.slug == slug)) is not None:
+        raise TopicError("this topic exists", place=slug, hint="See newsletter topic list.")
+    topic = Topic(slug=slug, name=name[:200], description=description[:1000])
+    session.add(topic)
+    session.flush()
+    return topic
+
+
+def listing(session: Session) -> list[Chosen]:
+    """All topics by slug, each with the number of people who chose it."""
+    chosen = (
+        select(_subscription.c.topic_id, func.count().label("people"))
+        .group_by(_subscription.c.topic_id)
+        .subquery()
+    )
+    rows = session.execute(
+        select(Topic, func.coalesce(chosen.c.people, 0))
+        .outerjoin(chosen, chosen.c.topic_id == _topic.c.id)
+        .order_by(_topic.c.slug)
+    )
+    return [Chosen(row[0], row[1]) for row in rows]
+
+
+def offered(session: Session) -> list[Topic]:
+    """All topics by name."""
+    return list(session.scalars(select(Topic).order_by(_topic.c.name, _topic.c.slug)))
+
+
+def names_of(session: Session, subscriber_id: int) -> list[str]:
+    """The names of the topics that somebody chose."""
+    chosen = select(_topic.c.name).join(_subscription, _subscription.c.topic_id == _topic.c.id)
+    theirs = chosen.where(_subscription.c.subscriber_id == subscriber_id)
+    return list(session.scalars(theirs.order_by(_topic.c.name, _topic.c.slug)))
+
+
+def require(session: Session, slugs: Iterable[str]) -> None:
+    """Raise TopicError unless all of these exist; it names those that do."""
+    known = matcher(session)
+    for slug in slugs:
+        if slug not in known.slugs:
+            raise _unknown(known, slug)
+
+
+def named(session: Session, words: Iterable[str]) -> tuple[str, ...]:
+    """The slugs of the topics that these words mean; TopicError for one that means none."""
+    known = matcher(session)
+    found = []
+    for word in words:
+        slug = known.find(word)
+        if slug is None:
+            raise _unknown(known, word)
+        found.append(slug)
+    return tuple(dict.fromkeys(found))
+
+
+def _unknown(known: Matcher, word: str) -> TopicError:
+    meant = known.find(word)
+    if meant:
+        hint = f"Do you mean {meant}?"
+    elif known.slugs:
+        hint = f"There are: {', '.join(sorted(known.slugs)[:20])}."
+    else:
+        hint = f"Make it: newsletter topic create {slug_of(word) or 'SLUG'}"
+    return TopicError("there is no topic of this name", place=word, hint=hint)
+
+
+def choose(session: Session, subscriber_id: int, slugs: Collection[str], *, now: datetime) -> None:
+    """Add topics for somebody who wants them. One that is no longer offered is passed over."""
+    chosen = select(
+        literal(subscriber_id), _topic.c.id, literal(now, _subscription.c.since.type)
+    ).where(_topic.c.slug.in_(slugs))
+    session.execute(
+        insert_into(session, _subscription)
+        .from_select(["subscriber_id", "topic_id", "since"], chosen)
+        .on_conflict_do_nothing()
+    )
+    session.execute(delete(_dropped).where(*_theirs(_dropped, subscriber_id, slugs)))
+
+
+def drop(session: Session, subscriber_id: int, slugs: Collection[str], *, now: datetime) -> None:
+    """Take topics from somebody who gives them up; only they themselves choose them again."""
+    had = select(
+        _subscription.c.subscriber_id,
+        _subscription.c.topic_id,
+        literal(now, _dropped.c.at.type),
+    ).where(*_theirs(_subscription, subscriber_id, slugs))
+    session.execute(
+        insert_into(session, _dropped)
+        .from_select(["subscriber_id", "topic_id", "at"], had)
+        .on_conflict_do_nothing()
+    )
+    session.execute(delete(_subscription).where(*_theirs(_subscription, subscriber_id, slugs)))
+
+
+def _theirs(
+    table: Table, subscriber_id: int, slugs: Collection[str]
+) -> tuple[ColumnElement[bool], ...]:
+    these = select(_topic.c.id).where(_topic.c.slug.in_(slugs))
+    return table.c.subscriber_id == subscriber_id, table.c.topic_id.in_(these)

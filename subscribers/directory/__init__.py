@@ -1,0 +1,1 @@
+"""Finds, edits and counts subscribers."""

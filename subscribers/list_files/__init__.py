@@ -1,0 +1,1 @@
+"""Reads files of subscribers: formats, columns, values, rejected rows."""

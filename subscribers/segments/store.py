@@ -1,0 +1,301 @@
+"""Segments: saved rules over subscribers, and the one rule of who may be mailed at all."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Row,
+    case,
+    exists,
+    false,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from newsletter.db.orm import Session, table_of
+from newsletter.errors import SegmentError
+from subscribers.models import Segment, Subscriber, Subscription, Suppression, Topic
+from subscribers.segments import parser as segment_parser
+from subscribers.segments.attributes import index_ddl, index_name
+
+_segment = table_of(Segment)
+_subscriber = table_of(Subscriber)
+_suppression = table_of(Suppression)
+_subscription = table_of(Subscription)
+_topic = table_of(Topic)
+
+_NAME_LENGTH = 64
+
+#: People with what bars them; every question about an audience is asked of this join.
+PEOPLE: FromClause = _subscriber.outerjoin(
+    _suppression, _suppression.c.address_hash == _subscriber.c.address_hash
+)
+
+
+def exclusion_reason(
+    now: datetime | ColumnElement[datetime], topics: Sequence[str]
+) -> ColumnElement[str | None]:
+    """Why a person of ``PEOPLE`` may not be mailed at ``now``, NULL where nothing bars it.
+
+    A suppression's reason, ``unconfirmed``, ``paused``, or ``topic`` when the mail is
+    on topics (slugs) of which the person chose none.
+    """
+    conditions: list[tuple[ColumnElement[bool], ColumnElement[str]]] = [
+        (_suppression.c.reason.is_not(None), _suppression.c.reason),
+        (_subscriber.c.confirmed_at.is_(None), literal("unconfirmed")),
+        (_subscriber.c.paused_until > now, literal("paused")),
+    ]
+    if topics:
+        # Looked up once by both databases; PostgreSQL would ask an IN (SELECT …) for each person.
+        ids = [select(_topic.c.id).where(_topic.c.slug == one).scalar_subquery() for one in topics]
+        wanted = exists(
+            select(1).where(
+                _subscription.c.subscriber_id == _subscriber.c.id,
+                or_(*(_subscription.c.topic_id == number for number in ids)),
+            )
+        )
+        conditions.append((~wanted, literal("topic")))
+    return case(*conditions, else_=null())
+
+
+def in_any_segment(expressions: Sequence[str], now: datetime) -> ColumnElement[bool]:
+    """The condition of standing in at least one of these segments."""
+    return or_(false(), *(segment_parser.condition(text, now=now) for text in expressions))
+
+
+def save(
+    session: Session, name: str, text: str, *, now: datetime, description: str = ""
+) -> Segment:
+    """Store a segment under a new name; SegmentError when that is taken or the rule wrong."""
+    _check_name(name)
+    _known(session, text, now)
+    if session.scalar(select(_segment.c.id).where(_segment.c.name == name)) is not None:
+        raise SegmentError(
+            "a segment of this name exists", place=name, hint="Choose another name, or delete it."
+        )
+    segment = Segment(name=name, expression=text, description=description[:1000], created_at=now)
+    session.add(segment)
+    session.flush()
+    return segment
+
+
+def change(
+    session: Session, name: str, new_name: str, text: str, *, now: datetime, description: str
+) -> Segment:
+    """Give a segment another name, rule and description; SegmentError as with ``save``."""
+    segment = find(session, name)
+    _check_name(new_name)
+    _known(session, text, now)
+    if new_name != name and session.scalar(
+        select(_segment.c.id).where(_segment.c.name == new_name)
+    ):
+        raise SegmentError(
+            "a segment of this name exists", place=new_name, hint="Choose another name."
+        )
+    if text != segment.expression:
+        segment.people = segment.mailable = segment.counted_at = None
+    segment.name, segment.expression = new_name, text
+    segment.description = description[:1000]
+    session.add(segment)
+    session.flush()
+    return segment
+
+
+def keep_count(
+    session: Session, segment_id: int, text: str, counted: tuple[int, int], *, now: datetime
+) -> None:
+    """Keep what ``count_of`` found, if the rule is still the one that was counted."""
+    session.execute(
+        update(_segment)
+        .where(_segment.c.id == segment_id, _segment.c.expression == text)
+        .values(people=counted[0], mailable=counted[1], counted_at=now)
+    )
+
+
+def delete(session: Session, name: str) -> Segment:
+    """Remove the segment of this name and return what it was; sends keep the rule they had.
+
+    SegmentError while something else, which comes later, needs it.
+    """
+    segment = find(session, name)
+    try:
+        with session.begin_nested():
+            session.delete(segment)
+    except IntegrityError:
+        raise SegmentError(
+            "it is still in use", place=name, hint="See newsletter schedule list."
+        ) from None
+    return segment
+
+
+def find(session: Session, name: str) -> Segment:
+    """The segment of this name; SegmentError names those that exist."""
+    # PostgreSQL knows no such character.
+    wanted = select(Segment).where(_segment.c.name == name)
+    segment = None if "\0" in name else session.scalar(wanted)
+    if segment is None:
+        names = session.scalars(select(_segment.c.name).order_by(_segment.c.name).limit(20)).all()
+        raise SegmentError(
+            "there is no segment of this name",
+            place=name,
+            hint=f"There are: {', '.join(names)}."
+            if names
+            else "Make one: newsletter segment create",
+        )
+    return segment
+
+
+def by_id(session: Session, segment_id: int) -> Segment | None:
+    """The segment of this number."""
+    return session.get(Segment, segment_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentListEntry:
+    """A segment with its counts, or with the reason why nobody can be counted."""
+
+    segment: Segment
+    people: int | None
+    mailable: int | None
+    problem: SegmentError | None = None
+
+
+def listing(session: Session, *, now: datetime) -> Iterator[SegmentListEntry]:
+    """All segments by name, each counted when its turn comes."""
+    for segment in session.scalars(select(Segment).order_by(_segment.c.name)).all():
+        try:
+            people, mailable = count_of(session, segment, now=now)
+        except SegmentError as error:  # saved by another release, or changed by hand
+            yield SegmentListEntry(segment, None, None, error)
+        else:
+            yield SegmentListEntry(segment, people, mailable)
+
+
+def count(session: Session, text: str, *, now: datetime) -> tuple[int, int]:
+    """How many people stand in a segment of this rule, and how many of them may be mailed.
+
+    SegmentError when the rule is wrong, or names an attribute or topic that there is not.
+    """
+    return _count(session, _known(session, text, now), now)
+
+
+def count_of(session: Session, segment: Segment, *, now: datetime) -> tuple[int, int]:
+    """``count`` of a saved segment, whose names were looked up when it was saved.
+
+    They may have left with the last person who had them; the rule is still right.
+    """
+    return _count(session, in_any_segment([segment.expression], now), now)
+
+
+def count_stalest(
+    session: Session, *, now: datetime, stale: timedelta
+) -> tuple[Segment | None, tuple[int, int] | None]:
+    """``count_of`` the segment that was counted the longest ago; None where none is stale.
+
+    A rule that cannot be read any more counts nobody, and is not tried over and over.
+    """
+    segment = session.scalar(
+        select(Segment)
+        .where(or_(_segment.c.counted_at.is_(None), _segment.c.counted_at < now - stale))
+        .order_by(_segment.c.counted_at.is_not(None), _segment.c.counted_at, _segment.c.id)
+        .limit(1)
+    )
+    if segment is None:
+        return None, None
+    session.expunge(segment)
+    try:
+        return segment, count_of(session, segment, now=now)
+    except SegmentError:
+        return segment, (0, 0)
+
+
+def sample(session: Session, text: str, *, now: datetime, limit: int = 20) -> list[Row[Any]]:
+    """Some people of a segment of this rule: ``id``, ``email``, ``name`` and ``objection``."""
+    statement = (
+        select(
+            _subscriber.c.id,
+            _subscriber.c.email,
+            _subscriber.c.name,
+            exclusion_reason(now, ()).label("objection"),
+        )
+        .select_from(PEOPLE)
+        .where(_known(session, text, now))
+        .order_by(_subscriber.c.id)
+        .limit(limit)
+    )
+    return list(session.execute(statement))
+
+
+def create_index(session: Session, name: str) -> str:
+    """Make conditions on a field or attribute fast, and return the index's name.
+
+    Until the transaction ends nobody can change people's data; a million take seconds.
+    """
+    connection = session.connection()
+    connection.exec_driver_sql(index_ddl(name, connection.dialect))
+    # Without figures on the new expression, planners guess wrong.
+    connection.exec_driver_sql("ANALYZE subscriber")
+    return index_name(name)
+
+
+def drop_index(session: Session, name: str) -> None:
+    """Remove the index on a field or attribute; nothing happens where there is none."""
+    connection = session.connection()
+    index = connection.dialect.identifier_preparer.quote(index_name(name))
+    connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
+
+
+def _count(session: Session, condition: ColumnElement[bool], now: datetime) -> tuple[int, int]:
+    row = session.execute(
+        select(func.count(), func.count().filter(exclusion_reason(now, ()).is_(None)))
+        .select_from(PEOPLE)
+        .where(condition)
+    ).one()
+    return row[0], row[1]
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or len(name) > _NAME_LENGTH or not name.isprintable():
+        raise SegmentError(
+            "this cannot be the name of a segment",
+            place=repr(name[:80]),
+            hint=f"Choose 1 to {_NAME_LENGTH} characters that can be printed.",
+        )
+
+
+def _known(session: Session, text: str, now: datetime) -> ColumnElement[bool]:
+    """The rule's condition, after a look whether its attributes and topics exist.
+
+    An attribute exists when somebody has it. Each is looked up by itself: found, that
+    takes a few rows; only an unknown one is sought among everybody, once.
+    """
+    names = segment_parser.names(text)
+    used = names.attributes
+    if used and session.scalar(select(_subscriber.c.id).limit(1)) is None:
+        known = used  # no people yet: whoever builds a list begins with its segments
+    else:
+        known = frozenset(name for name in used if _has_attribute(session, name))
+    if known != used:
+        known |= _some_attributes(session)
+    topics = frozenset(session.scalars(select(_topic.c.slug))) if names.topics else None
+    return segment_parser.condition(text, now=now, known=known, topics=topics)
+
+
+def _has_attribute(session: Session, name: str) -> bool:
+    has = segment_parser.condition(f"has({name!r})", now=datetime.now(UTC))
+    return session.scalar(select(_subscriber.c.id).where(has).limit(1)) is not None
+
+
+def _some_attributes(session: Session) -> frozenset[str]:
+    """Names to propose for a misspelt one: those of the people who came last."""
+    latest = select(_subscriber.c.attributes).order_by(_subscriber.c.id.desc()).limit(1000)
+    return frozenset(key for row in session.scalars(latest) for key in row)

@@ -1,0 +1,1 @@
+"""What subscribers do themselves: preferences, data access, erasure."""

@@ -1,0 +1,317 @@
+"""The clock: one process holds it, sends start when due, late ones by the stated rule."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+import pytest
+from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
+from sqlalchemy import Engine, text, update
+from sqlalchemy.exc import OperationalError
+
+from newsletter.db.engine import open_database, reading, transaction
+from newsletter.db.orm import Session, table_of
+from newsletter.scheduling.leader_clock import Clock
+from newsletter.scheduling.models import Lease
+from newsletter.scheduling.prepared_issue import IssueRenderer
+from newsletter.scheduling.tasks import TaskContext, start_due
+from newsletter.sending.ledger import send_store
+from newsletter.sending.models import Send
+from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.pacing.timetable import Timetable
+from newsletter.sending.planning.planner import plan
+from newsletter.sending.queries import send_status
+from newsletter.sending.states import SendState
+from newsletter.web.console.dashboard import attention
+from tests.conftest import add_person
+from tests.newsletter.sending.conftest import five, make_send, states
+
+__all__ = ["five"]
+
+
+def desk(database: Engine, press: IssueRenderer | None = None) -> TaskContext:
+    return TaskContext(
+        database,
+        batch_size=2,
+        late_limit=timedelta(hours=6),
+        doubt_grace=timedelta(minutes=30),
+        doubt_policy="hold",
+        keep_network_data=timedelta(days=365),
+        press=(lambda: press) if press else None,
+    )
+
+
+def state(database: Engine, send: int) -> str:
+    with reading(database) as session:
+        return send_status.find(session, send).state
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.fixture
+def clocks(database: Engine) -> Iterator[Callable[[], Clock]]:
+    """Starts clocks as processes of their own would, and stops what is left."""
+    started: list[tuple[Clock, Engine]] = []
+
+    def start() -> Clock:
+        engine = open_database(database.url.render_as_string(hide_password=False))
+        clock = Clock(engine, desk(engine))
+        clock.start()
+        started.append((clock, engine))
+        return clock
+
+    yield start
+    for clock, engine in started:
+        clock.stop()
+        engine.dispose()
+
+
+def test_a_send_starts_when_it_is_due_and_not_before(database: Engine, five, clocks) -> None:
+    due = datetime.now(UTC) + timedelta(seconds=3)
+    send = make_send(database, at=due)
+    clocks()
+    while datetime.now(UTC) < due:
+        now_is = state(database, send)
+        assert now_is == "scheduled" or datetime.now(UTC) >= due
+        time.sleep(0.05)
+    assert until(lambda: state(database, send) == "sending")
+    assert len(states(database, send)) == 5
+
+
+def test_a_send_scheduled_before_a_restart_starts_after_it(database: Engine, five, clocks) -> None:
+    send = make_send(database, at=datetime.now(UTC) + timedelta(seconds=1))
+    clocks().stop()
+    time.sleep(1.1)
+    clocks()
+    assert until(lambda: state(database, send) == "sending")
+
+
+@pytest.mark.parametrize(("hours", "expected"), [(5.9, "sending"), (6.1, "paused")])
+def test_a_late_send_starts_within_the_limit_and_else_waits_with_the_reason(
+    database: Engine, five, hours: float, expected: str
+) -> None:
+    send = make_send(database, at=datetime.now(UTC) - timedelta(hours=hours))
+    start_due(desk(database))
+    assert state(database, send) == expected
+    if expected == "paused":
+        with transaction(database) as session:
+            assert "while nothing ran" in send_status.find(session, send).reason
+            send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        start_due(desk(database))
+        assert state(database, send) == "sending"
+
+
+def outgrown(database: Engine) -> int:
+    """A due send of one a day to five people, who became four hundred before it began."""
+    due = datetime.now(UTC) - timedelta(minutes=2)
+    send = make_send(database, at=due, timetable=Timetable(per_day=1))
+    with transaction(database) as session:
+        for number in range(395):
+            add_person(session, f"new{number}@example.org")
+    return send
+
+
+def test_a_send_that_cannot_be_planned_waits_for_the_operator_with_the_reason(
+    database: Engine, five
+) -> None:
+    send = outgrown(database)
+    start_due(desk(database))
+    with reading(database) as session:
+        found = send_status.find(session, send)
+        [waiting] = attention.items(session, now=datetime.now(UTC))
+    assert (found.state, found.started_at) == ("paused", None)
+    assert "it would not be over within 366 days. Raise its limits" in found.reason
+    assert (waiting.what, waiting.why) == ("Paused: Hello reader", found.reason)
+
+
+def test_a_send_that_could_not_be_planned_is_planned_anew_once_it_is_resumed(
+    database: Engine, five
+) -> None:
+    send = outgrown(database)
+    start_due(desk(database))
+    # Nothing has changed: nobody may be told that it is sent.
+    with transaction(database) as session:
+        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+    start_due(desk(database))
+    assert (state(database, send), states(database, send)) == ("paused", {})
+    with transaction(database) as session:
+        send_lifecycle.change_pace(session, send, Timetable(), now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+    start_due(desk(database))
+    assert state(database, send) == "sending"
+    assert len(states(database, send)) == 400
+
+
+def test_a_send_that_cannot_be_planned_keeps_no_other_from_starting(database: Engine, five) -> None:
+    due = datetime.now(UTC) - timedelta(minutes=2)
+    strange = make_send(database, slug="first", at=due)
+    sound = make_send(database, slug="second", at=due + timedelta(minutes=1))
+    with transaction(database) as session:
+        rule = [{"name": "everybody", "expression": "no_such_function(1)"}]
+        session.execute(
+            update(table_of(Send)).where(table_of(Send).c.id == strange).values(segments=rule)
+        )
+    start_due(desk(database))
+    assert (state(database, strange), state(database, sound)) == ("paused", "sending")
+
+
+def test_a_send_that_trouble_keeps_from_starting_is_due_still_and_the_others_start(
+    database: Engine, five, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = datetime.now(UTC) - timedelta(minutes=2)
+    first = make_send(database, slug="first", at=due)
+    second = make_send(database, slug="second", at=due + timedelta(minutes=1))
+    usual = send_store.move_send
+
+    def fail(session: Session, send_id: int, target: SendState, **more: Any) -> bool:
+        if (send_id, target) == (first, SendState.SENDING):
+            raise RuntimeError("the disk is full")
+        return usual(session, send_id, target, **more)
+
+    monkeypatch.setattr(send_store, "move_send", fail)
+    assert start_due(desk(database)) == [first]
+    assert (state(database, first), state(database, second)) == ("scheduled", "sending")
+    assert states(database, first) == {}
+    assert "the disk is full" in caplog.text
+    monkeypatch.undo()
+    assert start_due(desk(database)) == []
+    assert (state(database, first), len(states(database, first))) == ("sending", 5)
+
+
+def test_of_two_that_start_a_send_at_once_one_does_and_the_other_goes_on(
+    database: Engine, five
+) -> None:
+    now = datetime.now(UTC)
+    send, other = make_send(database, at=now), make_send(database, slug="other", at=now)
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(database, snapshot=True) as session:
+            plan(session, send, now=now, batch_size=2)
+            second = pool.submit(start_due, desk(database))
+            time.sleep(1)  # it waits for the first
+        second.result(timeout=20)
+    assert (state(database, send), state(database, other)) == ("sending", "sending")
+    assert len(states(database, send)) == 5
+
+
+def test_only_one_process_holds_the_clock_and_another_takes_over(
+    database: Engine, five, clocks
+) -> None:
+    first, second = clocks(), clocks()
+    assert until(lambda: first.holding != second.holding)
+    holder, waiting = (first, second) if first.holding else (second, first)
+    holder.stop()
+    assert until(lambda: waiting.holding)
+
+
+def test_a_lease_of_a_dead_process_ends_by_itself(database: Engine, five, clocks) -> None:
+    with transaction(database) as session:
+        later = datetime.now(UTC) + timedelta(hours=1)
+        session.add(Lease(name="clock", holder="dead", until=later))
+    clock = clocks()
+    time.sleep(0.5)
+    assert not clock.holding
+    with transaction(database) as session:
+        session.execute(update(table_of(Lease)).values(until=datetime.now(UTC)))
+    assert until(lambda: clock.holding)
+
+
+def test_a_database_that_is_away_when_the_clock_begins_costs_a_renewal(
+    database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newsletter.scheduling.leader_clock._RENEW", 0.2)
+    _fails_once(monkeypatch, "start")
+    send = make_send(database, at=datetime.now(UTC))
+    clocks()
+    assert until(lambda: state(database, send) == "sending")
+
+
+def test_a_database_that_is_away_between_two_ticks_does_not_end_the_ticking(
+    database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = _fails_once(monkeypatch, "update_job")
+    clocks()
+    assert until(lambda: bool(failed))
+    send = make_send(database, at=datetime.now(UTC))
+    assert until(lambda: state(database, send) == "sending")
+
+
+def _fails_once(monkeypatch: pytest.MonkeyPatch, step: str) -> list[bool]:
+    """Let the store of the clock's jobs lose the database in this step, for once."""
+    real, failed = getattr(SQLAlchemyJobStore, step), list[bool]()
+
+    def once(self: SQLAlchemyJobStore, *args: object) -> None:
+        if not failed:
+            failed.append(True)
+            raise OperationalError("x", {}, Exception("away"))
+        real(self, *args)
+
+    monkeypatch.setattr(SQLAlchemyJobStore, step, once)
+    return failed
+
+
+def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> None:
+    clock = clocks()
+    assert until(lambda: clock.holding)
+    with database.connect() as connection:
+        names = set(connection.execute(text("SELECT id FROM clock_job")).scalars())
+    assert names == {
+        "fire-schedules",
+        "start-due-sends",
+        "feed-workers",
+        "decide-tests",
+        "watch-alarms",
+        "look-after-doubt",
+        "ask-about-doubt",
+        "count-people",
+        "tidy-up",
+        "reconcile",
+        "leave-lists",
+        "tell-operators",
+        "fold-old",
+    }
+
+
+def test_an_end_while_a_job_takes_long_reports_no_errors(database: Engine, clocks, caplog) -> None:
+    clock = clocks()
+    assert until(lambda: clock.holding)
+    ending = threading.Thread(target=clock.stop)
+    with transaction(database) as session:
+        if database.dialect.name == "postgresql":
+            session.execute(text("LOCK TABLE send"))
+        # A job waits for the table; meanwhile others come due, and the clock is told to stop.
+        time.sleep(1.5)
+        ending.start()
+        time.sleep(1.5)
+    ending.join()
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_clock_that_was_ahead_and_is_put_right_goes_on_ticking(
+    database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = timedelta(hours=2)
+
+    class Moved(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + ahead
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Moved)
+    monkeypatch.setattr("newsletter.scheduling.leader_clock.datetime", Moved)
+    clock = clocks()
+    assert until(lambda: clock.holding)
+    ahead = timedelta()
+    send = make_send(database, at=datetime.now(UTC) + timedelta(seconds=1))
+    assert until(lambda: state(database, send) == "sending")

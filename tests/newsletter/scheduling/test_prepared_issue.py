@@ -1,0 +1,80 @@
+"""What a schedule sends is rendered before its transaction, and what keeps that from being done."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from newsletter.db.engine import transaction
+from newsletter.errors import BusyError, MachineError, UserError
+from newsletter.issues import approval
+from newsletter.issues.store import COMMAND_LINE
+from newsletter.scheduling import tasks
+from newsletter.text_workers import TooMuchWorkError
+from tests.conftest import NOW
+from tests.newsletter.scheduling.conftest import PRESS, approve, make_schedule, rows
+from tests.newsletter.scheduling.test_leader_clock import desk
+
+#: Seven o'clock of the day after NOW, which is seven itself.
+SEVEN = NOW + timedelta(days=1)
+LATE = SEVEN + PRESS.late_limit + timedelta(minutes=1)
+
+
+def failing(error: UserError) -> Callable[..., Any]:
+    def on_text(*_args: object, **_named: object) -> Any:
+        raise error
+
+    return on_text
+
+
+def tick(database, now, on_text: Callable[..., Any] | None = None) -> None:
+    tasks.fire_due(desk(database, replace(PRESS, on_text=on_text)), now=now)
+
+
+@pytest.mark.parametrize("error", [BusyError("stopping"), MachineError("no memory")])
+def test_what_is_not_the_issues_fault_is_tried_again_until_it_is_too_late(
+    database, everybody, error: UserError
+) -> None:
+    approve(database, "first")
+    schedule = make_schedule(database)
+    tick(database, SEVEN, failing(error))
+    assert rows(database, schedule) == []
+    tick(database, SEVEN + timedelta(seconds=1))
+    [(due, outcome, _, send)] = rows(database, schedule)
+    assert (due, outcome, send) == (SEVEN, "sent", 1)
+    approve(database, "second")
+    tick(database, LATE + timedelta(days=1), failing(error))
+    assert [outcome for _, outcome, _, _ in rows(database, schedule)] == ["sent", "missed"]
+
+
+def test_a_text_that_takes_too_long_is_not_sent_and_the_reason_is_said(database, everybody) -> None:
+    approve(database, "first")
+    schedule = make_schedule(database)
+    error = TooMuchWorkError("this text takes longer than 20 seconds", hint="Shorten it.")
+    tick(database, SEVEN, failing(error))
+    [(_, outcome, reason, send)] = rows(database, schedule)
+    assert (outcome, send) == ("failed", None)
+    assert reason == "issue first: this text takes longer than 20 seconds. Shorten it."
+
+
+def test_what_became_the_next_meanwhile_is_prepared_anew(database, everybody) -> None:
+    approve(database, "first")
+    approve(database, "second", now=NOW + timedelta(minutes=1))
+    schedule = make_schedule(database)
+    examined = []
+
+    def on_text(function: Callable[..., Any], text: str, *, name: str) -> Any:
+        if not examined:
+            # The first goes back to its author while it is being rendered.
+            with transaction(database) as session:
+                approval.give_back(session, "first", by=COMMAND_LINE, now=NOW, note="not yet")
+        examined.append(name)
+        return function(text, name=name)
+
+    tick(database, SEVEN, on_text)
+    assert rows(database, schedule) == []
+    tick(database, SEVEN + timedelta(seconds=1), on_text)
+    assert examined == ["first.md", "second.md"]
+    assert [(outcome, send) for _, outcome, _, send in rows(database, schedule)] == [("sent", 1)]
