@@ -41,7 +41,6 @@ from newsletter.rendering.rendered import Publication
 from newsletter.scheduling.leader_clock import Clock
 from newsletter.scheduling.tasks import TaskContext
 from newsletter.sending.delivery.dispatcher import Dispatcher
-from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.recovery import known_logs
 from newsletter.sending.recovery.departure_log import DepartureLogFile
@@ -281,9 +280,6 @@ class Container:
             warm_up=self.warm_up,
             alert_rules=self.alert_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
-            inquiry=self.inquiry
-            if self._can_reconcile and self.settings.sendgrid.activity
-            else None,
             keep=self.keep,
             press=self.press,
             tell_operators=self._tell_operators,
@@ -340,11 +336,6 @@ class Container:
             every=tracking.reconcile_every,
             tell=tracking.push_suppressions,
         )
-
-    @property
-    def inquiry(self) -> Inquiry:
-        """Asks SendGrid's record about batches whose answer never came."""
-        return Inquiry(self.database, self.provider.ask, self.hash_of)
 
     @property
     def _can_reconcile(self) -> bool:

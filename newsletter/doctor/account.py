@@ -50,8 +50,6 @@ class ExpectedSetup:
     inbound_url: str = field(default="", repr=False)
     #: What our mails have measured unless they say otherwise.
     tracked: Tracked = EVERYTHING
-    #: Doubtful batches are asked about.
-    activity: bool = False
 
 
 #: Scopes by their beginning, and what does not work without them.
@@ -61,7 +59,6 @@ _SCOPES: Final = {
     "mail.batch.": "calling back what SendGrid holds",
     "user.scheduled_sends.": "calling back what SendGrid holds",
 }
-_ACTIVITY: Final = {"messages.": "asking about batches whose answer never came"}
 #: Without these, somebody is mailed who must not be, or nobody knows what arrived.
 _NEEDED: Final = frozenset(
     {"delivered", "bounce", "dropped", "spam_report", "unsubscribe", "group_unsubscribe"}
@@ -73,7 +70,7 @@ _EVENT_PAGE = "SendGrid, Settings, Mail Settings, Event Webhook"
 def of_account(account: Account, wanted: ExpectedSetup) -> Iterator[DoctorFinding]:
     """Every finding about the account. When the key does not work, the rest is not asked."""
     try:
-        yield from _scopes(account.scopes(), activity=wanted.activity)
+        yield from _scopes(account.scopes())
     except ForbiddenError:
         # It answers, so it is in force; what it may do cannot be listed.
         yield DoctorFinding("API key", Verdict.OK, "works; its scopes cannot be read")
@@ -113,12 +110,12 @@ def _asked(subject: str, check: Callable[[], list[DoctorFinding]]) -> list[Docto
         return [DoctorFinding(subject, Verdict.PROBLEM, error.message, error.hint or "")]
 
 
-def _scopes(scopes: Collection[str], *, activity: bool) -> list[DoctorFinding]:
+def _scopes(scopes: Collection[str]) -> list[DoctorFinding]:
     if "mail.send" not in scopes:
         mend = "In SendGrid, Settings, API Keys: give it Mail Send."
         return [DoctorFinding("API key", Verdict.PROBLEM, "lacks the scope mail.send", mend)]
     found = [DoctorFinding("API key", Verdict.OK, f"works, with {len(scopes)} scopes")]
-    for start, use in (_SCOPES | (_ACTIVITY if activity else {})).items():
+    for start, use in _SCOPES.items():
         if not any(scope.startswith(start) for scope in scopes):
             mend = f"Give the key scopes {start}* if you want: {use}."
             found.append(

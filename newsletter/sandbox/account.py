@@ -12,18 +12,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from newsletter.sandbox.acceptance import Complaint
-from newsletter.sandbox.activity import Activity
 from newsletter.sandbox.api import errors
 from newsletter.sandbox.config import SandboxConfig
 from newsletter.sandbox.events import Poster
-from newsletter.sandbox.store import Store
 
 _SCOPES = """
 mail.send mail.batch.create mail.batch.read user.scheduled_sends.create user.scheduled_sends.read
 user.scheduled_sends.update user.scheduled_sends.delete suppression.read suppression.delete
 suppression.create asm.groups.read asm.groups.suppressions.read asm.groups.suppressions.delete
 asm.suppressions.global.create asm.suppressions.global.delete user.webhooks.event.settings.read
-user.webhooks.parse.settings.read whitelabel.read tracking_settings.read messages.read
+user.webhooks.parse.settings.read whitelabel.read tracking_settings.read
 """.split()
 _EVENTS = """
 processed deferred delivered bounce dropped open click spam_report unsubscribe group_unsubscribe
@@ -45,7 +43,6 @@ class Kept(Protocol):
 
     config: SandboxConfig
     poster: Poster
-    store: Store
     account: dict[str, Any]
 
     @property
@@ -68,8 +65,7 @@ def routes(sandbox: Kept, authorised: Callable[[Request], Response | None]) -> I
             told = sandbox.account.get(path, ...)
             if isinstance(told, int):
                 return errors(told, Complaint("access forbidden"))
-            said = answer(request) if told is ... else told
-            return said if isinstance(said, Response) else JSONResponse(said)
+            return JSONResponse(answer(request) if told is ... else told)
 
         return answered
 
@@ -80,7 +76,6 @@ def routes(sandbox: Kept, authorised: Callable[[Request], Response | None]) -> I
         Route("/v3/user/webhooks/parse/settings", guarded(account.inbound)),
         Route("/v3/whitelabel/domains", guarded(account.domains)),
         Route("/v3/tracking_settings/{what}", guarded(account.tracking)),
-        Route("/v3/messages", guarded(Activity(sandbox.store).messages)),
         Route("/sandbox/account", account.change, methods=["POST"]),
     ]
 

@@ -43,8 +43,6 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("decide-tests", tasks.decide_tests, 1),
     ("watch-alarms", tasks.check_circuit_breakers, 5),
     ("look-after-doubt", tasks.settle_uncertain, 5),
-    # Four times a minute: SendGrid lets six in, and the operator may want to look, too.
-    ("ask-about-doubt", tasks.ask_about_doubt, 15),
     ("count-people", tasks.count_people, 60),
     ("tidy-up", tasks.delete_expired, 3600),
     ("fold-old", tasks.prune_old_data, 3600),

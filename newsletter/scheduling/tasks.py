@@ -23,7 +23,6 @@ from newsletter.provider.account import StoppedError
 from newsletter.scheduling import next_run
 from newsletter.scheduling.models import RunOutcome
 from newsletter.sending.delivery import outbox
-from newsletter.sending.inquiry import Inquiry
 from newsletter.sending.ledger import restore_gate, send_store
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.quotas import WarmUp
@@ -67,8 +66,6 @@ class TaskContext:
     alert_rules: tuple[BreakerRule, ...] = ()
     #: None where there is no key to ask the provider with.
     reconciler: Reconciler | None = None
-    #: None unless the provider keeps a record that can be asked.
-    inquiry: Inquiry | None = None
     keep: RetentionPolicy = field(default_factory=RetentionPolicy)
     #: Makes what schedules make sends with, once one is due. None where this process makes no
     #: sends: schedules wait for one that does.
@@ -144,13 +141,6 @@ def recover_abandoned(desk: TaskContext) -> None:
             _distributed().sweep(session)
     if swept.freed or swept.doubtful or swept.resent:
         _log.warning("abandoned batches: %s", swept)
-
-
-def ask_about_doubt() -> None:
-    """Ask the provider's record about one doubtful batch."""
-    inquiry = _context[0].inquiry
-    if inquiry is not None and (proved := inquiry.run(now=datetime.now(UTC))):
-        _log.info("send %s, batch %s: the provider's record shows that it was taken", *proved)
 
 
 def delete_expired() -> None:

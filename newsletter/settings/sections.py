@@ -61,7 +61,6 @@ class SendGrid(Section):
     host: WebAddress
     api_key: Token
     timeout: Lasting
-    activity: bool
     webhook_public_keys: Annotated[list[Line], ListSetting]
     webhook_max_age: Lasting
     webhook_client_id: Line

@@ -155,7 +155,7 @@ def resolve(
         bool, typer.Option("--sent/--resend", help="It was sent, or it is to be sent again.")
     ],
 ) -> None:
-    """Settle a doubtful batch, or all of a send, by your word. Look into SendGrid's activity
+    """Settle a doubtful batch, or all of a send, by your word. Look in SendGrid's Activity Feed
     first."""
     if (batch is None) is not together:
         raise SendError(

@@ -119,7 +119,6 @@ def _wanted(settings: Settings) -> ExpectedSetup:
         sender_domain=settings.sender.email.rpartition("@")[2].lower(),
         token_url=f"{base}/webhooks/sendgrid/token",
         client_id=settings.sendgrid.webhook_client_id,
-        activity=settings.sendgrid.activity,
         tracked=Tracked(clicks=settings.tracking.clicks, opens=settings.tracking.opens),
         inbound_host=inbound.address.rpartition("@")[2].lower(),
         inbound_url=f"{base}/webhooks/sendgrid/inbound/{inbound.key.get_secret_value()}",

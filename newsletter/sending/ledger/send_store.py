@@ -41,8 +41,6 @@ _CALLED_BACK = (
     BatchState.ACCEPTED,
 )
 _UNDER_WAY = (SendState.SENDING, SendState.PAUSED)
-#: Stands between why a batch is in doubt and what was found out since.
-_FOUND_OUT = " · "
 _LEFT_OVER = select(func.count()).where(
     _delivery.c.send_id == bindparam("of_send"), _delivery.c.state == DeliveryState.PLANNED
 )
@@ -192,20 +190,6 @@ def resend_by_operator(
             detail="sent again, because the operator says that it was not sent",
         ),
     )
-
-
-def note_doubt(session: Session, send_id: int, number: int, words: str) -> None:
-    """Say what was last found out about a doubtful batch, behind why it is one."""
-    doubtful = (
-        _batch.c.send_id == send_id,
-        _batch.c.number == number,
-        _batch.c.state == BatchState.UNCERTAIN,
-    )
-    detail = session.scalar(select(_batch.c.detail).where(*doubtful))
-    if detail is not None:
-        why = detail.partition(_FOUND_OUT)[0][:700]
-        values = {"detail": f"{why}{_FOUND_OUT}{words}"}
-        session.execute(update(_batch).where(*doubtful).values(values))
 
 
 def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) -> int:

@@ -111,13 +111,6 @@ def test_a_token_is_looked_at_where_one_is_wanted(sandbox: RunningSandbox) -> No
     assert "webhook's token" not in of(sandbox)
 
 
-def test_the_scope_of_activity_is_missed_only_where_it_is_used(sandbox: RunningSandbox) -> None:
-    every = ["mail.send", "suppression.", "asm.", "mail.batch.", "user.scheduled_sends."]
-    sandbox.account = {"scopes": {"scopes": every}}
-    assert of(sandbox)["API key"].verdict is OK
-    assert "messages." in of(sandbox, activity=True)["API key"].found
-
-
 ELSEWHERE = {**HOOK, "url": "https://user:secret@other.example/x"}
 INBOUND = "user/webhooks/parse/settings"
 WRONG_HOST = {"result": [{"hostname": "in.example.com", "url": "https://other.example/key"}]}

@@ -272,7 +272,6 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
         "decide-tests",
         "watch-alarms",
         "look-after-doubt",
-        "ask-about-doubt",
         "count-people",
         "tidy-up",
         "reconcile",
