@@ -38,9 +38,7 @@ class Purpose(IntEnum):
     #: In a mail to an operator, numbers (user, stamp of their password): choose a new one.
     PASSWORD = 3
     #: To be passed on, number (variant): read on the web what was sent, and whose it was not.
-    VIEW = 5
-    #: For SendGrid, number (of its id and secret): post events, where OAuth is wanted for that.
-    WEBHOOK = 4
+    VIEW = 4
 
 
 @dataclass(frozen=True, slots=True)

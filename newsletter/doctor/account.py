@@ -41,9 +41,6 @@ class ExpectedSetup:
     webhook_keys: Sequence[str]
     #: Sender addresses' domain.
     sender_domain: str
-    #: Where the webhook has to fetch a token, and as whom; empty where none is wanted.
-    token_url: str = ""
-    client_id: str = ""
     #: Host that unsubscribing mails come in for; empty for none.
     inbound_host: str = ""
     #: Holds a secret.
@@ -138,8 +135,7 @@ def _webhook(account: Account, wanted: ExpectedSetup) -> list[DoctorFinding]:
     if not enabled:
         mend = f"{_EVENT_PAGE}: enable it."
         return [DoctorFinding(subject, Verdict.PROBLEM, "it is switched off", mend)]
-    looked_at = [_kinds(enabled[0]), _signature(account, enabled[0], wanted.webhook_keys)]
-    return [*looked_at, _token(enabled[0], wanted)] if wanted.client_id else looked_at
+    return [_kinds(enabled[0]), _signature(account, enabled[0], wanted.webhook_keys)]
 
 
 def _kinds(hook: Webhook) -> DoctorFinding:
@@ -166,16 +162,6 @@ def _signature(account: Account, hook: Webhook, keys: Sequence[str]) -> DoctorFi
         mend = f"Put this into sendgrid.webhook_public_keys, first: {key}"
         return DoctorFinding(subject, Verdict.PROBLEM, found, mend)
     return DoctorFinding(subject, Verdict.OK, "signed with a key that we know")
-
-
-def _token(hook: Webhook, wanted: ExpectedSetup) -> DoctorFinding:
-    subject, told = "webhook's token", (hook.token_url.rstrip("/"), hook.client_id)
-    if told != (wanted.token_url, wanted.client_id):
-        found = "SendGrid does not fetch its token from us, so we take no post"
-        mend = f"{_EVENT_PAGE}, Authorization Method, OAuth 2.0: Token URL {wanted.token_url}, "
-        mend += f"Client ID {wanted.client_id}; or empty sendgrid.webhook_client_id."
-        return DoctorFinding(subject, Verdict.PROBLEM, found, mend)
-    return DoctorFinding(subject, Verdict.OK, f"fetched as {wanted.client_id}")
 
 
 def _inbound(account: Account, wanted: ExpectedSetup) -> list[DoctorFinding]:

@@ -108,9 +108,6 @@ class Webhook:
     enabled: bool
     #: SendGrid's names of the kinds of events that it posts.
     kinds: frozenset[str]
-    #: Where it fetches a token to bring along (OAuth 2.0), and as whom; empty where it brings none.
-    token_url: str = ""
-    client_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +218,6 @@ class Account:
                 str(row.get("url") or ""),
                 bool(row.get("enabled")),
                 frozenset(kind for kind in EVENT_KINDS if row.get(kind)),
-                str(row.get("oauth_token_url") or ""),
-                str(row.get("oauth_client_id") or ""),
             )
             for row in _part(self._ask("get", path), "webhooks", path)
             if isinstance(row, dict)

@@ -1,8 +1,8 @@
 """The sections of the settings: their keys, and what a value of each may be."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from newsletter.settings.kinds import (
     Amount,
@@ -63,14 +63,6 @@ class SendGrid(Section):
     timeout: Lasting
     webhook_public_keys: Annotated[list[Line], ListSetting]
     webhook_max_age: Lasting
-    webhook_client_id: Line
-    webhook_client_secret: Key
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> Self:
-        if bool(self.webhook_client_id) != bool(self.webhook_client_secret.get_secret_value()):
-            raise ValueError("webhook_client_id and webhook_client_secret are set together")
-        return self
 
 
 class LinkKeys(Section):

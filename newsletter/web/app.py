@@ -17,7 +17,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.container import Container
 from newsletter.db.engine import reading
-from newsletter.web import errors, webhook_token
+from newsletter.web import errors
 from newsletter.web.base_path import BasePath
 from newsletter.web.console import routes as console
 from newsletter.web.console.base.session_cookie import OwnCookieOnly
@@ -81,7 +81,6 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
     app.state.streams = Counter()
     errors.register(app)
     app.include_router(sendgrid_events.router)
-    app.include_router(webhook_token.router)
     app.include_router(unsubscribe_email.router)
     app.include_router(front_page.router)
     app.include_router(signup.router)

@@ -117,8 +117,6 @@ def _wanted(settings: Settings) -> ExpectedSetup:
         events_url=f"{base}/webhooks/sendgrid/events",
         webhook_keys=settings.sendgrid.webhook_public_keys,
         sender_domain=settings.sender.email.rpartition("@")[2].lower(),
-        token_url=f"{base}/webhooks/sendgrid/token",
-        client_id=settings.sendgrid.webhook_client_id,
         tracked=Tracked(clicks=settings.tracking.clicks, opens=settings.tracking.opens),
         inbound_host=inbound.address.rpartition("@")[2].lower(),
         inbound_url=f"{base}/webhooks/sendgrid/inbound/{inbound.key.get_secret_value()}",

@@ -94,23 +94,6 @@ def hooks(*rows: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{SETTINGS}/all": {"webhooks": rows}}
 
 
-TOKEN = {"token_url": "https://news.example.com/webhooks/sendgrid/token", "client_id": "us"}
-
-
-def test_a_token_is_looked_at_where_one_is_wanted(sandbox: RunningSandbox) -> None:
-    told = {"oauth_token_url": TOKEN["token_url"], "oauth_client_id": "us"}
-    for hook, verdict in (
-        ({**HOOK, **told}, OK),
-        ({**HOOK, **told, "oauth_client_id": "them"}, PROBLEM),
-        ({**HOOK, **told, "oauth_token_url": "https://other.example/"}, PROBLEM),
-        (HOOK, PROBLEM),
-    ):
-        sandbox.account = hooks(hook)
-        finding = of(sandbox, **TOKEN)["webhook's token"]
-        assert (finding.verdict, bool(finding.mend)) == (verdict, verdict is PROBLEM)
-    assert "webhook's token" not in of(sandbox)
-
-
 ELSEWHERE = {**HOOK, "url": "https://user:secret@other.example/x"}
 INBOUND = "user/webhooks/parse/settings"
 WRONG_HOST = {"result": [{"hostname": "in.example.com", "url": "https://other.example/key"}]}

@@ -104,8 +104,6 @@ def parts(size: int) -> Iterator[bytes]:
 @pytest.fixture
 def office(open_office: Callable[..., Office], environment: dict[str, str]) -> Office:
     environment["NEWSLETTER_INBOUND__KEY"] = "k" * 32
-    environment["NEWSLETTER_SENDGRID__WEBHOOK_CLIENT_ID"] = "sendgrid"
-    environment["NEWSLETTER_SENDGRID__WEBHOOK_CLIENT_SECRET"] = "s" * 32
     return open_office(require_second_factor="false")
 
 

@@ -25,7 +25,6 @@ from newsletter.links import Purpose
 from newsletter.provider.events import BATCH, ISSUE, SEND, SUBSCRIBER, EventKind
 from newsletter.settings.load import load
 from newsletter.web.app import create_app
-from newsletter.web.webhook_token import PATH as TOKEN_PATH
 from tests.conftest import add_person
 from tests.newsletter.web.conftest import Office
 from tests.newsletter.web.hooks.test_sendgrid_events import PATH, PUBLIC, signed
@@ -77,7 +76,6 @@ BODIES: list[tuple[str, bytes]] = [
 STRICTER = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 INBOUND_KEY = "k" * 32
-CLIENT_SECRET = "s" * 32
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +84,6 @@ def _wide_open(environment: dict[str, str]) -> None:
     environment |= {
         "NEWSLETTER_INBOUND__KEY": INBOUND_KEY,
         "NEWSLETTER_SIGNUP__PER_IP": "1000000",
-        "NEWSLETTER_SENDGRID__WEBHOOK_CLIENT_ID": "sendgrid",
-        "NEWSLETTER_SENDGRID__WEBHOOK_CLIENT_SECRET": CLIENT_SECRET,
         "NEWSLETTER_SIGNUP__PER_ADDRESS": "1000000",
     }
 
@@ -248,8 +244,6 @@ def test_no_signed_event_is_a_fault_of_ours(environment: dict[str, str]) -> None
     environment["NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS"] = PUBLIC
     parts = Container(load(environment))
     with TestClient(create_app(parts, background=False)) as client:
-        token = client.post(TOKEN_PATH, auth=("sendgrid", CLIENT_SECRET)).json()["access_token"]
-        client.headers["authorization"] = f"Bearer {token}"
 
         @given(st.lists(_EVENTS, max_size=8))
         @settings(max_examples=100, derandomize=True, database=None, deadline=None)
