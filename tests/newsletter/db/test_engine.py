@@ -172,7 +172,7 @@ def filled(tmp_path: Path) -> Iterator[Engine]:
                 (2, 'b', 'B', {AT})""",
             "INSERT INTO delivery VALUES (1, 4, 1, 1, 'accepted', NULL)",
             "INSERT INTO delivery VALUES (2, 3, 2, 1, 'accepted', NULL)",
-            f"""INSERT INTO notice (id, kind, email, subject, html, text, state, created_at,
+            f"""INSERT INTO outbox_email (id, kind, email, subject, html, text, state, created_at,
                 not_before, attempt, detail) VALUES
                 (9, 'erase', 'p1@example.org', 'S', 'H', 'T', 'pending', {AT}, {AT}, 0, '')""",
             f"INSERT INTO segment VALUES (2, 'all', '', '', {AT}, 3, 3, {AT})",
@@ -220,7 +220,7 @@ def test_numbers_are_given_once_after_an_upgrade_that_loses_nothing(filled: Engi
         assert {row.name: row.seq for row in given} == {
             "subscriber": 1004,
             "confirmation": 1007,
-            "notice": 9,
+            "outbox_email": 9,
             "segment": 2,
             "schedule": 5,
             "console_user": 3,
