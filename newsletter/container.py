@@ -50,7 +50,7 @@ from newsletter.sending.workers.thread_pool import ThreadPool, WorkerPool, Worke
 from newsletter.settings.load import Settings, resource
 from newsletter.text_workers import TextWorkers
 from newsletter.tracking.circuit_breaker import BreakerRule, load_rules
-from newsletter.tracking.events.ingest import Ingested, ingest
+from newsletter.tracking.events.ingest import IngestReport, ingest
 from newsletter.tracking.events.policy import Thresholds
 from newsletter.tracking.retention.prune import RetentionPolicy
 from newsletter.tracking.suppression_sync import Reconciler
@@ -261,7 +261,7 @@ class Container:
         return WarmUp(begins=sending.warm_up_from, volumes=tuple(sending.warm_up))
 
     @cached_property
-    def alert_rules(self) -> tuple[BreakerRule, ...]:
+    def breaker_rules(self) -> tuple[BreakerRule, ...]:
         """When a send pauses itself."""
         own = self.settings.sending.alerts
         return load_rules(Path(own) if own else resource("config") / "alerts.toml")
@@ -278,7 +278,7 @@ class Container:
             doubt_policy=sending.doubt_policy,
             keep_network_data=self.settings.signup.keep_ip,
             warm_up=self.warm_up,
-            alert_rules=self.alert_rules,
+            breaker_rules=self.breaker_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
             keep=self.keep,
             press=self.press,
@@ -334,7 +334,7 @@ class Container:
             self.provider.ask,
             self.hash_of,
             every=tracking.reconcile_every,
-            tell=tracking.push_suppressions,
+            push_suppressions=tracking.push_suppressions,
         )
 
     @property
@@ -383,7 +383,7 @@ class Container:
         """The clock of this process."""
         return Clock(self.database, self.desk)
 
-    def ingest(self, events: list[Event]) -> Ingested:
+    def ingest(self, events: list[Event]) -> IngestReport:
         """Store and apply events, durably when this returns."""
         rules, now = self.thresholds, datetime.now(UTC)
         return retry_on_deadlock(

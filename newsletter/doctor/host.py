@@ -16,7 +16,7 @@ from newsletter.doctor.account import DoctorFinding, Verdict
 from newsletter.errors import DatabaseError
 from newsletter.sending.models import DepartureLog
 from newsletter.sending.recovery import known_logs
-from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.models import Reconciliation
 from newsletter.tracking.suppression_sync import last_runs
 
 #: So many turns may be missed before it is said to be late.

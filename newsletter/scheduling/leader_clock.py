@@ -41,7 +41,7 @@ _JOBS: tuple[tuple[str, Callable[[], None], int], ...] = (
     ("start-due-sends", tasks.start_due_sends, 1),
     ("feed-workers", tasks.queue_due_batches, 1),
     ("decide-tests", tasks.decide_tests, 1),
-    ("watch-alarms", tasks.check_circuit_breakers, 5),
+    ("check-circuit-breakers", tasks.check_circuit_breakers, 5),
     ("look-after-doubt", tasks.settle_uncertain, 5),
     ("count-people", tasks.count_people, 60),
     ("tidy-up", tasks.delete_expired, 3600),

@@ -19,7 +19,7 @@ from newsletter.provider.dns_lookups import Lookup, UnaskedError
 from newsletter.provider.sendgrid import SendGridGateway
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.settings.load import load
-from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.models import Reconciliation
 from tests.conftest import NOW
 
 OK, WARNING, PROBLEM, UNKNOWN = Verdict

@@ -270,7 +270,7 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
         "start-due-sends",
         "feed-workers",
         "decide-tests",
-        "watch-alarms",
+        "check-circuit-breakers",
         "look-after-doubt",
         "count-people",
         "tidy-up",

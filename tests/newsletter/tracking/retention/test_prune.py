@@ -13,6 +13,7 @@ from newsletter.sending.models import Delivery
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.tracking.models import EventRow, RecipientCounter
+from newsletter.tracking.retention import prune as prune_module
 from newsletter.tracking.retention.prune import PruneReport, RetentionPolicy, prune
 from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import verify as verify_counters
@@ -127,11 +128,11 @@ def test_an_issue_with_a_send_to_come_stays_open(database: Engine, five: list[in
 def test_a_run_that_is_stopped_goes_on_the_next_time(
     database: Engine, sent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune, "_SLICE", 2)
+    monkeypatch.setattr(prune_module, "_SLICE", 2)
     take(database, *(entry(sent, person, "open") for person in (1, 2, 3, 4, 5)))
     now = when_ended(database, sent) + timedelta(days=401)
     asked = iter([True, False])
-    prune(database, KEEP, now=now, going_on=lambda: next(asked, False))
+    prune(database, KEEP, now=now, may_continue=lambda: next(asked, False))
     assert count(database, Delivery) == 5
     folded = prune(database, KEEP, now=now)
     assert folded.deliveries == 5
