@@ -173,7 +173,7 @@ def test_a_send_that_cannot_go_on_when_the_worker_comes_late_is_paused(
 def test_what_has_no_timetable_leaves_however_late_it_is(
     database: Engine, five: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reschedule, "retime", lambda *_, **__: pytest.fail("slow"))
+    monkeypatch.setattr(reschedule, "reschedule", lambda *_, **__: pytest.fail("slow"))
     send = make_send(database, timetable=Timetable(zone="Europe/Berlin"))
     make_plan(database, send)
     worker = dispatcher(
