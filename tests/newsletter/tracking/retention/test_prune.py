@@ -127,7 +127,7 @@ def test_an_issue_with_a_send_to_come_stays_open(database: Engine, five: list[in
 def test_a_run_that_is_stopped_goes_on_the_next_time(
     database: Engine, sent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune, "_SLICE", 2)
+    monkeypatch.setattr("newsletter.tracking.retention.prune._SLICE", 2)
     take(database, *(entry(sent, person, "open") for person in (1, 2, 3, 4, 5)))
     now = when_ended(database, sent) + timedelta(days=401)
     asked = iter([True, False])
