@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
-from sqlalchemy import Row, func, literal, or_, select, union_all, update
+from sqlalchemy import Row, func, literal, select, union_all, update
 
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SettingsError
@@ -149,7 +149,7 @@ def check_sends(
     sends = [row for row in rows if row.state == SendState.SENDING or _OPEN in row.alarm]
     if not sends:
         return []
-    counts, paused = _recipient_counts(session, [row.id for row in sends], now), []
+    counts, paused = _recipient_counts(session, [row.id for row in sends]), []
     for row in sends:
         marked = {**counts[row.id], _OPEN: 1}
         if row.state == SendState.PAUSED:
@@ -171,9 +171,7 @@ def check_sends(
     return paused
 
 
-def _recipient_counts(
-    session: Session, send_ids: Collection[int], now: datetime
-) -> Mapping[int, dict[str, int]]:
+def _recipient_counts(session: Session, send_ids: Collection[int]) -> Mapping[int, dict[str, int]]:
     """Send → counter → recipients: those whom an event happened to, and those accepted.
 
     Counts recipients and not events: ten events of one recipient must not pause a send.
@@ -185,8 +183,6 @@ def _recipient_counts(
     accepted = (
         select(_batch.c.send_id, literal(_ACCEPTED), func.sum(_batch.c.size))
         .where(_batch.c.send_id.in_(send_ids), _batch.c.state == BatchState.ACCEPTED)
-        # What the provider holds until its time cannot have bounced yet.
-        .where(or_(_batch.c.hold_until.is_(None), _batch.c.hold_until <= now))
         .group_by(_batch.c.send_id)
     )
     counts: defaultdict[int, dict[str, int]] = defaultdict(dict)

@@ -49,12 +49,7 @@ def silence_of(session: Session, uncertain: Sequence[UncertainBatch]) -> dict[in
     )
     later = session.execute(
         select(_batch.c.send_id, _batch.c.departed_at, subscriber.label("subscriber"))
-        .where(
-            _batch.c.state == BatchState.ACCEPTED,
-            _batch.c.departed_at > first,
-            # A batch that the provider holds until a later time has no events before that.
-            _batch.c.hold_until.is_(None),
-        )
+        .where(_batch.c.state == BatchState.ACCEPTED, _batch.c.departed_at > first)
         .order_by(_batch.c.departed_at)
         .limit(_MAX_LATER_BATCHES)
     ).all()

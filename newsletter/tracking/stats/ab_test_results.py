@@ -256,12 +256,10 @@ def _pause(session: Session, send_id: int, error: Exception, now: datetime) -> N
 
 def _sample(session: Session, send_id: int) -> tuple[int, datetime | None]:
     """Recipients of the sample in unsettled batches, and when its last accepted batch left."""
-    at = case((_batch.c.hold_until > _batch.c.departed_at, _batch.c.hold_until))
-    left = func.max(func.coalesce(at, _batch.c.departed_at, type_=_batch.c.departed_at.type))
     row = session.execute(
         select(
             func.sum(_batch.c.size).filter(_batch.c.state.in_(UNSETTLED)),
-            left.filter(_batch.c.state == BatchState.ACCEPTED),
+            func.max(_batch.c.departed_at).filter(_batch.c.state == BatchState.ACCEPTED),
         ).where(_batch.c.send_id == send_id, _batch.c.part == Part.SAMPLE)
     ).one()
     return int(row[0] or 0), row[1]

@@ -124,8 +124,6 @@ def test_the_pace_is_kept_shown_and_changed(readers: Run) -> None:
         (("--quiet", "22"), "--quiet"),
         (("--window", "someday 08:00-10:00"), "--window"),
         (("--quiet", "08:00-20:00", "--window", "09:00-10:00"), "leave no time"),
-        (("--ahead", "soon"), "--ahead soon"),
-        (("--ahead", "5d"), "72 hours"),
         (("--per-day", "1", "--window", "mon 08:00-08:01", "--at", "2099-01-01T00:00Z"), ""),
         (("--subject", "B", "--winner", "luck"), "opens, clicks or me"),
         (("--subject", "B", "--sample", "200%"), "not a share"),
@@ -171,20 +169,6 @@ def test_a_send_is_stopped_also_where_the_departure_log_cannot_be_written(
     done = readers("sends", words, "1", NEWSLETTER_SENDING__JOURNAL=str(tmp_path / "file" / "log"))
     assert done.returncode == 0, done.stderr
     assert readers("sends", "show", "1", "--json").stdout.count(f'"{words}') >= 1
-
-
-def test_what_is_handed_over_ahead_is_held_and_called_back(
-    readers: Run, sandbox: RunningSandbox
-) -> None:
-    host = {"NEWSLETTER_SENDGRID__HOST": sandbox.url}
-    send(readers, "--ahead", "2h", "--at", "2099-01-01T07:00Z", host=sandbox.url)
-    assert readers("sends", "pause", "1", **host).returncode == 0
-    assert readers("sends", "resume", "1", **host).returncode == 0
-    assert readers("sends", "cancel", "1", **host).returncode == 0
-    # Once more is no mistake where SendGrid holds something.
-    assert readers("sends", "cancel", "1", **host).returncode == 0
-    said = complaint(readers("sends", "cancel", "1"), 4)
-    assert "hold" in said
 
 
 @pytest.mark.parametrize("option", ["--segment", "--except"])

@@ -13,7 +13,6 @@ from newsletter.sending.models import Delivery
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.tracking.models import EventRow, RecipientCounter
-from newsletter.tracking.retention import prune as prune_module
 from newsletter.tracking.retention.prune import PruneReport, RetentionPolicy, prune
 from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import verify as verify_counters
@@ -128,7 +127,7 @@ def test_an_issue_with_a_send_to_come_stays_open(database: Engine, five: list[in
 def test_a_run_that_is_stopped_goes_on_the_next_time(
     database: Engine, sent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune_module, "_SLICE", 2)
+    monkeypatch.setattr("newsletter.tracking.retention.prune._SLICE", 2)
     take(database, *(entry(sent, person, "open") for person in (1, 2, 3, 4, 5)))
     now = when_ended(database, sent) + timedelta(days=401)
     asked = iter([True, False])

@@ -585,16 +585,6 @@ def test_nothing_is_decided_while_a_part_of_the_sample_is_on_its_way(
     assert [send for send, _, _ in decide(database, 3 * WAIT)] == [test.send]
 
 
-def test_what_the_provider_holds_comes_to_its_readers_at_the_end_of_the_hold(
-    database: Engine,
-) -> None:
-    make_people(database, 10)
-    test = make_trial(database)
-    held = NOW + WAIT
-    walk(database, test.send, 1, "accepted", departed_at=NOW, hold_until=held)
-    assert found(database, test.send).decides_at == held + WAIT
-
-
 def test_a_sample_of_which_nobody_was_left_does_not_wait(database: Engine) -> None:
     make_people(database, 10)
     test = make_trial(database, handed_over=False)
