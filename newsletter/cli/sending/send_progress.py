@@ -186,7 +186,7 @@ def summary(assembly: Container, stands: SendStatus) -> None:
     send, now = stands.send, datetime.now(UTC)
     with reading(assembly.database) as session:
         happened = counters.of_send(session, send.id)
-        maker = schedules.maker_of(session, send.id)
+        maker = schedules.creator_of(session, send.id)
         outlook = send_status.throughput(session, send.id, now=now)
         waits = provider_backoff.in_force(session, now=now)
         unsent = recipient_list.apart(session, send).get(recipient_list.NOT_SENT, 0)

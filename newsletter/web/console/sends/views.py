@@ -158,7 +158,7 @@ def show_send(
         shown: dict[str, Any] = {
             "send": send,
             "issue": issue,
-            "maker": schedules.maker_of(session, send_id),
+            "maker": schedules.creator_of(session, send_id),
             "progress": send_progress.of(session, send, now=now),
             "doubtful": doubtful,
             "around": silent_batches.silence_of(session, doubtful),
