@@ -1,8 +1,8 @@
-"""Whether a POST /v3/mail/send is taken, by SendGrid's documented limits, and in its words.
+"""Validates a POST /v3/mail/send by SendGrid's documented limits, with its error messages.
 
 Source: Twilio's OpenAPI for v3 Mail Send and its page of errors. Where the two differ, the
-narrower limit holds. What SendGrid takes and this sandbox does not imitate is refused as well:
-taken and ignored, it would seem to work.
+narrower limit holds. A field that this sandbox does not support is refused as well, because it
+would seem to work if it were ignored.
 """
 
 import re
@@ -26,17 +26,17 @@ _RESERVED_HEADERS = frozenset(
 )  # fmt: skip
 #: The lists of recipients of a personalization.
 RECIPIENTS = ("to", "cc", "bcc")
-#: Fields of a request and of a personalization, and settings, that SendGrid knows and the
-#: sandbox does not imitate.
-_NOT_IMITATED = (
+#: Fields of a request and of a personalization, and settings, that SendGrid has and this sandbox
+#: does not support.
+_NOT_SUPPORTED = (
     "attachments", "template_id", "sections", "ip_pool_name", "reply_to_list", "send_at", "batch_id"
 )  # fmt: skip
-_NOT_IMITATED_OF_ONE = ("from", "send_at", "dynamic_template_data")
-_NOT_IMITATED_SETTINGS = {
+_NOT_SUPPORTED_OF_ONE = ("from", "send_at", "dynamic_template_data")
+_NOT_SUPPORTED_SETTINGS = {
     "mail_settings": ("bcc", "footer", "spam_check"),
     "tracking_settings": ("ganalytics",),
 }
-#: The settings that each has, beside ``enable``.
+#: The fields of each setting besides ``enable``.
 _SETTINGS: Mapping[str, Mapping[str, Mapping[str, type]]] = {
     "mail_settings": {name: {} for name in (*BYPASSES, "sandbox_mode")},
     "tracking_settings": {
@@ -62,7 +62,7 @@ class Complaint:
 
 
 def complaints(body: Any) -> list[Complaint]:  # noqa: ANN401 (any JSON may come)
-    """What is wrong with a request, as SendGrid would say; empty when it is taken."""
+    """The errors of a request, as SendGrid reports them; empty when it is accepted."""
     if not isinstance(body, dict):
         return [Complaint("Bad Request")]
     return list(_of_request(body))
@@ -94,7 +94,7 @@ def _of_request(body: Mapping[str, Any]) -> Iterator[Complaint]:
     yield from _of_group(body.get("asm"))
     for name in _SETTINGS:
         yield from _of_settings(body.get(name), name)
-    yield from _not_imitated(body, _NOT_IMITATED, "")
+    yield from _not_supported(body, _NOT_SUPPORTED, "")
     total, shared = 0, body.get("custom_args")
     for index, person in enumerate(people):
         yield from _of_person(person, f"personalizations.{index}", shared)
@@ -267,20 +267,20 @@ def _of_settings(settings: object, name: str) -> Iterator[Complaint]:
             "The bypass_list_management setting cannot be combined with another bypass setting.",
             f"{name}.bypass_list_management",
         )
-    asked = [one for one in _NOT_IMITATED_SETTINGS[name] if _enabled(settings.get(one))]
-    yield from _not_imitated(settings, asked, f"{name}.")
+    asked = [one for one in _NOT_SUPPORTED_SETTINGS[name] if _enabled(settings.get(one))]
+    yield from _not_supported(settings, asked, f"{name}.")
 
 
 def _enabled(setting: object) -> bool:
     return isinstance(setting, dict) and setting.get("enable") is True
 
 
-def _not_imitated(
+def _not_supported(
     given: Mapping[str, Any], names: Sequence[str], before: str
 ) -> Iterator[Complaint]:
     for name in names:
         if given.get(name) is not None:
-            yield Complaint(f"This sandbox does not imitate {before}{name}.", f"{before}{name}")
+            yield Complaint(f"This sandbox does not support {before}{name}.", f"{before}{name}")
 
 
 def _of_person(person: Any, place: str, shared: object) -> Iterator[Complaint]:  # noqa: ANN401
@@ -302,10 +302,10 @@ def _of_person(person: Any, place: str, shared: object) -> Iterator[Complaint]: 
         )
     yield from _of_strings(own, f"{place}.custom_args", may_be_empty=False)
     if isinstance(own, dict) and isinstance(shared, dict):
-        # Each was looked at alone; together they go with every event.
+        # Every event contains both, so their sizes add up.
         yield from _of_strings({**shared, **own}, f"{place}.custom_args")
     yield from _of_headers(person.get("headers"), f"{place}.headers")
-    yield from _not_imitated(person, _NOT_IMITATED_OF_ONE, f"{place}.")
+    yield from _not_supported(person, _NOT_SUPPORTED_OF_ONE, f"{place}.")
 
 
 def _of_recipients(person: Mapping[str, Any], place: str) -> Iterator[Complaint]:
