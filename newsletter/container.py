@@ -26,7 +26,7 @@ from newsletter.db.engine import (
     transaction,
 )
 from newsletter.db.orm import Session
-from newsletter.errors import AddressError, MachineError, SettingsError
+from newsletter.errors import AddressError, MachineError, UserError
 from newsletter.settings.load import Settings, resource
 from subscribers.email_address import address_key, hash_address, parse
 
@@ -90,14 +90,14 @@ class Container:
         engine = open_database(
             self.settings.database_url, connections=self.settings.sending.concurrency + 10
         )
-        require_current(engine)
-        if self.settings.subscribers.address_key.get_secret_value():
-            # Before anything is begun: a transaction cannot begin within another.
-            try:
+        try:
+            require_current(engine)
+            if self.settings.subscribers.address_key.get_secret_value():
+                # Before anything is begun: a transaction cannot begin within another.
                 _require_address_key(engine, self.address_key)
-            except SettingsError:
-                engine.dispose()
-                raise
+        except UserError:
+            engine.dispose()
+            raise
         return engine
 
     @cached_property
