@@ -359,6 +359,7 @@ def stopped(reconciler: Reconciler) -> tuple[Reconciler, list[str]]:
     return watching, asked
 
 
+@pytest.mark.slow
 def test_the_next_run_goes_on_with_the_list_at_which_the_last_one_stopped(
     reconciler, sandbox, database, cast
 ) -> None:

@@ -344,6 +344,7 @@ def test_a_test_gives_the_sample_its_variants_and_the_rest_waits(database: Engin
     assert {request.subject[:4] for request in gateway.requests[4:]} == {"Good"}
 
 
+@pytest.mark.slow
 def test_the_sample_is_the_same_when_it_is_drawn_again(database: Engine) -> None:
     with transaction(database) as session:
         for n in range(200):

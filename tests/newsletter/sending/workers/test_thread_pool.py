@@ -107,6 +107,7 @@ class Startled(FakeGateway):
         return answer
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_expected_costs_one_batch_its_certainty_and_nothing_else(
     database: Engine, five: list[int], threads
 ) -> None:
