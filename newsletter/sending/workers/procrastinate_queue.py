@@ -38,10 +38,14 @@ _QUEUE, _BATCH_JOB, _NOTICES_JOB = "newsletter", "send-batch", "send-notices"
 #: Jobs that wait at most: more than all machines take until the next tick, and few enough
 #: to run through when their send is paused.
 _WAITING = 2000
-#: Fed ahead for this long, so that sends go on while the clock moves to another process.
-_AHEAD = timedelta(seconds=15)
+#: Fed ahead for this long, so that sends go on while the clock moves to another process: half a
+#: minute may pass between two times that jobs are fed.
+_AHEAD = timedelta(seconds=45)
 #: Seconds between two looks for jobs that were fed ahead; of others the database tells at once.
 _LOOK = 1.0
+#: Seconds between two beats: an idle process is to write nothing. The rows of one that was killed
+#: are in nobody's way until they are swept.
+_BEAT = 3600.0
 _TROUBLED = 2.0  # seconds, after the database or anything else failed
 
 # What ledger.claim would take, and what is due soon, unless a job for it waits already.
@@ -62,10 +66,9 @@ _WAITING_NOW = text("""
     SELECT count(*) AS jobs, count(*) FILTER (WHERE queueing_lock = :notices) AS notices
     FROM procrastinate.procrastinate_jobs WHERE status = 'todo'
 """)
-# A process beats every 10 seconds.
 _FORGET_SILENT = text("""
     DELETE FROM procrastinate.procrastinate_workers
-    WHERE last_heartbeat < now() - interval '2 minutes'
+    WHERE last_heartbeat < now() - interval '3 hours'
 """)
 _REMOVE_LEFT_BEHIND = text("""
     DELETE FROM procrastinate.procrastinate_jobs
@@ -198,6 +201,8 @@ class DistributedWorkers:
                         queues=[_QUEUE],
                         concurrency=len(self._dispatchers),
                         fetch_job_polling_interval=_LOOK,
+                        update_heartbeat_interval=_BEAT,
+                        stalled_worker_timeout=3 * _BEAT,
                         # Nothing is kept: what became of a batch stands in the ledger.
                         delete_jobs="always",
                         install_signal_handlers=False,
