@@ -27,10 +27,10 @@ _STEP = timedelta(seconds=2)
 
 #: Job id → function, and seconds between two runs at least. They run after a commit, when
 #: something comes due, and every half minute in any case.
-_WOKEN: dict[str, tuple[Callable[[], None], int]] = {
-    "fire-schedules": (tasks.fire_schedules, 1),
-    "start-due-sends": (tasks.start_due_sends, 1),
-    "feed-workers": (tasks.queue_due_batches, 1),
+_WOKEN: dict[str, tuple[Callable[[], None], float]] = {
+    "fire-schedules": (tasks.fire_schedules, 0.5),
+    "start-due-sends": (tasks.start_due_sends, 0.5),
+    "feed-workers": (tasks.queue_due_batches, 0.5),
     "decide-tests": (tasks.decide_tests, 1),
     "watch-alarms": (tasks.check_circuit_breakers, 5),
     "look-after-doubt": (tasks.settle_uncertain, 5),
