@@ -60,7 +60,7 @@ def test_a_segment_is_made_listed_renamed_and_deleted(office: Office, editor: Br
     assert editor.post(f"{path}/delete").status_code == 303
     assert editor.get(path).status_code == 404
     assert log(office) == [
-        ("segment made", "pros"),
+        ("segment created", "pros"),
         ("segment changed", "paying"),
         ("segment deleted", "paying"),
     ]
