@@ -20,7 +20,13 @@ from newsletter.errors import SendError
 from newsletter.issues.models import Issue
 from newsletter.issues.parsing.tracking_flags import UNSAID, TrackingChoice
 from newsletter.scheduling import next_run, recurrence
-from newsletter.scheduling.models import Schedule, ScheduleRun, ScheduleSegment, ScheduleState
+from newsletter.scheduling.models import (
+    RunOutcome,
+    Schedule,
+    ScheduleRun,
+    ScheduleSegment,
+    ScheduleState,
+)
 from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.queries import archive as archive_queries
 from subscribers.models import Segment
@@ -253,6 +259,23 @@ def runs(session: Session, schedule_id: int, *, limit: int = 20) -> Sequence[Sch
         .order_by(_firing.c.due_at.desc())
         .limit(limit)
     ).all()
+
+
+def recent_failures(
+    session: Session, *, since: datetime, limit: int
+) -> list[tuple[str, datetime, str]]:
+    """(schedule, due time, reason) of the latest runs that should have sent and did not."""
+    rows = session.execute(
+        select(_schedule.c.name, _firing.c.due_at, _firing.c.reason)
+        .join(_schedule, _schedule.c.id == _firing.c.schedule_id)
+        .where(
+            _firing.c.due_at > since,
+            _firing.c.outcome.in_([RunOutcome.MISSED, RunOutcome.FAILED]),
+        )
+        .order_by(_firing.c.due_at.desc())
+        .limit(limit)
+    )
+    return [(row.name, row.due_at, row.reason) for row in rows]
 
 
 def known_series(session: Session) -> list[str]:
