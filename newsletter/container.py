@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from newsletter.sending.workers.thread_pool import WorkerPool, Workers
     from newsletter.text_workers import TextWorkers
     from newsletter.tracking.circuit_breaker import BreakerRule
-    from newsletter.tracking.events.ingest import Ingested
+    from newsletter.tracking.events.ingest import IngestReport
     from newsletter.tracking.events.policy import Thresholds
     from newsletter.tracking.retention.prune import RetentionPolicy
     from newsletter.tracking.suppression_sync import Reconciler
@@ -289,7 +289,7 @@ class Container:
         return WarmUp(begins=sending.warm_up_from, volumes=tuple(sending.warm_up))
 
     @cached_property
-    def alert_rules(self) -> tuple[BreakerRule, ...]:
+    def breaker_rules(self) -> tuple[BreakerRule, ...]:
         """When a send pauses itself."""
         from newsletter.tracking.circuit_breaker import load_rules
 
@@ -310,7 +310,7 @@ class Container:
             doubt_policy=sending.doubt_policy,
             keep_network_data=self.settings.signup.keep_ip,
             warm_up=self.warm_up,
-            alert_rules=self.alert_rules,
+            breaker_rules=self.breaker_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
             keep=self.keep,
             press=self.press,
@@ -372,7 +372,7 @@ class Container:
             self.provider.ask,
             self.hash_of,
             every=tracking.reconcile_every,
-            tell=tracking.push_suppressions,
+            push_suppressions=tracking.push_suppressions,
         )
 
     @property
@@ -437,7 +437,7 @@ class Container:
 
         return Clock(self.database, self.desk, self.wakeups)
 
-    def ingest(self, events: list[Event]) -> Ingested:
+    def ingest(self, events: list[Event]) -> IngestReport:
         """Store and apply events, durably when this returns."""
         from newsletter.tracking.events.ingest import ingest
 

@@ -35,7 +35,7 @@ def sender_domain(case: CheckContext) -> Iterator[CheckFinding]:
         if one.verdict is not Verdict.OK:
             is_note = one.verdict is Verdict.UNKNOWN
             yield CheckFinding(
-                f"{one.subject} of {name}: {one.found}", one.mend, line, is_note=is_note
+                f"{one.subject} of {name}: {one.message}", one.remedy, line, is_note=is_note
             )
     if case.dns.authenticated is None:
         # Bounces come back to a name of SendGrid's choice, and SPF is looked up there.
