@@ -35,7 +35,7 @@ class AudienceStats:
         return self.counted.excluded_counts
 
 
-def look_at(
+def count_audience(
     session: Session,
     draft: Draft,
     *,

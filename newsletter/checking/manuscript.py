@@ -54,7 +54,7 @@ class SourceText:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class PlaceholderUse:
     """A placeholder where it stands."""
 
     placeholder: merge_fields.Placeholder
@@ -68,7 +68,7 @@ class Manuscript:
     links: Sequence[Link]
     images: Sequence[Link]
     words: Sequence[SourceText]
-    placeholders: Sequence[Used]
+    placeholders: Sequence[PlaceholderUse]
     #: Each paragraph and heading as it was written, without what is code in it.
     paragraphs: Sequence[SourceText]
     #: Definitions of links (``[label]: https://…``) that nothing refers to.
@@ -80,10 +80,10 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
 
     The front matter's placeholders come first.
     """
-    used: list[Used] = []
+    used: list[PlaceholderUse] = []
 
     def of(placeholder: merge_fields.Placeholder) -> str:
-        used.append(Used(placeholder, number))
+        used.append(PlaceholderUse(placeholder, number))
         return links.get(placeholder.name, "") + PERSONAL
 
     for key in ("subject", "preheader"):

@@ -92,7 +92,7 @@ class AudienceLimits(CheckRule):
     shrunk: _Share
 
 
-class Took(CheckRule):
+class DurationLimit(CheckRule):
     """How long a send may take, and how many mails a second leave while none was measured."""
 
     longest: Duration
@@ -137,7 +137,7 @@ class CheckRules(BaseModel):
     sender_domain: CheckRule
     audience: AudienceLimits
     had_it: CheckRule
-    duration: Took
+    duration: DurationLimit
     cost: Cost
 
 

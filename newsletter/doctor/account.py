@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from newsletter.errors import ProviderError
-from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
+from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.provider.account import Account, Domain, ForbiddenError, TryAgainError, Webhook
 
 
@@ -46,7 +46,7 @@ class ExpectedSetup:
     #: Holds a secret.
     inbound_url: str = field(default="", repr=False)
     #: What our mails have measured unless they say otherwise.
-    tracked: Tracked = EVERYTHING
+    tracked: Tracked = TRACK_EVERYTHING
 
 
 #: Scopes by their beginning, and what does not work without them.

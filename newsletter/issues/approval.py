@@ -87,7 +87,7 @@ def approved(session: Session, slug: str) -> ApprovedIssue:
     """An issue that somebody approved; IssueError when nobody has, or there is none."""
     issue = store.find(session, slug)
     latest = store.revision_of(session, issue)
-    require_approved(store.Saved(issue, latest, is_new=False))
+    require_approved(store.SavedRevision(issue, latest, is_new=False))
     return ApprovedIssue(
         issue_id=issue.id,
         slug=issue.slug,
@@ -141,7 +141,7 @@ def approve(
             place=f"issue {slug}",
             hint=f"Read revision {latest.number}: newsletter issue show {slug}",
         )
-    if second_person and (why := share_of(session, issue, latest, by)):
+    if second_person and (why := second_person_conflict(session, issue, latest, by)):
         raise IssueError(
             f"{by.name} {why}, and somebody else has to approve it",
             place=f"issue {slug}",
@@ -152,8 +152,10 @@ def approve(
     return latest
 
 
-def give_back(session: Session, slug: str, *, by: Actor, now: datetime, note: str) -> Revision:
-    """Ask for changes, or take an approval back; sends that were made of it stay."""
+def return_to_draft(
+    session: Session, slug: str, *, by: Actor, now: datetime, note: str
+) -> Revision:
+    """Ask for changes, or withdraw an approval. Existing sends of the issue keep their text."""
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
     _take(session, issue, revision, Step.RETURNED, by=by, now=now, note=note)
@@ -161,7 +163,9 @@ def give_back(session: Session, slug: str, *, by: Actor, now: datetime, note: st
     return revision
 
 
-def approve_by_sending(session: Session, saved: store.Saved, *, by: Actor, now: datetime) -> None:
+def approve_by_sending(
+    session: Session, saved: store.SavedRevision, *, by: Actor, now: datetime
+) -> None:
     """Record that whoever sends a text approves it; nothing where somebody did already."""
     if saved.issue.state == IssueState.APPROVED:
         return
@@ -185,7 +189,7 @@ def text_to_send(
     return saved.revision
 
 
-def require_approved(saved: store.Saved) -> None:
+def require_approved(saved: store.SavedRevision) -> None:
     """Raise IssueError unless this very text is approved."""
     if saved.issue.state != IssueState.APPROVED:
         slug, number = saved.issue.slug, saved.revision.number
@@ -197,7 +201,7 @@ def require_approved(saved: store.Saved) -> None:
         )
 
 
-def share_of(session: Session, issue: Issue, revision: Revision, by: Actor) -> str:
+def second_person_conflict(session: Session, issue: Issue, revision: Revision, by: Actor) -> str:
     """What makes somebody no second person for this revision; empty for everybody else."""
     if _is_same(by, revision.author, revision.author_id):
         return "wrote this revision"

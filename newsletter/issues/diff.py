@@ -31,7 +31,7 @@ class ChangeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class DiffPiece:
     """A stretch of a line, and whether it is what differs."""
 
     text: str
@@ -39,11 +39,11 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DiffLine:
     """One line; ``number`` counts from 1 in the text that has it, or says how many are skipped."""
 
     kind: ChangeKind
-    pieces: tuple[Piece, ...]
+    pieces: tuple[DiffPiece, ...]
     number: int
 
 
@@ -54,10 +54,10 @@ class _Budget:
     steps: int = _MOST_STEPS
 
 
-def compare(before: str, after: str) -> list[Line]:
+def compare(before: str, after: str) -> list[DiffLine]:
     """The lines that differ, with two around them; empty when nothing does."""
     old, new = before.split("\n"), after.split("\n")
-    lines: list[Line] = []
+    lines: list[DiffLine] = []
     budget = _Budget()
     blocks = _blocks(old, new, budget)
     for at, (is_same, i, i_end, j, j_end) in enumerate(blocks):
@@ -137,22 +137,22 @@ def _traced(trace: Sequence[dict[int, int]], x: int, y: int) -> list[tuple[int, 
     return found[::-1]
 
 
-def _around(lines: Sequence[str], start: int, *, first: bool, last: bool) -> Iterator[Line]:
+def _around(lines: Sequence[str], start: int, *, first: bool, last: bool) -> Iterator[DiffLine]:
     """The context of what differs, and how many lines are left out in between."""
     above = 0 if first else min(_CONTEXT, len(lines))
     below = 0 if last else min(_CONTEXT, len(lines) - above)
     skipped = len(lines) - above - below
     for number, text in enumerate(lines[:above], start + 1):
-        yield Line(ChangeKind.SAME, (Piece(text),), number)
+        yield DiffLine(ChangeKind.SAME, (DiffPiece(text),), number)
     if skipped:
-        yield Line(ChangeKind.SKIPPED, (), skipped)
+        yield DiffLine(ChangeKind.SKIPPED, (), skipped)
     for number, text in enumerate(lines[len(lines) - below :], start + len(lines) - below + 1):
-        yield Line(ChangeKind.SAME, (Piece(text),), number)
+        yield DiffLine(ChangeKind.SAME, (DiffPiece(text),), number)
 
 
 def _changed(
     old: Sequence[str], old_start: int, new: Sequence[str], new_start: int, budget: _Budget
-) -> Iterator[Line]:
+) -> Iterator[DiffLine]:
     """Lines that are gone, then those that came in their place."""
     pairs = [
         _words(was, is_, budget)
@@ -161,19 +161,21 @@ def _changed(
         for was, is_ in zip_longest(old, new)
     ]
     for number, (pieces, _) in enumerate(pairs[: len(old)], old_start + 1):
-        yield Line(ChangeKind.GONE, pieces, number)
+        yield DiffLine(ChangeKind.GONE, pieces, number)
     for number, (_, pieces) in enumerate(pairs[: len(new)], new_start + 1):
-        yield Line(ChangeKind.NEW, pieces, number)
+        yield DiffLine(ChangeKind.NEW, pieces, number)
 
 
-def _words(was: str, is_: str, budget: _Budget) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+def _words(
+    was: str, is_: str, budget: _Budget
+) -> tuple[tuple[DiffPiece, ...], tuple[DiffPiece, ...]]:
     a, b = _WORD.findall(was), _WORD.findall(is_)
     if budget.steps < 0 or _likeness(a, b) < _ALIKE:
         return _whole(was), _whole(is_)
     gone, new = [], []
     for is_same, i, i_end, j, j_end in _blocks(a, b, budget):
-        gone.append(Piece("".join(a[i:i_end]), not is_same))
-        new.append(Piece("".join(b[j:j_end]), not is_same))
+        gone.append(DiffPiece("".join(a[i:i_end]), not is_same))
+        new.append(DiffPiece("".join(b[j:j_end]), not is_same))
     return tuple(p for p in gone if p.text), tuple(p for p in new if p.text)
 
 
@@ -184,5 +186,5 @@ def _likeness(a: Sequence[str], b: Sequence[str]) -> float:
     return 2 * (was & is_).total() / every if every else 1.0
 
 
-def _whole(text: str | None) -> tuple[Piece, ...]:
-    return (Piece(text),) if text else ()
+def _whole(text: str | None) -> tuple[DiffPiece, ...]:
+    return (DiffPiece(text),) if text else ()

@@ -38,7 +38,7 @@ class StaleRevisionError(IssueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedRevision:
     """An issue and its latest revision; ``is_new`` unless the text was that already."""
 
     issue: Issue
@@ -48,7 +48,7 @@ class Saved:
 
 def save(
     session: Session, draft: Draft, *, by: Actor, now: datetime, base: int | None = None
-) -> Saved:
+) -> SavedRevision:
     """Store this text as the latest of its issue, which makes a draft of the issue.
 
     ``base`` is the number of the revision that the text was made from, 0 for a new issue;
@@ -64,7 +64,7 @@ def save(
     )
     digest = hashlib.sha256(draft.source.encode()).hexdigest()
     if last is not None and last.digest == digest:
-        return Saved(issue, last, is_new=False)
+        return SavedRevision(issue, last, is_new=False)
     number = last.number if last else 0
     if base is not None and base != number:
         raise StaleRevisionError(
@@ -96,7 +96,7 @@ def save(
     if draft.archive is not None and (not draft.archive or issue.published_at is None):
         issue.archive, issue.archive_said = draft.archive, True
     session.flush()
-    return Saved(issue, revision, is_new=True)
+    return SavedRevision(issue, revision, is_new=True)
 
 
 def _locked_or_new(session: Session, draft: Draft, now: datetime) -> Issue:

@@ -33,7 +33,7 @@ _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class PersonalValue:
     """One personal value: its placeholder's name and default, and its tags (empty: not used)."""
 
     name: str
@@ -49,7 +49,7 @@ class Placeholders:
 
     prefix: str
     token: str
-    values: tuple[Value, ...]
+    values: tuple[PersonalValue, ...]
     #: Key, whether an attribute, tags, the default's forms: worked out once, used a million times.
     _steps: tuple[tuple[str, bool, str, str, str, tuple[str, str, str]], ...] = field(
         init=False, repr=False, compare=False
@@ -138,7 +138,7 @@ class Placeholders:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Placeholders":
         """What ``to_json`` gave."""
-        values = tuple(Value(*value) for value in stored["values"])
+        values = tuple(PersonalValue(*value) for value in stored["values"])
         return cls(stored["prefix"], stored["token"], values)
 
 
@@ -215,7 +215,7 @@ class Marks:
             return tag if tag in there else ""
 
         values = (
-            Value(p.name, p.default, used(i, "h"), used(i, "t"), used(i, "q"))
+            PersonalValue(p.name, p.default, used(i, "h"), used(i, "t"), used(i, "q"))
             for p, i in self._known.items()
         )
         return Placeholders(

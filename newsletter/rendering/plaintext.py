@@ -1,7 +1,7 @@
 """The text part: made for reading, from the Markdown itself and not from the HTML.
 
 Lines are 72 columns wide where words allow it; an address or a tag is never broken.
-Links are numbered, and listed below the piece that they stand in.
+Links are numbered, and listed below the plain that they stand in.
 """
 
 import textwrap
@@ -18,8 +18,8 @@ RULE = "-" * _WIDTH
 
 
 @dataclass(slots=True)
-class Piece:
-    """A piece of text under way: its paragraphs, and the links that it names so far, numbered."""
+class PlainText:
+    """A plain of text under way: its paragraphs, and the links that it names so far, numbered."""
 
     links: dict[str, int] = field(default_factory=dict)
 

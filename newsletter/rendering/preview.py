@@ -15,13 +15,17 @@ from newsletter.rendering.placeholders import fill
 from newsletter.rendering.rendered import Rendered
 
 #: Somebody who has a name; keys as in Placeholders.
-MADE_UP: Final[Mapping[str, Any]] = {
+SAMPLE_READER: Final[Mapping[str, Any]] = {
     "name": "Robin Example",
     "email": "robin@example.com",
     "attributes": {},
 }
-#: Somebody of whom nothing but the address is known: shows every default.
-STRANGER: Final[Mapping[str, Any]] = {"name": "", "email": "someone@example.com", "attributes": {}}
+#: A reader with an address only, so the preview shows every placeholder's default.
+UNKNOWN_READER: Final[Mapping[str, Any]] = {
+    "name": "",
+    "email": "someone@example.com",
+    "attributes": {},
+}
 
 #: In the place of a person's link token; it opens nothing.
 NO_TOKEN = "preview"  # noqa: S105

@@ -1,4 +1,4 @@
-"""Single mails of the house's own words: confirm, already subscribed, your data.
+"""Single mails of the publication's own words: confirm, already subscribed, your data.
 
 They look like the issues, from the same partials, but are written for one person. So
 they hold no tags, and every value in them is escaped: a title or a paragraph may quote
@@ -21,7 +21,7 @@ from newsletter.rendering.mjml import to_html
 from newsletter.rendering.plaintext import RULE, heading, joined, wrapped
 from newsletter.rendering.rendered import Publication
 from newsletter.rendering.template import read_sheet, to_mjml
-from newsletter.rendering.untracked_links import untracked
+from newsletter.rendering.untracked_links import mark_untracked
 
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
 #: Where a word goes in the page. Noncharacters would not survive lxml; letters do.
@@ -31,7 +31,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeWords:
+class TransactionalEmail:
     """A mail, complete: nothing in it is substituted."""
 
     subject: str
@@ -39,8 +39,8 @@ class NoticeWords:
     text: str
 
 
-def render_notice(
-    house: Publication,
+def render_transactional(
+    publication: Publication,
     *,
     templates: Path,
     title: str,
@@ -48,7 +48,7 @@ def render_notice(
     button: tuple[str, str] | None,
     footer: str,
     language: str | None = None,
-) -> NoticeWords:
+) -> TransactionalEmail:
     """The words as a mail; ``title`` is its subject and heading, ``button`` a label and a URL.
 
     Raises TemplateError where the folder's ``notice.mjml`` is wrong.
@@ -56,7 +56,9 @@ def render_notice(
     title, *words = (_line(text) for text in (title, footer, *paragraphs))
     footer, *paragraphs = words
     label, url = (_line(part) for part in button) if button else ("", "")
-    shape = _Shape(house, templates, len(paragraphs), bool(button), language or house.language)
+    shape = _Shape(
+        publication, templates, len(paragraphs), bool(button), language or publication.language
+    )
     page = _page(shape, _age(templates))
     html = _filled(
         page,
@@ -73,16 +75,23 @@ def render_notice(
         heading(title, "="),
         *(wrapped(paragraph) for paragraph in paragraphs),
         f"{label}:\n{url}" if button else "",
-        "\n".join((RULE, wrapped(footer), "", wrapped(f"{house.name}, {house.postal_address}"))),
+        "\n".join(
+            (
+                RULE,
+                wrapped(footer),
+                "",
+                wrapped(f"{publication.name}, {publication.postal_address}"),
+            )
+        ),
     )
-    return NoticeWords(title, html, text + "\n")
+    return TransactionalEmail(title, html, text + "\n")
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
     """What two notices share when they differ in their words only."""
 
-    house: Publication
+    publication: Publication
     templates: Path
     paragraphs: int
     button: bool
@@ -106,7 +115,7 @@ def _page(shape: _Shape, _age: object) -> str:
             "direction": "rtl" if right_to_left else "ltr",
             "start": "right" if right_to_left else "left",
             "end": "left" if right_to_left else "right",
-            "house": shape.house,
+            "publication": shape.publication,
         },
         templates=templates,
     )
@@ -116,7 +125,7 @@ def _page(shape: _Shape, _age: object) -> str:
         read_sheet(templates),
         name=str(templates / "body.css"),
     )
-    return untracked(page, None)
+    return mark_untracked(page, None)
 
 
 def _filled(page: str, words: Mapping[str, str], url: str) -> str:

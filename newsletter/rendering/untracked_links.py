@@ -15,7 +15,7 @@ _MARK = " clicktracking=off"
 _WRITTEN = ' clicktracking="off"'
 
 
-def untracked(html: str, addresses: Collection[str] | None) -> str:
+def mark_untracked(html: str, addresses: Collection[str] | None) -> str:
     """The page, with the mark on each link that begins with one of ``addresses``; None: on all.
 
     A template's own ``clicktracking="off"`` gets the form and the place that SendGrid documents.

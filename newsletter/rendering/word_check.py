@@ -56,7 +56,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class MissingWord:
     """A word that is missing, and how many others are."""
 
     word: Word
@@ -83,7 +83,7 @@ def words_of(markdown: str, *, line: int, marks: str) -> list[Word]:
     ]
 
 
-def lost(words: Sequence[Word], html: str, text: str) -> Lost | None:
+def first_missing(words: Sequence[Word], html: str, text: str) -> MissingWord | None:
     """The first of the words that is not as often in this HTML, or in this text, as asked for."""
     parts = _seen(html)
     return _missing(words, parts) or _missing([one for one in words if one.is_in_text], [text])
@@ -94,7 +94,7 @@ def words_in(html: str) -> list[Word]:
     return [Word(one.casefold(), 0) for part in _seen(html) for one in _WORD.findall(part)]
 
 
-def _missing(words: Sequence[Word], parts: Sequence[str]) -> Lost | None:
+def _missing(words: Sequence[Word], parts: Sequence[str]) -> MissingWord | None:
     there = Counter(one.casefold() for part in parts for one in _WORD.findall(part))
     wanted = Counter(one.text for one in words)
     fewer = [word for word, number in wanted.items() if there[word] < number]
@@ -111,7 +111,7 @@ def _missing(words: Sequence[Word], parts: Sequence[str]) -> Lost | None:
     for one in words:
         if one.text == first:
             if not left:
-                return Lost(one, len(fewer) - 1)
+                return MissingWord(one, len(fewer) - 1)
             left -= 1
     return None
 

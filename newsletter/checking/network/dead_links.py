@@ -15,12 +15,12 @@ _MOST = 300
 _KEPT_OUT = frozenset({401, 403, 405, 406, 429, 451, 999})
 
 
-def answering(case: CheckContext) -> Iterator[CheckFinding]:
+def dead_links_of(case: CheckContext) -> Iterator[CheckFinding]:
     """Every address is asked once; those with a person's values in them are nobody's page."""
     if not case.ask_links:
         return
     manuscript, rules = case.manuscript, case.rules.dead_links
-    own = urlsplit(case.house.base_url).hostname
+    own = urlsplit(case.publication.base_url).hostname
     links = [
         link
         for link in (*manuscript.links, *manuscript.images)

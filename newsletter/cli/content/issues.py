@@ -18,7 +18,7 @@ from newsletter.issues import store
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.parsing.issue_file import Draft, is_slug, parse_issue
 from newsletter.issues.parsing.text import read_text
-from newsletter.rendering.preview import MADE_UP, STRANGER, Scheme, preview
+from newsletter.rendering.preview import SAMPLE_READER, UNKNOWN_READER, Scheme, preview
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.ledger.recipients import values_of
@@ -89,7 +89,7 @@ def send_test(
     """
     assembly = Container(load())
     gateway, (_, rendered) = assembly.gateway, read_and_render(assembly, issue)
-    person = _person(assembly, reader) if reader else MADE_UP
+    person = _person(assembly, reader) if reader else SAMPLE_READER
     with transaction(assembly.database) as session:
         emails = test_email.allowed(
             session,
@@ -121,7 +121,7 @@ def render_issue(
     began = time.perf_counter()
     assembly = Container(load())
     _, rendered = read_and_render(assembly, issue)
-    person = _person(assembly, reader) if reader else STRANGER
+    person = _person(assembly, reader) if reader else UNKNOWN_READER
     shown = preview(rendered, person, images=images, scheme=scheme)
     seconds = time.perf_counter() - began
     write(target / "issue.html", shown.html)
@@ -162,7 +162,7 @@ def text_of(assembly: Container, issue: str | Path) -> tuple[str, str]:
 
 def rendered_by(assembly: Container, draft: Draft) -> Rendered:
     """A draft, rendered with the house's values."""
-    return render(draft, assembly.house, templates=assembly.settings.templates_directory)
+    return render(draft, assembly.publication, templates=assembly.settings.templates_directory)
 
 
 def write(path: Path, text: str) -> None:

@@ -156,11 +156,11 @@ def approve(
 
 
 @app.command("return")
-def give_back(
+def return_to_draft(
     slug: Slug,
     note: Annotated[str, typer.Option(help="What should be different.")],
 ) -> None:
     """Ask for changes, or take an approval back; sends that exist keep their words."""
     with transaction(Container(load()).database) as session:
-        approval.give_back(session, slug, by=who(), now=datetime.now(UTC), note=note)
+        approval.return_to_draft(session, slug, by=who(), now=datetime.now(UTC), note=note)
     out.print(f"{slug} is a draft again.")

@@ -21,7 +21,7 @@ from newsletter.issues.parsing.line_starts import (
     NUMBER,
     RULE,
     UNDERLINE,
-    Line,
+    MarkdownLine,
     begins_block,
 )
 
@@ -104,7 +104,7 @@ class _Stripper:
 
     def _step(self, number: int) -> int:
         """Read a line, with comments that go on over further ones; returns the next to read."""
-        line = Line(self._raw(number))
+        line = MarkdownLine(self._raw(number))
         matched = self._go_in(line)
         if self.fence:
             if matched >= self.fence.depth:
@@ -123,7 +123,7 @@ class _Stripper:
             self.in_paragraph = False
         return self._read(number, line)
 
-    def _read(self, number: int, line: Line) -> int:
+    def _read(self, number: int, line: MarkdownLine) -> int:
         """Read what a line has within its containers; returns the next line to read."""
         target, depth = number, len(self.containers)
         # What comes before the words, without comments; and from where the line is not in it yet.
@@ -155,11 +155,13 @@ class _Stripper:
             elif last > number:
                 self._blank(number + 1, last + 1)
             number, since = last, end - self.starts[last]
-            line = Line(self._raw(last), since, column, base)
+            line = MarkdownLine(self._raw(last), since, column, base)
             self.lines[target] = head + line.text[since:]
         return number + 1
 
-    def _words(self, number: int, line: Line, target: int, head: str, *, is_indented: bool) -> int:
+    def _words(
+        self, number: int, line: MarkdownLine, target: int, head: str, *, is_indented: bool
+    ) -> int:
         """Read a block's own first words, or the next line of a paragraph.
 
         One that is indented so far that it can only be the latter begins nothing.
@@ -203,7 +205,7 @@ class _Stripper:
         pieces.append(self.body[begun : self.starts[last + 1] - 1])
         return _joined(pieces), last
 
-    def _go_in(self, line: Line) -> int:
+    def _go_in(self, line: MarkdownLine) -> int:
         """Go over what the open containers have at a line's beginning; returns how many have."""
         for number, container in enumerate(self.containers):
             if container == _QUOTE:
@@ -220,18 +222,18 @@ class _Stripper:
             line.base = line.column
         return len(self.containers)
 
-    def _quote(self, line: Line) -> None:
+    def _quote(self, line: MarkdownLine) -> None:
         line.take(line.indent())
         line.skip(1)
         line.take(1)
 
-    def _is_lazy(self, line: Line) -> bool:
+    def _is_lazy(self, line: MarkdownLine) -> bool:
         """Whether a line goes on with a paragraph that stands deeper."""
         rest = line.text[line.at :].lstrip(" \t")
         is_block = rest.startswith((">", _OPEN)) or _begins_any_block(rest)
         return self.in_paragraph and (line.indent() >= 4 or not is_block)
 
-    def _open_containers(self, line: Line) -> None:
+    def _open_containers(self, line: MarkdownLine) -> None:
         """Open the quotes and lists that begin on a line."""
         while line.indent() < 4:
             rest = line.text[line.at :].lstrip(" \t")
@@ -260,7 +262,7 @@ class _Stripper:
             return number[0] if begins_block(rest) else ""
         return number[0] if number else ""
 
-    def _end_fence(self, line: Line) -> None:
+    def _end_fence(self, line: MarkdownLine) -> None:
         """Close the fence if this line does."""
         fence, rest = self.fence, line.text[line.at :].strip(" \t")
         if fence and line.indent() < 4 and len(rest) >= fence.length and not rest.strip(fence.sign):
@@ -270,12 +272,12 @@ class _Stripper:
         """The first line that does not go on with the paragraph that this line is of."""
         if number >= self.paragraph_until:
             end = number + 1
-            while end < len(self.lines) and self._goes_on(Line(self._raw(end))):
+            while end < len(self.lines) and self._goes_on(MarkdownLine(self._raw(end))):
                 end += 1
             self.paragraph_until = end
         return self.paragraph_until
 
-    def _goes_on(self, line: Line) -> bool:
+    def _goes_on(self, line: MarkdownLine) -> bool:
         is_within = self._go_in(line) == len(self.containers)
         if line.is_blank or line.indent() >= 4:
             return not line.is_blank

@@ -46,7 +46,7 @@ class DigestEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class DigestSection:
     """A ``##`` heading with prose, entries, or prose that leads to entries."""
 
     title: str
@@ -58,7 +58,7 @@ class Section:
 class Digest:
     """The body of a digest; ``opening`` is the Markdown before the first section, often empty."""
 
-    sections: tuple[Section, ...]
+    sections: tuple[DigestSection, ...]
     opening: str = ""
 
 
@@ -78,7 +78,7 @@ def parse_digest(body: str, *, name: str, first_line: int = 1) -> Digest:
     Raises IssueError with ``file:line`` where it leaves the documented format.
     """
     opening, *blocks = _blocks(body.split("\n"), name, first_line)
-    sections: list[Section] = []
+    sections: list[DigestSection] = []
     heads: list[_Block] = []
     entries: list[DigestEntry] = []
     for block in blocks:
@@ -120,14 +120,14 @@ def _blocks(lines: Sequence[str], name: str, first_line: int) -> Iterator[_Block
 
 
 def _close(
-    heads: list[_Block], entries: list[DigestEntry], sections: list[Section], name: str
+    heads: list[_Block], entries: list[DigestEntry], sections: list[DigestSection], name: str
 ) -> None:
     for head in heads:
         prose = _text(head.lines)
         if not prose and not entries:
             hint = "Write prose or ### entries below the heading, or remove it."
             _refuse(name, head.line, "this section is empty", hint)
-        sections.append(Section(head.title, prose, tuple(entries)))
+        sections.append(DigestSection(head.title, prose, tuple(entries)))
 
 
 def _entry(block: _Block, name: str) -> DigestEntry:

@@ -32,7 +32,7 @@ _SURROGATES: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class YamlValue:
     """What stands behind a key, and the line in the file where it begins."""
 
     #: None for a list or a table.
@@ -41,14 +41,14 @@ class Value:
     #: Whether it was written without quotation marks.
     is_plain: bool = False
     #: The parts of a list; None where it is none.
-    items: tuple["Value", ...] | None = None
+    items: tuple["YamlValue", ...] | None = None
     #: The keys and values of a table; None where it is none.
-    pairs: tuple[tuple["Value", "Value"], ...] | None = None
+    pairs: tuple[tuple["YamlValue", "YamlValue"], ...] | None = None
     #: Where it ends in the front matter.
     end: int = 0
 
 
-def read_front_matter(text: str, *, name: str, keys: Mapping[str, bool]) -> dict[str, Value]:
+def read_front_matter(text: str, *, name: str, keys: Mapping[str, bool]) -> dict[str, YamlValue]:
     """The values by their keys; ``text`` is what stands between the lines of ``---``.
 
     ``keys`` are the keys that there are, each with whether its value is text of the author's
@@ -63,7 +63,7 @@ class _Reader:
         #: The key whose value is being read.
         self._key = "this"
 
-    def values(self) -> dict[str, Value]:
+    def values(self) -> dict[str, YamlValue]:
         """Read the whole of it."""
         if len(self._text) > _MOST_CHARACTERS:
             self._refuse(
@@ -114,8 +114,8 @@ class _Reader:
                 self._refuse(said, _QUOTE, line)
             yield event
 
-    def _read(self, events: Iterator[yaml.Event]) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+    def _read(self, events: Iterator[yaml.Event]) -> dict[str, YamlValue]:
+        found: dict[str, YamlValue] = {}
         next(events)  # the stream begins
         if isinstance(next(events), yaml.StreamEndEvent):
             return found  # nothing but comments
@@ -141,32 +141,32 @@ class _Reader:
             pass  # to its end, where another document would be refused
         return found
 
-    def _value(self, event: yaml.Event, events: Iterator[yaml.Event]) -> Value:
+    def _value(self, event: yaml.Event, events: Iterator[yaml.Event]) -> YamlValue:
         line, end = _line_of(event), event.end_mark.index if event.end_mark else 0
         if isinstance(event, yaml.ScalarEvent):
             text = _SURROGATES.sub(_one_character, event.value)
             if event.style in {"|", ">"}:
                 text = text.rstrip("\n")
-            return Value(text, line, is_plain=event.style is None, end=end)
+            return YamlValue(text, line, is_plain=event.style is None, end=end)
         if isinstance(event, yaml.SequenceStartEvent):
-            items: list[Value] = []
+            items: list[YamlValue] = []
             while not isinstance(item := next(events), yaml.SequenceEndEvent):
                 if not isinstance(item, yaml.ScalarEvent):
                     what = "a topic's slug" if self._key == "topics" else "text"
                     self._refuse(f"this is not {what}", self._allowed(), _line_of(item))
                 items.append(self._value(item, events))
-            return Value(None, line, items=tuple(items), end=end)
+            return YamlValue(None, line, items=tuple(items), end=end)
         if self._keys.get(self._key, True):
             self._not_yaml(f"{self._key} begins like a table", line)
-        pairs: list[tuple[Value, Value]] = []
+        pairs: list[tuple[YamlValue, YamlValue]] = []
         while not isinstance(key := next(events), yaml.MappingEndEvent):
             both = key, next(events)
             if not all(isinstance(one, yaml.ScalarEvent) for one in both):
                 self._not_yaml(f"{self._key} is a table in a table", _line_of(key))
             pairs.append((self._value(both[0], events), self._value(both[1], events)))
-        return Value(None, line, pairs=tuple(pairs), end=end)
+        return YamlValue(None, line, pairs=tuple(pairs), end=end)
 
-    def _require_whole(self, key: str, value: Value) -> None:
+    def _require_whole(self, key: str, value: YamlValue) -> None:
         """Refuse text of which YAML has dropped something, or that it cannot hold."""
         if value.text is None:
             hint = f'Write {key}: "some words", in quotes if it begins with [.'

@@ -14,7 +14,7 @@ from typing import NoReturn
 from newsletter.errors import IssueError
 from newsletter.issues.parsing import merge_fields
 from newsletter.issues.parsing.comments import without_comments
-from newsletter.issues.parsing.front_matter import Value, read_front_matter
+from newsletter.issues.parsing.front_matter import YamlValue, read_front_matter
 from newsletter.issues.parsing.text import normalised, read_text
 from newsletter.issues.parsing.tracking_flags import TrackingChoice
 
@@ -192,7 +192,7 @@ class _FrontMatter:
             merge_fields.check(value.text, name=self._name, line=value.line, links=False)
         return value.text.strip()
 
-    def _value(self, key: str) -> Value | None:
+    def _value(self, key: str) -> YamlValue | None:
         """What stands behind the key; None for nothing."""
         value = self._values.get(key)
         is_nothing = value is not None and value.is_plain and value.text in _NOTHING

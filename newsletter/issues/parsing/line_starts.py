@@ -13,7 +13,7 @@ UNDERLINE: Final = re.compile(r"(?:=+|-+)[ \t]*$")
 
 
 @dataclass(slots=True)
-class Line:
+class MarkdownLine:
     """A line being read: how far, and in which column that is (tabs go to multiples of four)."""
 
     text: str

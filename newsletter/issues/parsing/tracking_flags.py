@@ -46,9 +46,9 @@ class TrackingChoice:
 
 
 #: Whoever says nothing.
-UNSAID = TrackingChoice()
+NO_CHOICE = TrackingChoice()
 #: As the settings are by default.
-EVERYTHING = Tracked(clicks=True, opens=True)
+TRACK_EVERYTHING = Tracked(clicks=True, opens=True)
 
 
 def require_measured(rule: str, publication: Tracked, *, place: str) -> None:

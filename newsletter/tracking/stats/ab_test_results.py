@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError, UserError
-from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
+from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.provider.events import EventKind
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.ledger import send_store
@@ -138,7 +138,7 @@ class ABTestReport:
     decides_at: datetime | None
     #: People of the sample who have not got it yet, or of whom that is not known.
     waiting: int = 0
-    tracked: Tracked = EVERYTHING
+    tracked: Tracked = TRACK_EVERYTHING
 
     def measures(self, measure: Measure) -> bool:
         """Whether what is chosen by is measured in this send; an operator's choice always is."""

@@ -60,9 +60,9 @@ def approve(
         )
 
 
-def give_back(database: Engine, *, by: Actor = BOB, note: str = "Shorter, please.") -> None:
+def return_to_draft(database: Engine, *, by: Actor = BOB, note: str = "Shorter, please.") -> None:
     with transaction(database) as session:
-        approval.give_back(session, "news", by=by, now=NOW, note=note)
+        approval.return_to_draft(session, "news", by=by, now=NOW, note=note)
 
 
 def state(database: Engine, slug: str = "news") -> str:
@@ -82,7 +82,7 @@ def test_from_draft_through_review_to_approved_with_every_step_kept(database: En
     write(database)
     ask(database, note="By Friday?")
     assert state(database) == IssueState.REVIEW
-    give_back(database)
+    return_to_draft(database)
     assert state(database) == IssueState.DRAFT
     write(database, "Shorter.")
     ask(database)
@@ -100,7 +100,7 @@ def test_every_step_from_every_state_is_taken_or_refused_as_the_table_says(
     database: Engine,
 ) -> None:
     write(database)
-    take = {Step.REQUESTED: ask, Step.APPROVED: approve, Step.RETURNED: give_back}
+    take = {Step.REQUESTED: ask, Step.APPROVED: approve, Step.RETURNED: return_to_draft}
     target = {
         Step.REQUESTED: IssueState.REVIEW,
         Step.APPROVED: IssueState.APPROVED,
@@ -124,7 +124,7 @@ def test_an_approval_can_be_taken_back(database: Engine) -> None:
     write(database)
     ask(database)
     approve(database)
-    give_back(database, note="A mistake in the second link.")
+    return_to_draft(database, note="A mistake in the second link.")
     assert state(database) == IssueState.DRAFT
 
 
@@ -204,7 +204,7 @@ def test_somebody_is_the_same_person_under_a_new_address_and_another_under_a_reu
 def test_who_asked_for_an_earlier_review_may_approve_a_later_one(database: Engine) -> None:
     write(database, by=ALICE)
     ask(database, by=BOB)
-    give_back(database, by=ALICE)
+    return_to_draft(database, by=ALICE)
     ask(database, by=ALICE)
     approve(database, by=BOB, second_person=True)
     assert state(database) == IssueState.APPROVED

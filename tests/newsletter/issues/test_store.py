@@ -14,7 +14,7 @@ from newsletter.issues import store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.parsing.issue_file import Draft, parse_issue
 from newsletter.issues.states import IssueState
-from newsletter.issues.store import Saved, StaleRevisionError
+from newsletter.issues.store import SavedRevision, StaleRevisionError
 from tests.conftest import NOW
 
 ALICE, BOB = Actor(1, "alice@example.org"), Actor(2, "bob@example.org")
@@ -27,7 +27,7 @@ def draft(words: str = "Good day.", *, slug: str = "news", front: str = "") -> D
 
 def save(
     database: Engine, made: Draft, *, by: Actor = ALICE, base: int | None = None, later: int = 0
-) -> Saved:
+) -> SavedRevision:
     with transaction(database) as session:
         saved = store.save(session, made, by=by, now=NOW + timedelta(minutes=later), base=base)
         session.expunge_all()

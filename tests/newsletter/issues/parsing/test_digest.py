@@ -3,7 +3,7 @@
 import pytest
 
 from newsletter.errors import IssueError
-from newsletter.issues.parsing.digest import DigestEntry, Section, parse_digest
+from newsletter.issues.parsing.digest import DigestEntry, DigestSection, parse_digest
 
 EXAMPLE = """\
 Welcome.
@@ -44,8 +44,8 @@ def test_sections_hold_prose_and_entries() -> None:
     digest = parse_digest(EXAMPLE, name="d.md", first_line=10)
     assert digest.opening == "Welcome."
     signal, dives, patterns = digest.sections
-    assert signal == Section("Signal of the Day", "One *thing*.\n\nAnother.", ())
-    assert patterns == Section("Patterns", "Prose.", ())
+    assert signal == DigestSection("Signal of the Day", "One *thing*.\n\nAnother.", ())
+    assert patterns == DigestSection("Patterns", "Prose.", ())
     assert dives.prose_markdown == "A word before."
     assert dives.entries == (
         DigestEntry(

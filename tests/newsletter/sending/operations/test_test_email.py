@@ -11,7 +11,7 @@ from newsletter.db.orm import table_of
 from newsletter.errors import AddressError, ProviderError, SendError
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.provider.gateway import NotSent, Refused, Unknown
-from newsletter.rendering.preview import MADE_UP
+from newsletter.rendering.preview import SAMPLE_READER
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.models import Delivery, Send
@@ -47,7 +47,7 @@ def allowed(
 
 def test_a_test_is_marked_and_carries_nobodys_token(rendered: Rendered) -> None:
     gateway = FakeGateway()
-    test_email.send(gateway, rendered, MADE_UP, ["a@example.org", "b@example.org"])
+    test_email.send(gateway, rendered, SAMPLE_READER, ["a@example.org", "b@example.org"])
     (request,) = gateway.requests
     assert request.subject.startswith("[Test] Hello ")
     assert request.custom_args == {}
@@ -103,4 +103,4 @@ def test_a_test_goes_to_few_and_an_hour_has_only_so_many(database: Engine) -> No
 )
 def test_a_test_that_is_not_taken_says_why(rendered: Rendered, outcome: object, said: str) -> None:
     with pytest.raises(ProviderError, match=said):
-        test_email.send(FakeGateway(outcome), rendered, MADE_UP, ["a@example.org"])
+        test_email.send(FakeGateway(outcome), rendered, SAMPLE_READER, ["a@example.org"])
