@@ -135,12 +135,12 @@ class _DraftRenderer:
 
     def _entry(self, entry: DigestEntry) -> tuple[dict[str, object], str]:
         words, plain = self._markdown.words, PlainText()
-        title, organisation = words(entry.title), words(entry.organisation)
+        title, organization = words(entry.title), words(entry.organization)
         label, body = words(entry.source_label), self._markdown.blocks(entry.body_markdown)
         url = self.marks.in_url(entry.source_url) if entry.source_url else None
         source = plain.words(label)
         source = plain.link(source, url) if url else source
-        by = f" {SEPARATOR} ".join(filter(None, (plain.words(organisation), source)))
+        by = f" {SEPARATOR} ".join(filter(None, (plain.words(organization), source)))
         text = joined(
             f"{heading(plain.words(title), '-')}\n{wrapped(by)}",
             plain.blocks(body),
@@ -148,7 +148,7 @@ class _DraftRenderer:
         )
         return {
             "title": self._html(title),
-            "organisation": self._html(organisation),
+            "organization": self._html(organization),
             "source_label": self._html(label),
             "source_url": url,
             "body": self._html(body),
@@ -209,7 +209,7 @@ def _require_words(
         raise TemplateError(
             f"the template leaves out words of the issue: “{missing.word.text}”",
             place=template,
-            hint="It has to show every part, such as {{ body }} or {{ entry.organisation }}.",
+            hint="It has to show every part, such as {{ body }} or {{ entry.organization }}.",
         )
 
 

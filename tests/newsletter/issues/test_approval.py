@@ -136,7 +136,7 @@ def test_nobody_approves_words_that_they_have_not_seen(database: Engine) -> None
     with pytest.raises(IssueError) as refused:
         approve(database, 1)
     assert refused.value.message == (
-        "revision 1 is not the latest: carol@example.org stored revision 2 at 2026-03-27 07:00 UTC"
+        "revision 1 is not the latest: carol@example.org saved revision 2 at 2026-03-27 07:00 UTC"
     )
     assert refused.value.hint == "Read revision 2: newsletter issue show news"
     assert state(database) == IssueState.REVIEW
@@ -170,7 +170,7 @@ def test_of_two_who_approve_at_the_same_time_one_is_told_that_it_is_done(databas
         with transaction(database) as session:
             approval.approve(session, "news", revision=1, by=BOB, now=NOW)
             waits = other.submit(approve, database, by=Actor(3, "carol@example.org"))
-        with pytest.raises(IssueError, match="it is approved, and cannot become approved"):
+        with pytest.raises(IssueError, match="it is approved and cannot become approved"):
             waits.result(timeout=30)
     assert [(step, who) for step, who, *_ in steps(database)][1:] == [
         ("approved", "bob@example.org")

@@ -75,7 +75,7 @@ def test_who_started_from_an_older_revision_is_refused_and_gets_the_text_back(
     mine = draft("Mine.")
     with pytest.raises(StaleRevisionError) as refused:
         save(database, mine, base=1)
-    assert refused.value.message == "bob@example.org stored revision 2 since"
+    assert refused.value.message == "bob@example.org saved revision 2 meanwhile"
     assert (refused.value.text, refused.value.latest) == (mine.source, 2)
     assert texts(database) == ["One.", "Two."]
 
