@@ -1,7 +1,7 @@
-"""From a draft to what is sent: once for everybody, with a tag wherever a personal value goes.
+"""Renders a draft once for all recipients, with a tag wherever a personal value goes.
 
-Markdown → Jinja → MJML → premailer for the HTML part, Markdown → text for the text
-part. The same draft, publication and templates give the same bytes.
+HTML part: Markdown → Jinja → MJML → premailer. Text part: Markdown → text. The same draft,
+publication and templates give the same bytes.
 """
 
 import re
@@ -33,7 +33,8 @@ _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", 
 def render(draft: Draft, publication: Publication, *, templates: Path) -> Rendered:
     """Render a draft with the templates of this folder.
 
-    Raises IssueError where a digest leaves its format, and TemplateError.
+    Raises IssueError for a digest with a wrong format, for too many placeholders and for text
+    that would be lost, and TemplateError for an error in a template.
     """
     marks = _marks(draft, publication)
     renderer = _DraftRenderer(draft, publication, marks)
@@ -67,15 +68,16 @@ def render(draft: Draft, publication: Publication, *, templates: Path) -> Render
         name=str(templates / "body.css"),
     )
     html = mark_untracked(html, [f"{publication.base_url}/{path}/" for path in LINKS.values()])
-    _require_words(renderer, fragments, text=text, html=html, template=name)
+    _require_every_word(renderer, fragments, text=text, html=html, template=name)
     text = marks.in_text(renderer.framed(words, day, text))
     placeholders = marks.placeholders(subject, html, text)
     if placeholders.tags > MOST_TAGS:
         raise IssueError(
-            f"its placeholders come to {placeholders.tags} values for each reader, and SendGrid "
-            f"takes {MOST_TAGS}",
+            f"its placeholders need {placeholders.tags} values for each recipient, and SendGrid "
+            f"accepts {MOST_TAGS}",
             place=draft.name,
-            hint="One counts once for the HTML part, once for text and subject, once in links.",
+            hint="Each placeholder counts once for the HTML part, once for text and subject, and "
+            "once in links. Use fewer.",
         )
     return Rendered(
         slug=draft.slug,
@@ -93,7 +95,7 @@ def render(draft: Draft, publication: Publication, *, templates: Path) -> Render
 
 
 class _DraftRenderer:
-    """One draft's words, twice: as fragments of HTML for the template, and as text."""
+    """Renders a draft as HTML fragments for the template and as text."""
 
     def __init__(self, draft: Draft, publication: Publication, marks: Marks) -> None:
         self.draft, self._house, self.marks = draft, publication, marks
@@ -155,7 +157,7 @@ class _DraftRenderer:
         }, text
 
     def framed(self, words: str, day: str, text: str) -> str:
-        """The text part: heading above, addresses and who we are below."""
+        """The text part with heading and footer."""
         publication, link = self._house, self.marks.link
         head = joined(heading(words, "="), day)
         foot = "\n".join(
@@ -180,7 +182,7 @@ class _DraftRenderer:
         return clean(self.marks.in_html(self._markdown.html(tokens)))
 
 
-def _require_words(
+def _require_every_word(
     renderer: _DraftRenderer,
     fragments: Mapping[str, object],
     *,
@@ -188,10 +190,10 @@ def _require_words(
     html: str,
     template: str,
 ) -> None:
-    """Refuse an issue of which a word is missing: in what Markdown became, or in the page.
+    """Raise an error when a word of the issue is missing in the HTML or text part.
 
-    First the author's words are compared with the fragments, where no words of the template can
-    stand in for them; then those of the fragments with the page.
+    First compare the draft's words with the fragments, where no words of the template can replace
+    them. Then compare the words of the fragments with the page.
     """
     draft = renderer.draft
     written = words_of(renderer.body, line=draft.body_line, marks=renderer.marks.pattern)
@@ -199,22 +201,22 @@ def _require_words(
     if missing := first_missing(written, made, text):
         word, others = missing.word, missing.others
         raise IssueError(
-            f"“{word.text}”{f' and {others} other words' if others else ''} would reach nobody",
+            f"“{word.text}”{f' and {others} other words' if others else ''} would not be shown",
             place=f"{draft.name}:{word.line}",
-            hint="Write this line another way: something in it is not shown.",
+            hint="Rewrite this line: the email would not show all of it.",
         )
     if missing := first_missing(
         [replace(word, is_in_text=False) for word in words_in(made)], html, ""
     ):
         raise TemplateError(
-            f"the template leaves out words of the issue: “{missing.word.text}”",
+            f"the template does not show all words of the issue: “{missing.word.text}” is missing",
             place=template,
-            hint="It has to show every part, such as {{ body }} or {{ entry.organization }}.",
+            hint="Show every part in it, such as {{ body }} or {{ entry.organization }}.",
         )
 
 
 def _all_html(value: object) -> Iterator[str]:
-    """The fragments of HTML in what a template is given."""
+    """The HTML fragments in the values of a template."""
     if isinstance(value, Markup):
         yield value
     elif isinstance(value, Mapping):
@@ -242,7 +244,7 @@ def _values(publication: Publication) -> list[str | None]:
 
 
 def _heading(draft: Draft) -> tuple[str, str]:
-    """Heading and date line: a date that ends the title moves to the line below it."""
+    """Heading and date line; a date at the end of the title moves to the date line."""
     day = draft.date.isoformat() if draft.date else ""
     words = re.sub(rf"\s+[—–-]\s+{re.escape(day)}$", "", draft.title) if day else draft.title
     return words, day

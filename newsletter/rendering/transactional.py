@@ -1,11 +1,10 @@
-"""Single mails of the publication's own words: confirm, already subscribed, your data.
+"""Renders transactional emails, such as signup confirmations and data exports.
 
-They look like the issues, from the same partials, but are written for one person. So
-they hold no tags, and every value in them is escaped: a title or a paragraph may quote
-what a stranger typed into a form.
+They use the same partials as issues but are written for one person. They contain no tags, and
+every value is escaped, because a title or paragraph may quote what a stranger typed into a form.
 
-A signup makes such a mail while somebody waits. MJML and premailer take some 15 ms, so
-the page of a kind of notice is made once, with marks where its words go.
+A signup renders such an email during the request. MJML and premailer take about 15 ms, so each
+kind of page is rendered once and cached, with marks where the texts go.
 """
 
 import re
@@ -24,7 +23,7 @@ from newsletter.rendering.template import read_sheet, to_mjml
 from newsletter.rendering.untracked_links import mark_untracked
 
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
-#: Where a word goes in the page. Noncharacters would not survive lxml; letters do.
+#: A mark in the page where a text goes. Noncharacters would not survive lxml; letters do.
 _MARK = re.compile(r"nlwordsq(title|preheader|label|footer|p[0-9]+)qnl")
 _MARKED_URL = "https://nlwordsqurlqnl.invalid/"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -32,7 +31,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 @dataclass(frozen=True, slots=True)
 class TransactionalEmail:
-    """A mail, complete: nothing in it is substituted."""
+    """A complete email: no tag in it is replaced later."""
 
     subject: str
     html: str
@@ -49,12 +48,11 @@ def render_transactional(
     footer: str,
     language: str | None = None,
 ) -> TransactionalEmail:
-    """The words as a mail; ``title`` is its subject and heading, ``button`` a label and a URL.
+    """Render an email; ``title`` is its subject and heading, ``button`` a label and a URL.
 
-    Raises TemplateError where the folder's ``notice.mjml`` is wrong.
+    Raises TemplateError for an error in the folder's ``notice.mjml``.
     """
-    title, *words = (_line(text) for text in (title, footer, *paragraphs))
-    footer, *paragraphs = words
+    title, footer, *paragraphs = (_line(text) for text in (title, footer, *paragraphs))
     label, url = (_line(part) for part in button) if button else ("", "")
     shape = _Shape(
         publication, templates, len(paragraphs), bool(button), language or publication.language
@@ -89,7 +87,7 @@ def render_transactional(
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What two notices share when they differ in their words only."""
+    """All that determines the page except its texts: the key of the cache."""
 
     publication: Publication
     templates: Path
@@ -100,7 +98,7 @@ class _Shape:
 
 @lru_cache(maxsize=32)
 def _page(shape: _Shape, _age: object) -> str:
-    """The page with marks in the place of words."""
+    """The page with marks in place of its texts."""
     templates = shape.templates
     right_to_left = shape.language.partition("-")[0].lower() in _RIGHT_TO_LEFT
     mjml = to_mjml(
@@ -129,7 +127,7 @@ def _page(shape: _Shape, _age: object) -> str:
 
 
 def _filled(page: str, words: Mapping[str, str], url: str) -> str:
-    """The words in place of their marks, in one pass: a word that looks like a mark stays."""
+    """Replace the marks in one pass, so that a text that looks like a mark stays."""
     return re.sub(
         rf"{_MARK.pattern}|{re.escape(_MARKED_URL)}",
         lambda found: str(escape(words.get(found[1], found[0]) if found[1] else url)),
@@ -142,11 +140,11 @@ def _mark(word: str) -> str:
 
 
 def _line(text: str) -> str:
-    """One line without control characters: a subject must not grow a second header."""
+    """One line without control characters, so that a subject cannot add a header."""
     return _CONTROL.sub(" ", text).strip()
 
 
 def _age(templates: Path) -> tuple[int, ...]:
-    """Changes when the operator edits a file that a notice is made of."""
+    """The modification times of the templates; a change makes the cached page invalid."""
     files = [*templates.glob("*.mjml"), *templates.glob("partials/*.mjml"), templates / "body.css"]
     return tuple(file.stat().st_mtime_ns for file in sorted(files) if file.exists())

@@ -181,7 +181,7 @@ def test_a_second_person_is_neither_who_wrote_it_nor_who_asked(database: Engine)
     write(database, by=ALICE)
     ask(database, by=BOB)
     for who, why in (ALICE, "wrote this revision"), (BOB, "asked for the review"):
-        with pytest.raises(IssueError, match=f"{who.name} {why}, and somebody else has to"):
+        with pytest.raises(IssueError, match=f"{who.name} {why}, so another user has to"):
             approve(database, by=who, second_person=True)
     assert state(database) == IssueState.REVIEW
     approve(database, by=Actor(3, "carol@example.org"), second_person=True)

@@ -168,5 +168,5 @@ def test_no_issue_has_more_values_than_the_provider_takes() -> None:
 
     # Each stands in the HTML part and in the text; the token of our own links is one more.
     assert rendered(74) == 149
-    with pytest.raises(IssueError, match="151 values for each reader"):
+    with pytest.raises(IssueError, match="151 values for each recipient"):
         rendered(75)

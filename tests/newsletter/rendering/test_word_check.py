@@ -137,6 +137,6 @@ def test_a_template_that_leaves_a_part_out_is_refused(tmp_path: Path) -> None:
     entry = own / "partials" / "entry.mjml"
     entry.write_text(entry.read_text().replace("{{ entry.organization }}", ""))
     draft = read_issue(SAMPLES / "engineering-at-scale-2026-03-27.md")
-    with pytest.raises(TemplateError, match="leaves out words of the issue") as caught:
+    with pytest.raises(TemplateError, match="does not show all words of the issue") as caught:
         render(draft, HOUSE, templates=own)
     assert caught.value.place == str(own / "digest.mjml")
