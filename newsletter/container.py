@@ -170,7 +170,7 @@ class Container:
         return WebhookVerifier(sendgrid.webhook_public_keys, max_age=sendgrid.webhook_max_age)
 
     @property
-    def house(self) -> Publication:
+    def publication(self) -> Publication:
         """What every issue shares."""
         from newsletter.rendering.rendered import Publication
 
@@ -200,10 +200,10 @@ class Container:
         from newsletter.checking.checker import Checker
 
         return Checker(
-            self.house,
+            self.publication,
             self.settings.templates_directory,
             self.check_rules,
-            leaves=not self.is_local,
+            sends_real_email=not self.is_local,
             unfit=tuple(readiness.unfit(self.settings)),
         )
 
@@ -321,7 +321,10 @@ class Container:
         from newsletter.scheduling import operator_emails
 
         return operator_emails.send_waiting(
-            session, house=self.house, templates=self.settings.templates_directory, now=now
+            session,
+            publication=self.publication,
+            templates=self.settings.templates_directory,
+            now=now,
         )
 
     @property

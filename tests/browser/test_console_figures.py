@@ -55,7 +55,7 @@ def fill(desk: Desk, session: Session) -> None:
     session.execute(insert(table_of(Subscriber)), people)
     segment_store.save(session, "everybody", "", now=now)
     draft = parse_issue(f"---\nsubject: {TITLES[0]}\nslug: first\n---\n\nHello.\n", name="x.md")
-    words = render(draft, desk.parts.house, templates=desk.parts.settings.templates_directory)
+    words = render(draft, desk.parts.publication, templates=desk.parts.settings.templates_directory)
 
     def make(at: datetime) -> int:
         return send_lifecycle.create(

@@ -84,7 +84,9 @@ def make(
     with transaction(desk.parts.database) as session:
         approve(session, title, slug)
         draft = store.draft_of(session, store.revision_of(session, store.find(session, slug)))
-        words = render(draft, desk.parts.house, templates=desk.parts.settings.templates_directory)
+        words = render(
+            draft, desk.parts.publication, templates=desk.parts.settings.templates_directory
+        )
         terms = SendOptions(timetable=Timetable(per_hour=600))
         if test:
             share = ABTest(share=0.2, by=Measure.OPERATOR, wait=timedelta(hours=4))

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError, UserError
-from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
+from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.provider.events import EventKind
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.ledger import send_store
@@ -143,7 +143,7 @@ class ABTestReport:
     decides_at: datetime | None
     #: Recipients of the sample in batches that have not left, or are uncertain.
     waiting: int = 0
-    tracked: Tracked = EVERYTHING
+    tracked: Tracked = TRACK_EVERYTHING
 
     def measures(self, measure: Measure) -> bool:
         """Whether this send tracks what ``measure`` needs. An operator's choice needs nothing."""
