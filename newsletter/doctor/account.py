@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from newsletter.errors import ProviderError
-from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
+from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.provider.account import Account, Domain, ForbiddenError, TryAgainError, Webhook
 
 
@@ -46,7 +46,7 @@ class ExpectedSetup:
     #: Contains a secret.
     inbound_url: str = field(default="", repr=False)
     #: What issues measure by default.
-    tracked: Tracked = EVERYTHING
+    tracked: Tracked = TRACK_EVERYTHING
 
 
 #: Prefixes of scopes, and what does not work without them.

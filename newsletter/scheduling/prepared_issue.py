@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from newsletter.checking.checker import Checker, Examined
+from newsletter.checking.checker import Checker, ExaminedIssue
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import BusyError, UserError
 from newsletter.issues import approval
 from newsletter.issues.approval import ApprovedIssue
-from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
+from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.scheduling.models import Schedule
 from newsletter.sending.ledger import forgotten_sends
 from newsletter.sending.models import Send
@@ -34,16 +34,16 @@ class IssueRenderer:
     batch_size: int
     warm_up: WarmUp | None = None
     #: What the publication measures by default.
-    publication: Tracked = EVERYTHING
+    publication: Tracked = TRACK_EVERYTHING
     #: Calls a function in a text worker (newsletter.text_workers); None calls it here.
     on_text: Callable[..., Any] | None = None
 
-    def examine(self, issue: ApprovedIssue) -> Examined:
+    def examine(self, issue: ApprovedIssue) -> ExaminedIssue:
         """Read, render and check an issue; raises UserError."""
         examine, name = self.checker.examine_text, f"{issue.slug}.md"
         if self.on_text is None:
             return examine(issue.source, name=name)
-        found: Examined = self.on_text(examine, issue.source, name=name)
+        found: ExaminedIssue = self.on_text(examine, issue.source, name=name)
         return found
 
 
@@ -61,7 +61,7 @@ class PreparedIssue:
     """A revision, rendered and checked; or the error that this raised."""
 
     revision_id: int
-    made: Examined | UserError
+    made: ExaminedIssue | UserError
 
 
 def prepare(
@@ -87,7 +87,7 @@ def prepare(
 
 def examined(
     issue: ApprovedIssue, renderer: IssueRenderer, prepared: PreparedIssue | None
-) -> Examined:
+) -> ExaminedIssue:
     """The prepared issue; without one, it is rendered now.
 
     Raises BusyError when another issue has become the next one since it was prepared.

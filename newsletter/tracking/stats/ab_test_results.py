@@ -15,21 +15,24 @@ from datetime import datetime
 from sqlalchemy import case, func, select
 from sqlalchemy.exc import OperationalError
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError, UserError
-from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
+from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.provider.events import EventKind
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.ledger import send_store
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
+from newsletter.sending.operations.lifecycle import choose_winner
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.planning.reschedule import choose_winner
 from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
 from newsletter.tracking.event_horizon import final_sends
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.stats.significance import fisher_exact, ratio_interval, wilson_interval
 
 _log = logging.getLogger(__name__)
+#: Who the audit log names where no operator chooses the winner.
+_BY_TEST = Actor(None, "A/B test")
 _send, _batch, _variant = table_of(Send), table_of(Batch), table_of(Variant)
 _delivery, _event = table_of(Delivery), table_of(EventRow)
 
@@ -140,7 +143,7 @@ class ABTestReport:
     decides_at: datetime | None
     #: Recipients of the sample in batches that have not left, or are uncertain.
     waiting: int = 0
-    tracked: Tracked = EVERYTHING
+    tracked: Tracked = TRACK_EVERYTHING
 
     def measures(self, measure: Measure) -> bool:
         """Whether this send tracks what ``measure`` needs. An operator's choice needs nothing."""
@@ -229,7 +232,7 @@ def decide_due(
                 if decides_at is None or decides_at > now:
                     continue
                 label, why = winner_of(report(session, row.id))
-                choose_winner(session, row.id, label, now=now, warm_up=warm_up)
+                choose_winner(session, row.id, label, by=_BY_TEST, now=now, warm_up=warm_up)
             decided.append((row.id, label, why))
         except OperationalError:
             raise  # the database is unreachable, which is no fault of this send

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from newsletter.db.orm import Session
-from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
+from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.provider.events import EventKind
 from newsletter.sending.models import Send
 from newsletter.sending.queries import send_status
@@ -45,7 +45,7 @@ class Performance:
 
     sent: int
     figures: Mapping[str, int]
-    tracked: Tracked = EVERYTHING
+    tracked: Tracked = TRACK_EVERYTHING
 
     def measures(self, name: str) -> bool:
         """Whether a rate or a counter of this name is measured in this send."""
