@@ -70,22 +70,22 @@ def complaints(body: Any) -> list[Complaint]:  # noqa: ANN401 (any JSON may come
 
 def _of_request(body: Mapping[str, Any]) -> Iterator[Complaint]:
     yield from _of_sender(body.get("from"))
-    people = body.get("personalizations")
-    if not isinstance(people, list) or not people:
+    personalizations = body.get("personalizations")
+    if not isinstance(personalizations, list) or not personalizations:
         yield Complaint(
             "The personalizations field is required and must have at least one personalization.",
             "personalizations",
         )
         return
-    if len(people) > _MAX_PERSONALIZATIONS:
+    if len(personalizations) > _MAX_PERSONALIZATIONS:
         yield Complaint(
             f"The personalization block is limited to {_MAX_PERSONALIZATIONS} personalizations "
-            f"per API request. You have provided {len(people)} personalizations. Please consider "
-            "splitting this into multiple requests and resending your request.",
+            f"per API request. You have provided {len(personalizations)} personalizations. Please "
+            "consider splitting this into multiple requests and resending your request.",
             "personalizations",
         )
         return
-    yield from _of_subjects(body, people)
+    yield from _of_subjects(body, personalizations)
     yield from _of_content(body.get("content"))
     yield from _of_reply_to(body.get("reply_to"))
     yield from _of_headers(body.get("headers"), "headers")
@@ -96,7 +96,7 @@ def _of_request(body: Mapping[str, Any]) -> Iterator[Complaint]:
         yield from _of_settings(body.get(name), name)
     yield from _not_supported(body, _NOT_SUPPORTED, "")
     total, shared = 0, body.get("custom_args")
-    for index, person in enumerate(people):
+    for index, person in enumerate(personalizations):
         yield from _of_person(person, f"personalizations.{index}", shared)
         total += len(_addresses(person)) if isinstance(person, dict) else 0
     if total > _MAX_PERSONALIZATIONS:
@@ -119,17 +119,17 @@ def _of_sender(sender: object) -> Iterator[Complaint]:
         yield Complaint("The name must be a string.", "from.name")
 
 
-def _of_subjects(body: Mapping[str, Any], people: list[Any]) -> Iterator[Complaint]:
-    of_people = [person.get("subject") for person in people if isinstance(person, dict)]
+def _of_subjects(body: Mapping[str, Any], personalizations: list[Any]) -> Iterator[Complaint]:
+    subjects = [person.get("subject") for person in personalizations if isinstance(person, dict)]
     for place, subject in (("subject", body.get("subject")), *(
-        (f"personalizations.{n}.subject", one) for n, one in enumerate(of_people)
+        (f"personalizations.{n}.subject", one) for n, one in enumerate(subjects)
     )):  # fmt: skip
         if subject is not None and (not isinstance(subject, str) or not subject):
             yield Complaint(
                 "The subject of your email must be a string at least one character in length.",
                 place,
             )
-    if not body.get("subject") and not all(of_people):
+    if not body.get("subject") and not all(subjects):
         yield Complaint(
             "The subject is required. You can get around this requirement if you use a template "
             "with a subject defined or if every personalization has a subject defined.",

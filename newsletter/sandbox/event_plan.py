@@ -9,7 +9,7 @@ from newsletter.sandbox import mailbox
 from newsletter.sandbox.config import SandboxConfig
 from newsletter.sandbox.events import body
 from newsletter.sandbox.outcomes import EmailOutcome, outcome_of
-from newsletter.sandbox.store import EventRow, SandboxEmail, Store
+from newsletter.sandbox.store import PlannedEvent, SandboxEmail, Store
 from newsletter.sandbox.tracking_settings import Defaults, Measured, measured
 
 #: Event kinds that put the address on one of the account's suppression lists: (list, reason).
@@ -36,7 +36,7 @@ class EventPlanner:
         message: dict[str, Any],
         parts: list[tuple[str, dict[str, Any]]],
         first: int,
-    ) -> list[EventRow]:
+    ) -> list[PlannedEvent]:
         """The events of a request's emails, the first of which has the ID ``first``."""
         now = time.time()
         can = measured(message, self._defaults)
@@ -59,7 +59,7 @@ class EventPlanner:
 
     def _events_of(
         self, mail: SandboxEmail, outcome: EmailOutcome, can: Measured, now: float
-    ) -> list[EventRow]:
+    ) -> list[PlannedEvent]:
         rows = []
         kinds = outcome.kinds if outcome.drop_reason else ("processed", *outcome.kinds)
         for step, kind in enumerate(filter(can.happens, kinds)):

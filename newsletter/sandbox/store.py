@@ -33,7 +33,7 @@ CREATE INDEX IF NOT EXISTS suppression_email ON suppression (email);
 """
 _NEW_EVENT = "INSERT INTO event (mail_id, due, kind, body) VALUES (?, ?, ?, ?)"
 #: An event to come: (mail, due time, kind, body).
-EventRow = tuple[int, float, str, str]
+PlannedEvent = tuple[int, float, str, str]
 
 
 class SandboxEmail(NamedTuple):
@@ -103,7 +103,7 @@ class Store:
             self._db.execute("COMMIT")
             return int(first)
 
-    def schedule(self, events: Sequence[EventRow]) -> None:
+    def schedule(self, events: Sequence[PlannedEvent]) -> None:
         """Store events to be posted when they are due."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from newsletter.scheduling.prepared_issue import IssueRenderer
 
 _log = logging.getLogger(__name__)
-#: Single mails hold an address and a link; they are kept to answer "did it leave?".
+#: Single emails contain an address and a link. They are kept to see whether they left.
 _KEEP_NOTICES = timedelta(days=30)
 _KEEP_MESSAGES = timedelta(days=90)
 #: A segment's figures are counted again after this time at the earliest.
@@ -105,7 +105,7 @@ def decide_tests() -> None:
 
 
 def check_circuit_breakers() -> None:
-    """Pause every send whose mails come back more often than the rules allow."""
+    """Pause every send for which a rule opens the circuit breaker."""
     desk = _context[0]
     with transaction(desk.database) as session:
         for send_id, why in circuit_breaker.check_sends(
@@ -128,7 +128,7 @@ def settle_uncertain() -> None:
 
 
 def recover_abandoned(desk: TaskContext) -> None:
-    """The same, for whoever works without the clock."""
+    """``settle_uncertain`` for a process without a clock."""
     with transaction(desk.database) as session:
         swept = uncertain_batches.sweep(
             session,
@@ -147,7 +147,7 @@ def recover_abandoned(desk: TaskContext) -> None:
 
 
 def delete_expired() -> None:
-    """Forget what is kept for a time only: limits, links that ended, old mails, network data."""
+    """Delete expired data: rate limits, links, single emails, network data of consent records."""
     desk, now = _context[0], datetime.now(UTC)
     with transaction(desk.database) as session:
         rate_limit.sweep(session, now=now)
@@ -220,7 +220,7 @@ def reconcile() -> None:
 
 
 def tell_operators() -> None:
-    """Email owners and approvers what waits for them."""
+    """Email owners and approvers about what needs their decision."""
     desk, now = _context[0], datetime.now(UTC)
     if desk.tell_operators is None:
         return
