@@ -3,7 +3,7 @@
 The one table of this. Only what surely was not accepted is sent again by itself: where
 SendGrid says so, or where no byte of the request can have left. Whatever SendGrid does not
 document as not accepted may have been accepted, for a request has no idempotency key. A test
-goes through the table on real sockets, and docs/delivery.md shows it.
+goes through the table on real sockets, and docs/how-it-works/delivery-guarantees.md shows it.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """From an event to what becomes of the delivery and of the person: one table, and it is total.
 
-Each event falls under one case, each case has one line; docs/events.md shows the same table
-with its reasons, and a test compares the two. Who did it, a person or a machine, is not
+Each event falls under one case, each case has one line; docs/reference/events.md shows the
+same table with its reasons, and a test compares the two. Who did it, a person or a machine, is not
 decided here (newsletter.tracking.events.bot_detection).
 """
 

@@ -1,4 +1,4 @@
-"""How a send did: its kept figures and the rates made of them, as docs/metrics.md defines them.
+"""How a send did: its kept figures and their rates, as docs/reference/metrics.md defines them.
 
 Nothing is counted here; it is read.
 """
