@@ -132,7 +132,7 @@ class Segment(Model, table=True):
 class StatusCount(Model, table=True):
     """How many people there are in all and in each state, as they were counted last."""
 
-    __tablename__ = "headcount"
+    __tablename__ = "status_count"
 
     #: ``everybody``, or a state of subscribers.directory.status_counts.
     what: str = Field(primary_key=True, max_length=20)
@@ -165,8 +165,8 @@ class Suppression(Model, table=True):
     #: What shows it: an event's type and text, a page, an operator's note. Never an address.
     evidence: str = Field(default="", max_length=1000)
     #: The reason that an operator's hides, and since when: lifting theirs brings it back.
-    beneath: str | None = Field(default=None, max_length=12)
-    beneath_at: datetime | None = None
+    underlying_reason: str | None = Field(default=None, max_length=12)
+    underlying_at: datetime | None = None
 
 
 class FormerAddress(Model, table=True):

@@ -110,8 +110,8 @@ def add_proved(session: Session, proofs: Mapping[bytes, Proof], reason: Suppress
         index_elements=["address_hash"],
         set_={
             **{column: insert.excluded[column] for column in ("reason", "at", "evidence")},
-            "beneath": _suppression.c.reason if hidden else null(),
-            "beneath_at": _suppression.c.at if hidden else null(),
+            "underlying_reason": _suppression.c.reason if hidden else null(),
+            "underlying_at": _suppression.c.at if hidden else null(),
         },
         where=_strength(insert.excluded.reason) > _strength(_suppression.c.reason),
     ).returning(_suppression.c.address_hash)
@@ -148,17 +148,20 @@ def lift_by_hand(session: Session, address_hash: bytes, *, evidence: str) -> str
             f"they stay out: {row.reason}",
             hint="Only the person can come back, by signing up again and confirming it.",
         )
-    if row.beneath is None:
+    if row.underlying_reason is None:
         lift(session, [address_hash])
         return None
-    values = {"reason": row.beneath, "at": row.beneath_at, "evidence": evidence[:1000]}
+    values = {"reason": row.underlying_reason, "at": row.underlying_at, "evidence": evidence[:1000]}
     session.execute(
         update(_suppression)
         .where(_suppression.c.address_hash == address_hash)
-        .values(**values, beneath=None, beneath_at=None)
+        .values(**values, underlying_reason=None, underlying_at=None)
     )
-    _tell(session, [Lifted(address_hash), Suppressed(address_hash, row.beneath, row.beneath_at)])
-    return str(row.beneath)
+    _tell(
+        session,
+        [Lifted(address_hash), Suppressed(address_hash, row.underlying_reason, row.underlying_at)],
+    )
+    return str(row.underlying_reason)
 
 
 def is_stronger(reason: SuppressionReason, other: str) -> bool:
@@ -175,8 +178,8 @@ def _put_beneath(
             _suppression.c.address_hash.in_(moments),
             _suppression.c.reason == SuppressionReason.MANUAL,
             or_(
-                _suppression.c.beneath.is_(None),
-                _strength(_suppression.c.beneath) < _strength(literal(reason.value)),
+                _suppression.c.underlying_reason.is_(None),
+                _strength(_suppression.c.underlying_reason) < _strength(literal(reason.value)),
             ),
         )
     )
@@ -185,7 +188,7 @@ def _put_beneath(
         session.execute(
             update(_suppression)
             .where(_suppression.c.address_hash == hashed)
-            .values(beneath=reason.value, beneath_at=moments[hashed])
+            .values(underlying_reason=reason.value, underlying_at=moments[hashed])
         )
     _tell(session, [Suppressed(hashed, reason.value, moments[hashed]) for hashed in held])
 

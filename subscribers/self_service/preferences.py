@@ -197,7 +197,7 @@ def still_here(session: Session, subscriber_id: int) -> str | None:
         case None | SuppressionReason.BOUNCED:
             return person.email
         case SuppressionReason.MANUAL:
-            told = barred.beneath if barred is not None else None
+            told = barred.underlying_reason if barred is not None else None
             return person.email if told in {None, SuppressionReason.BOUNCED} else None
         case SuppressionReason.ERASED:
             return None
