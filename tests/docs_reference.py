@@ -20,9 +20,6 @@ from newsletter.settings.load import Settings, resource
 from newsletter.settings.sections import Section
 
 REFERENCE: Final = Path(__file__).parents[1] / "docs" / "reference"
-_RENEW: Final = (
-    "<!-- Generated: do not edit. `.venv/bin/python -m tests.docs_reference` renews it. -->"
-)
 #: The words for a kind of value; the first whose rules a setting has all of is taken.
 _KINDS: Final[tuple[tuple[Any, str], ...]] = (
     (kinds.SiteAddress, "web address, with or without a path"),
@@ -47,28 +44,49 @@ _KINDS: Final[tuple[tuple[Any, str], ...]] = (
 )
 
 
+_COMMANDS: Final = """# Commands
+
+<!-- Generated: do not edit. `.venv/bin/python -m tests.docs_reference` renews this page. -->
+
+`newsletter COMMAND --help` prints the same text. A setting that an option overrides is in
+parentheses; all settings are in [settings](settings.md).
+
+Lists print as a table on a terminal, as tab-separated lines in a pipe, and as JSON Lines with
+`--json`. Errors go to standard error and name the place and the remedy.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a problem (`newsletter doctor`), an error (`newsletter check`), a difference (`… verify`) |
+| 2 | an argument, a file or a setting is wrong |
+| 3 | there is nothing to do |
+| 4 | the provider refused |
+| 5 | the database does not fit this version |
+| 6 | this machine refused: a port, a file, memory |"""
+_SETTINGS: Final = """# Settings
+
+<!-- Generated: do not edit. `.venv/bin/python -m tests.docs_reference` renews this page. -->
+
+Three sources give a setting its value; the last one wins:
+
+1. [config/default.toml](../../config/default.toml), which ships with the program;
+2. the TOML file that the environment variable `NEWSLETTER_CONFIG` names; start from
+   [config/production.example.toml](../../config/production.example.toml);
+3. environment variables: `NEWSLETTER_` and the key in capitals, with two underscores for each
+   dot, so `site.base_url` is `NEWSLETTER_SITE__BASE_URL`. Secrets belong here. A list is written
+   `one, two` or `["one", "two"]`.
+
+`newsletter settings` prints every value in force and its source. An unknown key or a wrong value
+stops the start, with the key and what is allowed.
+
+A **duration** is written `30s`, `15m`, `6h`, `2d` or `1w`."""
+
+
 def commands() -> str:
     """The page of all commands: what ``--help`` says, in one place."""
     root = typer.main.get_command(application())
-    parts = [
-        "# Commands",
-        _RENEW,
-        "`newsletter COMMAND --help` prints the same text. A setting that an option overrides is "
-        "in parentheses; all settings are in [settings](settings.md).",
-        "Lists print as a table on a terminal, as tab-separated lines in a pipe, and as JSON Lines "
-        "with `--json`. Errors go to standard error and name the place and the remedy.",
-        "| exit code | meaning |\n|---|---|\n"
-        "| 0 | done |\n"
-        "| 1 | `newsletter doctor` found a problem, `newsletter check` found an error that blocks, "
-        "or `newsletter stats verify` found a difference |\n"
-        "| 2 | an argument, a file or a setting is wrong |\n"
-        "| 3 | there is nothing to do |\n"
-        "| 4 | the provider refused |\n"
-        "| 5 | the database does not fit this version |\n"
-        "| 6 | this machine refused: a port, a file, memory |",
-        *(_command(command, words) for command, words in _all(root, ("newsletter",))),
-    ]
-    return "\n\n".join(parts) + "\n"
+    sections = (_command(command, words) for command, words in _all(root, ("newsletter",)))
+    return "\n\n".join((_COMMANDS, *sections)) + "\n"
 
 
 def settings() -> str:
@@ -76,27 +94,11 @@ def settings() -> str:
     text = (resource("config") / "default.toml").read_text(encoding="utf-8")
     defaults = tomllib.loads(text)
     meanings = dict(_meanings(text))
-    parts = [
-        "# Settings",
-        _RENEW,
-        "Three sources give a setting its value; the last one wins:",
-        "1. [config/default.toml](../../config/default.toml), which ships with the program;\n"
-        "2. the TOML file that the environment variable `NEWSLETTER_CONFIG` names; start from "
-        "[config/production.example.toml](../../config/production.example.toml);\n"
-        "3. environment variables: `NEWSLETTER_` and the key in capitals, with two underscores "
-        "for each dot, so `site.base_url` is `NEWSLETTER_SITE__BASE_URL`. Secrets belong here. "
-        'A list is written `one, two` or `["one", "two"]`.',
-        "`newsletter settings` prints every value in force and its source. An unknown key or a "
-        "wrong value stops the start, with the key and what is allowed.",
-        "A **duration** is written `30s`, `15m`, `6h`, `2d` or `1w`.",
-        _table(Settings, defaults, meanings, ""),
-    ]
+    parts = [_SETTINGS, _table(Settings, defaults, meanings, "")]
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            parts += [
-                f"## {name}",
-                _table(field.annotation, defaults[name], meanings, f"{name}."),
-            ]
+            table = _table(field.annotation, defaults[name], meanings, f"{name}.")
+            parts.append(f"## {name}\n\n{table}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -111,8 +113,8 @@ def _all(command: Any, words: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str,
 
 def _command(command: Any, words: tuple[str, ...]) -> str:
     context = typer.Context(command, info_name=" ".join(words))
-    parts = [f"## {' '.join(words)}"] if len(words) > 1 else []
-    parts += [_sentence(part) for part in (command.help or "").split("\n\n")]
+    parts = [f"## {' '.join(words)}"]
+    parts += [_linked(_sentence(part)) for part in (command.help or "").split("\n\n")]
     records = [
         (_code(names), help_text)
         for parameter in command.params
@@ -125,7 +127,7 @@ def _command(command: Any, words: tuple[str, ...]) -> str:
             for name, child in children.items()
         ]
     if records:
-        rows = (f"| {name} | {_cell(help_text)} |" for name, help_text in records)
+        rows = (f"| {name} | {_linked(_cell(help_text))} |" for name, help_text in records)
         parts.append("\n".join(("| argument, option or command | meaning |", "|---|---|", *rows)))
     return "\n\n".join(parts)
 
@@ -170,7 +172,7 @@ def _table(
 
 
 def _linked(meaning: str) -> str:
-    """Names of pages in a comment become links; they are written from the project's root."""
+    """The text with links instead of names of pages, which begin at the project's root."""
     return re.sub(r"docs/((?:[\w-]+/)*)([\w-]+)\.md", r"[\2](../\1\2.md)", meaning)
 
 
@@ -202,9 +204,7 @@ def _type(hint: Any) -> str:
 def _limits(rules: list[Any]) -> str:
     """The bounds that a value has, the narrowest of each; bounds that nobody reaches are silent."""
     flat = [
-        one
-        for rule in rules
-        for one in (rule.metadata if isinstance(rule, FieldInfo) else [rule])
+        one for rule in rules for one in (rule.metadata if isinstance(rule, FieldInfo) else [rule])
     ]
     least = max((one.ge for one in flat if isinstance(one, Ge)), default=None)
     most = min((one.le for one in flat if isinstance(one, Le)), default=10**9)

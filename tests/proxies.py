@@ -52,7 +52,7 @@ class Proxy:
 
 
 def blocks(kind: str) -> dict[bool, str]:
-    """The configurations of docs/guides/reverse-proxy.md: with the path removed, and with it kept."""
+    """What docs/guides/reverse-proxy.md shows: with the path removed, and with it kept."""
     page = (Path(__file__).parents[1] / "docs" / "guides" / "reverse-proxy.md").read_text()
     section = page.split("## Below a path")[1].split("\n## ")[0]
     shown = re.findall(r"```(?:nginx|caddyfile)\n(.*?)```", section, re.DOTALL)

@@ -23,7 +23,7 @@ PAGES = sorted(
 )
 ROOT_COMMAND = typer.main.get_command(application())
 #: Options of other programs: pg_dump and pg_restore, curl, make chaos, pip.
-OTHER_OPTIONS = {"--rounds", "--people", "--only", "--seed", "--requests"}
+OTHER_OPTIONS = {"--rounds", "--people", "--only", "--seed", "--requests", "--help"}
 
 
 def read(page: str) -> str:
@@ -229,7 +229,7 @@ def target(page: str, link: str) -> tuple[str, str]:
     return path.relative_to(ROOT).as_posix(), anchor
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", sorted({*PAGES} - {"CHANGELOG.md"}))
 def test_links_lead_somewhere(page: str) -> None:
     for link in links(page):
         path, anchor = target(page, link)
@@ -238,11 +238,12 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_every_page_is_reachable_from_the_index() -> None:
-    """In two clicks; decisions in two as well, by their own index."""
+    """In two clicks at most."""
     reached = {"docs/README.md"}
     for _ in range(2):
-        reached |= {target(page, link)[0] for page in reached if page in PAGES for link in links(page)}
-    assert [page for page in PAGES if page not in reached] == []
+        linked = {(page, link) for page in reached if page in PAGES for link in links(page)}
+        reached |= {target(page, link)[0] for page, link in linked}
+    assert {*PAGES} - reached == {"README.md"}
 
 
 @pytest.mark.parametrize("folder", ["newsletter", "subscribers", "config", "templates", "tests"])
@@ -260,7 +261,19 @@ def test_the_program_names_pages_that_exist(folder: str) -> None:
 @pytest.mark.parametrize("states", [SendState, BatchState, DeliveryState])
 def test_every_state_is_in_the_glossary(states) -> None:
     glossary = read("ARCHITECTURE.md").split("## Glossary")[1].split("\n## ")[0]
-    rows = {term: row for term, row in re.findall(r"^\| (\w+) \|(.*)\|$", glossary, re.M)}
+    rows = dict(re.findall(r"^\| (\w+) \|(.*)\|$", glossary, re.M))
     term = states.__name__.removesuffix("State").lower()
     named = set(re.findall(r"`(\w+)`", rows[term]))
     assert named == {state.value for state in states}
+
+
+def test_every_package_is_in_the_architecture() -> None:
+    text = read("ARCHITECTURE.md").split("## Packages")[1].split("\n## ")[0]
+    for above in ("newsletter", "newsletter/sending", "newsletter/tracking", "subscribers"):
+        listed = set(re.findall(r"^\| (\w+)/ \|", table_under(text, f"| in {above}/ |"), re.M))
+        packages = {path.parent.name for path in ROOT.glob(f"{above}/*/__init__.py")}
+        assert listed == packages, above
+
+
+def table_under(text: str, head: str) -> str:
+    return text.split(head)[1].split("\n\n")[0]
