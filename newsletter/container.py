@@ -112,7 +112,7 @@ class Container:
     @cached_property
     def provider(self) -> SendGridGateway:
         """SendGrid, or whatever speaks its HTTP at ``sendgrid.host``, for what is no mail:
-        questions about the account, and calling mail back."""
+        questions about the account."""
         from newsletter.provider.sendgrid import SendGridGateway
 
         sendgrid = self.settings.sendgrid

@@ -23,7 +23,16 @@ PAGES = sorted(
 )
 ROOT_COMMAND = typer.main.get_command(application())
 #: Options of other programs: pg_dump and pg_restore, curl, make chaos, pip.
-OTHER_OPTIONS = {"--rounds", "--people", "--only", "--seed", "--requests", "--help"}
+OTHER_OPTIONS = {
+    "--rounds",
+    "--people",
+    "--only",
+    "--seed",
+    "--requests",
+    "--help",
+    "--all",
+    "--durations",
+}
 
 
 def read(page: str) -> str:

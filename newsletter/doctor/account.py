@@ -53,8 +53,6 @@ class ExpectedSetup:
 _SCOPES: Final = {
     "suppression.": "newsletter reconcile",
     "asm.": "newsletter reconcile, for groups and global unsubscribes",
-    "mail.batch.": "calling back what SendGrid holds",
-    "user.scheduled_sends.": "calling back what SendGrid holds",
 }
 #: Without these, somebody is mailed who must not be, or nobody knows what arrived.
 _NEEDED: Final = frozenset(

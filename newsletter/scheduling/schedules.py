@@ -306,7 +306,7 @@ def _write(session: Session, schedule: Schedule, wanted: ScheduleOptions, now: d
     recurrence.find_zone(wanted.zone)
     if rule.once is not None and next(next_run.upcoming(wanted, after=now), None) is None:
         raise SendError("this time is past", place=f"when {rule.text}")
-    if wanted.timetable.local_time or wanted.timetable.ahead:
+    if wanted.timetable.local_time:
         raise SendError("a schedule has no such pace", place=f"schedule {wanted.name}")
     chosen = {name: segment_store.find(session, name).id for name in wanted.segments}
     excluded = {name: segment_store.find(session, name).id for name in wanted.excluded}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
-from sqlalchemy import Row, func, literal, or_, select, union_all, update
+from sqlalchemy import Row, func, literal, select, union_all, update
 
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SettingsError
@@ -141,7 +141,7 @@ def watch(
     sends = [row for row in rows if row.state == SendState.SENDING or _TRIPPED in row.alarm]
     if not sends:
         return []
-    figures, paused = _figures(session, [row.id for row in sends], now), []
+    figures, paused = _figures(session, [row.id for row in sends]), []
     for row in sends:
         marked = {**figures[row.id], _TRIPPED: 1}
         if row.state == SendState.PAUSED:
@@ -163,9 +163,7 @@ def watch(
     return paused
 
 
-def _figures(
-    session: Session, send_ids: Collection[int], now: datetime
-) -> Mapping[int, dict[str, int]]:
+def _figures(session: Session, send_ids: Collection[int]) -> Mapping[int, dict[str, int]]:
     """Send → what → how many people: those whom something happened to, and those handed over.
 
     People and not events: one who is told of ten times must not stop a send.
@@ -177,8 +175,6 @@ def _figures(
     handed = (
         select(_batch.c.send_id, literal(_ACCEPTED), func.sum(_batch.c.size))
         .where(_batch.c.send_id.in_(send_ids), _batch.c.state == BatchState.ACCEPTED)
-        # What the provider holds until its time cannot have bounced yet.
-        .where(or_(_batch.c.hold_until.is_(None), _batch.c.hold_until <= now))
         .group_by(_batch.c.send_id)
     )
     figures: defaultdict[int, dict[str, int]] = defaultdict(dict)

@@ -121,6 +121,7 @@ def fill(desk: Desk, session: Session) -> None:
         session.add(AudienceDay(day=day, people=active + 900, active=active, counted_at=now))
 
 
+@pytest.mark.slow
 def test_the_empty_pages_are_sound(desk: Desk, tab: Page) -> None:
     tab.goto(f"{desk.url}/console/")
     sound(tab, "overview-empty")
@@ -128,6 +129,7 @@ def test_the_empty_pages_are_sound(desk: Desk, tab: Page) -> None:
     sound(tab, "deliverability-empty")
 
 
+@pytest.mark.slow
 def test_the_full_pages_are_sound_and_have_charts(desk: Desk, tab: Page) -> None:
     with transaction(desk.parts.database) as session:
         fill(desk, session)

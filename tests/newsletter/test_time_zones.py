@@ -84,6 +84,7 @@ COMMANDS = (
 RULES = re.compile(r"daily \d\d:\d\d|At \d\d:\d\d every day|\d\d:\d\d every day")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words))
 def test_every_time_that_a_command_prints_says_its_zone(
@@ -177,6 +178,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     assert caught.value.place == f"--at {text}"
 
 
+@pytest.mark.slow
 def test_the_zones_are_those_of_the_lock_file_in_every_process() -> None:
     assert zoneinfo.TZPATH == ()
     for module in (

@@ -145,6 +145,7 @@ def copies(sandbox: RunningSandbox) -> set[int]:
     return set(Counter(mail["nl_subscriber"] for mail in taken(sandbox)).values())
 
 
+@pytest.mark.slow
 def test_one_of_two_is_killed_and_the_other_finishes(
     environment: dict[str, str], sandbox: RunningSandbox, parts: Container, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_one_of_two_is_killed_and_the_other_finishes(
     assert copies(sandbox) == {1}
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_nothing_in_doubt_and_others_go_on(
     environment: dict[str, str], sandbox: RunningSandbox, parts: Container, tmp_path: Path
 ) -> None:

@@ -20,7 +20,6 @@ from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SendError
-from newsletter.sending import holding
 from newsletter.sending.ab_testing import Measure
 from newsletter.sending.ledger import restore_gate
 from newsletter.sending.operations import lifecycle as send_lifecycle
@@ -186,11 +185,7 @@ def pause(number: Number) -> None:
     now = datetime.now(UTC)
     with assembly.journaling(required=False), transaction(assembly.database) as session:
         send_lifecycle.pause(session, number, reason="paused by the operator", now=now)
-        hold_id = send_status.find(session, number).hold_id
     out.print(f"Send {number} is paused.")
-    if hold_id:
-        holding.keep_back(assembly.database, assembly.provider, number, hold_id)
-        out.print("SendGrid keeps what it holds of it, for up to 72 hours.")
 
 
 @app.command("resume")
@@ -199,21 +194,15 @@ def resume(number: Number) -> None:
     assembly = Container(load())
     with assembly.journaling(), transaction(assembly.database) as session:
         send_lifecycle.resume(session, number, now=datetime.now(UTC), warm_up=assembly.warm_up)
-        hold_id = send_status.find(session, number).hold_id
-    if hold_id:
-        holding.let_go(assembly.database, assembly.gateway, number, hold_id)
     out.print(f"Send {number} goes on. `newsletter serve` does the work.")
 
 
 @app.command("cancel")
 def cancel(number: Number) -> None:
-    """End a send; what had left has left, but what SendGrid holds of it is called back."""
+    """End a send; what had left has left."""
     assembly = Container(load())
     with assembly.journaling(required=False), transaction(assembly.database) as session:
-        hold_id = send_status.find(session, number).hold_id
         without = send_lifecycle.cancel(session, number, now=datetime.now(UTC))
-    if hold_id:
-        without += holding.call_back(assembly.database, assembly.provider, number, hold_id)
     out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
 
 
@@ -223,7 +212,6 @@ def retry(number: Number) -> None:
     assembly = Container(load())
     _ = assembly.gateway, assembly.links
     assembly.compare_departures()
-    hold_id = holding.new_hold(assembly.database, assembly.gateway, number)
     with stopping() as stop:
         with (
             assembly.journaling(),
@@ -235,7 +223,6 @@ def retry(number: Number) -> None:
                 now=datetime.now(UTC),
                 batch_size=assembly.settings.sending.batch_size,
                 warm_up=assembly.warm_up,
-                hold_id=hold_id,
             )
         err.print(f"{people:,} people missed it.")
         stands = run_to_rest(assembly, number, stop)
@@ -278,12 +265,7 @@ def pace(
     now = datetime.now(UTC)
     with transaction(assembly.database) as session:
         before = Timetable.from_json(send_status.find(session, number).timetable)
-        kept = replace(
-            wanted,
-            local_time=before.local_time,
-            local_date=before.local_date,
-            ahead=before.ahead,
-        )
+        kept = replace(wanted, local_time=before.local_time, local_date=before.local_date)
         send_lifecycle.change_pace(
             session,
             number,

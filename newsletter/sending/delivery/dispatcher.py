@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
@@ -32,8 +32,6 @@ from newsletter.sending.states import SendState
 _log = logging.getLogger(__name__)
 #: Seconds between two looks for single mails while none is there.
 _NOTICE_INTERVAL = 0.5
-#: What is held for less cannot be called back reliably (SendGrid, "stopping a scheduled send").
-_SHORTEST_HOLD = timedelta(minutes=10)
 #: Workers that are merely busy are late by less, and a timetable is not made anew more often.
 _ON_TIME = timedelta(minutes=1)
 #: It may be yesterday in the publication's zone.
@@ -144,7 +142,7 @@ class Dispatcher:
         batch = self._claim(only)
         if batch is None:
             return False
-        if self._too_late_to_be_held(batch) or self._behind_its_time(batch):
+        if self._behind_its_time(batch):
             return True
         with reading(self._database) as session:
             words = self._words.of(session, batch.variant_id)
@@ -236,8 +234,6 @@ class Dispatcher:
                 batch_store.put_back(session, batch, detail="", departed=False)
                 send_store.drop_cancelled(session, now=now)
                 return None
-        if batch.hold_until and batch.hold_until > now:
-            request = replace(request, send_at=batch.hold_until, hold_id=batch.hold_id)
         if self._journal is None:
             return self._gateway.send(request)
         try:
@@ -260,15 +256,6 @@ class Dispatcher:
         except OSError:
             # The departure stands there: a restored database would ask the operator.
             _log.exception("the journal cannot be written")
-
-    def _too_late_to_be_held(self, batch: ClaimedBatch) -> bool:
-        """Keep a batch for its own time when the provider can no longer be told to hold it."""
-        now = datetime.now(UTC)
-        if not batch.hold_until or not now < batch.hold_until <= now + _SHORTEST_HOLD:
-            return False
-        with transaction(self._database) as session:
-            batch_store.put_back(session, batch, detail="", after=batch.hold_until, departed=False)
-        return True
 
     def _behind_its_time(self, batch: ClaimedBatch) -> bool:
         """Give a batch that nobody sent in time another moment, and all that waits behind it.

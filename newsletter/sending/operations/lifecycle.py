@@ -14,7 +14,7 @@ from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.parsing.issue_file import Draft
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import ab_testing, held
+from newsletter.sending import ab_testing
 from newsletter.sending.ledger import interventions, provider_backoff, restore_gate, send_store
 from newsletter.sending.models import Send
 from newsletter.sending.pacing.quotas import WarmUp
@@ -29,7 +29,6 @@ from subscribers.models import Segment
 
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
 _ENDED = (SendState.SENT, SendState.CANCELLED)
-_GOES_ON = (SendState.SCHEDULED, SendState.SENDING, SendState.SENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,6 @@ def create(
         created_at=now,
         timetable=terms.timetable.to_json(),
         test=terms.test.to_json() if terms.test else {},
-        hold_id=terms.hold_id,
         track_clicks=tracked.clicks,
         track_opens=tracked.opens,
         occasion=dict(occasion or {}),
@@ -179,13 +177,7 @@ def _approved(
 
 
 def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None:
-    """Let no further batch leave.
-
-    Once more is no mistake where the provider holds some of it, and may not have heard.
-    """
-    send = find(session, send_id)
-    if send.hold_id and send.state == SendState.PAUSED:
-        return
+    """Let no further batch leave."""
     _move(session, send_id, SendState.PAUSED, now=now, reason=reason, paused_at=now)
 
 
@@ -193,14 +185,10 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
     """Go on where it stopped: with its batches, or with its schedule if it was not planned yet.
 
     A timetable is shifted: what should have left during the pause leaves at the same pace.
-    Once more is no mistake where the provider keeps some of it, and may not have heard.
     """
     send = find(session, send_id)
     resumed: dict[str, Any] = {"reason": "", "paused_at": None}
-    if send.hold_id and send.state in _GOES_ON:
-        return
     provider_backoff.begin_anew(session, now=now)
-    held.begin_to_let_go(session, send_id)
     if send.started_at is None:
         # Its time stays; only one that was missed is now.
         at = max(send.scheduled_for, now)
@@ -221,13 +209,7 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
 
 
 def cancel(session: Session, send_id: int, *, now: datetime) -> int:
-    """End the send; what had left has left. Returns how many people stay without the issue.
-
-    Once more is no mistake where the provider holds some of it, and may not have heard.
-    """
-    send = find(session, send_id)
-    if send.hold_id and send.state == SendState.CANCELLED:
-        return 0
+    """End the send; what had left has left. Returns how many people stay without the issue."""
     _move(session, send_id, SendState.CANCELLED, now=now, reason="cancelled", finished_at=now)
     return send_store.drop_pending(session, send_id, now=now, reason="cancelled")
 
@@ -239,18 +221,14 @@ def retry(
     now: datetime,
     batch_size: int,
     warm_up: WarmUp | None = None,
-    hold_id: str | None = None,
 ) -> int:
     """Send to those who missed the issue in an ended send, and to nobody else; counts them.
 
     Missed means rejected, dropped by the provider, or skipped and by now mailable again.
-    Raises NothingToDoError when there is nobody, and SendError as long as the provider
-    holds some of it. ``hold_id`` is for what is handed over ahead now: what the provider was
-    told to throw away takes whatever comes under its name with it.
+    Raises NothingToDoError when there is nobody.
     """
-    begun_anew: dict[str, Any] = {"finished_at": None, "reason": "", "hold_id": hold_id}
+    begun_anew: dict[str, Any] = {"finished_at": None, "reason": ""}
     _move(session, send_id, SendState.SENDING, now=now, ended=True, **begun_anew)
-    held.require_none(session, send_id, now=now)
     timetable = Timetable.from_json(find(session, send_id).timetable)
     if timetable.local_time is not None and timetable.local_date is None:
         # A pause must not find that the time of those who missed it came when the send began.

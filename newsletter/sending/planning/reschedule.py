@@ -13,7 +13,6 @@ from newsletter.sending.pacing import warmup_usage
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.timetable import ExistingBatch, Timetable, is_paced
 from newsletter.sending.pacing.timetable import retime as moments_of
-from newsletter.sending.planning.planner import departure
 from newsletter.sending.states import BatchState, SendState
 
 _send, _batch = table_of(Send), table_of(Batch)
@@ -25,7 +24,7 @@ _MOVE = (
         _batch.c.number == bindparam("of_number"),
         _batch.c.state == BatchState.PENDING,
     )
-    .values(not_before=bindparam("leaves"), hold_until=bindparam("held"))
+    .values(not_before=bindparam("leaves"))
 )
 
 
@@ -58,17 +57,10 @@ def reschedule(
         began=send.started_at,
         left=warmup_usage.of_its_own(session, send_id, now=now),
     )
-    values = []
-    for row, moment in zip(rows, moments, strict=True):
-        leaves = departure(timetable, moment, now)
-        values.append(
-            {
-                "of_send": send_id,
-                "of_number": row.number,
-                "leaves": leaves["not_before"],
-                "held": leaves["hold_until"],
-            }
-        )
+    values = [
+        {"of_send": send_id, "of_number": row.number, "leaves": moment}
+        for row, moment in zip(rows, moments, strict=True)
+    ]
     if values:
         session.connection().execute(_MOVE, values)
     return len(rows)

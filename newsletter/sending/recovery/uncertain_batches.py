@@ -54,8 +54,6 @@ def sweep(
         resent = send_store.resend_uncertain(session, departed_before=now - grace, now=now)
     if resent:
         reschedule.reschedule_resent(session, now=now, warm_up=warm_up)
-    # A send is over only when the time has come of all that the provider holds of it.
-    send_store.finish(session, now=now)
     return RecoveryReport(freed, doubtful, resent)
 
 

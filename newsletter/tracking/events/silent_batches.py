@@ -49,12 +49,7 @@ def around(session: Session, doubtful: Sequence[UncertainBatch]) -> dict[int, Si
     )
     later = session.execute(
         select(_batch.c.send_id, _batch.c.departed_at, person.label("person"))
-        .where(
-            _batch.c.state == BatchState.ACCEPTED,
-            _batch.c.departed_at > first,
-            # What the provider holds until its time has no events before.
-            _batch.c.hold_until.is_(None),
-        )
+        .where(_batch.c.state == BatchState.ACCEPTED, _batch.c.departed_at > first)
         .order_by(_batch.c.departed_at)
         .limit(_AT_MOST)
     ).all()

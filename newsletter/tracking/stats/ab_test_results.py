@@ -250,13 +250,11 @@ def _set_aside(session: Session, send_id: int, error: Exception, now: datetime) 
 
 
 def _sample(session: Session, send_id: int) -> tuple[int, datetime | None]:
-    """How many people's batches are open, and when the last of the others came to its readers."""
-    at = case((_batch.c.hold_until > _batch.c.departed_at, _batch.c.hold_until))
-    left = func.max(func.coalesce(at, _batch.c.departed_at, type_=_batch.c.departed_at.type))
+    """How many people's batches are open, and when the last of the others left."""
     row = session.execute(
         select(
             func.sum(_batch.c.size).filter(_batch.c.state.in_(UNSETTLED)),
-            left.filter(_batch.c.state == BatchState.ACCEPTED),
+            func.max(_batch.c.departed_at).filter(_batch.c.state == BatchState.ACCEPTED),
         ).where(_batch.c.send_id == send_id, _batch.c.part == Part.SAMPLE)
     ).one()
     return int(row[0] or 0), row[1]

@@ -87,6 +87,7 @@ def test_a_wrong_rule_is_named(run: Run, tmp_path: Path, rules: str, said: str) 
     assert said in text
 
 
+@pytest.mark.slow
 def test_a_send_is_refused_for_what_blocks_unless_somebody_insists(
     run: Run, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_send_is_refused_for_what_blocks_unless_somebody_insists(
     assert run("sends").stdout.count("\n") == 2
 
 
+@pytest.mark.slow
 def test_every_variant_of_a_test_is_checked(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)
     (tmp_path / "other.md").write_text(LINKED)
@@ -118,6 +120,7 @@ def test_every_variant_of_a_test_is_checked(run: Run, tmp_path: Path) -> None:
     assert "issue.md:2: the subject has 24" in run(*send, "--subject", "x" * 24, **own).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "own"),
     [
@@ -169,6 +172,7 @@ def test_an_issue_is_shown_as_somebody_gets_it(run: Run, tmp_path: Path) -> None
     assert "nobody is known" in complaint(nobody, 2)
 
 
+@pytest.mark.slow
 def test_a_test_mail_goes_to_those_named_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)
     add_readers(tmp_path, run, 3)

@@ -30,6 +30,7 @@ def refused(run: Run, *words: str, by: str = "ada", **settings: str) -> str:
     return complaint(run(*words, LOGNAME=by, **settings), 2)
 
 
+@pytest.mark.slow
 def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     run: Run, write: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_what_cannot_be_rendered_is_not_approved(run: Run, write: Path) -> None:
     assert "The issue is in review." in run("issue", "show", "spring").stderr
 
 
+@pytest.mark.slow
 def test_a_text_goes_out_and_comes_back_the_same(run: Run, write: Path) -> None:
     done(run, "issue", "store", "spring.md", "--base", "0")
     write.write_text(TEXT.format(words="Two."))
@@ -81,6 +83,7 @@ def test_a_text_goes_out_and_comes_back_the_same(run: Run, write: Path) -> None:
     assert "command line (bob) stored revision 2 since" in said
 
 
+@pytest.mark.slow
 def test_a_second_person_is_another_user_of_the_machine(run: Run, write: Path) -> None:
     second = {"NEWSLETTER_REVIEW__SECOND_PERSON": "true"}
     done(run, "issue", "store", "spring.md")

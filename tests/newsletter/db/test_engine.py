@@ -14,6 +14,8 @@ from newsletter.db.orm import metadata
 from newsletter.errors import DatabaseError
 from tests.forking import command as run_command
 
+pytestmark = pytest.mark.both_databases
+
 AT = "'2026-03-27 07:00:00.000000'"
 
 

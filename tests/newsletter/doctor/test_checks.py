@@ -314,7 +314,7 @@ def test_the_whole_examination_against_sendgrid_itself_asks_dns(
     sandbox: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in production, but for who answers there."""
-    monkeypatch.setattr("newsletter.container.Assembly.is_local", False)
+    monkeypatch.setattr("newsletter.container.Container.is_local", False)
     settings = load(
         {
             "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}",

@@ -89,6 +89,7 @@ def test_a_send_starts_when_it_is_due_and_not_before(database: Engine, five, clo
     assert len(states(database, send)) == 5
 
 
+@pytest.mark.slow
 def test_a_send_scheduled_before_a_restart_starts_after_it(database: Engine, five, clocks) -> None:
     send = make_send(database, at=datetime.now(UTC) + timedelta(seconds=1))
     clocks().stop()
@@ -189,6 +190,7 @@ def test_a_send_that_trouble_keeps_from_starting_is_due_still_and_the_others_sta
     assert (state(database, first), len(states(database, first))) == ("sending", 5)
 
 
+@pytest.mark.slow
 def test_of_two_that_start_a_send_at_once_one_does_and_the_other_goes_on(
     database: Engine, five
 ) -> None:
@@ -204,6 +206,7 @@ def test_of_two_that_start_a_send_at_once_one_does_and_the_other_goes_on(
     assert len(states(database, send)) == 5
 
 
+@pytest.mark.slow
 def test_only_one_process_holds_the_clock_and_another_takes_over(
     database: Engine, five, clocks
 ) -> None:
@@ -214,6 +217,7 @@ def test_only_one_process_holds_the_clock_and_another_takes_over(
     assert until(lambda: waiting.holding)
 
 
+@pytest.mark.slow
 def test_a_lease_of_a_dead_process_ends_by_itself(database: Engine, five, clocks) -> None:
     with transaction(database) as session:
         later = datetime.now(UTC) + timedelta(hours=1)
@@ -236,6 +240,7 @@ def test_a_database_that_is_away_when_the_clock_begins_costs_a_renewal(
     assert until(lambda: state(database, send) == "sending")
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_between_two_ticks_does_not_end_the_ticking(
     database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +286,7 @@ def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> 
     }
 
 
+@pytest.mark.slow
 def test_an_end_while_a_job_takes_long_reports_no_errors(database: Engine, clocks, caplog) -> None:
     clock = clocks()
     assert until(lambda: clock.holding)
@@ -296,6 +302,7 @@ def test_an_end_while_a_job_takes_long_reports_no_errors(database: Engine, clock
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_clock_that_was_ahead_and_is_put_right_goes_on_ticking(
     database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch

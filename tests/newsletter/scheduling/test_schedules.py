@@ -71,7 +71,6 @@ def test_a_schedule_is_kept_as_it_was_asked_for(database: Engine, weekly: str) -
         ({"segments": ("nobody",)}, "no segment of this name"),
         ({"excluded": ("nobody",)}, "no segment of this name"),
         ({"excluded": ("everybody",)}, "cannot be sent to and left out"),
-        ({"timetable": Timetable(ahead=timedelta(hours=1))}, "has no such pace"),
         (
             {"timetable": Timetable(local_time=sending_windows.parse_time("09:00", place=""))},
             "has no such pace",

@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, update
+from sqlalchemy import Engine, event
 
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import table_of
 from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
 from newsletter.sending.ledger import send_store
-from newsletter.sending.models import Batch, Send
+from newsletter.sending.models import Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.sending.states import SendState
@@ -216,20 +214,6 @@ def test_it_does_not_trip_before_enough_people_were_handed_over(database: Engine
     hand_over(database)
     (tripped,) = look(database, enough)
     assert tripped[1].startswith("50 % of 10 mails bounced (5), above 10 %: ")
-
-
-def test_what_the_provider_holds_until_later_does_not_water_the_share_down(
-    database: Engine,
-) -> None:
-    people(database, 11)
-    send = under_way(database, batch_size=5, batches=2)
-    batch = table_of(Batch)
-    with transaction(database) as session:
-        held = batch.c.send_id == send, batch.c.number == 2
-        session.execute(update(batch).where(*held).values(hold_until=NOW + timedelta(hours=1)))
-    report(database, send, "bounce", [1])
-    ((_, why),) = look(database)
-    assert why.startswith("20 % of 5 mails")
 
 
 def test_the_first_rule_that_trips_gives_the_reason(database: Engine) -> None:

@@ -43,6 +43,8 @@ from tests.newsletter.tracking.events.test_ingest import (
 )
 from tests.newsletter.web.public.test_confirm import ask
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five", "sent"]
 
 ADA = Actor(7, "ada@example.org")
@@ -278,6 +280,7 @@ def test_after_a_bounce_that_says_nothing_of_the_mailbox_the_next_issue_is_tried
     assert stands(sandbox, "p1@example.org") == set()
 
 
+@pytest.mark.slow
 def test_so_many_soft_bounces_that_the_address_is_suppressed_leave_it_on_the_list(
     parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:

@@ -30,6 +30,8 @@ from tests.conftest import ADDRESS_KEY, NOW, add_person
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import comes_back, take
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five"]
 
 _suppression = table_of(Suppression)

@@ -64,6 +64,7 @@ def seen() -> Seen:
     return ask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", PROXY, "198.51.100.7"])
 @pytest.mark.parametrize("name", CLAIMS)
 def test_by_default_nobody_speaks_for_anybody_not_even_this_machine(
@@ -73,6 +74,7 @@ def test_by_default_nobody_speaks_for_anybody_not_even_this_machine(
     assert seen(peer, [(name, value)]) == peer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hops", "header", "expected"),
     [
@@ -294,6 +296,7 @@ def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path:
         assert of_visitors(f"http://127.0.0.1:{port}", fetched).verdict is Verdict.PROBLEM
 
 
+@pytest.mark.slow
 def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
     environment: dict[str, str],
 ) -> None:
@@ -317,6 +320,7 @@ def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
     parts.database.dispose()
 
 
+@pytest.mark.slow
 def test_the_server_reads_no_variable_of_its_own(environment: dict[str, str]) -> None:
     source = (
         "import os; os.environ['FORWARDED_ALLOW_IPS'] = '*'\n"

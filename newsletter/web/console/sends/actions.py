@@ -13,8 +13,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session
-from newsletter.errors import ProviderError, SendError, UserError
-from newsletter.sending import holding
+from newsletter.errors import SendError, UserError
 from newsletter.sending.models import Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.timetable import Timetable
@@ -41,10 +40,7 @@ def pause(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Re
         send_lifecycle.pause(session, send_id, reason=f"paused by {visitor.called}", now=now)
         return "send paused"
 
-    def tell(hold_id: str) -> None:
-        holding.keep_back(parts.database, parts.provider, send_id, hold_id)
-
-    return _do(request, parts, visitor, send_id, change, done="paused", tell=tell)
+    return _do(request, parts, visitor, send_id, change, done="paused")
 
 
 @router.post(f"{HOME}/{{send_id:int}}/resume")
@@ -55,24 +51,18 @@ def resume(send_id: int, request: Request, parts: Parts, visitor: Approver) -> R
         send_lifecycle.resume(session, send_id, now=now, warm_up=parts.warm_up)
         return "send resumed"
 
-    def tell(hold_id: str) -> None:
-        holding.let_go(parts.database, parts.gateway, send_id, hold_id)
-
-    return _do(request, parts, visitor, send_id, change, done="resumed", tell=tell)
+    return _do(request, parts, visitor, send_id, change, done="resumed")
 
 
 @router.post(f"{HOME}/{{send_id:int}}/cancel")
 def cancel(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
-    """End it; what the provider still holds of it is called back."""
+    """End it; what had left has left."""
 
     def change(session: Session, _send: Send, now: datetime) -> str:
         send_lifecycle.cancel(session, send_id, now=now)
         return "send cancelled"
 
-    def tell(hold_id: str) -> None:
-        holding.call_back(parts.database, parts.provider, send_id, hold_id)
-
-    return _do(request, parts, visitor, send_id, change, done="cancelled", tell=tell)
+    return _do(request, parts, visitor, send_id, change, done="cancelled")
 
 
 @router.post(f"{HOME}/{{send_id:int}}/retry")
@@ -80,20 +70,17 @@ def retry(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Re
     """Send to those who missed it, and to nobody else."""
 
     def change(session: Session, _send: Send, now: datetime) -> str:
+        # Whatever a send needs is looked at before anything is written.
+        _ = parts.gateway, parts.links
         send_lifecycle.retry(
             session,
             send_id,
             now=now,
             batch_size=parts.settings.sending.batch_size,
             warm_up=parts.warm_up,
-            hold_id=hold_id,
         )
         return "send retried for those who missed it"
 
-    try:
-        hold_id = holding.new_hold(parts.database, parts.gateway, send_id)
-    except ProviderError as error:
-        return show_send(request, parts, send_id, problem=error)
     return _do(request, parts, visitor, send_id, change, done="retried", snapshot=True)
 
 
@@ -115,7 +102,6 @@ def change_pace(
             local_time=before.local_time,
             local_date=before.local_date,
             windows=before.windows,
-            ahead=before.ahead,
         )
         size = parts.settings.sending.batch_size
         send_lifecycle.change_pace(
@@ -200,14 +186,11 @@ def _do(
     change: _Change,
     *,
     done: str,
-    tell: Callable[[str], None] | None = None,
     snapshot: bool = False,
 ) -> Response:
-    """Change it, tell the provider if it holds some of it, and show it."""
+    """Change it, and show it."""
     try:
-        hold_id = _change(request, parts, visitor, send_id, change, snapshot=snapshot)
-        if hold_id and tell:
-            tell(hold_id)
+        _change(request, parts, visitor, send_id, change, snapshot=snapshot)
     except UserError as error:
         return show_send(request, parts, send_id, problem=error)
     return go(f"{HOME}/{send_id}?done={done}")
@@ -221,12 +204,11 @@ def _change(
     change: _Change,
     *,
     snapshot: bool = False,
-) -> str | None:
-    """One transaction with its entry in the log; returns the provider's name of what it holds."""
+) -> None:
+    """One transaction with its entry in the log."""
     now = datetime.now(UTC)
     with transaction(parts.database, snapshot=snapshot) as session:
         send, issue = find(session, send_id)
-        hold_id, subject = send.hold_id, f"send {send_id} ({issue.slug})"
+        subject = f"send {send_id} ({issue.slug})"
         what = change(session, send, now)
         audit.record(session, actor(request, visitor), what, now=now, subject=subject)
-    return hold_id

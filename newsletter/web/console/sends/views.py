@@ -224,7 +224,6 @@ def in_words(timetable: Mapping[str, Any]) -> str:
         ("per_day", "at most {:,} a day"),
         ("local_time", "not before {} on each person's clock"),
         ("quiet", "nothing in their hours {}"),
-        ("ahead", "handed over {:,.0f} s ahead"),
     ):
         if name in timetable:
             said.append(words.format(timetable[name]))

@@ -15,6 +15,8 @@ from newsletter.sending.delivery.retry_policy import decide
 from newsletter.sending.models import OutboxEmail
 from tests.conftest import NOW
 
+pytestmark = pytest.mark.both_databases
+
 _LEASE = timedelta(minutes=2)
 _DOWN = NotSent("cannot reach SendGrid: refused")
 

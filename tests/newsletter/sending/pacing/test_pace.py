@@ -1,4 +1,4 @@
-"""When batches leave: shared waits, pauses that shift, changes of pace, warm-ups, tests, holds."""
+"""When batches leave: shared waits, pauses that shift, changes of pace, warm-ups, tests."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
@@ -173,7 +173,7 @@ def test_a_send_that_cannot_go_on_when_the_worker_comes_late_is_paused(
 def test_what_has_no_timetable_leaves_however_late_it_is(
     database: Engine, five: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reschedule, "retime", lambda *_, **__: pytest.fail("slow"))
+    monkeypatch.setattr(reschedule, "reschedule", lambda *_, **__: pytest.fail("slow"))
     send = make_send(database, timetable=Timetable(zone="Europe/Berlin"))
     make_plan(database, send)
     worker = dispatcher(
@@ -363,32 +363,6 @@ def test_the_sample_is_the_same_when_it_is_drawn_again(database: Engine) -> None
     # Scattered over the list, not its first or last people.
     assert min(sample) < 20
     assert max(sample) > 180
-
-
-def test_what_is_handed_over_ahead_says_until_when_it_is_held(
-    database: Engine, five: list[int]
-) -> None:
-    now = datetime.now(UTC)
-    tomorrow = now + timedelta(days=1)
-    at = Timetable(
-        local_time=tomorrow.time().replace(microsecond=0),
-        local_date=tomorrow.date(),
-        ahead=timedelta(hours=30),
-    )
-    send = make_send(database, timetable=at)
-    make_plan(database, send, now=now)
-    gateway = drain(database, FakeGateway())
-    assert len(gateway.mailed) == 5
-    assert {request.send_at for request in gateway.requests} == {
-        tomorrow.replace(second=0, microsecond=0)
-    }
-    with transaction(database) as session:
-        assert send_status.find(session, send).state == "sending"
-        surely = timedelta(minutes=10)
-        assert send_store.call_back(session, send, now=now, surely=surely) == 5
-    assert set(states(database, send).values()) == {
-        ("rejected", "called back before it left the provider")
-    }
 
 
 def test_a_worker_that_fell_silent_loses_its_batches_at_once(

@@ -509,6 +509,7 @@ def check_rate(timetable: Timetable, leaving: list[tuple[datetime, int]]) -> Non
         assert later - moment >= gap - timedelta(microseconds=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     timetables(),

@@ -127,7 +127,7 @@ def test_an_answer_that_was_not_written_down_settles_its_batch(
     dispatcher(database, FakeGateway(), journal).send_next()
     with database.begin() as connection:  # a crash between the answer and its commit
         connection.execute(text("DELETE FROM batch"))
-        connection.execute(text("UPDATE delivery SET state = 'rejected'"))
+        connection.execute(text("UPDATE delivery SET state = 'dropped'"))
         connection.execute(text("UPDATE delivery SET state = 'planned'"))
     rows = backup(database)
     # The same batch as it stood when its request left.
@@ -302,7 +302,7 @@ def test_another_send_of_the_same_number_is_another_send(
     dispatcher(database, FakeGateway(), journal).send_next()
     with database.begin() as connection:
         connection.execute(text("UPDATE send SET created_at = '2026-01-01 00:00:00+00:00'"))
-        connection.execute(text("UPDATE delivery SET state = 'rejected' WHERE state <> 'planned'"))
+        connection.execute(text("UPDATE delivery SET state = 'dropped' WHERE state <> 'planned'"))
     assert compared(database, journal) == ReplayReport(unknown_sends=1, forgotten=2)
 
 

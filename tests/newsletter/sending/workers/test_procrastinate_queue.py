@@ -23,7 +23,10 @@ from tests.newsletter.sending.conftest import FakeGateway, batches, dispatcher, 
 
 #: procrastinate's triggers look for its tables where the session looks.
 LOOK_THERE = "SET LOCAL search_path TO procrastinate"
-pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
+    pytest.mark.both_databases,
+]
 
 
 @pytest.fixture
@@ -296,6 +299,7 @@ def test_a_stop_lets_requests_under_way_end_and_begins_no_more(
     assert [status for _, status, _ in jobs(database)] == ["todo"] * 3
 
 
+@pytest.mark.slow
 def test_answers_that_come_while_the_database_is_away_are_written_down_later(
     database: Engine,
     five: list[int],
@@ -322,6 +326,7 @@ def test_answers_that_come_while_the_database_is_away_are_written_down_later(
     assert {b.attempt for b in batches(database, send)} == {1}
 
 
+@pytest.mark.slow
 def test_an_answer_that_could_not_be_written_down_is_kept_whatever_the_reason(
     database: Engine,
     five: list[int],

@@ -20,6 +20,8 @@ from newsletter.sending.workers.thread_pool import ThreadPool
 from tests.newsletter.scheduling.test_leader_clock import until
 from tests.newsletter.sending.conftest import FakeGateway, batches, dispatcher, planned, send_state
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def threads(database: Engine) -> Iterator[Callable[[Gateway], ThreadPool]]:
@@ -59,6 +61,7 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]
 only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_a_moment_without_files_ends_no_worker(
     database: Engine, five: list[int], threads, no_files

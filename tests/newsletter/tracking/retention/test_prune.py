@@ -19,6 +19,8 @@ from newsletter.tracking.stats import verify as verify_counters
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, five, make_plan, make_send
 from tests.newsletter.tracking.events.test_ingest import entry, sent, suppressed, take
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five", "sent"]
 
 KEEP = RetentionPolicy(events=timedelta(days=90), deliveries=timedelta(days=400))
@@ -127,7 +129,7 @@ def test_an_issue_with_a_send_to_come_stays_open(database: Engine, five: list[in
 def test_a_run_that_is_stopped_goes_on_the_next_time(
     database: Engine, sent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune, "_SLICE", 2)
+    monkeypatch.setattr("newsletter.tracking.retention.prune._SLICE", 2)
     take(database, *(entry(sent, person, "open") for person in (1, 2, 3, 4, 5)))
     now = when_ended(database, sent) + timedelta(days=401)
     asked = iter([True, False])

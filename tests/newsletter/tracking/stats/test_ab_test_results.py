@@ -524,13 +524,13 @@ def test_the_trouble_of_one_send_does_not_stop_another(
     make_people(database, 10)
     first, second = make_trial(database), make_trial(database, slug="second")
 
-    def crown(session: Any, send: int, label: str, **how: Any) -> int:
+    def choose_winner(session: Any, send: int, label: str, **how: Any) -> int:
         count = reschedule.choose_winner(session, send, label, **how)
         if send == first.send:
             raise trouble
         return count
 
-    monkeypatch.setattr(ab_test_results, "crown", crown)
+    monkeypatch.setattr(ab_test_results, "choose_winner", choose_winner)
     assert [send for send, _, _ in decide(database)] == [second.send]
     # What the failed one had written is taken back.
     assert (winner(database, first.send), winner(database, second.send)) == (None, "A")
@@ -582,16 +582,6 @@ def test_nothing_is_decided_while_a_part_of_the_sample_is_on_its_way(
     assert found(database, test.send).decides_at == left + WAIT
     assert decide(database, 3 * WAIT - timedelta(seconds=1)) == []
     assert [send for send, _, _ in decide(database, 3 * WAIT)] == [test.send]
-
-
-def test_what_the_provider_holds_comes_to_its_readers_at_the_end_of_the_hold(
-    database: Engine,
-) -> None:
-    make_people(database, 10)
-    test = make_trial(database)
-    held = NOW + WAIT
-    walk(database, test.send, 1, "accepted", departed_at=NOW, hold_until=held)
-    assert found(database, test.send).decides_at == held + WAIT
 
 
 def test_a_sample_of_which_nobody_was_left_does_not_wait(database: Engine) -> None:

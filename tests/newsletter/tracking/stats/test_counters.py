@@ -20,6 +20,8 @@ from tests.newsletter.cli.test_commands import Run, run
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import entry, sent, take
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five", "run", "sent"]
 
 A, B, C, D = (f"https://x.example/{letter}" for letter in "abcd")

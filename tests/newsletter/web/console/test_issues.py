@@ -342,6 +342,7 @@ def test_an_approver_keeps_an_issue_out_of_the_archive_and_lets_it_in(office: Of
     assert "Public archive" not in office.signed_in(Role.EDITOR).get(page).text
 
 
+@pytest.mark.slow
 def test_a_second_person_has_to_approve_where_that_is_asked_for(
     open_office: Callable[..., Office], environment: dict[str, str]
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_text_that_is_written_is_shown_and_not_stored(office: Office) -> None:
     assert editor.get("/console/issues/news").status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

@@ -1,7 +1,7 @@
 """Sends in the console: who may do what, what is shown, and what a wrong click comes to."""
 
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from sqlalchemy import Engine, select, update
 from newsletter.accounts.models import AuditEntry, Role
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
-from newsletter.errors import ProviderError
 from newsletter.issues import approval, store
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
@@ -20,7 +19,6 @@ from newsletter.provider.gateway import Accepted, Refused, Unknown
 from newsletter.sending.ledger import provider_backoff
 from newsletter.sending.models import Batch, ProviderBackoff, Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.queries import send_status
 from subscribers.consent import suppression
@@ -189,42 +187,6 @@ def test_pause_resume_cancel_are_done_once_and_written_down(office: Office, goin
         ("send resumed", subject),
         ("send cancelled", subject),
     ]
-
-
-def test_what_the_provider_holds_is_shown_and_goes_on_when_it_is_back(
-    office: Office, audience: list[int]
-) -> None:
-    now, told = datetime.now(UTC), list[str]()
-    day = now + timedelta(days=1)
-    morning = Timetable(local_time=time(9), local_date=day.date(), ahead=timedelta(hours=72))
-    database, approver = office.parts.database, office.signed_in(Role.APPROVER)
-    send = make_send(database, timetable=morning)
-    with transaction(database) as session:
-        session.execute(update(_send).values(hold_id="hold"))
-        plan(session, send, now=now, batch_size=5)
-    while dispatcher(database, FakeGateway()).send_next():
-        pass
-
-    class Deaf:
-        def pause_held(self, hold_id: str) -> None:
-            told.append(hold_id)
-
-        def release_held(self, hold_id: str) -> None:
-            told.append(hold_id)
-            if len(told) == 2:
-                raise ProviderError("no answer", place="hold", hint="Do it once more.")
-
-    office.parts.__dict__.update(gateway=Deaf(), provider=Deaf())
-    assert "SendGrid holds the mail of 5 people" in approver.get(f"/console/sends/{send}").text
-    assert act(approver, send, "pause").status_code == 303
-    failed = act(approver, send, "resume")
-    assert failed.status_code == 400
-    assert "until the send is resumed" in failed.text
-    assert f"/console/sends/{send}/resume" in failed.text
-    assert act(approver, send, "resume").status_code == 303
-    page = approver.get(f"/console/sends/{send}").text
-    assert "until the send is resumed" not in page
-    assert told == ["hold"] * 3
 
 
 def test_what_was_done_is_said_only_as_long_as_it_is_so(office: Office, going: int) -> None:

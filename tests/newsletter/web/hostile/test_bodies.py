@@ -179,6 +179,7 @@ def test_who_is_refused_is_told_so_in_their_own_way(office: Office) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "piece"),
     [

@@ -165,6 +165,7 @@ def test_a_byte_now_and_then_keeps_nothing_open(first: bytes, then: bytes) -> No
         until(drips)
 
 
+@pytest.mark.slow
 def test_who_does_not_read_is_let_go_and_what_answered_them_ends() -> None:
     works = Works()
     works.answer = b"x" * 50_000_000
@@ -198,6 +199,7 @@ def test_who_reads_a_long_answer_steadily_gets_all_of_it(
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_our_own_time_is_not_theirs() -> None:
     works = Works()
     works.go_on.clear()
