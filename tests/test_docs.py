@@ -12,7 +12,14 @@ import pytest
 import typer.main
 
 from newsletter.cli.main import application
-from newsletter.sending.states import BatchState, DeliveryState, SendState
+from newsletter.issues.states import ISSUE_NEXT
+from newsletter.sending.states import (
+    BATCH_NEXT,
+    SEND_NEXT,
+    BatchState,
+    DeliveryState,
+    SendState,
+)
 from newsletter.settings.load import resource
 from subscribers.segments import parser as segment_parser
 from tests import docs_reference
@@ -274,6 +281,22 @@ def test_every_state_is_in_the_glossary(states) -> None:
     term = states.__name__.removesuffix("State").lower()
     named = set(re.findall(r"`(\w+)`", rows[term]))
     assert named == {state.value for state in states}
+
+
+@pytest.mark.parametrize(
+    ("page", "number", "table"),
+    [
+        ("docs/guides/review.md", 0, ISSUE_NEXT),
+        ("docs/how-it-works/life-of-a-send.md", 0, SEND_NEXT),
+        ("docs/how-it-works/life-of-a-send.md", 1, BATCH_NEXT),
+    ],
+)
+def test_diagrams_show_transitions_that_are_allowed(page: str, number: int, table) -> None:
+    diagram = [block for block in blocks(page) if block.startswith("stateDiagram")][number]
+    edges = set(re.findall(r"^ *(\w+) --> (\w+)", diagram, re.M))
+    allowed = {(state.value, after.value) for state, nexts in table.items() for after in nexts}
+    assert edges
+    assert edges - allowed == set()
 
 
 def test_every_package_is_in_the_architecture() -> None:
