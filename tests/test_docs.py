@@ -74,7 +74,8 @@ def test_generated_pages_are_current(name: str) -> None:
 
 def mentions(page: str) -> list[str]:
     """Every ``newsletter …`` that a page has in code, with its arguments and options."""
-    lines = [line.partition(" #")[0] for block in blocks(page) for line in block.splitlines()]
+    joined = [block.replace("\\\n", " ") for block in blocks(page)]
+    lines = [line.partition(" #")[0] for block in joined for line in block.splitlines()]
     return [
         part.strip().removeprefix("$ ")
         for code in (*lines, *inline(page))
@@ -169,22 +170,30 @@ def test_every_setting_is_explained_in_the_default_file() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_settings_exist(page: str) -> None:
-    """``site.base_url`` in a sentence, and NEWSLETTER_SITE__BASE_URL anywhere."""
-    sections = {name: value for name, value in settings().items() if isinstance(value, dict)}
-    known = {f"{section}.{key}" for section, keys in sections.items() for key in keys}
+    """``site.base_url`` in a sentence, NEWSLETTER_SITE__BASE_URL anywhere, and TOML in blocks."""
+    tables = {name: value for name, value in settings().items() if isinstance(value, dict)}
+    known = {f"{table}.{key}" for table, keys in tables.items() for key in keys}
+    known |= settings().keys() - tables.keys()
     named = {
         found[1]
         for code in inline(page)
-        if (found := re.match(rf"((?:{'|'.join(sections)})\.[a-z_]+)(?: =|$)", code))
-        # Files, modules, tables and the fields of config/checks.toml are written alike.
-        and found[1].rpartition(".")[2] not in {"py", "md", "toml", "tsv"}
-        and found[1] not in {"issues.published_at"}
+        if (found := re.match(rf"((?:{'|'.join(tables)})\.[a-z_]+)(?: =|$)", code))
+        # Names of files are written alike.
+        and not found[1].endswith((".py", ".md", ".toml"))
     }
     variables = {
         name.lower().replace("__", ".")
-        for name in re.findall(r"\bNEWSLETTER_([A-Z]+__[A-Z_]+[A-Z])", read(page))
+        for name in re.findall(r"\bNEWSLETTER_([A-Z][A-Z_]*[A-Z])\b", read(page))
     }
-    assert (named | variables) - known == set(), page
+    written = {
+        f"{table}.{key}"
+        for block in re.findall(r"^```toml\n(.*?)^```", read(page), re.M | re.S)
+        for table, keys in tomllib.loads(block).items()
+        if table in tables
+        for key in keys
+    }
+    # NEWSLETTER_CONFIG names the file with the settings.
+    assert (named | variables | written) - known - {"config"} == set(), page
 
 
 def test_every_setting_is_in_the_reference() -> None:
