@@ -25,6 +25,7 @@ BUSY = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pytest.param(one, marks=BUSY) if one == "slow_reader" else one for one in KINDS]
 )

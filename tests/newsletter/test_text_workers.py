@@ -32,12 +32,14 @@ def workers() -> Iterator[TextWorkers]:
     made.stop()
 
 
+@pytest.mark.slow
 def test_what_is_done_apart_is_what_is_done_here(workers: TextWorkers) -> None:
     text = "---\nsubject: Hello\n---\nWords"
     assert workers(parse_issue, text, name="a.md") == parse_issue(text, name="a.md")
     assert workers(compare, "one\ntwo", "one\nthree") == compare("one\ntwo", "one\nthree")
 
 
+@pytest.mark.slow
 def test_an_error_comes_back_with_its_place_and_remedy(workers: TextWorkers) -> None:
     with pytest.raises(IssueError) as caught:
         workers(parse_issue, "---\nsubject: Issue #665\n---\nWords", name="a.md")
@@ -72,6 +74,7 @@ def test_a_process_is_told_no_secrets(
                 assert value.encode() not in words
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_from_the_folder_where_the_service_runs(
     workers: TextWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

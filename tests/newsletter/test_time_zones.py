@@ -113,6 +113,7 @@ def test_a_command_shows_the_publications_zone(
     assert "2026-03-27 04:30:00-02:30" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -132,6 +133,7 @@ def test_every_time_on_a_page_says_its_zone(
     assert zoneless(RULES.sub("", re.sub(r"<[^>]+>", " ", shown))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", [HERE, "Asia/Kathmandu", "UTC"])
 def test_a_send_at_a_time_without_an_offset_is_at_the_publications_time(
     database: Engine, filled: dict[str, str], tmp_path: Path, zone: str

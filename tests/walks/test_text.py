@@ -99,7 +99,8 @@ def test_text_comes_back_unchanged_from_a_file_through_a_mail_to_a_file(
             address_key=address_key(ADDRESS_KEY),
             now=datetime.now(UTC),
             name="test",
-            options=ImportOptions(confirmed=True),
+            # Any word may stand in a note: also one that would say elsewhere who has left.
+            options=ImportOptions(confirmed=True, mapping=(("note", "attribute"),)),
         )
     assert (report.added, report.rejected) == (len(rows), 0), report.examples
     assert mailed(database, number, set(wanted)) == wanted

@@ -95,6 +95,7 @@ def test_mistakes_are_refused_with_a_remedy(weekly: Run) -> None:
     assert "newsletter schedule change weekly" in used
 
 
+@pytest.mark.slow
 def test_what_became_of_a_time_is_shown_and_a_send_says_what_made_it(
     run: Run, tmp_path: Path
 ) -> None:

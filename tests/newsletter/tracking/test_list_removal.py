@@ -143,6 +143,7 @@ def test_an_operator_lifts_a_bounce_and_the_address_leaves_the_bounce_lists(
     ]
 
 
+@pytest.mark.slow
 def test_all_bounces_between_two_times_with_a_text_are_lifted_and_no_others(
     database: Engine, sent: int, five: list[int]
 ) -> None:
@@ -384,6 +385,7 @@ def test_the_history_says_what_became_of_a_single_email(
 # -- by command -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_lifts_lists_and_says_what_is_missing(
     environment: dict[str, str], database: Engine, sent: int, five: list[int], tmp_path: Path
 ) -> None:

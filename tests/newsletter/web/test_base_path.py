@@ -209,6 +209,7 @@ def test_a_path_that_would_not_be_plain_in_pages_and_cookies_is_refused(
     assert refused.value.place.endswith("site.base_url")
 
 
+@pytest.mark.slow
 @SQLITE
 @pytest.mark.parametrize("path", ["/consoles", "/a.b-c_d~e/f"])
 @pytest.mark.parametrize("below", [True, False])

@@ -250,6 +250,7 @@ def asked_from(host: str, port: int, headers: dict[str, str]) -> str:
         return connection.getresponse().read().decode().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "headers", "trusted", "expected"),
     [
@@ -282,6 +283,7 @@ def test_behind_a_real_proxy_a_visitor_has_the_address_that_they_have(
             assert asked_from("127.0.0.7", port, forged) == expected
 
 
+@pytest.mark.slow
 def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path: Path) -> None:
     environment = {
         "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path / 'newsletter.db'}",
@@ -361,6 +363,7 @@ def test_the_doctor_tells_whose_address_the_service_sees(answer: str, verdict: V
     assert bool(found.mend) == (verdict is not Verdict.OK)
 
 
+@pytest.mark.slow
 def test_the_doctor_asks_the_service_itself(environment: dict[str, str]) -> None:
     with served(environment) as url:
         found = of_visitors(url, fetched)

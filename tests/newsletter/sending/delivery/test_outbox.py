@@ -50,6 +50,7 @@ def tried(
     return tries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "outcome", [_DOWN, NotSent("429", timedelta(minutes=1)), Refused(401, "no")]
 )

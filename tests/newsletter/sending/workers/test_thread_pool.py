@@ -13,11 +13,11 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.provider.gateway import Gateway, MailRequest, Outcome
 from newsletter.provider.sendgrid import SendGridGateway
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.models import Worker
 from newsletter.sending.recovery import uncertain_batches
-from newsletter.sending.workers.heartbeat import Heartbeat
 from newsletter.sending.workers.thread_pool import ThreadPool
-from tests.newsletter.scheduling.test_leader_clock import until
+from tests.newsletter.scheduling.test_leader_clock import until, wakeups
 from tests.newsletter.sending.conftest import FakeGateway, batches, dispatcher, planned, send_state
 
 pytestmark = pytest.mark.both_databases
@@ -29,7 +29,7 @@ def threads(database: Engine) -> Iterator[Callable[[Gateway], ThreadPool]]:
     started: list[ThreadPool] = []
 
     def start(gateway: Gateway) -> ThreadPool:
-        begun = ThreadPool(database, lambda: dispatcher(database, gateway), concurrency=2)
+        begun = ThreadPool(wakeups(database), lambda: dispatcher(database, gateway), concurrency=2)
         begun.start()
         started.append(begun)
         return begun
@@ -79,7 +79,7 @@ def test_a_moment_without_files_ends_no_worker(
 def test_a_moment_without_files_ends_no_heartbeat(
     database: Engine, no_files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("newsletter.sending.workers.heartbeat._INTERVAL", 0.05)
+    monkeypatch.setattr("newsletter.sending.heartbeat._INTERVAL", 0.05)
 
     def alive_until() -> datetime:
         with reading(database) as session:
@@ -87,6 +87,7 @@ def test_a_moment_without_files_ends_no_heartbeat(
 
     heartbeat = Heartbeat(database)
     heartbeat.start()
+    heartbeat.hold("a batch")
     try:
         no_files(True)
         time.sleep(0.3)
@@ -107,6 +108,7 @@ class Startled(FakeGateway):
         return answer
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_expected_costs_one_batch_its_certainty_and_nothing_else(
     database: Engine, five: list[int], threads
 ) -> None:

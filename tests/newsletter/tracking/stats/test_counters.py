@@ -118,6 +118,7 @@ def test_the_recount_says_the_same_and_survives_an_erasure(
     assert differences(database, told) == []
 
 
+@pytest.mark.slow
 def test_what_was_tampered_with_is_named(database: Engine, told: int, five: list[int]) -> None:
     sends, parts, people = (
         table_of(SendCounter),
@@ -194,6 +195,7 @@ def test_a_scanner_is_known_by_its_name(
     assert of_send(database, sent).get("machine_open", 0) == machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clicks", "machine"),
     [
@@ -232,6 +234,7 @@ def stats(run: Run, database_url: str) -> Run:
     return lambda *words: run("stats", *words, NEWSLETTER_DATABASE_URL=database_url)
 
 
+@pytest.mark.slow
 def test_figures_on_the_command_line(stats: Run, told: int) -> None:
     done = stats("show", str(told))
     assert done.returncode == 0, done.stderr

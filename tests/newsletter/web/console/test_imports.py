@@ -306,6 +306,7 @@ def test_a_list_on_another_machine_waits_for_that_machine(office: Office, editor
     assert path
 
 
+@pytest.mark.slow
 def test_the_service_s_own_thread_takes_lists_up(office: Office, editor: Browser) -> None:
     importer = office.parts.importer()
     importer.start()

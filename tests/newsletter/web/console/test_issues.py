@@ -133,6 +133,7 @@ def test_an_edit_is_a_new_revision(office: Office) -> None:
         assert store.revision_of(session, issue).author == "editor@example.org"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

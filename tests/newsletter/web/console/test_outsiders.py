@@ -201,6 +201,7 @@ OF_OWNERS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OF_OWNERS)
 def test_an_owner_is_changed_only_with_the_password_and_the_others_are_told(
     office: Office, what: str

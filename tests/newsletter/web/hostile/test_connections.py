@@ -118,6 +118,7 @@ def answered(one: socket.socket) -> bool:
     return one.recv(65536).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [

@@ -154,6 +154,7 @@ def test_every_cookie_is_for_us_alone(
         )
 
 
+@pytest.mark.slow
 def test_only_the_signup_talks_to_other_sites(world: World) -> None:
     asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     for route in world.places.routes:
