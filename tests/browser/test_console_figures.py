@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import insert, select, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session, table_of
 from newsletter.issues import approval, store
@@ -58,7 +59,14 @@ def fill(desk: Desk, session: Session) -> None:
 
     def make(at: datetime) -> int:
         return send_lifecycle.create(
-            session, draft, words, ["everybody"], at=at, now=now, approved_by=COMMAND_LINE
+            session,
+            draft,
+            words,
+            ["everybody"],
+            by=Actor(None, "operator"),
+            at=at,
+            now=now,
+            approved_by=COMMAND_LINE,
         ).id
 
     coming, first = make(now + timedelta(days=2)), make(now)
@@ -111,7 +119,7 @@ def fill(desk: Desk, session: Session) -> None:
     session.execute(update(send).where(send.c.id == coming).values(issue_id=139))
     plan(session, first, now=now, batch_size=50)
     why = "5.2 % of 4,000 mails bounced (208), above 5 %: look at the list, then resume or cancel"
-    send_lifecycle.pause(session, first, reason=why, now=now)
+    send_lifecycle.pause(session, first, by=Actor(None, "operator"), reason=why, now=now)
     review = parse_issue("---\nsubject: Spring\nslug: spring\n---\n\nHello.\n", name="x.md")
     store.save(session, review, by=COMMAND_LINE, now=now)
     approval.request(session, "spring", by=COMMAND_LINE, now=now)

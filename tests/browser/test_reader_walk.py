@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.service.serve import listen, server_of
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
@@ -161,7 +162,14 @@ def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
         with transaction(parts.database) as session:
             now = datetime.now(UTC)
             send_lifecycle.create(
-                session, draft, rendered, ["all"], at=now, now=now, approved_by=COMMAND_LINE
+                session,
+                draft,
+                rendered,
+                ["all"],
+                by=Actor(None, "operator"),
+                at=now,
+                now=now,
+                approved_by=COMMAND_LINE,
             )
         preferences = follow(open_mail(page, sandbox, "First issue"), "references")
         preferences.get_by_label("Product").uncheck()

@@ -1,12 +1,11 @@
 """`newsletter sends`: see and control sends."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from newsletter.cli.actor import stopping
+from newsletter.cli.actor import stopping, who
 from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.sending import pacing_options as options
 from newsletter.cli.sending.send_progress import (
@@ -23,8 +22,6 @@ from newsletter.errors import SendError
 from newsletter.sending.ab_testing import Measure
 from newsletter.sending.ledger import restore_gate
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.pacing.timetable import Timetable
-from newsletter.sending.planning import reschedule
 from newsletter.sending.queries import send_status
 from newsletter.sending.recovery import uncertain_batches
 from newsletter.sending.states import DeliveryState
@@ -167,11 +164,13 @@ def resolve(
     with transaction(assembly.database) as session:
         send_status.find(session, number)
         if batch is not None:
-            uncertain_batches.resolve(session, number, batch, sent=sent, now=now, warm_up=warm_up)
+            uncertain_batches.resolve(
+                session, number, batch, by=who(), sent=sent, now=now, warm_up=warm_up
+            )
             which = f"Batch {batch}"
         else:
             many = uncertain_batches.resolve_all(
-                session, number, sent=sent, now=now, warm_up=warm_up
+                session, number, by=who(), sent=sent, now=now, warm_up=warm_up
             )
             which = f"{many:,} {'batches' if many > 1 else 'batch'}"
     did = "counted as sent" if sent else "sent again"
@@ -184,7 +183,7 @@ def pause(number: Number) -> None:
     assembly = Container(load())
     now = datetime.now(UTC)
     with assembly.journaling(required=False), transaction(assembly.database) as session:
-        send_lifecycle.pause(session, number, reason="paused by the operator", now=now)
+        send_lifecycle.pause(session, number, by=who(), now=now)
     out.print(f"Send {number} is paused.")
 
 
@@ -193,7 +192,9 @@ def resume(number: Number) -> None:
     """Go on with a paused send, where it stopped; a timetable is shifted by the pause."""
     assembly = Container(load())
     with assembly.journaling(), transaction(assembly.database) as session:
-        send_lifecycle.resume(session, number, now=datetime.now(UTC), warm_up=assembly.warm_up)
+        send_lifecycle.resume(
+            session, number, by=who(), now=datetime.now(UTC), warm_up=assembly.warm_up
+        )
     out.print(f"Send {number} goes on. `newsletter serve` does the work.")
 
 
@@ -202,7 +203,7 @@ def cancel(number: Number) -> None:
     """End a send; what had left has left."""
     assembly = Container(load())
     with assembly.journaling(required=False), transaction(assembly.database) as session:
-        without = send_lifecycle.cancel(session, number, now=datetime.now(UTC))
+        without = send_lifecycle.cancel(session, number, by=who(), now=datetime.now(UTC))
     out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
 
 
@@ -220,6 +221,7 @@ def retry(number: Number) -> None:
             people = send_lifecycle.retry(
                 session,
                 number,
+                by=who(),
                 now=datetime.now(UTC),
                 batch_size=assembly.settings.sending.batch_size,
                 warm_up=assembly.warm_up,
@@ -264,12 +266,11 @@ def pace(
     )
     now = datetime.now(UTC)
     with transaction(assembly.database) as session:
-        before = Timetable.from_json(send_status.find(session, number).timetable)
-        kept = replace(wanted, local_time=before.local_time, local_date=before.local_date)
         send_lifecycle.change_pace(
             session,
             number,
-            kept,
+            wanted,
+            by=who(),
             now=now,
             batch_size=assembly.settings.sending.batch_size,
             warm_up=assembly.warm_up,
@@ -334,8 +335,12 @@ def winner(
     """Give the rest of a test this variant, now."""
     assembly = Container(load())
     with transaction(assembly.database) as session:
-        send_status.find(session, number)
-        people = reschedule.choose_winner(
-            session, number, label.upper(), now=datetime.now(UTC), warm_up=assembly.warm_up
+        people = send_lifecycle.choose_winner(
+            session,
+            number,
+            label.upper(),
+            by=who(),
+            now=datetime.now(UTC),
+            warm_up=assembly.warm_up,
         )
     out.print(f"{people:,} people get variant {label.upper()} of send {number}.")

@@ -4,12 +4,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
 
 from newsletter.cli.output import err, facts, out, rows
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
-from newsletter.db.engine import reading
+from newsletter.db.engine import Engine, reading
 from newsletter.settings.load import load
 from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import rates as send_rates

@@ -3,17 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import typer
 from rich.markup import escape
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from newsletter.cli.output import err, out, rows, shown
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
-from newsletter.db.engine import beside, open_database
+from newsletter.db.engine import beside, is_missing_file, open_database
 from newsletter.doctor import account as account_findings
 from newsletter.doctor import dns as dns_findings
 from newsletter.doctor import host as host_findings
@@ -93,7 +90,7 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
     yield host_findings.of_time_zones()
     folder = settings.sending.journal
     yield host_findings.of_journal(beside(settings.database_url, folder) if folder else None)
-    if _is_missing_file(settings.database_url):
+    if is_missing_file(settings.database_url):
         yield DoctorFinding("database", Verdict.OK, "there is none yet: the first command makes it")
         return
     try:
@@ -129,16 +126,6 @@ def _authenticated(account: Account | None, name: str) -> Domain | None:
         return account_findings.authenticated(account, name) if account is not None else None
     except ProviderError:
         return None
-
-
-def _is_missing_file(url: str) -> bool:
-    """Looking must not make it."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return False
-    file = parsed.database
-    return parsed.get_backend_name() == "sqlite" and bool(file) and not Path(str(file)).exists()
 
 
 def _show(finding: DoctorFinding) -> None:

@@ -15,6 +15,7 @@ from datetime import datetime
 from sqlalchemy import case, func, select
 from sqlalchemy.exc import OperationalError
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError, UserError
 from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
@@ -22,14 +23,16 @@ from newsletter.provider.events import EventKind
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.ledger import send_store
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
+from newsletter.sending.operations.lifecycle import choose_winner
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.planning.reschedule import choose_winner
 from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
 from newsletter.tracking.event_horizon import final
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.stats.significance import fisher_exact, ratio_interval, wilson_interval
 
 _log = logging.getLogger(__name__)
+#: Who the audit log names where no operator chooses the winner.
+_BY_TEST = Actor(None, "A/B test")
 _send, _batch, _variant = table_of(Send), table_of(Batch), table_of(Variant)
 _delivery, _event = table_of(Delivery), table_of(EventRow)
 
@@ -224,7 +227,7 @@ def decide_due(
                 if decides_at is None or decides_at > now:
                     continue
                 label, why = winner_of(report(session, row.id))
-                choose_winner(session, row.id, label, now=now, warm_up=warm_up)
+                choose_winner(session, row.id, label, by=_BY_TEST, now=now, warm_up=warm_up)
             decided.append((row.id, label, why))
         except OperationalError:
             raise  # the database is away, which says nothing of this send

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
@@ -80,12 +81,14 @@ def stands(database: Engine, send_id: int) -> Send:
 
 def pause(database: Engine, send_id: int) -> None:
     with transaction(database) as session:
-        send_lifecycle.pause(session, send_id, reason="paused by the operator", now=NOW)
+        send_lifecycle.pause(
+            session, send_id, by=Actor(None, "operator"), reason="paused by the operator", now=NOW
+        )
 
 
 def resume(database: Engine, send_id: int) -> None:
     with transaction(database) as session:
-        send_lifecycle.resume(session, send_id, now=NOW)
+        send_lifecycle.resume(session, send_id, by=Actor(None, "operator"), now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +323,7 @@ def test_sends_that_have_not_begun_or_are_cancelled_are_left_alone(database: Eng
     cancelled = under_way(database, batch_size=4)
     report(database, cancelled, "bounce", range(1, 5))
     with transaction(database) as session:
-        send_lifecycle.cancel(session, cancelled, now=NOW)
+        send_lifecycle.cancel(session, cancelled, by=Actor(None, "operator"), now=NOW)
     waiting = make_send(database, slug="second")
     assert look(database) == []
     assert stands(database, cancelled).state == SendState.CANCELLED

@@ -19,6 +19,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from newsletter.accounts import users
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
@@ -89,7 +90,14 @@ def create(parts: Container, slug: str, *, at: datetime) -> int:
     with transaction(parts.database) as session:
         segment_store.save(session, f"of-{slug}", "", now=now)
         made = send_lifecycle.create(
-            session, draft, rendered, [f"of-{slug}"], at=at, now=now, approved_by=COMMAND_LINE
+            session,
+            draft,
+            rendered,
+            [f"of-{slug}"],
+            by=Actor(None, "operator"),
+            at=at,
+            now=now,
+            approved_by=COMMAND_LINE,
         )
         return made.id
 

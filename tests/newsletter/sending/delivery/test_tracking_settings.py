@@ -11,6 +11,7 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import Engine
 
+from newsletter.accounts.audit import Actor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import IssueError, SegmentError, SendError
@@ -69,6 +70,7 @@ def make(database: Engine, front: str = "", slug: str = "first", **terms: Any) -
             draft,
             render(draft, HOUSE, templates=TEMPLATES),
             ["everybody"],
+            by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
             terms=SendOptions(**terms),
@@ -217,6 +219,7 @@ def test_no_send_goes_to_people_whom_nobody_can_know(
                     draft,
                     render(draft, HOUSE, templates=TEMPLATES),
                     names,
+                    by=Actor(None, "operator"),
                     at=NOW,
                     now=NOW,
                     terms=terms,

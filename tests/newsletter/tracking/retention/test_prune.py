@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, func, select, text
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import SendError
@@ -112,7 +113,7 @@ def test_an_issue_whose_readers_are_forgotten_reaches_nobody_again(
         pytest.raises(SendError, match="who had this issue is not kept any more"),
         transaction(database) as session,
     ):
-        send_lifecycle.retry(session, sent, now=MARCH, batch_size=2)
+        send_lifecycle.retry(session, sent, by=Actor(None, "operator"), now=MARCH, batch_size=2)
 
 
 def test_an_issue_with_a_send_to_come_stays_open(database: Engine, five: list[int]) -> None:

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, event, select, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import SendError
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.planning import reschedule
 from newsletter.sending.queries import send_status
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.retention import prune
@@ -245,7 +245,9 @@ def test_the_sample_stays_the_sample_when_the_rest_gets_the_winner(database: Eng
     make_people(database, 10)
     test = make_trial(database)
     with transaction(database) as session:
-        assert reschedule.choose_winner(session, test.send, "B", now=NOW) == len(test.rest)
+        assert send_lifecycle.choose_winner(
+            session, test.send, "B", by=Actor(None, "operator"), now=NOW
+        ) == len(test.rest)
         accept(session, test.send, *test.rest.values())
     take(database, *(test.event(person, "open") for person in test.rest))
     report = found(database, test.send)
@@ -509,10 +511,12 @@ def test_what_is_paused_or_yours_to_choose_waits(
     make_people(database, 10)
     paused, by_hand = make_trial(database), make_trial(database, by=Measure.OPERATOR, slug="b")
     with transaction(database) as session:
-        send_lifecycle.pause(session, paused.send, reason="wait", now=NOW)
+        send_lifecycle.pause(
+            session, paused.send, by=Actor(None, "operator"), reason="wait", now=NOW
+        )
     assert decide(database) == []
     with transaction(database) as session:
-        send_lifecycle.resume(session, paused.send, now=NOW)
+        send_lifecycle.resume(session, paused.send, by=Actor(None, "operator"), now=NOW)
     assert [send for send, _, _ in decide(database)] == [paused.send]
     assert winner(database, by_hand.send) is None
     assert caplog.messages == []
@@ -526,7 +530,7 @@ def test_the_trouble_of_one_send_does_not_stop_another(
     first, second = make_trial(database), make_trial(database, slug="second")
 
     def choose_winner(session: Any, send: int, label: str, **how: Any) -> int:
-        count = reschedule.choose_winner(session, send, label, **how)
+        count = send_lifecycle.choose_winner(session, send, label, **how)
         if send == first.send:
             raise trouble
         return count
@@ -555,8 +559,10 @@ def test_a_winner_that_cannot_be_chosen_is_asked_for_once(
         stands = send_status.find(session, first.send)
         assert (stands.state, stands.reason in said) == ("paused", True)
         # What its reason advises.
-        assert reschedule.choose_winner(session, first.send, "B", now=NOW) == len(first.rest)
-        send_lifecycle.resume(session, first.send, now=NOW)
+        assert send_lifecycle.choose_winner(
+            session, first.send, "B", by=Actor(None, "operator"), now=NOW
+        ) == len(first.rest)
+        send_lifecycle.resume(session, first.send, by=Actor(None, "operator"), now=NOW)
     assert decide(database) == []
     assert len(caplog.messages) == 1
 
