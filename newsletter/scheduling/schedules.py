@@ -18,7 +18,7 @@ from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.issues.models import Issue
-from newsletter.issues.parsing.tracking_flags import UNSAID, TrackingChoice
+from newsletter.issues.parsing.tracking_flags import NO_CHOICE, TrackingChoice
 from newsletter.scheduling import next_run, recurrence
 from newsletter.scheduling.models import (
     RunOutcome,
@@ -52,7 +52,7 @@ class ScheduleOptions:
     own_clock: bool = False
     skips: Sequence[date] = ()
     timetable: Timetable = field(default_factory=Timetable)
-    tracking: TrackingChoice = UNSAID
+    tracking: TrackingChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)

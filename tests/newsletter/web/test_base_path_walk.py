@@ -85,7 +85,7 @@ def noticed(parts: Container, kind: str) -> str:
 def create(parts: Container, slug: str, *, at: datetime) -> int:
     """A send of an issue to everybody; its number."""
     draft = parse_issue(ISSUE.format(slug=slug), name=f"{slug}.md")
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    rendered = render(draft, parts.publication, templates=parts.settings.templates_directory)
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
         segment_store.save(session, f"of-{slug}", "", now=now)

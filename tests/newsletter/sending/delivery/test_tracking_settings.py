@@ -21,7 +21,7 @@ from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import MailRequest
 from newsletter.provider.payload import payload
 from newsletter.rendering.render import render
-from newsletter.rendering.transactional import render_notice
+from newsletter.rendering.transactional import render_transactional
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.delivery import outbox
@@ -258,7 +258,7 @@ def test_a_template_of_ones_own_may_except_more(tmp_path: Any) -> None:
 
 
 def test_no_link_of_a_single_email_is_measured() -> None:
-    words = render_notice(
+    words = render_transactional(
         HOUSE,
         templates=TEMPLATES,
         title="Confirm",
@@ -383,8 +383,8 @@ def test_a_single_email_is_taken_and_brings_no_click_and_no_open(
 ) -> None:
     environment["NEWSLETTER_SENDGRID__HOST"] = sandbox.url
     parts = Container(load(environment))
-    words = render_notice(
-        parts.house,
+    words = render_transactional(
+        parts.publication,
         templates=TEMPLATES,
         title="Confirm",
         paragraphs=["One."],

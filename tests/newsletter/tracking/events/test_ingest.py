@@ -19,10 +19,9 @@ from newsletter.db.orm import table_of
 from newsletter.errors import AddressError
 from newsletter.provider.events import Event, EventKind, made_mark, parse
 from newsletter.sending.queries import send_status
-from newsletter.tracking.events.ingest import Ingested, ingest
+from newsletter.tracking.events.ingest import IngestReport, ingest
 from newsletter.tracking.events.unsubscribe import unsubscribe
-from newsletter.tracking.models import EventRow
-from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.models import EventRow, Reconciliation
 from newsletter.tracking.people import privacy
 from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import verify as verify_counters
@@ -61,7 +60,7 @@ def hash_of(text: str) -> bytes | None:
         return None
 
 
-def take(database: Engine, *entries: dict[str, Any]) -> Ingested:
+def take(database: Engine, *entries: dict[str, Any]) -> IngestReport:
     events = [e for e in parse(json.dumps(entries).encode()) if isinstance(e, Event)]
     with transaction(database) as session:
         return ingest(session, events, now=NOW, hash_of=hash_of)

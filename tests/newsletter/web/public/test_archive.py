@@ -74,7 +74,7 @@ def publish(parts: Container) -> Publish:
     def sent(slug: str, *, at: datetime = NOW, **words: str) -> None:
         words = {"subject": slug, "title": slug, "series": "letter", **words}
         draft = parse_issue(ISSUE.format(slug=slug, **words), name=f"{slug}.md")
-        rendered = render(draft, parts.house, templates=resource("templates/email"))
+        rendered = render(draft, parts.publication, templates=resource("templates/email"))
         with transaction(parts.database) as session:
             send = send_lifecycle.create(
                 session,
