@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple, Protocol
 
 
@@ -31,10 +31,6 @@ class MailRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     custom_args: Mapping[str, str] = field(default_factory=dict)
     categories: Sequence[str] = ()
-    #: With a zone. The provider holds the mail until then; SendGrid for at most 72 hours.
-    send_at: datetime | None = None
-    #: From Holds.new_hold: what the provider holds under it can be called back.
-    hold_id: str | None = None
     #: Whether the provider tracks clicks and opens; never for transactional emails.
     track_clicks: bool = False
     track_opens: bool = False
@@ -84,29 +80,4 @@ class Gateway(Protocol):
 
     def send(self, request: MailRequest) -> Outcome:
         """Send the request; returns its outcome."""
-        ...
-
-
-class Holds(Protocol):
-    """Calls back what the provider holds until a set time.
-
-    These are an operator's acts, not a worker's: each raises ProviderError with the next
-    step when the provider refuses or cannot be reached, and each may be repeated safely.
-    The provider promises nothing for what goes out within its last minutes (SendGrid: ten).
-    """
-
-    def new_hold(self) -> str:
-        """An id to put into requests; SendGrid keeps it for ten days."""
-        ...
-
-    def cancel_held(self, hold_id: str) -> None:
-        """What is held under the id is thrown away at its time, unless it is released before."""
-        ...
-
-    def pause_held(self, hold_id: str) -> None:
-        """What is held under the id stays until it is released; 72 hours late it is thrown away."""
-        ...
-
-    def release_held(self, hold_id: str) -> None:
-        """What is held under the id goes out at its time, or now if that has passed."""
         ...

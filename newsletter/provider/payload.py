@@ -1,6 +1,5 @@
 """Converts a MailRequest into the JSON of SendGrid's POST /v3/mail/send. Pure."""
 
-import math
 from typing import Any
 
 import orjson
@@ -47,15 +46,10 @@ def payload(request: MailRequest) -> dict[str, Any]:
         body["custom_args"] = request.custom_args
     if request.categories:
         body["categories"] = list(request.categories)
-    if request.send_at is not None:
-        # Whole seconds, and never before the time.
-        body["send_at"] = math.ceil(request.send_at.timestamp())
     if request.answers:
         # Otherwise nobody who unsubscribed, bounced or complained could subscribe again. SendGrid
         # accepts these three together, but none of them beside bypass_list_management.
         body["mail_settings"] = {name: {"enable": True} for name in _BYPASSES}
-    if request.hold_id is not None:
-        body["batch_id"] = request.hold_id
     return body
 
 

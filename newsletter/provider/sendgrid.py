@@ -1,4 +1,4 @@
-"""The one door to SendGrid's SDK: sending, calling back, and proving an event to be SendGrid's.
+"""The one door to SendGrid's SDK: sending, asking, and proving an event to be SendGrid's.
 
 The SDK has no timeout of its own, follows redirects, lets urllib's errors through beside its
 own, and its verifier wants text where the wire has bytes. All of that ends here.
@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from email.message import Message
 from typing import Any
@@ -44,18 +44,10 @@ _HINTS = {
     403: "Give the API key this scope: in SendGrid, Settings, API Keys.",
     429: "Wait until SendGrid's rate limit is over, then try again.",
 }
-_FORGOTTEN = (
-    "SendGrid forgets a hold after ten days and stops only so many at once: "
-    "release those that are over."
-)
-#: The same, for each kind of question; 0 is for whatever else happens.
-_PLAIN_HINTS = {0: "Look at sendgrid.host, or try again in a minute."}
-_HOLD_HINTS = {
-    0: _AGAIN,
-    400: _FORGOTTEN,
-    403: "Give the API key SendGrid's scopes mail.batch and user.scheduled_sends.",
-    404: _FORGOTTEN,
-}
+#: What helps against whatever else happens.
+_ELSE = "Look at sendgrid.host, or try again in a minute."
+#: The statuses of an answer to a question.
+_DONE = (200, 201, 204)
 _PERSONALIZATION = re.compile(r"personalizations\.(\d+)(?:\.|$)")
 
 
@@ -103,79 +95,26 @@ class SendGridGateway:
     ) -> Any:  # noqa: ANN401
         """See newsletter.provider.account.Ask."""
         sent = None if body is None else encoded(body)
-
-        def call(api: Any) -> Any:  # noqa: ANN401
-            return getattr(api._(path), method)(query_params=query, request_body=sent)
-
-        return self._ask(path, call, 200, 201, 204, hints=_PLAIN_HINTS)
-
-    def new_hold(self) -> str:
-        """See Holds."""
-        answer = self._ask("a new hold", lambda api: api.mail.batch.post(), 201)
-        hold_id = answer.get("batch_id") if isinstance(answer, dict) else None
-        if not isinstance(hold_id, str) or not hold_id:
-            raise self._senseless("a new hold", "it named no batch_id")
-        return hold_id
-
-    def cancel_held(self, hold_id: str) -> None:
-        """See Holds."""
-        self._stop(hold_id, "cancel")
-
-    def pause_held(self, hold_id: str) -> None:
-        """See Holds."""
-        self._stop(hold_id, "pause")
-
-    def release_held(self, hold_id: str) -> None:
-        """See Holds."""
-        place = f"hold {hold_id}"
         try:
-            self._ask(place, lambda api: _of(api, hold_id).delete(), 204)
-        except NoSuchError:
-            # Nothing stops this hold: released twice, or never stopped. If there is one.
-            self._ask(place, lambda api: api.mail.batch._(_quoted(hold_id)).get(), 200)
-
-    def _stop(self, hold_id: str, status: str) -> None:
-        place = f"hold {hold_id}"
-        changed = {"status": status}
-        new = encoded({"batch_id": hold_id, **changed})
-        try:
-            self._ask(place, lambda api: api.user.scheduled_sends.post(request_body=new), 201)
-        except NoSuchError:
-            # The same 400 says that there is no such hold and that this one is stopped already.
-            rows = self._ask(place, lambda api: _of(api, hold_id).get(), 200)
-            if not (now := _statuses(rows, hold_id)):
-                raise
-            if now != [status]:
-                body = encoded(changed)
-                self._ask(place, lambda api: _of(api, hold_id).patch(request_body=body), 204)
-
-    def _ask(
-        self,
-        place: str,
-        call: Callable[[Any], Any],
-        *expected: int,
-        hints: Mapping[int, str] = _HOLD_HINTS,
-    ) -> Any:  # noqa: ANN401
-        """The JSON of an answer with an expected status; ProviderError for any other."""
-        try:
-            response = call(self._client(Exchange()).client)
-            if response.status_code not in expected:
-                raise self._senseless(place, f"{response.status_code} instead of {expected[0]}")
+            call = getattr(self._client(Exchange()).client._(path), method)
+            response = call(query_params=query, request_body=sent)
+            if response.status_code not in _DONE:
+                raise self._senseless(path, f"{response.status_code} instead of {_DONE[0]}")
             return orjson.loads(response.body) if response.body else None
         except HTTPError as error:
-            refusal = _refusal(error, place, hints)
+            refusal = _refusal(error, path)
         except orjson.JSONDecodeError:
-            refusal = self._senseless(place, "no JSON")
+            refusal = self._senseless(path, "no JSON")
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             refusal = TryAgainError(
-                f"no answer from {self._host}: {_said(cause)}", place=place, hint=hints[0]
+                f"no answer from {self._host}: {_said(cause)}", place=path, hint=_ELSE
             )
         except ValueError:
             # Its text may contain the Authorization header.
             refusal = ProviderError(
                 "the request cannot be made",
-                place=place,
+                place=path,
                 hint="Look for stray characters in sendgrid.host and sendgrid.api_key.",
             )
         # Outside the except blocks: the traceback of a cause could contain parts of the request.
@@ -229,11 +168,11 @@ class _Client(python_http_client.Client):  # type: ignore[misc]
         return super()._make_request(opener, request, timeout=timeout)
 
 
-def _refusal(error: HTTPError, place: str, hints: Mapping[int, str]) -> ProviderError:
+def _refusal(error: HTTPError, place: str) -> ProviderError:
     status = int(error.status_code)
     reason, _ = _complaint(error.body)
     said = f"SendGrid answered {status}: {reason}"
-    hint = hints.get(status) or _HINTS.get(status) or hints[0]
+    hint = _HINTS.get(status, _ELSE)
     if status in {400, 404}:
         return NoSuchError(said, place=place, hint=hint)
     if status == 403:
@@ -243,22 +182,6 @@ def _refusal(error: HTTPError, place: str, hints: Mapping[int, str]) -> Provider
         again.retry_after = _reset(error.headers) if status == 429 else None
         return again
     return ProviderError(said, place=place, hint=hint)
-
-
-def _of(api: Any, hold_id: str) -> Any:  # noqa: ANN401 (the SDK makes paths of attributes)
-    return api.user.scheduled_sends._(_quoted(hold_id))
-
-
-def _statuses(rows: object, hold_id: str) -> list[object]:
-    return [
-        row.get("status")
-        for row in (rows if isinstance(rows, list) else ())
-        if isinstance(row, dict) and row.get("batch_id") == hold_id
-    ]
-
-
-def _quoted(hold_id: str) -> str:
-    return urllib.parse.quote(hold_id, safe="")
 
 
 def _answered(error: HTTPError) -> Outcome:

@@ -6,7 +6,6 @@ taken and ignored, it would seem to work.
 """
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -16,10 +15,6 @@ from newsletter.sandbox.tracking_settings import BYPASSES
 _ADDRESS = re.compile(r"[^@\s<>,;]+@[A-Za-z0-9.-]+\.[A-Za-z0-9-]{2,}")
 _MAX_PERSONALIZATIONS = 1000
 _MAX_BYTES_PER_PERSON = 10_000
-#: So far ahead a mail is taken, and so long after its time a paused one is kept: seconds.
-LONGEST_HOLD = 72 * 3600
-#: So long a batch id is good: seconds.
-BATCH_LIFE = 10 * 24 * 3600
 _MAX_SUBSTITUTIONS = 150
 _MAX_CATEGORIES = 10
 _MAX_CATEGORY = 255
@@ -33,7 +28,9 @@ _RESERVED_HEADERS = frozenset(
 RECIPIENTS = ("to", "cc", "bcc")
 #: Fields of a request and of a personalization, and settings, that SendGrid knows and the
 #: sandbox does not imitate.
-_NOT_IMITATED = ("attachments", "template_id", "sections", "ip_pool_name", "reply_to_list")
+_NOT_IMITATED = (
+    "attachments", "template_id", "sections", "ip_pool_name", "reply_to_list", "send_at", "batch_id"
+)  # fmt: skip
 _NOT_IMITATED_OF_ONE = ("from", "send_at", "dynamic_template_data")
 _NOT_IMITATED_SETTINGS = {
     "mail_settings": ("bcc", "footer", "spam_check"),
@@ -94,7 +91,6 @@ def _of_request(body: Mapping[str, Any]) -> Iterator[Complaint]:
     yield from _of_headers(body.get("headers"), "headers")
     yield from _of_strings(body.get("custom_args"), "custom_args", may_be_empty=False)
     yield from _of_categories(body.get("categories"))
-    yield from _of_schedule(body)
     yield from _of_group(body.get("asm"))
     for name in _SETTINGS:
         yield from _of_settings(body.get(name), name)
@@ -285,20 +281,6 @@ def _not_imitated(
     for name in names:
         if given.get(name) is not None:
             yield Complaint(f"This sandbox does not imitate {before}{name}.", f"{before}{name}")
-
-
-def _of_schedule(body: Mapping[str, Any]) -> Iterator[Complaint]:
-    send_at = body.get("send_at")
-    if send_at is not None and type(send_at) is not int:
-        yield Complaint(
-            "The send_at parameter is expecting a UNIX timestamp as an integer. We will send "
-            "immediately if you include a send_at timestamp that is in the past.",
-            "send_at",
-        )
-    elif send_at is not None and send_at > time.time() + LONGEST_HOLD:
-        yield Complaint("Scheduling more than 72 hours in advance is forbidden.", "send_at")
-    if not isinstance(body.get("batch_id", ""), str):
-        yield Complaint("The batch_id must be a string.", "batch_id")
 
 
 def _of_person(person: Any, place: str, shared: object) -> Iterator[Complaint]:  # noqa: ANN401

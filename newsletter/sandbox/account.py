@@ -17,11 +17,10 @@ from newsletter.sandbox.config import SandboxConfig
 from newsletter.sandbox.events import Poster
 
 _SCOPES = """
-mail.send mail.batch.create mail.batch.read user.scheduled_sends.create user.scheduled_sends.read
-user.scheduled_sends.update user.scheduled_sends.delete suppression.read suppression.delete
-suppression.create asm.groups.read asm.groups.suppressions.read asm.groups.suppressions.delete
-asm.suppressions.global.create asm.suppressions.global.delete user.webhooks.event.settings.read
-user.webhooks.parse.settings.read whitelabel.read tracking_settings.read
+mail.send suppression.read suppression.delete suppression.create asm.groups.read
+asm.groups.suppressions.read asm.groups.suppressions.delete asm.suppressions.global.create
+asm.suppressions.global.delete user.webhooks.event.settings.read user.webhooks.parse.settings.read
+whitelabel.read tracking_settings.read
 """.split()
 _EVENTS = """
 processed deferred delivered bounce dropped open click spam_report unsubscribe group_unsubscribe

@@ -19,7 +19,7 @@ from newsletter.sandbox.config import SandboxConfig
 from newsletter.sandbox.event_plan import Planner
 from newsletter.sandbox.events import Poster
 from newsletter.sandbox.faults import Faults
-from newsletter.sandbox.store import NOT_GONE, Store
+from newsletter.sandbox.store import Store
 
 _MAX_BYTES = 30_000_000
 #: Where server.py keeps the connection in a request's scope.
@@ -92,8 +92,6 @@ class Api:
             return errors(400, Complaint("Bad Request"))
         if wrong := complaints(message):
             return errors(400, *wrong)
-        if "batch_id" in message and not self._store.knows_batch(message["batch_id"]):
-            return errors(400, Complaint("invalid batch id", "batch_id"))
         if not self._may_send(message["from"]["email"]):
             return errors(
                 403,
@@ -122,11 +120,8 @@ class Api:
             for recipients in [part.pop(kind, None) or () for kind in RECIPIENTS]
             for recipient in recipients
         ]
-        # What is to go at a time that has passed goes at once, whatever its batch says.
-        held = (message.get("send_at") or 0) > time.time()
-        first = self._store.accept(message_id, message, parts, held=held)
-        if not held:
-            self._store.schedule(self._planner.events(message_id, message, parts, first))
+        first = self._store.accept(message_id, message, parts)
+        self._store.schedule(self._planner.events(message_id, message, parts, first))
         return Response(status_code=202, headers={"X-Message-Id": message_id})
 
     async def summary(self, _request: Request) -> Response:
@@ -136,10 +131,7 @@ class Api:
         return JSONResponse({**counts, "posts": poster.posts, "failed_posts": poster.failed})
 
     async def accepted(self, request: Request) -> Response:
-        """Every accepted mail as JSON Lines, to be compared person by person.
-
-        ``hold`` is null for what went out, else held, paused, cancelled or expired.
-        """
+        """Every accepted mail as JSON Lines, to be compared person by person."""
         after = whole_number(request.query_params.get("after", "0"))
         if after is None:
             return errors(400, Complaint("after must be a number", "after"))
@@ -148,8 +140,7 @@ class Api:
             for mail in self._store.accepted(after):
                 args = {**mail.body["custom_args"], **mail.part.get("custom_args", {})}
                 line = {"id": mail.id, "email": mail.email, "message_id": mail.message_id}
-                hold = mail.state if mail.state in NOT_GONE else None
-                yield orjson.dumps({**line, "custom_args": args, "hold": hold}) + b"\n"
+                yield orjson.dumps({**line, "custom_args": args}) + b"\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 

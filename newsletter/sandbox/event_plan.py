@@ -44,7 +44,6 @@ class Planner:
         shared = {
             "custom_args": message.get("custom_args", {}),
             "categories": message.get("categories"),
-            "send_at": message.get("send_at"),
             "asm": message.get("asm"),
         }
         rows = []

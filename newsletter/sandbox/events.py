@@ -76,8 +76,6 @@ def body(
         event["asm_group_id"] = mail.body["asm"]["group_id"]
     if reason:
         event["reason"] = reason
-    if kind == "processed" and mail.body.get("send_at"):
-        event["send_at"] = mail.body["send_at"]
     if kind == "click":
         event["url"] = url
     if kind in {"open", "machine_open", "click", "unsubscribe", "group_unsubscribe"}:

@@ -67,11 +67,10 @@ class _Pages:
         """The latest mails, or those to addresses that contain ``q``."""
         mails = await self._mails(request)
         counts = await run_in_threadpool(self._store.summary)
-        gone = await run_in_threadpool(self._store.gone)
         older = mails[-1].id if len(mails) == _PAGE else None
         search = request.query_params.get("q", "")
         rows = [_row(mail) for mail in mails]
-        return _page("index.html", rows=rows, search=search, older=older, counts=counts, gone=gone)
+        return _page("index.html", rows=rows, search=search, older=older, counts=counts)
 
     async def show(self, request: Request) -> Response:
         """One mail: as HTML on two screens, as text, or its source."""

@@ -13,14 +13,6 @@ CREATE TABLE IF NOT EXISTS event (
     body TEXT NOT NULL, posted INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS event_due ON event (due) WHERE posted = 0;
 CREATE INDEX IF NOT EXISTS event_mail ON event (mail_id);
-CREATE TABLE IF NOT EXISTS batch (
-    id TEXT PRIMARY KEY, created REAL NOT NULL, status TEXT CHECK (status IN ('pause', 'cancel')));
-CREATE TABLE IF NOT EXISTS held (
-    request_id INTEGER PRIMARY KEY REFERENCES request, batch_id TEXT, send_at INTEGER NOT NULL,
-    first INTEGER NOT NULL, number INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS held_send_at ON held (send_at);
-CREATE VIEW IF NOT EXISTS gone AS
-    SELECT * FROM mail WHERE state NOT IN ('held', 'cancelled', 'expired');
 CREATE TABLE IF NOT EXISTS suppression (
     kind TEXT NOT NULL, email TEXT NOT NULL, reason TEXT NOT NULL, created INTEGER NOT NULL,
     PRIMARY KEY (kind, email)) WITHOUT ROWID;

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.errors import MachineError
-from newsletter.sandbox import account, holds, mailbox, suppression_lists
+from newsletter.sandbox import account, mailbox, suppression_lists
 from newsletter.sandbox.api import TRANSPORT, Api
 from newsletter.sandbox.config import SandboxConfig as SandboxConfig
 from newsletter.sandbox.event_plan import Planner
@@ -58,9 +58,6 @@ class RunningSandbox:
             self.planner = Planner(
                 config, self.store, lambda what: account.tracks(self.account, what)
             )
-            self.releaser = holds.Releaser(self.store, self.planner)
-            self.releaser.start()
-            opened.callback(self.releaser.stop)
             self._start(listening)
             opened.callback(self._stop)
             self._opened = opened.pop_all()
@@ -142,7 +139,6 @@ def create_app(sandbox: RunningSandbox) -> Starlette:
     return Starlette(
         routes=[
             Route("/v3/mail/send", api.send, methods=["POST"]),
-            *holds.routes(sandbox.store, api.authorised),
             *suppression_lists.routes(sandbox.store, api.authorised),
             *account.routes(sandbox, api.authorised),
             Route("/sandbox/summary", api.summary),

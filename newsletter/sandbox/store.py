@@ -13,12 +13,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from newsletter.sandbox.acceptance import BATCH_LIFE, LONGEST_HOLD
 from newsletter.sandbox.schema import SCHEMA
 
 _NEW_EVENT = "INSERT INTO event (mail_id, due, kind, body) VALUES (?, ?, ?, ?)"
-#: The states of a mail that has not gone out, or not yet.
-NOT_GONE = frozenset({"held", "paused", "cancelled", "expired"})
 #: An event to come: (mail, due time, kind, body).
 EventRow = tuple[int, float, str, str]
 
@@ -34,17 +31,6 @@ class SandboxEmail(NamedTuple):
     state: str
     body: dict[str, Any]
     part: dict[str, Any]
-
-
-class Ripe(NamedTuple):
-    """A held request whose time has come, and what its batch says: pause, cancel or nothing."""
-
-    request_id: int
-    message_id: str
-    body: dict[str, Any]
-    first: int
-    number: int
-    status: str | None
 
 
 class DueEvent(NamedTuple):
@@ -77,14 +63,8 @@ class Store:
         message_id: str,
         body: dict[str, Any],
         parts: Sequence[tuple[str, dict[str, Any]]],
-        *,
-        held: bool = False,
     ) -> int:
-        """Keep a request and its (address, personalization) parts; returns the first mail's id.
-
-        A held one waits until the body's send_at.
-        """
-        state = "held" if held else "processed"
+        """Keep a request and its (address, personalization) parts; returns the first mail's id."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             request = self._db.execute(
@@ -98,18 +78,12 @@ class Store:
             ).lastrowid
             first = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM mail").fetchone()[0]
             self._db.executemany(
-                "INSERT INTO mail (id, request_id, number, email, part, state)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO mail (id, request_id, number, email, part) VALUES (?, ?, ?, ?, ?)",
                 (
-                    (first + n, request, n, email, orjson.dumps(part).decode(), state)
+                    (first + n, request, n, email, orjson.dumps(part).decode())
                     for n, (email, part) in enumerate(parts)
                 ),
             )
-            if held:
-                self._db.execute(
-                    "INSERT INTO held VALUES (?, ?, ?, ?, ?)",
-                    (request, body.get("batch_id"), body["send_at"], first, len(parts)),
-                )
             self._db.execute("COMMIT")
             return int(first)
 
@@ -148,81 +122,6 @@ class Store:
             self._db.executemany(
                 "UPDATE event SET due = ? WHERE id = ?", ((due, e.id) for e in events)
             )
-
-    def ripe(self, now: float) -> Ripe | None:
-        """A held request whose time has come, the earliest; a paused one only when it expires."""
-        rows = self._read(
-            "SELECT request_id, message_id, body, first, number, status FROM held"
-            " JOIN request ON request.id = request_id LEFT JOIN batch ON batch.id = batch_id"
-            " WHERE send_at <= ? AND (status IS NOT 'pause' OR send_at < ?)"
-            " ORDER BY send_at, request_id LIMIT 1",
-            (now, now - LONGEST_HOLD),
-        )
-        if not rows:
-            return None
-        request, message_id, body, *rest = rows[0]
-        return Ripe(request, message_id, orjson.loads(body), *rest)
-
-    def parts(self, ripe: Ripe) -> list[tuple[str, dict[str, Any]]]:
-        """The (address, personalization) parts of a held request."""
-        rows = self._read(
-            "SELECT email, part FROM mail WHERE id BETWEEN ? AND ? ORDER BY id",
-            (ripe.first, ripe.first + ripe.number - 1),
-        )
-        return [(email, orjson.loads(part)) for email, part in rows]
-
-    def end_hold(self, ripe: Ripe, state: str, events: Sequence[EventRow] = ()) -> None:
-        """Its mails are processed, with these events to come, or cancelled or expired.
-
-        Nothing happens when its batch says something else by now, or it is held no more.
-        """
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            ended = self._db.execute(
-                "DELETE FROM held WHERE request_id = ?"
-                " AND (SELECT status FROM batch WHERE id = batch_id) IS ?",
-                (ripe.request_id, ripe.status),
-            )
-            if not ended.rowcount:
-                self._db.execute("ROLLBACK")
-                return
-            self._db.execute(
-                "UPDATE mail SET state = ? WHERE id BETWEEN ? AND ?",
-                (state, ripe.first, ripe.first + ripe.number - 1),
-            )
-            # From here on, the time of its mails is when they went out.
-            self._db.execute(
-                "UPDATE request SET at = ? WHERE id = ?", (time.time(), ripe.request_id)
-            )
-            self._db.executemany(_NEW_EVENT, events)
-            self._db.execute("COMMIT")
-
-    def new_batch(self, batch_id: str) -> None:
-        """Keep a batch id that was given out."""
-        with self._lock:
-            self._db.execute(
-                "INSERT INTO batch (id, created) VALUES (?, ?)", (batch_id, time.time())
-            )
-
-    def knows_batch(self, batch_id: str) -> bool:
-        """Whether the batch id was given out, not too long ago."""
-        since = time.time() - BATCH_LIFE
-        return bool(
-            self._read("SELECT 1 FROM batch WHERE id = ? AND created > ?", (batch_id, since))
-        )
-
-    def stopped(self, batch_id: str | None = None) -> list[tuple[str, str]]:
-        """(batch id, pause or cancel) of one batch or of all."""
-        return self._read(
-            "SELECT id, status FROM batch WHERE status IS NOT NULL AND id = coalesce(?, id)",
-            (batch_id,),
-        )
-
-    def stop(self, batch_id: str, status: str | None, *, anew: bool) -> bool:
-        """Set pause, cancel or None on a batch; False unless it has none (anew) or has one."""
-        with self._lock:
-            sql = "UPDATE batch SET status = ? WHERE id = ? AND (status IS NULL) = ?"
-            return self._db.execute(sql, (status, batch_id, anew)).rowcount > 0
 
     def suppress(self, kind: str, email: str, reason: str, at: float | None = None) -> None:
         """Put an address on one of the account's own lists."""
@@ -267,7 +166,7 @@ class Store:
     def mails(self, *, search: str, before: int | None, limit: int) -> list[SandboxEmail]:
         """The latest mails to addresses that contain ``search``, those before an id."""
         rows = self._read(
-            "SELECT mail.id, message_id, number, at, email, state, body, part FROM gone AS mail"
+            "SELECT mail.id, message_id, number, at, email, state, body, part FROM mail"
             " JOIN request ON request.id = request_id"
             " WHERE mail.id < ? AND instr(lower(email), ?) > 0 ORDER BY mail.id DESC LIMIT ?",
             (before or 2**62, search.lower(), limit),
@@ -275,9 +174,9 @@ class Store:
         return [_mail(row) for row in rows]
 
     def mail(self, mail_id: int) -> SandboxEmail | None:
-        """One mail; none that is held, or was thrown away."""
+        """One mail."""
         rows = self._read(
-            "SELECT mail.id, message_id, number, at, email, state, body, part FROM gone AS mail"
+            "SELECT mail.id, message_id, number, at, email, state, body, part FROM mail"
             " JOIN request ON request.id = request_id WHERE mail.id = ?",
             (mail_id,),
         )
@@ -291,18 +190,11 @@ class Store:
         return [orjson.loads(row[0]) for row in rows]
 
     def accepted(self, after: int) -> Iterator[SandboxEmail]:
-        """Every mail behind an id, in order, in slices; of the body only its custom args.
-
-        The state of a held one says what would become of it as things stand.
-        """
+        """Every mail behind an id, in order, in slices; of the body only its custom args."""
         while True:
             rows = self._read(
-                "SELECT mail.id, message_id, mail.number, at, email,"
-                " CASE WHEN state <> 'held' THEN state WHEN status = 'cancel' THEN 'cancelled'"
-                " WHEN status = 'pause' THEN 'paused' ELSE state END, args, part FROM mail"
-                " JOIN request ON request.id = mail.request_id"
-                " LEFT JOIN held ON held.request_id = mail.request_id"
-                " LEFT JOIN batch ON batch.id = batch_id"
+                "SELECT mail.id, message_id, number, at, email, state, args, part FROM mail"
+                " JOIN request ON request.id = request_id"
                 " WHERE mail.id > ? ORDER BY mail.id LIMIT 5000",
                 (after,),
             )
@@ -319,24 +211,18 @@ class Store:
             for table in ("request", "mail")
         )
         (pending,) = self._read("SELECT count(*) FROM event WHERE posted = 0", ())[0]
-        (held,) = self._read("SELECT coalesce(sum(number), 0) FROM held", ())[0]
         kinds = self._read("SELECT kind, count(*) FROM event WHERE posted = 1 GROUP BY kind", ())
         return {
             "requests": requests,
             "recipients": mails,
-            "held": held,
             "pending_events": pending,
             "events": dict(kinds),
         }
 
-    def gone(self) -> int:
-        """How many mails went out: all but those that are held or were thrown away."""
-        return int(self._read("SELECT count(*) FROM gone", ())[0][0])
-
     def reset(self) -> None:
         """Forget everything."""
         with self._lock:
-            for table in ("event", "mail", "held", "batch", "request", "suppression"):
+            for table in ("event", "mail", "request", "suppression"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608
 
     def _read(self, sql: str, values: Sequence[object]) -> list[Any]:

@@ -219,6 +219,7 @@ def _make(
         draft,
         rendered,
         audience.segments,
+        by=Actor(None, f"schedule {schedule.name}"),
         at=one.due,
         now=now,
         terms=terms,

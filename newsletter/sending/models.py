@@ -48,8 +48,6 @@ class Send(Model, table=True):
     winner: str | None = Field(default=None, max_length=20)
     #: Counts of newsletter.tracking.circuit_breaker at the last resume; only later events count.
     alarm: dict[str, int] = Field(default_factory=dict, sa_type=Json)
-    #: The provider's name for what it holds of this send until its time.
-    hold_id: str | None = Field(default=None, max_length=100)
     #: Whether the provider is asked to measure who clicks and who opens.
     track_clicks: bool = True
     track_opens: bool = True
@@ -132,8 +130,6 @@ class Batch(Model, table=True):
     #: Deliveries in it.
     size: int
     not_before: datetime
-    #: Until when the provider holds it, if it was handed over ahead of its time.
-    hold_until: datetime | None = None
     #: Counts claims; a settlement must name the attempt that it settles (fencing).
     attempt: int = 0
     worker: str | None = Field(default=None, max_length=100)

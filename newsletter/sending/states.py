@@ -119,7 +119,6 @@ BATCH_NEXT: Final[Mapping[BatchState, frozenset[BatchState]]] = {
             BatchState.PENDING,
             BatchState.IN_FLIGHT,
             BatchState.SKIPPED,
-            BatchState.REJECTED,
             BatchState.ACCEPTED,
             BatchState.UNCERTAIN,
         }
@@ -129,8 +128,7 @@ BATCH_NEXT: Final[Mapping[BatchState, frozenset[BatchState]]] = {
         {BatchState.ACCEPTED, BatchState.REJECTED, BatchState.UNCERTAIN, BatchState.PENDING}
     ),
     BatchState.UNCERTAIN: frozenset({BatchState.ACCEPTED, BatchState.PENDING, BatchState.REJECTED}),
-    # Called back before the provider's time for it had come.
-    BatchState.ACCEPTED: frozenset({BatchState.REJECTED}),
+    BatchState.ACCEPTED: frozenset(),
     BatchState.REJECTED: frozenset(),
     BatchState.SKIPPED: frozenset(),
 }
@@ -145,7 +143,6 @@ DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
             DeliveryState.BOUNCED,
             DeliveryState.DROPPED,
             DeliveryState.COMPLAINED,
-            DeliveryState.REJECTED,
         }
     ),
     # A server may take a mail and bounce it later; a person may complain after reading.

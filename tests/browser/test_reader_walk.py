@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.service.serve import listen, server_of
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
@@ -83,7 +84,7 @@ def elsewhere(folder: Path, snippet: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None: ...
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield f"http://localhost:{server.server_port}/"
@@ -161,7 +162,14 @@ def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
         with transaction(parts.database) as session:
             now = datetime.now(UTC)
             send_lifecycle.create(
-                session, draft, rendered, ["all"], at=now, now=now, approved_by=COMMAND_LINE
+                session,
+                draft,
+                rendered,
+                ["all"],
+                by=Actor(None, "operator"),
+                at=now,
+                now=now,
+                approved_by=COMMAND_LINE,
             )
         preferences = follow(open_mail(page, sandbox, "First issue"), "references")
         preferences.get_by_label("Product").uncheck()

@@ -38,7 +38,7 @@ def sender_domain(case: CheckContext) -> Iterator[CheckFinding]:
         if one.verdict is not Verdict.OK:
             is_note = one.verdict is Verdict.UNKNOWN
             yield CheckFinding(
-                f"{one.subject} of {name}: {one.found}", one.mend, line, is_note=is_note
+                f"{one.subject} of {name}: {one.message}", one.remedy, line, is_note=is_note
             )
     if case.dns.authenticated is None:
         # Receivers look up SPF at the return path, a name that SendGrid chooses.

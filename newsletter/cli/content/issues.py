@@ -88,17 +88,19 @@ def send_test(
     Its unsubscribe links do nothing. Without --as it has the values of a sample reader.
     """
     assembly = Container(load())
-    gateway, (_, rendered) = assembly.gateway, read_and_render(assembly, issue)
-    person = _person(assembly, reader) if reader else SAMPLE_READER
-    with transaction(assembly.database) as session:
-        emails = test_email.allowed(
-            session,
-            to,
-            hash_of=assembly.hash_of,
-            secret=assembly.address_key,
-            now=datetime.now(UTC),
-        )
-    test_email.send(gateway, rendered, person, emails)
+    gateway, (draft, rendered) = assembly.gateway, read_and_render(assembly, issue)
+    emails = test_email.send(
+        assembly.database,
+        gateway,
+        rendered,
+        _person(assembly, reader) if reader else SAMPLE_READER,
+        to,
+        by=who(),
+        now=datetime.now(UTC),
+        hash_of=assembly.hash_of,
+        secret=assembly.address_key,
+        slug=draft.slug,
+    )
     out.print(f"“{test_email.MARK}{rendered.title}” went to {', '.join(emails)}.")
 
 

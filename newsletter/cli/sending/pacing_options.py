@@ -17,7 +17,6 @@ from newsletter.sending.pacing.sending_windows import (
     require_year,
 )
 from newsletter.sending.pacing.timetable import Timetable
-from newsletter.settings.kinds import duration
 
 Rate = Annotated[float | None, typer.Option(min=0.01, help="Recipients a second at most.")]
 PerHour = Annotated[int | None, typer.Option(min=1, help="Recipients in a clock hour at most.")]
@@ -59,13 +58,6 @@ Opens = Annotated[
         help="Measure who opens it, or do not; else as the issue and tracking.opens say.",
     ),
 ]
-Ahead = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME",
-        help="Hand over so long before its time, e.g. 2h; SendGrid holds it until then.",
-    ),
-]
 
 #: The zone where each day begins.
 _FIRST_ZONE = ZoneInfo("Pacific/Kiritimati")
@@ -81,17 +73,12 @@ def timetable(
     local_date: date | None = None,
     quiet: str | None = None,
     window: list[str] | None = None,
-    ahead: str | None = None,
 ) -> Timetable:
     """The timetable of these options; SendError names the option that cannot be kept."""
     settings = assembly.settings
     quiet_place = "--quiet"
     if quiet is None:
         quiet, quiet_place = settings.sending.quiet_hours, "sending.quiet_hours"
-    try:
-        held_for = duration(ahead) if ahead else None
-    except ValueError as error:
-        raise SendError(str(error), place=f"--ahead {ahead}") from None
     return Timetable(
         per_second=rate,
         per_hour=per_hour,
@@ -101,7 +88,6 @@ def timetable(
         quiet=parse_hours(quiet, place=quiet_place) if quiet else None,
         windows=tuple(parse_window(text, place="--window") for text in window or ()),
         zone=settings.site.timezone,
-        ahead=held_for,
     )
 
 

@@ -58,7 +58,6 @@ def send(
     local_time: pacing_options.LocalTime = None,
     quiet: pacing_options.Quiet = None,
     window: pacing_options.Window = None,
-    ahead: pacing_options.Ahead = None,
     subject: Annotated[
         list[str] | None,
         typer.Option(help="ABTest: the same issue with this subject; may be given again."),
@@ -109,7 +108,6 @@ def send(
         local_date=day,
         quiet=quiet,
         window=window,
-        ahead=ahead,
     )
     # Whatever a send needs is looked at before anything is written.
     _ = assembly.gateway, assembly.links
@@ -136,7 +134,6 @@ def send(
         timetable=timetable,
         others=others,
         test=_test(len(others), sample, winner, after),
-        hold_id=assembly.gateway.new_hold() if ahead else None,
         same_issue=same_issue,
         batch_size=assembly.settings.sending.batch_size,
         warm_up=assembly.warm_up,
@@ -150,6 +147,7 @@ def send(
                 draft,
                 rendered,
                 segment,
+                by=who(),
                 at=start,
                 now=now,
                 terms=terms,
@@ -194,9 +192,7 @@ def _chosen(assembly: Container, issue: str) -> tuple[Draft, int | None]:
 
 def _takes_long(timetable: Timetable, test: ABTest | None) -> bool:
     """Whether the send lasts longer than a command should."""
-    return bool(
-        test or timetable.by_zone or timetable.per_hour or timetable.per_day or timetable.ahead
-    )
+    return bool(test or timetable.by_zone or timetable.per_hour or timetable.per_day)
 
 
 def _refuse_findings(

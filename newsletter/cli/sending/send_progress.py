@@ -6,25 +6,22 @@ from datetime import UTC, datetime
 from functools import partial
 
 from rich.progress import Progress, TaskID
-from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.cli.actor import Stop, StoppedError
 from newsletter.cli.output import err, facts, shown
 from newsletter.cli.progress import progress
 from newsletter.container import Container
-from newsletter.db.engine import reading
+from newsletter.db.engine import SQLAlchemyError, reading
 from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.tasks import recover_abandoned, start_due
-from newsletter.sending import held
-from newsletter.sending.held import Held
+from newsletter.sending import heartbeat
 from newsletter.sending.ledger import provider_backoff, restore_gate
 from newsletter.sending.models import DepartureLog, ProviderBackoff, Send
 from newsletter.sending.queries import recipient_list, send_status
 from newsletter.sending.queries.send_status import SendStatus, Throughput
 from newsletter.sending.recovery.uncertain_batches import UncertainBatch
-from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
-from newsletter.sending.workers import heartbeat
+from newsletter.sending.states import BatchState, DeliveryState, SendState
 from newsletter.tracking.stats import ab_test_results, counters
 from newsletter.tracking.stats import rates as send_rates
 
@@ -97,13 +94,11 @@ def watch(
             with reading(assembly.database) as session:
                 current = send_status.find(session, send_id)
                 batches = send_status.batch_states(session, send_id)
-                left = not any(state in batches for state in UNSETTLED)
-                waits_there = left and held.of(session, send_id, now=now) is not None
                 if not bar.disable:
                     outlook = send_status.throughput(session, send_id, now=now)
                     waits = provider_backoff.in_force(session, now=now)
                     _advance(bar, task, current, batches, _pace(outlook, waits, now))
-            if current.state in _RESTING or waits_there or _only_doubt_is_left(batches):
+            if current.state in _RESTING or _only_doubt_is_left(batches):
                 break
             stop.wait(0.2)
     with reading(assembly.database) as session:
@@ -193,7 +188,6 @@ def summary(assembly: Container, stands: SendStatus) -> None:
         maker = schedules.maker_of(session, send.id)
         outlook = send_status.throughput(session, send.id, now=now)
         waits = provider_backoff.in_force(session, now=now)
-        there = held.of(session, send.id, now=now)
         unsent = recipient_list.apart(session, send).get(recipient_list.NOT_SENT, 0)
         logs = restore_gate.waited_for(session)
         at_work = heartbeat.alive(session, now)
@@ -231,7 +225,6 @@ def summary(assembly: Container, stands: SendStatus) -> None:
                 if not at_work and _wants_work(send, outlook, now)
                 else ()
             ),
-            *((("SendGrid holds", _holds(there)),) if there else ()),
             ("took", took),
         ],
         title=f"Send {send.id}",
@@ -295,11 +288,6 @@ def _wants_work(send: Send, outlook: Throughput, now: datetime) -> bool:
     if send.state == SendState.SCHEDULED:
         return send.scheduled_for <= now
     return send.state == SendState.SENDING and outlook.waiting > 0
-
-
-def _holds(there: Held) -> str:
-    until = "until the send is resumed" if there.stopped else f"until {shown(there.until)}"
-    return f"mail of {there.people:,} people {until}"
 
 
 def _undecided(at: datetime | None, waiting: int) -> str:

@@ -232,13 +232,6 @@ def upgrade() -> None:
         op.f("ix_issue_series_state_since"), "issue", ["series", "state", "since"], unique=False
     )
     op.create_table(
-        "lease",
-        sa.Column("name", sa.String(40), nullable=False),
-        sa.Column("holder", sa.String(100), nullable=False),
-        sa.Column("until", _MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_lease")),
-    )
-    op.create_table(
         "list_removal",
         sa.Column("address_hash", sa.LargeBinary(length=16), nullable=False),
         sa.Column("email", sa.String(320), nullable=False),
@@ -805,7 +798,6 @@ def upgrade() -> None:
             _JSON,
             nullable=False,
         ),
-        sa.Column("hold_id", sa.String(100), nullable=True),
         sa.Column("track_clicks", sa.Boolean(), nullable=False),
         sa.Column("track_opens", sa.Boolean(), nullable=False),
         sa.Column("planned", sa.Integer(), nullable=False),
@@ -894,7 +886,6 @@ def upgrade() -> None:
         sa.Column("state", sa.String(10), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("not_before", _MOMENT, nullable=False),
-        sa.Column("hold_until", _MOMENT, nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("worker", sa.String(100), nullable=True),
         sa.Column("lease_until", _MOMENT, nullable=True),

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
@@ -21,6 +21,7 @@ from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.personalize import PreparedVariant, VariantCache, personalize
 from newsletter.sending.delivery.retry_policy import Decision, Settled, decide
 from newsletter.sending.delivery.settlement import settle
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.ledger import batch_store, send_store
 from newsletter.sending.ledger.batch_store import ClaimedBatch, SkippedRecipient
 from newsletter.sending.ledger.recipients import EligibleRecipient, recipients
@@ -32,8 +33,6 @@ from newsletter.sending.states import SendState
 _log = logging.getLogger(__name__)
 #: Seconds between two looks for single mails while none is there.
 _NOTICE_INTERVAL = 0.5
-#: What is held for less cannot be called back reliably (SendGrid, "stopping a scheduled send").
-_SHORTEST_HOLD = timedelta(minutes=10)
 #: Workers that are merely busy are late by less, and a timetable is not made anew more often.
 _ON_TIME = timedelta(minutes=1)
 #: It may be yesterday in the publication's zone.
@@ -58,7 +57,7 @@ class Dispatcher:
         gateway: Gateway,
         links: Links,
         *,
-        worker: str,
+        worker: Heartbeat,
         base_url: str,
         sender_email: str,
         sender_name: str,
@@ -97,9 +96,10 @@ class Dispatcher:
         the next call sends that one, or ``let_go`` gives it back.
         """
         # A look for notices before each batch would cost a tenth of it.
-        if time.monotonic() >= self._look_for_notices_at and self.send_notice():
+        looks = time.monotonic() >= self._look_for_notices_at
+        if looks and self.send_notice():
             return True
-        return self._send_batch(None, more)
+        return self._send_batch(None, more) or (not looks and self.send_notice())
 
     def send_batch(self, send_id: int, number: int) -> bool:
         """Send this very batch if it is due and nobody else has it; False otherwise."""
@@ -138,13 +138,14 @@ class Dispatcher:
                 batch_store.put_back(session, self._next, detail="", departed=False)
                 send_store.drop_cancelled(session, now=datetime.now(UTC))
             self._next = None
+        self._worker.let_go(self)
 
     def _send_batch(self, only: tuple[int, int] | None, more: Callable[[], bool]) -> bool:
         self._settle()
         batch = self._claim(only)
         if batch is None:
             return False
-        if self._too_late_to_be_held(batch) or self._behind_its_time(batch):
+        if self._behind_its_time(batch):
             return True
         with reading(self._database) as session:
             words = self._words.of(session, batch.variant_id)
@@ -176,12 +177,19 @@ class Dispatcher:
             return kept
         with transaction(self._database) as session:
             now = datetime.now(UTC)
-            batch = batch_store.claim(session, self._worker, now=now, lease=self._lease, only=only)
+            name, lease = self._worker.name, self._lease
+            batch = batch_store.claim(session, name, now=now, lease=lease, only=only)
             if batch is None and only is None:
-                batch = batch_store.claim_probe(session, self._worker, now=now, lease=self._lease)
+                batch = batch_store.claim_probe(session, name, now=now, lease=lease)
             if batch is None:
                 send_store.finish(session, now=now)
-            return batch
+            else:
+                self._worker.renew(session, now=now)
+        if batch is None:
+            self._worker.let_go(self)
+        else:
+            self._worker.hold(self)
+        return batch
 
     def _settle(self, more: Callable[[], bool] = lambda: False) -> None:
         """Write the answer down. What fails stays in hand, for the next try: an answer that
@@ -202,7 +210,7 @@ class Dispatcher:
                 jitter=random.random(),  # noqa: S311
             )
             if more():
-                claimed = batch_store.claim(session, self._worker, now=now, lease=self._lease)
+                claimed = batch_store.claim(session, self._worker.name, now=now, lease=self._lease)
             if claimed is None:
                 send_store.finish(session, now=now)
         self._answered, self._next = None, claimed
@@ -236,8 +244,6 @@ class Dispatcher:
                 batch_store.put_back(session, batch, detail="", departed=False)
                 send_store.drop_cancelled(session, now=now)
                 return None
-        if batch.hold_until and batch.hold_until > now:
-            request = replace(request, send_at=batch.hold_until, hold_id=batch.hold_id)
         if self._journal is None:
             return self._gateway.send(request)
         try:
@@ -260,15 +266,6 @@ class Dispatcher:
         except OSError:
             # The departure stands there: a restored database would ask the operator.
             _log.exception("the journal cannot be written")
-
-    def _too_late_to_be_held(self, batch: ClaimedBatch) -> bool:
-        """Keep a batch for its own time when the provider can no longer be told to hold it."""
-        now = datetime.now(UTC)
-        if not batch.hold_until or not now < batch.hold_until <= now + _SHORTEST_HOLD:
-            return False
-        with transaction(self._database) as session:
-            batch_store.put_back(session, batch, detail="", after=batch.hold_until, departed=False)
-        return True
 
     def _behind_its_time(self, batch: ClaimedBatch) -> bool:
         """Give a batch that nobody sent in time another moment, and all that waits behind it.

@@ -55,8 +55,6 @@ class ClaimedBatch:
     #: When it was to go out, and whether anything but the workers' haste says so.
     due: datetime
     paced: bool
-    hold_until: datetime | None = None
-    hold_id: str | None = None
     #: It finds out whether the provider works again, while everybody else waits.
     probe: Probe | None = None
     #: What the provider is asked to measure.
@@ -82,12 +80,10 @@ _WAITING = (
         _batch.c.attempt,
         _batch.c.size,
         _batch.c.not_before,
-        _batch.c.hold_until,
         _send.c.issue_id,
         _send.c.topics,
         _send.c.created_at,
         _send.c.timetable,
-        _send.c.hold_id,
         _send.c.track_clicks,
         _send.c.track_opens,
     )
@@ -258,10 +254,8 @@ def _take(
         size=at.size,
         topics=tuple(found.topics),
         made_at=found.created_at,
-        due=found.hold_until or found.not_before,
+        due=found.not_before,
         paced=is_paced(found.timetable),
-        hold_until=found.hold_until,
-        hold_id=found.hold_id,
         probe=probe,
         track_clicks=found.track_clicks,
         track_opens=found.track_opens,
@@ -314,15 +308,13 @@ def put_back(
     batch: ClaimedBatch,
     *,
     detail: str,
-    after: datetime | None = None,
     departed: bool = True,
 ) -> bool:
     """Make the batch claimable again: its request was surely not taken, or never left.
 
-    It keeps its place in the timetable unless ``after`` names a later one. An answer that
-    comes late, after others had given the worker up, ends the doubt just as well.
+    It keeps its place in the timetable. An answer that comes late, after others had given
+    the worker up, ends the doubt just as well.
     """
-    later = {"not_before": after} if after else {}
     return _move(
         session,
         batch,
@@ -333,7 +325,6 @@ def put_back(
         lease_until=None,
         # Nothing of it has left after all.
         departed_at=None,
-        **later,
     )
 
 

@@ -4,15 +4,14 @@ Like ledger.py, every change names the states that it starts from; it happens, o
 changes nothing and says so.
 """
 
-from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection
+from datetime import datetime
 
-from sqlalchemy import bindparam, exists, func, or_, select, update
+from sqlalchemy import bindparam, exists, func, select, update
 
 from newsletter.accounts import operator_messages
 from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.orm import Session, changed, table_of
-from newsletter.sending import held
 from newsletter.sending.models import Batch, Delivery, Send, Worker
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.states import (
@@ -30,15 +29,6 @@ _worker = table_of(Worker)
 _FINISHED = select(_send.c.id).where(
     _send.c.state == SendState.SENDING,
     ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
-    # What the provider holds has reached nobody, and can be stopped.
-    ~exists(select(1).where(_batch.c.send_id == _send.c.id, held.is_held(bindparam("now")))),
-)
-#: Where a batch may stand that was to be held, when the provider throws away what it holds.
-_CALLED_BACK = (
-    BatchState.CLAIMED,
-    BatchState.IN_FLIGHT,
-    BatchState.UNCERTAIN,
-    BatchState.ACCEPTED,
 )
 _UNDER_WAY = (SendState.SENDING, SendState.PAUSED)
 _LEFT_OVER = select(func.count()).where(
@@ -105,13 +95,12 @@ def hold_back(session: Session, send_id: int, *, reason: str, now: datetime) -> 
 
 
 def finish(session: Session, *, now: datetime) -> int:
-    """Call every send under way sent that adds up: no batch is open or held by the provider,
-    nobody is still planned.
+    """Call every send under way sent that adds up: no batch is open, nobody is still planned.
 
     Returns how many. A send that does not add up, which cannot happen by this program
     alone, is paused and says so.
     """
-    done = session.scalars(_FINISHED, {"now": now}).all()
+    done = session.scalars(_FINISHED).all()
     for send_id in done:
         left_over = session.scalar(_LEFT_OVER, {"of_send": send_id})
         if left_over:
@@ -202,7 +191,18 @@ def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) 
         .values(state=BatchState.REJECTED, settled_at=now, detail=reason)
         .returning(_batch.c.number)
     ).all()
-    return _reject_planned(session, send_id, dropped, reason)
+    if not dropped:
+        return 0
+    return changed(
+        session,
+        update(_delivery)
+        .where(
+            _delivery.c.send_id == send_id,
+            _delivery.c.batch.in_(dropped),
+            _delivery.c.state.in_(may_become(DeliveryState.REJECTED)),
+        )
+        .values(state=DeliveryState.REJECTED, reason=reason),
+    )
 
 
 def drop_cancelled(session: Session, *, now: datetime) -> int:
@@ -218,45 +218,3 @@ def drop_cancelled(session: Session, *, now: datetime) -> int:
         )
     ).all()
     return sum(drop_pending(session, send_id, now=now, reason="cancelled") for send_id in cancelled)
-
-
-def call_back(session: Session, send_id: int, *, now: datetime, surely: timedelta) -> int:
-    """Note that the provider will not send what it still holds of a cancelled send.
-
-    Nor what it takes from now on: a request under way and one in doubt belong to what is
-    thrown away, whatever their answer is. What it holds for less than ``surely`` may be on
-    its way, unless it keeps it back. Returns how many people stay without the issue.
-    """
-    called_back = session.scalars(
-        update(_batch)
-        .where(
-            _batch.c.send_id == send_id,
-            or_(
-                held.KEPT,
-                _batch.c.state.in_(_CALLED_BACK) & (_batch.c.hold_until > now + surely),
-            ),
-        )
-        .values(
-            state=BatchState.REJECTED,
-            settled_at=func.coalesce(_batch.c.settled_at, now),
-            detail="called back from the provider",
-        )
-        .returning(_batch.c.number)
-    ).all()
-    held.let_go(session, send_id)
-    return _reject_planned(session, send_id, called_back, "called back before it left the provider")
-
-
-def _reject_planned(session: Session, send_id: int, batches: Sequence[int], reason: str) -> int:
-    if not batches:
-        return 0
-    return changed(
-        session,
-        update(_delivery)
-        .where(
-            _delivery.c.send_id == send_id,
-            _delivery.c.batch.in_(batches),
-            _delivery.c.state.in_(may_become(DeliveryState.REJECTED)),
-        )
-        .values(state=DeliveryState.REJECTED, reason=reason),
-    )

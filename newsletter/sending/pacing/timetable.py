@@ -20,8 +20,6 @@ from newsletter.sending.pacing.quotas import Limit, WarmUp, wrong
 
 #: A plan that takes longer is a mistake in its limits, and would make an endless list.
 LONGEST = timedelta(days=366)
-#: SendGrid takes no ``send_at`` further away (its Mail Send reference).
-LONGEST_AHEAD = timedelta(hours=72)
 #: With a rate, a request carries at most so many seconds' worth: the pace is even, a pause soon.
 _SECONDS_A_REQUEST = 10
 _DAY = timedelta(days=1)
@@ -49,8 +47,6 @@ class Timetable:
     windows: tuple[sending_windows.Window, ...] = ()
     #: The publication's IANA zone: its days count, and people without a zone live by it.
     zone: str = "UTC"
-    #: How long before its moment a batch is handed over, for the provider to hold it.
-    ahead: timedelta | None = None
 
     def __post_init__(self) -> None:
         if self.per_second is not None and not 0 < self.per_second < math.inf:
@@ -60,8 +56,6 @@ class Timetable:
                 raise wrong(name, limit, "Write a whole number from 1 on, like 10000.")
         if self.local_date and (self.local_time is None or self.local_date.year == date.max.year):
             raise wrong("local_date", self.local_date, "It goes with a local time, like 09:00.")
-        if self.ahead is not None and not timedelta() < self.ahead <= LONGEST_AHEAD:
-            raise wrong("ahead", self.ahead, "SendGrid holds a mail for up to 72 hours.")
         if sending_windows.find_zone(self.zone) is None:
             raise wrong("zone", self.zone, "Write a name like Europe/Berlin or UTC.")
         # Hours that exclude each other are told to whoever sets them, not to the plan.
@@ -95,7 +89,6 @@ class Timetable:
             "since": self.since and self.since.isoformat(),
             "quiet": self.quiet and str(self.quiet),
             "windows": [str(window) for window in self.windows] or None,
-            "ahead": self.ahead and self.ahead.total_seconds(),
             "zone": None if self.zone == "UTC" else self.zone,
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -112,8 +105,6 @@ class Timetable:
             given["local_date"] = date.fromisoformat(given["local_date"])
         if "since" in given:
             given["since"] = datetime.fromisoformat(given["since"])
-        if "ahead" in given:
-            given["ahead"] = timedelta(seconds=given["ahead"])
         if "quiet" in given:
             given["quiet"] = sending_windows.parse_hours(given["quiet"], place=place)
         windows = [
@@ -124,7 +115,7 @@ class Timetable:
 
 def is_paced(stored: Mapping[str, Any]) -> bool:
     """Whether a timetable in JSON says when anything leaves."""
-    return not stored.keys() <= {"zone", "ahead"}
+    return not stored.keys() <= {"zone"}
 
 
 class ZoneGroup(NamedTuple):

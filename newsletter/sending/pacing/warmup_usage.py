@@ -1,7 +1,7 @@
 """What has been mailed on each day, and will be: by other sends, and by a send itself.
 
 The volumes of a warm-up are for all sends together. A mail counts on the day on which it
-goes out: when the provider is to send it on, if it holds it until then.
+goes out.
 """
 
 from collections import Counter
@@ -24,12 +24,10 @@ _TURN = "newsletter warm-up"
 _LONGEST_DAY = timedelta(hours=25)
 #: Nobody gets these.
 _NEVER = (BatchState.REJECTED, BatchState.SKIPPED)
-_planned = func.coalesce(_batch.c.hold_until, _batch.c.not_before)
 _goes_out = case(
     # Whatever was put back had left once, and did not arrive.
-    (_batch.c.state.in_([BatchState.PENDING, BatchState.CLAIMED]), _planned),
-    (_batch.c.hold_until > _batch.c.departed_at, _batch.c.hold_until),
-    else_=func.coalesce(_batch.c.departed_at, _planned),
+    (_batch.c.state.in_([BatchState.PENDING, BatchState.CLAIMED]), _batch.c.not_before),
+    else_=func.coalesce(_batch.c.departed_at, _batch.c.not_before),
 )
 
 

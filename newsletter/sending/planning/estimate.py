@@ -43,8 +43,6 @@ class SendOptions:
     #: Other variants than the first, in the order of their labels, as written and rendered.
     others: Sequence[tuple[Draft, Rendered]] = ()
     test: ABTest | None = None
-    #: The provider's name for what it will hold, where batches are handed over ahead.
-    hold_id: str | None = None
     #: What this send says of measuring clicks and opens, and what the publication says.
     tracking: TrackingChoice = NO_CHOICE
     publication: Tracked = TRACK_EVERYTHING

@@ -46,9 +46,6 @@ from subscribers.segments import store as segment_store
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _variant, _subscriber = table_of(Variant), table_of(Subscriber)
 
-#: What is held at the provider for less than this cannot be called back: it leaves on time.
-_SHORTEST_HOLD = timedelta(minutes=10)
-
 
 def plan(
     session: Session, send_id: int, *, now: datetime, batch_size: int, warm_up: WarmUp | None = None
@@ -183,20 +180,12 @@ def _write(
                     "size": slot.size,
                     "attempt": 0,
                     "detail": "",
-                    **departure(timetable, slot.moment, now),
+                    "not_before": slot.moment,
                 }
             )
     if rows:
         session.execute(insert(_batch), rows)
     return total, dict(counted.excluded_counts)
-
-
-def departure(timetable: Timetable, moment: datetime, now: datetime) -> dict[str, datetime | None]:
-    """When a batch for ``moment`` leaves, and until when the provider is to hold it."""
-    ahead = timetable.ahead or timedelta()
-    if not ahead or moment - now <= _SHORTEST_HOLD:
-        return {"not_before": moment, "hold_until": None}
-    return {"not_before": max(now, moment - ahead), "hold_until": moment}
 
 
 def _variants(session: Session, send: Row[Any], *, again: bool) -> list[int]:

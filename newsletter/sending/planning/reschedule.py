@@ -6,14 +6,12 @@ from sqlalchemy import bindparam, select, update
 
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
-from newsletter.sending import ab_testing
 from newsletter.sending.ledger import send_store
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.pacing import warmup_usage
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.timetable import ExistingBatch, Timetable, is_paced
 from newsletter.sending.pacing.timetable import retime as moments_of
-from newsletter.sending.planning.planner import departure
 from newsletter.sending.states import BatchState, SendState
 
 _send, _batch = table_of(Send), table_of(Batch)
@@ -25,7 +23,7 @@ _MOVE = (
         _batch.c.number == bindparam("of_number"),
         _batch.c.state == BatchState.PENDING,
     )
-    .values(not_before=bindparam("leaves"), hold_until=bindparam("held"))
+    .values(not_before=bindparam("leaves"))
 )
 
 
@@ -58,17 +56,10 @@ def reschedule(
         began=send.started_at,
         left=warmup_usage.of_its_own(session, send_id, now=now),
     )
-    values = []
-    for row, moment in zip(rows, moments, strict=True):
-        leaves = departure(timetable, moment, now)
-        values.append(
-            {
-                "of_send": send_id,
-                "of_number": row.number,
-                "leaves": leaves["not_before"],
-                "held": leaves["hold_until"],
-            }
-        )
+    values = [
+        {"of_send": send_id, "of_number": row.number, "leaves": moment}
+        for row, moment in zip(rows, moments, strict=True)
+    ]
     if values:
         session.connection().execute(_MOVE, values)
     return len(rows)
@@ -101,12 +92,3 @@ def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None
     for send_id, timetable in again:
         if is_paced(timetable) or warm_up is not None:
             reschedule_or_pause(session, send_id, now=now, warm_up=warm_up)
-
-
-def choose_winner(
-    session: Session, send_id: int, label: str, *, now: datetime, warm_up: WarmUp | None = None
-) -> int:
-    """Let the rest of a test go out with the variant of this label; returns how many people."""
-    people = ab_testing.choose_winner(session, send_id, label)
-    reschedule(session, send_id, now=now, warm_up=warm_up)
-    return people

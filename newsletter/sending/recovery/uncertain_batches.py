@@ -6,15 +6,20 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select, true
 
+from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.sending.ledger import confirmations, send_store
 from newsletter.sending.models import Batch
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.planning import reschedule
+from newsletter.sending.queries.send_status import send_subject
 from newsletter.sending.states import BatchState
 
 _batch = table_of(Batch)
+#: What the audit log says of resolved batches: whether the operator said that they were sent.
+_RESOLVED = {True: "marked as sent", False: "sent again"}
 #: Who decides has to know that it may be a third copy.
 _RESENT = "; it was sent again before"
 
@@ -54,8 +59,6 @@ def sweep(
         resent = send_store.resend_uncertain(session, departed_before=now - grace, now=now)
     if resent:
         reschedule.reschedule_resent(session, now=now, warm_up=warm_up)
-    # A send is over only when the time has come of all that the provider holds of it.
-    send_store.finish(session, now=now)
     return RecoveryReport(freed, doubtful, resent)
 
 
@@ -90,6 +93,7 @@ def resolve(
     send_id: int,
     number: int,
     *,
+    by: Actor,
     sent: bool,
     now: datetime,
     warm_up: WarmUp | None = None,
@@ -103,12 +107,15 @@ def resolve(
             place=f"send {send_id}, batch {number}",
             hint=f"In doubt: {numbers}.",
         )
+    action = f"batch {number} {_RESOLVED[sent]}"
+    audit.record(session, by, action, now=now, subject=send_subject(session, send_id))
 
 
 def resolve_all(
     session: Session,
     send_id: int,
     *,
+    by: Actor,
     sent: bool,
     now: datetime,
     left_by: datetime | None = None,
@@ -126,8 +133,10 @@ def resolve_all(
         raise SendError(
             "nothing of it is in doubt",
             place=f"send {send_id}",
-            hint=f"See newsletter sends show {send_id}.",
+            hint="Look at the send again: events have settled it, or another user has.",
         )
+    action = f"{settled} uncertain {'batch' if settled == 1 else 'batches'} {_RESOLVED[sent]}"
+    audit.record(session, by, action, now=now, subject=send_subject(session, send_id))
     return settled
 
 

@@ -21,12 +21,12 @@ def provider(answer: Answer) -> Iterator[str]:
             self.body = self.rfile.read(int(self.headers["Content-Length"] or 0))
             answer(self)
 
-        do_GET = do_PATCH = do_DELETE = do_POST  # noqa: N815
+        do_GET = do_POST  # noqa: N815
 
         def log_message(self, *_: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -76,15 +76,6 @@ def test_the_payload_holds_what_all_share_once_and_each_persons_part_apart() -> 
         }
     ]
     assert body["tracking_settings"]["subscription_tracking"] == {"enable": False}
-
-
-def test_a_time_is_whole_seconds_never_too_early_and_stands_with_the_batch_at_the_root() -> None:
-    at = datetime(2026, 3, 27, 9, 0, 0, 1, tzinfo=timezone(timedelta(hours=2)))
-    body = payload(replace(REQUEST, send_at=at, hold_id="abc"))
-    assert body["send_at"] == datetime(2026, 3, 27, 7, 0, 1, tzinfo=UTC).timestamp()
-    assert type(body["send_at"]) is int
-    assert body["batch_id"] == "abc"
-    assert not {"send_at", "batch_id"} & payload(REQUEST).keys()
 
 
 def test_an_answer_reaches_also_who_has_left_and_an_issue_does_not() -> None:

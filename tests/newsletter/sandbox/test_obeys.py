@@ -174,6 +174,7 @@ def test_every_bypass_is_looked_at() -> None:
     assert set(LIFTS) - {None} == set(BYPASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("bypass", LIFTS)
 def test_each_bypass_lifts_its_own_list_and_no_other(
@@ -343,10 +344,6 @@ ARGS, TAGS = "personalizations.0.custom_args", "personalizations.0.substitutions
         ({"categories": ["é"]}, "categories.0"),
         ({"categories": ["x" * 256]}, "categories.0"),
         ({"categories": [str(n) for n in range(11)]}, "categories"),
-        ({"send_at": "soon"}, "send_at"),
-        ({"send_at": int(time.time()) + 73 * 3600}, "send_at"),
-        ({"batch_id": 5}, "batch_id"),
-        ({"batch_id": "unknown"}, "batch_id"),
         ({"asm": {}}, "asm.group_id"),
         ({"asm": {"group_id": "1"}}, "asm.group_id"),
         ({"asm": {"group_id": 2}}, "asm.group_id"),
@@ -373,6 +370,8 @@ ARGS, TAGS = "personalizations.0.custom_args", "personalizations.0.substitutions
         # Known to SendGrid and not imitated: taken and ignored, they would seem to work.
         ({"attachments": [{"content": "", "filename": "a"}]}, "attachments"),
         ({"template_id": "d-1"}, "template_id"),
+        ({"send_at": int(time.time()) + 60}, "send_at"),
+        ({"batch_id": "a"}, "batch_id"),
         (person(send_at=1), "personalizations.0.send_at"),
         ({"tracking_settings": {"ganalytics": {"enable": True}}}, "tracking_settings.ganalytics"),
         ({"mail_settings": {"footer": {"enable": True}}}, "mail_settings.footer"),
@@ -415,7 +414,7 @@ def test_every_field_that_we_send_is_one_that_the_stand_in_looks_at(
     body = payload(FULL)
     known = {
         "from", "subject", "content", "personalizations", "tracking_settings", "reply_to",
-        "headers", "custom_args", "categories", "send_at", "mail_settings", "batch_id",
+        "headers", "custom_args", "categories", "mail_settings",
     }  # fmt: skip
     assert set(body) <= known
     assert set(body["personalizations"][0]) <= {"to", "substitutions", "headers", "custom_args"}

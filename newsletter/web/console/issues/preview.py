@@ -12,11 +12,10 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 
-from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
-from newsletter.db.engine import reading, transaction
+from newsletter.db.engine import reading
 from newsletter.errors import UserError
 from newsletter.issues.models import Issue, Revision
 from newsletter.rendering.preview import SAMPLE_READER, UNKNOWN_READER, Preview, preview
@@ -119,25 +118,18 @@ def send_test(
     shown = _shown(parts, slug, view)
     try:
         rendered, person = _rendered(shown), _person(parts, view.person)
-        gateway, now = parts.gateway, datetime.now(UTC)
-        with transaction(parts.database) as session:
-            emails = test_email.allowed(
-                session,
-                re.split(r"[\s,;]+", to.strip()) if to.strip() else [],
-                hash_of=parts.hash_of,
-                secret=parts.address_key,
-                now=now,
-            )
-            audit.record(
-                session,
-                actor(request, visitor),
-                "test sent",
-                now=now,
-                subject=slug,
-                revision=shown.revision.number,
-                to=", ".join(emails),
-            )
-        test_email.send(gateway, rendered, person, emails)
+        emails = test_email.send(
+            parts.database,
+            parts.gateway,
+            rendered,
+            person,
+            re.split(r"[\s,;]+", to.strip()) if to.strip() else [],
+            by=actor(request, visitor),
+            now=datetime.now(UTC),
+            hash_of=parts.hash_of,
+            secret=parts.address_key,
+            slug=slug,
+        )
     except UserError as error:
         return _page(request, visitor, shown, view, refused=error, to=to)
     return _page(request, visitor, shown, view, sent=emails)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from newsletter.db.orm import Session
-from newsletter.sending import held
-from newsletter.sending.held import Held
 from newsletter.sending.ledger import provider_backoff
 from newsletter.sending.models import ProviderBackoff, Send
 from newsletter.sending.queries import recipient_list, send_status
@@ -46,8 +44,6 @@ class Progress:
     batches: Mapping[str, int]
     outlook: Throughput
     held: ProviderBackoff | None
-    #: What the provider has of it, and has not sent on.
-    there: Held | None
     now: datetime
 
     @property
@@ -97,7 +93,6 @@ def of(session: Session, send: Send, *, now: datetime) -> Progress:
         ),
         send_status.throughput(session, send.id, now=now),
         provider_backoff.in_force(session, now=now),
-        held.of(session, send.id, now=now),
         now,
     )
 

@@ -161,7 +161,7 @@ def show_send(
             "maker": schedules.maker_of(session, send_id),
             "progress": send_progress.of(session, send, now=now),
             "doubtful": doubtful,
-            "around": silent_batches.around(session, doubtful),
+            "around": silent_batches.silence_of(session, doubtful),
             "apart": recipient_list.apart(session, send),
             "done_by_now": send_rates.of_send(session, send_id),
         }
@@ -224,7 +224,6 @@ def in_words(timetable: Mapping[str, Any]) -> str:
         ("per_day", "at most {:,} a day"),
         ("local_time", "not before {} on each person's clock"),
         ("quiet", "nothing in their hours {}"),
-        ("ahead", "handed over {:,.0f} s ahead"),
     ):
         if name in timetable:
             said.append(words.format(timetable[name]))

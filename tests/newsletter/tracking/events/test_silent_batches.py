@@ -1,17 +1,16 @@
 """Beside a doubt stands whether events of what left later came."""
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import table_of
 from newsletter.provider.events import made_mark
 from newsletter.provider.gateway import Unknown
 from newsletter.sending.ledger import provider_backoff
-from newsletter.sending.models import Batch
 from newsletter.sending.recovery import uncertain_batches
 from newsletter.tracking.events import silent_batches
 from newsletter.tracking.events.silent_batches import Silence
@@ -40,7 +39,7 @@ def lose_one(database: Engine) -> None:
 
 def around(database: Engine, send: int) -> dict[int, Silence]:
     with reading(database) as session:
-        return silent_batches.around(session, uncertain_batches.listed(session, send))
+        return silent_batches.silence_of(session, uncertain_batches.listed(session, send))
 
 
 def delivered(database: Engine, send: int, batch: int, person: int, *, key: str) -> None:
@@ -72,17 +71,7 @@ def test_events_of_what_left_later_are_counted_and_those_of_what_left_before_are
     assert found == {2: Silence(2, NOW), 3: Silence(2, NOW)}
 
 
-def test_what_the_provider_holds_says_nothing(database: Engine, five: list[int]) -> None:
-    send = planned(database, size=1)
-    lose_one(database)
-    drain(database, FakeGateway())
-    with transaction(database) as session:
-        later = datetime.now(UTC) + timedelta(days=1)
-        session.execute(update(table_of(Batch)).values(hold_until=later))
-    delivered(database, send, 2, five[1], key="a")
-    assert around(database, send) == {1: Silence(0, None)}
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["sent", "resend"])
 def test_events_that_come_after_the_operators_word_double_nobody(
     database: Engine, five: list[int], word: str
@@ -92,7 +81,13 @@ def test_events_that_come_after_the_operators_word_double_nobody(
     lose_one(database)
     with transaction(database) as session:
         assert (
-            uncertain_batches.resolve_all(session, send, sent=word == "sent", now=datetime.now(UTC))
+            uncertain_batches.resolve_all(
+                session,
+                send,
+                by=Actor(None, "operator"),
+                sent=word == "sent",
+                now=datetime.now(UTC),
+            )
             == 2
         )
     # It had been taken after all: what has not left again by then does not leave.

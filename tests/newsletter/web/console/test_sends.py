@@ -1,7 +1,7 @@
 """Sends in the console: who may do what, what is shown, and what a wrong click comes to."""
 
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,10 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import Engine, select, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import AuditEntry, Role
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
-from newsletter.errors import ProviderError
 from newsletter.issues import approval, store
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
@@ -20,7 +20,6 @@ from newsletter.provider.gateway import Accepted, Refused, Unknown
 from newsletter.sending.ledger import provider_backoff
 from newsletter.sending.models import Batch, ProviderBackoff, Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.queries import send_status
 from subscribers.consent import suppression
@@ -191,42 +190,6 @@ def test_pause_resume_cancel_are_done_once_and_written_down(office: Office, goin
     ]
 
 
-def test_what_the_provider_holds_is_shown_and_goes_on_when_it_is_back(
-    office: Office, audience: list[int]
-) -> None:
-    now, told = datetime.now(UTC), list[str]()
-    day = now + timedelta(days=1)
-    morning = Timetable(local_time=time(9), local_date=day.date(), ahead=timedelta(hours=72))
-    database, approver = office.parts.database, office.signed_in(Role.APPROVER)
-    send = make_send(database, timetable=morning)
-    with transaction(database) as session:
-        session.execute(update(_send).values(hold_id="hold"))
-        plan(session, send, now=now, batch_size=5)
-    while dispatcher(database, FakeGateway()).send_next():
-        pass
-
-    class Deaf:
-        def pause_held(self, hold_id: str) -> None:
-            told.append(hold_id)
-
-        def release_held(self, hold_id: str) -> None:
-            told.append(hold_id)
-            if len(told) == 2:
-                raise ProviderError("no answer", place="hold", hint="Do it once more.")
-
-    office.parts.__dict__.update(gateway=Deaf(), provider=Deaf())
-    assert "SendGrid holds the mail of 5 people" in approver.get(f"/console/sends/{send}").text
-    assert act(approver, send, "pause").status_code == 303
-    failed = act(approver, send, "resume")
-    assert failed.status_code == 400
-    assert "until the send is resumed" in failed.text
-    assert f"/console/sends/{send}/resume" in failed.text
-    assert act(approver, send, "resume").status_code == 303
-    page = approver.get(f"/console/sends/{send}").text
-    assert "until the send is resumed" not in page
-    assert told == ["hold"] * 3
-
-
 def test_what_was_done_is_said_only_as_long_as_it_is_so(office: Office, going: int) -> None:
     approver = office.signed_in(Role.APPROVER)
     act(approver, going, "pause")
@@ -263,7 +226,7 @@ def test_doubts_are_settled_together_by_who_may_send_and_the_log_says_so(
     answer = act(approver, going, "resolve", batch="all", answer="sent", left_by=shown)
     assert "The batches count as sent." in approver.get(answer.headers["location"]).text
     assert states_of(database, going) == {1: "accepted", 2: "accepted", 3: "uncertain"}
-    assert ("2 doubtful batches called sent", f"send {going} (first)") in log_of(office)
+    assert ("2 uncertain batches marked as sent", f"send {going} (first)") in log_of(office)
     for word, when in (("sent", ""), ("sent", "2026-01-01T00:00"), ("perhaps", shown), ("", "x")):
         answer = act(approver, going, "resolve", batch="all", answer=word, left_by=when)
         assert answer.status_code == 400
@@ -307,7 +270,9 @@ def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
         assert "are tried now" in viewer.get(page).text
     # Nobody is kept waiting by it: nothing is to be done.
     with transaction(office.parts.database) as session:
-        send_lifecycle.pause(session, going, reason="wait", now=datetime.now(UTC))
+        send_lifecycle.pause(
+            session, going, by=Actor(None, "operator"), reason="wait", now=datetime.now(UTC)
+        )
     assert "does not answer as it should" not in viewer.get("/console/").text
 
 
@@ -431,7 +396,7 @@ def test_what_is_shown_is_what_is_made_and_only_then(office: Office, audience: l
     with reading(office.parts.database) as session:
         send = send_status.find(session, number)
         assert (send.state, [s["name"] for s in send.segments]) == ("scheduled", ["everybody"])
-    assert log_of(office)[-1] == ("send made", f"send {number} (spring)")
+    assert log_of(office)[-1] == ("send created", f"send {number} (spring)")
 
 
 def test_what_the_checks_find_is_shown_and_what_blocks_is_not_sent(
@@ -566,7 +531,7 @@ def test_words_from_outside_are_shown_as_words(office: Office, audience: list[in
     send = started(database)
     with transaction(database) as session:
         session.execute(update(store._issue).values(title=XSS))
-        send_lifecycle.pause(session, send, reason=XSS, now=NOW)
+        send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason=XSS, now=NOW)
         values = {"excluded_counts": {XSS: 3}, "segments": [{"name": XSS, "expression": ""}]}
         session.execute(update(_send).where(_send.c.id == send).values(**values))
         session.execute(

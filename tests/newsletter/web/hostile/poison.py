@@ -75,7 +75,7 @@ READ: dict[str, list[str]] = {
     "send_count.what": ["delivered", "open", "click", "bounce"],
 }
 #: Moments that lie ahead, for what is shown only while they do.
-AHEAD = {"expires_at", "until", "alive_until", "lease_until", "hold_until", "paused_until"}
+AHEAD = {"expires_at", "until", "alive_until", "lease_until", "paused_until"}
 
 
 def source(payload: str) -> str:
