@@ -34,7 +34,7 @@ from subscribers.segments import store as segment_store
 _schedule, _link, _run = table_of(Schedule), table_of(ScheduleSegment), table_of(ScheduleRun)
 _segment, _issue = table_of(Segment), table_of(Issue)
 _NAME_LENGTH = 64
-#: The same as in issues (docs/issue-format.md).
+#: The same as in issues (docs/reference/issue-format.md).
 _SERIES = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 
 
