@@ -68,7 +68,7 @@ def test_people_who_lack_a_value_are_counted_as_rendering_fills_it(
         one.line: one.message for one in ask("placeholders", "{{ attributes.company }}\n{{ name }}")
     }
     assert "6 of 8 recipients would see a gap" in found[5]
-    assert "5 of 8 people" in found[6]
+    assert "5 of 8 recipients" in found[6]
 
 
 def test_nobody_lacks_it_and_nothing_is_found(ask: Ask, cast: dict[str, int]) -> None:

@@ -39,7 +39,7 @@ def test_a_link_that_can_be_followed_is_fine(look: Look, url: str) -> None:
         ("https://exa_mple.com/", "invalid host"),
         ("https://example..com/", "not a valid web address"),
         ("https://example.com:99999/", "not a valid web address"),
-        ("https://[::/", "not a valid"),
+        ("https://[::/", "invalid host"),
         ("https://bank.example.com@evil.example.org/", "user name"),
     ],
 )
