@@ -2,7 +2,8 @@
 
 A request is retried automatically only if it certainly was not accepted: SendGrid says so, or no
 byte of it can have been sent. Everything else may have been accepted, because requests have no
-idempotency key. A test runs the table on real sockets, and docs/delivery.md shows it.
+idempotency key. A test runs the table on real sockets, and
+docs/how-it-works/delivery-guarantees.md shows it.
 """
 
 from collections.abc import Mapping
