@@ -72,7 +72,7 @@ def audience(case: CheckContext) -> Iterator[CheckFinding]:
         yield CheckFinding(
             f"{people.number:,} people would get it; the last of the series {case.draft.series} "
             f"(send {last.id}) went to {last.planned:,}",
-            "Look at the segments: newsletter segment list; and at what was imported lately.",
+            "Look at the segments, and at what was imported lately.",
         )
 
 

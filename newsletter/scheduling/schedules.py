@@ -67,7 +67,7 @@ def create(session: Session, wanted: ScheduleOptions, *, by: Actor, now: datetim
     """Store a schedule; SendError or SegmentError says what cannot be kept of it."""
     _check_name(wanted.name)
     if session.scalar(select(_schedule.c.id).where(_schedule.c.name == wanted.name)) is not None:
-        hint = "Choose another name, or change it: newsletter schedule change"
+        hint = "Choose another name, or change that schedule."
         raise SendError("a schedule of this name exists", place=wanted.name, hint=hint)
     schedule = Schedule(name=wanted.name, series="", rule="", zone="", created_at=now)
     _write(session, schedule, wanted, now)
@@ -168,7 +168,7 @@ def find(session: Session, name: str, *, lock: bool = False) -> Schedule:
     # PostgreSQL knows no such character.
     schedule = None if "\0" in name else session.scalar(wanted)
     if schedule is None:
-        hint = "See newsletter schedule list."
+        hint = "The list of schedules has all names."
         raise SendError("there is no such schedule", place=f"schedule {name}", hint=hint)
     return schedule
 

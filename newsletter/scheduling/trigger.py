@@ -212,7 +212,7 @@ def _make(
     )
     if found := blocking(findings):
         said = "; ".join(one.message for one in found)
-        hint = f"Everything: newsletter check {draft.slug}."
+        hint = "The page of the issue lists everything that was found."
         raise SendError(f"checks found what must be mended first: {said}", hint=hint)
     return send_lifecycle.create(
         session,

@@ -71,7 +71,7 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
     #: With all that is put around it, it fits into the 1000 characters of Send.reason.
     say: Line = Field(min_length=1, max_length=500, description="One line, without a full stop.")
 
-    def reason(self, send_id: int, since: Counter[str], *, again: bool) -> str | None:
+    def reason(self, since: Counter[str], *, again: bool) -> str | None:
         """Why these figures pause the send, in the operator's words; None when they do not."""
         people = since[self.of]
         met = sum(since[what] for what in _figures_of(self.counts))
@@ -83,7 +83,7 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
         return (
             f"{_plain(share)} % of {people:,} mails {'since the last alarm ' if again else ''}"
             f"{happened} ({met:,}), above {_plain(100 * self.above)} %: {self.say}, then "
-            f"`newsletter sends resume {send_id}` or `newsletter sends cancel {send_id}`"
+            "resume or cancel the send"
         )
 
 
@@ -150,7 +150,7 @@ def watch(
         baseline = {what: number for what, number in row.alarm.items() if what != _TRIPPED}
         since = Counter(figures[row.id])
         since.subtract(baseline)
-        reasons = (rule.reason(row.id, since, again=bool(baseline)) for rule in rules)
+        reasons = (rule.reason(since, again=bool(baseline)) for rule in rules)
         why = next(filter(None, reasons), None)
         if why is None:
             # It was resumed: without the mark, an operator's next pause is theirs.

@@ -41,7 +41,7 @@ def sender_domain(case: CheckContext) -> Iterator[CheckFinding]:
         # Bounces come back to a name of SendGrid's choice, and SPF is looked up there.
         yield CheckFinding(
             f"SPF of {name}: not known, as SendGrid names no domain of the account for it",
-            "See newsletter doctor; in SendGrid: Settings, Sender Authentication.",
+            "See Settings, Sender Authentication in SendGrid.",
             line,
             is_note=True,
         )

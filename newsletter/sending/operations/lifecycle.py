@@ -352,7 +352,7 @@ def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
     late = now - find(session, send_id).scheduled_for
     reason = (
         f"due {_hours(late)} ago while nothing ran, which is later than sending.late_limit allows; "
-        f"`newsletter sends resume {send_id}` starts it now"
+        "resume it to start it now"
     )
     send_store.hold_back(session, send_id, reason=reason, now=now)
 

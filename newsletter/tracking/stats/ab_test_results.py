@@ -194,7 +194,7 @@ def winner_of(report: ABTestReport) -> tuple[str, str]:
     """The label with the highest share, the first of several, and why; SendError by hand."""
     by, place = report.test.by, f"send {report.send_id}"
     if by is Measure.OPERATOR:
-        raise SendError("you choose the winner", place=place, hint="See newsletter sends winner.")
+        raise SendError("you choose the winner", place=place, hint="Choose one of its variants.")
     if not report.measures(by):
         raise SendError(f"{by} are not measured in this send", place=place)
     done, arms = _DONE[by], _ranked(report.arms, by)
@@ -242,8 +242,8 @@ def _set_aside(session: Session, send_id: int, error: Exception, now: datetime) 
         return  # an operator chose a moment ago
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     why = (
-        f"the winner of its test cannot be chosen: {' '.join(said.split())[:600]}. Choose it by "
-        f"`newsletter sends winner {send_id} LABEL`, then `newsletter sends resume {send_id}`"
+        f"the winner of its test cannot be chosen: {' '.join(said.split())[:600]}. Choose it, "
+        "then resume the send"
     )
     only = [SendState.SENDING]
     if send_store.move_send(
