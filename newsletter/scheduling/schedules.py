@@ -18,7 +18,7 @@ from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.issues.models import Issue
-from newsletter.issues.parsing.tracking_flags import UNSAID, TrackingChoice
+from newsletter.issues.parsing.tracking_flags import NO_CHOICE, TrackingChoice
 from newsletter.scheduling import next_run, recurrence
 from newsletter.scheduling.models import (
     RunOutcome,
@@ -35,7 +35,7 @@ from subscribers.segments import store as segment_store
 _schedule, _link, _firing = table_of(Schedule), table_of(ScheduleSegment), table_of(ScheduleRun)
 _segment, _issue = table_of(Segment), table_of(Issue)
 _NAME_LENGTH = 64
-#: As issues spell it (docs/issue-format.md).
+#: As issues spell it (docs/reference/issue-format.md).
 _SERIES = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -52,7 +52,7 @@ class ScheduleOptions:
     own_clock: bool = False
     skips: Sequence[date] = ()
     timetable: Timetable = field(default_factory=Timetable)
-    tracking: TrackingChoice = UNSAID
+    tracking: TrackingChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def _slept(seconds: float) -> bool:
 def _summary(report: ReconcileReport) -> str:
     new = sum(found.new_here for found in report.lists.values())
     back = sum(found.removed_there for found in report.lists.values())
-    told = "" if report.told is None else f", told {report.told:,} to SendGrid"
+    told = "" if report.pushed is None else f", told {report.pushed:,} to SendGrid"
     since = f"since {shown(report.since)}" if report.since else "from the beginning"
     would = "nothing was changed; it would have " if report.dry_run else ""
     return f"Read {since}: {would}suppressed {new:,} here, taken {back:,} off there{told}."

@@ -83,7 +83,7 @@ def show(
     with reading(assembly.database) as session:
         stands = send_status.of(session, number)
         doubtful = uncertain_batches.listed(session, number)
-        around = silent_batches.around(session, doubtful)
+        around = silent_batches.silence_of(session, doubtful)
         happened = counters.of_send(session, number)
     if as_json:
         rows([record(stands, doubtful, happened)], (), as_json=True, empty="")
@@ -105,12 +105,12 @@ def show(
 
 def _beside(known: Silence) -> str:
     """What helps to decide, and what it is worth."""
-    if not known.heard:
+    if not known.later_batches:
         return "No events of what left later have come either: wait for them before you decide."
     since = f" since {shown(known.since)}" if known.since else ""
     return (
-        f"Events of {known.heard:,} batches that left later have come{since}, and none of this "
-        "one. The longer that lasts, the surer it was not taken; it is no proof."
+        f"Events of {known.later_batches:,} batches that left later have come{since}, and none of "
+        "this one. The longer that lasts, the surer it was not taken; it is no proof."
     )
 
 
@@ -285,25 +285,25 @@ def show_test(number: Number) -> None:
     """Show what a send's test of variants has found."""
     with reading(Container(load()).database) as session:
         found = ab_test_results.report(session, number)
-    for arm in found.arms:
+    for variant in found.variants:
         facts(
             [
-                ("handed over", arm.people),
+                ("handed over", variant.recipients),
                 *(
                     (
                         f"{done} by",
-                        _share(arm.share(measure), count)
+                        _share(variant.share(measure), count)
                         if found.measures(measure)
                         else "not measured",
                     )
                     for measure, done, count in (
-                        (Measure.OPENS, "opened", arm.opened),
-                        (Measure.CLICKS, "clicked", arm.clicked),
+                        (Measure.OPENS, "opened", variant.opened),
+                        (Measure.CLICKS, "clicked", variant.clicked),
                     )
                 ),
-                ("left", arm.unsubscribed),
+                ("left", variant.unsubscribed),
             ],
-            title=f"{arm.label}: {arm.subject}",
+            title=f"{variant.label}: {variant.subject}",
         )
     for compared in found.comparisons:
         out.print(f"{compared.sentence}.")

@@ -24,7 +24,7 @@ from newsletter.provider.dns_lookups import Lookup, resolver
 from newsletter.settings.load import Settings, load
 from subscribers.email_address import address_key as hash_key
 
-_COLUMNS = ["subject", "verdict", "found", "mend"]
+_COLUMNS = ["subject", "verdict", "message", "remedy"]
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
 #: Not one of the codes of errors: the command itself did what it should.
 _PROBLEMS = 1
@@ -34,7 +34,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Look at this machine, SendGrid's account and DNS; change nothing.
 
     Each finding is ok, a warning or a problem, with what to do about it. The exit code is 1
-    when there is a problem. With a sandbox on this machine, DNS is not asked.
+    when there is a problem. With a sandbox on this machine, DNS is not checked.
     """
     findings = list(examine(load(), resolver()))
     if as_json or not out.is_terminal:
@@ -50,15 +50,15 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def examine(
-    settings: Settings, lookup: Lookup, fetch: Fetch = proxy_findings.fetched
+    settings: Settings, lookup: Lookup, fetch: Fetch = proxy_findings.fetch_page
 ) -> Iterator[DoctorFinding]:
     """Every finding, the machine's first."""
     assembly = Container(settings)
     sandbox = assembly.is_local
     yield from _of_machine(settings)
     if sandbox:
-        found = f"a sandbox at {settings.sendgrid.host}: no mail leaves, so DNS is not asked"
-        yield DoctorFinding("sendgrid.host", Verdict.OK, found)
+        message = f"a sandbox at {settings.sendgrid.host}: no email leaves, so DNS is not checked"
+        yield DoctorFinding("sendgrid.host", Verdict.OK, message)
     else:
         yield DoctorFinding("sendgrid.host", Verdict.OK, settings.sendgrid.host)
         yield dns_findings.of_base_url(lookup, settings.site.base_url)
@@ -132,8 +132,8 @@ def _show(finding: DoctorFinding) -> None:
     colour = _COLOURS.get(finding.verdict, "dim")
     verdict = f"[{colour}]{finding.verdict:>9}[/{colour}]"
     out.print(
-        f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.found))}",
+        f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.message))}",
         markup=True,
     )
-    if finding.mend:
-        out.print(f"{'':>11}{shown(finding.mend)}", style="dim")
+    if finding.remedy:
+        out.print(f"{'':>11}{shown(finding.remedy)}", style="dim")

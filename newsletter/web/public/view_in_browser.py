@@ -52,11 +52,11 @@ def shared(token: str, request: Request, parts: Parts) -> Response:
         found = archive_queries.shared(session, number)
     if found is None:
         raise _gone()
-    subscribe = f"{parts.house.base_url}/subscribe"
+    subscribe = f"{parts.publication.base_url}/subscribe"
     links = {
         "unsubscribe_url": subscribe,
         "preferences_url": subscribe,
-        "web_view_url": f"{parts.house.base_url}/shared/{token}",
+        "web_view_url": f"{parts.publication.base_url}/shared/{token}",
     }
     mail = to_page(found.html, Placeholders.from_json(found.placeholders), links=links)
     answer = page(request, "shared_issue.html", mail=mail, title=found.title)
@@ -66,7 +66,7 @@ def shared(token: str, request: Request, parts: Parts) -> Response:
 
 def _to(parts: Container, path: str) -> Response:
     headers = {"Cache-Control": "no-store", "X-Robots-Tag": "noindex"}
-    return RedirectResponse(parts.house.base_url + path, status_code=303, headers=headers)
+    return RedirectResponse(parts.publication.base_url + path, status_code=303, headers=headers)
 
 
 def _gone() -> LinkError:

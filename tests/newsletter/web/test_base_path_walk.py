@@ -1,7 +1,7 @@
 """A reader's whole life below a path, and a look into the console: through proxies of all kinds.
 
-The proxies of docs/proxy.md are real ones (nginx, Caddy) before a real process; where they are
-not on the machine, and for https, a small one stands before the service.
+The proxies of docs/guides/reverse-proxy.md are real ones (nginx, Caddy) before a real process.
+Where they are not on the machine, and for https, a small one stands before the service.
 """
 
 import re
@@ -85,7 +85,7 @@ def noticed(parts: Container, kind: str) -> str:
 def create(parts: Container, slug: str, *, at: datetime) -> int:
     """A send of an issue to everybody; its number."""
     draft = parse_issue(ISSUE.format(slug=slug), name=f"{slug}.md")
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    rendered = render(draft, parts.publication, templates=parts.settings.templates_directory)
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
         segment_store.save(session, f"of-{slug}", "", now=now)
@@ -201,6 +201,7 @@ def is_delivered(parts: Container) -> bool:
         return session.scalar(select(event.c.kind).where(event.c.kind == "delivered")) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("strips", [True, False], ids=["taken off", "left"])
@@ -223,6 +224,7 @@ def test_a_readers_life_goes_below_a_path(
     assert names == {("__Secure-console" if scheme == "https" else "console"): PATH}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strips", [True, False], ids=["taken off", "left"])
 @pytest.mark.parametrize("kind", ["nginx", "caddy"])
 def test_a_readers_life_goes_through_real_proxies(

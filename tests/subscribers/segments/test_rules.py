@@ -15,6 +15,8 @@ from subscribers.segments.attributes import index_ddl, index_name
 from subscribers.segments.fields import FIELDS
 from subscribers.segments.operands import USAGE
 
+pytestmark = pytest.mark.both_databases
+
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 PEOPLE = table_of(Subscriber)
 
@@ -97,6 +99,7 @@ def test_whole_days_in_utc_are_compared_with_moments(database: Engine) -> None:
         assert found(connection, "created_at >= days_ago(1)") == [2]
 
 
+@pytest.mark.slow
 def test_samples_are_even_stable_nested_and_independent(database: Engine) -> None:
     people = 20_000
     with database.connect() as connection:
@@ -172,7 +175,7 @@ def test_names_are_those_that_data_must_know() -> None:
 
 
 def test_the_operators_page_names_everything_and_its_examples_are_read() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "segments.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "segment-language.md").read_text()
     for name in [*FIELDS, *USAGE]:
         assert f"`{name}`" in page or f"`{name}(" in page, name
     blocks = page.split("```")[1::2]

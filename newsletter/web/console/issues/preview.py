@@ -18,7 +18,7 @@ from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.errors import UserError
 from newsletter.issues.models import Issue, Revision
-from newsletter.rendering.preview import MADE_UP, STRANGER, Preview, preview
+from newsletter.rendering.preview import SAMPLE_READER, UNKNOWN_READER, Preview, preview
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.ledger.recipients import values_of
 from newsletter.sending.operations import test_email
@@ -36,7 +36,7 @@ _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
 _Word = Annotated[str, Query(max_length=20)]
 
 #: Who is not looked up: somebody with a name, and somebody of whom nothing is known.
-_NOBODY: Final[Mapping[str, Mapping[str, Any]]] = {"": MADE_UP, "stranger": STRANGER}
+_NOBODY: Final[Mapping[str, Mapping[str, Any]]] = {"": SAMPLE_READER, "stranger": UNKNOWN_READER}
 
 
 @dataclass(frozen=True, slots=True)

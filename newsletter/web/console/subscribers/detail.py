@@ -217,7 +217,7 @@ def _show(
     with reading(parts.database) as session:
         found = _find(session, person_id)
         details = subscriber_edit.details_of(session, found)
-        entries, more = subscriber_history.of_person(session, found, page=history)
+        entries, more = subscriber_history.of_subscriber(session, found, page=history)
         objection, suppressed = standing_of(session, found, now=now)
         offered = topics.offered(session)
         named = {topic.slug: topic.name for topic in offered}

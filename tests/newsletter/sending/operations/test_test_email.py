@@ -12,7 +12,7 @@ from newsletter.db.orm import table_of
 from newsletter.errors import AddressError, ProviderError, SendError
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.provider.gateway import NotSent, Refused, Unknown
-from newsletter.rendering.preview import MADE_UP
+from newsletter.rendering.preview import SAMPLE_READER
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.models import Delivery, Send
@@ -45,7 +45,7 @@ def send_test(
         database,
         gateway or FakeGateway(),
         rendered,
-        MADE_UP,
+        SAMPLE_READER,
         emails,
         by=Actor(None, "operator"),
         now=NOW + after,

@@ -149,6 +149,7 @@ def before_batch(send: int) -> dict[str, object]:
         "zone": "",
         "state": "in_flight",
         "size": 5,
+        "resent": False,
         "not_before": moment,
         "attempt": 1,
         "detail": "",

@@ -19,10 +19,9 @@ from newsletter.db.orm import table_of
 from newsletter.errors import AddressError
 from newsletter.provider.events import Event, EventKind, made_mark, parse
 from newsletter.sending.queries import send_status
-from newsletter.tracking.events.ingest import Ingested, ingest
+from newsletter.tracking.events.ingest import IngestReport, ingest
 from newsletter.tracking.events.unsubscribe import unsubscribe
-from newsletter.tracking.models import EventRow
-from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.models import EventRow, Reconciliation
 from newsletter.tracking.people import privacy
 from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import verify as verify_counters
@@ -46,6 +45,8 @@ from tests.newsletter.sending.conftest import (
     states,
 )
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five"]
 
 #: As the mails of make_send carry it.
@@ -59,7 +60,7 @@ def hash_of(text: str) -> bytes | None:
         return None
 
 
-def take(database: Engine, *entries: dict[str, Any]) -> Ingested:
+def take(database: Engine, *entries: dict[str, Any]) -> IngestReport:
     events = [e for e in parse(json.dumps(entries).encode()) if isinstance(e, Event)]
     with transaction(database) as session:
         return ingest(session, events, now=NOW, hash_of=hash_of)
@@ -189,6 +190,7 @@ def test_a_mail_of_another_installation_proves_nothing(
     assert len(drain(database, FakeGateway()).mailed) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", FOREIGN)
 def test_a_mail_of_another_installation_is_not_in_our_figures(
     database: Engine, sent: int, foreign: dict[str, str]
@@ -434,6 +436,7 @@ def taking_slowly(parts: Container, *entries: dict[str, Any]) -> Iterator[None]:
         event.remove(parts.database, "before_cursor_execute", slowly)
 
 
+@pytest.mark.slow
 def test_somebody_leaves_while_events_of_theirs_are_taken(
     assembly: Container, cast: dict[str, int]
 ) -> None:

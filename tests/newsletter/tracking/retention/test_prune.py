@@ -20,6 +20,8 @@ from newsletter.tracking.stats import verify as verify_counters
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, five, make_plan, make_send
 from tests.newsletter.tracking.events.test_ingest import entry, sent, suppressed, take
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five", "sent"]
 
 KEEP = RetentionPolicy(events=timedelta(days=90), deliveries=timedelta(days=400))
@@ -132,7 +134,7 @@ def test_a_run_that_is_stopped_goes_on_the_next_time(
     take(database, *(entry(sent, person, "open") for person in (1, 2, 3, 4, 5)))
     now = when_ended(database, sent) + timedelta(days=401)
     asked = iter([True, False])
-    prune(database, KEEP, now=now, going_on=lambda: next(asked, False))
+    prune(database, KEEP, now=now, may_continue=lambda: next(asked, False))
     assert count(database, Delivery) == 5
     folded = prune(database, KEEP, now=now)
     assert folded.deliveries == 5

@@ -507,7 +507,7 @@ def test_only_an_approved_issue_is_sent(office: Office, audience: list[int]) -> 
     approved(office)
     with transaction(office.parts.database) as session:
         now = datetime.now(UTC)
-        approval.give_back(session, "spring", by=COMMAND_LINE, now=now, note="typos")
+        approval.return_to_draft(session, "spring", by=COMMAND_LINE, now=now, note="typos")
     answer = office.signed_in(Role.APPROVER).post("/console/sends/new", **wish())
     assert answer.status_code == 400
     assert "not approved" in answer.text
