@@ -18,8 +18,6 @@ from cronsim import CronSim, CronSimError
 from newsletter.errors import SendError
 from newsletter.sending.pacing import sending_windows
 
-#: The zone where each day begins: a time on everybody's own clock comes here first.
-FIRST_ZONE = "Pacific/Kiritimati"
 #: More of them are no list of holidays.
 MOST_SKIPS = 1000
 _HINT = (

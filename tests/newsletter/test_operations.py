@@ -71,7 +71,7 @@ def create_send(
     parts: Container, session: Session, *, at: datetime = FUTURE, test: bool = False
 ) -> int:
     draft = store.draft_from("first", TEXT.format(slug="first", series="letter"))
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    rendered = render(draft, parts.publication, templates=parts.settings.templates_directory)
     terms = SendOptions(
         test=ABTest(0.5, Measure.OPERATOR, timedelta(hours=1)) if test else None,
         others=[(draft, rendered)] if test else [],
@@ -223,6 +223,8 @@ OPERATIONS = (
         ("first", "--segment", "all", "--at", "2099-01-01T07:00Z"),
         f"{SENDS}/new",
         NEW_SEND,
+        # The command opens the departure log of this machine; the service did so when it started.
+        differs=frozenset({"departure_log"}),
     ),
     Operation(
         "sends pause",
@@ -556,8 +558,11 @@ class Side:
 _NOT_COMPARED = frozenset(
     {"audit_entry", "console_session", "rate_limit", "worker", "status_count", "identity"}
 )
-#: Random, or somebody's own.
-_SECRET = {"password", "stamp", "chain", "worker", "html", "text", "made_by"}
+#: Random, of this process, or the number of who did it: the command line has no user.
+_SECRET = {
+    *("password", "stamp", "chain", "worker", "html", "text"),
+    *("made_by", "actor_id", "author_id", "user_id"),
+}
 _ACTORS = re.compile(rf"{re.escape(OWNER)}|command line \([^)]*\)|command line")
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*(Z|[+-]\d\d:\d\d)?")
 
@@ -686,6 +691,9 @@ def test_an_operation_has_one_effect_and_one_entry_on_both_sides(
         done = command(words, environment=line.environment, folder=line.folder)
         assert done.returncode == 0, done.stderr
         post(console, operation)
+    assert line.rows(operation.differs) == console.rows(operation.differs)
+    if operation.command == "issue store":
+        return  # a revision names its author itself
     by_line, by_console = line.entries(), console.entries()
     assert {actor for *_, actor in by_line} == {f"command line ({getpass.getuser()})"}
     assert {actor for *_, actor in by_console} == {OWNER}
@@ -694,4 +702,3 @@ def test_an_operation_has_one_effect_and_one_entry_on_both_sides(
         assert [entry[0] for entry in by_console] == ["user invited"]
     else:
         assert [entry[:2] for entry in by_line] == [entry[:2] for entry in by_console]
-    assert line.rows(operation.differs) == console.rows(operation.differs)

@@ -16,6 +16,7 @@ from newsletter.errors import UserError
 from newsletter.numbers import whole_number
 from newsletter.scheduling import prepared_issue, recurrence, schedules
 from newsletter.scheduling.schedules import ScheduleOptions
+from newsletter.sending.pacing.sending_windows import FIRST_ZONE
 from newsletter.settings.load import Settings
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.schedules.views import HOME, Approver, find
@@ -165,9 +166,7 @@ class _Coming:
 def _coming(session: Session, typed: Typed) -> _Coming:
     try:
         rule = recurrence.parse(typed.when, place="When")
-        zone = recurrence.find_zone(
-            recurrence.FIRST_ZONE if typed.own_clock else typed.zone, place="Zone"
-        )
+        zone = recurrence.find_zone(FIRST_ZONE if typed.own_clock else typed.zone, place="Zone")
         left_out = recurrence.parse_dates(typed.skips, place="Days to leave out")
     except UserError as error:
         return _Coming(problem=error)
