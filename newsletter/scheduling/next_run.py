@@ -12,6 +12,7 @@ from newsletter.db.orm import Session, table_of
 from newsletter.scheduling import recurrence
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence, RecurrenceRule
+from newsletter.sending.pacing.sending_windows import FIRST_ZONE
 
 _schedule = table_of(Schedule)
 
@@ -86,7 +87,7 @@ def rule_of(schedule: Timed) -> RecurrenceRule:
 
 def zone_of(schedule: Timed) -> ZoneInfo:
     """The zone of its rule; with ``own_clock`` the zone where each day begins first."""
-    name = recurrence.FIRST_ZONE if schedule.own_clock else schedule.zone
+    name = FIRST_ZONE if schedule.own_clock else schedule.zone
     return recurrence.find_zone(name, place="zone")
 
 

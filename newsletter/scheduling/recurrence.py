@@ -17,8 +17,6 @@ from cronsim import CronSim, CronSimError
 from newsletter.errors import SendError
 from newsletter.sending.pacing import sending_windows
 
-#: The zone where each day begins first, so a local time comes here before all other zones.
-FIRST_ZONE = "Pacific/Kiritimati"
 #: Days to skip of one schedule.
 MAX_SKIPS = 1000
 _HINT = (

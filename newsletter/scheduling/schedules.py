@@ -66,7 +66,7 @@ def create(session: Session, options: ScheduleOptions, *, by: Actor, now: dateti
     """Create a schedule; SendError or SegmentError says which option is wrong."""
     _check_name(options.name)
     if session.scalar(select(_schedule.c.id).where(_schedule.c.name == options.name)) is not None:
-        hint = "Choose another name, or change it: newsletter schedule change"
+        hint = "Choose another name, or change that schedule."
         raise SendError("a schedule of this name exists", place=options.name, hint=hint)
     schedule = Schedule(name=options.name, series="", rule="", zone="", created_at=now)
     _write(session, schedule, options, now)
@@ -169,7 +169,7 @@ def find(session: Session, name: str, *, lock: bool = False) -> Schedule:
     # PostgreSQL refuses NUL characters.
     schedule = None if "\0" in name else session.scalar(query)
     if schedule is None:
-        hint = "See newsletter schedule list."
+        hint = "The list of schedules has all names."
         raise SendError("there is no such schedule", place=f"schedule {name}", hint=hint)
     return schedule
 

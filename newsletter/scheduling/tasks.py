@@ -326,7 +326,7 @@ def _start(desk: TaskContext, send_id: int, *, now: datetime, late: timedelta) -
         raise
     except UserError as error:
         why = " ".join(f"{error.message}. {error.hint or ''}".split())
-        reason = f"could not start: {why} Then `newsletter sends resume {send_id}` tries again"
+        reason = f"could not start: {why} Fix it, then resume the send"
         with transaction(desk.database) as session:
             held = send_store.hold_back(session, send_id, reason=reason, now=now)
         if held:

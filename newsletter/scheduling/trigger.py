@@ -174,7 +174,9 @@ def _send_next(
         _log.exception("schedule %s cannot send %s", schedule.name, issue.slug)
         return RunOutcome.FAILED, f"issue {issue.slug}: {type(error).__name__}: {error}", None
     late = now - one.due
-    reason = f"{_hours(late)} late: {_why_late(schedule, one)}" if late >= _LATE else ""
+    reason = (
+        f"{send_lifecycle.how_late(late)} late: {_why_late(schedule, one)}" if late >= _LATE else ""
+    )
     return RunOutcome.SENT, reason, created
 
 
@@ -214,7 +216,7 @@ def _create_send(
     )
     if errors := blocking(findings):
         messages = "; ".join(one.message for one in errors)
-        hint = f"See all findings: newsletter check {draft.slug}."
+        hint = "The page of the issue lists all findings."
         raise SendError(f"checks found errors: {messages}", hint=hint)
     return send_lifecycle.create(
         session,
@@ -278,7 +280,7 @@ _LATE = timedelta(minutes=1)
 
 def _too_late(schedule: Schedule, one: Occurrence, *, now: datetime) -> str:
     return (
-        f"{_why_late(schedule, one)}, {_hours(now - one.due)} ago, "
+        f"{_why_late(schedule, one)}, {send_lifecycle.how_late(now - one.due)} ago, "
         "which is more than sending.late_limit; the issue waits for the next run"
     )
 
@@ -292,8 +294,3 @@ def _why_late(schedule: Schedule, one: Occurrence) -> str:
 def _reason_of(issue: ApprovedIssue, error: UserError) -> str:
     hint = f" {error.hint}" if error.hint else ""
     return f"issue {issue.slug}: {error.message}.{hint}"
-
-
-def _hours(late: timedelta) -> str:
-    minutes = int(late.total_seconds() // 60)
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -12,8 +12,8 @@ from newsletter.db.orm import Session, table_of
 from newsletter.issues.models import Issue
 from newsletter.scheduling import next_run
 from newsletter.scheduling.models import Schedule, ScheduleRun, ScheduleState
-from newsletter.scheduling.recurrence import FIRST_ZONE
 from newsletter.sending.models import Send
+from newsletter.sending.pacing.sending_windows import FIRST_ZONE
 
 _schedule, _run = table_of(Schedule), table_of(ScheduleRun)
 _send, _issue = table_of(Send), table_of(Issue)

@@ -74,7 +74,7 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
     #: At most 500, so that the whole reason fits into the 1000 characters of Send.reason.
     say: Line = Field(min_length=1, max_length=500, description="One line, without a full stop.")
 
-    def reason(self, send_id: int, since: Counter[str], *, again: bool) -> str | None:
+    def reason(self, since: Counter[str], *, again: bool) -> str | None:
         """Why these counts pause the send, as the operator reads it; None when they do not."""
         accepted = since[self.of]
         matching = sum(since[what] for what in _counters_of(self.counts))
@@ -87,7 +87,7 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
         return (
             f"{_plain(share)} % of {accepted:,} emails {since_when}"
             f"{happened} ({matching:,}), above {_plain(100 * self.above)} %: {self.say}, then "
-            f"`newsletter sends resume {send_id}` or `newsletter sends cancel {send_id}`"
+            "resume or cancel the send"
         )
 
 
@@ -158,7 +158,7 @@ def check_sends(
         baseline = {what: number for what, number in row.alarm.items() if what != _OPEN}
         since = Counter(counts[row.id])
         since.subtract(baseline)
-        reasons = (rule.reason(row.id, since, again=bool(baseline)) for rule in rules)
+        reasons = (rule.reason(since, again=bool(baseline)) for rule in rules)
         reason = next(filter(None, reasons), None)
         if reason is None:
             # The send was resumed. Without the mark, its next pause by an operator is theirs.

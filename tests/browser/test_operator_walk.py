@@ -274,7 +274,7 @@ def schedule(erin: Operator) -> datetime:
             break
     else:
         raise AssertionError("no way to type a day and a time")
-    erin.reach(tab.get_by_text("Pace and quiet hours"))
+    erin.reach(tab.get_by_text("Pace, quiet hours and sending windows"))
     erin.press("Enter")
     erin.fill("People a second", str(A_SECOND))
     erin.leave("Enter")

@@ -14,7 +14,7 @@ _SHORTEST_WAIT = timedelta(seconds=1)
 _FIRST_WAIT = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=5)
 
-_CHECK = "then `newsletter sends resume`."
+_CHECK = "then resume the send."
 #: Refusals that every batch would meet, and what the operator does about them.
 _STOPS_SEND = {
     401: f"SendGrid does not know the API key: check NEWSLETTER_SENDGRID__API_KEY, {_CHECK}",

@@ -84,7 +84,7 @@ def _stop_all(
     )
     if lasted > patience:
         minutes = int(lasted.total_seconds() // 60)
-        why = f"for {minutes} minutes: {reason}. Mend it, then `newsletter sends resume`."
+        why = f"for {minutes} minutes: {reason}. Fix it, then resume the send."
         _pause(session, batch, why, now)
 
 

@@ -58,7 +58,7 @@ def recall(session: Session, send_id: int, what: str, at: datetime, *, now: date
     when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     reason = (
         f"it was {what} before the database was restored ({when}); what had left since the backup "
-        f"has left. Cancel it, or go on with it: newsletter sends cancel {send.id}, or resume"
+        f"has left. Cancel it, or resume it"
     )
     if send.state == SendState.PAUSED:
         session.execute(update(_send).where(_send.c.id == send.id).values(reason=reason))

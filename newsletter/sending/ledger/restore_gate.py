@@ -35,5 +35,5 @@ def require_open(session: Session) -> None:
         raise NotComparedError(
             "nothing is sent until it is known what left before the database was restored",
             place=f"departure log {logs[0].id}",
-            hint="newsletter departures says what it waits for, and how to go on.",
+            hint="The list of departure logs says what it waits for, and how to go on.",
         )

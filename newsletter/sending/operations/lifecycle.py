@@ -351,8 +351,8 @@ def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
     """Pause a send that nothing started in time, for the operator to decide."""
     late = now - find(session, send_id).scheduled_for
     reason = (
-        f"due {_hours(late)} ago while nothing ran, which is later than sending.late_limit allows; "
-        f"`newsletter sends resume {send_id}` starts it now"
+        f"due {how_late(late)} ago while nothing ran, which is later than sending.late_limit "
+        "allows; resume it to start it now"
     )
     send_store.hold_back(session, send_id, reason=reason, now=now)
 
@@ -399,6 +399,7 @@ def _audit(
     audit.record(session, by, action, now=now, subject=send_subject(session, send_id), **detail)
 
 
-def _hours(late: timedelta) -> str:
+def how_late(late: timedelta) -> str:
+    """A delay in hours and minutes, such as ``3 h 5 min``."""
     minutes = int(late.total_seconds() // 60)
     return f"{minutes // 60} h {minutes % 60} min"

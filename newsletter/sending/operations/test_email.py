@@ -118,4 +118,6 @@ def _hand_over(
             said = reason
         case _:
             said = f"nobody knows whether it was taken: {outcome.reason}"
-    raise ProviderError(said, place="test mail", hint="See newsletter doctor.")
+    raise ProviderError(
+        said, place="test mail", hint="Check the API key and the sender in SendGrid."
+    )

@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo
 
 from newsletter.errors import SendError
 
+#: The zone where each day begins: a time on every subscriber's own clock comes here first.
+FIRST_ZONE = "Pacific/Kiritimati"
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 EVERY_DAY = frozenset(range(7))
 #: Two weeks: hours that a change of the clocks swallows on one Sunday exist on the next.
@@ -140,6 +142,27 @@ def find_zone(name: str) -> ZoneInfo | None:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # unknown; malformed, such as "../x"; a folder
         return None
+
+
+def first_moment(day: date, clock: time) -> datetime:
+    """When this time of that day first comes anywhere on earth."""
+    return local_moment(day, clock, ZoneInfo(FIRST_ZONE))
+
+
+def require_future(start: datetime, now: datetime, *, place: str, is_local: bool) -> None:
+    """Raise SendError if a send would start in the past.
+
+    ``is_local`` says that the start is a time on every subscriber's own clock.
+    """
+    if start >= now:
+        return
+    hint = (
+        "On that day this time has already come somewhere. Choose a later day, or send now: "
+        "all recipients get it when the time next comes."
+        if is_local
+        else "Choose a later time, or send now."
+    )
+    raise SendError("this time is past", place=place, hint=hint)
 
 
 def local_moment(day: date, at: time, zone: ZoneInfo) -> datetime:

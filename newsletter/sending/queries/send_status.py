@@ -39,7 +39,9 @@ def find(session: Session, send_id: int) -> Send:
     send = session.get(Send, send_id)
     if send is None:
         raise SendError(
-            "there is no such send", place=f"send {send_id}", hint="See newsletter sends."
+            "there is no such send",
+            place=f"send {send_id}",
+            hint="The list of sends has all numbers.",
         )
     return send
 

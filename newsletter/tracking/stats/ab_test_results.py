@@ -199,7 +199,7 @@ def winner_of(report: ABTestReport) -> tuple[str, str]:
     """
     by, place = report.test.by, f"send {report.send_id}"
     if by is Measure.OPERATOR:
-        raise SendError("you choose the winner", place=place, hint="See newsletter sends winner.")
+        raise SendError("you choose the winner", place=place, hint="Choose one of its variants.")
     if not report.measures(by):
         raise SendError(f"{by} are not measured in this send", place=place)
     verb, ranked = _VERBS[by], _ranked(report.variants, by)
@@ -248,7 +248,7 @@ def _pause(session: Session, send_id: int, error: Exception, now: datetime) -> N
     problem = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     why = (
         f"the winner of its test cannot be chosen: {' '.join(problem.split())[:600]}. Choose it by "
-        f"`newsletter sends winner {send_id} LABEL`, then `newsletter sends resume {send_id}`"
+        "hand, then resume the send"
     )
     only = [SendState.SENDING]
     if send_store.move_send(

@@ -108,7 +108,7 @@ def test_to_continue_is_refused_while_a_log_is_waited_for(
     for words in (["sends", "continue", "1"], send):
         said = complaint(command(words, environment=settings, folder=home, seconds=30), 2)
         assert "nothing is sent until it is known what left" in said
-        assert "newsletter departures says what it waits for" in said
+        assert "list of departure logs says what it waits for" in said
 
 
 @pytest.mark.slow

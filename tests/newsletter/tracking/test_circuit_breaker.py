@@ -122,7 +122,7 @@ def test_the_reason_says_what_happened_and_what_to_do(database: Engine) -> None:
     assert number == send
     assert why == (
         "13.34 % of 30 emails bounced or were blocked (4), above 12.5 %: look at the list, "
-        f"then `newsletter sends resume {send}` or `newsletter sends cancel {send}`"
+        "then resume or cancel the send"
     )
 
 

@@ -90,7 +90,7 @@ def _late(session: Session, now: datetime) -> list[Item]:
         Item(
             "bad",
             f"Late: {one.title}",
-            "It is due and nothing starts it. Does newsletter serve run?",
+            "It is due and nothing starts it. Does the service run?",
             _path(one),
             one.send.scheduled_for,
         )

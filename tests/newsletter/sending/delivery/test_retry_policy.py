@@ -44,7 +44,7 @@ def test_a_refused_connection_waits_longer_each_time_up_to_five_minutes() -> Non
 def test_a_wrong_key_or_sender_stops_the_send_and_says_what_to_do(status: int) -> None:
     decision = decide(Refused(status, "their words"), attempt=1, size=1000, jitter=0)
     assert isinstance(decision, StopSend)
-    assert "then `newsletter sends resume`" in decision.reason
+    assert "then resume the send" in decision.reason
     assert "their words" in decision.reason
 
 

@@ -218,5 +218,5 @@ def test_a_provider_that_does_not_answer_is_told_in_words(office: Office) -> Non
     editor = keep(office).signed_in(Role.EDITOR)
     answer = editor.post(PREVIEW, to="one@example.com")
     assert answer.status_code == 400
-    assert "newsletter doctor" in answer.text
+    assert "Check the API key and the sender in SendGrid" in answer.text
     assert 'value="one@example.com"' in answer.text

@@ -183,7 +183,7 @@ def test_pause_resume_cancel_are_done_once_and_written_down(office: Office, goin
     assert send_state(database, going) == "cancelled"
     assert act(approver, going, "resume").status_code == 400
     subject = f"send {going} (first)"
-    assert log_of(office) == [
+    assert log_of(office)[-3:] == [
         ("send paused", subject),
         ("send resumed", subject),
         ("send cancelled", subject),
