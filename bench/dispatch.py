@@ -181,7 +181,7 @@ def _requests(assembly: Container) -> list[bytes]:
     while len(recorder.requests) < _REPLAYED and dispatcher.send_next():
         pass
     with transaction(assembly.database) as session:
-        send = send_status.listed(session, limit=1)[0][0]
+        send = send_status.latest_sends(session, limit=1)[0][0]
         if send.state == "sending":
             send_lifecycle.cancel(session, send.id, now=datetime.now(UTC))
     return recorder.requests

@@ -51,7 +51,7 @@ def next_issue(session: Session, series: str) -> ApprovedIssue | None:
 
     Nor by one that was forgotten when the database was restored, once nobody is left for it.
     """
-    taken = select(_send.c.issue_id).union(forgotten_sends.over()).subquery()
+    taken = select(_send.c.issue_id).union(forgotten_sends.finished_issues()).subquery()
     return approval.next_approved(session, series, taken=select(taken.c.issue_id))
 
 

@@ -279,7 +279,7 @@ def delete_segment(session: Session, name: str, *, by: Actor, now: datetime) -> 
     to its people or without them. Sends that are over keep the rule that they had.
     """
     segment = segment_store.find(session, name)
-    if sends := segment_usage.unfinished(session, segment):
+    if sends := segment_usage.unfinished_sends(session, segment):
         many = len(sends) > 1
         which = f"send{'s' if many else ''} {', '.join(map(str, sends[:10]))}"
         raise SegmentError(

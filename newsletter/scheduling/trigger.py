@@ -144,11 +144,11 @@ def _send_next(
     now: datetime,
     prepared: PreparedIssue | None,
 ) -> tuple[RunOutcome, str, int | None]:
-    before = forgotten_sends.of_occasion(session, schedule.name, one.due)
+    before = forgotten_sends.slug_of_run(session, schedule.name, one.due)
     issue = _claimed(session, schedule.series)
     if issue is None:
         return RunOutcome.NOTHING, f"no approved issue in series {schedule.series}", None
-    if before is not None and not forgotten_sends.is_of(session, issue.issue_id):
+    if before is not None and not forgotten_sends.has_issue(session, issue.issue_id):
         return RunOutcome.NOTHING, f"issue {before} {_BEFORE}", None
     try:
         # What fails leaves nothing of the send behind, and the reason is kept.
@@ -156,7 +156,7 @@ def _send_next(
             made = _make(session, schedule, one, examined(issue, press, prepared), press, now=now)
     except AlreadySentError:
         # The series goes on as it had gone on then.
-        forgotten_sends.end(session, issue.issue_id, now=now)
+        forgotten_sends.mark_finished(session, issue.issue_id, now=now)
         if before == issue.slug:
             return RunOutcome.NOTHING, f"issue {before} {_BEFORE}", None
         return _send_next(session, schedule, one, press, now=now, prepared=None)

@@ -91,7 +91,7 @@ def send_test(
     gateway, (_, rendered) = assembly.gateway, read_and_render(assembly, issue)
     person = _person(assembly, reader) if reader else MADE_UP
     with transaction(assembly.database) as session:
-        emails = test_email.allowed(
+        emails = test_email.check_addresses(
             session,
             to,
             hash_of=assembly.hash_of,
@@ -99,7 +99,7 @@ def send_test(
             now=datetime.now(UTC),
         )
     test_email.send(gateway, rendered, person, emails)
-    out.print(f"“{test_email.MARK}{rendered.title}” went to {', '.join(emails)}.")
+    out.print(f"“{test_email.SUBJECT_PREFIX}{rendered.title}” went to {', '.join(emails)}.")
 
 
 def render_issue(

@@ -102,7 +102,7 @@ def _issues_of(*which: ColumnElement[bool]) -> Select[Any]:
     return select(by_slug.union(by_text).subquery().c.id)
 
 
-def reason(issue_id: int) -> ColumnElement[Any]:
+def exclusion_reason(issue_id: int) -> ColumnElement[Any]:
     """Why somebody does not get this issue; NULL for those in no forgotten send of it."""
     sends = select(_sent.c.id).where(_is_of(issue_id))
     was_in = (
@@ -119,7 +119,7 @@ def _prefix_of_subscriber() -> ColumnElement[bytes]:
     return func.substr(_subscriber.c.address_hash, 1, PREFIX)
 
 
-def remember(
+def get_or_create(
     session: Session, number: int, made_at: datetime, about: ForgottenSendInfo, *, now: datetime
 ) -> int:
     """The row of a forgotten send, made when it is not there; returns its id."""
@@ -137,7 +137,7 @@ def remember(
     return session.execute(select(_sent.c.id).where(*this)).scalar_one()  # type: ignore[no-any-return]
 
 
-def add(
+def add_recipients(
     session: Session, forgotten_id: int, batch: int, prefixes: Iterable[bytes], *, answered: bool
 ) -> int:
     """Write down who was in a request; returns how many were not known yet."""
@@ -172,7 +172,7 @@ def _how_many(session: Session, forgotten_id: int) -> int:
     return int(session.execute(mine).scalar_one())
 
 
-def take_out_of_plans(session: Session, forgotten_ids: Collection[int]) -> int:
+def skip_planned_recipients(session: Session, forgotten_ids: Collection[int]) -> int:
     """Skip these people where they wait in a send of the same issue; returns how many."""
     waits = exists(
         select(1).where(
@@ -208,28 +208,28 @@ def take_out_of_plans(session: Session, forgotten_ids: Collection[int]) -> int:
     return skipped
 
 
-def of_occasion(session: Session, schedule: str, due: datetime) -> str | None:
+def slug_of_run(session: Session, schedule: str, due: datetime) -> str | None:
     """The slug of what went out at this due time of a schedule before the restore, if anything."""
     this = _sent.c.schedule == schedule, _sent.c.due_at == due
     return session.scalar(select(_sent.c.slug).where(*this).order_by(_sent.c.id.desc()).limit(1))
 
 
-def is_of(session: Session, issue_id: int) -> bool:
+def has_issue(session: Session, issue_id: int) -> bool:
     """Whether a forgotten send was of this issue."""
     return session.scalar(select(_sent.c.id).where(_is_of(issue_id)).limit(1)) is not None
 
 
-def end(session: Session, issue_id: int, *, now: datetime) -> None:
+def mark_finished(session: Session, issue_id: int, *, now: datetime) -> None:
     """Let schedules take the next issue: of this one nobody is left who should get it."""
     session.execute(update(_sent).where(_is_of(issue_id)).values(over_at=now))
 
 
-def over() -> Select[Any]:
+def finished_issues() -> Select[Any]:
     """Selects the issues that are at their end so."""
     return _issues_of(_sent.c.over_at.is_not(None))
 
 
-def listed(session: Session) -> Sequence[tuple[ForgottenSend, int]]:
+def list_all(session: Session) -> Sequence[tuple[ForgottenSend, int]]:
     """Every forgotten send with how many people of it are known, the latest first."""
     people = select(func.count()).where(_recipient.c.forgotten_id == _sent.c.id).scalar_subquery()
     rows = session.execute(select(ForgottenSend, people).order_by(_sent.c.made_at.desc())).all()
@@ -298,7 +298,7 @@ def resolve(
     return people
 
 
-def prove(session: Session, carried: Collection[tuple[int, int, int]]) -> int:
+def mark_answered(session: Session, carried: Collection[tuple[int, int, int]]) -> int:
     """Settle requests of which an event shows that the provider took them; how many people.
 
     Each is (number of the send, mark of when it was made (events.made_mark), batch).
@@ -325,7 +325,7 @@ def prove(session: Session, carried: Collection[tuple[int, int, int]]) -> int:
     )
 
 
-def ids_of(session: Session, prefixes: Sequence[bytes]) -> dict[bytes, int]:
+def subscriber_ids(session: Session, prefixes: Sequence[bytes]) -> dict[bytes, int]:
     """Prefix of an address hash → whose it is by now; whom nobody knows is not in it."""
     found: dict[bytes, int] = {}
     for begin in range(0, len(prefixes), _CHUNK):

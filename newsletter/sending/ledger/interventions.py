@@ -47,7 +47,7 @@ def record(session: Session, send: Send, target: SendState, *, now: datetime) ->
     noted.append(Intervention(send.id, send.created_at, _KIND[target], at))
 
 
-def recall(session: Session, send_id: int, what: str, at: datetime, *, now: datetime) -> bool:
+def restore(session: Session, send_id: int, what: str, at: datetime, *, now: datetime) -> bool:
     """Pause a send that was paused or cancelled, if the database does not know that."""
     send = session.execute(select(_send).where(_send.c.id == send_id).with_for_update()).one()
     if send.intervened_at is not None and send.intervened_at >= at:

@@ -24,14 +24,14 @@ class NotComparedError(SendError):
     """A departure log has not been compared with the database yet."""
 
 
-def waited_for(session: Session) -> Sequence[DepartureLog]:
+def unsettled_logs(session: Session) -> Sequence[DepartureLog]:
     """The departure logs that keep everything waiting; empty when all is well."""
     return session.scalars(select(DepartureLog).where(*_UNSETTLED).order_by(_log.c.seen_at)).all()
 
 
 def require_open(session: Session) -> None:
     """Raise NotComparedError as long as some departure log keeps everything waiting."""
-    if logs := waited_for(session):
+    if logs := unsettled_logs(session):
         raise NotComparedError(
             "nothing is sent until it is known what left before the database was restored",
             place=f"departure log {logs[0].id}",

@@ -44,7 +44,7 @@ def old_issues(session: Session, *, before: datetime) -> list[int]:
     return list(session.scalars(rows))
 
 
-def close(session: Session, issue_id: int, *, now: datetime) -> None:
+def close_issue(session: Session, issue_id: int, *, now: datetime) -> None:
     """Sum up the deliveries of each send of an issue, by state; none of them goes yet."""
     sums: dict[int, dict[str, int]] = {}
     for send_id, state, people in session.execute(
@@ -61,7 +61,7 @@ def close(session: Session, issue_id: int, *, now: datetime) -> None:
         )
 
 
-def remove(session: Session, *, at_most: int) -> int:
+def delete_deliveries(session: Session, *, at_most: int) -> int:
     """Remove so many deliveries of closed issues; returns how many there were, 0 at the end."""
     left = exists(select(1).where(_delivery.c.issue_id == _send.c.issue_id))
     closed = select(_send.c.issue_id).where(_send.c.summarized_at.is_not(None), left).limit(1)

@@ -22,13 +22,13 @@ from subscribers.models import Suppression
 
 _suppression = table_of(Suppression)
 
-MARK: Final = "[Test] "
+SUBJECT_PREFIX: Final = "[Test] "
 #: Addresses at a time, and in an hour by everybody together.
-MOST: Final = 10
+MAX_ADDRESSES: Final = 10
 _AN_HOUR: Final = 60
 
 
-def allowed(
+def check_addresses(
     session: Session,
     emails: Sequence[str],
     *,
@@ -42,8 +42,10 @@ def allowed(
     many and for those who left or whose mailbox does not exist.
     """
     to = list(dict.fromkeys(parse(email).email for email in emails))
-    if not 0 < len(to) <= MOST:
-        raise SendError(f"a test goes to 1 to {MOST} addresses", place=f"{len(to)} addresses")
+    if not 0 < len(to) <= MAX_ADDRESSES:
+        raise SendError(
+            f"a test goes to 1 to {MAX_ADDRESSES} addresses", place=f"{len(to)} addresses"
+        )
     hashes = {hash_of(email): email for email in to}
     barred = session.execute(
         select(_suppression.c.address_hash, _suppression.c.reason).where(
@@ -73,7 +75,7 @@ def send(
             sender_email=rendered.from_email,
             sender_name=rendered.from_name,
             reply_to=rendered.reply_to,
-            subject=MARK + rendered.subject,
+            subject=SUBJECT_PREFIX + rendered.subject,
             text=rendered.text,
             html=rendered.html,
             recipients=[Recipient(email, values, {}, {}) for email in emails],

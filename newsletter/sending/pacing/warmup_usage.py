@@ -31,7 +31,7 @@ _goes_out = case(
 )
 
 
-def with_others(
+def with_other_sends(
     session: Session, warm_up: WarmUp | None, timetable: Timetable, send_id: int | None
 ) -> WarmUp | None:
     """The warm-up with what every other send has taken, or will take, of each day.
@@ -59,7 +59,7 @@ def with_others(
     return replace(warm_up, used=used)
 
 
-def of_its_own(session: Session, send_id: int, *, now: datetime) -> list[tuple[datetime, int]]:
+def usage_of_send(session: Session, send_id: int, *, now: datetime) -> list[tuple[datetime, int]]:
     """What a send has mailed within the longest day, or will without being planned anew."""
     rows = session.execute(
         select(_batch.c.state, _goes_out, _batch.c.size).where(

@@ -50,7 +50,10 @@ class SendAudience:
                     _delivery.c.state.not_in(MISSED),
                 )
             )
-            why += [case((had_it, literal(HAD_IT))), forgotten_sends.reason(self.issue_id)]
+            why += [
+                case((had_it, literal(HAD_IT))),
+                forgotten_sends.exclusion_reason(self.issue_id),
+            ]
         return func.coalesce(*why) if len(why) > 1 else why[0]
 
     def meant(self, now: datetime) -> ColumnElement[bool]:

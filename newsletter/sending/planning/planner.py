@@ -123,7 +123,7 @@ def forecast(
         [ZoneGroup(zone, people, start) for zone, people in counted.zones],
         start=start,
         batch_size=batch_size,
-        warm_up=warmup_usage.with_others(session, warm_up, timetable, None),
+        warm_up=warmup_usage.with_other_sends(session, warm_up, timetable, None),
     )
     return max((slot.moment for batches in slots for slot in batches), default=start)
 
@@ -156,8 +156,8 @@ def _write(
         ],
         start=now,
         batch_size=batch_size,
-        warm_up=warmup_usage.with_others(session, warm_up, timetable, send.id),
-        left=warmup_usage.of_its_own(session, send.id, now=now),
+        warm_up=warmup_usage.with_other_sends(session, warm_up, timetable, send.id),
+        left=warmup_usage.usage_of_send(session, send.id, now=now),
     )
     first = 1 + (session.scalar(_last_number(send.id)) or 0)
     number = _number(slots, first, func.row_number().over(order_by=_order(people)))

@@ -37,7 +37,7 @@ def reschedule(
     """
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     timetable = Timetable.from_json(send.timetable)
-    others = warmup_usage.with_others(session, warm_up, timetable, send_id)
+    others = warmup_usage.with_other_sends(session, warm_up, timetable, send_id)
     # Of two who do this at once, each would count on places that the other gives away.
     session.execute(select(_send.c.id).where(_send.c.id == send_id).with_for_update())
     rows = session.execute(
@@ -55,7 +55,7 @@ def reschedule(
         start=now,
         warm_up=others,
         began=send.started_at,
-        left=warmup_usage.of_its_own(session, send_id, now=now),
+        left=warmup_usage.usage_of_send(session, send_id, now=now),
     )
     values = [
         {"of_send": send_id, "of_number": row.number, "leaves": moment}

@@ -114,7 +114,7 @@ def publish(session: Session, send_id: int, *, now: datetime) -> None:
         )
 
 
-def latest(
+def latest_issues(
     session: Session, choice: ArchiveFilter = ArchiveFilter(), *, limit: int, skip: int = 0
 ) -> Sequence[PublishedIssue]:
     """Issues of the archive, the youngest first."""
@@ -122,7 +122,7 @@ def latest(
     return [_published(row) for row in session.execute(wanted.limit(limit).offset(skip))]
 
 
-def find(session: Session, slug: str) -> ArchivedEmail | None:
+def find_published(session: Session, slug: str) -> ArchivedEmail | None:
     """The issue of that slug with its words, if everybody may read it."""
     if "\0" in slug:  # PostgreSQL knows no such character.
         return None
@@ -133,14 +133,14 @@ def find(session: Session, slug: str) -> ArchivedEmail | None:
     return ArchivedEmail(_published(row), row.html, Placeholders.from_json(row.placeholders))
 
 
-def series(session: Session) -> Sequence[str]:
+def list_series(session: Session) -> Sequence[str]:
     """The series of which something is in the archive."""
     name = _revision.c.series
     wanted = select(name).select_from(_SENT).where(*_PUBLIC)
     return session.scalars(wanted.distinct().order_by(name)).all()
 
 
-def span(session: Session) -> tuple[datetime, datetime] | None:
+def publication_range(session: Session) -> tuple[datetime, datetime] | None:
     """When the first and the last issue of the archive were published; None while it is empty."""
     moments = func.min(_issue.c.published_at), func.max(_issue.c.published_at)
     first, last = session.execute(select(*moments).where(*_PUBLIC)).one()

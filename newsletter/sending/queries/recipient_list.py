@@ -36,7 +36,7 @@ _NOT_SENT = (_batch.c.state == BatchState.REJECTED) & _batch.c.departed_at.is_(N
 _NEVER_CLAIMED = _NOT_SENT & (_batch.c.attempt == 0)
 
 
-def apart(session: Session, send: Send) -> dict[str, int]:
+def problem_counts(session: Session, send: Send) -> dict[str, int]:
     """How many stand in each of the states that set people apart, from the few rows they have.
 
     The rejected are those whom the provider refused; whoever was in a batch that never left is
@@ -99,7 +99,7 @@ def page(
     return session.execute(rows).all()
 
 
-def one(session: Session, send: Send, address_hash: bytes | None) -> Sequence[Row[Any]]:
+def find_recipient(session: Session, send: Send, address_hash: bytes | None) -> Sequence[Row[Any]]:
     """The person of this address in the send, as a page of one or none."""
     rows = _rows().where(
         _delivery.c.issue_id == send.issue_id,

@@ -11,7 +11,7 @@ _send = table_of(Send)
 _OVER = (SendState.SENT, SendState.CANCELLED)
 
 
-def unfinished(session: Session, segment: Segment) -> list[int]:
+def unfinished_sends(session: Session, segment: Segment) -> list[int]:
     """The numbers of unfinished sends to this segment, or that leave it out; they are few.
 
     Also those that were made when it had another name.

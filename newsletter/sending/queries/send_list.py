@@ -70,38 +70,38 @@ def page(
     return _entries(session, wanted, [_send.c.id.desc()], limit)
 
 
-def under_way(session: Session, *, limit: int = 20) -> list[SendListEntry]:
+def active(session: Session, *, limit: int = 20) -> list[SendListEntry]:
     """Sends that go out or are paused, those that began first first."""
     states = [*PHASES[Phase.UNDER_WAY], *PHASES[Phase.PAUSED]]
     return _entries(session, [_send.c.state.in_(states)], [_send.c.id], limit)
 
 
-def coming(session: Session, *, limit: int = 5) -> list[SendListEntry]:
+def scheduled(session: Session, *, limit: int = 5) -> list[SendListEntry]:
     """Sends that have a time, the next first."""
     order = [_send.c.scheduled_for, _send.c.id]
     return _entries(session, [_send.c.state == SendState.SCHEDULED], order, limit)
 
 
-def over(session: Session, *, limit: int = 1) -> list[SendListEntry]:
+def latest_sent(session: Session, *, limit: int = 1) -> list[SendListEntry]:
     """Sends that reached their people, the latest first."""
     order = [_send.c.started_at.desc(), _send.c.id.desc()]
     return _entries(session, [_send.c.state == SendState.SENT], order, limit)
 
 
-def begun_since(session: Session, since: datetime, *, limit: int) -> list[SendListEntry]:
+def started_since(session: Session, since: datetime, *, limit: int) -> list[SendListEntry]:
     """Sends that began since then, the latest first."""
     wanted = [_send.c.started_at >= since]
     return _entries(session, wanted, [_send.c.started_at.desc(), _send.c.id.desc()], limit)
 
 
-def numbers(session: Session) -> dict[Phase, int]:
+def counts_by_phase(session: Session) -> dict[Phase, int]:
     """How many sends there are in each phase."""
     rows = session.execute(select(_send.c.state, func.count()).group_by(_send.c.state))
     by_state = {row[0]: row[1] for row in rows}
     return {phase: sum(by_state.get(s, 0) for s in states) for phase, states in PHASES.items()}
 
 
-def in_doubt(session: Session) -> dict[int, int]:
+def uncertain_counts(session: Session) -> dict[int, int]:
     """Send → people of whom nobody knows whether they have its issue."""
     rows = session.execute(
         select(_batch.c.send_id, func.sum(_batch.c.size))
@@ -115,7 +115,7 @@ def in_doubt(session: Session) -> dict[int, int]:
     return {row[0]: int(row[1]) for row in rows}
 
 
-def of_issues(session: Session, issue_ids: Collection[int]) -> dict[int, list[int]]:
+def send_ids_by_issue(session: Session, issue_ids: Collection[int]) -> dict[int, list[int]]:
     """Issue → the numbers of its sends, the latest first."""
     found: dict[int, list[int]] = {}
     rows = session.execute(

@@ -44,7 +44,7 @@ def find(session: Session, send_id: int) -> Send:
     return send
 
 
-def of(session: Session, send_id: int) -> SendStatus:
+def get_status(session: Session, send_id: int) -> SendStatus:
     """Where a send stands, counted from its rows, or from their sums once they are gone."""
     send = find(session, send_id)
     slug = session.execute(select(_issue.c.slug).where(_issue.c.id == send.issue_id)).scalar_one()
@@ -109,7 +109,7 @@ def accepted_count(session: Session, sends: Sequence[Send]) -> dict[int, int]:
     return found
 
 
-def listed(session: Session, *, limit: int = 50) -> list[tuple[Send, str]]:
+def latest_sends(session: Session, *, limit: int = 50) -> list[tuple[Send, str]]:
     """The latest sends with their issues' slugs, newest first."""
     rows = session.execute(
         select(Send, _issue.c.slug)
@@ -158,7 +158,7 @@ def first_departure(session: Session, send_id: int) -> datetime | None:
     return session.execute(wanted).scalar_one()  # type: ignore[no-any-return]
 
 
-def people(
+def stream_recipients(
     session: Session, send_id: int, *, state: str | None = None, email: str | None = None
 ) -> Iterator[Row[Any]]:
     """Everybody of a send: ``id``, ``email`` (None when erased), ``state``, ``reason``, ``batch``.

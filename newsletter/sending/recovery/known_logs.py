@@ -93,7 +93,9 @@ RISK: Final = (
 )
 
 
-def look(database: Engine, journal: DepartureLogFile | None, *, now: datetime) -> ReplayReport:
+def compare_logs(
+    database: Engine, journal: DepartureLogFile | None, *, now: datetime
+) -> ReplayReport:
     """Compare what can be compared from this machine, and say in the database how that stands.
 
     Without a ``journal`` this machine writes none, and others' are looked at alone.
@@ -267,11 +269,13 @@ class LogKeeper:
                 _log.exception("the departure log cannot be compared")
 
     def _look(self) -> None:
-        found = look(self._database, self._journal, now=datetime.now(UTC))
+        found = compare_logs(self._database, self._journal, now=datetime.now(UTC))
         if found.accepted or found.doubtful or found.suppressed or found.forgotten or found.stopped:
             _log.warning("this machine's departure log knew more than the database: %s", found)
         with transaction(self._database) as session:
-            waits = [(one.id, one.state, one.detail) for one in restore_gate.waited_for(session)]
+            waits = [
+                (one.id, one.state, one.detail) for one in restore_gate.unsettled_logs(session)
+            ]
         said = "; ".join(f"{log} is {state} ({detail})" for log, state, detail in waits)
         if said != self._said:
             if said:
@@ -295,7 +299,7 @@ class Stands:
         return LogState(self.log.state) not in SETTLED_LOGS
 
 
-def listed(session: Session) -> list[Stands]:
+def list_logs(session: Session) -> list[Stands]:
     """Every departure log that the database knows, those that everything waits for first."""
     rows = session.scalars(select(DepartureLog).order_by(_known.c.seen_at.desc())).all()
     found = [Stands(row, *EXPLAINED[LogState(row.state)]) for row in rows]
@@ -316,7 +320,7 @@ def compare_again(session: Session, log: str, *, reason: str, by: Actor, now: da
 def _say(
     session: Session, log: str, state: LogState, *, reason: str, by: Actor, now: datetime
 ) -> None:
-    waits = {one.id: one for one in restore_gate.waited_for(session)}
+    waits = {one.id: one for one in restore_gate.unsettled_logs(session)}
     row = waits.get(log)
     if row is None:
         raise SendError(

@@ -108,10 +108,10 @@ def replay(
             recalled.accepted += confirmations.mark_accepted(
                 session, proved, now=now, detail=_TAKEN, finish=False
             )
-    forgotten_sends.take_out_of_plans(session, work.forgotten_ids)
+    forgotten_sends.skip_planned_recipients(session, work.forgotten_ids)
     for key, (what, at) in told.interventions.items():
         if key in sends:
-            recalled.stopped += interventions.recall(session, key[0], what, at, now=now)
+            recalled.stopped += interventions.restore(session, key[0], what, at, now=now)
     send_store.finish(session, now=now)
     return recalled
 
@@ -154,11 +154,11 @@ class _Replay:
         self, number: int, made_at: datetime, one: Departure, prefixes: Sequence[bytes]
     ) -> int:
         assert one.about is not None
-        forgotten_id = forgotten_sends.remember(
+        forgotten_id = forgotten_sends.get_or_create(
             self.session, number, made_at, one.about, now=self.now
         )
         self.forgotten_ids.add(forgotten_id)
-        return forgotten_sends.add(
+        return forgotten_sends.add_recipients(
             self.session, forgotten_id, one.batch, prefixes, answered=one.what == TAKEN
         )
 
@@ -200,7 +200,7 @@ class _Replay:
             return _Members(line["people"], barred)
         prefixes = people_of(line)
         skipped = {bytes.fromhex(hexed): why for hexed, why in line["skip"]}
-        known = forgotten_sends.ids_of(self.session, [*prefixes, *skipped])
+        known = forgotten_sends.subscriber_ids(self.session, [*prefixes, *skipped])
         if lost := [prefix for prefix in prefixes if prefix not in known]:
             # They signed up after the backup. Should they do so again, they have had it.
             self._keep(send.id, send.created_at, one, lost)

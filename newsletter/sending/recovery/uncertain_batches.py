@@ -38,7 +38,7 @@ class UncertainBatch:
     why: str
 
 
-def sweep(
+def recover(
     session: Session,
     *,
     now: datetime,
@@ -57,7 +57,7 @@ def sweep(
     return RecoveryReport(freed, doubtful, resent)
 
 
-def listed(session: Session, send_id: int) -> list[UncertainBatch]:
+def list_uncertain(session: Session, send_id: int) -> list[UncertainBatch]:
     """The doubtful batches of a send, with what is known of them."""
     rows = session.execute(
         select(
@@ -72,7 +72,7 @@ def listed(session: Session, send_id: int) -> list[UncertainBatch]:
     ]
 
 
-def overdue(session: Session, *, before: datetime) -> dict[int, int]:
+def count_overdue(session: Session, *, before: datetime) -> dict[int, int]:
     """Send → how many of its batches left before that time, and were not confirmed since."""
     rows = session.execute(
         select(_batch.c.send_id, func.count().label("batches"))
@@ -95,7 +95,7 @@ def resolve(
     """Settle a doubtful batch by the operator's word; SendError when it is not in doubt."""
     doubtful = _locked(session, send_id, _batch.c.number == number)
     if not _settle(session, send_id, doubtful, sent=sent, now=now, warm_up=warm_up):
-        numbers = ", ".join(str(one.number) for one in listed(session, send_id)) or "none"
+        numbers = ", ".join(str(one.number) for one in list_uncertain(session, send_id)) or "none"
         raise SendError(
             "this batch is not in doubt",
             place=f"send {send_id}, batch {number}",

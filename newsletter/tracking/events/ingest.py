@@ -80,7 +80,7 @@ def ingest(
 ) -> Ingested:
     """Store and apply what is new among ``events``; repeats are only counted."""
     unique = {(event.at, event.key): event for event in events}
-    forgotten_sends.prove(
+    forgotten_sends.mark_answered(
         session,
         {
             (event.send_id, event.made, event.batch)

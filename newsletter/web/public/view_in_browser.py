@@ -49,7 +49,7 @@ def view(token: str, parts: Parts) -> Response:
             .where(_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id)
         )
         slug = session.scalar(select(_issue.c.slug).where(_issue.c.id == issue_id))
-        is_public = slug is not None and archive_queries.find(session, slug) is not None
+        is_public = slug is not None and archive_queries.find_published(session, slug) is not None
     if is_public and parts.settings.archive.enabled:
         return _to(parts, f"/archive/{slug}")
     if variant is None:

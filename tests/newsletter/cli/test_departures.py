@@ -67,10 +67,10 @@ def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> N
     with transaction(engine) as session:
         for day in (1, 2):
             made = datetime(2026, 3, day, tzinfo=UTC)
-            known = forgotten_sends.remember(
+            known = forgotten_sends.get_or_create(
                 session, 1, made, ForgottenSendInfo("one", ""), now=made
             )
-            forgotten_sends.add(session, known, 1, [b"%d" % day * 8], answered=False)
+            forgotten_sends.add_recipients(session, known, 1, [b"%d" % day * 8], answered=False)
     engine.dispose()
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -121,7 +121,7 @@ def send_test(
         rendered, person = _rendered(shown), _person(parts, view.person)
         gateway, now = parts.gateway, datetime.now(UTC)
         with transaction(parts.database) as session:
-            emails = test_email.allowed(
+            emails = test_email.check_addresses(
                 session,
                 re.split(r"[\s,;]+", to.strip()) if to.strip() else [],
                 hash_of=parts.hash_of,
@@ -200,7 +200,7 @@ def _page(
         view=view,
         frame=f"{HOME}/{slug}/mail?{view.query}",
         may_write=visitor.role.covers(Role.EDITOR),
-        most=test_email.MOST,
+        most=test_email.MAX_ADDRESSES,
         refused=refused,
         to=to,
         sent=sent,

@@ -36,7 +36,7 @@ def allowed(
     database: Engine, emails: Sequence[str], *, after: timedelta = timedelta()
 ) -> list[str]:
     with transaction(database) as session:
-        return test_email.allowed(
+        return test_email.check_addresses(
             session,
             emails,
             hash_of=lambda email: hash_address(KEY, parse(email)),

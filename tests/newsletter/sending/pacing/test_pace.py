@@ -147,7 +147,7 @@ def test_doubt_that_is_sent_again_keeps_quiet_hours(
     night = now + 3 * _HOUR
     with transaction(database) as session:
         if by == "policy":
-            uncertain_batches.sweep(session, now=night, grace=_HOUR, policy="resend")
+            uncertain_batches.recover(session, now=night, grace=_HOUR, policy="resend")
         else:
             uncertain_batches.resolve(session, send, 1, sent=False, now=night)
     (batch,) = batches(database, send)
@@ -231,7 +231,7 @@ def test_each_person_gets_it_at_their_own_time(database: Engine) -> None:
     assert make_plan(database, send) == 5
     at = {batch.number: batch.not_before.replace(tzinfo=UTC) for batch in batches(database, send)}
     with reading(database) as session:
-        got = {row.id: at[row.batch] for row in send_status.people(session, send)}
+        got = {row.id: at[row.batch] for row in send_status.stream_recipients(session, send)}
     day = datetime(2026, 3, 29, tzinfo=UTC)
     # Clocks went forward in Berlin that night; New York had changed before.
     assert [got[person] - day for person in people] == [n * _HOUR for n in (7, 13, 7, 9, 9)]
@@ -354,7 +354,9 @@ def test_the_sample_is_the_same_when_it_is_drawn_again(database: Engine) -> None
         make_plan(database, send, batch_size=50)
         with reading(database) as session:
             part = {b.number: (b.part, b.variant_id) for b in batches(database, send)}
-            drawn.append({r.id: part[r.batch][0] for r in send_status.people(session, send)})
+            drawn.append(
+                {r.id: part[r.batch][0] for r in send_status.stream_recipients(session, send)}
+            )
         with transaction(database) as session:
             for table in ("delivery", "batch", "variant", "send", "segment"):
                 session.connection().exec_driver_sql(f"DELETE FROM {table}")

@@ -185,7 +185,7 @@ def test_an_empty_segment_sends_nothing_and_says_so(database: Engine) -> None:
     with pytest.raises(NothingToDoError, match="nobody would get this issue"):
         make_send(database)
     with reading(database) as session:
-        assert send_status.listed(session) == []
+        assert send_status.latest_sends(session) == []
 
 
 def test_a_send_whose_people_have_all_left_by_its_time_is_finished_at_once(

@@ -148,6 +148,7 @@ def before_batch(send: int) -> dict[str, object]:
         "zone": "",
         "state": "in_flight",
         "size": 5,
+        "resent": False,
         "not_before": moment,
         "attempt": 1,
         "detail": "",
@@ -187,7 +188,7 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
     assert [b.state for b in batches(database, send)] == ["accepted", "uncertain", "accepted"]
     with transaction(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
         uncertain_batches.resolve(session, send, 2, sent=True, now=NOW)
         assert send_status.find(session, send).state == "sent"
 
@@ -207,7 +208,7 @@ def test_what_was_split_since_the_backup_is_put_together_from_its_parts(
     drain(database, gateway, journal)
     assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     with reading(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 def test_both_halves_of_a_split_that_left_since_the_backup_are_known(
@@ -224,7 +225,7 @@ def test_both_halves_of_a_split_that_left_since_the_backup_are_known(
     assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     assert send_state(database, send) == "sent"
     with reading(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 @pytest.mark.parametrize("ended", ["sent", "cancelled"])
@@ -255,7 +256,7 @@ def test_a_retry_that_left_after_the_backup_is_not_sent_again(
     assert missed == (1 if ended == "sent" else 2)
     assert send_state(database, send) == ended
     with reading(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
@@ -279,7 +280,7 @@ def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
         assert [b.state for b in batches(database, send)] == ["accepted", "uncertain"]
         assert send_state(database, send) == "sending"
         with reading(database) as session:
-            assert send_status.of(session, send).adds_up
+            assert send_status.get_status(session, send).adds_up
 
 
 def test_the_operators_word_is_not_taken_back(

@@ -54,7 +54,7 @@ def look(
     database: Engine, journal: DepartureLogFile | None, *, now: datetime | None = None
 ) -> None:
     """What a process does before it sends."""
-    known_logs.look(database, journal, now=now or datetime.now(UTC))
+    known_logs.compare_logs(database, journal, now=now or datetime.now(UTC))
 
 
 def log_states(database: Engine) -> list[str]:
@@ -107,7 +107,7 @@ def test_whoever_was_in_no_request_gets_it_and_nobody_else(
     assert sorted(gateway.mailed) == ALL
     with reading(database) as session:
         assert send_status.find(session, send).excluded_counts == {HAD_BEFORE: 2}
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 def test_numbers_that_others_have_by_now_tell_nothing(

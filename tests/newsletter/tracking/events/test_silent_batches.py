@@ -38,7 +38,7 @@ def lose_one(database: Engine) -> None:
 
 def around(database: Engine, send: int) -> dict[int, Silence]:
     with reading(database) as session:
-        return silent_batches.around(session, uncertain_batches.listed(session, send))
+        return silent_batches.around(session, uncertain_batches.list_uncertain(session, send))
 
 
 def delivered(database: Engine, send: int, batch: int, person: int, *, key: str) -> None:
