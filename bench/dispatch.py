@@ -39,6 +39,7 @@ from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.provider.payload import encoded, payload
 from newsletter.scheduling.tasks import start_due
 from newsletter.sending.delivery.dispatcher import Dispatcher
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.settings.load import load
@@ -172,7 +173,7 @@ def _requests(assembly: Container) -> list[bytes]:
         assembly.database,
         recorder,
         assembly.links,
-        worker="recorder",
+        worker=Heartbeat(assembly.database),
         base_url=assembly.settings.site.base_url,
         sender_email=assembly.settings.sender.email,
         sender_name=assembly.settings.sender.name,

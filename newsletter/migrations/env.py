@@ -32,8 +32,8 @@ TABLES = (
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """APScheduler owns its own table, and the tables of months are parts of ``event``."""
-    return kind != "table" or not re.fullmatch(r"clock_job|event_(\d{4}_\d\d|other)", name or "")
+    """The tables of months are parts of ``event``."""
+    return kind != "table" or not re.fullmatch(r"event_(\d{4}_\d\d|other)", name or "")
 
 
 def plain_types(kind: str, item: object, _context: object) -> str | Literal[False]:

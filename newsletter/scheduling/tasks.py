@@ -1,7 +1,8 @@
-"""What the clock calls. APScheduler stores these functions by name: never move or rename them.
+"""What the clock calls.
 
 A job carries nothing but its name. Each looks at what is due in the database and
-claims it there, so that one that runs twice, or late, does no harm.
+claims it there, so that one that runs twice, or late, does no harm. Where nothing is due it
+writes nothing.
 """
 
 import logging
@@ -22,13 +23,13 @@ from newsletter.errors import BusyError, MachineError, ProviderError, UserError
 from newsletter.provider.account import StoppedError
 from newsletter.scheduling import next_run
 from newsletter.scheduling.models import RunOutcome
+from newsletter.sending import heartbeat
 from newsletter.sending.delivery import outbox
 from newsletter.sending.ledger import restore_gate, send_store
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.recovery import uncertain_batches
-from newsletter.sending.workers import heartbeat
 from newsletter.tracking import circuit_breaker, list_removal
 from newsletter.tracking.circuit_breaker import BreakerRule
 from newsletter.tracking.list_removal import ListRemover
@@ -54,7 +55,7 @@ _STALE = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What the jobs work with. The job store keeps names only, so the process provides it."""
+    """What the jobs work with."""
 
     database: Engine
     batch_size: int
@@ -164,12 +165,18 @@ def count_people() -> None:
     desk = _context[0]
     segment, counted, now = None, None, datetime.now(UTC)
     with reading(desk.database) as session:
-        small = status_counts.is_small(session)
-        if small and not growth_history.is_due(session, now=now):
+        small, growth_is_due = (
+            status_counts.is_small(session),
+            growth_history.is_due(session, now=now),
+        )
+        if small and not growth_is_due:
             return  # counted whenever somebody looks
         everybody = status_counts.count(session, now=now)
         if not small:
             segment, counted = segment_store.count_stalest(session, now=now, stale=_STALE)
+            kept = status_counts.headcounts(session, now=now)
+            if kept == everybody and segment is None and not growth_is_due:
+                return
     with transaction(desk.database) as session:
         growth_history.keep(session, everybody, now=now)
         if not small:

@@ -4,10 +4,11 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
@@ -72,7 +73,7 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        form_limits={"max_fields": _FIELDS, "max_files": _FILES},
+        routes=[*_routes().routes],
     )
     app.state.assembly = assembly
     # Whether the server was told to stop: streams end by themselves then.
@@ -80,21 +81,7 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
     # Session → how many live pages it has open.
     app.state.streams = Counter()
     errors.register(app)
-    app.include_router(sendgrid_events.router)
-    app.include_router(unsubscribe_email.router)
-    app.include_router(front_page.router)
-    app.include_router(signup.router)
-    app.include_router(confirm.router)
-    app.include_router(unsubscribe.router)
-    app.include_router(preferences.router)
-    app.include_router(confirmed_requests.router)
-    app.include_router(view_in_browser.router)
-    app.include_router(archive.router)
     console.register(app)
-    app.add_api_route("/client-address", client_address, methods=["GET"])
-    app.add_api_route("/client-address", client_address, methods=["HEAD"], include_in_schema=False)
-    app.add_api_route("/healthz", health, methods=["GET"])
-    app.add_api_route("/healthz", health, methods=["HEAD"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 
     # Before any form is read, and before anybody is asked who they are. A route that takes more
@@ -109,6 +96,30 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
     # Outermost: inside, paths begin at /.
     app.add_middleware(BasePath, base_url=base_url)
     return app
+
+
+@cache
+def _routes() -> APIRouter:
+    """All routes. FastAPI looks into each function behind them once, however many apps are made."""
+    router = APIRouter(form_limits={"max_fields": _FIELDS, "max_files": _FILES})
+    router.include_router(sendgrid_events.router)
+    router.include_router(unsubscribe_email.router)
+    router.include_router(front_page.router)
+    router.include_router(signup.router)
+    router.include_router(confirm.router)
+    router.include_router(unsubscribe.router)
+    router.include_router(preferences.router)
+    router.include_router(confirmed_requests.router)
+    router.include_router(view_in_browser.router)
+    router.include_router(archive.router)
+    console.include_in(router)
+    router.add_api_route("/client-address", client_address, methods=["GET"])
+    router.add_api_route(
+        "/client-address", client_address, methods=["HEAD"], include_in_schema=False
+    )
+    router.add_api_route("/healthz", health, methods=["GET"])
+    router.add_api_route("/healthz", health, methods=["HEAD"], include_in_schema=False)
+    return router
 
 
 def client_address(request: Request) -> PlainTextResponse:

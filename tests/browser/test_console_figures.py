@@ -121,6 +121,15 @@ def fill(desk: Desk, session: Session) -> None:
         session.add(AudienceDay(day=day, people=active + 900, active=active, counted_at=now))
 
 
+@pytest.fixture(scope="module")
+def full(desk: Desk) -> Desk:
+    """The desk, with figures from now on."""
+    with transaction(desk.parts.database) as session:
+        fill(desk, session)
+    return desk
+
+
+@pytest.mark.slow
 def test_the_empty_pages_are_sound(desk: Desk, tab: Page) -> None:
     tab.goto(f"{desk.url}/console/")
     sound(tab, "overview-empty")
@@ -128,14 +137,13 @@ def test_the_empty_pages_are_sound(desk: Desk, tab: Page) -> None:
     sound(tab, "deliverability-empty")
 
 
-def test_the_full_pages_are_sound_and_have_charts(desk: Desk, tab: Page) -> None:
-    with transaction(desk.parts.database) as session:
-        fill(desk, session)
-    tab.goto(f"{desk.url}/console/")
+@pytest.mark.slow
+def test_the_full_pages_are_sound_and_have_charts(full: Desk, tab: Page) -> None:
+    tab.goto(f"{full.url}/console/")
     expect(tab.get_by_text("5.2 % of 4,000 mails bounced")).to_be_visible()
     expect(tab.locator(".chart canvas")).to_have_count(1)
     sound(tab, "overview")
-    tab.goto(f"{desk.url}/console/deliverability?days=365")
+    tab.goto(f"{full.url}/console/deliverability?days=365")
     expect(tab.locator(".chart canvas")).to_have_count(2)
     sound(tab, "deliverability")
     expect(tab.get_by_role("link", name="Queues are not databases").first).to_be_hidden()
@@ -143,11 +151,11 @@ def test_the_full_pages_are_sound_and_have_charts(desk: Desk, tab: Page) -> None
     expect(tab.get_by_role("link", name="Queues are not databases").first).to_be_visible()
 
 
-def test_without_scripts_the_table_is_open(desk: Desk, tab: Page) -> None:
-    context = desk.browser.new_context(java_script_enabled=False)
+def test_without_scripts_the_table_is_open(full: Desk, tab: Page) -> None:
+    context = full.browser.new_context(java_script_enabled=False)
     context.add_cookies(tab.context.cookies())  # type: ignore[arg-type]
     page = context.new_page()
-    page.goto(f"{desk.url}/console/deliverability?days=365")
+    page.goto(f"{full.url}/console/deliverability?days=365")
     expect(page.get_by_role("link", name="Queues are not databases").first).to_be_visible()
     expect(page.locator(".chart").first).to_be_hidden()
     context.close()

@@ -159,6 +159,7 @@ def end(desk: Desk, number: int) -> None:
         send_lifecycle.cancel(session, number, now=datetime.now(UTC))
 
 
+@pytest.mark.slow
 def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
     tab.goto(f"{desk.url}/console/sends")
     expect(tab.get_by_text("Nothing was sent yet")).to_be_visible()
@@ -181,6 +182,7 @@ def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
     expect(tab.get_by_role("row")).to_have_count(2)
 
 
+@pytest.mark.slow
 def test_a_sends_page_is_sound_under_way_and_paused(desk: Desk, tab: Page) -> None:
     number = begun(desk, "under-way")
     tab.goto(f"{desk.url}/console/sends/{number}")
@@ -254,6 +256,7 @@ def test_a_send_is_made_by_keyboard_alone(desk: Desk, tab: Page) -> None:
     end(desk, int(tab.url.rsplit("/", 1)[1].split("?")[0]))
 
 
+@pytest.mark.slow
 def test_the_report_of_a_test_is_sound_and_its_winner_chosen(desk: Desk, tab: Page) -> None:
     number = begun(desk, "variants", test=True)
     tab.goto(f"{desk.url}/console/sends/{number}/test")

@@ -175,12 +175,14 @@ def steps(door: Door, text: str) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_comparing_gives_up_after_a_number_of_steps() -> None:
     for unit in ("*a ", "[a] · "):
         (few, many) = (steps(DOORS["comparing"], unit * size) for size in (700, 2800))
         assert many < 2 * few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(DOORS) - {"comparing"}))
 def test_no_text_makes_more_work_than_its_length(name: str) -> None:
     door, slow = DOORS[name], []
@@ -196,6 +198,7 @@ def test_no_text_makes_more_work_than_its_length(name: str) -> None:
     assert not slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_no_regular_expression_takes_the_square_of_a_text(name: str) -> None:
     door, slow = DOORS[name], []

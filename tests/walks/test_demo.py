@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2 as httpx
+import pytest
 
 from newsletter.cli.content.issues import read_and_render
 from newsletter.cli.demo.stage import owner, people, stage
@@ -28,6 +29,7 @@ from newsletter.settings.load import load, resource
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 
 
+@pytest.mark.slow
 def test_the_demo_adds_up() -> None:
     done = subprocess.run(
         [NEWSLETTER, "demo", "--once"], capture_output=True, text=True, timeout=170, check=False
@@ -44,6 +46,7 @@ def test_the_demo_adds_up() -> None:
     assert rows["planned"][0] == "2,500"
 
 
+@pytest.mark.slow
 def test_the_demo_lets_its_owner_in() -> None:
     with stage(fixed_ports=False) as on:
         password = owner(on.assembly, "owner@example.com")
@@ -110,6 +113,7 @@ def scheduled(parts: Container, seconds: float) -> int:
         ).id
 
 
+@pytest.mark.slow
 def test_a_send_scheduled_before_a_kill_goes_out_once_after_the_restart(
     environment: dict[str, str],
 ) -> None:

@@ -21,6 +21,7 @@ from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.personalize import PreparedVariant, VariantCache, personalize
 from newsletter.sending.delivery.retry_policy import Decision, Settled, decide
 from newsletter.sending.delivery.settlement import settle
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.ledger import batch_store, send_store
 from newsletter.sending.ledger.batch_store import ClaimedBatch, SkippedRecipient
 from newsletter.sending.ledger.recipients import EligibleRecipient, recipients
@@ -56,7 +57,7 @@ class Dispatcher:
         gateway: Gateway,
         links: Links,
         *,
-        worker: str,
+        worker: Heartbeat,
         base_url: str,
         sender_email: str,
         sender_name: str,
@@ -95,9 +96,10 @@ class Dispatcher:
         the next call sends that one, or ``let_go`` gives it back.
         """
         # A look for notices before each batch would cost a tenth of it.
-        if time.monotonic() >= self._look_for_notices_at and self.send_notice():
+        looks = time.monotonic() >= self._look_for_notices_at
+        if looks and self.send_notice():
             return True
-        return self._send_batch(None, more)
+        return self._send_batch(None, more) or (not looks and self.send_notice())
 
     def send_batch(self, send_id: int, number: int) -> bool:
         """Send this very batch if it is due and nobody else has it; False otherwise."""
@@ -136,6 +138,7 @@ class Dispatcher:
                 batch_store.put_back(session, self._next, detail="", departed=False)
                 send_store.drop_cancelled(session, now=datetime.now(UTC))
             self._next = None
+        self._worker.let_go(self)
 
     def _send_batch(self, only: tuple[int, int] | None, more: Callable[[], bool]) -> bool:
         self._settle()
@@ -174,12 +177,19 @@ class Dispatcher:
             return kept
         with transaction(self._database) as session:
             now = datetime.now(UTC)
-            batch = batch_store.claim(session, self._worker, now=now, lease=self._lease, only=only)
+            name, lease = self._worker.name, self._lease
+            batch = batch_store.claim(session, name, now=now, lease=lease, only=only)
             if batch is None and only is None:
-                batch = batch_store.claim_probe(session, self._worker, now=now, lease=self._lease)
+                batch = batch_store.claim_probe(session, name, now=now, lease=lease)
             if batch is None:
                 send_store.finish(session, now=now)
-            return batch
+            else:
+                self._worker.renew(session, now=now)
+        if batch is None:
+            self._worker.let_go(self)
+        else:
+            self._worker.hold(self)
+        return batch
 
     def _settle(self, more: Callable[[], bool] = lambda: False) -> None:
         """Write the answer down. What fails stays in hand, for the next try: an answer that
@@ -200,7 +210,7 @@ class Dispatcher:
                 jitter=random.random(),  # noqa: S311
             )
             if more():
-                claimed = batch_store.claim(session, self._worker, now=now, lease=self._lease)
+                claimed = batch_store.claim(session, self._worker.name, now=now, lease=self._lease)
             if claimed is None:
                 send_store.finish(session, now=now)
         self._answered, self._next = None, claimed

@@ -69,6 +69,7 @@ def taken(sandbox: RunningSandbox) -> Counter[str]:
     return Counter(mail.email for mail in sandbox.store.accepted(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_a_send_without_the_service_reaches_everybody(
     mode: Mode, sandbox: RunningSandbox, settings: dict[str, str], folder: Path
@@ -109,6 +110,7 @@ def continued(sandbox: RunningSandbox, settings: dict[str, str], folder: Path) -
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_lets_requests_end_and_says_how_it_goes_on(
     number: signal.Signals, sandbox: RunningSandbox, slow: dict[str, str], folder: Path
@@ -129,6 +131,7 @@ def test_a_signal_lets_requests_end_and_says_how_it_goes_on(
     assert again.returncode == 3
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_closed_ends_it_orderly(
     sandbox: RunningSandbox, slow: dict[str, str], folder: Path
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_terminal_that_is_closed_ends_it_orderly(
     continued(sandbox, slow, folder)
 
 
+@pytest.mark.slow
 def test_the_service_goes_on_with_it(
     sandbox: RunningSandbox, slow: dict[str, str], folder: Path
 ) -> None:
@@ -159,6 +163,7 @@ def test_the_service_goes_on_with_it(
     assert set(taken(sandbox).values()) == {1}
 
 
+@pytest.mark.slow
 def test_what_a_killed_command_held_is_taken_back(
     sandbox: RunningSandbox, slow: dict[str, str], folder: Path
 ) -> None:
@@ -178,6 +183,7 @@ def test_what_a_killed_command_held_is_taken_back(
         assert "not known whether" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["resume", "pause", "cancel"])
 def test_what_happens_to_a_send_meanwhile_counts(
     words: str, sandbox: RunningSandbox, slow: dict[str, str], folder: Path
@@ -192,6 +198,7 @@ def test_what_happens_to_a_send_meanwhile_counts(
         assert "Traceback" not in terminal.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_mistake_of_ours_says_how_it_goes_on(
     environment: dict[str, str],

@@ -82,6 +82,7 @@ def test_before_mail_leaves_the_example_s_postal_address_is_a_problem() -> None:
         assert one.verdict is verdict
 
 
+@pytest.mark.slow
 def test_lists_are_compared_from_the_command_line(run: Run, sandbox: RunningSandbox) -> None:
     sandbox.store.suppress("bounces", "gone@example.org", "550 no such user", 1.0e9)
     words = ("reconcile", "--json")

@@ -1,5 +1,6 @@
 """What differs between two texts."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ def test_nothing_differs_where_nothing_does() -> None:
     assert compare("a\nb", "a\nb") == compare("", "") == []
 
 
+@pytest.mark.slow
 def test_more_lines_than_can_be_compared_are_told_as_changed() -> None:
     many = [f"{n} {n % 7}" for n in range(200_000)]
     before = "\n".join(["same", *many, "end"])

@@ -17,6 +17,8 @@ from newsletter.issues.states import IssueState
 from newsletter.issues.store import Saved, StaleRevisionError
 from tests.conftest import NOW
 
+pytestmark = pytest.mark.both_databases
+
 ALICE, BOB = Actor(1, "alice@example.org"), Actor(2, "bob@example.org")
 
 

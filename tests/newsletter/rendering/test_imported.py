@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ _SIGNS = (
 _WORDS = st.lists(st.sampled_from([*_SIGNS, " ", "W ", " W"]), min_size=1, max_size=8).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @example("W", "W", "How we removed <!-- W --> from W pages.", "W", "W", "W")
 @example("W", "W", "A path C:\\{{W}} is here.", "W", "W", "W")

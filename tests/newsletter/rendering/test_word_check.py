@@ -87,6 +87,7 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(_PIECES, min_size=1, max_size=30).map("".join))
 def test_random_markdown_keeps_all_its_words(body: str) -> None:

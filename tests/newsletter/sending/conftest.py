@@ -16,6 +16,7 @@ from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Publication
 from newsletter.sending.delivery.dispatcher import Dispatcher
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.quotas import WarmUp
@@ -149,7 +150,7 @@ def dispatcher(
         database,
         gateway,
         Links([LINK_KEY]),
-        worker="test",
+        worker=Heartbeat(database),
         base_url="https://news.example",
         sender_email="news@example.org",
         sender_name="Paper",

@@ -157,6 +157,7 @@ def test_leaving_by_our_link_and_by_the_provider_s_is_leaving_once(database: Eng
     assert look(database, rule(counts=["unsubscribe", "group_unsubscribe"])) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [

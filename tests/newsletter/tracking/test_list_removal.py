@@ -43,6 +43,8 @@ from tests.newsletter.tracking.events.test_ingest import (
 )
 from tests.newsletter.web.public.test_confirm import ask
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five", "sent"]
 
 ADA = Actor(7, "ada@example.org")
@@ -141,6 +143,7 @@ def test_an_operator_lifts_a_bounce_and_the_address_leaves_the_bounce_lists(
     ]
 
 
+@pytest.mark.slow
 def test_all_bounces_between_two_times_with_a_text_are_lifted_and_no_others(
     database: Engine, sent: int, five: list[int]
 ) -> None:
@@ -278,6 +281,7 @@ def test_after_a_bounce_that_says_nothing_of_the_mailbox_the_next_issue_is_tried
     assert stands(sandbox, "p1@example.org") == set()
 
 
+@pytest.mark.slow
 def test_so_many_soft_bounces_that_the_address_is_suppressed_leave_it_on_the_list(
     parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:
@@ -381,6 +385,7 @@ def test_the_history_says_what_became_of_a_single_email(
 # -- by command -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_lifts_lists_and_says_what_is_missing(
     environment: dict[str, str], database: Engine, sent: int, five: list[int], tmp_path: Path
 ) -> None:

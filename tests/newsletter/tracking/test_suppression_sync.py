@@ -27,8 +27,11 @@ from subscribers.consent.records import Act, record
 from subscribers.email_address import address_key, hash_address, parse
 from subscribers.models import Suppression, SuppressionReason
 from tests.conftest import ADDRESS_KEY, NOW, add_person
+from tests.newsletter.scheduling.test_leader_clock import wakeups
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import comes_back, take
+
+pytestmark = pytest.mark.both_databases
 
 __all__ = ["five"]
 
@@ -357,6 +360,7 @@ def stopped(reconciler: Reconciler) -> tuple[Reconciler, list[str]]:
     return watching, asked
 
 
+@pytest.mark.slow
 def test_the_next_run_goes_on_with_the_list_at_which_the_last_one_stopped(
     reconciler, sandbox, database, cast
 ) -> None:
@@ -527,7 +531,9 @@ def test_a_clock_that_stops_does_not_wait_for_a_rate_limit(reconciler, database)
         error.retry_after = timedelta(minutes=9)
         raise error
 
-    clock = Clock(reconciler.database, desk(replace(reconciler, ask=ask)))
+    clock = Clock(
+        reconciler.database, desk(replace(reconciler, ask=ask)), wakeups(reconciler.database)
+    )
     clock.start()
     while not clock.holding:
         time.sleep(0.01)

@@ -193,6 +193,7 @@ def is_delivered(parts: Container) -> bool:
         return session.scalar(select(event.c.kind).where(event.c.kind == "delivered")) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("strips", [True, False], ids=["taken off", "left"])
@@ -215,6 +216,7 @@ def test_a_readers_life_goes_below_a_path(
     assert names == {("__Secure-console" if scheme == "https" else "console"): PATH}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strips", [True, False], ids=["taken off", "left"])
 @pytest.mark.parametrize("kind", ["nginx", "caddy"])
 def test_a_readers_life_goes_through_real_proxies(

@@ -64,6 +64,7 @@ def seen() -> Seen:
     return ask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", PROXY, "198.51.100.7"])
 @pytest.mark.parametrize("name", CLAIMS)
 def test_by_default_nobody_speaks_for_anybody_not_even_this_machine(
@@ -73,6 +74,7 @@ def test_by_default_nobody_speaks_for_anybody_not_even_this_machine(
     assert seen(peer, [(name, value)]) == peer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hops", "header", "expected"),
     [
@@ -248,6 +250,7 @@ def asked_from(host: str, port: int, headers: dict[str, str]) -> str:
         return connection.getresponse().read().decode().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "headers", "trusted", "expected"),
     [
@@ -280,6 +283,7 @@ def test_behind_a_real_proxy_a_visitor_has_the_address_that_they_have(
             assert asked_from("127.0.0.7", port, forged) == expected
 
 
+@pytest.mark.slow
 def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path: Path) -> None:
     environment = {
         "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path / 'newsletter.db'}",
@@ -294,6 +298,7 @@ def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path:
         assert of_visitors(f"http://127.0.0.1:{port}", fetched).verdict is Verdict.PROBLEM
 
 
+@pytest.mark.slow
 def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
     environment: dict[str, str],
 ) -> None:
@@ -317,6 +322,7 @@ def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
     parts.database.dispose()
 
 
+@pytest.mark.slow
 def test_the_server_reads_no_variable_of_its_own(environment: dict[str, str]) -> None:
     source = (
         "import os; os.environ['FORWARDED_ALLOW_IPS'] = '*'\n"
@@ -357,6 +363,7 @@ def test_the_doctor_tells_whose_address_the_service_sees(answer: str, verdict: V
     assert bool(found.mend) == (verdict is not Verdict.OK)
 
 
+@pytest.mark.slow
 def test_the_doctor_asks_the_service_itself(environment: dict[str, str]) -> None:
     with served(environment) as url:
         found = of_visitors(url, fetched)

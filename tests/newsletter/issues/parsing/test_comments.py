@@ -111,6 +111,7 @@ _LINES = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(_LINES, st.sampled_from(["", "- ", "> ", "  ", "    ", "a "])),
                 min_size=1, max_size=4))  # fmt: skip

@@ -59,6 +59,7 @@ def require_right(body: str) -> None:
         assert word in languages or (word in html and word in text), "a word is lost"
 
 
+@pytest.mark.slow
 @settings(max_examples=700, deadline=None)
 @example(["<!--S-->", "- ", "<!--S-->", " W"])
 @example(["<!--S-->", "1. ", "<!--S-->", "\n   W"])

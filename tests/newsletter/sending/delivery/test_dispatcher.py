@@ -30,6 +30,8 @@ from tests.newsletter.sending.conftest import (
     states,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_everybody_is_mailed_once_and_the_send_is_sent(database: Engine, five: list[int]) -> None:
     send, gateway = planned(database), FakeGateway()
@@ -237,6 +239,7 @@ def swept_for_days(database: Engine, gateway: FakeGateway) -> None:
         drain(database, gateway)
 
 
+@pytest.mark.slow
 def test_doubt_is_sent_again_once_however_often_it_was_put_off_before(
     database: Engine, five: list[int]
 ) -> None:

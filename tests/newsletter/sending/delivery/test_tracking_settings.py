@@ -26,6 +26,7 @@ from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
 from newsletter.sending.delivery.personalize import list_id
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.planning.estimate import SendOptions
 from newsletter.sending.queries import send_status
@@ -290,7 +291,7 @@ def test_the_service_answers_where_its_settings_say(environment: dict[str, str])
     environment["NEWSLETTER_SENDER__REPLY_TO"] = "answers@example.org"
     environment["NEWSLETTER_SITE__NAME"] = "Our paper"
     parts = Container(load(environment))
-    sends = parts.dispatcher("w")
+    sends = parts.dispatcher(Heartbeat(parts.database))
     assert (sends._reply_to, sends._publication) == ("answers@example.org", "Our paper")
     parts.database.dispose()
 
@@ -363,7 +364,7 @@ def test_clicks_and_opens_come_back_only_where_they_were_asked_for(
             add_person(session, f"click+{n}@example.org")
     send = make(parts.database, tracking=TrackingChoice(clicks, opens))
     make_plan(parts.database, send, batch_size=8)
-    assert parts.dispatcher("w").send_next()
+    assert parts.dispatcher(Heartbeat(parts.database)).send_next()
     told = settled(sandbox)["events"]
     assert set(told) - {"processed", "delivered"} == happens
     events = [event for n in range(1, 9) for event in sandbox.store.events_of(n)]
@@ -390,6 +391,6 @@ def test_a_single_email_is_taken_and_brings_no_click_and_no_open(
     mail = OutgoingEmail(words.subject, words.html, words.text)
     with transaction(parts.database) as session:
         outbox.enqueue(session, kind="confirm", email="click@example.org", mail=mail, now=NOW)
-    assert parts.dispatcher("w").send_notice()
+    assert parts.dispatcher(Heartbeat(parts.database)).send_notice()
     assert set(settled(sandbox)["events"]) == {"processed", "delivered"}
     parts.database.dispose()

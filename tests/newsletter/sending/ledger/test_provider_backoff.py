@@ -33,6 +33,8 @@ from tests.newsletter.sending.conftest import (
     send_state,
 )
 
+pytestmark = pytest.mark.both_databases
+
 _batch, _hold = table_of(Batch), table_of(ProviderBackoff)
 LOST = Unknown("SendGrid answered 503: away")
 REFUSED = NotSent("cannot reach SendGrid: refused")
@@ -314,6 +316,7 @@ def test_a_send_pauses_itself_when_it_lasts_and_a_resume_begins_with_a_probe(
     assert not not_in_doubt(database, send)
 
 
+@pytest.mark.slow
 def test_a_paced_send_keeps_its_pace_after_an_outage(
     database: Engine, many: list[int], now: Callable[[float], None]
 ) -> None:

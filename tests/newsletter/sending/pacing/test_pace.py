@@ -13,6 +13,7 @@ from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import NotSent, Unknown
 from newsletter.rendering.render import render
+from newsletter.sending import heartbeat
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.ledger import batch_store, provider_backoff, send_store
 from newsletter.sending.models import Batch, Variant
@@ -25,7 +26,6 @@ from newsletter.sending.planning.estimate import SendOptions
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.queries import send_status
 from newsletter.sending.recovery import uncertain_batches
-from newsletter.sending.workers import heartbeat
 from newsletter.settings.load import resource
 from subscribers.segments import store as segment_store
 from tests.conftest import NOW, add_person
@@ -344,6 +344,7 @@ def test_a_test_gives_the_sample_its_variants_and_the_rest_waits(database: Engin
     assert {request.subject[:4] for request in gateway.requests[4:]} == {"Good"}
 
 
+@pytest.mark.slow
 def test_the_sample_is_the_same_when_it_is_drawn_again(database: Engine) -> None:
     with transaction(database) as session:
         for n in range(200):

@@ -14,6 +14,8 @@ from newsletter.sending.planning.planner import plan
 from tests.conftest import NOW
 from tests.newsletter.sending.conftest import FakeGateway, batches, drain, make_send, send_state
 
+pytestmark = pytest.mark.both_databases
+
 _DAY = timedelta(days=1)
 
 

@@ -39,6 +39,8 @@ from tests.newsletter.sending.conftest import (
 from tests.newsletter.tracking.events.test_ingest import entry, take
 from tests.restoring import Backup
 
+pytestmark = pytest.mark.both_databases
+
 ADA = Actor(None, "Ada")
 ALL = [f"p{n}@example.org" for n in range(1, 6)]
 

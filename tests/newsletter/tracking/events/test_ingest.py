@@ -46,6 +46,8 @@ from tests.newsletter.sending.conftest import (
     states,
 )
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five"]
 
 #: As the mails of make_send carry it.
@@ -189,6 +191,7 @@ def test_a_mail_of_another_installation_proves_nothing(
     assert len(drain(database, FakeGateway()).mailed) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", FOREIGN)
 def test_a_mail_of_another_installation_is_not_in_our_figures(
     database: Engine, sent: int, foreign: dict[str, str]
@@ -434,6 +437,7 @@ def taking_slowly(parts: Container, *entries: dict[str, Any]) -> Iterator[None]:
         event.remove(parts.database, "before_cursor_execute", slowly)
 
 
+@pytest.mark.slow
 def test_somebody_leaves_while_events_of_theirs_are_taken(
     assembly: Container, cast: dict[str, int]
 ) -> None:

@@ -128,6 +128,7 @@ def soft(send: int, person: int, day: float, **more: Any) -> dict[str, Any]:
     return entry(send, person, "bounce", at=1774594800 + int(day * DAY), **fields)
 
 
+@pytest.mark.slow
 def test_soft_bounces_suppress_when_there_are_enough_of_them_in_any_order(
     database: Engine, sent: int, five: list[int]
 ) -> None:

@@ -70,6 +70,7 @@ def test_events_of_what_left_later_are_counted_and_those_of_what_left_before_are
     assert found == {2: Silence(2, NOW), 3: Silence(2, NOW)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["sent", "resend"])
 def test_events_that_come_after_the_operators_word_double_nobody(
     database: Engine, five: list[int], word: str

@@ -19,6 +19,8 @@ from newsletter.tracking.stats import verify as verify_counters
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, five, make_plan, make_send
 from tests.newsletter.tracking.events.test_ingest import entry, sent, suppressed, take
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five", "sent"]
 
 KEEP = RetentionPolicy(events=timedelta(days=90), deliveries=timedelta(days=400))

@@ -253,6 +253,7 @@ def test_the_sample_stays_the_sample_when_the_rest_gets_the_winner(database: Eng
     assert report.winner == "B"
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -133,6 +133,7 @@ def test_an_edit_is_a_new_revision(office: Office) -> None:
         assert store.revision_of(session, issue).author == "editor@example.org"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -342,6 +343,7 @@ def test_an_approver_keeps_an_issue_out_of_the_archive_and_lets_it_in(office: Of
     assert "Public archive" not in office.signed_in(Role.EDITOR).get(page).text
 
 
+@pytest.mark.slow
 def test_a_second_person_has_to_approve_where_that_is_asked_for(
     open_office: Callable[..., Office], environment: dict[str, str]
 ) -> None:

@@ -76,6 +76,7 @@ def until(lines: Iterator[str], words: str) -> None:
     pytest.fail(f"the stream ended without {words!r}")
 
 
+@pytest.mark.slow
 def test_figures_come_as_they_change_and_end_with_the_state(office: Office, going: int) -> None:
     database = office.parts.database
     viewer = office.signed_in(Role.VIEWER)
@@ -105,6 +106,7 @@ def test_who_is_signed_out_sees_no_more(office: Office, going: int) -> None:
         until(lines, "event: over")
 
 
+@pytest.mark.slow
 def test_many_who_watch_leave_room_for_others_and_for_the_end(office: Office, going: int) -> None:
     viewers = [office.signed_in(Role.VIEWER) for _ in range(12)]
     viewer = viewers[0]

@@ -80,6 +80,7 @@ def test_a_wrong_rule_is_marked_at_its_place_and_stays_as_it_was_typed(
         assert "contry == &#34;DE&#34;</textarea>" in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
     ["plan ==", "(plan", "plan == )", "\0", "a" * 5000, "1 +", "not", "(" * 200, "é ==", "x\n\n=="],
@@ -178,6 +179,7 @@ def test_a_viewer_looks_and_changes_nothing(office: Office, editor: Browser) -> 
     assert viewer.post(f"{HOME}/{number}/delete").status_code == 403
 
 
+@pytest.mark.slow
 def test_names_rules_and_people_are_text(office: Office, editor: Browser) -> None:
     with transaction(office.parts.database) as session:
         add_person(session, "x@example.org", name=NASTY, attributes={"a": NASTY})

@@ -131,6 +131,7 @@ def test_somebody_is_added_with_the_consent_that_was_stated(
     assert log(office) == [("person added", "subscriber 1")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "words"),
     [
@@ -183,6 +184,7 @@ def test_a_person_is_edited_and_the_log_tells_what_not_whom(
     ]
 
 
+@pytest.mark.slow
 def test_a_topic_needs_a_word_on_consent_and_is_withdrawn_without(
     office: Office, editor: Browser
 ) -> None:
@@ -219,6 +221,7 @@ def test_two_who_edit_one_person_do_not_overwrite_each_other(
     assert editor.post(f"{path}/edit", seen=seen(late.text), name="Second").status_code == 303
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
@@ -390,6 +393,7 @@ def test_a_bounce_is_lifted_with_a_reason_that_the_log_keeps(
     assert log(office)[-1] == ("bounce lifted", f"subscriber {person}")
 
 
+@pytest.mark.slow
 def test_only_a_bounce_can_be_lifted_as_one(office: Office, editor: Browser) -> None:
     person = add(office)
     suppress(office, person, SuppressionReason.COMPLAINED)

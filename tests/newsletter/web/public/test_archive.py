@@ -263,6 +263,7 @@ def test_an_archive_that_is_switched_off_is_nowhere(
     parts.database.dispose()
 
 
+@pytest.mark.slow
 def test_the_index_has_pages_series_and_years_of_the_publications_zone(
     client: TestClient, publish: Publish, parts: Container
 ) -> None:

@@ -90,6 +90,7 @@ def everything(assembly: Container) -> dict[str, list[Any]]:
         }
 
 
+@pytest.mark.slow
 def test_whoever_has_left_leaves_no_trace_by_leaving_again_however_often_and_by_which_mail(
     client: TestClient, assembly: Container, cast: dict[str, int]
 ) -> None:
