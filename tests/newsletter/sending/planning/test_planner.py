@@ -148,7 +148,7 @@ def test_the_audience_is_frozen_when_it_is_planned(database: Engine, five: list[
 def test_a_send_is_planned_once(database: Engine, five: list[int]) -> None:
     send = make_send(database)
     make_plan(database, send)
-    with pytest.raises(SendError, match="not scheduled"):
+    with pytest.raises(SendError, match="only a scheduled send"):
         make_plan(database, send)
 
 
