@@ -1,8 +1,8 @@
-"""Test mails: an issue to addresses that somebody names, before it goes to anybody else.
+"""Test emails: an issue sent to given addresses before it goes to subscribers.
 
-They are marked in the subject, make no delivery, and carry nobody's token: their links to
-leave open nothing. They go through the gateway with the same tags and substitutions as a
-send. Whoever left gets none of them either, and an hour has only so many.
+Their subject begins with SUBJECT_PREFIX. They create no delivery, and their unsubscribe links
+have no valid token. They use the gateway with the same tags and substitutions as a send.
+Suppressed addresses are refused, and the number per hour is limited.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +23,10 @@ from subscribers.models import Suppression
 _suppression = table_of(Suppression)
 
 SUBJECT_PREFIX: Final = "[Test] "
-#: Addresses at a time, and in an hour by everybody together.
+#: The most addresses of one test.
 MAX_ADDRESSES: Final = 10
-_AN_HOUR: Final = 60
+#: The most test emails per hour, of all users together.
+_MAX_PER_HOUR: Final = 60
 
 
 def check_addresses(
@@ -36,39 +37,47 @@ def check_addresses(
     secret: bytes,
     now: datetime,
 ) -> list[str]:
-    """The addresses, each once, when a test may go to them; counts it.
+    """Return the distinct addresses, and count them against the hourly limit.
 
-    Commit before sending. Raises AddressError for what is no address, and SendError for too
-    many and for those who left or whose mailbox does not exist.
+    Commit before sending. Raises AddressError for an invalid address, and SendError for too
+    many addresses, for a suppressed one, and when the hourly limit is reached.
     """
     to = list(dict.fromkeys(parse(email).email for email in emails))
     if not 0 < len(to) <= MAX_ADDRESSES:
         raise SendError(
-            f"a test goes to 1 to {MAX_ADDRESSES} addresses", place=f"{len(to)} addresses"
+            f"a test email needs 1 to {MAX_ADDRESSES} addresses", place=f"{len(to)} addresses"
         )
     hashes = {hash_of(email): email for email in to}
-    barred = session.execute(
+    suppressed = session.execute(
         select(_suppression.c.address_hash, _suppression.c.reason).where(
             _suppression.c.address_hash.in_([hashed for hashed in hashes if hashed])
         )
     ).first()
-    if barred is not None:
+    if suppressed is not None:
         raise SendError(
-            f"this address must not be mailed ({barred.reason})",
-            place=hashes[barred.address_hash],
-            hint="Name another one.",
+            f"this address is suppressed ({suppressed.reason})",
+            place=hashes[suppressed.address_hash],
+            hint="Choose another address.",
         )
-    key = rate_limit.key_of(secret, "test mails", "")
+    key = rate_limit.key_of(secret, "test emails", "")
     for _ in to:
-        if not rate_limit.hit(session, key, limit=_AN_HOUR, window=timedelta(hours=1), now=now):
-            raise SendError(f"an hour has at most {_AN_HOUR} test mails", hint="Try again later.")
+        if not rate_limit.hit(
+            session, key, limit=_MAX_PER_HOUR, window=timedelta(hours=1), now=now
+        ):
+            raise SendError(
+                f"the limit of {_MAX_PER_HOUR} test emails per hour is reached",
+                hint="Try again later.",
+            )
     return to
 
 
 def send(
     gateway: Gateway, rendered: Rendered, person: Mapping[str, Any], emails: Sequence[str]
 ) -> None:
-    """Hand the test over, with this person's values; ProviderError when it was not taken."""
+    """Send the test email with this subscriber's values.
+
+    Raises ProviderError unless the provider accepted it.
+    """
     values = rendered.placeholders.substitutions(person, NO_TOKEN)
     outcome = gateway.send(
         MailRequest(
@@ -86,9 +95,11 @@ def send(
         case Accepted():
             return
         case Refused(status, reason):
-            said = f"SendGrid refused it ({status}): {reason}"
+            message = f"SendGrid refused it ({status}): {reason}"
         case NotSent(reason):
-            said = reason
+            message = reason
         case _:
-            said = f"nobody knows whether it was taken: {outcome.reason}"
-    raise ProviderError(said, place="test mail", hint="See newsletter doctor.")
+            message = f"the provider did not confirm it: {outcome.reason}"
+    raise ProviderError(
+        message, place="test email", hint="Run newsletter doctor to check the account."
+    )
