@@ -140,7 +140,7 @@ def recover_abandoned(desk: TaskContext) -> None:
     if desk.database.dialect.name == "postgresql":
         with transaction(desk.database) as session:
             _distributed().sweep(session)
-    if swept.freed or swept.doubtful or swept.resent:
+    if swept.requeued or swept.uncertain or swept.resent:
         _log.warning("abandoned batches: %s", swept)
 
 

@@ -84,7 +84,7 @@ def look() -> None:
     found = Container(load()).compare_departures()
     told = [
         (found.accepted, "batches had been sent"),
-        (found.doubtful, "batches had left without an answer"),
+        (found.uncertain, "batches had left without an answer"),
         (found.forgotten, "people were in sends that the database has forgotten"),
         (found.suppressed, "people had left, or their address had failed"),
         (found.stopped, "sends had been paused or cancelled: they wait for you"),

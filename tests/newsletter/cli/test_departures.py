@@ -107,8 +107,8 @@ def test_to_continue_is_refused_while_a_log_is_waited_for(
     shutil.rmtree(home / "data" / "departures")
     for words in (["sends", "continue", "1"], send):
         said = complaint(command(words, environment=settings, folder=home, seconds=30), 2)
-        assert "nothing is sent until it is known what left" in said
-        assert "newsletter departures says what it waits for" in said
+        assert "sending waits until the departure logs are compared" in said
+        assert "newsletter departures shows what each log waits for" in said
 
 
 @pytest.mark.slow

@@ -308,7 +308,7 @@ def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: lis
     assert send_state(database, send) == "sent"
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
     assert [gateway.mailed.count(f"p{n}@example.org") for n in range(1, 6)] == [1, 1, 2, 2, 1]
-    with transaction(database) as session, pytest.raises(SendError, match="not in doubt"):
+    with transaction(database) as session, pytest.raises(SendError, match="not uncertain"):
         uncertain_batches.resolve(session, send, 1, sent=False, now=NOW)
 
 
@@ -345,7 +345,7 @@ def test_a_worker_that_died_before_departure_costs_nothing(
         swept = uncertain_batches.recover(
             session, now=datetime.now(UTC), grace=timedelta(minutes=30), policy="hold"
         )
-    assert (swept.freed, swept.doubtful) == (1, 0)
+    assert (swept.requeued, swept.uncertain) == (1, 0)
     gateway = FakeGateway()
     drain(database, gateway)
     assert len(gateway.mailed) == 5

@@ -374,7 +374,7 @@ def test_a_probe_that_died_makes_room_for_another(
             swept = uncertain_batches.recover(
                 session, now=moment, grace=timedelta(hours=1), policy="hold"
             )
-        assert (swept.freed, swept.doubtful) == ((0, 1) if departed else (1, 0))
+        assert (swept.requeued, swept.uncertain) == ((0, 1) if departed else (1, 0))
     drain(database, gateway)
     assert row(database).failures == 0
     assert not not_in_doubt(database, send)

@@ -114,7 +114,7 @@ def test_what_left_without_an_answer_is_in_doubt(
     before = backup(database)
     dispatcher(database, FakeGateway(Unknown("lost")), journal).send_next()
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(doubtful=1)
+    assert compared(database, journal) == ReplayReport(uncertain=1)
     assert batches(database, send)[0].state == "uncertain"
     assert not dispatcher(database, FakeGateway(), journal).send_next()
 
@@ -179,7 +179,7 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     gateway.outcomes.append(Unknown("lost"))
     worker.send_next()
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(accepted=1, doubtful=1)
+    assert compared(database, journal) == ReplayReport(accepted=1, uncertain=1)
     assert compared(database, journal) == ReplayReport()
     make_plan(database, send)
     with transaction(database) as session:
@@ -360,7 +360,7 @@ def test_who_left_after_the_backup_is_not_mailed_again(
     with reading(database) as session:
         row = session.execute(select(table_of(Suppression))).one()
     assert (row.reason, row.at) == ("unsubscribed", NOW)
-    assert "by the journal" in row.evidence
+    assert "departure log" in row.evidence
     # The file tells nobody who it was.
     for file in following.folder.iterdir():
         assert b"example.org" not in file.read_bytes()

@@ -198,7 +198,7 @@ def test_a_request_without_an_answer_is_in_doubt_until_the_operator_says(
         forgotten_sends.resolve(session, "first", 2, sent=was_sent, by=ADA, now=NOW)
         assert forgotten_sends.unanswered(session) == []
         assert audit.entries(session)[0].subject == "first"
-    with pytest.raises(SendError, match="not in doubt"), transaction(database) as session:
+    with pytest.raises(SendError, match="not uncertain"), transaction(database) as session:
         forgotten_sends.resolve(session, "first", 2, sent=was_sent, by=ADA, now=NOW)
     if was_sent:
         with pytest.raises(NothingToDoError):
@@ -229,7 +229,7 @@ def test_a_send_that_was_stopped_does_not_come_back_to_life(
     assert len(gateway.mailed) == 2
     with reading(database) as session:
         found = send_status.find(session, send)
-        assert (found.state, f"it was {word} before" in found.reason) == ("paused", True)
+        assert (found.state, f"it was {word} at" in found.reason) == ("paused", True)
     with transaction(database) as session:
         send_lifecycle.resume(session, send, now=datetime.now(UTC))
         session.execute(update(table_of(DepartureLog)).values(read={}))
@@ -285,7 +285,7 @@ def test_one_word_settles_one_request_of_several_forgotten_sends(
         forgotten_sends.resolve(session, "first", 1, sent=False, by=ADA, now=NOW)
     for of in (one, other):
         assert f"send {of.send}, made {of.made}" in str(caught.value.hint)
-    with pytest.raises(SendError, match="not in doubt"), transaction(database) as session:
+    with pytest.raises(SendError, match="not uncertain"), transaction(database) as session:
         forgotten_sends.resolve(session, "first", 1, send=9, sent=False, by=ADA, now=NOW)
     with transaction(database) as session:
         people = forgotten_sends.resolve(
@@ -552,7 +552,7 @@ def test_the_last_line_may_be_torn(
 def test_a_log_of_another_database_stops_everything_until_the_operator_says(
     database: Engine, known: list[int], journal: DepartureLogFile
 ) -> None:
-    journal.belong("another", 7)
+    journal.write_identity("another", 7)
     with transaction(database) as session:
         session.execute(text("DELETE FROM departure_log"))
     look(database, journal)
@@ -568,7 +568,7 @@ def test_a_log_of_the_databases_own_past_is_compared_by_the_operators_word(
     database: Engine, known: list[int], journal: DepartureLogFile, tmp_path: Path
 ) -> None:
     """The backup is from before the database was given its name."""
-    journal.belong("", 0)
+    journal.write_identity("", 0)
     with transaction(database) as session:
         session.execute(text("DELETE FROM departure_log"))
         session.execute(text("DELETE FROM identity"))

@@ -119,7 +119,7 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
         ("series", "Our Letter", "cannot be the name of a series"),
         ("when", "* 7 * * *", "more than once an hour"),
         ("when", "whenever", "When: that says no time"),
-        ("when", "9999-12-31 23:30", "nothing can be due in the year 9999"),
+        ("when", "9999-12-31 23:30", "the year 9999 is not supported"),
         ("zone", "Mars/Olympus", "Zone: there is no zone"),
         ("segments", "no\0body", "there is no segment of this name"),
         ("skips", "soon", "“soon” is no day"),
@@ -127,8 +127,8 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
         ("rate", "nan", "0"),
         ("per_hour", "1.5", "no whole number"),
         ("per_day", "9" * 60, "no whole number"),
-        ("quiet", "always", "no time of day"),
-        ("windows", "never", "no window of the week"),
+        ("quiet", "always", "not a time of day"),
+        ("windows", "never", "not a weekly sending window"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_typed_is_lost(
