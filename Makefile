@@ -38,7 +38,7 @@ test: $(VENV)/.dev ## run the quick tests, in about five minutes on two cores
 test-all: $(VENV)/.dev ## run every test: slow ones too, and all on SQLite and PostgreSQL
 	@$(BIN)/python -m pytest --all -n $(JOBS) --dist worksteal $(ARGS)
 
-check: $(VENV)/.dev ## types, lint, formatting, floors and doors
+check: $(VENV)/.dev ## types, lint, formatting, layers and adapters
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -33,6 +33,7 @@ import sendgrid
 from bench import stage
 from bench.report import Memory, table
 from bench.sink import sink
+from newsletter.accounts.audit import Actor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
@@ -184,7 +185,9 @@ def _requests(assembly: Container) -> list[bytes]:
     with transaction(assembly.database) as session:
         send = send_status.latest_sends(session, limit=1)[0][0]
         if send.state == "sending":
-            send_lifecycle.cancel(session, send.id, now=datetime.now(UTC))
+            send_lifecycle.cancel(
+                session, send.id, by=Actor(None, "operator"), now=datetime.now(UTC)
+            )
     return recorder.requests
 
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from newsletter.sending.workers.thread_pool import WorkerPool, Workers
     from newsletter.text_workers import TextWorkers
     from newsletter.tracking.circuit_breaker import BreakerRule
-    from newsletter.tracking.events.ingest import Ingested
+    from newsletter.tracking.events.ingest import IngestReport
     from newsletter.tracking.events.policy import Thresholds
     from newsletter.tracking.retention.prune import RetentionPolicy
     from newsletter.tracking.suppression_sync import Reconciler
@@ -170,7 +170,7 @@ class Container:
         return WebhookVerifier(sendgrid.webhook_public_keys, max_age=sendgrid.webhook_max_age)
 
     @property
-    def house(self) -> Publication:
+    def publication(self) -> Publication:
         """What every issue shares."""
         from newsletter.rendering.rendered import Publication
 
@@ -200,10 +200,10 @@ class Container:
         from newsletter.checking.checker import Checker
 
         return Checker(
-            self.house,
+            self.publication,
             self.settings.templates_directory,
             self.check_rules,
-            leaves=not self.is_local,
+            sends_real_email=not self.is_local,
             unfit=tuple(readiness.unfit(self.settings)),
         )
 
@@ -289,7 +289,7 @@ class Container:
         return WarmUp(begins=sending.warm_up_from, volumes=tuple(sending.warm_up))
 
     @cached_property
-    def alert_rules(self) -> tuple[BreakerRule, ...]:
+    def breaker_rules(self) -> tuple[BreakerRule, ...]:
         """When a send pauses itself."""
         from newsletter.tracking.circuit_breaker import load_rules
 
@@ -310,7 +310,7 @@ class Container:
             doubt_policy=sending.doubt_policy,
             keep_network_data=self.settings.signup.keep_ip,
             warm_up=self.warm_up,
-            alert_rules=self.alert_rules,
+            breaker_rules=self.breaker_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
             keep=self.keep,
             press=self.press,
@@ -321,7 +321,10 @@ class Container:
         from newsletter.scheduling import operator_emails
 
         return operator_emails.send_waiting(
-            session, house=self.house, templates=self.settings.templates_directory, now=now
+            session,
+            publication=self.publication,
+            templates=self.settings.templates_directory,
+            now=now,
         )
 
     @property
@@ -372,7 +375,7 @@ class Container:
             self.provider.ask,
             self.hash_of,
             every=tracking.reconcile_every,
-            tell=tracking.push_suppressions,
+            push_suppressions=tracking.push_suppressions,
         )
 
     @property
@@ -437,7 +440,7 @@ class Container:
 
         return Clock(self.database, self.desk, self.wakeups)
 
-    def ingest(self, events: list[Event]) -> Ingested:
+    def ingest(self, events: list[Event]) -> IngestReport:
         """Store and apply events, durably when this returns."""
         from newsletter.tracking.events.ingest import ingest
 

@@ -12,7 +12,6 @@ import newsletter.issues.models
 import newsletter.scheduling.models
 import newsletter.sending.models
 import newsletter.tracking.models
-import newsletter.tracking.models_reconcile
 import subscribers.models
 from newsletter.db.orm import AutoString, UTCDateTime, metadata
 from newsletter.sending import state_triggers
@@ -26,7 +25,6 @@ TABLES = (
     newsletter.scheduling.models,
     newsletter.sending.models,
     newsletter.tracking.models,
-    newsletter.tracking.models_reconcile,
     subscribers.models,
 )
 

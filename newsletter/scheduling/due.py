@@ -9,7 +9,7 @@ from newsletter.imports.models import UNDER_WAY, ImportJob
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.sending.models import Batch, OutboxEmail, Part, ProviderBackoff, Send, Worker
 from newsletter.sending.states import BatchState, SendState
-from newsletter.tracking.models_reconcile import ListRemoval
+from newsletter.tracking.models import ListRemoval
 from newsletter.tracking.stats import ab_test_results
 
 _send, _batch, _hold = table_of(Send), table_of(Batch), table_of(ProviderBackoff)

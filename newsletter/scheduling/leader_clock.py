@@ -32,7 +32,7 @@ _WOKEN: dict[str, tuple[Callable[[], None], float]] = {
     "start-due-sends": (tasks.start_due_sends, 0.5),
     "feed-workers": (tasks.queue_due_batches, 0.5),
     "decide-tests": (tasks.decide_tests, 1),
-    "watch-alarms": (tasks.check_circuit_breakers, 5),
+    "check-circuit-breakers": (tasks.check_circuit_breakers, 5),
     "look-after-doubt": (tasks.settle_uncertain, 5),
     "leave-lists": (tasks.remove_from_provider_lists, 5),
     "tell-operators": (tasks.tell_operators, 5),

@@ -64,7 +64,7 @@ class TaskContext:
     doubt_policy: str
     keep_network_data: timedelta
     warm_up: WarmUp | None = None
-    alert_rules: tuple[BreakerRule, ...] = ()
+    breaker_rules: tuple[BreakerRule, ...] = ()
     #: None where there is no key to ask the provider with.
     reconciler: Reconciler | None = None
     keep: RetentionPolicy = field(default_factory=RetentionPolicy)
@@ -108,7 +108,9 @@ def check_circuit_breakers() -> None:
     """Pause every send whose mails come back more often than the rules allow."""
     desk = _context[0]
     with transaction(desk.database) as session:
-        for send_id, why in circuit_breaker.watch(session, desk.alert_rules, now=datetime.now(UTC)):
+        for send_id, why in circuit_breaker.check_sends(
+            session, desk.breaker_rules, now=datetime.now(UTC)
+        ):
             _log.error("send %s paused itself: %s", send_id, why)
 
 
@@ -150,7 +152,7 @@ def delete_expired() -> None:
     with transaction(desk.database) as session:
         rate_limit.sweep(session, now=now)
         double_opt_in.sweep(session, now=now)
-        list_removal.sweep(session, now=now)
+        list_removal.delete_old(session, now=now)
         operator_messages.sweep(session, before=now - _KEEP_MESSAGES)
         sessions.sweep(session, now=now)
         outbox.sweep(session, settled_before=now - _KEEP_NOTICES)
@@ -196,7 +198,7 @@ def prune_old_data() -> None:
     """Remove the events and deliveries of old sends; their figures stay."""
     desk = _context[0]
     folded = prune(
-        desk.database, desk.keep, now=datetime.now(UTC), going_on=lambda: not leaving.is_set()
+        desk.database, desk.keep, now=datetime.now(UTC), may_continue=lambda: not leaving.is_set()
     )
     if folded.events or folded.deliveries:
         _log.info("of old sends went: %s", folded)

@@ -127,7 +127,7 @@ def write(session: Session, send_id: int, variants: Sequence[Rendered]) -> None:
     session.flush()
 
 
-def choose_winner(session: Session, send_id: int, label: str) -> int:
+def set_winner(session: Session, send_id: int, label: str) -> int:
     """Give the rest of a send the variant of this label; returns how many recipients.
 
     Raises SendError when there is no such variant, when the winner is chosen already, and when

@@ -12,12 +12,10 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.container import Container
-from newsletter.db.engine import reading
+from newsletter.db.engine import responds
 from newsletter.web import errors
 from newsletter.web.base_path import BasePath
 from newsletter.web.console import routes as console
@@ -130,11 +128,7 @@ def client_address(request: Request) -> PlainTextResponse:
 def health(request: Request, response: Response) -> dict[str, str]:
     """Whether this process can do its work: 200, or 503 when the database does not answer."""
     assembly: Container = request.app.state.assembly
-    try:
-        with reading(assembly.database) as session:
-            session.execute(text("SELECT 1"))
-    except SQLAlchemyError:
-        _log.exception("health: the database does not answer")
+    if not responds(assembly.database):
         response.status_code = 503
         return {"status": "database unreachable"}
     return {"status": "ok"}

@@ -29,10 +29,10 @@ from newsletter.issues.parsing.digest import parse_digest
 from newsletter.issues.parsing.issue_file import parse_issue, slug_of
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.placeholders import Marks, Placeholders
-from newsletter.rendering.plaintext import Piece
+from newsletter.rendering.plaintext import PlainText
 from newsletter.rendering.preview import _PICTURE, _TAG
 from newsletter.rendering.webpage import to_page
-from newsletter.rendering.word_check import lost, words_of
+from newsletter.rendering.word_check import first_missing, words_of
 
 Door = Callable[[str], object]
 
@@ -78,8 +78,8 @@ def tokens_of(text: str) -> tuple[Markdown, list[Token]]:
 
 def markdown(text: str) -> object:
     made, tokens = tokens_of(text)
-    piece = Piece()
-    return lost(
+    piece = PlainText()
+    return first_missing(
         words_of(text, line=1, marks="nlnone"), made.html(tokens), piece.blocks(tokens)
     ), piece.footnotes()
 
@@ -90,7 +90,7 @@ def manuscript(text: str) -> object:
 
 
 def words(text: str) -> object:
-    return lost(words_of(text, line=1, marks="nlnone"), f"<p>{text}</p>", text)
+    return first_missing(words_of(text, line=1, marks="nlnone"), f"<p>{text}</p>", text)
 
 
 def page(text: str) -> object:

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.content.issues import read_and_render
 from newsletter.cli.demo.stage import owner, people, stage
 from newsletter.container import Container
@@ -107,6 +108,7 @@ def scheduled(parts: Container, seconds: float) -> int:
             draft,
             rendered,
             ["engineers"],
+            by=Actor(None, "operator"),
             at=now + timedelta(seconds=seconds),
             now=now,
             approved_by=COMMAND_LINE,

@@ -16,6 +16,7 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import Engine, text
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.content.issues import read_and_render
 from newsletter.cli.demo.stage import people
 from newsletter.container import Container
@@ -115,7 +116,14 @@ def send_now(parts: Container) -> int:
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
         return send_lifecycle.create(
-            session, draft, rendered, ["engineers"], at=now, now=now, approved_by=COMMAND_LINE
+            session,
+            draft,
+            rendered,
+            ["engineers"],
+            by=Actor(None, "operator"),
+            at=now,
+            now=now,
+            approved_by=COMMAND_LINE,
         ).id
 
 
@@ -176,7 +184,12 @@ def test_one_of_two_is_killed_and_the_other_finishes(
         with transaction(parts.database) as session:
             for number in doubtful:
                 uncertain_batches.resolve(
-                    session, send, number, sent=number in has, now=datetime.now(UTC)
+                    session,
+                    send,
+                    number,
+                    by=Actor(None, "operator"),
+                    sent=number in has,
+                    now=datetime.now(UTC),
                 )
         until(lambda: is_sent(parts.database), second)
         assert second.end(signal.SIGTERM) == 0

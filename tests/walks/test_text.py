@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
@@ -118,7 +119,14 @@ def mailed(database: Engine, number: int, emails: set[str]) -> dict[str, tuple[s
         ):
             segment_store.save(session, "all", "", now=now)
         send = send_lifecycle.create(
-            session, draft, rendered, ["all"], at=now, now=now, approved_by=COMMAND_LINE
+            session,
+            draft,
+            rendered,
+            ["all"],
+            by=Actor(None, "operator"),
+            at=now,
+            now=now,
+            approved_by=COMMAND_LINE,
         ).id
     make_plan(database, send, batch_size=1000, now=datetime.now(UTC))
     gateway = FakeGateway()

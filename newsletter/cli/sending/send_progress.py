@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from functools import partial
 
 from rich.progress import Progress, TaskID
-from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.cli.actor import Stop, StoppedError
 from newsletter.cli.output import err, facts, shown
 from newsletter.cli.progress import progress
 from newsletter.container import Container
-from newsletter.db.engine import reading
+from newsletter.db.engine import SQLAlchemyError, reading
 from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.tasks import recover_abandoned, start_due

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from newsletter.cli.actor import who
 from newsletter.cli.output import facts, out, rows
 from newsletter.container import Container
 from newsletter.db import engine as db
 from newsletter.db.backup import backup
+from newsletter.operations import maintenance
 from newsletter.settings.load import load, load_with_origins
-from newsletter.tracking.retention.prune import prune
 
 database = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
@@ -32,7 +33,7 @@ def make_backup(
 ) -> None:
     """Copy the SQLite database to a file, whole and sound, while the service goes on.
 
-    The file is this user's alone. What else belongs to a backup: docs/backup.md.
+    The file is this user's alone. What else belongs to a backup: docs/guides/backup-and-restore.md.
     """
     size = backup(load().database_url, file)
     out.print(f"{file}: {size:,} bytes, found sound. Keep the keys and uploads with it.")
@@ -42,10 +43,10 @@ def make_backup(
 def fold_old(as_json: AsJson = False) -> None:
     """Remove events and deliveries that are older than they are kept for, now.
 
-    The running service does it each hour. Figures of sends stay (docs/retention.md).
+    The running service does it each hour. Figures of sends stay (docs/how-it-works/privacy.md).
     """
     assembly = Container(load())
-    folded = prune(assembly.database, assembly.keep, now=datetime.now(UTC))
+    folded = maintenance.prune_now(assembly, by=who(), now=datetime.now(UTC))
     if as_json:
         rows([asdict(folded)], [], as_json=True, empty="")
         return

@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
+from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
+from newsletter.db.engine import transaction
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import ProviderError, SendError
 from newsletter.provider.gateway import Accepted, Gateway, MailRequest, NotSent, Recipient, Refused
@@ -29,7 +32,33 @@ MAX_ADDRESSES: Final = 10
 _MAX_PER_HOUR: Final = 60
 
 
-def check_addresses(
+def send(
+    database: Engine,
+    gateway: Gateway,
+    rendered: Rendered,
+    person: Mapping[str, Any],
+    emails: Sequence[str],
+    *,
+    by: Actor,
+    now: datetime,
+    hash_of: Callable[[str], bytes | None],
+    secret: bytes,
+    slug: str,
+) -> list[str]:
+    """Send a test email to these addresses, with this subscriber's values; returns the addresses.
+
+    The count and the audit entry are committed before the provider is called. Raises
+    AddressError if one is not an address, SendError for too many addresses and for a suppressed
+    one, and ProviderError if the provider did not accept the email.
+    """
+    with transaction(database) as session:
+        to = _check_addresses(session, emails, hash_of=hash_of, secret=secret, now=now)
+        audit.record(session, by, "test email sent", now=now, subject=slug, to=", ".join(to))
+    _send(gateway, rendered, person, to)
+    return to
+
+
+def _check_addresses(
     session: Session,
     emails: Sequence[str],
     *,
@@ -39,8 +68,8 @@ def check_addresses(
 ) -> list[str]:
     """Return the distinct addresses, and count them against the hourly limit.
 
-    Commit before sending. Raises AddressError for an invalid address, and SendError for too
-    many addresses, for a suppressed one, and when the hourly limit is reached.
+    Raises AddressError for an invalid address, and SendError for too many addresses, for a
+    suppressed one, and when the hourly limit is reached.
     """
     to = list(dict.fromkeys(parse(email).email for email in emails))
     if not 0 < len(to) <= MAX_ADDRESSES:
@@ -71,7 +100,7 @@ def check_addresses(
     return to
 
 
-def send(
+def _send(
     gateway: Gateway, rendered: Rendered, person: Mapping[str, Any], emails: Sequence[str]
 ) -> None:
     """Send the test email with this subscriber's values.

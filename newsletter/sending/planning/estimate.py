@@ -8,8 +8,8 @@ from newsletter.db.orm import Session
 from newsletter.errors import NothingToDoError
 from newsletter.issues.parsing.issue_file import Draft
 from newsletter.issues.parsing.tracking_flags import (
-    EVERYTHING,
-    UNSAID,
+    NO_CHOICE,
+    TRACK_EVERYTHING,
     Tracked,
     TrackingChoice,
     require_measured,
@@ -44,8 +44,8 @@ class SendOptions:
     others: Sequence[tuple[Draft, Rendered]] = ()
     test: ABTest | None = None
     #: Whether opens and clicks are tracked: this send's choice, and the publication's setting.
-    tracking: TrackingChoice = UNSAID
-    publication: Tracked = EVERYTHING
+    tracking: TrackingChoice = NO_CHOICE
+    publication: Tracked = TRACK_EVERYTHING
     #: Allows a text that differs from what was sent under the same slug before.
     same_issue: bool = False
     batch_size: int = 1000

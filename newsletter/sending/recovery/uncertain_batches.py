@@ -10,15 +10,20 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select, true
 
+from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.sending.ledger import confirmations, send_store
 from newsletter.sending.models import Batch
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.planning import reschedule
+from newsletter.sending.queries.send_status import send_subject
 from newsletter.sending.states import BatchState
 
 _batch = table_of(Batch)
+#: What the audit log says of resolved batches: whether the operator said that they were sent.
+_RESOLVED = {True: "marked as sent", False: "sent again"}
 #: Tells the operator that resending may send a third copy.
 _RESENT = "; it was sent again before"
 
@@ -95,6 +100,7 @@ def resolve(
     send_id: int,
     number: int,
     *,
+    by: Actor,
     sent: bool,
     now: datetime,
     warm_up: WarmUp | None = None,
@@ -111,12 +117,15 @@ def resolve(
             place=f"send {send_id}, batch {number}",
             hint=f"Uncertain batches: {numbers}.",
         )
+    action = f"batch {number} {_RESOLVED[sent]}"
+    audit.record(session, by, action, now=now, subject=send_subject(session, send_id))
 
 
 def resolve_all(
     session: Session,
     send_id: int,
     *,
+    by: Actor,
     sent: bool,
     now: datetime,
     left_by: datetime | None = None,
@@ -134,8 +143,10 @@ def resolve_all(
         raise SendError(
             "this send has no uncertain batch",
             place=f"send {send_id}",
-            hint=f"newsletter sends show {send_id} shows its batches.",
+            hint="Look at the send again: events have settled it, or another user has.",
         )
+    action = f"{settled} uncertain {'batch' if settled == 1 else 'batches'} {_RESOLVED[sent]}"
+    audit.record(session, by, action, now=now, subject=send_subject(session, send_id))
     return settled
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.actor import Stop
 from newsletter.cli.content.issues import rendered_by
 from newsletter.cli.sending import send_progress
@@ -222,6 +223,7 @@ def test_a_mistake_of_ours_says_how_it_goes_on(
             draft,
             rendered_by(parts, draft),
             ["all"],
+            by=Actor(None, "operator"),
             at=now,
             now=now,
             approved_by=COMMAND_LINE,

@@ -50,7 +50,7 @@ def test_against_a_healthy_sandbox_everything_is_ok_and_nothing_is_touched(
     assert done.returncode == 0, done.stdout + done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert {one["verdict"] for one in found} == {"ok"}
-    assert any("sandbox" in one["found"] for one in found)
+    assert any("sandbox" in one["message"] for one in found)
     assert [*tmp_path.iterdir()] == []
 
 
@@ -60,7 +60,7 @@ def test_a_problem_ends_in_an_exit_code_and_no_traceback(run: Run) -> None:
     assert "Traceback" not in done.stderr
     problems = [json.loads(line) for line in done.stdout.splitlines() if '"problem"' in line]
     assert [one["subject"] for one in problems] == ["API key"]
-    assert problems[0]["mend"]
+    assert problems[0]["remedy"]
     done = run("doctor", NEWSLETTER_DATABASE_URL="postgresql://nobody@127.0.0.1:9/none")
     assert done.returncode == 1
     assert "cannot open the database" in done.stdout

@@ -37,7 +37,7 @@ def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     add_readers(tmp_path, run, 2)
     send = ("send", "spring", "--segment", "all", "--at", "2099-01-01T07:00+00:00")
     assert "there is no such issue" in refused(run, *send)
-    assert "spring has revision 1" in done(run, "issue", "store", "spring.md")
+    assert "Saved revision 1 of spring" in done(run, "issue", "store", "spring.md")
     said = refused(run, *send)
     assert "revision 1 is not approved" in said
     assert "newsletter issue review spring" in said
@@ -81,7 +81,7 @@ def test_a_text_goes_out_and_comes_back_the_same(run: Run, write: Path) -> None:
     assert "already, as revision 2" in done(run, "issue", "store", "spring.md")
     write.write_text(TEXT.format(words="Three."))
     said = refused(run, "issue", "store", "spring.md", "--base", "1")
-    assert "command line (bob) stored revision 2 since" in said
+    assert "command line (bob) saved revision 2 meanwhile" in said
 
 
 @pytest.mark.slow

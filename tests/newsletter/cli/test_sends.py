@@ -185,7 +185,7 @@ def test_a_segment_that_an_unfinished_send_needs_is_not_deleted(readers: Run, op
     assert readers("segment", "create", "few", 'email != "ok+1@example.org"').returncode == 0
     send(readers, option, "few", "--at", "2099-01-01T07:00Z")
     said = complaint(readers("segment", "delete", "few"), 2)
-    assert "send 1 is made for it and not over" in said
+    assert "send 1 uses it and is not finished" in said
     assert "cancel" in said
     assert readers("sends", "cancel", "1").returncode == 0
     assert readers("segment", "delete", "few").returncode == 0

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsletter.issues.diff import ChangeKind, Line, compare
+from newsletter.issues.diff import ChangeKind, DiffLine, compare
 
 TEXTS = st.lists(st.sampled_from(["", "a", "one two three", "one two four", "## x"])).map("\n".join)
 
 
-def told(lines: list[Line]) -> list[str]:
+def told(lines: list[DiffLine]) -> list[str]:
     """``-`` gone, ``+`` new, words that differ in brackets."""
     signs = {
         ChangeKind.SAME: " ",

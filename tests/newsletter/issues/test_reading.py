@@ -89,13 +89,13 @@ def test_line_breaks_and_byte_order_marks_of_any_machine_are_read() -> None:
         ("subject: x\ntopics:\n  - fine\n  - Not Fine", 5, "not a topic's slug"),
         ("subject: x\ntopics: [[a]]", 3, "not a topic's slug"),
         ("subject: x\ntemplate: poster", 3, "no template poster"),
-        ("subject: x\nslug: Über Uns", 3, "slug is not of its form"),
-        ("subject: x\nlanguage: english!", 3, "language is not of its form"),
-        ("subject: x\ndate: 27.3.2026", 3, "date is not of its form"),
+        ("subject: x\nslug: Über Uns", 3, "slug has the wrong form"),
+        ("subject: x\nlanguage: english!", 3, "language has the wrong form"),
+        ("subject: x\ndate: 27.3.2026", 3, "date has the wrong form"),
         ("subject: x\ndate: '2026-02-30'", 3, "no such day"),
-        ("subject: x\nfrom: Nobody", 3, "from is not of its form"),
-        ("subject: x\nreply_to: A <a@b.c>", 3, "reply_to is not of its form"),
-        ("subject: x\ntitle: Hi {{ name }}", 3, "title has no placeholders"),
+        ("subject: x\nfrom: Nobody", 3, "from has the wrong form"),
+        ("subject: x\nreply_to: A <a@b.c>", 3, "reply_to has the wrong form"),
+        ("subject: x\ntitle: Hi {{ name }}", 3, "title cannot have placeholders"),
         ("subject: x\npreheader: a: b", 3, "not YAML"),
         ("subject: {{ name }}, hello", 2, "not YAML"),
         ("subject: x\npreheader: 'open", 3, "not YAML"),
@@ -126,9 +126,9 @@ def test_a_value_cannot_add_a_header(key: str, value: str) -> None:
     [
         ("", 1, "expected ---"),
         ("\n\nHello\n", 3, "expected ---"),
-        ("---\nsubject: x\n\nHello\n", 1, "has no end"),
+        ("---\nsubject: x\n\nHello\n", 1, "is not closed"),
         ("---\nsubject: x\n---\n\n \n", 4, "no text"),
-        ("---\nsubject: x\n---\nbin\x00ary", 4, "no text may hold"),
+        ("---\nsubject: x\n---\nbin\x00ary", 4, "is not allowed"),
         ("Sources\n\nPaper — 2026-03-27#\n\nDeep Dives#\n", 1, "plain-text digest"),
         ("[A title] · Airbnb · Source It was so.\n", 1, "plain-text digest"),
     ],
@@ -159,7 +159,7 @@ def test_a_plain_text_digest_is_told_from_an_issue_and_the_way_out_named() -> No
         ("{{ name | upper }}", 4, "malformed"),
         ("{{ name\n}}", 4, "malformed"),
         ("{{ name | default(reader) }}", 4, "malformed"),
-        ('{{ unsubscribe_url | default("x") }}', 4, "takes no default"),
+        ('{{ unsubscribe_url | default("x") }}', 4, "cannot have a default"),
         ("`code {{ x }}`", 4, "no placeholder x"),
         ("[a](https://x.example/?q={{ who }})", 4, "no placeholder who"),
     ],
@@ -212,7 +212,7 @@ def test_the_sample_issues_are_read(path: Path) -> None:
 
 def examples() -> list[str]:
     """The issue files printed in the documentation."""
-    page = (SAMPLES.parent / "docs" / "issue-format.md").read_text(encoding="utf-8")
+    page = (SAMPLES.parent / "docs" / "reference" / "issue-format.md").read_text(encoding="utf-8")
     return re.findall(r"```markdown\n(.*?)```", page, re.DOTALL)
 
 
@@ -228,7 +228,7 @@ def test_the_examples_of_the_documentation_are_read(text: str) -> None:
 
 
 def test_every_key_and_placeholder_is_documented() -> None:
-    page = (SAMPLES.parent / "docs" / "issue-format.md").read_text(encoding="utf-8")
+    page = (SAMPLES.parent / "docs" / "reference" / "issue-format.md").read_text(encoding="utf-8")
     allowed = refusal("subject: x\nunknown: y").hint or ""
     for key in allowed.removeprefix("Allowed: ").removesuffix(".").split(", "):
         assert f"| `{key}` |" in page

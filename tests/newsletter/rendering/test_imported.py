@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from newsletter.errors import IssueError
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.parsing.issue_file import parse_issue
-from newsletter.rendering.preview import STRANGER, preview
+from newsletter.rendering.preview import UNKNOWN_READER, preview
 from newsletter.rendering.render import render
 
 from .conftest import HOUSE, TEMPLATES
@@ -44,7 +44,9 @@ def test_what_is_imported_can_be_rendered_and_keeps_its_words(
         assert error.place
         assert "no issue can be made" not in str(error), text
         return
-    mail = preview(render(parse_issue(made, name="d.md"), HOUSE, templates=TEMPLATES), STRANGER)
+    mail = preview(
+        render(parse_issue(made, name="d.md"), HOUSE, templates=TEMPLATES), UNKNOWN_READER
+    )
     wanted = Counter(f"word{number}q" for number in range(len(rest)))
     for part in (shown(mail.html), mail.text):
         assert not wanted - Counter(word for word in wanted if word in part)

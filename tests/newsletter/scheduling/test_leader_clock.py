@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, text, update
 from sqlalchemy.exc import OperationalError
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import open_database, reading, transaction
 from newsletter.db.orm import Session, table_of
 from newsletter.scheduling import leadership
@@ -115,7 +116,7 @@ def test_a_late_send_starts_within_the_limit_and_else_waits_with_the_reason(
     if expected == "paused":
         with transaction(database) as session:
             assert "while nothing ran" in send_status.find(session, send).reason
-            send_lifecycle.resume(session, send, now=datetime.now(UTC))
+            send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
         start_due(desk(database))
         assert state(database, send) == "sending"
 
@@ -150,12 +151,14 @@ def test_a_send_that_could_not_be_planned_is_planned_anew_once_it_is_resumed(
     start_due(desk(database))
     # Nothing has changed: nobody may be told that it is sent.
     with transaction(database) as session:
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     start_due(desk(database))
     assert (state(database, send), states(database, send)) == ("paused", {})
     with transaction(database) as session:
-        send_lifecycle.change_pace(session, send, Timetable(), now=datetime.now(UTC))
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.change_pace(
+            session, send, Timetable(), by=Actor(None, "operator"), now=datetime.now(UTC)
+        )
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     start_due(desk(database))
     assert state(database, send) == "sending"
     assert len(states(database, send)) == 400

@@ -220,7 +220,7 @@ class BrokenChecker(Checker):
 
 def broken() -> Checker:
     usual = PRESS.checker
-    return BrokenChecker(usual.house, usual.templates, usual.rules)
+    return BrokenChecker(usual.publication, usual.templates, usual.rules)
 
 
 def without_templates() -> Checker:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.issues.parsing.issue_file import parse_issue
@@ -68,7 +69,15 @@ def make_send(
                 segment_store.save(session, "everybody", "", now=NOW)
         terms = SendOptions(timetable=timetable, excluded=excluded)
         send = send_lifecycle.create(
-            session, draft, rendered, names, at=at, now=now, terms=terms, approved_by=COMMAND_LINE
+            session,
+            draft,
+            rendered,
+            names,
+            by=Actor(None, "operator"),
+            at=at,
+            now=now,
+            terms=terms,
+            approved_by=COMMAND_LINE,
         )
         return send.id
 

@@ -22,7 +22,7 @@ from newsletter.sending.models import OutboxEmail
 from newsletter.settings.load import load
 from newsletter.tracking import list_removal
 from newsletter.tracking.list_removal import ListRemover, lift_bounces
-from newsletter.tracking.models_reconcile import ListRemoval
+from newsletter.tracking.models import ListRemoval
 from newsletter.tracking.people import history as subscriber_history
 from newsletter.tracking.suppression_sync import Reconciler
 from newsletter.web.app import create_app
@@ -376,7 +376,7 @@ def test_the_history_says_what_became_of_a_single_email(
     with reading(parts.database) as session:
         alice = session.get(Subscriber, cast["alice"])
         assert alice is not None
-        entries, _ = subscriber_history.of_person(session, alice)
+        entries, _ = subscriber_history.of_subscriber(session, alice)
     (mail,) = (one for one in entries if one.sort == "mail")
     assert mail.what == "dropped"
     assert mail.detail.endswith("Bounced Address")
@@ -421,5 +421,5 @@ def test_removals_that_no_event_can_be_about_are_forgotten(
     remove(parts)
     for now, left in ((NOW + 40 * DAY, 1), (NOW + 42 * DAY, 0)):
         with transaction(parts.database) as session:
-            list_removal.sweep(session, now=now)
+            list_removal.delete_old(session, now=now)
             assert len(session.scalars(select(table_of(ListRemoval))).all()) == left

@@ -219,10 +219,10 @@ def test_a_dry_run_counts_and_changes_nothing(reconciler, sandbox, database, cas
     listed(sandbox, "unsubscribes", "alice@example.org", at=NOW)
     opts_in(database, cast["alice"], NOW + timedelta(minutes=10))
     leaves(database, "charlie@example.org")
-    report = run(replace(reconciler, tell=True), dry_run=True)
+    report = run(replace(reconciler, push_suppressions=True), dry_run=True)
     assert report.lists[SuppressionListing.BOUNCES].new_here == 1
     assert report.lists[SuppressionListing.UNSUBSCRIBES].removed_there == 1
-    assert report.told == 1
+    assert report.pushed == 1
     assert suppressed(database, "bob@example.org") is None
     assert stands(sandbox, "unsubscribes") == ["alice@example.org"]
     with reading(database) as session:
@@ -235,9 +235,9 @@ def test_those_who_left_here_are_told_only_when_switched_on(
     leaves(database, "alice@example.org")
     leaves(database, "bob@example.org", reason=SuppressionReason.BOUNCED)
     leaves(database, "stranger@example.org")  # only the hash is known: there is nothing to tell
-    assert run(reconciler).told is None
+    assert run(reconciler).pushed is None
     assert stands(sandbox, "unsubscribes") == []
-    assert run(replace(reconciler, tell=True), whole=True).told == 1
+    assert run(replace(reconciler, push_suppressions=True), whole=True).pushed == 1
     assert stands(sandbox, "unsubscribes") == ["alice@example.org"]
 
 

@@ -1,7 +1,7 @@
 """A reader's whole life below a path, and a look into the console: through proxies of all kinds.
 
-The proxies of docs/proxy.md are real ones (nginx, Caddy) before a real process; where they are
-not on the machine, and for https, a small one stands before the service.
+The proxies of docs/guides/reverse-proxy.md are real ones (nginx, Caddy) before a real process.
+Where they are not on the machine, and for https, a small one stands before the service.
 """
 
 import re
@@ -19,6 +19,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from newsletter.accounts import users
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
@@ -84,12 +85,19 @@ def noticed(parts: Container, kind: str) -> str:
 def create(parts: Container, slug: str, *, at: datetime) -> int:
     """A send of an issue to everybody; its number."""
     draft = parse_issue(ISSUE.format(slug=slug), name=f"{slug}.md")
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    rendered = render(draft, parts.publication, templates=parts.settings.templates_directory)
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
         segment_store.save(session, f"of-{slug}", "", now=now)
         made = send_lifecycle.create(
-            session, draft, rendered, [f"of-{slug}"], at=at, now=now, approved_by=COMMAND_LINE
+            session,
+            draft,
+            rendered,
+            [f"of-{slug}"],
+            by=Actor(None, "operator"),
+            at=at,
+            now=now,
+            approved_by=COMMAND_LINE,
         )
         return made.id
 

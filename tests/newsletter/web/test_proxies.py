@@ -27,7 +27,7 @@ from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.db.orm import table_of
 from newsletter.doctor.account import Verdict
-from newsletter.doctor.proxy import FORGED, fetched, of_visitors
+from newsletter.doctor.proxy import FORGED, fetch_page, of_visitors
 from newsletter.errors import SettingsError
 from newsletter.settings.load import load
 from newsletter.web.app import create_app
@@ -295,7 +295,7 @@ def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path:
         **web(trusted_proxies="127.0.0.1"),
     }
     with served(environment) as url, behind("nginx", ONLY_HOST, url, tmp_path) as port:
-        assert of_visitors(f"http://127.0.0.1:{port}", fetched).verdict is Verdict.PROBLEM
+        assert of_visitors(f"http://127.0.0.1:{port}", fetch_page).verdict is Verdict.PROBLEM
 
 
 @pytest.mark.slow
@@ -360,14 +360,14 @@ def test_every_server_of_ours_leaves_the_headers_to_us() -> None:
 def test_the_doctor_tells_whose_address_the_service_sees(answer: str, verdict: Verdict) -> None:
     found = of_visitors("https://n.example", lambda _url, _headers: f"{answer}\n")
     assert found.verdict is verdict
-    assert bool(found.mend) == (verdict is not Verdict.OK)
+    assert bool(found.remedy) == (verdict is not Verdict.OK)
 
 
 @pytest.mark.slow
 def test_the_doctor_asks_the_service_itself(environment: dict[str, str]) -> None:
     with served(environment) as url:
-        found = of_visitors(url, fetched)
-        assert (found.verdict, "127.0.0.1" in found.found) == (Verdict.WARNING, True)
+        found = of_visitors(url, fetch_page)
+        assert (found.verdict, "127.0.0.1" in found.message) == (Verdict.WARNING, True)
     with served(environment | web(trusted_proxies="127.0.0.1")) as url:
-        assert of_visitors(url, fetched).verdict is Verdict.PROBLEM
-    assert of_visitors("http://127.0.0.1:9", fetched).verdict is Verdict.UNKNOWN
+        assert of_visitors(url, fetch_page).verdict is Verdict.PROBLEM
+    assert of_visitors("http://127.0.0.1:9", fetch_page).verdict is Verdict.UNKNOWN

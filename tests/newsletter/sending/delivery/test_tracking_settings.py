@@ -11,6 +11,7 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import Engine
 
+from newsletter.accounts.audit import Actor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import IssueError, SegmentError, SendError
@@ -20,7 +21,7 @@ from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import MailRequest
 from newsletter.provider.payload import payload
 from newsletter.rendering.render import render
-from newsletter.rendering.transactional import render_notice
+from newsletter.rendering.transactional import render_transactional
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.delivery import outbox
@@ -69,6 +70,7 @@ def make(database: Engine, front: str = "", slug: str = "first", **terms: Any) -
             draft,
             render(draft, HOUSE, templates=TEMPLATES),
             ["everybody"],
+            by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
             terms=SendOptions(**terms),
@@ -217,6 +219,7 @@ def test_no_send_goes_to_people_whom_nobody_can_know(
                     draft,
                     render(draft, HOUSE, templates=TEMPLATES),
                     names,
+                    by=Actor(None, "operator"),
                     at=NOW,
                     now=NOW,
                     terms=terms,
@@ -255,7 +258,7 @@ def test_a_template_of_ones_own_may_except_more(tmp_path: Any) -> None:
 
 
 def test_no_link_of_a_single_email_is_measured() -> None:
-    words = render_notice(
+    words = render_transactional(
         HOUSE,
         templates=TEMPLATES,
         title="Confirm",
@@ -380,8 +383,8 @@ def test_a_single_email_is_taken_and_brings_no_click_and_no_open(
 ) -> None:
     environment["NEWSLETTER_SENDGRID__HOST"] = sandbox.url
     parts = Container(load(environment))
-    words = render_notice(
-        parts.house,
+    words = render_transactional(
+        parts.publication,
         templates=TEMPLATES,
         title="Confirm",
         paragraphs=["One."],

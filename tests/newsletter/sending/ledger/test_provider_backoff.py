@@ -12,6 +12,7 @@ import pytest
 import time_machine
 from sqlalchemy import Engine, select, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
@@ -310,7 +311,7 @@ def test_a_send_pauses_itself_when_it_lasts_and_a_resume_begins_with_a_probe(
     gateway.outcome = None
     now(3600)
     with transaction(database) as session:
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     drain(database, gateway)
     assert len(gateway.requests[lost].recipients) <= provider_backoff.PROBE_SIZE
     assert not not_in_doubt(database, send)
@@ -397,10 +398,12 @@ def test_a_probe_that_never_left_makes_room_for_another(
         assert batch_store.claim_probe(session, "v", now=moment, lease=timedelta(minutes=1)) is None
         match given_back:
             case "its send is paused":
-                send_lifecycle.pause(session, send, reason="", now=moment)
+                send_lifecycle.pause(
+                    session, send, by=Actor(None, "operator"), reason="", now=moment
+                )
                 assert not batch_store.depart(session, claimed, [], now=moment, lease=timedelta())
                 batch_store.put_back(session, claimed, detail="", departed=False)
-                send_lifecycle.resume(session, send, now=moment)
+                send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=moment)
             case "its worker ends":
                 batch_store.put_back(session, claimed, detail="", departed=False)
             case _:
@@ -439,7 +442,9 @@ def test_a_batch_that_may_have_been_taken_is_not_cut_in_two(
     send, gateway = planned(database, size=45), FakeGateway(LOST)
     drain(database, gateway)
     with transaction(database) as session:
-        uncertain_batches.resolve(session, send, 1, sent=False, now=datetime.now(UTC))
+        uncertain_batches.resolve(
+            session, send, 1, by=Actor(None, "operator"), sent=False, now=datetime.now(UTC)
+        )
     now(until_the_next_probe(database))
     drain(database, gateway)
     sizes = [len(request.recipients) for request in gateway.requests]

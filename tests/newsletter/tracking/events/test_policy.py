@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import Engine
 
 from newsletter.provider.events import Event, EventKind, parse
-from newsletter.tracking.events.policy import TABLE, Effects, case_of, effects
+from newsletter.tracking.events.policy import TABLE, Effects, case_of, effects_of
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import entry, sent, suppressed, take
 
 __all__ = ["five", "sent"]
 
-PAGE = Path(__file__).parents[4] / "docs" / "events.md"
+PAGE = Path(__file__).parents[4] / "docs" / "reference" / "events.md"
 DAY = 86400
 CLASSES = [
     "Invalid Address",
@@ -33,7 +33,7 @@ def case(**fields: Any) -> str:
     entry = {"event": "bounce", "timestamp": 1, "email": "a@b.example", **fields}
     (event,) = parse(json.dumps([entry]).encode())
     assert isinstance(event, Event)
-    assert effects(event) == TABLE[case_of(event)]
+    assert effects_of(event) == TABLE[case_of(event)]
     return case_of(event)
 
 
@@ -44,7 +44,7 @@ def test_the_page_shows_the_table() -> None:
 
     def shown(one: Effects) -> tuple[str, ...]:
         when = "after several" if one.soft else "at once"
-        of_person = (one.suppress, one.whose, when) if one.suppress else ("–", "–", "–")
+        of_person = (one.suppress, one.scope, when) if one.suppress else ("–", "–", "–")
         return (one.delivery or "–", *of_person)
 
     assert {name: tuple(cells) for name, *cells in rows} == {

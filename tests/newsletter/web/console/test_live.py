@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from newsletter.accounts import sessions
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.cli.service.serve import listen
 from newsletter.db.engine import transaction
@@ -85,7 +86,9 @@ def test_figures_come_as_they_change_and_end_with_the_state(office: Office, goin
         dispatcher(database, FakeGateway()).send_next()
         until(lines, "2 handed over")
         with transaction(database) as session:
-            send_lifecycle.pause(session, going, reason="enough", now=NOW)
+            send_lifecycle.pause(
+                session, going, by=Actor(None, "operator"), reason="enough", now=NOW
+            )
         until(lines, "event: over")
         assert [line for line in lines if line.strip()] == ["data: over"]
 

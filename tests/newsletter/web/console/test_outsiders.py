@@ -273,7 +273,7 @@ def test_an_editor_changes_no_rule_by_which_a_schedule_sends(office: Office) -> 
     everybody = {"name": "few", "expression": ""}
     answer = editor.post(f"/console/segments/{numbers['few']}", **everybody)
     assert answer.status_code == 400
-    assert "An approver changes it" in answer.text
+    assert "Ask an approver to change it" in answer.text
     free = editor.post(f"/console/segments/{numbers['free']}", name="free", expression="")
     assert free.status_code == 303
     assert approver.post(f"/console/segments/{numbers['few']}", **everybody).status_code == 303

@@ -209,7 +209,7 @@ def test_a_test_goes_to_the_named_addresses_with_a_mark_and_the_persons_values(
         assert said.casefold() in html.unescape(answer.text).casefold()
         assert "<script>" not in answer.text
     log = office.signed_in(Role.OWNER).get("/console/log").text
-    assert "test sent" in log
+    assert "test email sent" in log
     assert "one@example.com, two@example.com" in log
     assert office.signed_in(Role.VIEWER).post(path, to="one@example.com").status_code == 403
 

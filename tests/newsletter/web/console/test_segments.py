@@ -60,7 +60,7 @@ def test_a_segment_is_made_listed_renamed_and_deleted(office: Office, editor: Br
     assert editor.post(f"{path}/delete").status_code == 303
     assert editor.get(path).status_code == 404
     assert log(office) == [
-        ("segment made", "pros"),
+        ("segment created", "pros"),
         ("segment changed", "paying"),
         ("segment deleted", "paying"),
     ]
@@ -138,9 +138,7 @@ def test_what_an_unfinished_send_needs_is_not_deleted(
         session.add(send)
     answer = editor.post(f"{HOME}/{number}/delete")
     assert answer.status_code == 400
-    assert (
-        "Send 1 would go to its people and are not over" in answer.text or "not over" in answer.text
-    )
+    assert "Send 1 uses it and is not finished" in answer.text
     assert log(office) == []
     with transaction(office.parts.database) as session:
         session.execute(update(table_of(Send)).values(state=SendState.CANCELLED))
