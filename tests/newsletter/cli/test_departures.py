@@ -83,7 +83,7 @@ def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> N
         assert f"batch 1 of the send {send}, made 2026-03-0{send} 00:00:00 UTC" in said
         assert f"resolve one --batch 1 --send {send} --sent|--resend" in said
     refused = complaint(run("resolve", "one", "--batch", "1", "--resend"), 2)
-    assert "say which, --send N" in refused
+    assert "choose one with --send N" in refused
     assert run("resolve", "one", "--batch", "1", "--send", "2", "--resend").returncode == 0
     said = " ".join(run().stderr.split())
     assert said.count("nobody knows") == 1

@@ -311,7 +311,7 @@ def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: lis
     assert send_state(database, send) == "sent"
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
     assert [gateway.mailed.count(f"p{n}@example.org") for n in range(1, 6)] == [1, 1, 2, 2, 1]
-    with transaction(database) as session, pytest.raises(SendError, match="not in doubt"):
+    with transaction(database) as session, pytest.raises(SendError, match="not uncertain"):
         uncertain_batches.resolve(session, send, 1, by=Actor(None, "operator"), sent=False, now=NOW)
 
 

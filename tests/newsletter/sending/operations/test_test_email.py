@@ -86,7 +86,7 @@ def test_who_left_gets_no_test_under_any_spelling(
         suppression.add(
             session, [cast["bob"]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="a click"
         )
-    with pytest.raises(SendError, match="must not be mailed") as caught:
+    with pytest.raises(SendError, match="this address is suppressed") as caught:
         send_test(database, rendered, ["alice@example.org", "BOB@example.org"])
     assert caught.value.place == "BOB@example.org"
 
