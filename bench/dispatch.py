@@ -183,7 +183,7 @@ def _requests(container: Container) -> list[bytes]:
     while len(recorder.requests) < _REPLAYED and dispatcher.send_next():
         pass
     with transaction(container.database) as session:
-        send = send_status.listed(session, limit=1)[0][0]
+        send = send_status.latest_sends(session, limit=1)[0][0]
         if send.state == "sending":
             send_lifecycle.cancel(
                 session, send.id, by=Actor(None, "operator"), now=datetime.now(UTC)

@@ -260,7 +260,7 @@ class Container:
         """Compare this machine's departure log, as a process does that begins to send."""
         from newsletter.sending.recovery import known_logs
 
-        return known_logs.look(self.database, self.journal, now=datetime.now(UTC))
+        return known_logs.compare_logs(self.database, self.journal, now=datetime.now(UTC))
 
     @property
     def shelf(self) -> UploadStore:

@@ -52,7 +52,7 @@ def next_issue(session: Session, series: str) -> ApprovedIssue | None:
 
     Sends that a restored database has forgotten count, too, once they have no recipients left.
     """
-    taken = select(_send.c.issue_id).union(forgotten_sends.over()).subquery()
+    taken = select(_send.c.issue_id).union(forgotten_sends.finished_issues()).subquery()
     return approval.next_approved(session, series, taken=select(taken.c.issue_id))
 
 

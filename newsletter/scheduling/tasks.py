@@ -130,7 +130,7 @@ def settle_uncertain() -> None:
 def recover_abandoned(desk: TaskContext) -> None:
     """``settle_uncertain`` for a process without a clock."""
     with transaction(desk.database) as session:
-        swept = uncertain_batches.sweep(
+        swept = uncertain_batches.recover(
             session,
             now=datetime.now(UTC),
             grace=desk.doubt_grace,
@@ -142,7 +142,7 @@ def recover_abandoned(desk: TaskContext) -> None:
     if desk.database.dialect.name == "postgresql":
         with transaction(desk.database) as session:
             _distributed().sweep(session)
-    if swept.freed or swept.doubtful or swept.resent:
+    if swept.requeued or swept.uncertain or swept.resent:
         _log.warning("abandoned batches: %s", swept)
 
 
@@ -227,7 +227,7 @@ def tell_operators() -> None:
     # Of uncertain batches once a day, for as long as nobody has decided.
     kind, today = MessageKind.SEND_UNCERTAIN, now.date()
     with reading(desk.database) as session:
-        overdue = uncertain_batches.overdue(session, before=now - desk.doubt_grace)
+        overdue = uncertain_batches.count_overdue(session, before=now - desk.doubt_grace)
         new = [one for one in overdue if not operator_messages.is_posted(session, kind, one, today)]
         if not new and not operator_messages.not_emailed(session, limit=1):
             return
@@ -261,7 +261,7 @@ def fire_due(desk: TaskContext, *, now: datetime) -> None:
         return
     with reading(desk.database) as session:
         due = next_run.due(session, now=now)
-        waits = bool(due and restore_gate.waited_for(session))
+        waits = bool(due and restore_gate.unsettled_logs(session))
     if not due or waits:
         return
     # What renders and checks takes 10 MB, for nothing where no schedule is.
@@ -295,7 +295,7 @@ def start_due(desk: TaskContext) -> list[int]:
     now, kept = datetime.now(UTC), []
     with transaction(desk.database) as session:
         due = send_lifecycle.due(session, now=now)
-        if due and restore_gate.waited_for(session):
+        if due and restore_gate.unsettled_logs(session):
             return [send_id for send_id, _ in due]
     for send_id, scheduled_for in due:
         try:

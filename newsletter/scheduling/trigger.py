@@ -144,11 +144,11 @@ def _send_next(
     now: datetime,
     prepared: PreparedIssue | None,
 ) -> tuple[RunOutcome, str, int | None]:
-    before = forgotten_sends.of_occasion(session, schedule.name, one.due)
+    before = forgotten_sends.slug_of_run(session, schedule.name, one.due)
     issue = _lock_next_issue(session, schedule.series)
     if issue is None:
         return RunOutcome.NOTHING, f"no approved issue in series {schedule.series}", None
-    if before is not None and not forgotten_sends.is_of(session, issue.issue_id):
+    if before is not None and not forgotten_sends.has_issue(session, issue.issue_id):
         return RunOutcome.NOTHING, f"issue {before} {_BEFORE}", None
     try:
         # A failure undoes the send, and not the record of this run.
@@ -158,7 +158,7 @@ def _send_next(
             )
     except AlreadySentError:
         # The restored database forgot that send. Continue with the next issue of the series.
-        forgotten_sends.end(session, issue.issue_id, now=now)
+        forgotten_sends.mark_finished(session, issue.issue_id, now=now)
         if before == issue.slug:
             return RunOutcome.NOTHING, f"issue {before} {_BEFORE}", None
         return _send_next(session, schedule, one, renderer, now=now, prepared=None)

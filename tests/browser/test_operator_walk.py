@@ -345,7 +345,7 @@ def test_an_operators_day_by_keyboard_alone(browser: Browser, tmp_path: Path) ->
 
         with reading(parts.database) as session:
             number = session.scalars(select(table_of(Send).c.id)).one()
-            stand = send_status.of(session, number)
+            stand = send_status.get_status(session, number)
         assert stand.adds_up
         assert stand.send.planned == PEOPLE
         with urllib.request.urlopen(f"{sandbox.url}/sandbox/accepted", timeout=30) as lines:

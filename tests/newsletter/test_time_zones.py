@@ -152,7 +152,7 @@ def test_a_send_at_a_time_without_an_offset_is_at_the_publications_time(
     at = datetime(day.year, day.month, day.day, 7, tzinfo=ZoneInfo(zone))
     assert written(at, ZoneInfo(zone)) in done.stdout
     with reading(database) as session:
-        made = send_status.listed(session)[0][0]
+        made = send_status.latest_sends(session)[0][0]
         assert made.scheduled_for == at.astimezone(UTC)
 
 

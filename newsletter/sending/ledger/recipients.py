@@ -1,4 +1,4 @@
-"""Who of a claimed batch may be mailed at this very moment: read, never written."""
+"""Reads the recipients of a claimed batch, and which of them are skipped."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -22,73 +22,75 @@ class EligibleRecipient(TypedDict):
     """What a batch's request needs of one recipient."""
 
     id: int
-    #: The beginning of the address hash in hex; None, as the rest, of whoever was erased.
+    #: The first PREFIX bytes of the address hash, in hex. None for an erased subscriber, like all
+    #: fields below.
     hash: str
     email: str
     name: str
-    #: Empty unless the variant speaks of attributes.
+    #: None unless the variant uses attributes.
     attributes: dict[str, Any]
 
 
 def recipients(
     session: Session, batch: ClaimedBatch, *, now: datetime, with_attributes: bool = True
 ) -> tuple[list[EligibleRecipient], list[SkippedRecipient]]:
-    """The people of a claimed batch: who may be mailed at this very moment, and who not.
+    """The recipients of a claimed batch who may be emailed now, and those who are skipped.
 
-    Barred is whoever left, was suppressed, paused or erased since planning. Writes nothing,
-    so that no writer waits meanwhile. The database hands over one JSON text: a thousand
-    rows one by one would cost as much as everything else, and pass the interpreter's lock
-    around for each.
+    Skipped are those who unsubscribed, or were suppressed, paused or erased, since planning.
+    Writes nothing, so that no other writer waits. The database returns one JSON text: to fetch
+    a thousand rows would take as long as all else, and would pass the GIL around for each row.
     """
     values = {"now": now, "of_send": batch.send_id, "of_batch": batch.number}
-    asked = _asked(
+    query = _recipients_query(
         batch.topics,
         with_attributes=with_attributes,
         postgresql=session.get_bind().dialect.name == "postgresql",
     )
-    people = json_rows(session, asked, values)
-    barred = [
-        SkippedRecipient(person=p["id"], hash=p["hash"], why=p["objection"])
+    people = json_rows(session, query, values)
+    skipped = [
+        SkippedRecipient(person=p["id"], hash=p["hash"], why=p["exclusion"])
         for p in people
-        if p["objection"]
+        if p["exclusion"]
     ]
-    if barred:
-        people = [person for person in people if not person["objection"]]
-    return cast("list[EligibleRecipient]", people), barred
+    if skipped:
+        people = [person for person in people if not person["exclusion"]]
+    return cast("list[EligibleRecipient]", people), skipped
 
 
 def values_of(session: Session, subscriber_id: int) -> EligibleRecipient:
-    """What placeholders know of one subscriber, to preview what they would get.
+    """The merge values of one subscriber, for a preview.
 
-    Raises NoResultFound when there is none of this number.
+    Raises NoResultFound if there is no subscriber with this id.
     """
-    who = session.execute(select(_subscriber).where(_subscriber.c.id == subscriber_id)).one()
+    subscriber = session.execute(select(_subscriber).where(_subscriber.c.id == subscriber_id)).one()
     return EligibleRecipient(
-        id=who.id,
-        hash=who.address_hash[:PREFIX].hex(),
-        email=who.email,
-        name=who.name,
-        attributes=who.attributes,
+        id=subscriber.id,
+        hash=subscriber.address_hash[:PREFIX].hex(),
+        email=subscriber.email,
+        name=subscriber.name,
+        attributes=subscriber.attributes,
     )
 
 
-# Built once for the batches of a send: to build it costs as much as to run it.
+# Cached for the batches of a send: building the statement takes as long as running it.
 @lru_cache(maxsize=16)
-def _asked(topics: tuple[str, ...], *, with_attributes: bool, postgresql: bool) -> Select[Any]:
-    objection = case(
+def _recipients_query(
+    topics: tuple[str, ...], *, with_attributes: bool, postgresql: bool
+) -> Select[Any]:
+    exclusion = case(
         (_subscriber.c.id.is_(None), literal("erased")),
         else_=segment_store.exclusion_reason(bindparam("now", type_=UTCDateTime()), topics),
     )
-    begins = func.substr(_subscriber.c.address_hash, 1, PREFIX)
+    prefix = func.substr(_subscriber.c.address_hash, 1, PREFIX)
     attributes = _subscriber.c.attributes if with_attributes else literal_column("NULL")
     return (
         select(
             _delivery.c.subscriber_id.label("id"),
-            (func.encode(begins, "hex") if postgresql else func.hex(begins)).label("hash"),
+            (func.encode(prefix, "hex") if postgresql else func.hex(prefix)).label("hash"),
             _subscriber.c.email.label("email"),
             _subscriber.c.name.label("name"),
             attributes.label("attributes"),
-            objection.label("objection"),
+            exclusion.label("exclusion"),
         )
         .select_from(
             _delivery.outerjoin(

@@ -1,7 +1,7 @@
-"""Nothing leaves and nothing is planned until every departure log was compared.
+"""Stops planning and sending until every departure log has been compared.
 
-Every statement that lets something leave asks this: of a restored database nobody knows who has
-what before the logs have told it.
+Every statement that lets a batch leave checks this. A restored database does not know what
+left after its backup; the departure logs do.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from newsletter.sending.states import SETTLED_LOGS
 _log = table_of(DepartureLog)
 
 _UNSETTLED = [_log.c.state != state for state in sorted(SETTLED_LOGS)]
-#: Whether some departure log keeps everything waiting.
+#: The SQL condition that some departure log blocks sending.
 CLOSED: ColumnElement[bool] = exists(select(1).select_from(_log).where(*_UNSETTLED))
 
 
@@ -24,16 +24,16 @@ class NotComparedError(SendError):
     """A departure log has not been compared with the database yet."""
 
 
-def waited_for(session: Session) -> Sequence[DepartureLog]:
-    """The departure logs that keep everything waiting; empty when all is well."""
+def unsettled_logs(session: Session) -> Sequence[DepartureLog]:
+    """The departure logs that block sending; usually none."""
     return session.scalars(select(DepartureLog).where(*_UNSETTLED).order_by(_log.c.seen_at)).all()
 
 
 def require_open(session: Session) -> None:
-    """Raise NotComparedError as long as some departure log keeps everything waiting."""
-    if logs := waited_for(session):
+    """Raise NotComparedError while a departure log blocks sending."""
+    if logs := unsettled_logs(session):
         raise NotComparedError(
-            "nothing is sent until it is known what left before the database was restored",
+            "sending waits until the departure logs are compared with the restored database",
             place=f"departure log {logs[0].id}",
             hint="The list of departure logs says what it waits for, and how to go on.",
         )

@@ -1,4 +1,4 @@
-"""New moments for what has not left: after a pause, at another pace, or with a test decided."""
+"""Recomputes when pending batches leave: after a pause, a new pace, or a decided A/B test."""
 
 from datetime import datetime
 
@@ -10,8 +10,12 @@ from newsletter.sending.ledger import send_store
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.pacing import warmup_usage
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.pacing.timetable import ExistingBatch, Timetable, is_paced
-from newsletter.sending.pacing.timetable import retime as moments_of
+from newsletter.sending.pacing.timetable import (
+    ExistingBatch,
+    Timetable,
+    departure_times,
+    is_paced,
+)
 from newsletter.sending.states import BatchState, SendState
 
 _send, _batch = table_of(Send), table_of(Batch)
@@ -30,14 +34,16 @@ _MOVE = (
 def reschedule(
     session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None
 ) -> int:
-    """Give the pending batches of a send their moments anew, from ``now`` on; returns how many.
+    """Set new departure times, from ``now`` on, for the pending batches; returns how many.
 
-    Their order stays. What waits for the winner of a test is left for ``crown``.
+    Their order stays. Batches that wait for the winner of an A/B test are not changed:
+    ``choose_winner`` reschedules them. Raises SendError when the timetable needs longer than a
+    send may take.
     """
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     timetable = Timetable.from_json(send.timetable)
-    others = warmup_usage.with_others(session, warm_up, timetable, send_id)
-    # Of two who do this at once, each would count on places that the other gives away.
+    others = warmup_usage.with_other_sends(session, warm_up, timetable, send_id)
+    # Two that reschedule one send at once would give the same quota to different batches.
     session.execute(select(_send.c.id).where(_send.c.id == send_id).with_for_update())
     rows = session.execute(
         select(_batch.c.number, _batch.c.size, _batch.c.zone)
@@ -48,13 +54,13 @@ def reschedule(
         )
         .order_by(_batch.c.not_before, _batch.c.number)
     ).all()
-    moments = moments_of(
+    moments = departure_times(
         timetable,
         [ExistingBatch(row.zone, row.size, now) for row in rows],
         start=now,
         warm_up=others,
         began=send.started_at,
-        left=warmup_usage.of_its_own(session, send_id, now=now),
+        departed=warmup_usage.usage_of_send(session, send_id, now=now),
     )
     values = [
         {"of_send": send_id, "of_number": row.number, "leaves": moment}
@@ -68,7 +74,7 @@ def reschedule(
 def reschedule_or_pause(
     session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None
 ) -> None:
-    """``retime`` without an operator who could be told: a send that cannot go on is paused."""
+    """``reschedule`` where no operator waits for the answer: on SendError the send is paused."""
     try:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     except SendError as error:
@@ -78,7 +84,7 @@ def reschedule_or_pause(
 
 
 def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None) -> None:
-    """Let doubt that is to be sent again from ``now`` on keep to its send's timetable."""
+    """Apply the timetables to uncertain batches that were set to be sent again at ``now``."""
     again = session.execute(
         select(_send.c.id, _send.c.timetable).where(
             _send.c.state.in_([SendState.SENDING, SendState.PAUSED]),

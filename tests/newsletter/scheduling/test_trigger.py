@@ -43,7 +43,7 @@ SEVEN = NOW + DAY
 def sends(database: Engine) -> list[tuple[str, datetime]]:
     """Issue and time of each, in order."""
     with reading(database) as session:
-        found = send_status.listed(session)
+        found = send_status.latest_sends(session)
         return [(slug, send.scheduled_for) for send, slug in reversed(found)]
 
 

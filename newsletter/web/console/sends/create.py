@@ -135,7 +135,7 @@ def _form(
 ) -> Response:
     with reading(parts.database) as session:
         issues = list(store.listed(session, state=IssueState.APPROVED, limit=50))
-        sent = send_list.of_issues(session, [one.id for one in issues])
+        sent = send_list.send_ids_by_issue(session, [one.id for one in issues])
         segments = segment_store.rows(session, limit=500)
     return page(
         request,
@@ -165,7 +165,7 @@ def _confirm(request: Request, parts: Container, wish: Wish, pace: Pace) -> Resp
         )
         if not terms.same_issue:
             send_lifecycle.refuse_other_words(session, draft, issue.id)
-        sends = send_list.of_issues(session, [issue.id]).get(issue.id, [])
+        sends = send_list.send_ids_by_issue(session, [issue.id]).get(issue.id, [])
         archive = issue.publicity if draft.archive is None else draft.archive
         plan = replace(_plan(session, wish, terms), counted=foreseen.counted)
         # Nobody outside is asked for a page: domain and links are when it is made.
@@ -239,7 +239,7 @@ def _refuse_surprises(session: Session, issue: Issue, wish: Wish, rendered: int)
         raise IssueError(
             "it was edited meanwhile", place=f"issue {issue.slug}", hint="Look at it once more."
         )
-    sends = send_list.of_issues(session, [issue.id]).get(issue.id, [])
+    sends = send_list.send_ids_by_issue(session, [issue.id]).get(issue.id, [])
     if str(sends[0] if sends else "") != wish.latest:
         raise SendError(
             f"send {sends[0]} of this issue was made meanwhile",

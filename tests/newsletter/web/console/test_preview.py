@@ -198,9 +198,9 @@ def test_a_test_goes_to_the_named_addresses_with_a_mark_and_the_persons_values(
     mailbox = httpx.get(sandbox.url).text
     assert mailbox.count("[Test] Hello Ada") == 2
     for refused, said in (
-        ("left@example.org", "must not be mailed"),
-        ("", "a test goes to 1 to 10 addresses"),
-        (" ".join(f"a{n}@example.com" for n in range(11)), "a test goes to 1 to 10 addresses"),
+        ("left@example.org", "this address is suppressed"),
+        ("", "a test email needs 1 to 10 addresses"),
+        (" ".join(f"a{n}@example.com" for n in range(11)), "a test email needs 1 to 10 addresses"),
         ("one@example.com\r\nBcc: x", "address"),
         ("<script>@example.com", "address"),
     ):

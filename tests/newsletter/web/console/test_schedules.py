@@ -127,8 +127,8 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
         ("rate", "nan", "0"),
         ("per_hour", "1.5", "no whole number"),
         ("per_day", "9" * 60, "no whole number"),
-        ("quiet", "always", "no time of day"),
-        ("windows", "never", "no window of the week"),
+        ("quiet", "always", "not a time of day"),
+        ("windows", "never", "not a weekly sending window"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_typed_is_lost(
