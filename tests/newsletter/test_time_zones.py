@@ -207,4 +207,4 @@ def test_the_doctor_names_the_version(environment: dict[str, str], tmp_path: Pat
     done = command(["doctor", "--json"], environment=environment, folder=tmp_path)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     (zones,) = [one for one in found if one["subject"] == "time zones"]
-    assert (zones["verdict"], tzdata.IANA_VERSION in zones["found"]) == ("ok", True)
+    assert (zones["verdict"], tzdata.IANA_VERSION in zones["message"]) == ("ok", True)

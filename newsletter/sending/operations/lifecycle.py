@@ -5,7 +5,7 @@ Each operation writes its audit entry in the same transaction.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, update
@@ -114,7 +114,7 @@ def create(
         now=now,
         people=foreseen.people,
         segments=", ".join(segment_names)[:300],
-        starts=at.isoformat(timespec="minutes"),
+        starts=f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
     )
     return CreatedSend(send.id, foreseen.people, foreseen.last_at, is_public)
 
