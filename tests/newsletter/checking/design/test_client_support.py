@@ -49,8 +49,8 @@ def test_elements_and_sheets_of_a_template_are_found(look: Look, tmp_path: Path)
     )
     folder = edited(tmp_path, "partials/head.mjml", ":root {", f"{sheet} :root {{")
     found = " ".join(one.message for one in look("clients", "Hi", templates=folder))
-    assert "@font-face is not known" in found
-    assert "::before is not known" in found
+    assert "@font-face is not supported" in found
+    assert "::before is not supported" in found
     video = "<video></video>"
     (tmp_path / "more").mkdir()
     folder = edited(tmp_path / "more", "letter.mjml", "{{ body }}", f"{{{{ body }}}}{video}")
