@@ -59,7 +59,8 @@ def mailbox_of(address: Address) -> str:
     tags = "+-" if domain.startswith(_YAHOO) else "+"
     name = local
     for sign in tags:
-        name = name.partition(sign)[0] or name
+        # What a tag leaves may not end with a dot.
+        name = name.partition(sign)[0].rstrip(".") or name
     folded = name.translate(dict.fromkeys(map(ord, _PASSED_OVER.get(domain, ""))))
     return f"{folded or name}@{domain}"
 

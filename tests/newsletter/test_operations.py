@@ -133,8 +133,8 @@ def missing_log(_parts: Container, session: Session) -> None:
 
 def forgotten(_parts: Container, session: Session) -> None:
     made = datetime(2026, 3, 1, tzinfo=UTC)
-    known = forgotten_sends.remember(session, 1, made, ForgottenSendInfo("first", ""), now=made)
-    forgotten_sends.add(session, known, 1, [b"12345678"], answered=False)
+    known = forgotten_sends.get_or_create(session, 1, made, ForgottenSendInfo("first", ""), now=made)
+    forgotten_sends.add_recipients(session, known, 1, [b"12345678"], answered=False)
 
 
 def schedule(_parts: Container, session: Session) -> None:
@@ -612,8 +612,10 @@ def sides(tmp_path: Path, _templates: dict[str, str]) -> Any:  # (a fixture of f
         _ = parts.links, parts.address_key
         with transaction(parts.database) as session:
             _people(session)
-        with transaction(parts.database) as session:
+        # Not transaction(): it keeps the turn to write, which some set-ups need for themselves.
+        with Session(parts.database) as session:
             set_up(parts, session)
+            session.commit()
         parts.database.dispose()
         copies = []
         for name in ("command-line", "console"):

@@ -51,12 +51,12 @@ def test_the_editor_of_segments_refuses_what_nobody_can_know(
     rule = 'clicked_within("2w")'
     answer = editor.post("/console/segments", name="readers", expression=rule, description="")
     assert answer.status_code == 400
-    assert "Clicks are not measured" in answer.text
+    assert "Clicks are not tracked" in answer.text
     with transaction(database) as session:
         assert list(segment_store.listing(session, now=NOW)) == []
         number = segment_store.save(session, "old", "last_click_at == None", now=NOW).id
         person = add_person(session, "a@example.org")
-    assert "Clicks are not measured" in editor.get(f"/console/segments/{number}").text
+    assert "Clicks are not tracked" in editor.get(f"/console/segments/{number}").text
     assert editor.get("/console/segments").status_code == 200
     text = editor.get(f"/console/subscribers/{person}").text
     assert re.search(r"Last clicked</dt><dd>not measured", text)

@@ -128,15 +128,15 @@ def test_too_many_passwords_at_once_are_refused_with_a_time_to_come_back(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.user("alice@example.org")
-    monkeypatch.setattr(passwords, "_AT_MOST", threading.BoundedSemaphore(1))
-    passwords._AT_MOST.acquire()
+    monkeypatch.setattr(passwords, "_ADMITTED", threading.BoundedSemaphore(1))
+    passwords._ADMITTED.acquire()
     browser = office.browser()
     answer = browser.sign_in("alice@example.org")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "Try again" in answer.text
     with pytest.raises(BusyError):
         office.parts.passwords.hashed("x")
-    passwords._AT_MOST.release()
+    passwords._ADMITTED.release()
     assert browser.sign_in("alice@example.org").status_code == 303
 
 

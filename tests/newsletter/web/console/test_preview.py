@@ -127,7 +127,7 @@ def test_what_is_outside_is_asked_when_an_editor_says_so(office: Office) -> None
     # At the service's own host, which is on this machine: asked for, and never connected to.
     letter = LETTER.replace("https://example.com", office.parts.settings.site.base_url)
     editor = keep(office, letter).signed_in(Role.EDITOR)
-    said = "it leads into a private network, and is not asked"
+    said = "it leads into a private network, so it is not requested"
     before = html.unescape(editor.get(PREVIEW).text)
     assert "Of the words alone" in before
     assert "has no default" in before
