@@ -119,7 +119,7 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
         ("series", "Our Letter", "cannot be the name of a series"),
         ("when", "* 7 * * *", "more than once an hour"),
         ("when", "whenever", "When: the rule has no time of day"),
-        ("when", "9999-12-31 23:30", "nothing can be due in the year 9999"),
+        ("when", "9999-12-31 23:30", "the year 9999 is not supported"),
         ("zone", "Mars/Olympus", "Zone: there is no time zone"),
         ("segments", "no\0body", "there is no segment of this name"),
         ("skips", "soon", "“soon” is not a date"),
