@@ -1,5 +1,6 @@
 """the tables of the first release"""
 
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -919,6 +920,17 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_batch_send_id_state"), "batch", ["send_id", "state"], unique=False)
 
+    # The database's name is in its first backup, so that a departure log that was begun after the
+    # backup is known to be of the same database.
+    identity = sa.table(
+        "identity",
+        sa.column("name"),
+        sa.column("value"),
+        sa.column("at", sa.DateTime(timezone=True)),
+    )
+    bind.execute(
+        identity.insert().values(name="database", value=secrets.token_hex(16), at=datetime.now(UTC))
+    )
     is_postgresql = bind.dialect.name == "postgresql"
     # The same expressions as in subscribers.directory.search, or no search uses these indexes.
     plain = '{} COLLATE "C"' if is_postgresql else "{}"

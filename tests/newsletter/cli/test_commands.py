@@ -195,7 +195,7 @@ def test_a_send_for_later_waits_and_can_be_cancelled(run: Run, tmp_path: Path) -
     later = ("send", "issue.md", "--segment", "all", "--at")
     assert "not a time" in complaint(run(*later, "soon"), 2)
     assert "past" in complaint(run(*later, "2020-01-01T00:00Z"), 2)
-    assert "in the year 9999" in complaint(run(*later, "9999-12-31T23:30-12:00"), 2)
+    assert "the year 9999" in complaint(run(*later, "9999-12-31T23:30-12:00"), 2)
     assert "scheduled for" in run(*later, "2099-01-01T07:00+02:00").stdout
     assert run("sends", "cancel", "1").returncode == 0
     assert "cannot become" in complaint(run("sends", "pause", "1"), 2)
@@ -283,7 +283,8 @@ def test_an_issue_is_put_into_the_archive_and_taken_out(run: Run, tmp_path: Path
     assert "once it is sent: http://127.0.0.1:8000/archive/first" in on.stdout
     assert run("issue", "archive", "first").returncode == 2
     entries = json.loads("[" + ",".join(run("user", "log", "--json").stdout.splitlines()) + "]")
-    assert [one["to"] for one in entries] == ["first", "first"]
+    switched = [one["to"] for one in entries if "archive" in one["what"]]
+    assert switched == ["first", "first"]
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ def test_a_test_of_subjects_is_made_shown_and_decided(readers: Run) -> None:
     # Nothing has started, so there is nothing to decide yet.
     assert "has not started" in complaint(readers("sends", "winner", "1", "B"), 2)
     send(readers, "--at", "2099-01-01T07:00Z")
-    assert "no test of variants" in complaint(readers("sends", "test", "2"), 2)
+    assert "this send has no A/B test" in complaint(readers("sends", "test", "2"), 2)
     send(readers, "--subject", "Good morning", "--after", "4h")
     shown = readers("sends", "test", "3").stdout
     assert "chosen 4:00:00 after the last of the sample has left" in " ".join(shown.split())
@@ -190,4 +190,4 @@ def test_a_segment_that_an_unfinished_send_needs_is_not_deleted(readers: Run, op
     assert readers("sends", "cancel", "1").returncode == 0
     assert readers("segment", "delete", "few").returncode == 0
     log = [json.loads(line) for line in readers("user", "log", "--json").stdout.splitlines()]
-    assert [(row["what"], row["to"]) for row in log] == [("segment deleted", "few")]
+    assert ("segment deleted", "few") in [(row["what"], row["to"]) for row in log]

@@ -180,3 +180,14 @@ def test_an_upgrade_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert check_version(engine) is None
     assert set(inspect(engine).get_table_names()) <= {"variant", "alembic_version"}
     engine.dispose()
+
+
+def test_a_new_database_has_a_name_of_its_own_from_the_beginning(tmp_path: Path) -> None:
+    names = set()
+    for file in ("one", "two"):
+        engine = open_database(f"sqlite:///{tmp_path / file}.db")
+        upgrade(engine)
+        with engine.connect() as connection:
+            names.add(connection.scalar(text("SELECT value FROM identity WHERE name = 'database'")))
+        engine.dispose()
+    assert len(names - {None}) == 2
