@@ -327,9 +327,9 @@ def test_the_server_reads_no_variable_of_its_own(environment: dict[str, str]) ->
     source = (
         "import os; os.environ['FORWARDED_ALLOW_IPS'] = '*'\n"
         "from newsletter.cli.service.serve import server_of\n"
-        "from newsletter.container import Assembly\n"
+        "from newsletter.container import Container\n"
         "from newsletter.settings.load import load\n"
-        "config = server_of(Assembly(load())).config\n"
+        "config = server_of(Container(load())).config\n"
         "config.load()\n"
         "print('ProxyHeaders' in type(config.loaded_app).__name__)\n"
     )
