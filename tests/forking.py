@@ -15,12 +15,8 @@ from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from newsletter.cli.main import run
+from newsletter.cli.main import COMMANDS, run
 
-_COMMANDS = (
-    "check demo doctor issues reconcile sandbox schedules segments send sends serve settings stats "
-    "subscribers topics users worker"
-).split()
 _ALSO = (
     "newsletter.checking.checker",
     "newsletter.scheduling.trigger",
@@ -35,7 +31,7 @@ def server() -> ForkServerContext:
     """What starts processes of module-level functions; one for each process that asks."""
     context = multiprocessing.get_context("forkserver")
     preload = ["tests.forking", "tests.chaos.process"]
-    preload += [f"newsletter.cli.{name}" for name in _COMMANDS]
+    preload += sorted({f"newsletter.cli.{module}" for _, module, _, _ in COMMANDS})
     context.set_forkserver_preload([*preload, *_ALSO])
     return context
 
