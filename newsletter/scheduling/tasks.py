@@ -23,7 +23,7 @@ from newsletter.provider.account import StoppedError
 from newsletter.scheduling import next_run
 from newsletter.scheduling.models import RunOutcome
 from newsletter.sending.delivery import outbox
-from newsletter.sending.ledger import restore_gate, send_store
+from newsletter.sending.ledger import restore_gate, sends
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.planning.planner import plan
@@ -319,7 +319,7 @@ def _start(desk: TaskContext, send_id: int, *, now: datetime, late: timedelta) -
         why = " ".join(f"{error.message}. {error.hint or ''}".split())
         reason = f"could not start: {why} Then `newsletter sends resume {send_id}` tries again"
         with transaction(desk.database) as session:
-            held = send_store.hold_back(session, send_id, reason=reason, now=now)
+            held = sends.hold_back(session, send_id, reason=reason, now=now)
         if held:
             _log.error("send %s %s", send_id, reason)
         else:

@@ -19,7 +19,7 @@ from sqlalchemy import Row, func, literal, select, union_all, update
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Send
 from newsletter.sending.states import BatchState, SendState
 from newsletter.settings.kinds import Line
@@ -138,11 +138,11 @@ def watch(
         .order_by(_send.c.id)
     )
     # What an operator paused has no mark, and keeps the figures that it was judged by.
-    sends = [row for row in rows if row.state == SendState.SENDING or _TRIPPED in row.alarm]
-    if not sends:
+    watched = [row for row in rows if row.state == SendState.SENDING or _TRIPPED in row.alarm]
+    if not watched:
         return []
-    figures, paused = _figures(session, [row.id for row in sends]), []
-    for row in sends:
+    figures, paused = _figures(session, [row.id for row in watched]), []
+    for row in watched:
         marked = {**figures[row.id], _TRIPPED: 1}
         if row.state == SendState.PAUSED:
             _keep(session, row, marked)
@@ -158,7 +158,7 @@ def watch(
             continue
         values: dict[str, Any] = {"reason": why, "paused_at": now, "alarm": marked}
         only = [SendState.SENDING]
-        if send_store.move_send(session, row.id, SendState.PAUSED, only_from=only, **values):
+        if sends.move_send(session, row.id, SendState.PAUSED, only_from=only, **values):
             paused.append((row.id, why))
     return paused
 

@@ -21,10 +21,9 @@ from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SendError
 from newsletter.sending.ab_testing import Measure
-from newsletter.sending.ledger import restore_gate
+from newsletter.sending.ledger import reschedule, restore_gate
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.timetable import Timetable
-from newsletter.sending.planning import reschedule
 from newsletter.sending.queries import send_status
 from newsletter.sending.recovery import uncertain_batches
 from newsletter.sending.states import DeliveryState

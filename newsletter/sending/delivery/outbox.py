@@ -15,7 +15,8 @@ from sqlalchemy import delete, func, select, update
 from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import NOTICE, Event, EventKind
 from newsletter.provider.gateway import MailRequest, Recipient
-from newsletter.sending.delivery.retry_policy import (
+from newsletter.sending.models import OutboxEmail
+from newsletter.sending.retry_policy import (
     Decision,
     RejectBatch,
     RejectOne,
@@ -25,7 +26,6 @@ from newsletter.sending.delivery.retry_policy import (
     TryAgain,
     Uncertain,
 )
-from newsletter.sending.models import OutboxEmail
 from newsletter.sending.states import BatchState
 from subscribers.email_address import without_addresses
 

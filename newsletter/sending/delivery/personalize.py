@@ -18,9 +18,8 @@ from newsletter.links import Links, Purpose
 from newsletter.provider.events import BATCH, ISSUE, MADE, SEND, SUBSCRIBER, made_mark
 from newsletter.provider.gateway import MailRequest, Recipient
 from newsletter.rendering.placeholders import Placeholders
-from newsletter.sending.ledger.batch_store import ClaimedBatch
+from newsletter.sending.ledger.claimed_batch import ClaimedBatch, EligibleRecipient
 from newsletter.sending.ledger.forgotten_sends import ForgottenSendInfo
-from newsletter.sending.ledger.recipients import EligibleRecipient
 from newsletter.sending.models import Send, Variant
 
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)

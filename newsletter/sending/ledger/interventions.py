@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import select, update
 
 from newsletter.db.orm import Session, table_of
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Send
 from newsletter.sending.states import SendState
 
@@ -63,4 +63,4 @@ def recall(session: Session, send_id: int, what: str, at: datetime, *, now: date
     if send.state == SendState.PAUSED:
         session.execute(update(_send).where(_send.c.id == send.id).values(reason=reason))
         return True
-    return send_store.move_send(session, send.id, SendState.PAUSED, reason=reason, paused_at=now)
+    return sends.move_send(session, send.id, SendState.PAUSED, reason=reason, paused_at=now)

@@ -10,16 +10,16 @@ One row that every claim and every departure looks at. There are two kinds of tr
   choke on large ones. Only when both were taken does everybody go on.
 
 A probe lasts as long as its batch is claimed or in flight: a dead worker's is free again
-when its batch is taken back (oversight.recall_abandoned).
+when its batch is taken back (batches.recover_abandoned).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, delete, exists, select, update
 
 from newsletter.db.orm import Session, changed, insert_into, table_of
+from newsletter.sending.ledger.claimed_batch import Probe
 from newsletter.sending.models import Batch, Part, ProviderBackoff, Send
 from newsletter.sending.states import BatchState, SendState
 
@@ -31,16 +31,6 @@ _SAME_TROUBLE = timedelta(minutes=6)
 NO_PROBE = -1
 #: People of the first probe: so many are in doubt at most when it fails.
 PROBE_SIZE = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The right to send one request while everybody else waits."""
-
-    #: Counts probes: whoever comes late with an earlier number changes nothing.
-    number: int
-    #: A few people were taken before: this one is a batch as planned, and ends the trouble.
-    whole: bool
 
 
 def blocks() -> ColumnElement[bool]:

@@ -15,13 +15,13 @@ from newsletter.issues.models import Issue, Revision
 from newsletter.issues.parsing.issue_file import Draft
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import ab_testing
-from newsletter.sending.ledger import interventions, provider_backoff, restore_gate, send_store
+from newsletter.sending.ledger import batches, interventions, provider_backoff, restore_gate, sends
+from newsletter.sending.ledger.reschedule import reschedule
 from newsletter.sending.models import Send
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.estimate import SendOptions, estimate, require_an_end
 from newsletter.sending.planning.planner import plan_missed
-from newsletter.sending.planning.reschedule import reschedule
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.queries.send_status import find
 from newsletter.sending.states import SEND_NEXT, SendState
@@ -205,13 +205,13 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
     if (send.timetable or warm_up) and send.state == SendState.PAUSED:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     _move(session, send_id, SendState.SENDING, now=now, only=SendState.PAUSED, **resumed)
-    send_store.finish(session, now=now)
+    sends.finish(session, now=now)
 
 
 def cancel(session: Session, send_id: int, *, now: datetime) -> int:
     """End the send; what had left has left. Returns how many people stay without the issue."""
     _move(session, send_id, SendState.CANCELLED, now=now, reason="cancelled", finished_at=now)
-    return send_store.drop_pending(session, send_id, now=now, reason="cancelled")
+    return batches.drop_pending(session, send_id, now=now, reason="cancelled")
 
 
 def retry(
@@ -300,7 +300,7 @@ def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
         f"due {_hours(late)} ago while nothing ran, which is later than sending.late_limit allows; "
         f"`newsletter sends resume {send_id}` starts it now"
     )
-    send_store.hold_back(session, send_id, reason=reason, now=now)
+    sends.hold_back(session, send_id, reason=reason, now=now)
 
 
 def due(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:
@@ -325,9 +325,7 @@ def _move(
 ) -> None:
     send = find(session, send_id)
     sources = _ENDED if ended else [only] if only else None
-    moved = send_store.move_send(
-        session, send_id, target, only_from=sources, by_operator=True, **values
-    )
+    moved = sends.move_send(session, send_id, target, only_from=sources, by_operator=True, **values)
     if moved:
         interventions.record(session, send, target, now=now)
     else:

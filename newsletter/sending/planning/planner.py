@@ -26,7 +26,7 @@ from sqlalchemy import (
 from newsletter.db.orm import Session, changed, insert_into, table_of
 from newsletter.errors import SendError
 from newsletter.sending.ab_testing import ABTest, Measure, sample_rank
-from newsletter.sending.ledger import restore_gate, send_store
+from newsletter.sending.ledger import restore_gate, sends
 from newsletter.sending.ledger.summarize import require_open
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.pacing import warmup_usage
@@ -57,7 +57,7 @@ def plan(
     transaction: a crash leaves the send scheduled, with nothing planned.
     """
     restore_gate.require_open(session)
-    if not send_store.move_send(session, send_id, SendState.PLANNING, started_at=now):
+    if not sends.move_send(session, send_id, SendState.PLANNING, started_at=now):
         raise SendError("it is not scheduled, so it cannot be planned", place=f"send {send_id}")
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     # Some stand in it already where a lost plan was written again from the journal.
@@ -74,11 +74,11 @@ def plan(
     if recalled:
         mine = select(func.count()).where(_delivery.c.send_id == send_id)
         planned = session.execute(mine).scalar_one()
-    send_store.move_send(
+    sends.move_send(
         session, send_id, SendState.SENDING, planned=planned, excluded_counts=excluded_counts
     )
     if not planned:
-        send_store.finish(session, now=now)
+        sends.finish(session, now=now)
     return planned
 
 

@@ -17,13 +17,13 @@ from sqlalchemy import Row, func, insert, or_, select, update
 
 from newsletter.db.orm import Session, insert_into, table_of
 from newsletter.sending.ledger import (
-    batch_store,
-    confirmations,
+    batches,
+    deliveries,
     forgotten_sends,
     interventions,
-    send_store,
+    sends,
 )
-from newsletter.sending.ledger.batch_store import SkippedRecipient
+from newsletter.sending.ledger.claimed_batch import SkippedRecipient
 from newsletter.sending.models import Batch, Delivery, Part, Send
 from newsletter.sending.recovery.departure_log import (
     BACK,
@@ -95,24 +95,24 @@ def replay(
         recalled.suppressed += _suppress_again(session, dict(who[begin : begin + _CHUNK]))
     ids = sorted({send_id for send_id, _ in [*told.departures, *told.taken, *told.interventions]})
     rows = session.execute(select(_send).where(_send.c.id.in_(ids))).all() if ids else []
-    sends = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
+    known = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
     for key, departures in told.departures.items():
-        send = sends.get(key)
+        send = known.get(key)
         if send is None:
             work.remember(key, departures)
         elif send.summarized_at is None:
             work.recall(send, departures)
     for key, numbers in told.taken.items():
-        if key in sends:
+        if key in known:
             proved = [(key[0], number) for number in numbers]
-            recalled.accepted += confirmations.mark_accepted(
+            recalled.accepted += batches.mark_accepted(
                 session, proved, now=now, detail=_TAKEN, finish=False
             )
     forgotten_sends.take_out_of_plans(session, work.forgotten_ids)
     for key, (what, at) in told.interventions.items():
-        if key in sends:
+        if key in known:
             recalled.stopped += interventions.recall(session, key[0], what, at, now=now)
-    send_store.finish(session, now=now)
+    sends.finish(session, now=now)
     return recalled
 
 
@@ -176,20 +176,18 @@ class _Replay:
                 continue
             _rewrite(session, send, one, self._members(send, one), row, beyond=last)
             if one.what == TAKEN:
-                confirmations.mark_accepted(
+                batches.mark_accepted(
                     session, [(send.id, number)], now=now, detail=_TAKEN, finish=False
                 )
                 recalled.accepted += 1
             else:
-                confirmations.mark_uncertain(
-                    session, send.id, [number], now=now, detail=_UNANSWERED
-                )
+                batches.mark_uncertain(session, send.id, [number], now=now, detail=_UNANSWERED)
                 recalled.doubtful += 1
         if recalled.accepted + recalled.doubtful > before:
             _count_again(session, send)
             if send.state == SendState.SENT:
                 # It was retried since the backup: it is sent once more when all of that adds up.
-                send_store.move_send(session, send.id, SendState.SENDING, finished_at=None)
+                sends.move_send(session, send.id, SendState.SENDING, finished_at=None)
 
     def _members(self, send: Row[Any], one: Departure) -> _Members:
         line = self.log.line_at(one.line)
@@ -299,7 +297,7 @@ def _rewrite(
             for person in members
         ],
     )
-    batch_store.skip(session, send.issue_id, who.barred)
+    deliveries.skip(session, send.issue_id, who.barred)
 
 
 def _lost(send: Row[Any], one: Departure, size: int) -> dict[str, Any]:

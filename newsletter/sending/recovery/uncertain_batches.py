@@ -8,10 +8,9 @@ from sqlalchemy import ColumnElement, func, select, true
 
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
-from newsletter.sending.ledger import confirmations, send_store
+from newsletter.sending.ledger import batches, reschedule
 from newsletter.sending.models import Batch
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.planning import reschedule
 from newsletter.sending.states import BatchState
 
 _batch = table_of(Batch)
@@ -47,11 +46,11 @@ def sweep(
     warm_up: WarmUp | None = None,
 ) -> RecoveryReport:
     """Take back what dead workers held; after ``grace``, resend doubtful batches once if wanted."""
-    freed, doubtful = send_store.recover_abandoned(session, now=now)
-    send_store.drop_cancelled(session, now=now)
+    freed, doubtful = batches.recover_abandoned(session, now=now)
+    batches.drop_cancelled(session, now=now)
     resent = 0
     if policy == "resend":
-        resent = send_store.resend_uncertain(session, departed_before=now - grace, now=now)
+        resent = batches.resend_uncertain(session, departed_before=now - grace, now=now)
     if resent:
         reschedule.reschedule_resent(session, now=now, warm_up=warm_up)
     return RecoveryReport(freed, doubtful, resent)
@@ -157,12 +156,12 @@ def _settle(
     if not numbers:
         return 0
     if sent:
-        batches = [(send_id, number) for number in numbers]
-        return confirmations.mark_accepted(
-            session, batches, now=now, detail="the operator says that it was sent"
+        keys = [(send_id, number) for number in numbers]
+        return batches.mark_accepted(
+            session, keys, now=now, detail="the operator says that it was sent"
         )
-    settled = send_store.resend_by_operator(session, send_id, numbers, now=now)
+    settled = batches.resend_by_operator(session, send_id, numbers, now=now)
     reschedule.reschedule_resent(session, now=now, warm_up=warm_up)
     # Of a send that was cancelled nothing goes out again: its people miss it, and say so.
-    send_store.drop_cancelled(session, now=now)
+    batches.drop_cancelled(session, now=now)
     return settled

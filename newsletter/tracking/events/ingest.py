@@ -21,8 +21,9 @@ from newsletter.db import bulk_rows
 from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import Event, EventKind
 from newsletter.sending.delivery import outbox
-from newsletter.sending.ledger import confirmations, forgotten_sends
-from newsletter.sending.ledger.confirmations import DeliveryRef, DeliveryUpdate
+from newsletter.sending.ledger import batches, deliveries, forgotten_sends
+from newsletter.sending.ledger.batches import DeliveryRef
+from newsletter.sending.ledger.deliveries import DeliveryUpdate
 from newsletter.sending.states import DeliveryState
 from newsletter.tracking import event_horizon, list_removal
 from newsletter.tracking.events import attribution, bot_detection, soft_bounces
@@ -96,9 +97,9 @@ def ingest(
     for event in fresh:
         _gather(changes, event, hashes[event], came, removals)
     # Acceptance first: a delivery has to be accepted before it can be delivered.
-    batches = confirmations.open_batches_of(session, changes.carried)
-    confirmations.mark_accepted(session, batches, now=now, detail="proved by an event")
-    confirmations.apply_updates(session, changes.deliveries)
+    proved = batches.open_batches_of(session, changes.carried)
+    batches.mark_accepted(session, proved, now=now, detail="proved by an event")
+    deliveries.apply_updates(session, changes.deliveries)
     since = {hashed: removal.since for hashed, removal in removals.items() if removal.since}
     for address in soft_bounces.add(session, changes.soft, rules, {**since, **came.since()}):
         changes.unlisted.pop(address, None)

@@ -20,10 +20,10 @@ from newsletter.errors import SendError, UserError
 from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
 from newsletter.provider.events import EventKind
 from newsletter.sending.ab_testing import ABTest, Measure
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
+from newsletter.sending.ledger.reschedule import choose_winner
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.planning.reschedule import choose_winner
 from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
 from newsletter.tracking.event_horizon import final
 from newsletter.tracking.models import EventRow
@@ -243,7 +243,7 @@ def _set_aside(session: Session, send_id: int, error: Exception, now: datetime) 
         f"`newsletter sends winner {send_id} LABEL`, then `newsletter sends resume {send_id}`"
     )
     only = [SendState.SENDING]
-    if send_store.move_send(
+    if sends.move_send(
         session, send_id, SendState.PAUSED, only_from=only, reason=why, paused_at=now
     ):
         _log.error("send %s paused itself: %s", send_id, why)

@@ -14,7 +14,7 @@ from newsletter.db.orm import table_of
 from newsletter.issues import approval, store
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.scheduling import tasks
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, OutboxEmail
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.states import BatchState, SendState
@@ -60,7 +60,7 @@ def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
 ) -> None:
     send = make_send(assembly.database)
     with transaction(assembly.database) as session:
-        assert send_store.hold_back(session, send, reason="due 7 h 0 min ago <b>", now=NOW)
+        assert sends.hold_back(session, send, reason="due 7 h 0 min ago <b>", now=NOW)
     emails = told(assembly)
     assert sorted(one.email for one in emails) == DECIDING
     assert emails[0].subject == "Paused: Hello reader"
@@ -79,7 +79,7 @@ def test_a_pause_by_an_operator_is_told_to_nobody(assembly: Container, five: lis
 def test_a_pause_that_is_undone_leaves_no_message(assembly: Container, five: list[int]) -> None:
     send = make_send(assembly.database)
     with reading(assembly.database) as session:
-        send_store.hold_back(session, send, reason="x", now=NOW)
+        sends.hold_back(session, send, reason="x", now=NOW)
     assert told(assembly) == []
 
 
@@ -123,5 +123,5 @@ def test_nobody_to_tell_is_no_error(assembly: Container, five: list[int]) -> Non
         for one in users.listing(session, now=NOW):
             if one.role is not Role.OWNER:
                 users.remove(session, one.id)
-        send_store.move_send(session, send, SendState.PAUSED, reason="x", paused_at=NOW)
+        sends.move_send(session, send, SendState.PAUSED, reason="x", paused_at=NOW)
     assert [one.email for one in told(assembly)] == ["olga@example.org"]

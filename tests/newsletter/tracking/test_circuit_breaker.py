@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
@@ -306,7 +306,7 @@ def test_what_comes_after_the_end_changes_nothing(database: Engine) -> None:
     people(database, 5)
     send = under_way(database, batch_size=5)
     with transaction(database) as session:
-        send_store.finish(session, now=NOW)
+        sends.finish(session, now=NOW)
     assert stands(database, send).state == "sent"
     report(database, send, "bounce", range(1, 6))
     assert look(database) == []

@@ -14,10 +14,10 @@ from newsletter.container import Container
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session
 from newsletter.errors import SendError, UserError
+from newsletter.sending.ledger import reschedule
 from newsletter.sending.models import Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.timetable import Timetable
-from newsletter.sending.planning import reschedule
 from newsletter.sending.recovery import uncertain_batches
 from newsletter.web.console.base.layout import actor, go
 from newsletter.web.console.base.permissions import role

@@ -18,9 +18,9 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import SendError
 from newsletter.sending.ab_testing import ABTest, Measure
+from newsletter.sending.ledger import reschedule
 from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.planning import reschedule
 from newsletter.sending.queries import send_status
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.retention import prune

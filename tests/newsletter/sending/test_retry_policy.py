@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from newsletter.provider.gateway import Accepted, NotSent, Refused, Unknown
-from newsletter.sending.delivery.retry_policy import (
+from newsletter.sending.retry_policy import (
     RejectBatch,
     RejectOne,
     Settled,

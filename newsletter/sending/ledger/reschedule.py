@@ -1,4 +1,4 @@
-"""New moments for what has not left: after a pause, at another pace, or with a test decided."""
+"""Recomputes the times of pending batches: after a pause, a new pace or a decided A/B test."""
 
 from datetime import datetime
 
@@ -7,12 +7,11 @@ from sqlalchemy import bindparam, select, update
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.sending import ab_testing
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.pacing import warmup_usage
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.pacing.timetable import ExistingBatch, Timetable, is_paced
-from newsletter.sending.pacing.timetable import retime as moments_of
+from newsletter.sending.pacing.timetable import ExistingBatch, Timetable, is_paced, retime
 from newsletter.sending.states import BatchState, SendState
 
 _send, _batch = table_of(Send), table_of(Batch)
@@ -31,14 +30,14 @@ _MOVE = (
 def reschedule(
     session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None
 ) -> int:
-    """Give the pending batches of a send their moments anew, from ``now`` on; returns how many.
+    """Give the pending batches of a send new times, from ``now`` on; returns how many.
 
-    Their order stays. What waits for the winner of a test is left for ``crown``.
+    Their order stays. Batches that wait for the winner of a test are left to ``choose_winner``.
     """
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     timetable = Timetable.from_json(send.timetable)
     others = warmup_usage.with_others(session, warm_up, timetable, send_id)
-    # Of two who do this at once, each would count on places that the other gives away.
+    # Without the lock, two that do this at once would both count on the same places.
     session.execute(select(_send.c.id).where(_send.c.id == send_id).with_for_update())
     rows = session.execute(
         select(_batch.c.number, _batch.c.size, _batch.c.zone)
@@ -49,7 +48,7 @@ def reschedule(
         )
         .order_by(_batch.c.not_before, _batch.c.number)
     ).all()
-    moments = moments_of(
+    times = retime(
         timetable,
         [ExistingBatch(row.zone, row.size, now) for row in rows],
         start=now,
@@ -58,8 +57,8 @@ def reschedule(
         left=warmup_usage.of_its_own(session, send_id, now=now),
     )
     values = [
-        {"of_send": send_id, "of_number": row.number, "leaves": moment}
-        for row, moment in zip(rows, moments, strict=True)
+        {"of_send": send_id, "of_number": row.number, "leaves": time}
+        for row, time in zip(rows, times, strict=True)
     ]
     if values:
         session.connection().execute(_MOVE, values)
@@ -69,17 +68,15 @@ def reschedule(
 def reschedule_or_pause(
     session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None
 ) -> None:
-    """``retime`` without an operator who could be told: a send that cannot go on is paused."""
+    """``reschedule`` where no operator could see its error: the send is paused instead."""
     try:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     except SendError as error:
-        send_store.move_send(
-            session, send_id, SendState.PAUSED, reason=str(error)[:1000], paused_at=now
-        )
+        sends.pause(session, send_id, reason=str(error), now=now)
 
 
 def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None) -> None:
-    """Let doubt that is to be sent again from ``now`` on keep to its send's timetable."""
+    """Let batches that were made pending at ``now``, to be resent, keep to their timetable."""
     again = session.execute(
         select(_send.c.id, _send.c.timetable).where(
             _send.c.state.in_([SendState.SENDING, SendState.PAUSED]),
@@ -98,7 +95,7 @@ def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None
 def choose_winner(
     session: Session, send_id: int, label: str, *, now: datetime, warm_up: WarmUp | None = None
 ) -> int:
-    """Let the rest of a test go out with the variant of this label; returns how many people."""
-    people = ab_testing.choose_winner(session, send_id, label)
+    """Send the variant of this label to the rest of an A/B test; returns how many recipients."""
+    recipients = ab_testing.choose_winner(session, send_id, label)
     reschedule(session, send_id, now=now, warm_up=warm_up)
-    return people
+    return recipients
