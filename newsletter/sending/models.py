@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 
 from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, DeliveryState, LogState, SendState
 
 #: Whoever is apart (states.APART) has a reason, and nobody else has.
@@ -21,7 +22,7 @@ class Send(Model, table=True):
     """One issue to one or more segments, with the rule of when and how fast."""
 
     __tablename__ = "send"
-    __table_args__ = (one_of("state", SendState),)
+    __table_args__ = (one_of("state", SendState), one_of("paused_by", PauseCause))
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     issue_id: int = Field(sa_type=Id, foreign_key="issue.id", index=True)
@@ -33,7 +34,9 @@ class Send(Model, table=True):
     #: Slugs of the issue's topics; empty means that everybody may get it.
     topics: list[str] = Field(default_factory=list, sa_type=Json)
     state: str = Field(default=SendState.SCHEDULED, max_length=10)
-    #: Why it is paused or cancelled, in the operator's words.
+    #: What paused it; None while it is not paused.
+    paused_by: str | None = Field(default=None, max_length=20)
+    #: What happened when it was paused or cancelled; nothing compares these words.
     reason: str = Field(default="", max_length=1000)
     scheduled_for: datetime
     created_at: datetime
@@ -47,7 +50,7 @@ class Send(Model, table=True):
     #: Label of the variant that the test's rest gets; the report of the test says why that one.
     winner: str | None = Field(default=None, max_length=20)
     #: Counts of newsletter.tracking.circuit_breaker at the last resume; only later events count.
-    alarm: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+    breaker_baseline: dict[str, int] = Field(default_factory=dict, sa_type=Json)
     #: Whether the provider is asked to measure who clicks and who opens.
     track_clicks: bool = True
     track_opens: bool = True

@@ -21,6 +21,7 @@ from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
 from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Send
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, SendState
 from newsletter.settings.kinds import Line
 from newsletter.tracking.models import SendCounter
@@ -38,8 +39,8 @@ _SAID: Final[Mapping[EventKind, str]] = {
     EventKind.UNSUBSCRIBE: "made their readers leave",
     EventKind.GROUP_UNSUBSCRIBE: "made their readers leave at the provider",
 }
-#: Keys of Send.alarm beside the figures of people; the second marks a pause as the alarm's.
-_ACCEPTED, _TRIPPED = "accepted", "tripped"
+#: Key of Send.breaker_baseline beside the counts of people.
+_ACCEPTED = "accepted"
 
 
 def _kind(word: object) -> EventKind:
@@ -71,7 +72,7 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
     #: With all that is put around it, it fits into the 1000 characters of Send.reason.
     say: Line = Field(min_length=1, max_length=500, description="One line, without a full stop.")
 
-    def reason(self, send_id: int, since: Counter[str], *, again: bool) -> str | None:
+    def reason(self, since: Counter[str], *, again: bool) -> str | None:
         """Why these figures pause the send, in the operator's words; None when they do not."""
         people = since[self.of]
         met = sum(since[what] for what in _figures_of(self.counts))
@@ -81,9 +82,8 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
         share = (100 * Decimal(met) / people).quantize(Decimal("0.01"), ROUND_CEILING)
         happened = " or ".join(said for kind, said in _SAID.items() if kind in self.counts)
         return (
-            f"{_plain(share)} % of {people:,} mails {'since the last alarm ' if again else ''}"
-            f"{happened} ({met:,}), above {_plain(100 * self.above)} %: {self.say}, then "
-            f"`newsletter sends resume {send_id}` or `newsletter sends cancel {send_id}`"
+            f"{_plain(share)} % of {people:,} emails {'since the last pause ' if again else ''}"
+            f"{happened} ({met:,}), above {_plain(100 * self.above)} %: {self.say}"
         )
 
 
@@ -129,36 +129,43 @@ def watch(
 ) -> list[tuple[int, str]]:
     """Pause each send under way for which a rule trips, the first of them; returns (send, why).
 
-    While a send is paused by an alarm, Send.alarm follows its figures: the bounces of what
-    had left go on arriving, and after the resume only what came since counts.
+    While the breaker keeps a send paused, Send.breaker_baseline follows its counts: bounces
+    of emails that had left go on arriving, and after the resume only later ones count.
     """
     rows = session.execute(
-        select(_send.c.id, _send.c.state, _send.c.alarm)
-        .where(_send.c.state.in_([SendState.SENDING, SendState.PAUSED]))
+        select(_send.c.id, _send.c.state, _send.c.breaker_baseline)
+        .where(
+            # A send that something else paused keeps the baseline that it had.
+            (_send.c.state == SendState.SENDING)
+            | (
+                (_send.c.state == SendState.PAUSED)
+                & (_send.c.paused_by == PauseCause.CIRCUIT_BREAKER)
+            )
+        )
         .order_by(_send.c.id)
     )
-    # What an operator paused has no mark, and keeps the figures that it was judged by.
-    watched = [row for row in rows if row.state == SendState.SENDING or _TRIPPED in row.alarm]
+    watched = rows.all()
     if not watched:
         return []
     figures, paused = _figures(session, [row.id for row in watched]), []
     for row in watched:
-        marked = {**figures[row.id], _TRIPPED: 1}
+        counts = figures[row.id]
         if row.state == SendState.PAUSED:
-            _keep(session, row, marked)
+            _keep(session, row, counts)
             continue
-        baseline = {what: number for what, number in row.alarm.items() if what != _TRIPPED}
-        since = Counter(figures[row.id])
-        since.subtract(baseline)
-        reasons = (rule.reason(row.id, since, again=bool(baseline)) for rule in rules)
+        since = Counter(counts)
+        since.subtract(row.breaker_baseline)
+        reasons = (rule.reason(since, again=bool(row.breaker_baseline)) for rule in rules)
         why = next(filter(None, reasons), None)
-        if why is None:
-            # It was resumed: without the mark, an operator's next pause is theirs.
-            _keep(session, row, baseline)
-            continue
-        values: dict[str, Any] = {"reason": why, "paused_at": now, "alarm": marked}
-        only = [SendState.SENDING]
-        if sends.move_send(session, row.id, SendState.PAUSED, only_from=only, **values):
+        if why is not None and sends.pause(
+            session,
+            row.id,
+            PauseCause.CIRCUIT_BREAKER,
+            reason=why,
+            now=now,
+            only_from=[SendState.SENDING],
+            breaker_baseline=counts,
+        ):
             paused.append((row.id, why))
     return paused
 
@@ -183,11 +190,11 @@ def _figures(session: Session, send_ids: Collection[int]) -> Mapping[int, dict[s
     return figures
 
 
-def _keep(session: Session, row: Row[Any], alarm: Mapping[str, int]) -> None:
-    """Write the alarm's figures if they changed, unless the send was moved meanwhile."""
-    if alarm != row.alarm:
+def _keep(session: Session, row: Row[Any], counts: Mapping[str, int]) -> None:
+    """Write the baseline if it changed, unless the send was moved meanwhile."""
+    if counts != row.breaker_baseline:
         still = (_send.c.id == row.id) & (_send.c.state == row.state)
-        session.execute(update(_send).where(still).values(alarm=alarm))
+        session.execute(update(_send).where(still).values(breaker_baseline=counts))
 
 
 def _plain(number: Decimal) -> str:

@@ -28,6 +28,7 @@ from newsletter.sending.ledger.claimed_batch import (
 )
 from newsletter.sending.ledger.recipients import recipients
 from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.recovery.departure_log import DepartureLogFile
 from newsletter.sending.retry_policy import Decision, Settled, decide
 
@@ -222,7 +223,7 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 (any error: it must not be met again and again)
             _log.exception("send %s, batch %s: cannot be built", batch.send_id, batch.number)
             why = f"the request cannot be built: {type(error).__name__}: {error}"
-            self._give_up(batch, why, departed=False)
+            self._give_up(batch, PauseCause.REQUEST, why, departed=False)
             return None
 
     def _write_departure(
@@ -239,7 +240,8 @@ class Dispatcher:
         try:
             self._log_file.left(batch, variant.about, eligible, skipped, now=now)
         except OSError as error:
-            self._give_up(batch, f"the departure log cannot be written: {error}", departed=True)
+            why = f"the departure log cannot be written: {error}"
+            self._give_up(batch, PauseCause.DEPARTURE_LOG, why, departed=True)
             return False
         return True
 
@@ -257,9 +259,10 @@ class Dispatcher:
             # The log has the departure: after a restore the operator would be asked.
             _log.exception("the departure log cannot be written")
 
-    def _give_up(self, batch: ClaimedBatch, why: str, *, departed: bool) -> None:
+    def _give_up(self, batch: ClaimedBatch, cause: PauseCause, why: str, *, departed: bool) -> None:
         with transaction(self._database) as session:
-            self._batches.give_up(session, batch, why, now=datetime.now(UTC), departed=departed)
+            now = datetime.now(UTC)
+            self._batches.give_up(session, batch, cause, why, now=now, departed=departed)
 
     def _settle(self, more: Callable[[], bool] = lambda: False) -> None:
         """Write what follows from the answer; claim the next batch in the same commit.

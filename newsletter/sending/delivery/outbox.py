@@ -146,8 +146,8 @@ def settle(session: Session, notice: ClaimedEmail, decision: Decision, *, now: d
             _not_taken(
                 session, notice, wait if asked else max(wait, _pause(notice, now)), reason, now
             )
-        case StopSend(reason):
-            # The operator mends it; whoever signed up meanwhile shall not pay for it.
+        case StopSend(_, reason):
+            # An operator corrects it; those who signed up meanwhile still get their email.
             _not_taken(session, notice, max(_AGAIN, _pause(notice, now)), reason, now)
         case Uncertain(reason) if notice.attempt < _MAX_ATTEMPTS:
             after = now + _AGAIN * notice.attempt

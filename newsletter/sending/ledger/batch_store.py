@@ -39,6 +39,7 @@ from newsletter.sending.ledger.claimed_batch import (
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.timetable import is_paced
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.retry_policy import (
     Decision,
     RejectBatch,
@@ -241,6 +242,7 @@ class BatchStore:
         self,
         session: Session,
         batch: ClaimedBatch,
+        cause: PauseCause,
         reason: str,
         *,
         now: datetime,
@@ -252,7 +254,7 @@ class BatchStore:
         """
         why = f"batch {batch.number}: {reason}"[:1000]
         _put_back(session, batch, _ANSWERED if departed else (BatchState.CLAIMED,), why)
-        sends.pause(session, batch.send_id, reason=why, now=now)
+        sends.pause(session, batch.send_id, cause, reason=why, now=now)
 
     def settle(
         self,
@@ -283,9 +285,9 @@ class BatchStore:
                 self._back_off(session, batch, reason, now=now, jitter=jitter)
             case RejectBatch() | RejectOne() | Split():
                 _refuse(session, batch, recipients, decision, now=now)
-            case StopSend(reason):
+            case StopSend(cause, reason):
                 _put_back(session, batch, _ANSWERED, reason)
-                sends.pause(session, batch.send_id, reason=reason, now=now)
+                sends.pause(session, batch.send_id, cause, reason=reason, now=now)
             case Uncertain(reason):
                 uncertain = (BatchState.IN_FLIGHT,), BatchState.UNCERTAIN
                 _move(session, batch, *uncertain, detail=reason[:1000])
@@ -369,8 +371,8 @@ class BatchStore:
         )
         if lasted > self._patience:
             minutes = int(lasted.total_seconds() // 60)
-            why = f"for {minutes} minutes: {reason}. Mend it, then `newsletter sends resume`."
-            sends.pause(session, batch.send_id, reason=why, now=now)
+            why = f"for {minutes} minutes: {reason}"
+            sends.pause(session, batch.send_id, PauseCause.OUTAGE, reason=why, now=now)
 
 
 class _Place(NamedTuple):

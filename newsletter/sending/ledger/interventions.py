@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from newsletter.db.orm import Session, table_of
 from newsletter.sending.ledger import sends
 from newsletter.sending.models import Send
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import SendState
 
 _send = table_of(Send)
@@ -57,10 +58,11 @@ def recall(session: Session, send_id: int, what: str, at: datetime, *, now: date
         return False
     when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     reason = (
-        f"it was {what} before the database was restored ({when}); what had left since the backup "
-        f"has left. Cancel it, or go on with it: newsletter sends cancel {send.id}, or resume"
+        f"it was {what} before the database was restored ({when}); emails that left since the "
+        "backup cannot be recalled"
     )
     if send.state == SendState.PAUSED:
-        session.execute(update(_send).where(_send.c.id == send.id).values(reason=reason))
+        why = {"reason": reason, "paused_by": PauseCause.RESTORE}
+        session.execute(update(_send).where(_send.c.id == send.id).values(**why))
         return True
-    return sends.move_send(session, send.id, SendState.PAUSED, reason=reason, paused_at=now)
+    return sends.pause(session, send.id, PauseCause.RESTORE, reason=reason, now=now)

@@ -12,6 +12,7 @@ from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.pacing import warmup_usage
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.timetable import ExistingBatch, Timetable, is_paced, retime
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, SendState
 
 _send, _batch = table_of(Send), table_of(Batch)
@@ -72,7 +73,7 @@ def reschedule_or_pause(
     try:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     except SendError as error:
-        sends.pause(session, send_id, reason=str(error), now=now)
+        sends.pause(session, send_id, PauseCause.TIMETABLE, reason=str(error), now=now)
 
 
 def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None) -> None:

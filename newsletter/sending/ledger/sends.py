@@ -10,6 +10,7 @@ from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.orm import Session, changed, table_of
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.queries import archive as archive_queries
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import (
     UNSETTLED,
     DeliveryState,
@@ -47,22 +48,22 @@ def move_send(
     target: SendState,
     *,
     only_from: Collection[SendState] | None = None,
-    by_operator: bool = False,
+    paused_by: PauseCause | None = None,
     **values: object,
 ) -> bool:
     """Move a send to ``target`` if its state allows that; False, and no change, if not.
 
-    A pause that is not ``by_operator`` makes an email to the operators.
+    ``paused_by`` belongs to a pause. Any but an operator's makes an email to the operators.
     """
     sources = sends_that_may_become(target) & frozenset(only_from or SendState)
     moved = changed(
         session,
         update(_send)
         .where(_send.c.id == send_id, _send.c.state.in_(sources))
-        .values(state=target, **values),
+        .values(state=target, paused_by=paused_by, **values),
     )
     paused_at = values.get("paused_at")
-    if moved and isinstance(paused_at, datetime) and not by_operator:
+    if moved and isinstance(paused_at, datetime) and paused_by != PauseCause.OPERATOR:
         operator_messages.post(
             session,
             MessageKind.SEND_PAUSED,
@@ -74,21 +75,35 @@ def move_send(
     return moved == 1
 
 
-def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> bool:
+def pause(
+    session: Session,
+    send_id: int,
+    cause: PauseCause,
+    *,
+    reason: str,
+    now: datetime,
+    only_from: Collection[SendState] | None = None,
+    **values: object,
+) -> bool:
     """Pause a send that cannot go on, and email the operators; False when it has ended."""
-    return move_send(session, send_id, SendState.PAUSED, reason=reason[:1000], paused_at=now)
-
-
-def hold_back(session: Session, send_id: int, *, reason: str, now: datetime) -> bool:
-    """Pause a send that has not begun, so that an operator decides; False when it has begun."""
     return move_send(
         session,
         send_id,
         SendState.PAUSED,
-        only_from=[SendState.SCHEDULED],
+        only_from=only_from,
+        paused_by=cause,
         reason=reason[:1000],
         paused_at=now,
+        **values,
     )
+
+
+def hold_back(
+    session: Session, send_id: int, cause: PauseCause, *, reason: str, now: datetime
+) -> bool:
+    """Pause a send that has not begun, so that an operator decides; False when it has begun."""
+    only = [SendState.SCHEDULED]
+    return pause(session, send_id, cause, reason=reason, now=now, only_from=only)
 
 
 def finish(session: Session, *, now: datetime) -> int:
@@ -101,8 +116,8 @@ def finish(session: Session, *, now: datetime) -> int:
     for send_id in done:
         left_over = session.scalar(_LEFT_OVER, {"of_send": send_id})
         if left_over:
-            why = f"{left_over:,} recipients are in no batch. This is a bug; please report it."
-            pause(session, send_id, reason=why, now=now)
+            why = f"{left_over:,} recipients are in no batch"
+            pause(session, send_id, PauseCause.DEFECT, reason=why, now=now)
         elif move_send(session, send_id, SendState.SENT, finished_at=now, accepted_count=_ACCEPTED):
             archive_queries.publish(session, send_id, now=now)
     return len(done)

@@ -24,6 +24,7 @@ from newsletter.sending.planning.estimate import SendOptions, estimate, require_
 from newsletter.sending.planning.planner import plan_missed
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.queries.send_status import find
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import SEND_NEXT, SendState
 from subscribers.models import Segment
 
@@ -178,7 +179,15 @@ def _approved(
 
 def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None:
     """Let no further batch leave."""
-    _move(session, send_id, SendState.PAUSED, now=now, reason=reason, paused_at=now)
+    _move(
+        session,
+        send_id,
+        SendState.PAUSED,
+        now=now,
+        paused_by=PauseCause.OPERATOR,
+        reason=reason,
+        paused_at=now,
+    )
 
 
 def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None) -> None:
@@ -296,11 +305,8 @@ def _set_timetable(session: Session, send_id: int, timetable: Timetable) -> None
 def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
     """Pause a send that nothing started in time, for the operator to decide."""
     late = now - find(session, send_id).scheduled_for
-    reason = (
-        f"due {_hours(late)} ago while nothing ran, which is later than sending.late_limit allows; "
-        f"`newsletter sends resume {send_id}` starts it now"
-    )
-    sends.hold_back(session, send_id, reason=reason, now=now)
+    why = f"due {_hours(late)} ago while nothing ran: later than sending.late_limit allows"
+    sends.hold_back(session, send_id, PauseCause.LATE, reason=why, now=now)
 
 
 def due(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:
@@ -321,11 +327,14 @@ def _move(
     now: datetime,
     only: SendState | None = None,
     ended: bool = False,
+    paused_by: PauseCause | None = None,
     **values: object,
 ) -> None:
     send = find(session, send_id)
     sources = _ENDED if ended else [only] if only else None
-    moved = sends.move_send(session, send_id, target, only_from=sources, by_operator=True, **values)
+    moved = sends.move_send(
+        session, send_id, target, only_from=sources, paused_by=paused_by, **values
+    )
     if moved:
         interventions.record(session, send, target, now=now)
     else:

@@ -24,6 +24,7 @@ from newsletter.sending.ledger import sends
 from newsletter.sending.ledger.reschedule import choose_winner
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
 from newsletter.tracking.event_horizon import final
 from newsletter.tracking.models import EventRow
@@ -238,14 +239,9 @@ def _set_aside(session: Session, send_id: int, error: Exception, now: datetime) 
     if session.scalar(select(_send.c.winner).where(_send.c.id == send_id)):
         return  # an operator chose a moment ago
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    why = (
-        f"the winner of its test cannot be chosen: {' '.join(said.split())[:600]}. Choose it by "
-        f"`newsletter sends winner {send_id} LABEL`, then `newsletter sends resume {send_id}`"
-    )
+    why = f"the winner of its test cannot be chosen: {' '.join(said.split())[:600]}"
     only = [SendState.SENDING]
-    if sends.move_send(
-        session, send_id, SendState.PAUSED, only_from=only, reason=why, paused_at=now
-    ):
+    if sends.pause(session, send_id, PauseCause.WINNER, reason=why, now=now, only_from=only):
         _log.error("send %s paused itself: %s", send_id, why)
 
 

@@ -118,8 +118,7 @@ def test_the_reason_says_what_happened_and_what_to_do(database: Engine) -> None:
     ((number, why),) = look(database, both)
     assert number == send
     assert why == (
-        "13.34 % of 30 mails bounced or were blocked (4), above 12.5 %: look at the list, "
-        f"then `newsletter sends resume {send}` or `newsletter sends cancel {send}`"
+        "13.34 % of 30 emails bounced or were blocked (4), above 12.5 %: look at the list"
     )
 
 
@@ -145,7 +144,7 @@ def test_one_person_told_of_many_times_stops_no_send(
     assert look(database, every) == []
     report(database, send, kind, [2], **more)
     ((_, why),) = look(database, every)
-    assert "20 % of 10 mails" in why
+    assert "20 % of 10 emails" in why
     assert " (2), " in why
 
 
@@ -213,7 +212,7 @@ def test_it_does_not_trip_before_enough_people_were_handed_over(database: Engine
     assert look(database, enough) == []
     hand_over(database)
     (tripped,) = look(database, enough)
-    assert tripped[1].startswith("50 % of 10 mails bounced (5), above 10 %: ")
+    assert tripped[1].startswith("50 % of 10 emails bounced (5), above 10 %: ")
 
 
 def test_the_first_rule_that_trips_gives_the_reason(database: Engine) -> None:
@@ -226,7 +225,7 @@ def test_the_first_rule_that_trips_gives_the_reason(database: Engine) -> None:
         rule(name="late", above=Decimal("0.2"), say="three"),
     ]
     ((_, why),) = look(database, *rules)
-    assert ": two, then" in why
+    assert why.endswith(": two")
 
 
 def test_after_a_resume_only_what_came_since_counts(database: Engine) -> None:
@@ -245,7 +244,7 @@ def test_after_a_resume_only_what_came_since_counts(database: Engine) -> None:
     assert stands(database, send).state == SendState.SENDING
     report(database, send, "bounce", [12])
     ((_, why),) = look(database)
-    assert why.startswith("20 % of 10 mails since the last alarm bounced (2), above 10 %: ")
+    assert why.startswith("20 % of 10 emails since the last pause bounced (2), above 10 %: ")
     # And a second time.
     resume(database, send)
     hand_over(database)
@@ -265,7 +264,7 @@ def test_an_operators_pause_forgives_nothing(database: Engine) -> None:
     assert stands(database, send).reason == "paused by the operator"
     resume(database, send)
     ((_, why),) = look(database)
-    assert why.startswith("20 % of 10 mails bounced (2)")
+    assert why.startswith("20 % of 10 emails bounced (2)")
 
 
 def test_an_operators_pause_after_an_alarm_forgives_nothing_either(database: Engine) -> None:
@@ -281,7 +280,7 @@ def test_an_operators_pause_after_an_alarm_forgives_nothing_either(database: Eng
     assert look(database) == []
     resume(database, send)
     ((_, why),) = look(database)
-    assert why.startswith("20 % of 10 mails since the last alarm bounced (2)")
+    assert why.startswith("20 % of 10 emails since the last pause bounced (2)")
 
 
 def test_sends_under_way_at_once_are_judged_each_by_its_own_figures(database: Engine) -> None:
@@ -297,8 +296,8 @@ def test_sends_under_way_at_once_are_judged_each_by_its_own_figures(database: En
     report(database, worse, "bounce", [2, 3, 4], issue=3)
     tripped = dict(look(database))
     assert list(tripped) == [bad, worse]
-    assert tripped[bad].startswith("25 % of 4 mails bounced (1)")
-    assert tripped[worse].startswith("75 % of 4 mails bounced (3)")
+    assert tripped[bad].startswith("25 % of 4 emails bounced (1)")
+    assert tripped[worse].startswith("75 % of 4 emails bounced (3)")
     assert stands(database, good).state == SendState.SENDING
 
 
@@ -311,7 +310,7 @@ def test_what_comes_after_the_end_changes_nothing(database: Engine) -> None:
     report(database, send, "bounce", range(1, 6))
     assert look(database) == []
     row = stands(database, send)
-    assert (row.state, row.reason, row.alarm) == (SendState.SENT, "", {})
+    assert (row.state, row.reason, row.breaker_baseline) == (SendState.SENT, "", {})
 
 
 def test_sends_that_have_not_begun_or_are_cancelled_are_left_alone(database: Engine) -> None:
@@ -396,7 +395,7 @@ def test_each_shipped_rule_trips_on_what_it_is_for(database: Engine, kind: str) 
     name, more = ("bounce", {"type": "blocked"}) if kind == "blocked" else (kind, {})
     report(database, send, name, range(1, 101), **more)
     ((_, why),) = look(database, *load_rules(SHIPPED))
-    assert why.startswith("20 % of 500 mails ")
+    assert why.startswith("20 % of 500 emails ")
     assert len(why) <= 1000
 
 
