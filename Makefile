@@ -7,10 +7,10 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench chaos fuzz lock clean
+.PHONY: help install demo test test-all check bench chaos fuzz lock clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@echo "Installing what the newsletter needs into $(VENV) (once)"
@@ -32,10 +32,13 @@ install: $(VENV)/.runtime ## make the virtual environment
 demo: $(VENV)/.runtime ## two real issues to 4,000 local inboxes, and a console (ONCE=1 exits when done)
 	@$(BIN)/newsletter demo $(if $(ONCE),--once)
 
-test: $(VENV)/.dev ## run the tests (SQLite, PostgreSQL and a browser where there is one)
+test: $(VENV)/.dev ## run the quick tests, in about five minutes on two cores
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-check: $(VENV)/.dev ## types, lint, formatting, floors and doors
+test-all: $(VENV)/.dev ## run every test: slow ones too, and all on SQLite and PostgreSQL
+	@$(BIN)/python -m pytest --all -n $(JOBS) --dist worksteal $(ARGS)
+
+check: $(VENV)/.dev ## types, lint, formatting, layers and adapters
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

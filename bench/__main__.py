@@ -8,6 +8,7 @@ BENCHMARKS = {
     "console": "server time of each page with a million people and a hundred past sends",
     "dispatch": "planning and dispatching 100,000 recipients, against what the SDK alone can do",
     "events": "signed posts of events, against a bare insert of the same rows",
+    "idle": "processor time and bytes written of a service with nothing to do, and its awakening",
     "importing": "importing and exporting people, against a bare executemany of the same rows",
     "segments": "counting segments of a million people",
     "signup": "signup requests a second, and the slowest of a hundred",

@@ -238,7 +238,10 @@ def _sends(session: Session, first: int, people: int, sends: int, now: datetime)
         done = {"finished_at": began if state == "sent" else None, "planned": people}
         done["accepted_count"] = people if state == "sent" else None
         rows.append({**row, "id": n, "issue_id": n, "revision_id": n, "state": state, **done})
-        rows[-1] |= {"started_at": began, "reason": "the alarm" if state == "paused" else ""}
+        rows[-1] |= {
+            "started_at": began,
+            "reason": "the circuit breaker" if state == "paused" else "",
+        }
         variants.append({**words, "id": n, "send_id": n})
     session.execute(_variant.delete())
     session.execute(_send.delete())

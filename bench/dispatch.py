@@ -33,12 +33,14 @@ import sendgrid
 from bench import stage
 from bench.report import Memory, table
 from bench.sink import sink
+from newsletter.accounts.audit import Actor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.provider.payload import encoded, payload
 from newsletter.scheduling.tasks import start_due
 from newsletter.sending.delivery.dispatcher import Dispatcher
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.settings.load import load
@@ -172,7 +174,7 @@ def _requests(assembly: Container) -> list[bytes]:
         assembly.database,
         recorder,
         assembly.links,
-        worker="recorder",
+        worker=Heartbeat(assembly.database),
         base_url=assembly.settings.site.base_url,
         sender_email=assembly.settings.sender.email,
         sender_name=assembly.settings.sender.name,
@@ -183,7 +185,9 @@ def _requests(assembly: Container) -> list[bytes]:
     with transaction(assembly.database) as session:
         send = send_status.listed(session, limit=1)[0][0]
         if send.state == "sending":
-            send_lifecycle.cancel(session, send.id, now=datetime.now(UTC))
+            send_lifecycle.cancel(
+                session, send.id, by=Actor(None, "operator"), now=datetime.now(UTC)
+            )
     return recorder.requests
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 from sqlalchemy import insert, literal, select
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.content.issues import read_and_render
 from newsletter.container import Container
 from newsletter.db.engine import open_database, transaction, upgrade
@@ -99,7 +100,14 @@ def make_send(assembly: Container, slug: str, *, at: datetime) -> int:
     again = type(draft)(**{**fields, "slug": slug})
     with transaction(assembly.database) as session:
         return send_lifecycle.create(
-            session, again, rendered, ["everybody"], at=at, now=at, approved_by=COMMAND_LINE
+            session,
+            again,
+            rendered,
+            ["everybody"],
+            by=Actor(None, "operator"),
+            at=at,
+            now=at,
+            approved_by=COMMAND_LINE,
         ).id
 
 

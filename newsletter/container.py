@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from newsletter.db.engine import (
     transaction,
 )
 from newsletter.db.orm import Session
-from newsletter.errors import AddressError, MachineError, SettingsError
+from newsletter.errors import AddressError, MachineError, UserError
 from newsletter.settings.load import Settings, resource
 from subscribers.email_address import address_key, hash_address, parse
 
@@ -50,16 +50,18 @@ if TYPE_CHECKING:
     from newsletter.scheduling.prepared_issue import IssueRenderer
     from newsletter.scheduling.tasks import TaskContext
     from newsletter.sending.delivery.dispatcher import Dispatcher
+    from newsletter.sending.heartbeat import Heartbeat
     from newsletter.sending.pacing.quotas import WarmUp
     from newsletter.sending.recovery.departure_log import DepartureLogFile
     from newsletter.sending.recovery.restore_replay import ReplayReport
     from newsletter.sending.workers.thread_pool import WorkerPool, Workers
     from newsletter.text_workers import TextWorkers
     from newsletter.tracking.circuit_breaker import BreakerRule
-    from newsletter.tracking.events.ingest import Ingested
+    from newsletter.tracking.events.ingest import IngestReport
     from newsletter.tracking.events.policy import Thresholds
     from newsletter.tracking.retention.prune import RetentionPolicy
     from newsletter.tracking.suppression_sync import Reconciler
+    from newsletter.wakeups import Wakeups
 
 
 _log = logging.getLogger(__name__)
@@ -90,14 +92,14 @@ class Container:
         engine = open_database(
             self.settings.database_url, connections=self.settings.sending.concurrency + 10
         )
-        require_current(engine)
-        if self.settings.subscribers.address_key.get_secret_value():
-            # Before anything is begun: a transaction cannot begin within another.
-            try:
+        try:
+            require_current(engine)
+            if self.settings.subscribers.address_key.get_secret_value():
+                # Before anything is begun: a transaction cannot begin within another.
                 _require_address_key(engine, self.address_key)
-            except SettingsError:
-                engine.dispose()
-                raise
+        except UserError:
+            engine.dispose()
+            raise
         return engine
 
     @cached_property
@@ -168,7 +170,7 @@ class Container:
         return WebhookVerifier(sendgrid.webhook_public_keys, max_age=sendgrid.webhook_max_age)
 
     @property
-    def house(self) -> Publication:
+    def publication(self) -> Publication:
         """What every issue shares."""
         from newsletter.rendering.rendered import Publication
 
@@ -198,10 +200,10 @@ class Container:
         from newsletter.checking.checker import Checker
 
         return Checker(
-            self.house,
+            self.publication,
             self.settings.templates_directory,
             self.check_rules,
-            leaves=not self.is_local,
+            sends_real_email=not self.is_local,
             unfit=tuple(readiness.unfit(self.settings)),
         )
 
@@ -272,7 +274,9 @@ class Container:
         from newsletter.imports.import_worker import Importer
 
         imports = self.settings.imports
-        return Importer(self.database, self.shelf, lambda: self.address_key, keep=imports.keep)
+        return Importer(
+            self.database, self.shelf, lambda: self.address_key, self.wakeups, keep=imports.keep
+        )
 
     @property
     def warm_up(self) -> WarmUp | None:
@@ -285,7 +289,7 @@ class Container:
         return WarmUp(begins=sending.warm_up_from, volumes=tuple(sending.warm_up))
 
     @cached_property
-    def alert_rules(self) -> tuple[BreakerRule, ...]:
+    def breaker_rules(self) -> tuple[BreakerRule, ...]:
         """When a send pauses itself."""
         from newsletter.tracking.circuit_breaker import load_rules
 
@@ -306,7 +310,7 @@ class Container:
             doubt_policy=sending.doubt_policy,
             keep_network_data=self.settings.signup.keep_ip,
             warm_up=self.warm_up,
-            alert_rules=self.alert_rules,
+            breaker_rules=self.breaker_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
             keep=self.keep,
             press=self.press,
@@ -317,7 +321,10 @@ class Container:
         from newsletter.scheduling import operator_emails
 
         return operator_emails.send_waiting(
-            session, house=self.house, templates=self.settings.templates_directory, now=now
+            session,
+            publication=self.publication,
+            templates=self.settings.templates_directory,
+            now=now,
         )
 
     @property
@@ -368,7 +375,7 @@ class Container:
             self.provider.ask,
             self.hash_of,
             every=tracking.reconcile_every,
-            tell=tracking.push_suppressions,
+            push_suppressions=tracking.push_suppressions,
         )
 
     @property
@@ -376,7 +383,16 @@ class Container:
         key, address_key = self.settings.sendgrid.api_key, self.settings.subscribers.address_key
         return bool(key.get_secret_value() and address_key.get_secret_value())
 
-    def dispatcher(self, worker: str) -> Dispatcher:
+    @cached_property
+    def wakeups(self) -> Wakeups:
+        """Tells the threads of this process when to look for work."""
+        from newsletter.scheduling import due
+        from newsletter.wakeups import Wakeups
+
+        next_due = partial(due.next_due, grace=self.settings.sending.doubt_grace)
+        return Wakeups(self.database, next_due)
+
+    def dispatcher(self, worker: Heartbeat) -> Dispatcher:
         """What one worker thread sends with."""
         from newsletter.sending.delivery.dispatcher import Dispatcher
 
@@ -399,14 +415,14 @@ class Container:
 
     def workers(self, *, alone: bool = False) -> WorkerPool:
         """Whoever sends in this process: on PostgreSQL one of many, unless it is ``alone``."""
-        from newsletter.sending.workers.heartbeat import Heartbeat
+        from newsletter.sending.heartbeat import Heartbeat
         from newsletter.sending.workers.thread_pool import ThreadPool, WorkerPool
 
         heartbeat = Heartbeat(self.database)
         threads = self.settings.sending.concurrency
 
         def dispatcher() -> Dispatcher:
-            return self.dispatcher(heartbeat.name)
+            return self.dispatcher(heartbeat)
 
         workers: Workers
         if self.database.dialect.name == "postgresql" and not alone:
@@ -415,16 +431,16 @@ class Container:
 
             workers = DistributedWorkers(self.database, dispatcher, concurrency=threads)
         else:
-            workers = ThreadPool(self.database, dispatcher, concurrency=threads)
+            workers = ThreadPool(self.wakeups, dispatcher, concurrency=threads)
         return WorkerPool(self.database, workers, heartbeat, self.journal)
 
     def clock(self) -> Clock:
         """The clock of this process."""
         from newsletter.scheduling.leader_clock import Clock
 
-        return Clock(self.database, self.desk)
+        return Clock(self.database, self.desk, self.wakeups)
 
-    def ingest(self, events: list[Event]) -> Ingested:
+    def ingest(self, events: list[Event]) -> IngestReport:
         """Store and apply events, durably when this returns."""
         from newsletter.tracking.events.ingest import ingest
 

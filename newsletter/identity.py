@@ -55,7 +55,7 @@ def was_moved(session: Session, *, now: datetime) -> bool:
 
     That is so after a restore, and noticed once. A SQLite file tells nothing of that.
     """
-    if session.get_bind().dialect.name != "postgresql":
+    if not is_elsewhere(session):
         return False
     # The row's lock: of several processes one notices.
     here = session.scalar(text(_SERVER))
@@ -66,6 +66,14 @@ def was_moved(session: Session, *, now: datetime) -> bool:
         _identity.update().where(_identity.c.name == "server").values(value=here, at=now)
     )
     return True
+
+
+def is_elsewhere(session: Session) -> bool:
+    """Whether ``was_moved`` has something to note. Only reads."""
+    if session.get_bind().dialect.name != "postgresql":
+        return False
+    known = select(_identity.c.value).where(_identity.c.name == "server")
+    return bool(session.scalar(known) != session.scalar(text(_SERVER)))
 
 
 def fits(session: Session, key: bytes) -> bool | None:

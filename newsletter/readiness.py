@@ -25,7 +25,7 @@ _EXAMPLE_DOMAINS: Final = ("example.com", "example.net", "example.org")
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
+class SettingProblem:
     """What is wrong with one setting, and how it is mended."""
 
     key: str
@@ -38,12 +38,12 @@ class Lack:
         return f"{self.key} {self.what}. {self.remedy}"
 
 
-def missing(settings: Settings) -> list[Lack]:
+def missing(settings: Settings) -> list[SettingProblem]:
     """Secrets that are not set; a key is for ever, so each has a word of its own on that."""
     found = []
     if not settings.sendgrid.api_key.get_secret_value():
         found.append(
-            Lack(
+            SettingProblem(
                 "sendgrid.api_key",
                 "is not set",
                 "Make one in SendGrid with the Mail Send permission, or try `newsletter demo`:\n"
@@ -52,7 +52,7 @@ def missing(settings: Settings) -> list[Lack]:
         )
     if not settings.links.keys:
         found.append(
-            Lack(
+            SettingProblem(
                 "links.keys",
                 "is not set",
                 "Make a key and keep it for as long as links in sent mail should work:\n"
@@ -61,7 +61,7 @@ def missing(settings: Settings) -> list[Lack]:
         )
     if not settings.subscribers.address_key.get_secret_value():
         found.append(
-            Lack(
+            SettingProblem(
                 "subscribers.address_key",
                 "is not set",
                 "A database that is in use has its own, with its backups. For a new one, make a "
@@ -84,7 +84,7 @@ def is_local(settings: Settings) -> bool:
     return is_this_machine(settings.sendgrid.host)
 
 
-def unfit(settings: Settings) -> list[Lack]:
+def unfit(settings: Settings) -> list[SettingProblem]:
     """What keeps mail from leaving to the provider; nothing does where that is a sandbox here."""
     return [] if is_local(settings) else list(_unfit(settings))
 
@@ -105,22 +105,24 @@ def is_example(address: str) -> bool:
     )
 
 
-def _unfit(settings: Settings) -> Iterator[Lack]:
+def _unfit(settings: Settings) -> Iterator[SettingProblem]:
     site, url = settings.site, urlsplit(settings.site.base_url)
     remedy = (
         "Set it to the https address at which readers reach this service through your proxy, or "
         "none of them can leave."
     )
     if url.scheme != "https":
-        yield Lack("site.base_url", f"is {site.base_url}, which is not https", remedy)
+        yield SettingProblem("site.base_url", f"is {site.base_url}, which is not https", remedy)
     elif is_example(url.hostname or ""):
-        yield Lack("site.base_url", f"is {site.base_url}, which readers cannot reach", remedy)
+        yield SettingProblem(
+            "site.base_url", f"is {site.base_url}, which readers cannot reach", remedy
+        )
     remedy = "Set it to your own: the law of most countries wants it in every mail."
     given = _folded(site.postal_address)
     if not given:
-        yield Lack("site.postal_address", "is empty", remedy)
+        yield SettingProblem("site.postal_address", "is empty", remedy)
     elif any(_folded(example) in given for example in EXAMPLE_ADDRESSES):
-        yield Lack("site.postal_address", "is still the example's", remedy)
+        yield SettingProblem("site.postal_address", "is still the example's", remedy)
     sender = settings.sender
     for key, address, remedy in (
         ("sender.email", sender.email, "Set it to an address that SendGrid has verified."),
@@ -128,14 +130,14 @@ def _unfit(settings: Settings) -> Iterator[Lack]:
         ("inbound.address", settings.inbound.address, "Set it up by docs/leaving.md, or empty it."),
     ):
         if address and is_example(address):
-            yield Lack(key, f"is {address}, which is an example's", remedy)
+            yield SettingProblem(key, f"is {address}, which is an example's", remedy)
 
 
 def _folded(text: str) -> str:
     return " ".join(text.casefold().replace(",", " ").split())
 
 
-def _told(message: str, lacks: Sequence[Lack]) -> SettingsError:
+def _told(message: str, lacks: Sequence[SettingProblem]) -> SettingsError:
     if len(lacks) == 1:
         return SettingsError(lacks[0].what, place=lacks[0].key, hint=lacks[0].remedy)
     return SettingsError(

@@ -33,7 +33,7 @@ class Subscriber(Model, table=True):
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     #: As the person wrote it, with the domain in lower case; shown and mailed.
     email: str = Field(max_length=320)
-    #: Keyed hash of the normalised address: identity, and the join to suppressions.
+    #: Keyed hash of the normalized address: identity, and the join to suppressions.
     address_hash: bytes = Field(sa_type=Hash, unique=True)
     name: str = Field(default="", max_length=200)
     attributes: dict[str, Any] = Field(default_factory=dict, sa_type=Json)

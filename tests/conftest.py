@@ -31,6 +31,33 @@ for _number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(_number, lambda *_: None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="run every test, as `make test-all` does: slow ones too, and all on both databases",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --all, leave out what is marked slow, and PostgreSQL where both_databases is not."""
+    if config.getoption("all"):
+        return
+    items_of: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        items_of[_is_quick(item)].append(item)
+    config.hook.pytest_deselected(items=items_of[False])
+    items[:] = items_of[True]
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    if item.get_closest_marker("slow"):
+        return False
+    call = getattr(item, "callspec", None)
+    on_postgresql = call is not None and call.params.get("database_url") == "postgresql"
+    return not on_postgresql or item.get_closest_marker("both_databases") is not None
+
+
 def _driven(uri: str) -> URL:
     return make_url(uri).set(drivername="postgresql+psycopg")
 

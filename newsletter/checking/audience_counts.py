@@ -1,4 +1,4 @@
-"""Who would get the issue: one look at the audience, by set, for all checks that ask of it."""
+"""Counts the recipients of a planned send once, for all checks of the audience."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ _issue = table_of(Issue)
 
 @dataclass(frozen=True, slots=True)
 class AudienceStats:
-    """The audience of a plan, and who of those who get it lacks what."""
+    """The audience of a plan, and how many recipients lack each value."""
 
     counted: AudienceCounts
-    #: Placeholder's name → people who would get the issue without such a value.
+    #: Placeholder's name → recipients without this value.
     lacking: Mapping[str, int]
 
     @property
     def number(self) -> int:
-        """How many get it."""
+        """The number of recipients."""
         return self.counted.people
 
     @property
     def excluded_counts(self) -> Mapping[str, int]:
-        """Reason → people of the segments who do not get it."""
+        """Reason → excluded subscribers of the segments."""
         return self.counted.excluded_counts
 
 
-def look_at(
+def count_audience(
     session: Session,
     draft: Draft,
     *,
@@ -45,10 +45,10 @@ def look_at(
     split: bool,
     now: datetime,
 ) -> AudienceStats:
-    """Count the people of these segments as a send would, and those without each of ``values``.
+    """Count the recipients in these segments as a send would, and those without each value.
 
-    ``values`` are placeholders' names; ``split`` tells time zones apart. One statement, however
-    many they are. Raises SegmentError for a segment that there is not.
+    ``values`` are names of placeholders; ``split`` counts each time zone. It runs one statement
+    for any number of subscribers. Raises SegmentError for an unknown segment.
     """
     audience = SendAudience(
         segments=[segment_store.find(session, name).expression for name in segment_names],
@@ -63,10 +63,10 @@ def look_at(
 
 
 def _lacks(name: str, now: datetime) -> ColumnElement[bool]:
-    """Whether a person's placeholder of this name is filled with nothing."""
+    """Whether a subscriber has no value for the placeholder of this name."""
     if name == "name":
         return segment_parser.condition('name == ""', now=now)
-    # The grammar of placeholders lets nothing into a key that could end the text.
+    # The grammar of placeholders allows no character in a key that could end the quoted text.
     key = name.removeprefix("attributes.")
     rule = f'not has("{key}") or attribute("{key}") == ""'
     return segment_parser.condition(rule, now=now)

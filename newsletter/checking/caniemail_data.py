@@ -1,4 +1,4 @@
-"""What mail clients do not know: the data of caniemail.com, as vendored in caniemail/."""
+"""Reads the data of caniemail.com on features that email clients lack, vendored in caniemail/."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,10 @@ _DATA: Final = Path(__file__).parent / "caniemail" / "caniemail-2.0.2.json"
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something that some clients do not know, and what shows that a page uses it."""
+    """A feature that some clients do not support.
+
+    ``finds`` are the signs that a page uses it, ``unknown`` the ids of the clients.
+    """
 
     slug: str
     title: str

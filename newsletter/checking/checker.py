@@ -26,7 +26,7 @@ from newsletter.db.orm import Session
 from newsletter.errors import IssueError, TemplateError, UserError
 from newsletter.issues.parsing.issue_file import Draft, parse_issue
 from newsletter.numbers import whole_number
-from newsletter.readiness import Lack, is_example
+from newsletter.readiness import SettingProblem, is_example
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Publication, Rendered
 
@@ -39,7 +39,7 @@ CHECKS: Final[Mapping[str, Callable[[CheckContext], Iterator[CheckFinding]]]] = 
     "preheader": envelope_checks.preheader,
     "size": envelope_checks.size,
     "links": link_checks.well_formed,
-    "dead_links": dead_links.answering,
+    "dead_links": dead_links.dead_links_of,
     "images": link_checks.images,
     "markup": markup_checks.markup,
     "contrast": contrast.contrast,
@@ -66,7 +66,7 @@ _GRAVEST = (Level.BLOCK, Level.WARN, Level.NOTE)
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class ExaminedIssue:
     """All of an issue that depends on it alone, which one process can make for another."""
 
     draft: Draft
@@ -78,25 +78,25 @@ class Examined:
 
 @dataclass(frozen=True)
 class Checker:
-    """Checks issues of one house by its rules."""
+    """Checks issues of one publication by its rules."""
 
-    house: Publication
+    publication: Publication
     templates: Path
     rules: CheckRules
     #: Whether mail leaves this machine: then no issue has an example's sender.
-    leaves: bool = False
+    sends_real_email: bool = False
     #: What of the settings keeps mail from leaving.
-    unfit: tuple[Lack, ...] = ()
+    unfit: tuple[SettingProblem, ...] = ()
 
-    def examine(self, draft: Draft) -> Examined:
+    def examine(self, draft: Draft) -> ExaminedIssue:
         """Render a draft and run the checks that ask nobody; IssueError, TemplateError."""
-        rendered = render(draft, self.house, templates=self.templates)
-        case = CheckContext(draft, rendered, self.house, self.rules, _AT_ANY_TIME)
+        rendered = render(draft, self.publication, templates=self.templates)
+        case = CheckContext(draft, rendered, self.publication, self.rules, _AT_ANY_TIME)
         wanted = [name for name in CHECKS if name in ALONE and self._level(name) != "off"]
         found = {name: list(CHECKS[name](case)) for name in wanted}
-        return Examined(draft, rendered, case.manuscript, found)
+        return ExaminedIssue(draft, rendered, case.manuscript, found)
 
-    def examine_text(self, text: str, *, name: str) -> Examined:
+    def examine_text(self, text: str, *, name: str) -> ExaminedIssue:
         """The same of a text; ``name`` is what errors call its file."""
         return self.examine(parse_issue(text, name=name))
 
@@ -114,7 +114,7 @@ class Checker:
         dns: AskDns | None = None,
         ask_links: bool = False,
         blocking_only: bool = False,
-        examined: Examined | None = None,
+        examined: ExaminedIssue | None = None,
     ) -> list[Finding]:
         """What is to be said of an issue, the gravest first; ``rendered`` is made of ``draft``.
 
@@ -129,7 +129,7 @@ class Checker:
         read = examined.manuscript if examined else None
         known = examined.found if examined else {}
         case = CheckContext(
-            draft, rendered, self.house, self.rules, now, plan, dns, ask_links, read
+            draft, rendered, self.publication, self.rules, now, plan, dns, ask_links, read
         )
         for check, find in CHECKS.items():
             wanted = self._level(check)
@@ -145,7 +145,7 @@ class Checker:
         for lack in self.unfit:
             yield Finding(SETTINGS, Level.BLOCK, f"{lack.key} {lack.what}", None, lack.remedy)
         for key, address in (("from", draft.from_email), ("reply_to", draft.reply_to)):
-            if self.leaves and address and is_example(address):
+            if self.sends_real_email and address and is_example(address):
                 message = f"{address} is an example's address"
                 hint = f"Name a mailbox of your own, or leave the line “{key}” out."
                 yield Finding(SETTINGS, Level.BLOCK, message, line_of(draft, key), hint)
@@ -159,7 +159,7 @@ class Checker:
         *,
         now: datetime,
         dns: AskDns | None,
-        examined: Examined | None = None,
+        examined: ExaminedIssue | None = None,
     ) -> list[Finding]:
         """What keeps the issue from being sent, links and DNS among it if they may block."""
         check = partial(self.check, draft, rendered, now=now, blocking_only=True, examined=examined)

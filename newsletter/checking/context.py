@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from newsletter.checking.audience_counts import AudienceStats, look_at
+from newsletter.checking.audience_counts import AudienceStats, count_audience
 from newsletter.checking.manuscript import Manuscript, read_manuscript
 from newsletter.checking.planned_send import Plan
 from newsletter.checking.rules import CheckRules
@@ -35,7 +35,7 @@ class CheckContext:
 
     draft: Draft
     rendered: Rendered
-    house: Publication
+    publication: Publication
     rules: CheckRules
     now: datetime
     plan: Plan | None = None
@@ -54,7 +54,7 @@ class CheckContext:
         """The body's parts with their lines."""
         if self.read is not None:
             return self.read
-        links = {name: f"{self.house.base_url}/{path}/" for name, path in LINKS.items()}
+        links = {name: f"{self.publication.base_url}/{path}/" for name, path in LINKS.items()}
         return read_manuscript(self.draft, links)
 
     @cached_property
@@ -76,7 +76,7 @@ class CheckContext:
             return None
         if self.plan.counted is not None and not self.values_without_default:
             return AudienceStats(self.plan.counted, {})
-        return look_at(
+        return count_audience(
             self.plan.session,
             self.draft,
             segment_names=self.plan.segments,

@@ -73,7 +73,7 @@ def preheader(case: CheckContext) -> Iterator[CheckFinding]:
 def unsubscribe(case: CheckContext) -> Iterator[CheckFinding]:
     """Each part has the person's own link to leave; the law and large receivers want it."""
     rendered = case.rendered
-    link = f"{case.house.base_url}/{LINKS['unsubscribe_url']}/{rendered.placeholders.token}"
+    link = f"{case.publication.base_url}/{LINKS['unsubscribe_url']}/{rendered.placeholders.token}"
     for part, there in (
         ("HTML", f'href="{html.escape(link)}"' in rendered.html),
         ("text", link in rendered.text),
@@ -88,12 +88,13 @@ def unsubscribe(case: CheckContext) -> Iterator[CheckFinding]:
 
 def postal_address(case: CheckContext) -> Iterator[CheckFinding]:
     """Each part says where the sender can be found; most countries' law wants it."""
-    address = " ".join(case.house.postal_address.split())
+    address = " ".join(case.publication.postal_address.split())
     for part, words in (("HTML", html.unescape(case.rendered.html)), ("text", case.rendered.text)):
         if not address or address not in " ".join(words.split()):
             yield CheckFinding(
                 f"the {part} part does not say the sender's postal address",
-                "Set site.postal_address, and keep {{ house.postal_address }} in the template.",
+                "Set site.postal_address, and keep "
+                "{{ publication.postal_address }} in the template.",
             )
 
 

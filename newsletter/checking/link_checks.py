@@ -18,7 +18,7 @@ _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
 def well_formed(case: CheckContext) -> Iterator[CheckFinding]:
     """Every link leads to a web page or mailbox that there can be."""
-    own = urlsplit(case.house.base_url).hostname
+    own = urlsplit(case.publication.base_url).hostname
     for link in case.manuscript.links:
         if why := fault(link.url, own):
             yield CheckFinding(f"{shown(link)} {why[0]}", why[1], link.line)

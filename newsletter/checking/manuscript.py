@@ -1,7 +1,7 @@
-"""An issue's Markdown as its author wrote it, with the line of everything in it.
+"""Parses an issue's Markdown for the checks, with the line of each link, image and text.
 
-Rendering leaves out what is no link, and knows lines of what it refuses only. The checks
-want to speak of both, so they read the body once more, and more generously.
+Rendering ignores invalid links and does not track lines. The checks report both, so they parse
+the body again, with less strict rules.
 """
 
 import re
@@ -20,16 +20,16 @@ from newsletter.issues.parsing.issue_file import Draft
 from newsletter.rendering.markdown import PARSER_LIMIT, SIZES
 from newsletter.rendering.word_check import DEFINITION, folded
 
-#: Stands in addresses and words where a placeholder does.
+#: Replaces each placeholder in addresses and texts.
 PERSONAL = "nlpersonal"
-#: Line breaks that a token swallowed.
+#: Key of a token's metadata: the line breaks within the token.
 _MORE = "more lines"
 _BRACKETS = re.compile(r"\[((?:[^\[\]\\]|\\.){1,999})\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link or a picture: its address with ``PERSONAL`` for each value, its words, its line."""
+    """A link or an image: its address with ``PERSONAL`` for each value, its text, its line."""
 
     url: str
     words: str
@@ -40,13 +40,13 @@ class Link:
 
     @property
     def is_personal(self) -> bool:
-        """Whether it leads somewhere else for each person."""
+        """Whether the address differs between recipients."""
         return PERSONAL in self.url
 
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """A stretch of plain text."""
+    """A part of plain text."""
 
     text: str
     line: int
@@ -54,8 +54,8 @@ class SourceText:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """A placeholder where it stands."""
+class PlaceholderUse:
+    """A placeholder and its line."""
 
     placeholder: merge_fields.Placeholder
     line: int
@@ -63,27 +63,27 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Manuscript:
-    """The parts of one body, in their order."""
+    """The parts of one body, in order."""
 
     links: Sequence[Link]
     images: Sequence[Link]
     words: Sequence[SourceText]
-    placeholders: Sequence[Used]
-    #: Each paragraph and heading as it was written, without what is code in it.
+    placeholders: Sequence[PlaceholderUse]
+    #: The source of each paragraph and heading, without code.
     paragraphs: Sequence[SourceText]
     #: Definitions of links (``[label]: https://…``) that nothing refers to.
     unused: Sequence[SourceText]
 
 
 def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
-    """The parts of a draft's body; ``links`` is the address of each link placeholder.
+    """The parts of a draft's body; ``links`` maps each link placeholder to its address.
 
-    The front matter's placeholders come first.
+    Placeholders of the front matter come first.
     """
-    used: list[Used] = []
+    used: list[PlaceholderUse] = []
 
     def of(placeholder: merge_fields.Placeholder) -> str:
-        used.append(Used(placeholder, number))
+        used.append(PlaceholderUse(placeholder, number))
         return links.get(placeholder.name, "") + PERSONAL
 
     for key in ("subject", "preheader"):
@@ -95,7 +95,7 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
         lines.append(merge_fields.replace(text, of, name=draft.name, line=number))
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": PARSER_LIMIT})
     parser.use(attrs_plugin, after=("image",), allowed=SIZES)
-    # What rendering does not take for a link is what the checks look for.
+    # The checks also report links that rendering does not accept.
     parser.validateLink = _any_url  # type: ignore[method-assign]
     ruler = parser.inline.ruler
     for name, rule in zip(ruler.get_active_rules(), ruler.getRules(), strict=True):
@@ -129,9 +129,9 @@ def _any_url(url: str) -> bool:  # noqa: ARG001 (markdown-it asks so)
 
 
 def _counted(rule: RuleFuncInlineType) -> RuleFuncInlineType:
-    """The rule, which notes line breaks that no token of its own stands for.
+    """The rule, which also counts line breaks within its tokens.
 
-    Code, titles and the words of pictures may go over them; tokens do not say where they end.
+    Code, titles and image texts may contain them, and markdown-it does not record it.
     """
 
     def counted(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 (markdown-it calls it so)
@@ -140,8 +140,8 @@ def _counted(rule: RuleFuncInlineType) -> RuleFuncInlineType:
             return False
         if not silent and (breaks := state.src.count("\n", at, state.pos)):
             last = state.tokens[-1]
-            told = sum(_breaks_in(token) for token in state.tokens[before:])
-            last.meta[_MORE] = last.meta.get(_MORE, 0) + breaks - told
+            counted_before = sum(_breaks_in(token) for token in state.tokens[before:])
+            last.meta[_MORE] = last.meta.get(_MORE, 0) + breaks - counted_before
         return True
 
     return counted
@@ -152,14 +152,14 @@ def _breaks_in(token: Token) -> int:
 
 
 def line_of(draft: Draft, key: str) -> int | None:
-    """The line of a key of the front matter; None when it is not there."""
+    """The line of a front matter key; None without the key."""
     head = draft.source.split("\n")[: draft.body_line - 1]
     pattern = re.compile(rf"[\"']?{key}[\"']?[ \t]*:")
     return next((number for number, text in enumerate(head, 1) if pattern.match(text)), None)
 
 
 def _without_code(token: Token) -> str:
-    """The text of a paragraph, its code made blank; lines stay lines."""
+    """The text of a paragraph, with spaces in place of code; lines stay the same."""
     text, parts, end = token.content, [], 0
     for child in token.children or ():
         if child.type == "code_inline":
@@ -176,7 +176,7 @@ def _without_code(token: Token) -> str:
 def _unused(
     body: str, paragraphs: Sequence[SourceText], labels: set[str], first: int
 ) -> Iterator[SourceText]:
-    """The definitions of these labels to which nothing refers, each at its line."""
+    """The definitions of these labels that are never used, each with its line."""
     used = {label for one in paragraphs for label in map(folded, _BRACKETS.findall(one.text))}
     counted, line = 0, first
     for found in DEFINITION.finditer(body):

@@ -1,4 +1,4 @@
-"""What a check of an issue is told of the send to come; light, for whoever only makes one."""
+"""The planned send that a check takes into account. Imports little, for callers that make one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from newsletter.sending.planning.audience import AudienceCounts
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """To whom and how fast the issue is to go: names of segments, as for a send."""
+    """The segments (by name) and the timetable of a planned send."""
 
     session: Session
     segments: Sequence[str]
@@ -19,5 +19,5 @@ class Plan:
     timetable: Timetable = field(default_factory=Timetable)
     batch_size: int = 1000
     warm_up: WarmUp | None = None
-    #: Its people, where they have been counted a moment ago: a million take a second.
+    #: The counts of its audience, if the caller has just counted it: a million takes a second.
     counted: AudienceCounts | None = None

@@ -1,6 +1,6 @@
-"""Which checks warn and which block, and where their lines are drawn: config/checks.toml.
+"""The levels and limits of checks, read from config/checks.toml.
 
-An operator's own file holds what is different only; everything else stays as built in.
+An operator's own file contains only the values that differ.
 """
 
 import difflib
@@ -21,7 +21,7 @@ _Share = Annotated[float, Field(ge=0)]
 
 
 class CheckRule(BaseModel):
-    """A check with nothing to set but its level."""
+    """A check with a level and no other setting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,30 +29,30 @@ class CheckRule(BaseModel):
 
 
 class Size(CheckRule):
-    """How many bytes of HTML are too many."""
+    """The greatest size of the HTML part, in bytes."""
 
     most: _Count
 
 
 class Length(CheckRule):
-    """From how many characters on a line is too long, and up to how many too short."""
+    """The greatest and least length of a line, in characters."""
 
     longest: _Count
     shortest: _Count = 0
 
 
 class Images(CheckRule):
-    """How wide a picture may be, in pixels."""
+    """The greatest width of an image, in pixels."""
 
     widest: _Count
 
 
 class DeadLinks(CheckRule):
-    """How links are tried out."""
+    """How links are requested."""
 
     patience: Duration
     at_once: Annotated[int, Field(ge=1, le=64)]
-    #: Networks that nobody outside reaches: for tests alone.
+    #: Also request addresses in private networks; for tests only.
     private_networks: bool
 
 
@@ -79,28 +79,28 @@ def _feature(word: str) -> str:
 
 
 class Clients(CheckRule):
-    """Whose readers matter, and what may be missing there without harm."""
+    """The clients to support, and features that they may lack without harm."""
 
     matter: list[Annotated[str, AfterValidator(_client)]]
     harmless: list[Annotated[str, AfterValidator(_feature)]]
 
 
 class AudienceLimits(CheckRule):
-    """How much larger or smaller than the last one an audience may be."""
+    """The greatest and least ratio of this audience to that of the last send."""
 
     grown: _Share
     shrunk: _Share
 
 
-class Took(CheckRule):
-    """How long a send may take, and how many mails a second leave while none was measured."""
+class DurationLimit(CheckRule):
+    """The longest duration of a send, and the emails per second before any was measured."""
 
     longest: Duration
     per_second: Annotated[float, Field(gt=0)]
 
 
 class Price(BaseModel):
-    """What a thousand mails cost in a send of so many and more."""
+    """The price of a thousand emails in a send of at least ``from`` emails."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,7 +109,7 @@ class Price(BaseModel):
 
 
 class Cost(CheckRule):
-    """What a send may cost."""
+    """The greatest cost of a send."""
 
     most: Annotated[Decimal, Field(ge=0)]
     currency: str
@@ -137,12 +137,12 @@ class CheckRules(BaseModel):
     sender_domain: CheckRule
     audience: AudienceLimits
     had_it: CheckRule
-    duration: Took
+    duration: DurationLimit
     cost: Cost
 
 
 def load_rules(built_in: Path, own: Path | None = None) -> CheckRules:
-    """The built-in rules with an operator's own over them; SettingsError names key and remedy."""
+    """The built-in rules, overridden by the operator's file; SettingsError names key and remedy."""
     merged = _read(built_in)
     for check, values in (_read(own) if own else {}).items():
         known = merged.get(check)
@@ -163,7 +163,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _explained(error: ValidationError, path: Path) -> SettingsError:
-    """The first complaint, in the operator's words."""
+    """The first validation error as a message for the operator."""
     first = error.errors(include_url=False, include_input=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     place = f"{path.name}: {key}"
@@ -173,6 +173,6 @@ def _explained(error: ValidationError, path: Path) -> SettingsError:
         known: Mapping[str, object] = getattr(model, "model_fields", {})
         hint = f"Known here: {', '.join(known)}."
         return SettingsError("there is no such key", place=place, hint=hint)
-    said = first["msg"].removeprefix("Value error, ")
-    hint = "What each key may be stands in config/checks.toml."
-    return SettingsError(said[0].lower() + said[1:], place=place, hint=hint)
+    message = first["msg"].removeprefix("Value error, ")
+    hint = "config/checks.toml describes each key."
+    return SettingsError(message[0].lower() + message[1:], place=place, hint=hint)

@@ -1,7 +1,7 @@
-"""The styles of a finished page: what each rule and attribute says, and to which elements.
+"""Parses the styles of a rendered page, and finds the elements that each rule applies to.
 
-As much of CSS as mails need: selectors by cssselect, rules and declarations by tinycss2.
-What stands in conditional comments is for Outlook's old engine alone, and left out.
+It covers as much of CSS as emails need: selectors by cssselect, rules and declarations by
+tinycss2. It ignores conditional comments, which are for Outlook's old engine alone.
 """
 
 import re
@@ -21,7 +21,7 @@ _TRANSLATOR = HTMLTranslator()
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """``name: value``, both in lower case but for what is quoted."""
+    """``name: value``, both in lower case."""
 
     name: str
     value: str
@@ -30,7 +30,7 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True)
 class StyleRule:
-    """Declarations for what the selectors match; ``media`` is the condition around them."""
+    """Declarations for the elements that match; ``media`` is the condition of the media query."""
 
     selectors: str
     media: str
@@ -38,7 +38,7 @@ class StyleRule:
 
     @property
     def parsed(self) -> list[Selector]:
-        """Its selectors one by one; none where they are no CSS."""
+        """The parsed selectors; empty if they are invalid."""
         try:
             return parse(self.selectors)
         except SelectorError:
@@ -76,7 +76,7 @@ class StyledPage:
 
     @property
     def at_rules(self) -> list[AtRule]:
-        """Every ``@`` of the sheets."""
+        """Every at-rule of the sheets."""
         return [rule for rule in self._sheets if isinstance(rule, AtRule)]
 
     def elements(self) -> Iterator[HtmlElement]:
@@ -84,7 +84,7 @@ class StyledPage:
         return (one for one in self.root.iter() if isinstance(one.tag, str))
 
     def matching(self, selector: Selector) -> Sequence[HtmlElement]:
-        """The elements that a selector means at rest: nobody points at any."""
+        """The elements that match a selector, without hover and similar states."""
         if selector.pseudo_element:
             return ()
         try:
@@ -95,7 +95,7 @@ class StyledPage:
 
 
 def inline(element: HtmlElement) -> list[Declaration]:
-    """What an element's own style attribute says."""
+    """The declarations of an element's style attribute."""
     return _declarations(tinycss2.parse_blocks_contents(element.get("style", "")))
 
 
@@ -129,5 +129,5 @@ def _declarations(nodes: Sequence[tinycss2.ast.Node]) -> list[Declaration]:
 
 
 def _bare(text: str) -> str:
-    """Without the comment marks that hide a sheet from browsers of the last century."""
+    """The sheet without the comment marks that hide it from browsers of the last century."""
     return re.sub(r"<!--|-->", "", text)

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, create_engine, event, inspect, text
+from sqlalchemy import Engine as Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -25,6 +26,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 from sqlalchemy.exc import DatabaseError as DriverError
+from sqlalchemy.exc import SQLAlchemyError as SQLAlchemyError
 
 from newsletter.db import private_files
 from newsletter.db.orm import Session
@@ -253,6 +255,27 @@ def reading(engine: Engine) -> Iterator[Session]:
         Session(connection) as session,
     ):
         yield session
+
+
+def responds(engine: Engine) -> bool:
+    """Whether the database answers; the log says why not."""
+    try:
+        with reading(engine) as session:
+            session.execute(text("SELECT 1"))
+    except SQLAlchemyError:
+        _log.exception("the database does not answer")
+        return False
+    return True
+
+
+def is_missing_file(url: str) -> bool:
+    """Whether this is the URL of a SQLite file that does not exist; to open it would create it."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return False
+    file = parsed.database
+    return parsed.get_backend_name() == "sqlite" and bool(file) and not Path(str(file)).exists()
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:

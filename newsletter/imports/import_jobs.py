@@ -122,7 +122,7 @@ def stop(session: Session, actor: Actor, job_id: int, *, now: datetime) -> None:
 
 
 def waits(session: Session, *, now: datetime) -> bool:
-    """Whether there may be something to claim: asked each second, so it only reads."""
+    """Whether there may be something to claim: asked after each commit, so it only reads."""
     return session.execute(_waiting(now).limit(1)).first() is not None
 
 

@@ -22,11 +22,11 @@ from newsletter.errors import UserError
 from newsletter.imports import import_jobs
 from newsletter.imports.import_jobs import ClaimedImport, LostError
 from newsletter.imports.upload_store import UploadStore
+from newsletter.wakeups import Wakeups
 from subscribers.transfer.import_run import import_people
 
 _log = logging.getLogger(__name__)
-#: How often somebody looks for a list, and how often one says how far it is, in seconds.
-_IDLE = 1.0
+#: How often a list says how far it is, in seconds.
 _SAYS = 1.0
 #: After the database failed, in seconds.
 _TROUBLED = 5.0
@@ -49,10 +49,12 @@ class Importer:
         database: Engine,
         shelf: UploadStore,
         address_key: Callable[[], bytes],
+        wakeups: Wakeups,
         *,
         keep: timedelta,
     ) -> None:
         self._database = database
+        self._wakeups = wakeups
         self._shelf = shelf
         self._address_key = address_key
         self._keep = keep
@@ -62,12 +64,15 @@ class Importer:
 
     def start(self) -> None:
         """Begin to look for lists."""
+        self._wakeups.enter()
         self._thread.start()
 
     def stop(self) -> None:
         """Put back what is under way, after the rows in hand, and return."""
         self._leaving.set()
+        self._wakeups.rouse()
         self._thread.join()
+        self._wakeups.leave()
 
     def work_once(self) -> bool:
         """Work on one list, if any waits; returns whether one did."""
@@ -100,15 +105,16 @@ class Importer:
     def _work(self) -> None:
         swept = -_SWEEP
         while not self._leaving.is_set():
+            seen = self._wakeups.count
             try:
                 if time.monotonic() - swept > _SWEEP:
                     self.sweep()
                     swept = time.monotonic()
-                wait = 0.0 if self.work_once() else _IDLE
+                if not self.work_once():
+                    self._wakeups.wait(seen, self._leaving)
             except (SQLAlchemyError, OSError):
                 _log.exception("imports: the database or the folder failed; trying again")
-                wait = _TROUBLED
-            self._leaving.wait(wait)
+                self._leaving.wait(_TROUBLED)
 
     def _take(self, claimed: ClaimedImport) -> None:
         """Import the list and write down what came of it. May raise LostError."""

@@ -1,7 +1,7 @@
-"""Review and approval: who asked, who approved which revision, who wanted changes.
+"""Review and approval of issues: request a review, approve a revision, return it for changes.
 
-An approval names the revision that was read, and is refused when that is no longer the
-latest: nobody approves words that they have not seen.
+An approval names the revision that the approver read. It is refused when a newer revision
+exists, so nobody approves text that they have not seen.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _issue, _revision, _review = table_of(Issue), table_of(Revision), table_of(Revie
 
 @dataclass(frozen=True, slots=True)
 class ApprovedIssue:
-    """An issue that may be sent, and the very text that was approved."""
+    """An issue that may be sent, with the approved text."""
 
     issue_id: int
     slug: str
@@ -39,23 +39,23 @@ class ApprovedIssue:
 
     @property
     def draft(self) -> Draft:
-        """The text, read."""
+        """The parsed text."""
         return store.draft_from(self.slug, self.source)
 
 
 def next_approved(
     session: Session, series: str, *, taken: Select[Any] | None = None
 ) -> ApprovedIssue | None:
-    """The approved issue of a series that has waited longest; None when there is none.
+    """The issue of a series that was approved first; None when no issue is approved.
 
-    ``taken`` selects the ids of issues that are not wanted any more: those that a send names.
+    ``taken`` selects the ids of issues to skip: those that already have a send.
     """
     latest = (
         select(_revision.c.issue_id, func.max(_revision.c.number).label("number"))
         .group_by(_revision.c.issue_id)
         .subquery()
     )
-    wanted = (
+    query = (
         select(_issue, _revision.c.id.label("revision_id"), _revision.c.number, _revision.c.source)
         .join(latest, latest.c.issue_id == _issue.c.id)
         .join(
@@ -67,8 +67,8 @@ def next_approved(
         .limit(1)
     )
     if taken is not None:
-        wanted = wanted.where(_issue.c.id.not_in(taken))
-    row = session.execute(wanted).one_or_none()
+        query = query.where(_issue.c.id.not_in(taken))
+    row = session.execute(query).one_or_none()
     if row is None:
         return None
     return ApprovedIssue(
@@ -84,10 +84,10 @@ def next_approved(
 
 
 def approved(session: Session, slug: str) -> ApprovedIssue:
-    """An issue that somebody approved; IssueError when nobody has, or there is none."""
+    """The approved issue of this slug; IssueError when it does not exist or is not approved."""
     issue = store.find(session, slug)
     latest = store.revision_of(session, issue)
-    require_approved(store.Saved(issue, latest, is_new=False))
+    require_approved(store.SavedRevision(issue, latest, is_new=False))
     return ApprovedIssue(
         issue_id=issue.id,
         slug=issue.slug,
@@ -101,7 +101,7 @@ def approved(session: Session, slug: str) -> ApprovedIssue:
 
 
 def request(session: Session, slug: str, *, by: Actor, now: datetime, note: str = "") -> Revision:
-    """Ask for a review of the latest revision, which this returns."""
+    """Request a review of the latest revision, which this returns."""
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
     _take(session, issue, revision, Step.REQUESTED, by=by, now=now, note=note)
@@ -127,33 +127,35 @@ def approve(
     note: str = "",
     second_person: bool = False,
 ) -> Revision:
-    """Say that the issue may be sent as this revision has it.
+    """Approve a revision, so that the issue may be sent with its text.
 
-    Raises IssueError when that is not the latest any more, when nobody asked for a review,
-    and, with ``second_person``, when ``by`` wrote it or asked for the review.
+    Raises IssueError when ``revision`` is not the latest, when no review was requested, and,
+    with ``second_person``, when ``by`` wrote the revision or requested the review.
     """
     issue = store.find(session, slug, lock=True)
     latest = store.revision_of(session, issue)
     if latest.number != revision:
         raise IssueError(
-            f"revision {revision} is not the latest: {latest.author or 'somebody'} stored "
+            f"revision {revision} is not the latest: {latest.author or 'somebody'} saved "
             f"revision {latest.number} at {latest.created_at:%Y-%m-%d %H:%M} UTC",
             place=f"issue {slug}",
             hint=f"Read revision {latest.number}: newsletter issue show {slug}",
         )
-    if second_person and (why := share_of(session, issue, latest, by)):
+    if second_person and (why := second_person_conflict(session, issue, latest, by)):
         raise IssueError(
-            f"{by.name} {why}, and somebody else has to approve it",
+            f"{by.name} {why}, so another user has to approve it",
             place=f"issue {slug}",
-            hint="The setting review.second_person asks for that.",
+            hint="The setting review.second_person requires that.",
         )
     _take(session, issue, latest, Step.APPROVED, by=by, now=now, note=note)
     audit.record(session, by, "issue approved", now=now, subject=slug, revision=revision)
     return latest
 
 
-def give_back(session: Session, slug: str, *, by: Actor, now: datetime, note: str) -> Revision:
-    """Ask for changes, or take an approval back; sends that were made of it stay."""
+def return_to_draft(
+    session: Session, slug: str, *, by: Actor, now: datetime, note: str
+) -> Revision:
+    """Ask for changes, or withdraw an approval. Existing sends of the issue keep their text."""
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
     _take(session, issue, revision, Step.RETURNED, by=by, now=now, note=note)
@@ -161,8 +163,10 @@ def give_back(session: Session, slug: str, *, by: Actor, now: datetime, note: st
     return revision
 
 
-def approve_by_sending(session: Session, saved: store.Saved, *, by: Actor, now: datetime) -> None:
-    """Record that whoever sends a text approves it; nothing where somebody did already."""
+def approve_by_sending(
+    session: Session, saved: store.SavedRevision, *, by: Actor, now: datetime
+) -> None:
+    """Approve a revision on behalf of the person who sends it, unless it is approved already."""
     if saved.issue.state == IssueState.APPROVED:
         return
     if saved.issue.state == IssueState.DRAFT:
@@ -173,9 +177,10 @@ def approve_by_sending(session: Session, saved: store.Saved, *, by: Actor, now: 
 def text_to_send(
     session: Session, draft: Draft, *, by: Actor | None, now: datetime, base: int | None
 ) -> Revision:
-    """The stored revision of this very text, made if it is new, once it is approved.
+    """The approved revision with exactly this text; a new text is saved as a new revision.
 
-    ``by`` approves a file by sending it; a text from the store (``base``) was approved before.
+    With ``by``, sending a file approves it. A saved text (``base`` is its revision number) has
+    to be approved before; IssueError when it is not.
     """
     saved = store.save(session, draft, by=by or store.COMMAND_LINE, now=now, base=base)
     if by is not None and base is None:
@@ -185,8 +190,8 @@ def text_to_send(
     return saved.revision
 
 
-def require_approved(saved: store.Saved) -> None:
-    """Raise IssueError unless this very text is approved."""
+def require_approved(saved: store.SavedRevision) -> None:
+    """Raise IssueError unless exactly this text is approved."""
     if saved.issue.state != IssueState.APPROVED:
         slug, number = saved.issue.slug, saved.revision.number
         raise IssueError(
@@ -197,8 +202,8 @@ def require_approved(saved: store.Saved) -> None:
         )
 
 
-def share_of(session: Session, issue: Issue, revision: Revision, by: Actor) -> str:
-    """What makes somebody no second person for this revision; empty for everybody else."""
+def second_person_conflict(session: Session, issue: Issue, revision: Revision, by: Actor) -> str:
+    """Why ``by`` may not approve as the second person; empty when they may."""
     if _is_same(by, revision.author, revision.author_id):
         return "wrote this revision"
     asked = session.scalar(
@@ -211,7 +216,7 @@ def share_of(session: Session, issue: Issue, revision: Revision, by: Actor) -> s
 
 
 def history(session: Session, issue: Issue) -> Sequence[tuple[Review, int]]:
-    """Each step of an issue's review with the number of its revision, the first one first."""
+    """Each step of an issue's review with the number of its revision, oldest first."""
     rows = session.execute(
         select(Review, _revision.c.number)
         .join(_revision, _revision.c.id == _review.c.revision_id)
@@ -222,7 +227,7 @@ def history(session: Session, issue: Issue) -> Sequence[tuple[Review, int]]:
 
 
 def _is_same(by: Actor, name: str, user_id: int | None) -> bool:
-    """Whether that is the same person, as far as is known."""
+    """Whether the actor is this person: by user id if both are known, else by name."""
     if by.user_id is not None and user_id is not None:
         return by.user_id == user_id
     return by.name.casefold() == name.casefold()
@@ -238,11 +243,12 @@ def _take(
     now: datetime,
     note: str,
 ) -> None:
-    """Take a step if the table allows it from where the issue stands."""
+    """Record a review step; IssueError when ISSUE_NEXT does not allow it in this state."""
     target = LEADS_TO[step]
     if target not in ISSUE_NEXT[IssueState(issue.state)]:
         raise IssueError(
-            f"it is {WORDS[IssueState(issue.state)]}, and cannot become {WORDS[target]}",
+            f"it is {STATE_LABELS[IssueState(issue.state)]} and cannot become "
+            f"{STATE_LABELS[target]}",
             place=f"issue {issue.slug}",
             hint=f"First: newsletter issue review {issue.slug}"
             if step is Step.APPROVED and issue.state == IssueState.DRAFT
@@ -263,8 +269,8 @@ def _take(
     session.flush()
 
 
-#: How a state is told in a sentence.
-WORDS = {
+#: The states as they read in a sentence.
+STATE_LABELS = {
     IssueState.DRAFT: "a draft",
     IssueState.REVIEW: "in review",
     IssueState.APPROVED: "approved",

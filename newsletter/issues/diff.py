@@ -1,8 +1,8 @@
-"""What differs between two texts: line by line, and word by word where lines resemble each other.
+"""Compares two texts line by line, and word by word where lines are similar.
 
-A paragraph of Markdown is one long line, so that the words matter more than the lines.
-Texts that have little in common cost by the square to compare, and say little then: after a
-number of steps what is left is called changed as a whole.
+A paragraph of Markdown is one long line, so the words matter more than the lines. Comparing
+texts that have little in common takes quadratic time and says little, so after a limited number
+of steps the rest counts as changed.
 """
 
 import re
@@ -13,15 +13,15 @@ from enum import StrEnum
 from itertools import zip_longest
 
 _CONTEXT = 2
-#: Steps that comparing one pair of texts may take, in all: some tenths of a second.
+#: Steps for one pair of texts in all: some tenths of a second.
 _MOST_STEPS = 400_000
-#: Below this likeness, marking words would leave a patchwork.
-_ALIKE = 0.4
+#: Lines less similar than this are marked as a whole; marking their words would be unreadable.
+_LEAST_SIMILARITY = 0.4
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 class ChangeKind(StrEnum):
-    """What became of a line."""
+    """How a line changed."""
 
     SAME = "same"
     GONE = "gone"
@@ -31,33 +31,37 @@ class ChangeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a line, and whether it is what differs."""
+class DiffPiece:
+    """A part of a line, and whether it differs."""
 
     text: str
     marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line; ``number`` counts from 1 in the text that has it, or says how many are skipped."""
+class DiffLine:
+    """One line of a comparison.
+
+    ``number`` is the line number, counted from 1, in the text that has it; for SKIPPED it is how
+    many lines are skipped.
+    """
 
     kind: ChangeKind
-    pieces: tuple[Piece, ...]
+    pieces: tuple[DiffPiece, ...]
     number: int
 
 
 @dataclass(slots=True)
 class _Budget:
-    """How many steps may still be taken."""
+    """The steps left."""
 
     steps: int = _MOST_STEPS
 
 
-def compare(before: str, after: str) -> list[Line]:
-    """The lines that differ, with two around them; empty when nothing does."""
+def compare(before: str, after: str) -> list[DiffLine]:
+    """The lines that differ, with two lines of context; empty for equal texts."""
     old, new = before.split("\n"), after.split("\n")
-    lines: list[Line] = []
+    lines: list[DiffLine] = []
     budget = _Budget()
     blocks = _blocks(old, new, budget)
     for at, (is_same, i, i_end, j, j_end) in enumerate(blocks):
@@ -68,12 +72,12 @@ def compare(before: str, after: str) -> list[Line]:
     return lines if len(blocks) > 1 or (blocks and not blocks[0][0]) else []
 
 
-#: Whether they are the same, then where a stretch begins and ends in the one and in the other.
+#: Whether the lines are the same, then start and end in the first text and in the second.
 _Block = tuple[bool, int, int, int, int]
 
 
 def _blocks(a: Sequence[str], b: Sequence[str], budget: _Budget) -> list[_Block]:
-    """Stretches that are the same in both, and what stands between them, in turn."""
+    """Blocks that are the same in both texts, and the blocks between them, in order."""
     shortest = min(len(a), len(b))
     head = next((n for n in range(shortest) if a[n] != b[n]), shortest)
     left = shortest - head
@@ -95,11 +99,11 @@ def _blocks(a: Sequence[str], b: Sequence[str], budget: _Budget) -> list[_Block]
 
 
 def _same(a: Sequence[str], b: Sequence[str], budget: _Budget) -> list[tuple[int, int, int]]:
-    """What both have in common: (place in a, place in b, how much), in order.
+    """Common blocks in order: (index in a, index in b, length).
 
-    E. W. Myers, An O(ND) Difference Algorithm and Its Variations (1986): ``reach[k]`` is how far
-    in ``a`` one comes on diagonal ``k`` (place in a minus place in b) with so many edits. Empty
-    when the budget ends before the texts do.
+    E. W. Myers, An O(ND) Difference Algorithm and Its Variations (1986): ``reach[k]`` is the
+    furthest index in ``a`` on diagonal ``k`` (index in a minus index in b) with a number of edits.
+    Empty when the budget runs out.
     """
     reach = {1: 0}
     trace: list[dict[int, int]] = []
@@ -122,7 +126,7 @@ def _same(a: Sequence[str], b: Sequence[str], budget: _Budget) -> list[tuple[int
 
 
 def _traced(trace: Sequence[dict[int, int]], x: int, y: int) -> list[tuple[int, int, int]]:
-    """The stretches on the way that ended at (x, y)."""
+    """The common blocks on the path that ended at (x, y)."""
     found = []
     for edits in range(len(trace) - 1, -1, -1):
         reach, k = trace[edits], x - y
@@ -137,23 +141,23 @@ def _traced(trace: Sequence[dict[int, int]], x: int, y: int) -> list[tuple[int, 
     return found[::-1]
 
 
-def _around(lines: Sequence[str], start: int, *, first: bool, last: bool) -> Iterator[Line]:
-    """The context of what differs, and how many lines are left out in between."""
+def _around(lines: Sequence[str], start: int, *, first: bool, last: bool) -> Iterator[DiffLine]:
+    """The context lines of a common block, and how many lines between them are skipped."""
     above = 0 if first else min(_CONTEXT, len(lines))
     below = 0 if last else min(_CONTEXT, len(lines) - above)
     skipped = len(lines) - above - below
     for number, text in enumerate(lines[:above], start + 1):
-        yield Line(ChangeKind.SAME, (Piece(text),), number)
+        yield DiffLine(ChangeKind.SAME, (DiffPiece(text),), number)
     if skipped:
-        yield Line(ChangeKind.SKIPPED, (), skipped)
+        yield DiffLine(ChangeKind.SKIPPED, (), skipped)
     for number, text in enumerate(lines[len(lines) - below :], start + len(lines) - below + 1):
-        yield Line(ChangeKind.SAME, (Piece(text),), number)
+        yield DiffLine(ChangeKind.SAME, (DiffPiece(text),), number)
 
 
 def _changed(
     old: Sequence[str], old_start: int, new: Sequence[str], new_start: int, budget: _Budget
-) -> Iterator[Line]:
-    """Lines that are gone, then those that came in their place."""
+) -> Iterator[DiffLine]:
+    """The removed lines, then the added ones."""
     pairs = [
         _words(was, is_, budget)
         if was is not None and is_ is not None
@@ -161,28 +165,30 @@ def _changed(
         for was, is_ in zip_longest(old, new)
     ]
     for number, (pieces, _) in enumerate(pairs[: len(old)], old_start + 1):
-        yield Line(ChangeKind.GONE, pieces, number)
+        yield DiffLine(ChangeKind.GONE, pieces, number)
     for number, (_, pieces) in enumerate(pairs[: len(new)], new_start + 1):
-        yield Line(ChangeKind.NEW, pieces, number)
+        yield DiffLine(ChangeKind.NEW, pieces, number)
 
 
-def _words(was: str, is_: str, budget: _Budget) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+def _words(
+    was: str, is_: str, budget: _Budget
+) -> tuple[tuple[DiffPiece, ...], tuple[DiffPiece, ...]]:
     a, b = _WORD.findall(was), _WORD.findall(is_)
-    if budget.steps < 0 or _likeness(a, b) < _ALIKE:
+    if budget.steps < 0 or _similarity(a, b) < _LEAST_SIMILARITY:
         return _whole(was), _whole(is_)
     gone, new = [], []
     for is_same, i, i_end, j, j_end in _blocks(a, b, budget):
-        gone.append(Piece("".join(a[i:i_end]), not is_same))
-        new.append(Piece("".join(b[j:j_end]), not is_same))
+        gone.append(DiffPiece("".join(a[i:i_end]), not is_same))
+        new.append(DiffPiece("".join(b[j:j_end]), not is_same))
     return tuple(p for p in gone if p.text), tuple(p for p in new if p.text)
 
 
-def _likeness(a: Sequence[str], b: Sequence[str]) -> float:
-    """The share of words in common, in whatever order; blanks are no words."""
+def _similarity(a: Sequence[str], b: Sequence[str]) -> float:
+    """The share of words in common, in any order; whitespace does not count."""
     was, is_ = (Counter(word for word in words if not word.isspace()) for words in (a, b))
     every = was.total() + is_.total()
     return 2 * (was & is_).total() / every if every else 1.0
 
 
-def _whole(text: str | None) -> tuple[Piece, ...]:
-    return (Piece(text),) if text else ()
+def _whole(text: str | None) -> tuple[DiffPiece, ...]:
+    return (DiffPiece(text),) if text else ()

@@ -1,4 +1,4 @@
-"""Tables of the editions: an issue, each text that it had, and who said what of them."""
+"""Database tables of issues: the issue, its revisions, and the steps of its reviews."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from newsletter.issues.states import IssueState, Step
 
 
 class Issue(Model, table=True):
-    """One edition. Its slug is its identity: the same slug never reaches a person twice."""
+    """One edition. The slug identifies it: a subscriber gets each slug at most once."""
 
     __tablename__ = "issue"
     __table_args__ = (one_of("state", IssueState), Index(None, "series", "state", "since"))
@@ -18,11 +18,10 @@ class Issue(Model, table=True):
     slug: str = Field(max_length=100, unique=True)
     #: The title of its latest revision.
     title: str = Field(max_length=300)
-    #: Issues that come one after the other: what a schedule sends the next of. That of its latest
-    #: revision.
+    #: The series of its latest revision. A schedule sends the next approved issue of a series.
     series: str = Field(default="letter", max_length=100)
     state: str = Field(default=IssueState.DRAFT, max_length=10)
-    #: Since when it is in this state.
+    #: When it entered this state.
     since: datetime
     created_at: datetime
     #: Whether it may stand in the public archive once it was sent, and whether it says so itself
@@ -41,7 +40,7 @@ class Issue(Model, table=True):
 
 
 class Revision(Model, table=True):
-    """One text of an issue, frozen by being stored: an edit makes another revision."""
+    """One saved text of an issue. It never changes: an edit saves another revision."""
 
     __tablename__ = "revision"
     __table_args__ = (UniqueConstraint("issue_id", "number"),)
@@ -49,24 +48,24 @@ class Revision(Model, table=True):
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     issue_id: int = Field(sa_type=Id, foreign_key="issue.id")
     number: int
-    #: The issue file as it was read, front matter and all.
+    #: The whole issue file, including the front matter.
     source: str
-    #: SHA-256 of ``source`` in hex: to store the latest text once more changes nothing.
+    #: SHA-256 of ``source`` in hex: saving the latest text again changes nothing.
     digest: str = Field(max_length=64)
-    #: newsletter.issues.parsing.text.content_digest: the same for this text under another slug.
+    #: newsletter.issues.parsing.text.content_digest, which ignores the slug.
     content: str = Field(default="", max_length=64, index=True)
     title: str = Field(max_length=300)
     series: str = Field(default="letter", max_length=100)
-    #: The preheader, with the placeholders' defaults.
+    #: The preheader, with the placeholders' defaults filled in.
     description: str = Field(default="", max_length=300)
-    #: Who stored it: a user's address, or ``command line``.
+    #: Who saved it: a user's email address, or ``command line``.
     author: str = Field(default="", max_length=320)
     author_id: int | None = Field(default=None, sa_type=Id)
     created_at: datetime
 
 
 class Review(Model, table=True):
-    """One step of an issue's review; the rows are kept."""
+    """One step of an issue's review. Rows are never deleted."""
 
     __tablename__ = "review"
     __table_args__ = (one_of("step", Step),)
@@ -75,7 +74,7 @@ class Review(Model, table=True):
     issue_id: int = Field(sa_type=Id, foreign_key="issue.id", index=True)
     revision_id: int = Field(sa_type=Id, foreign_key="revision.id")
     step: str = Field(max_length=10)
-    #: Who took it: a user's address, or ``command line``.
+    #: Who did it: a user's email address, or ``command line``.
     actor: str = Field(max_length=320)
     user_id: int | None = Field(default=None, sa_type=Id)
     note: str = Field(default="", max_length=2000)

@@ -1,4 +1,4 @@
-"""The text that a new issue begins with: whole, valid, and short enough to be written over."""
+"""Template texts for new issues: complete, valid, and short enough to overwrite."""
 
 from datetime import date
 from typing import Final
@@ -40,7 +40,7 @@ The one thing that people should know today. When the first section is prose, it
 
 ### The title of a story
 
-*Organisation* · [Source](https://example.com/story)
+*Organization* · [Source](https://example.com/story)
 
 What it says, and why it matters.
 """
@@ -50,5 +50,5 @@ STARTERS: Final = {"letter": _LETTER, "digest": _DIGEST}
 
 
 def starter(template: str, day: date) -> str:
-    """The text to begin an issue of that day with; a letter's for a template that there is not."""
+    """The template text for a new issue of that day; an unknown template gets the letter's."""
     return STARTERS.get(template, _LETTER).format(day=day.isoformat())

@@ -1,7 +1,7 @@
-"""The life of an issue until it may be sent: every state, what it means, what may follow.
+"""The state machine of an issue: draft, review, approved.
 
-The table is total, and the only place where a transition is allowed. An approval is of
-one revision: whatever edits the text makes a draft of the issue again.
+ISSUE_NEXT lists every allowed transition. An approval covers one revision: an edit makes the
+issue a draft again.
 """
 
 from collections.abc import Mapping
@@ -10,24 +10,24 @@ from typing import Final
 
 
 class IssueState(StrEnum):
-    """Where an issue's latest revision stands."""
+    """The state of an issue's latest revision."""
 
     #: Being written.
     DRAFT = "draft"
-    #: Somebody is asked to read it.
+    #: A review was requested.
     REVIEW = "review"
-    #: May be sent as it is.
+    #: It may be sent.
     APPROVED = "approved"
 
 
 class Step(StrEnum):
-    """What somebody did with an issue in review."""
+    """A step of a review."""
 
-    #: Asked for a review.
+    #: A review was requested.
     REQUESTED = "requested"
-    #: Found that it may be sent.
+    #: The revision was approved.
     APPROVED = "approved"
-    #: Wants changes, or takes an approval back.
+    #: The reviewer asked for changes, or withdrew an approval.
     RETURNED = "returned"
 
 
@@ -37,7 +37,7 @@ ISSUE_NEXT: Final[Mapping[IssueState, frozenset[IssueState]]] = {
     IssueState.APPROVED: frozenset({IssueState.DRAFT}),
 }
 
-#: Where each step leads.
+#: The state after each step.
 LEADS_TO: Final[Mapping[Step, IssueState]] = {
     Step.REQUESTED: IssueState.REVIEW,
     Step.APPROVED: IssueState.APPROVED,

@@ -1,7 +1,7 @@
-"""Issues kept in the database: each text stored is frozen, and an edit makes another.
+"""Saves and finds issues and their revisions. A revision never changes; an edit adds one.
 
-Whoever saves names the revision that they started from. When somebody else was faster
-the save is refused, and the refused text comes back with the refusal.
+A save names the revision that the text was based on. When another user saved a newer
+revision meanwhile, the save is refused, and the error carries the text that was not saved.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from newsletter.issues.states import IssueState
 _issue, _revision = table_of(Issue), table_of(Revision)
 
 
-#: Whoever sits at the terminal, and did not say who they are.
+#: The actor of commands whose user did not give a name.
 COMMAND_LINE = Actor(None, "command line")
 
 
 class StaleRevisionError(IssueError):
-    """Somebody else stored a revision meanwhile; ``text`` is what was not stored."""
+    """Another user saved a newer revision; ``text`` is the text that was not saved."""
 
     def __init__(self, message: str, *, place: str, hint: str, text: str, latest: int) -> None:
         super().__init__(message, place=place, hint=hint)
@@ -38,8 +38,8 @@ class StaleRevisionError(IssueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """An issue and its latest revision; ``is_new`` unless the text was that already."""
+class SavedRevision:
+    """An issue and its latest revision; ``is_new`` is false when the text was saved before."""
 
     issue: Issue
     revision: Revision
@@ -48,12 +48,11 @@ class Saved:
 
 def save(
     session: Session, draft: Draft, *, by: Actor, now: datetime, base: int | None = None
-) -> Saved:
-    """Store this text as the latest of its issue, which makes a draft of the issue.
+) -> SavedRevision:
+    """Save this text as the latest revision of its issue. The issue becomes a draft.
 
-    ``base`` is the number of the revision that the text was made from, 0 for a new issue;
-    without one it replaces whatever is the latest. Raises StaleRevisionError when another
-    has become the latest since.
+    ``base`` is the number of the revision that the text is based on, 0 for a new issue; None
+    replaces whatever is the latest. Raises StaleRevisionError when ``base`` is not the latest.
     """
     issue = _locked_or_new(session, draft, now)
     last = session.scalar(
@@ -64,15 +63,15 @@ def save(
     )
     digest = hashlib.sha256(draft.source.encode()).hexdigest()
     if last is not None and last.digest == digest:
-        return Saved(issue, last, is_new=False)
+        return SavedRevision(issue, last, is_new=False)
     number = last.number if last else 0
     if base is not None and base != number:
         raise StaleRevisionError(
-            f"{last.author or 'somebody'} stored revision {number} since"
+            f"{last.author or 'somebody'} saved revision {number} meanwhile"
             if last
             else f"there is no revision {base}",
             place=f"issue {draft.slug}",
-            hint=f"Your text is not stored. Look at revision {number}, and put yours into it.",
+            hint=f"Your text is not saved. Merge it into revision {number}, then save again.",
             text=draft.source,
             latest=number,
         )
@@ -92,15 +91,15 @@ def save(
     session.add(revision)
     issue.title, issue.series = draft.title, draft.series
     issue.state, issue.since = IssueState.DRAFT, now
-    # What the public reads is not put there by an edit that nobody has approved.
+    # An unapproved edit may hide a published issue from the archive, but not add it there.
     if draft.archive is not None and (not draft.archive or issue.published_at is None):
         issue.archive, issue.archive_said = draft.archive, True
     session.flush()
-    return Saved(issue, revision, is_new=True)
+    return SavedRevision(issue, revision, is_new=True)
 
 
 def _locked_or_new(session: Session, draft: Draft, now: datetime) -> Issue:
-    """The issue of that slug, which nobody else writes before this transaction ends."""
+    """The issue of this slug, locked until this transaction ends; inserted if it is new."""
     known = session.scalar(_of_slug(draft.slug, lock=True))
     if known is not None:
         return known
@@ -114,62 +113,63 @@ def _locked_or_new(session: Session, draft: Draft, now: datetime) -> Issue:
         "archive": False,
         "archive_said": False,
     }
-    # Somebody may be storing it at the same time.
+    # Another transaction may insert it at the same time.
     session.execute(insert_into(session, _issue).values(new).on_conflict_do_nothing())
     return find(session, draft.slug, lock=True)
 
 
 def _of_slug(slug: str, *, lock: bool) -> Select[Issue]:
-    wanted = select(Issue).where(_issue.c.slug == slug)
+    query = select(Issue).where(_issue.c.slug == slug)
     if lock:
-        wanted = wanted.with_for_update().execution_options(populate_existing=True)
-    return wanted
+        query = query.with_for_update().execution_options(populate_existing=True)
+    return query
 
 
 def _description(draft: Draft) -> str:
-    words = merge_fields.replace(
+    text = merge_fields.replace(
         draft.preheader, lambda placeholder: placeholder.default, name=draft.name, line=1
     )
-    return " ".join(words.split())[:300]
+    return " ".join(text.split())[:300]
 
 
 def find(session: Session, slug: str, *, lock: bool = False) -> Issue:
-    """The issue of that slug; IssueError when there is none.
+    """The issue of this slug; IssueError when there is none.
 
-    With ``lock`` nobody else changes it before this transaction ends.
+    ``lock`` locks its row until this transaction ends.
     """
-    # PostgreSQL knows no such character.
+    # PostgreSQL stores no NUL in text and refuses it in a parameter.
     issue = None if "\0" in slug else session.scalar(_of_slug(slug, lock=lock))
     if issue is None:
         raise IssueError(
             "there is no such issue",
             place=f"issue {slug}",
-            hint="See newsletter issue list; newsletter issue store FILE stores one.",
+            hint="List issues with newsletter issue list; save one with "
+            "newsletter issue store FILE.",
         )
     return issue
 
 
 def revisions(session: Session, issue: Issue) -> Sequence[Revision]:
-    """Every text of an issue, the latest first."""
+    """All revisions of an issue, latest first."""
     return session.scalars(
         select(Revision).where(_revision.c.issue_id == issue.id).order_by(_revision.c.number.desc())
     ).all()
 
 
 def revision_of(session: Session, issue: Issue, number: int | None = None) -> Revision:
-    """The revision of that number, or the latest; IssueError when there is none."""
-    wanted = select(Revision).where(_revision.c.issue_id == issue.id)
+    """The revision of this number, or the latest; IssueError when there is none."""
+    query = select(Revision).where(_revision.c.issue_id == issue.id)
     if number is not None:
-        # Of a number that no column can hold the databases complain, each in its way.
-        wanted = wanted.where(_revision.c.number == (number if number < 2**31 else 0))
-    found = session.scalar(wanted.order_by(_revision.c.number.desc()).limit(1))
-    if found is None:
+        # Databases raise errors for numbers that the column cannot hold; 0 matches no row.
+        query = query.where(_revision.c.number == (number if number < 2**31 else 0))
+    revision = session.scalar(query.order_by(_revision.c.number.desc()).limit(1))
+    if revision is None:
         raise IssueError(f"there is no revision {number}", place=f"issue {issue.slug}")
-    return found
+    return revision
 
 
 def draft_of(session: Session, revision: Revision) -> Draft:
-    """What was stored, read once more."""
+    """The parsed text of a revision."""
     slug = session.execute(
         select(_issue.c.slug).where(_issue.c.id == revision.issue_id)
     ).scalar_one()
@@ -177,7 +177,7 @@ def draft_of(session: Session, revision: Revision) -> Draft:
 
 
 def draft_from(slug: str, source: str) -> Draft:
-    """The draft in a stored text. Where it names no slug itself, the file's name had given it."""
+    """The draft in a saved text. A text without a slug gets it from the file name."""
     return parse_issue(source, name=f"{slug}.md")
 
 
@@ -190,33 +190,33 @@ def listed(
     limit: int = 100,
     offset: int = 0,
 ) -> Sequence[Issue]:
-    """The latest issues, those that changed last first.
+    """Issues, most recently changed first.
 
-    Each of the ``words`` has to stand in the title or the slug, in whatever case.
+    Only issues whose title or slug contains each of the ``words``, in any letter case.
     """
-    wanted = select(Issue).order_by(_issue.c.since.desc(), _issue.c.id.desc())
+    query = select(Issue).order_by(_issue.c.since.desc(), _issue.c.id.desc())
     if series is not None:
-        wanted = wanted.where(_issue.c.series == series)
+        query = query.where(_issue.c.series == series)
     if state is not None:
-        wanted = wanted.where(_issue.c.state == state)
-    # PostgreSQL knows no such character, so that it stands nowhere.
+        query = query.where(_issue.c.state == state)
+    # PostgreSQL refuses NUL in a parameter; no title contains the replacement character.
     for word in words.replace("\0", "\ufffd").split():
-        wanted = wanted.where(
+        query = query.where(
             _issue.c.title.icontains(word, autoescape=True)
             | _issue.c.slug.icontains(word, autoescape=True)
         )
-    return session.scalars(wanted.limit(limit).offset(offset)).all()
+    return session.scalars(query.limit(limit).offset(offset)).all()
 
 
 def series(session: Session) -> Sequence[str]:
-    """Every series that an issue belongs to."""
+    """Every series that has an issue."""
     return session.scalars(select(_issue.c.series).distinct().order_by(_issue.c.series)).all()
 
 
 def switch_archive(session: Session, slug: str, *, on: bool, by: Actor, now: datetime) -> Issue:
-    """Let an issue into the public archive, or take it out; IssueError when there is none.
+    """Show an issue in the public archive, or hide it; IssueError when there is none.
 
-    One that was not sent yet appears there once it is.
+    An issue that was not sent yet appears in the archive once it is.
     """
     issue = find(session, slug, lock=True)
     if issue.publicity is not on:

@@ -12,7 +12,6 @@ import newsletter.issues.models
 import newsletter.scheduling.models
 import newsletter.sending.models
 import newsletter.tracking.models
-import newsletter.tracking.models_reconcile
 import subscribers.models
 from newsletter.db.orm import AutoString, UTCDateTime, metadata
 from newsletter.sending import state_triggers
@@ -26,14 +25,13 @@ TABLES = (
     newsletter.scheduling.models,
     newsletter.sending.models,
     newsletter.tracking.models,
-    newsletter.tracking.models_reconcile,
     subscribers.models,
 )
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """APScheduler owns its own table, and the tables of months are parts of ``event``."""
-    return kind != "table" or not re.fullmatch(r"clock_job|event_(\d{4}_\d\d|other)", name or "")
+    """The tables of months are parts of ``event``."""
+    return kind != "table" or not re.fullmatch(r"event_(\d{4}_\d\d|other)", name or "")
 
 
 def plain_types(kind: str, item: object, _context: object) -> str | Literal[False]:

@@ -1,7 +1,7 @@
-"""The door to mjml-python: MJML text to responsive HTML, errors with file and line.
+"""Adapter for mjml-python: converts MJML to responsive HTML; errors name file and line.
 
-The library accepts unknown tags in silence, gives most errors no position, and a
-deeply nested document ends the process. So the structure is checked here first.
+The library ignores unknown tags, gives most errors no position, and crashes the process on a
+deeply nested document. So this module checks the structure first.
 """
 
 import re
@@ -30,10 +30,10 @@ _POSITION = re.compile(r" ?in root template at position (\d+):\d+| ?in root temp
 
 
 def to_html(mjml: str, *, name: str, place: Callable[[int], str] | None = None) -> str:
-    """The HTML of this MJML document. Nothing is fetched, no fonts or icons are linked.
+    """The HTML of this MJML document, without links to fonts and icons.
 
-    ``place`` tells ``file:line`` of a character offset; without it, the line is that in
-    ``mjml``, whose file is ``name``. Raises TemplateError.
+    ``place`` returns ``file:line`` for a character offset; without it, errors name the file
+    ``name`` and the line in ``mjml``. Raises TemplateError.
     """
     at = place or (lambda offset: f"{name}:{mjml.count(chr(10), 0, offset) + 1}")
     _check(mjml, at)
@@ -41,19 +41,21 @@ def to_html(mjml: str, *, name: str, place: Callable[[int], str] | None = None) 
         html: str = mjml2html(mjml, fonts={}, disable_comments=False)
     except ValueError as error:
         raise _explained(mjml, str(error), name, at) from None
-    # premailer keeps a doctype in capitals only, and browsers need one for standards mode.
+    # premailer keeps only an uppercase doctype, and browsers need one for standards mode.
     return "<!DOCTYPE html>\n" + re.sub(r"\A\s*<!doctype html>\s*", "", html, flags=re.IGNORECASE)
 
 
 def _check(mjml: str, at: Callable[[int], str]) -> None:
-    """Every tag well-formed, known and closed in its order, not too deep."""
+    """Require that tags are well-formed, known, closed in order and not too deep."""
     opened: list[tuple[str, int]] = []
     end = 0
     while (start := mjml.find("<", end)) >= 0:
         tag = _TAG.match(mjml, start)
         if tag is None:
             raise TemplateError(
-                "this is no tag", place=at(start), hint="A bare < is &lt;; attributes need quotes."
+                "this is not a tag",
+                place=at(start),
+                hint="Write &lt; for a bare <; attributes need quotes.",
             )
         end = tag.end()
         word = tag["name"]
@@ -61,7 +63,7 @@ def _check(mjml: str, at: Callable[[int], str]) -> None:
             continue
         if word == "mj-include":
             hint = 'Use {% include "partials/…" %}.'
-            raise TemplateError("mj-include is not used here", place=at(start), hint=hint)
+            raise TemplateError("mj-include is not supported", place=at(start), hint=hint)
         if word.startswith("mj") and word not in _KNOWN:
             raise TemplateError(f"MJML has no tag {word}", place=at(start))
         if tag["close"]:
@@ -84,7 +86,7 @@ def _close(word: str, opened: list[tuple[str, int]], start: int, at: Callable[[i
 
 
 def _explained(mjml: str, message: str, name: str, at: Callable[[int], str]) -> TemplateError:
-    """The library's positions are offsets in UTF-8 bytes, where it gives any."""
+    """The error with file and line; the library's positions are offsets in UTF-8 bytes."""
     found = _POSITION.search(message)
     words = "MJML: " + _POSITION.sub("", message).strip()
     if not found or found[1] is None:

@@ -1,10 +1,10 @@
-"""Personal values: tags in what is rendered once, and what each person has in their place.
+"""Personal values: the tags in a rendered issue, and each recipient's values for them.
 
-The provider replaces tags as raw text, in the HTML part, the text part and the subject
-alike. So a value has up to three forms, each under a tag of its own: escaped for HTML,
-plain for text and subject, percent-encoded for links. The person's link token needs
-one form only. Tags consist of ``-``, ``a-z`` and ``0-9``, so MJML, premailer and
-URL-escaping leave them alone: ``-nlk7fqa1h-`` is the first value's HTML form.
+The provider replaces tags as raw text in the HTML part, the text part and the subject. So a value
+has up to three forms, each with its own tag: escaped for HTML, plain for text and subject,
+percent-encoded for links. The link token needs one form only. Tags consist of ``-``, ``a-z`` and
+``0-9``, so MJML, premailer and URL escaping do not change them: ``-nlk7fqa1h-`` is the HTML form
+of the first value.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NONCE_CHARS = 5
 #: SendGrid refuses a request of a thousand when one person's substitutions pass 10,000 bytes.
 _MAX_BYTES = 9_500
-#: So many substitutions SendGrid takes for one person (its page of errors for Mail Send).
+#: The most substitutions for one recipient (SendGrid's page of errors for Mail Send).
 MOST_TAGS = 150
 _MAX_TOKEN = 200
 _MAX_VALUE = 500
 #: The most bytes that one character takes in each form: ``&quot;``, UTF-8, ``%F0%9F%98%80``.
 _WIDEST = {"h": 6, "t": 4, "q": 12}
-#: Line breaks would end a subject, lone surrogates cannot be encoded at all.
+#: Line breaks would end a subject; lone surrogates cannot be encoded.
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """One personal value: its placeholder's name and default, and its tags (empty: not used)."""
+class PersonalValue:
+    """A personal value: its placeholder's name and default, and its tags (empty: not used)."""
 
     name: str
     default: str
@@ -49,8 +49,9 @@ class Placeholders:
 
     prefix: str
     token: str
-    values: tuple[Value, ...]
-    #: Key, whether an attribute, tags, the default's forms: worked out once, used a million times.
+    values: tuple[PersonalValue, ...]
+    #: Key, whether it is an attribute, tags, the default's forms. Computed once, used for every
+    #: recipient.
     _steps: tuple[tuple[str, bool, str, str, str, tuple[str, str, str]], ...] = field(
         init=False, repr=False, compare=False
     )
@@ -80,20 +81,20 @@ class Placeholders:
 
     @property
     def tags(self) -> int:
-        """How many tags are replaced for each person."""
+        """How many tags are replaced for each recipient."""
         forms = (form for value in self.values for form in (value.html, value.plain, value.url))
         return sum(map(bool, (self.token, *forms)))
 
     @property
     def uses_attributes(self) -> bool:
-        """Whether any value is one of the person's attributes."""
+        """Whether any value is an attribute of the subscriber."""
         return any(is_attribute for _, is_attribute, *_ in self._steps)
 
     def substitutions(self, person: Mapping[str, Any], token: str) -> dict[str, str]:
-        """Tag → this person's text, for the tags in use.
+        """Tag → the recipient's text, for the tags in use.
 
-        ``person`` has ``name`` and ``email`` (text) and ``attributes`` (a mapping); what is
-        missing or blank gives the default. ``token`` is their link token.
+        ``person`` has ``name`` and ``email`` (text) and ``attributes`` (a mapping); a missing or
+        blank value gives the default. ``token`` is the recipient's link token.
         """
         result = {self.token: token} if self.token else {}
         attributes = person.get("attributes") or {}
@@ -101,7 +102,7 @@ class Placeholders:
         for key, is_attribute, html_tag, plain_tag, url_tag, default in self._steps:
             raw = (attributes if is_attribute else person).get(key)
             text = raw if type(raw) is str else _readable(raw)
-            # Short and printable is the rule, and needs no cleaning.
+            # Most values are short and printable, and need no cleaning.
             if len(text) > limit or not text.isprintable():
                 text = _clean(text, limit)
             if not text or text.isspace():
@@ -120,7 +121,7 @@ class Placeholders:
         return result
 
     def most_bytes(self, html: str) -> int:
-        """How long this HTML part can become, in bytes: every value as long as it may be."""
+        """The most bytes that this HTML part can have, with every value at its greatest length."""
         size = len(html.encode())
         if self.token:
             size += html.count(self.token) * (_MAX_TOKEN - len(self.token))
@@ -131,19 +132,19 @@ class Placeholders:
         return size
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, to be stored with the send; ``from_json`` reads it."""
+        """A JSON object to store with the send; ``from_json`` reads it."""
         values = [[v.name, v.default, v.html, v.plain, v.url] for v in self.values]
         return {"prefix": self.prefix, "token": self.token, "values": values}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Placeholders":
-        """What ``to_json`` gave."""
-        values = tuple(Value(*value) for value in stored["values"])
+        """The placeholders from the result of ``to_json``."""
+        values = tuple(PersonalValue(*value) for value in stored["values"])
         return cls(stored["prefix"], stored["token"], values)
 
 
 def fill(text: str, substitutions: Mapping[str, str]) -> str:
-    """The text with each tag replaced, in a single pass: a tag within a value stays as it is."""
+    """Replace each tag in a single pass, so that a tag within a value stays unchanged."""
     if not substitutions:
         return text
     tags = re.compile("|".join(map(re.escape, substitutions)))
@@ -151,17 +152,17 @@ def fill(text: str, substitutions: Mapping[str, str]) -> str:
 
 
 class Marks:
-    """Placeholders on their way through rendering, of one issue.
+    """The placeholders of one issue during rendering.
 
-    ``mark`` puts a plain word (``nlk7fqa1x``) in the place of each, which Markdown treats
-    like any word. Where the word has ended up then decides its form: ``in_html``,
-    ``in_text`` or ``in_url`` make tags of the words.
+    ``mark`` replaces each placeholder by a plain word (``nlk7fqa1x``), which Markdown treats like
+    any word. After Markdown, ``in_html``, ``in_text`` and ``in_url`` turn the words into the tags
+    for the form that is needed there.
     """
 
     def __init__(self, seed: str, *, avoid: Iterable[str], links: Mapping[str, str]) -> None:
-        """``seed`` makes the marks deterministic; they occur in none of ``avoid``.
+        """``seed`` makes the marks deterministic; no text of ``avoid`` contains them.
 
-        ``links`` is the address of each link placeholder, without the token at its end.
+        ``links`` maps each link placeholder to its URL, without the token at its end.
         """
         taken = "\n".join(avoid).casefold()
         self._nonce = next(nonce for nonce in _nonces(seed) if nonce not in taken)
@@ -171,36 +172,36 @@ class Marks:
 
     @property
     def pattern(self) -> str:
-        """A regular expression of the words that stand in the place of something else."""
+        """A regular expression that matches the marks."""
         return rf"{self._nonce}(?:\d+|b)x"
 
     @property
     def braces(self) -> str:
-        """The word in the place of a literal ``{{``."""
+        """The mark for a literal ``{{``."""
         return f"{self._nonce}bx"
 
     def mark(self, text: str, *, name: str, line: int) -> str:
-        """The text with a word for each placeholder; lines stay lines. Raises IssueError."""
+        """The text with a mark for each placeholder, on the same lines. Raises IssueError."""
         return merge_fields.replace(text, self._word, name=name, line=line, braces=self.braces)
 
     def link(self, placeholder: str) -> str:
-        """The address behind a link placeholder, ending in the token's tag."""
+        """The URL of a link placeholder, ending in the token's tag."""
         return self._links[placeholder] + self._tag(0, "u")
 
     def in_html(self, text: str) -> str:
-        """Words to tags of escaped values."""
+        """Replace marks by the tags of escaped values."""
         return self._tags(text, "h")
 
     def in_text(self, text: str) -> str:
-        """Words to tags of plain values."""
+        """Replace marks by the tags of plain values."""
         return self._tags(text, "t")
 
     def in_url(self, text: str) -> str:
-        """Words to tags of percent-encoded values."""
+        """Replace marks by the tags of percent-encoded values."""
         return self._tags(text, "q").replace("{{", "%7B%7B")
 
     def in_defaults(self, text: str) -> str:
-        """Words to what people without the value read: for places that speak to nobody."""
+        """Replace marks by defaults, for texts that are the same for everybody."""
         defaults = {index: placeholder.default for placeholder, index in self._known.items()}
         plain = self._marks.sub(lambda found: defaults.get(int(found[1]), ""), text)
         return " ".join(plain.replace(self.braces, "{{").split())
@@ -215,7 +216,7 @@ class Marks:
             return tag if tag in there else ""
 
         values = (
-            Value(p.name, p.default, used(i, "h"), used(i, "t"), used(i, "q"))
+            PersonalValue(p.name, p.default, used(i, "h"), used(i, "t"), used(i, "q"))
             for p, i in self._known.items()
         )
         return Placeholders(
@@ -246,13 +247,13 @@ def _nonces(seed: str) -> Iterator[str]:
     while True:
         number = int.from_bytes(hashlib.sha256(f"{attempt}\0{seed}".encode()).digest()[:8])
         digits = (_ALPHABET[number // 36**place % 36] for place in range(_NONCE_CHARS))
-        # The last one is a letter, to be told from the number behind it.
+        # The last character is a letter, because a number follows it.
         yield f"nl{''.join(digits)}{_ALPHABET[10 + number % 26]}"
         attempt += 1
 
 
 def _readable(value: object) -> str:
-    """An attribute as people write it; lists as ``a, b``."""
+    """An attribute as text for readers; lists as ``a, b``."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -263,7 +264,7 @@ def _readable(value: object) -> str:
 
 
 def _clean(text: str, limit: int) -> str:
-    """One line of encodable text, cut to the limit."""
+    """The text on one line, encodable, cut to the limit."""
     text = _SURROGATES.sub("\ufffd", _BREAKS.sub(" ", text)).strip()
     if len(text) > limit:
         text = text[: limit - 1].rstrip() + "…"
@@ -271,9 +272,9 @@ def _clean(text: str, limit: int) -> str:
 
 
 def _forms(text: str, prefix: str) -> tuple[str, str, str]:
-    """HTML, plain and URL form. A value's own tags stay text in each of them."""
-    # Whoever replaces tag by tag would find one in a value, too. HTML and URLs can escape
-    # its dash; plain text can only use the dash that looks the same.
+    """HTML, plain and URL form of a value, in which no tag is recognized."""
+    # The provider replaces one tag after the other, so it would find a tag within a value, too.
+    # HTML and URLs escape the dash; plain text uses a dash that looks the same.
     return (
         html.escape(text).replace(prefix, "&#45;" + prefix[1:]),
         text.replace(prefix, "\u2011" + prefix[1:]),

@@ -1,7 +1,7 @@
-"""The text part: made for reading, from the Markdown itself and not from the HTML.
+"""Renders the text part from the Markdown, not from the HTML, so that it reads well.
 
-Lines are 72 columns wide where words allow it; an address or a tag is never broken.
-Links are numbered, and listed below the piece that they stand in.
+Lines have up to 72 columns; words, addresses and tags are never broken. Links are numbered and
+listed below the section or entry.
 """
 
 import textwrap
@@ -12,19 +12,19 @@ from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
 _WIDTH = 72
-#: Deep within lists lines become longer rather than narrower.
+#: The least width of text in deeply nested lists.
 _NARROWEST = 24
 RULE = "-" * _WIDTH
 
 
 @dataclass(slots=True)
-class Piece:
-    """A piece of text under way: its paragraphs, and the links that it names so far, numbered."""
+class PlainText:
+    """Renders tokens as text and numbers their links."""
 
     links: dict[str, int] = field(default_factory=dict)
 
     def blocks(self, tokens: Sequence[Token]) -> str:
-        """Paragraphs, lists and so on, with an empty line between any two."""
+        """Blocks such as paragraphs and lists, separated by empty lines."""
         return self._blocks(SyntaxTreeNode(tokens).children, _WIDTH)
 
     def words(self, tokens: Sequence[Token]) -> str:
@@ -34,7 +34,7 @@ class Piece:
     def link(self, label: str, url: str, *, bare: bool = False) -> str:
         """``label [1]``, or the address alone where it is its own label.
 
-        Of a mailbox's that was written ``bare``, as an address alone, the scheme goes.
+        ``bare`` says that it was written as an address alone; then ``mailto:`` is dropped.
         """
         shown = url.removeprefix("mailto:")
         if label in {url, shown}:
@@ -43,7 +43,7 @@ class Piece:
         return f"{label} [{number}]".lstrip()
 
     def footnotes(self) -> str:
-        """The list of the links named, empty without any."""
+        """The list of numbered links, empty without links."""
         return "\n".join(f"[{number}] {url}" for url, number in self.links.items())
 
     def _blocks(self, nodes: Sequence[SyntaxTreeNode], width: int, *, tight: bool = False) -> str:
@@ -105,14 +105,14 @@ class Piece:
 
 
 def heading(words: str, underline: str) -> str:
-    """Words on lines of their own, underlined as far as the longest."""
+    """A heading, underlined to the length of its longest line."""
     text = wrapped(words)
     longest = max(map(len, text.split("\n")))
     return f"{text}\n{underline * longest}" if underline and text else text
 
 
 def wrapped(text: str, width: int = _WIDTH) -> str:
-    """Lines of at most ``width`` columns, broken at spaces only; the text's own breaks stay."""
+    """Wrap text at ``width`` columns, at spaces only; existing line breaks stay."""
     width = max(width, _NARROWEST)
     return "\n".join(
         line
@@ -122,7 +122,7 @@ def wrapped(text: str, width: int = _WIDTH) -> str:
 
 
 def joined(*parts: str) -> str:
-    """Parts with an empty line between any two, left out where they are empty."""
+    """The parts that are not empty, separated by empty lines."""
     return "\n\n".join(part for part in parts if part)
 
 
@@ -141,5 +141,5 @@ def _prefixed(text: str, prefix: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """Without blanks at the ends of lines."""
+    """The text without trailing whitespace on its lines."""
     return "\n".join(line.rstrip() for line in text.split("\n"))

@@ -1,8 +1,7 @@
-"""An issue as one person gets it: the same substitution as in a send, and what their client does.
+"""Previews an issue as one recipient sees it, with the same substitution as in a send.
 
-Clients hide pictures until they are asked to show them, and follow the machine's scheme of
-light and dark. A page that shows a preview can have neither from the reader's browser, so
-both are put into the HTML.
+Email clients hide images until the reader shows them, and follow the light or dark mode of the
+system. The browser of the console does neither for a preview, so this module changes the HTML.
 """
 
 import re
@@ -14,19 +13,23 @@ from typing import Any, Final
 from newsletter.rendering.placeholders import fill
 from newsletter.rendering.rendered import Rendered
 
-#: Somebody who has a name; keys as in Placeholders.
-MADE_UP: Final[Mapping[str, Any]] = {
+#: A reader with a name; keys as in Placeholders.
+SAMPLE_READER: Final[Mapping[str, Any]] = {
     "name": "Robin Example",
     "email": "robin@example.com",
     "attributes": {},
 }
-#: Somebody of whom nothing but the address is known: shows every default.
-STRANGER: Final[Mapping[str, Any]] = {"name": "", "email": "someone@example.com", "attributes": {}}
+#: A reader with an address only, so the preview shows every placeholder's default.
+UNKNOWN_READER: Final[Mapping[str, Any]] = {
+    "name": "",
+    "email": "someone@example.com",
+    "attributes": {},
+}
 
-#: In the place of a person's link token; it opens nothing.
+#: Stands for the recipient's link token; its links do nothing.
 NO_TOKEN = "preview"  # noqa: S105
 
-#: ``>`` is escaped within attributes, by MJML's serialiser and in personal values.
+#: ``>`` is escaped within attributes, by MJML's serializer and in personal values.
 _TAG = re.compile(r"<[a-z][^>]*>", re.IGNORECASE)
 _PICTURE = re.compile(r"\s(?:src|srcset|background)=\"[^\"]*\"|url\([^()]*+\)", re.IGNORECASE)
 _ASKED = re.compile(r"\(\s*prefers-color-scheme\s*:\s*(dark|light)\s*\)", re.IGNORECASE)
@@ -34,7 +37,7 @@ _OFFERED = re.compile(r"(color-scheme: |content=\")light dark\b", re.IGNORECASE)
 
 
 class Scheme(StrEnum):
-    """What the reader's machine is set to."""
+    """The color scheme of the reader's system."""
 
     LIGHT = "light"
     DARK = "dark"
@@ -42,7 +45,7 @@ class Scheme(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The three parts of a mail, complete."""
+    """The three parts of an email, with all values filled in."""
 
     subject: str
     html: str
@@ -57,17 +60,17 @@ def preview(
     images: bool = True,
     scheme: Scheme | None = None,
 ) -> Preview:
-    """What this person gets; ``person`` as in Placeholders.
+    """The email for ``person``, a mapping as in Placeholders.
 
-    Without ``images`` their words stand in their place. ``scheme`` shows the mail as on a
-    machine that is set to it, whatever the browser's own is.
+    Without ``images``, their alternative texts are shown. ``scheme`` forces light or dark mode,
+    whatever the browser uses.
     """
     values = rendered.placeholders.substitutions(person, token)
     html = fill(rendered.html, values)
     if not images:
         html = _TAG.sub(lambda tag: _PICTURE.sub("", tag[0]), html)
     if scheme is not None:
-        # Style sheets stand in the head; the issue's words may speak of the same things.
+        # Only the head: the issue's text may contain the same words.
         head, end, body = html.partition("</head>")
         head = _ASKED.sub(lambda asked: "all" if asked[1].lower() == scheme else "not all", head)
         html = _OFFERED.sub(rf"\g<1>{scheme}", head) + end + body

@@ -1,7 +1,7 @@
-"""From a draft to what is sent: once for everybody, with a tag wherever a personal value goes.
+"""Renders a draft once for all recipients, with a tag wherever a personal value goes.
 
-Markdown → Jinja → MJML → premailer for the HTML part, Markdown → text for the text
-part. The same draft, house and templates give the same bytes.
+HTML part: Markdown → Jinja → MJML → premailer. Text part: Markdown → text. The same draft,
+publication and templates give the same bytes.
 """
 
 import re
@@ -20,25 +20,26 @@ from newsletter.rendering.css_inliner import inline_css
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.mjml import to_html
 from newsletter.rendering.placeholders import MOST_TAGS, Marks
-from newsletter.rendering.plaintext import RULE, Piece, heading, joined, wrapped
+from newsletter.rendering.plaintext import RULE, PlainText, heading, joined, wrapped
 from newsletter.rendering.rendered import Publication, Rendered
 from newsletter.rendering.template import clean, read_sheet, to_mjml
-from newsletter.rendering.untracked_links import untracked
-from newsletter.rendering.word_check import lost, words_in, words_of
+from newsletter.rendering.untracked_links import mark_untracked
+from newsletter.rendering.word_check import first_missing, words_in, words_of
 
 #: Languages written from right to left.
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
 
 
-def render(draft: Draft, house: Publication, *, templates: Path) -> Rendered:
+def render(draft: Draft, publication: Publication, *, templates: Path) -> Rendered:
     """Render a draft with the templates of this folder.
 
-    Raises IssueError where a digest leaves its format, and TemplateError.
+    Raises IssueError for a digest with a wrong format, for too many placeholders and for text
+    that would be lost, and TemplateError for an error in a template.
     """
-    marks = _marks(draft, house)
-    press = _Press(draft, house, marks)
-    fragments, text = press.digest() if draft.template == "digest" else press.letter()
-    language = draft.language or house.language
+    marks = _marks(draft, publication)
+    renderer = _DraftRenderer(draft, publication, marks)
+    fragments, text = renderer.digest() if draft.template == "digest" else renderer.letter()
+    language = draft.language or publication.language
     right_to_left = language.split("-")[0].lower() in _RIGHT_TO_LEFT
     preheader = marks.mark(draft.preheader, name=draft.name, line=1)
     subject = marks.in_text(marks.mark(draft.subject, name=draft.name, line=1))
@@ -54,7 +55,7 @@ def render(draft: Draft, house: Publication, *, templates: Path) -> Rendered:
             "direction": "rtl" if right_to_left else "ltr",
             "start": "right" if right_to_left else "left",
             "end": "left" if right_to_left else "right",
-            "house": house,
+            "publication": publication,
             "links": {name.removesuffix("_url"): marks.link(name) for name in LINKS},
             **fragments,
         },
@@ -66,16 +67,17 @@ def render(draft: Draft, house: Publication, *, templates: Path) -> Rendered:
         read_sheet(templates),
         name=str(templates / "body.css"),
     )
-    html = untracked(html, [f"{house.base_url}/{path}/" for path in LINKS.values()])
-    _require_words(press, fragments, text=text, html=html, template=name)
-    text = marks.in_text(press.framed(words, day, text))
+    html = mark_untracked(html, [f"{publication.base_url}/{path}/" for path in LINKS.values()])
+    _require_every_word(renderer, fragments, text=text, html=html, template=name)
+    text = marks.in_text(renderer.framed(words, day, text))
     placeholders = marks.placeholders(subject, html, text)
     if placeholders.tags > MOST_TAGS:
         raise IssueError(
-            f"its placeholders come to {placeholders.tags} values for each reader, and SendGrid "
-            f"takes {MOST_TAGS}",
+            f"its placeholders need {placeholders.tags} values for each recipient, and SendGrid "
+            f"accepts {MOST_TAGS}",
             place=draft.name,
-            hint="One counts once for the HTML part, once for text and subject, once in links.",
+            hint="Each placeholder counts once for the HTML part, once for text and subject, and "
+            "once in links. Use fewer.",
         )
     return Rendered(
         slug=draft.slug,
@@ -83,20 +85,20 @@ def render(draft: Draft, house: Publication, *, templates: Path) -> Rendered:
         language=language,
         subject=subject,
         preheader=marks.in_defaults(preheader),
-        from_email=draft.from_email or house.from_email,
-        from_name=draft.from_name or house.from_name,
-        reply_to=draft.reply_to or house.reply_to,
+        from_email=draft.from_email or publication.from_email,
+        from_name=draft.from_name or publication.from_name,
+        reply_to=draft.reply_to or publication.reply_to,
         html=html,
         text=text,
         placeholders=placeholders,
     )
 
 
-class _Press:
-    """One draft's words, twice: as fragments of HTML for the template, and as text."""
+class _DraftRenderer:
+    """Renders a draft as HTML fragments for the template and as text."""
 
-    def __init__(self, draft: Draft, house: Publication, marks: Marks) -> None:
-        self.draft, self._house, self.marks = draft, house, marks
+    def __init__(self, draft: Draft, publication: Publication, marks: Marks) -> None:
+        self.draft, self._house, self.marks = draft, publication, marks
         self.body = marks.mark(draft.body, name=draft.name, line=draft.body_line)
         self._markdown = Markdown(
             self.body, in_url=marks.in_url, name=draft.name, line=draft.body_line
@@ -105,8 +107,8 @@ class _Press:
     def letter(self) -> tuple[dict[str, object], str]:
         """The body as a whole."""
         tokens = self._markdown.blocks(self.body)
-        piece = Piece()
-        return {"body": self._html(tokens)}, joined(piece.blocks(tokens), piece.footnotes())
+        plain = PlainText()
+        return {"body": self._html(tokens)}, joined(plain.blocks(tokens), plain.footnotes())
 
     def digest(self) -> tuple[dict[str, object], str]:
         """Sections and entries."""
@@ -120,7 +122,7 @@ class _Press:
             prose, prose_text = self._both(section.prose_markdown)
             entries = [self._entry(entry) for entry in section.entries]
             texts += [
-                heading(Piece().words(title), "="),
+                heading(PlainText().words(title), "="),
                 prose_text,
                 *(text for _, text in entries),
             ]
@@ -134,80 +136,87 @@ class _Press:
         return {"opening": opening, "sections": sections}, joined(*texts)
 
     def _entry(self, entry: DigestEntry) -> tuple[dict[str, object], str]:
-        words, piece = self._markdown.words, Piece()
-        title, organisation = words(entry.title), words(entry.organisation)
+        words, plain = self._markdown.words, PlainText()
+        title, organization = words(entry.title), words(entry.organization)
         label, body = words(entry.source_label), self._markdown.blocks(entry.body_markdown)
         url = self.marks.in_url(entry.source_url) if entry.source_url else None
-        source = piece.words(label)
-        source = piece.link(source, url) if url else source
-        by = f" {SEPARATOR} ".join(filter(None, (piece.words(organisation), source)))
+        source = plain.words(label)
+        source = plain.link(source, url) if url else source
+        by = f" {SEPARATOR} ".join(filter(None, (plain.words(organization), source)))
         text = joined(
-            f"{heading(piece.words(title), '-')}\n{wrapped(by)}",
-            piece.blocks(body),
-            piece.footnotes(),
+            f"{heading(plain.words(title), '-')}\n{wrapped(by)}",
+            plain.blocks(body),
+            plain.footnotes(),
         )
         return {
             "title": self._html(title),
-            "organisation": self._html(organisation),
+            "organization": self._html(organization),
             "source_label": self._html(label),
             "source_url": url,
             "body": self._html(body),
         }, text
 
     def framed(self, words: str, day: str, text: str) -> str:
-        """The text part: heading above, addresses and who we are below."""
-        house, link = self._house, self.marks.link
+        """The text part with heading and footer."""
+        publication, link = self._house, self.marks.link
         head = joined(heading(words, "="), day)
         foot = "\n".join(
             (
                 RULE,
-                wrapped(f"You get {house.name} because you subscribed to it."),
+                wrapped(f"You get {publication.name} because you subscribed to it."),
                 "",
                 f"Unsubscribe: {link('unsubscribe_url')}",
                 f"Preferences: {link('preferences_url')}",
                 f"Read on the web: {link('web_view_url')}",
                 "",
-                wrapped(f"{house.name}, {house.postal_address}"),
+                wrapped(f"{publication.name}, {publication.postal_address}"),
             )
         )
         return joined(head, text, foot) + "\n"
 
     def _both(self, markdown: str) -> tuple[Markup, str]:
-        tokens, piece = self._markdown.blocks(markdown), Piece()
-        return self._html(tokens), joined(piece.blocks(tokens), piece.footnotes())
+        tokens, plain = self._markdown.blocks(markdown), PlainText()
+        return self._html(tokens), joined(plain.blocks(tokens), plain.footnotes())
 
     def _html(self, tokens: Sequence[Token]) -> Markup:
         return clean(self.marks.in_html(self._markdown.html(tokens)))
 
 
-def _require_words(
-    press: _Press, fragments: Mapping[str, object], *, text: str, html: str, template: str
+def _require_every_word(
+    renderer: _DraftRenderer,
+    fragments: Mapping[str, object],
+    *,
+    text: str,
+    html: str,
+    template: str,
 ) -> None:
-    """Refuse an issue of which a word is missing: in what Markdown became, or in the page.
+    """Raise an error when a word of the issue is missing in the HTML or text part.
 
-    First the author's words are compared with the fragments, where no words of the template can
-    stand in for them; then those of the fragments with the page.
+    First compare the draft's words with the fragments, where no words of the template can replace
+    them. Then compare the words of the fragments with the page.
     """
-    draft = press.draft
-    written = words_of(press.body, line=draft.body_line, marks=press.marks.pattern)
+    draft = renderer.draft
+    written = words_of(renderer.body, line=draft.body_line, marks=renderer.marks.pattern)
     made = "\n".join(_all_html(fragments))
-    if missing := lost(written, made, text):
+    if missing := first_missing(written, made, text):
         word, others = missing.word, missing.others
         raise IssueError(
-            f"“{word.text}”{f' and {others} other words' if others else ''} would reach nobody",
+            f"“{word.text}”{f' and {others} other words' if others else ''} would not be shown",
             place=f"{draft.name}:{word.line}",
-            hint="Write this line another way: something in it is not shown.",
+            hint="Rewrite this line: the email would not show all of it.",
         )
-    if missing := lost([replace(word, is_in_text=False) for word in words_in(made)], html, ""):
+    if missing := first_missing(
+        [replace(word, is_in_text=False) for word in words_in(made)], html, ""
+    ):
         raise TemplateError(
-            f"the template leaves out words of the issue: “{missing.word.text}”",
+            f"the template does not show all words of the issue: “{missing.word.text}” is missing",
             place=template,
-            hint="It has to show every part, such as {{ body }} or {{ entry.organisation }}.",
+            hint="Show every part in it, such as {{ body }} or {{ entry.organization }}.",
         )
 
 
 def _all_html(value: object) -> Iterator[str]:
-    """The fragments of HTML in what a template is given."""
+    """The HTML fragments in the values of a template."""
     if isinstance(value, Markup):
         yield value
     elif isinstance(value, Mapping):
@@ -218,18 +227,24 @@ def _all_html(value: object) -> Iterator[str]:
             yield from _all_html(part)
 
 
-def _marks(draft: Draft, house: Publication) -> Marks:
-    links = {name: f"{house.base_url}/{path}/" for name, path in LINKS.items()}
-    avoid = (draft.source, draft.name, *(str(value) for value in _values(house)))
+def _marks(draft: Draft, publication: Publication) -> Marks:
+    links = {name: f"{publication.base_url}/{path}/" for name, path in LINKS.items()}
+    avoid = (draft.source, draft.name, *(str(value) for value in _values(publication)))
     return Marks(draft.source, avoid=avoid, links=links)
 
 
-def _values(house: Publication) -> list[str | None]:
-    return [house.name, house.base_url, house.postal_address, house.language, house.logo_url]
+def _values(publication: Publication) -> list[str | None]:
+    return [
+        publication.name,
+        publication.base_url,
+        publication.postal_address,
+        publication.language,
+        publication.logo_url,
+    ]
 
 
 def _heading(draft: Draft) -> tuple[str, str]:
-    """Heading and date line: a date that ends the title moves to the line below it."""
+    """Heading and date line; a date at the end of the title moves to the date line."""
     day = draft.date.isoformat() if draft.date else ""
     words = re.sub(rf"\s+[—–-]\s+{re.escape(day)}$", "", draft.title) if day else draft.title
     return words, day

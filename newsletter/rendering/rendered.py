@@ -1,4 +1,4 @@
-"""What rendering is given and what it gives: plain data, apart from the libraries that render."""
+"""Input and output of rendering: plain data, without imports of the rendering libraries."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from newsletter.rendering.placeholders import Placeholders
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What every issue of a publication shares. ``base_url`` has no slash at its end."""
+    """The values that all issues of a publication share. ``base_url`` has no trailing slash."""
 
     name: str
     base_url: str
@@ -23,7 +23,7 @@ class Publication:
 class Rendered:
     """One rendered issue. ``subject``, ``html`` and ``text`` hold the tags of ``placeholders``.
 
-    ``preheader`` and ``title`` speak to nobody in particular: defaults stand in them.
+    ``preheader`` and ``title`` are the same for everybody: their placeholders have defaults.
     """
 
     slug: str

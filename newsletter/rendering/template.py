@@ -1,8 +1,7 @@
-"""Jinja templates to MJML text, in a sandbox, and from where in which file each bit came.
+"""Adapter for Jinja: renders templates to MJML in a sandbox, and records the source of each line.
 
-MJML's errors point into the text that Jinja made of several files. So every line of
-a template carries a mark of its file and number through Jinja; the marks are taken
-out again, and remembered.
+MJML's errors point into the text that Jinja made of several files. So every line of a template is
+marked with its file and number before rendering; afterwards the marks are removed and recorded.
 """
 
 import re
@@ -27,13 +26,13 @@ from markupsafe import Markup
 
 from newsletter.errors import TemplateError
 
-#: Noncharacters of Unicode: no text holds them, and issues with them are refused.
+#: Noncharacters of Unicode; an issue that contains them is refused.
 _MARK = re.compile("\ufdd0([^\ufdd1]*)\ufdd1")
 
 
 @dataclass(frozen=True, slots=True)
 class Mjml:
-    """MJML text, and where it came from: start of each stretch → ``file:line``."""
+    """MJML text and its sources: the offset where each part starts, and its ``file:line``."""
 
     text: str
     starts: tuple[int, ...]
@@ -45,8 +44,8 @@ class Mjml:
 
 
 _FOLDER = (
-    "templates.directory names a folder with digest.mjml, letter.mjml, partials/ and body.css: "
-    "begin with a copy of the built-in ones."
+    "templates.directory has to be a folder with digest.mjml, letter.mjml, partials/ and body.css. "
+    "Begin with a copy of the built-in templates."
 )
 
 
@@ -85,8 +84,8 @@ def to_mjml(name: str, values: Mapping[str, object], *, templates: Path) -> Mjml
 
 
 def clean(html: str) -> Markup:
-    """HTML that may pass unescaped: nh3 made it."""
-    return Markup(html)  # noqa: S704 (the only way in)
+    """Mark HTML as safe for templates; nh3 has to have sanitized it."""
+    return Markup(html)  # noqa: S704 (the only call)
 
 
 def read_sheet(templates: Path) -> str:
@@ -99,7 +98,7 @@ def read_sheet(templates: Path) -> str:
 
 
 class _Places(Extension):
-    """Puts a mark before each line of template text, wherever a mark cannot cut a tag in two."""
+    """Puts a mark before each line of template text, but not within Jinja's tags."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -133,7 +132,7 @@ def _unmarked(marked: str, whole: str, templates: Path) -> Mjml:
 
 
 def _line_of(traceback: TracebackType | None, templates: Path) -> str | None:
-    """Jinja rewrites its tracebacks so that they name templates and their lines."""
+    """``file:line`` of an error in a template, from the traceback, which Jinja rewrites."""
     place = None
     while traceback:
         file = traceback.tb_frame.f_code.co_filename

@@ -1,11 +1,10 @@
-"""Single mails of the house's own words: confirm, already subscribed, your data.
+"""Renders transactional emails, such as signup confirmations and data exports.
 
-They look like the issues, from the same partials, but are written for one person. So
-they hold no tags, and every value in them is escaped: a title or a paragraph may quote
-what a stranger typed into a form.
+They use the same partials as issues but are written for one person. They contain no tags, and
+every value is escaped, because a title or paragraph may quote what a stranger typed into a form.
 
-A signup makes such a mail while somebody waits. MJML and premailer take some 15 ms, so
-the page of a kind of notice is made once, with marks where its words go.
+A signup renders such an email during the request. MJML and premailer take about 15 ms, so each
+kind of page is rendered once and cached, with marks where the texts go.
 """
 
 import re
@@ -21,26 +20,26 @@ from newsletter.rendering.mjml import to_html
 from newsletter.rendering.plaintext import RULE, heading, joined, wrapped
 from newsletter.rendering.rendered import Publication
 from newsletter.rendering.template import read_sheet, to_mjml
-from newsletter.rendering.untracked_links import untracked
+from newsletter.rendering.untracked_links import mark_untracked
 
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"}
-#: Where a word goes in the page. Noncharacters would not survive lxml; letters do.
+#: A mark in the page where a text goes. Noncharacters would not survive lxml; letters do.
 _MARK = re.compile(r"nlwordsq(title|preheader|label|footer|p[0-9]+)qnl")
 _MARKED_URL = "https://nlwordsqurlqnl.invalid/"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeWords:
-    """A mail, complete: nothing in it is substituted."""
+class TransactionalEmail:
+    """A complete email: no tag in it is replaced later."""
 
     subject: str
     html: str
     text: str
 
 
-def render_notice(
-    house: Publication,
+def render_transactional(
+    publication: Publication,
     *,
     templates: Path,
     title: str,
@@ -48,15 +47,16 @@ def render_notice(
     button: tuple[str, str] | None,
     footer: str,
     language: str | None = None,
-) -> NoticeWords:
-    """The words as a mail; ``title`` is its subject and heading, ``button`` a label and a URL.
+) -> TransactionalEmail:
+    """Render an email; ``title`` is its subject and heading, ``button`` a label and a URL.
 
-    Raises TemplateError where the folder's ``notice.mjml`` is wrong.
+    Raises TemplateError for an error in the folder's ``notice.mjml``.
     """
-    title, *words = (_line(text) for text in (title, footer, *paragraphs))
-    footer, *paragraphs = words
+    title, footer, *paragraphs = (_line(text) for text in (title, footer, *paragraphs))
     label, url = (_line(part) for part in button) if button else ("", "")
-    shape = _Shape(house, templates, len(paragraphs), bool(button), language or house.language)
+    shape = _Shape(
+        publication, templates, len(paragraphs), bool(button), language or publication.language
+    )
     page = _page(shape, _age(templates))
     html = _filled(
         page,
@@ -73,16 +73,23 @@ def render_notice(
         heading(title, "="),
         *(wrapped(paragraph) for paragraph in paragraphs),
         f"{label}:\n{url}" if button else "",
-        "\n".join((RULE, wrapped(footer), "", wrapped(f"{house.name}, {house.postal_address}"))),
+        "\n".join(
+            (
+                RULE,
+                wrapped(footer),
+                "",
+                wrapped(f"{publication.name}, {publication.postal_address}"),
+            )
+        ),
     )
-    return NoticeWords(title, html, text + "\n")
+    return TransactionalEmail(title, html, text + "\n")
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What two notices share when they differ in their words only."""
+    """All that determines the page except its texts: the key of the cache."""
 
-    house: Publication
+    publication: Publication
     templates: Path
     paragraphs: int
     button: bool
@@ -91,7 +98,7 @@ class _Shape:
 
 @lru_cache(maxsize=32)
 def _page(shape: _Shape, _age: object) -> str:
-    """The page with marks in the place of words."""
+    """The page with marks in place of its texts."""
     templates = shape.templates
     right_to_left = shape.language.partition("-")[0].lower() in _RIGHT_TO_LEFT
     mjml = to_mjml(
@@ -106,7 +113,7 @@ def _page(shape: _Shape, _age: object) -> str:
             "direction": "rtl" if right_to_left else "ltr",
             "start": "right" if right_to_left else "left",
             "end": "left" if right_to_left else "right",
-            "house": shape.house,
+            "publication": shape.publication,
         },
         templates=templates,
     )
@@ -116,11 +123,11 @@ def _page(shape: _Shape, _age: object) -> str:
         read_sheet(templates),
         name=str(templates / "body.css"),
     )
-    return untracked(page, None)
+    return mark_untracked(page, None)
 
 
 def _filled(page: str, words: Mapping[str, str], url: str) -> str:
-    """The words in place of their marks, in one pass: a word that looks like a mark stays."""
+    """Replace the marks in one pass, so that a text that looks like a mark stays."""
     return re.sub(
         rf"{_MARK.pattern}|{re.escape(_MARKED_URL)}",
         lambda found: str(escape(words.get(found[1], found[0]) if found[1] else url)),
@@ -133,11 +140,11 @@ def _mark(word: str) -> str:
 
 
 def _line(text: str) -> str:
-    """One line without control characters: a subject must not grow a second header."""
+    """One line without control characters, so that a subject cannot add a header."""
     return _CONTROL.sub(" ", text).strip()
 
 
 def _age(templates: Path) -> tuple[int, ...]:
-    """Changes when the operator edits a file that a notice is made of."""
+    """The modification times of the templates; a change makes the cached page invalid."""
     files = [*templates.glob("*.mjml"), *templates.glob("partials/*.mjml"), templates / "body.css"]
     return tuple(file.stat().st_mtime_ns for file in sorted(files) if file.exists())

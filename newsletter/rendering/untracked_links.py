@@ -1,9 +1,9 @@
-"""Links that the provider must not rewrite: our own, and all of a single email.
+"""Excludes links from click tracking: our own links, and all links of transactional emails.
 
-A link to leave has to work also when the provider's click server does not, and nobody's token
-belongs there. Source: SendGrid, "Click Tracking & HTML Best Practices": ``clicktracking=off``
-inside the anchor, before its href. It is put in last of all, because MJML, premailer and nh3
-would drop it, or write it otherwise.
+An unsubscribe link has to work when the provider's click server is down, and the provider must
+not get link tokens. Source: SendGrid, "Click Tracking & HTML Best Practices":
+``clicktracking=off`` inside the anchor, before its href. This is the last step of rendering,
+because MJML, premailer and nh3 would drop or rewrite the attribute.
 """
 
 import re
@@ -15,10 +15,10 @@ _MARK = " clicktracking=off"
 _WRITTEN = ' clicktracking="off"'
 
 
-def untracked(html: str, addresses: Collection[str] | None) -> str:
-    """The page, with the mark on each link that begins with one of ``addresses``; None: on all.
+def mark_untracked(html: str, addresses: Collection[str] | None) -> str:
+    """Mark each link that begins with one of ``addresses``, or every link if it is None.
 
-    A template's own ``clicktracking="off"`` gets the form and the place that SendGrid documents.
+    A template's own ``clicktracking="off"`` is rewritten in the form that SendGrid documents.
     """
 
     def marked(found: re.Match[str]) -> str:
@@ -32,5 +32,5 @@ def untracked(html: str, addresses: Collection[str] | None) -> str:
 
 
 def unmarked(html: str) -> str:
-    """The page without these marks: on the web they mean nothing."""
+    """The page without these marks, which mean nothing on the web."""
     return html.replace(f"<a{_MARK} ", "<a ")

@@ -1,8 +1,8 @@
-"""From a mail to a page that everybody may read: nobody's values, and nobody's links.
+"""Converts the HTML part of an email into a public web page, without personal values and links.
 
-What makes sense in an inbox only goes: elements of class ``in-mail``, what mails hide
-from the eye (the preheader), and comments, which are for Outlook. The personal links that
-remain lead to public pages.
+It removes what makes sense in an inbox only: elements of class ``in-mail``, hidden elements (the
+preheader), and comments, which are for Outlook. Personal links that remain become links to public
+pages.
 """
 
 import re
@@ -14,7 +14,7 @@ from newsletter.issues.parsing.merge_fields import LINKS
 from newsletter.rendering.placeholders import Placeholders, fill
 from newsletter.rendering.untracked_links import unmarked
 
-#: Class of what stands in mails and not on the web; templates use it, also your own.
+#: Class of elements that are in emails and not on the web. Custom templates may use it, too.
 IN_MAIL = "in-mail"
 _HIDDEN = re.compile(r"(^|;)\s*display\s*:\s*none\b", re.IGNORECASE)
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
@@ -22,11 +22,11 @@ _VOID = frozenset("area base br col embed hr img input link meta param source tr
 
 @dataclass(frozen=True, slots=True)
 class WebPage:
-    """A mail's document in pieces, to be put into a page."""
+    """The parts of an email's HTML document, to be put into a page."""
 
     language: str
     direction: str
-    #: What stands in its head, but for title and encoding.
+    #: The content of the head, without title and encoding.
     head: str
     body: str
     #: The body's style attribute.
@@ -34,14 +34,14 @@ class WebPage:
 
 
 def to_page(html: str, placeholders: Placeholders, *, links: Mapping[str, str]) -> WebPage:
-    """The HTML part of a mail, with its tags, as it reads for somebody of whom nothing is known.
+    """Convert the HTML part, which contains tags. Values have their defaults.
 
-    ``links`` has the public address for each link placeholder (``unsubscribe_url``, …).
+    ``links`` maps each link placeholder (``unsubscribe_url``, …) to its public URL.
     """
     if placeholders.token:
         token = re.escape(placeholders.token)
         for name, path in LINKS.items():
-            # The address may itself stand in that of another site.
+            # The address may be a part of another site's address.
             personal = rf"https?://(?:(?!https?://)[^\s\"'<>])*/{path}/{token}"
             html = re.sub(personal, lambda _, to=links[name]: to, html)  # type: ignore[misc]
     reader = _Reader()
@@ -57,7 +57,7 @@ def to_page(html: str, placeholders: Placeholders, *, links: Mapping[str, str]) 
 
 
 class _Reader(HTMLParser):
-    """Takes a document apart; what is kept is passed on as it was written."""
+    """Splits a document into its parts and removes elements that are for emails only."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
@@ -65,17 +65,17 @@ class _Reader(HTMLParser):
         self.head: list[str] = []
         self.body: list[str] = []
         self.style = ""
-        #: Where what is read goes; None outside head and body.
+        #: The list to append to; None outside head and body.
         self._into: list[str] | None = None
-        #: The element that is left out, and how many of its kind are open within it.
-        self._left_out = ""
+        #: The tag of the element that is skipped, and how many of its kind are open within it.
+        self._skipped = ""
         self._depth = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """An element begins."""
         values = dict(attrs)
-        if self._left_out:
-            self._depth += tag == self._left_out
+        if self._skipped:
+            self._depth += tag == self._skipped
         elif tag == "html":
             self.root = values
         elif tag == "head":
@@ -86,21 +86,21 @@ class _Reader(HTMLParser):
             self._into, self.style = self.body, values.get("style") or ""
         elif _is_for_mail_only(values):
             if tag not in _VOID:
-                self._left_out, self._depth = tag, 1
+                self._skipped, self._depth = tag, 1
         elif values.get("http-equiv", "") != "Content-Type":
             self._keep(self.get_starttag_text() or "")
 
     def handle_startendtag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """An element that is written as ``<x/>``."""
-        if not self._left_out and not _is_for_mail_only(dict(attrs)):
+        if not self._skipped and not _is_for_mail_only(dict(attrs)):
             self._keep(self.get_starttag_text() or "")
 
     def handle_endtag(self, tag: str) -> None:
         """An element ends."""
-        if self._left_out:
-            self._depth -= tag == self._left_out
+        if self._skipped:
+            self._depth -= tag == self._skipped
             if not self._depth:
-                self._left_out = ""
+                self._skipped = ""
         elif tag == "title":
             self._into = self.head
         elif tag in {"head", "body", "html"}:
@@ -121,7 +121,7 @@ class _Reader(HTMLParser):
         self._keep(f"&#{name};")
 
     def _keep(self, text: str) -> None:
-        if self._into is not None and not self._left_out:
+        if self._into is not None and not self._skipped:
             self._into.append(text)
 
 

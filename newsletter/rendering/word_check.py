@@ -1,9 +1,9 @@
-"""Words in, words out: whether all that an author wrote is in what readers get.
+"""Checks that every word of an issue's Markdown is in the rendered email.
 
-This knows nothing of the parser that renders. It takes the words out of the Markdown by
-patterns of its own, and looks for as many of each in what was made of it: a parser that
-leaves something out, or a template that shows only a part, is found by what is missing. In
-doubt a word is not asked for, so that no issue is refused for a word that is there.
+The check is independent of the Markdown parser. It extracts words from the Markdown with its own
+patterns, and looks for the same number of each in the result. So it detects a parser that drops
+text and a template that shows only a part. It skips words that it cannot identify safely, so
+that it never refuses an issue for a word that is there.
 """
 
 import re
@@ -15,12 +15,12 @@ from html import unescape
 from html.parser import HTMLParser
 from typing import Final
 
-#: Letters and digits that stand together; whatever Markdown is made of parts words.
+#: A run of letters and digits; Markdown syntax separates words.
 _WORD: Final = re.compile(r"[^\W_]+")
-#: Stands in the place of a letter that was written as ``&…;``: no text may hold it.
+#: Replaces a letter that was written as ``&…;``; no text may contain it.
 _LETTER: Final = "\ufdd2"
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-#: ``[label]: https://… "title"``: nobody reads it as such.
+#: ``[label]: https://… "title"``, which is not shown.
 DEFINITION: Final = re.compile(
     r"^[ \t>+*-]*+\[(?P<label>(?:[^\[\]\\]|\\.){1,999}+)\]:[ \t]*+\n?[ \t>]*+"
     r"<?(?:https?:|mailto:)[^\s<>]*+>?"
@@ -28,47 +28,47 @@ DEFINITION: Final = re.compile(
     re.MULTILINE | re.IGNORECASE | re.DOTALL,
 )
 _LABEL: Final = re.compile(r"(?<=\]\[)(?:[^\[\]\\]|\\.){1,999}+(?=\])", re.DOTALL)
-#: Where an address begins that is a link's.
+#: Where the address of a link begins.
 _DESTINATION: Final = re.compile(r"\]\(\s*+(?P<angle><?)(?=https?:|mailto:)", re.IGNORECASE)
 _TITLE: Final = re.compile(
     r"\s++(?P<title>\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|\((?:[^()\\]|\\.)*+\))\s*+\)",
     re.DOTALL,
 )
 _AUTOLINK: Final = re.compile(r"<(?:https?|mailto):[^\s<>]*+>", re.IGNORECASE)
-#: ``{width=512}`` behind a picture.
+#: ``{width=512}`` after an image.
 _SIZES: Final = re.compile(r"(?<=[)\]])(?:\{[^{}]{0,300}+\})++")
-#: Quotes, bullets and numbers at the beginning of a line; numbers are counted anew.
+#: Quotes, bullets and numbers at the start of a line; rendering numbers lists itself.
 _MARKERS: Final = re.compile(r"^(?:[ \t>]++|(?:[-+*]|\d{1,9}[.)])(?=[ \t\n]|$))++", re.MULTILINE)
-#: The language of a piece of code.
+#: The language of a code block.
 _LANGUAGE: Final = re.compile(r"(?<=```|~~~)[ \t]*+[^\s`]++")
-#: So much is looked through for words that stand together with others.
-_PATIENCE: Final = 50_000_000
+#: Most characters to search for words that are joined to others.
+_MOST_SEARCHED: Final = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word as it is compared (letter case aside), and the line that it stands on."""
+    """A word in case-folded form, and its line."""
 
     text: str
     line: int
-    #: Whether the text part has it, too: it has no titles of links.
+    #: Whether the text part has it too; it has no titles of links.
     is_in_text: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """A word that is missing, and how many others are."""
+class MissingWord:
+    """The first missing word, and how many other words are missing."""
 
     word: Word
     others: int
 
 
 def words_of(markdown: str, *, line: int, marks: str) -> list[Word]:
-    """The words that this Markdown shows to people; ``line`` is its first line.
+    """The words that this Markdown shows; ``line`` is the number of its first line.
 
-    ``marks`` is a pattern of what stands in the place of personal values.
+    ``marks`` is a pattern of the marks for personal values.
     """
-    # A value may stand within an address, too.
+    # A value may be within an address, too.
     markdown = re.sub(marks, lambda one: "_" * len(one[0]), markdown)
     labels = {folded(found["label"]) for found in DEFINITION.finditer(markdown)}
     text = _LANGUAGE.sub(_blank, DEFINITION.sub(_blank, markdown))
@@ -83,41 +83,40 @@ def words_of(markdown: str, *, line: int, marks: str) -> list[Word]:
     ]
 
 
-def lost(words: Sequence[Word], html: str, text: str) -> Lost | None:
-    """The first of the words that is not as often in this HTML, or in this text, as asked for."""
+def first_missing(words: Sequence[Word], html: str, text: str) -> MissingWord | None:
+    """The first word that is too seldom in this HTML or text; None when all are there."""
     parts = _seen(html)
     return _missing(words, parts) or _missing([one for one in words if one.is_in_text], [text])
 
 
 def words_in(html: str) -> list[Word]:
-    """The words of this HTML, of no line."""
+    """The words of this HTML, without line numbers."""
     return [Word(one.casefold(), 0) for part in _seen(html) for one in _WORD.findall(part)]
 
 
-def _missing(words: Sequence[Word], parts: Sequence[str]) -> Lost | None:
+def _missing(words: Sequence[Word], parts: Sequence[str]) -> MissingWord | None:
     there = Counter(one.casefold() for part in parts for one in _WORD.findall(part))
     wanted = Counter(one.text for one in words)
     fewer = [word for word, number in wanted.items() if there[word] < number]
-    # Words on both sides of a link, or of a letter that was written in its own way, may have
-    # come to stand together.
+    # Words on both sides of a link or an entity may be joined in the result.
     together = "".join(parts).casefold()
-    if len(fewer) * len(together) <= _PATIENCE:
+    if len(fewer) * len(together) <= _MOST_SEARCHED:
         fewer = [word for word in fewer if together.count(word) < wanted[word]]
     if not fewer:
         return None
-    # Of a word that is there, but not often enough, nobody knows which one is missing.
+    # Prefer a word that is not there at all: for others the missing occurrence is unknown.
     first = min(fewer, key=lambda word: there[word] > 0)
     left = there[first]
     for one in words:
         if one.text == first:
             if not left:
-                return Lost(one, len(fewer) - 1)
+                return MissingWord(one, len(fewer) - 1)
             left -= 1
     return None
 
 
 def _words(text: str) -> Iterable[tuple[str, int]]:
-    """The words, but those that have a letter of unknown making beside them."""
+    """The words, except those next to a letter that was written as an entity."""
     for found in _WORD.finditer(text):
         around = (
             text[max(0, found.start() - 1) : found.start()] + text[found.end() : found.end() + 1]
@@ -127,7 +126,7 @@ def _words(text: str) -> Iterable[tuple[str, int]]:
 
 
 def _without_addresses(text: str) -> tuple[str, str]:
-    """The text without links' addresses and titles, and the titles alone, all where they were."""
+    """The text without addresses and titles of links, and the titles alone, at their positions."""
     parts, titles, end = [], [], 0
     for found in _DESTINATION.finditer(text):
         if found.start() < end:
@@ -158,12 +157,12 @@ def _end_of_address(text: str, at: int, *, in_angles: bool) -> int:
 
 
 def folded(label: str) -> str:
-    """A label as labels are compared: letter case and blanks aside."""
+    """A label in the form in which labels are compared: ignoring letter case and whitespace."""
     return " ".join(label.casefold().split())
 
 
 def _decoded(entity: re.Match[str]) -> str:
-    """Blanks for a sign, a mark for a letter; what is no such thing stays."""
+    """Spaces for an entity of a sign, marks for one of a letter; other text stays."""
     made = unescape(entity[0])
     if made == entity[0]:
         return entity[0]
@@ -175,7 +174,7 @@ def _blank(found: re.Match[str]) -> str:
 
 
 def _bare(text: str) -> str:
-    """As long, on as many lines, and without a word."""
+    """Spaces of the same length, with the same line breaks."""
     return re.sub(r"[^\n]", " ", text)
 
 
@@ -187,7 +186,7 @@ def _seen(html: str) -> list[str]:
 
 
 class _Reader(HTMLParser):
-    """Takes what people see of a page, and the words of pictures and links."""
+    """Collects the visible text of a page, and the texts of images and links."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tables of what comes by the clock: who holds it, schedules, and what became of each due time."""
+"""Tables of what comes by the clock: schedules, and what became of each due time."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -7,16 +7,6 @@ from typing import Any
 from sqlalchemy import DateTime, Index
 
 from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
-
-
-class Lease(Model, table=True):
-    """A job for one process at a time, held until ``until`` unless renewed."""
-
-    __tablename__ = "lease"
-
-    name: str = Field(primary_key=True, max_length=40)
-    holder: str = Field(max_length=100)
-    until: datetime
 
 
 class ScheduleState(StrEnum):

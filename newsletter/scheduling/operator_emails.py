@@ -13,7 +13,7 @@ from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.orm import Session, table_of
 from newsletter.issues.models import Issue
 from newsletter.rendering.rendered import Publication
-from newsletter.rendering.transactional import render_notice
+from newsletter.rendering.transactional import render_transactional
 from newsletter.scheduling.models import Schedule
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
@@ -29,7 +29,9 @@ class _Words:
     path: str
 
 
-def send_waiting(session: Session, *, house: Publication, templates: Path, now: datetime) -> int:
+def send_waiting(
+    session: Session, *, publication: Publication, templates: Path, now: datetime
+) -> int:
     """Put the emails of waiting messages into the outbox; returns how many messages there were.
 
     Each email links to the console's page where the operator decides.
@@ -38,13 +40,13 @@ def send_waiting(session: Session, *, house: Publication, templates: Path, now: 
     to = operator_messages.readers(session) if waiting else []
     for message in waiting:
         words = _words(session, message)
-        email = render_notice(
-            house,
+        email = render_transactional(
+            publication,
             templates=templates,
             title=words.title,
             paragraphs=[words.lead, *([message.detail] if message.detail else [])],
-            button=("Open the console", f"{house.base_url}{words.path}"),
-            footer=f"You get this email because you decide about sends of {house.name}.",
+            button=("Open the console", f"{publication.base_url}{words.path}"),
+            footer=f"You get this email because you decide about sends of {publication.name}.",
         )
         for address in to:
             mail = OutgoingEmail(email.subject, email.html, email.text)

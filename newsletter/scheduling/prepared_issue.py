@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from newsletter.checking.checker import Checker, Examined
+from newsletter.checking.checker import Checker, ExaminedIssue
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import BusyError, UserError
 from newsletter.issues import approval
 from newsletter.issues.approval import ApprovedIssue
-from newsletter.issues.parsing.tracking_flags import EVERYTHING, Tracked
+from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.scheduling.models import Schedule
 from newsletter.sending.ledger import forgotten_sends
 from newsletter.sending.models import Send
@@ -33,16 +33,16 @@ class IssueRenderer:
     batch_size: int
     warm_up: WarmUp | None = None
     #: What the publication has measured.
-    publication: Tracked = EVERYTHING
+    publication: Tracked = TRACK_EVERYTHING
     #: Calls a function that works on what an author wrote; by itself, where nobody else waits.
     on_text: Callable[..., Any] | None = None
 
-    def examine(self, issue: ApprovedIssue) -> Examined:
+    def examine(self, issue: ApprovedIssue) -> ExaminedIssue:
         """Read, render and check what is to be sent; raises UserError."""
         examine, name = self.checker.examine_text, f"{issue.slug}.md"
         if self.on_text is None:
             return examine(issue.source, name=name)
-        found: Examined = self.on_text(examine, issue.source, name=name)
+        found: ExaminedIssue = self.on_text(examine, issue.source, name=name)
         return found
 
 
@@ -60,7 +60,7 @@ class PreparedIssue:
     """A revision's text, rendered and checked before the transaction that sends it, or why not."""
 
     revision_id: int
-    made: Examined | UserError
+    made: ExaminedIssue | UserError
 
 
 def prepare(
@@ -86,7 +86,7 @@ def prepare(
 
 def examined(
     issue: ApprovedIssue, press: IssueRenderer, prepared: PreparedIssue | None
-) -> Examined:
+) -> ExaminedIssue:
     """What was prepared; made now where nothing was."""
     if prepared is None:
         return press.examine(issue)

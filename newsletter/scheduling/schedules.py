@@ -16,14 +16,19 @@ from sqlalchemy import delete, func, insert, select
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
-from newsletter.errors import SegmentError, SendError
+from newsletter.errors import SendError
 from newsletter.issues.models import Issue
-from newsletter.issues.parsing.tracking_flags import UNSAID, TrackingChoice
+from newsletter.issues.parsing.tracking_flags import NO_CHOICE, TrackingChoice
 from newsletter.scheduling import next_run, recurrence
-from newsletter.scheduling.models import Schedule, ScheduleRun, ScheduleSegment, ScheduleState
+from newsletter.scheduling.models import (
+    RunOutcome,
+    Schedule,
+    ScheduleRun,
+    ScheduleSegment,
+    ScheduleState,
+)
 from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.queries import archive as archive_queries
-from newsletter.sending.queries import segment_usage
 from subscribers.models import Segment
 from subscribers.segments import store as segment_store
 
@@ -47,7 +52,7 @@ class ScheduleOptions:
     own_clock: bool = False
     skips: Sequence[date] = ()
     timetable: Timetable = field(default_factory=Timetable)
-    tracking: TrackingChoice = UNSAID
+    tracking: TrackingChoice = NO_CHOICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +261,23 @@ def runs(session: Session, schedule_id: int, *, limit: int = 20) -> Sequence[Sch
     ).all()
 
 
+def recent_failures(
+    session: Session, *, since: datetime, limit: int
+) -> list[tuple[str, datetime, str]]:
+    """(schedule, due time, reason) of the latest runs that should have sent and did not."""
+    rows = session.execute(
+        select(_schedule.c.name, _firing.c.due_at, _firing.c.reason)
+        .join(_schedule, _schedule.c.id == _firing.c.schedule_id)
+        .where(
+            _firing.c.due_at > since,
+            _firing.c.outcome.in_([RunOutcome.MISSED, RunOutcome.FAILED]),
+        )
+        .order_by(_firing.c.due_at.desc())
+        .limit(limit)
+    )
+    return [(row.name, row.due_at, row.reason) for row in rows]
+
+
 def known_series(session: Session) -> list[str]:
     """Series of the issues that there are."""
     return list(session.scalars(select(_issue.c.series).distinct().order_by(_issue.c.series)))
@@ -270,34 +292,6 @@ def using_segment(session: Session, name: str) -> Sequence[str]:
         .where(_segment.c.name == name)
         .order_by(_schedule.c.name)
     ).all()
-
-
-def delete_segment(session: Session, name: str, *, by: Actor, now: datetime) -> Segment:
-    """Remove a segment and return what it was.
-
-    SegmentError while something to come is made for it: a schedule, or a send that is not over,
-    to its people or without them. Sends that are over keep the rule that they had.
-    """
-    segment = segment_store.find(session, name)
-    if sends := segment_usage.unfinished(session, segment):
-        many = len(sends) > 1
-        which = f"send{'s' if many else ''} {', '.join(map(str, sends[:10]))}"
-        raise SegmentError(
-            f"{which} {'are' if many else 'is'} made for it and not over",
-            place=f"segment {name}",
-            hint="Let them end, or cancel them, and delete it then.",
-        )
-    users = using_segment(session, name)
-    if users:
-        which = f"schedule{'s' if len(users) > 1 else ''} {', '.join(users[:10])}"
-        raise SegmentError(
-            f"{which} would send to other people without it",
-            place=f"segment {name}",
-            hint=f"First change or remove it: newsletter schedule change {users[0]}",
-        )
-    deleted = segment_store.delete(session, name)
-    audit.record(session, by, "segment deleted", now=now, subject=name)
-    return deleted
 
 
 def _write(session: Session, schedule: Schedule, wanted: ScheduleOptions, now: datetime) -> None:

@@ -1,7 +1,8 @@
-"""What the clock calls. APScheduler stores these functions by name: never move or rename them.
+"""What the clock calls.
 
 A job carries nothing but its name. Each looks at what is due in the database and
-claims it there, so that one that runs twice, or late, does no harm.
+claims it there, so that one that runs twice, or late, does no harm. Where nothing is due it
+writes nothing.
 """
 
 import logging
@@ -22,6 +23,7 @@ from newsletter.errors import BusyError, MachineError, ProviderError, UserError
 from newsletter.provider.account import StoppedError
 from newsletter.scheduling import next_run
 from newsletter.scheduling.models import RunOutcome
+from newsletter.sending import heartbeat
 from newsletter.sending.delivery import outbox
 from newsletter.sending.ledger import restore_gate, sends
 from newsletter.sending.operations import lifecycle as send_lifecycle
@@ -29,7 +31,6 @@ from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.recovery import uncertain_batches
-from newsletter.sending.workers import heartbeat
 from newsletter.tracking import circuit_breaker, list_removal
 from newsletter.tracking.circuit_breaker import BreakerRule
 from newsletter.tracking.list_removal import ListRemover
@@ -55,7 +56,7 @@ _STALE = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What the jobs work with. The job store keeps names only, so the process provides it."""
+    """What the jobs work with."""
 
     database: Engine
     batch_size: int
@@ -64,7 +65,7 @@ class TaskContext:
     doubt_policy: str
     keep_network_data: timedelta
     warm_up: WarmUp | None = None
-    alert_rules: tuple[BreakerRule, ...] = ()
+    breaker_rules: tuple[BreakerRule, ...] = ()
     #: None where there is no key to ask the provider with.
     reconciler: Reconciler | None = None
     keep: RetentionPolicy = field(default_factory=RetentionPolicy)
@@ -108,7 +109,9 @@ def check_circuit_breakers() -> None:
     """Pause every send whose mails come back more often than the rules allow."""
     desk = _context[0]
     with transaction(desk.database) as session:
-        for send_id, why in circuit_breaker.watch(session, desk.alert_rules, now=datetime.now(UTC)):
+        for send_id, why in circuit_breaker.check_sends(
+            session, desk.breaker_rules, now=datetime.now(UTC)
+        ):
             _log.error("send %s paused itself: %s", send_id, why)
 
 
@@ -150,7 +153,7 @@ def delete_expired() -> None:
     with transaction(desk.database) as session:
         rate_limit.sweep(session, now=now)
         double_opt_in.sweep(session, now=now)
-        list_removal.sweep(session, now=now)
+        list_removal.delete_old(session, now=now)
         operator_messages.sweep(session, before=now - _KEEP_MESSAGES)
         sessions.sweep(session, now=now)
         outbox.sweep(session, settled_before=now - _KEEP_NOTICES)
@@ -165,12 +168,18 @@ def count_people() -> None:
     desk = _context[0]
     segment, counted, now = None, None, datetime.now(UTC)
     with reading(desk.database) as session:
-        small = status_counts.is_small(session)
-        if small and not growth_history.is_due(session, now=now):
+        small, growth_is_due = (
+            status_counts.is_small(session),
+            growth_history.is_due(session, now=now),
+        )
+        if small and not growth_is_due:
             return  # counted whenever somebody looks
         everybody = status_counts.count(session, now=now)
         if not small:
             segment, counted = segment_store.count_stalest(session, now=now, stale=_STALE)
+            kept = status_counts.headcounts(session, now=now)
+            if kept == everybody and segment is None and not growth_is_due:
+                return
     with transaction(desk.database) as session:
         growth_history.keep(session, everybody, now=now)
         if not small:
@@ -190,7 +199,7 @@ def prune_old_data() -> None:
     """Remove the events and deliveries of old sends; their figures stay."""
     desk = _context[0]
     folded = prune(
-        desk.database, desk.keep, now=datetime.now(UTC), going_on=lambda: not leaving.is_set()
+        desk.database, desk.keep, now=datetime.now(UTC), may_continue=lambda: not leaving.is_set()
     )
     if folded.events or folded.deliveries:
         _log.info("of old sends went: %s", folded)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from newsletter.accounts import audit, operator_messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.operator_messages import MessageKind
-from newsletter.checking.checker import Examined
+from newsletter.checking.checker import ExaminedIssue
 from newsletter.checking.finding import blocking
 from newsletter.checking.planned_send import Plan
 from newsletter.db.orm import Session, table_of
@@ -180,7 +180,7 @@ def _make(
     session: Session,
     schedule: Schedule,
     one: Occurrence,
-    issue: Examined,
+    issue: ExaminedIssue,
     press: IssueRenderer,
     *,
     now: datetime,
@@ -219,6 +219,7 @@ def _make(
         draft,
         rendered,
         audience.segments,
+        by=Actor(None, f"schedule {schedule.name}"),
         at=one.due,
         now=now,
         terms=terms,

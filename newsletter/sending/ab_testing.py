@@ -129,7 +129,7 @@ def write(session: Session, send_id: int, words: Sequence[Rendered]) -> None:
     session.flush()
 
 
-def choose_winner(session: Session, send_id: int, label: str) -> int:
+def set_winner(session: Session, send_id: int, label: str) -> int:
     """Give the rest of a send the variant of this label; returns how many people that are.
 
     Raises SendError when there is no such variant, or the winner is chosen already.

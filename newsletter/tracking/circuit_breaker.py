@@ -1,8 +1,8 @@
-"""The circuit breaker: a send whose mails bounce, are refused or called spam pauses itself.
+"""The circuit breaker: pauses a send with too many bounces, blocks, drops or complaints.
 
-The rules are data (config/alerts.toml). They compare what came back with what was handed
-to the provider, over figures of people that are kept as events arrive: a look costs two queries,
-whatever the number of sends and of people.
+The rules are data (config/alerts.toml). A rule compares two counts of recipients: those whom an
+event happened to, and those whom the provider accepted. Both are kept up to date as events
+arrive, so a check costs two queries, whatever the number of sends and of recipients.
 """
 
 import tomllib
@@ -25,28 +25,28 @@ from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, SendState
 from newsletter.settings.kinds import Line
 from newsletter.tracking.models import SendCounter
-from newsletter.tracking.stats.counters import LEFT_BY, PEOPLE
+from newsletter.tracking.stats.counters import RECIPIENTS, UNSUBSCRIBED_BY
 
 _send, _batch, _count = table_of(Send), table_of(Batch), table_of(SendCounter)
 
-#: The kinds that a rule can count, and what they say of "5 % of 4,000 mails". The others are
-#: no bad news, or (a deferral) come many times for one mail and so make no share of mails.
-_SAID: Final[Mapping[EventKind, str]] = {
+#: The kinds that a rule can count, and how its reason continues after "5 % of 4,000 emails". The
+#: other kinds are good news, or (deferrals) come many times for one email and make no share.
+_PHRASES: Final[Mapping[EventKind, str]] = {
     EventKind.BOUNCE: "bounced",
     EventKind.BLOCKED: "were blocked",
     EventKind.DROPPED: "were dropped",
-    EventKind.SPAM_REPORT: "were called spam",
-    EventKind.UNSUBSCRIBE: "made their readers leave",
-    EventKind.GROUP_UNSUBSCRIBE: "made their readers leave at the provider",
+    EventKind.SPAM_REPORT: "were marked as spam",
+    EventKind.UNSUBSCRIBE: "led to an unsubscribe",
+    EventKind.GROUP_UNSUBSCRIBE: "led to an unsubscribe at the provider",
 }
-#: Key of Send.breaker_baseline beside the counts of people.
+#: Key of Send.breaker_baseline beside the counts of recipients.
 _ACCEPTED = "accepted"
 
 
-def _kind(word: object) -> EventKind:
-    if word not in list(_SAID):
-        raise ValueError(f"{word!r} is no kind of event that a rule can count")
-    return EventKind(str(word))
+def _kind(name: object) -> EventKind:
+    if name not in list(_PHRASES):
+        raise ValueError(f"{name!r} is no kind of event that a rule can count")
+    return EventKind(str(name))
 
 
 def _share(number: object) -> Decimal:
@@ -56,44 +56,50 @@ def _share(number: object) -> Decimal:
 
 
 class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
-    """When a send pauses itself. A field's description is the hint when its value is wrong."""
+    """When the breaker pauses a send. A field's description is the hint when its value is wrong."""
 
     name: Line = Field(min_length=1, max_length=100, description="A few words in quotes.")
     counts: list[Annotated[EventKind, BeforeValidator(_kind)]] = Field(
-        min_length=1, description=f"A list of some of: {', '.join(_SAID)}."
+        min_length=1, description=f"A list of some of: {', '.join(_PHRASES)}."
     )
-    of: Literal["accepted"] = Field(description='"accepted": people handed to the provider so far.')
+    of: Literal["accepted"] = Field(
+        description='"accepted": recipients whom the provider accepted.'
+    )
     #: A share of ``of``. Decimal, because 29 of 100 is above the binary fraction 0.29.
     above: Annotated[Decimal, BeforeValidator(_share)] = Field(
         gt=0, le=1, description="A share, more than 0 and not more than 1: 0.05 is 5 %."
     )
-    at_least: int = Field(ge=1, description="A whole number of people, 1 or more.")
-    after: int = Field(ge=1, description="A whole number of people, 1 or more.")
-    #: With all that is put around it, it fits into the 1000 characters of Send.reason.
+    at_least: int = Field(ge=1, description="A whole number of recipients, 1 or more.")
+    after: int = Field(ge=1, description="A whole number of recipients, 1 or more.")
+    #: At most 500, so that the whole reason fits into the 1000 characters of Send.reason.
     say: Line = Field(min_length=1, max_length=500, description="One line, without a full stop.")
 
     def reason(self, since: Counter[str], *, again: bool) -> str | None:
-        """Why these figures pause the send, in the operator's words; None when they do not."""
-        people = since[self.of]
-        met = sum(since[what] for what in _figures_of(self.counts))
-        if people < self.after or met < self.at_least or met <= self.above * people:
+        """Why these counts pause the send, as the operator reads it; None when they do not."""
+        accepted = since[self.of]
+        matching = sum(since[what] for what in _counters_of(self.counts))
+        if accepted < self.after or matching < self.at_least or matching <= self.above * accepted:
             return None
         # Rounded up, so that 5.001 % never reads "5 %, above 5 %".
-        share = (100 * Decimal(met) / people).quantize(Decimal("0.01"), ROUND_CEILING)
-        happened = " or ".join(said for kind, said in _SAID.items() if kind in self.counts)
+        share = (100 * Decimal(matching) / accepted).quantize(Decimal("0.01"), ROUND_CEILING)
+        happened = " or ".join(phrase for kind, phrase in _PHRASES.items() if kind in self.counts)
+        since_when = "since the circuit breaker opened " if again else ""
         return (
-            f"{_plain(share)} % of {people:,} emails {'since the last pause ' if again else ''}"
-            f"{happened} ({met:,}), above {_plain(100 * self.above)} %: {self.say}"
+            f"{_plain(share)} % of {accepted:,} emails {since_when}"
+            f"{happened} ({matching:,}), above {_plain(100 * self.above)} %: {self.say}"
         )
 
 
-def _figures_of(kinds: Collection[EventKind]) -> frozenset[str]:
-    """The figures of people that say how many these kinds happened to.
+def _counters_of(kinds: Collection[EventKind]) -> frozenset[str]:
+    """The counters that say how many recipients these kinds happened to.
 
-    Whoever left by our link and by the provider's is one, where a rule counts both.
+    A recipient who unsubscribed by our link and by the provider's counts once where a rule
+    counts both kinds.
     """
-    both = LEFT_BY.keys() <= set(kinds)
-    return frozenset(PEOPLE[kind] if both else LEFT_BY.get(kind, PEOPLE[kind]) for kind in kinds)
+    both = UNSUBSCRIBED_BY.keys() <= set(kinds)
+    return frozenset(
+        RECIPIENTS[kind] if both else UNSUBSCRIBED_BY.get(kind, RECIPIENTS[kind]) for kind in kinds
+    )
 
 
 class _File(BaseModel, extra="forbid", strict=True):
@@ -103,39 +109,40 @@ class _File(BaseModel, extra="forbid", strict=True):
 
 
 def load_rules(path: Path) -> tuple[BreakerRule, ...]:
-    """The rules of a file, in its order; SettingsError names the rule, the field and a remedy."""
+    """The rules of a file, in its order. SettingsError names the rule, the field and a remedy."""
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     except (OSError, ValueError) as error:
         hint = "It has to be a TOML file like config/alerts.toml."
         raise SettingsError(f"cannot be read: {error}", place=str(path), hint=hint) from None
     try:
-        rules = tuple(_File.model_validate(given).rule)
+        rules = tuple(_File.model_validate(content).rule)
     except ValidationError as error:
-        raise _explained(error, given, path.name) from None
+        raise _settings_error(error, content, path.name) from None
     names = [rule.name for rule in rules]
     for number, name in enumerate(names, start=1):
         if (first := names.index(name) + 1) < number:
             raise SettingsError(
-                f"rule {first} has this name, too",
+                f"rule {first} has the same name",
                 place=f"{path.name}: rule {number} ({name}): name",
                 hint="Give each rule a name of its own.",
             )
     return rules
 
 
-def watch(
+def check_sends(
     session: Session, rules: Collection[BreakerRule], *, now: datetime
 ) -> list[tuple[int, str]]:
-    """Pause each send under way for which a rule trips, the first of them; returns (send, why).
+    """Pause each running send for which a rule opens the breaker; returns (send, reason).
 
-    While the breaker keeps a send paused, Send.breaker_baseline follows its counts: bounces
-    of emails that had left go on arriving, and after the resume only later ones count.
+    The first such rule gives the reason. While the breaker has paused a send,
+    Send.breaker_baseline follows the counts: bounces of emails that left before the pause go
+    on arriving. After the resume only what came since then counts.
     """
     rows = session.execute(
         select(_send.c.id, _send.c.state, _send.c.breaker_baseline)
         .where(
-            # A send that something else paused keeps the baseline that it had.
+            # A send that anything else paused keeps its baseline.
             (_send.c.state == SendState.SENDING)
             | (
                 (_send.c.state == SendState.PAUSED)
@@ -143,72 +150,70 @@ def watch(
             )
         )
         .order_by(_send.c.id)
-    )
-    watched = rows.all()
-    if not watched:
+    ).all()
+    if not rows:
         return []
-    figures, paused = _figures(session, [row.id for row in watched]), []
-    for row in watched:
-        counts = figures[row.id]
+    counts, paused = _recipient_counts(session, [row.id for row in rows]), []
+    for row in rows:
         if row.state == SendState.PAUSED:
-            _keep(session, row, counts)
+            _save_baseline(session, row, counts[row.id])
             continue
-        since = Counter(counts)
+        since = Counter(counts[row.id])
         since.subtract(row.breaker_baseline)
         reasons = (rule.reason(since, again=bool(row.breaker_baseline)) for rule in rules)
-        why = next(filter(None, reasons), None)
-        if why is not None and sends.pause(
+        reason = next(filter(None, reasons), None)
+        if reason is not None and sends.pause(
             session,
             row.id,
             PauseCause.CIRCUIT_BREAKER,
-            reason=why,
+            reason=reason,
             now=now,
             only_from=[SendState.SENDING],
-            breaker_baseline=counts,
+            breaker_baseline=counts[row.id],
         ):
-            paused.append((row.id, why))
+            paused.append((row.id, reason))
     return paused
 
 
-def _figures(session: Session, send_ids: Collection[int]) -> Mapping[int, dict[str, int]]:
-    """Send → what → how many people: those whom something happened to, and those handed over.
+def _recipient_counts(session: Session, send_ids: Collection[int]) -> Mapping[int, dict[str, int]]:
+    """Send → counter → recipients: those whom an event happened to, and those accepted.
 
-    People and not events: one who is told of ten times must not stop a send.
+    Counts recipients and not events: ten events of one recipient must not pause a send.
     """
-    seen = select(_count.c.send_id, _count.c.what, _count.c.count).where(
+    affected = select(_count.c.send_id, _count.c.what, _count.c.count).where(
         _count.c.send_id.in_(send_ids),
-        _count.c.what.in_(sorted({*PEOPLE.values(), *LEFT_BY.values()})),
+        _count.c.what.in_(sorted({*RECIPIENTS.values(), *UNSUBSCRIBED_BY.values()})),
     )
-    handed = (
+    accepted = (
         select(_batch.c.send_id, literal(_ACCEPTED), func.sum(_batch.c.size))
         .where(_batch.c.send_id.in_(send_ids), _batch.c.state == BatchState.ACCEPTED)
         .group_by(_batch.c.send_id)
     )
-    figures: defaultdict[int, dict[str, int]] = defaultdict(dict)
-    for send_id, what, number in session.execute(union_all(seen, handed)):
-        figures[send_id][what] = int(number)
-    return figures
+    counts: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for send_id, what, number in session.execute(union_all(affected, accepted)):
+        counts[send_id][what] = int(number)
+    return counts
 
 
-def _keep(session: Session, row: Row[Any], counts: Mapping[str, int]) -> None:
-    """Write the baseline if it changed, unless the send was moved meanwhile."""
-    if counts != row.breaker_baseline:
-        still = (_send.c.id == row.id) & (_send.c.state == row.state)
-        session.execute(update(_send).where(still).values(breaker_baseline=counts))
+def _save_baseline(session: Session, row: Row[Any], baseline: Mapping[str, int]) -> None:
+    """Write the counts if they changed, unless the send has another state by now."""
+    if baseline != row.breaker_baseline:
+        unmoved = (_send.c.id == row.id) & (_send.c.state == row.state)
+        session.execute(update(_send).where(unmoved).values(breaker_baseline=baseline))
 
 
 def _plain(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
-def _explained(error: ValidationError, given: Mapping[str, Any], file: str) -> SettingsError:
-    """The first complaint, in the operator's words; a mistyped key before the one it leaves out."""
-    found = error.errors(include_url=False, include_input=False)
-    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+def _settings_error(error: ValidationError, content: Mapping[str, Any], file: str) -> SettingsError:
+    """The first problem. An unknown key comes first: it may be a missing one, mistyped."""
+    problems = error.errors(include_url=False, include_input=False)
+    first = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
     key, *inside = first["loc"]
     place, fields = f"{file}: {key}", _File.model_fields
     if inside:
-        table = given["rule"][inside[0]]
+        table = content["rule"][inside[0]]
         name = table.get("name") if isinstance(table, dict) else None
         place = f"{file}: rule {int(inside[0]) + 1}" + (f" ({name})" if name else "")
     if inside[1:]:
@@ -217,6 +222,7 @@ def _explained(error: ValidationError, given: Mapping[str, Any], file: str) -> S
     if first["type"] == "extra_forbidden":
         known = f"Known here: {', '.join(fields)}."
         return SettingsError("there is no such key", place=place, hint=known)
-    said = "it is missing" if first["type"] == "missing" else first["msg"]
-    said = said.removeprefix("Value error, ")
-    return SettingsError(said[0].lower() + said[1:], place=place, hint=fields[str(key)].description)
+    problem = "it is missing" if first["type"] == "missing" else first["msg"]
+    problem = problem.removeprefix("Value error, ")
+    hint = fields[str(key)].description
+    return SettingsError(problem[0].lower() + problem[1:], place=place, hint=hint)

@@ -1,4 +1,7 @@
-"""How far back events reach: figures of sends from before are final, and made from nothing else."""
+"""How far back the stored events reach. The counters of older sends are final.
+
+They cannot be counted again, because a part of their events is deleted.
+"""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -14,12 +17,12 @@ _NAME = "event"
 
 
 def horizon(session: Session) -> datetime | None:
-    """Events from before this are gone; None while all are there."""
+    """Events from before this time are deleted; None while all of them are there."""
     return session.scalar(select(_horizon.c.before))
 
 
 def move(session: Session, before: datetime) -> None:
-    """Announce that events from before this go, if there are any."""
+    """Move the horizon forward to ``before``, if there are events from before it."""
     if not session.scalar(select(exists(select(1).where(_event.c.at < before)))):
         return
     insert = insert_into(session, _horizon).values(name=_NAME, before=before)
@@ -32,8 +35,8 @@ def move(session: Session, before: datetime) -> None:
     )
 
 
-def final(session: Session, send_ids: Collection[int] | None = None) -> set[int]:
-    """Which of these sends (of all) have figures that stand for good."""
+def final_sends(session: Session, send_ids: Collection[int] | None = None) -> set[int]:
+    """Those of these sends (None: of all) whose counters are final."""
     before = horizon(session)
     if before is None:
         return set()

@@ -20,8 +20,7 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session, insert_into, table_of
 from newsletter.errors import NothingToDoError, ProviderError, UserError
 from newsletter.provider.account import Account, Ask, SuppressionListing, Wait, patient
-from newsletter.tracking.models import SoftBounce
-from newsletter.tracking.models_reconcile import ListRemoval
+from newsletter.tracking.models import ListRemoval, SoftBounce
 from subscribers.consent import suppression
 from subscribers.models import Subscriber, Suppression, SuppressionReason
 
@@ -29,32 +28,33 @@ _log = logging.getLogger(__name__)
 _removal, _suppression = table_of(ListRemoval), table_of(Suppression)
 _subscriber, _soft = table_of(Subscriber), table_of(SoftBounce)
 
-#: Addresses to one request.
+#: Addresses in one request.
 _SLICE = 500
-#: After a failure, doubled each time; a key without the right to change the lists stays so.
-_AGAIN, _LONGEST_WAIT = timedelta(minutes=1), timedelta(hours=6)
-#: Events that are told later than this are not expected: SendGrid tries a post for a day.
+#: The wait after a failure doubles each time, because an API key without the permission to
+#: change the lists fails until somebody replaces it.
+_FIRST_RETRY, _LONGEST_WAIT = timedelta(minutes=1), timedelta(hours=6)
+#: SendGrid's clock and ours may differ by this much.
+CLOCK_TOLERANCE = timedelta(minutes=1)
+#: No event is reported later than this: SendGrid retries a post for a day.
 _KEEP = timedelta(days=40)
-#: SendGrid's clock and ours differ.
-_CLOCKS = timedelta(minutes=1)
 
 
 class Removal(NamedTuple):
-    """Until when the provider's entries of an address are over, and when they were removed."""
+    """Until when the provider's entries of an address do not count, and when they were removed."""
 
     since: datetime | None
     own_wish: bool
     done_at: datetime | None
 
-    def ends(self, reason: SuppressionReason, at: datetime, *, listed: bool) -> bool:
-        """Whether an event or entry of ``at`` suppresses nobody any more.
+    def overrides(self, reason: SuppressionReason, at: datetime, *, listed: bool) -> bool:
+        """Whether an event or list entry of ``at`` suppresses nobody because of this removal.
 
-        ``listed``: it is a drop for what stands on the provider's list, since whenever.
+        ``listed``: the event is a drop because of an entry of the provider's list of any age.
         """
         is_bounce = reason is SuppressionReason.BOUNCED
         if listed:
-            over = self.done_at is None or at <= self.done_at + _CLOCKS
-            return over and (is_bounce or self.own_wish)
+            outdated = self.done_at is None or at <= self.done_at + CLOCK_TOLERANCE
+            return outdated and (is_bounce or self.own_wish)
         # newsletter.tracking.events.resubscription decides about requests before the new opt-in.
         return is_bounce and self.since is not None and at <= self.since
 
@@ -67,9 +67,9 @@ def add(
     since: datetime | None = None,
     own_wish: bool = False,
 ) -> None:
-    """Have addresses (by their hash) taken off the provider's lists within seconds.
+    """Schedule the removal of ``addresses`` (hash → address) from the provider's lists.
 
-    Bounces until ``since`` are over; without it they still count as soft bounces.
+    Bounces until ``since`` do not count any more; without it they still count as soft bounces.
     """
     rows = [
         {
@@ -97,7 +97,7 @@ def add(
             set_={
                 **{c: insert.excluded[c] for c in ("email", "attempt", "next_at", "done_at")},
                 "since": case((later, insert.excluded.since), else_=_removal.c.since),
-                # A wish still counts after a bounce: what it ended stays ended.
+                # A confirmed opt-in still counts after a bounce: what it ended stays ended.
                 "own_wish": or_(insert.excluded.own_wish, _removal.c.own_wish),
             },
         ),
@@ -129,22 +129,22 @@ def lift_bounces(
     ``text`` is part of the receiving server's answer, whatever its letter case. A complaint, an
     unsubscribe and an operator's own suppression stay. Writes an audit entry with the reason.
 
-    Raises UserError without a reason or a choice, NothingToDoError when no bounce fits.
+    Raises UserError without a reason or a choice, NothingToDoError when no bounce matches.
     """
     why = " ".join("".join(c if c.isprintable() else " " for c in why).split())[:500]
     if not why:
         raise UserError(
-            "give the reason", place="reason", hint="The audit log keeps why a bounce was lifted."
+            "the reason is missing", place="reason", hint="The audit log shows it. Enter a reason."
         )
     if address_hash is None and since is None:
-        raise UserError("name an address, or the time from which bounces are lifted", place="since")
+        raise UserError("enter an address, or the time of the first bounce to lift", place="since")
     if since is not None and until is not None and until < since:
-        raise UserError("the end is before the beginning", place="until")
+        raise UserError("the end is before the start", place="until")
     chosen = bounced(session, address_hash=address_hash, since=since, until=until, text=text)
     if not chosen:
         raise NothingToDoError(
-            "no bounce fits",
-            hint="Only subscribers who are suppressed because of a bounce can be lifted so.",
+            "no bounce matches",
+            hint="This lifts only the suppressions that a bounce caused.",
         )
     hashes = [row.address_hash for row in chosen]
     for begin in range(0, len(hashes), _SLICE):
@@ -188,8 +188,8 @@ def bounced(
     if until is not None:
         conditions.append(_suppression.c.at <= until)
     if text:
-        said = func.lower(_suppression.c.evidence)
-        conditions.append(said.contains(text.lower(), autoescape=True))
+        evidence = func.lower(_suppression.c.evidence)
+        conditions.append(evidence.contains(text.lower(), autoescape=True))
     return session.execute(
         select(_subscriber.c.id, _subscriber.c.email)
         .add_columns(_suppression.c.address_hash, _suppression.c.at, _suppression.c.evidence)
@@ -201,27 +201,27 @@ def bounced(
 
 @dataclass(frozen=True, slots=True)
 class ListRemover:
-    """Asks the provider to take addresses off its lists, in slices, and tries again later."""
+    """Asks the provider to take addresses off its lists, in slices, and retries after failures."""
 
     database: Engine
     ask: Ask
 
     def run(self, *, now: datetime, wait: Wait) -> int:
-        """Do what is due; returns how many addresses are off the lists now.
+        """Process all due removals; returns how many addresses it processed.
 
-        Raises ProviderError after noting when the rest is tried again.
+        Raises ProviderError after scheduling the retry of the rest.
         """
         removed = 0
         while rows := self._due(now):
             try:
                 self._remove(rows, wait)
             except ProviderError:
-                self._put_off(rows, now)
+                self._postpone(rows, now)
                 raise
             removed += len(rows)
             with transaction(self.database) as session:
                 for row in rows:
-                    # What was asked for meanwhile has set another time, and stays due.
+                    # A removal that was requested again meanwhile has another time, and stays due.
                     session.execute(
                         update(_removal)
                         .where(
@@ -247,7 +247,7 @@ class ListRemover:
                     )
                 )
             )
-        # Whoever is suppressed again by now stays on the provider's lists, too.
+        # An address that is suppressed again by now stays on the provider's lists, too.
         rows = [row for row in rows if row.address_hash not in suppressed]
         if not rows:
             return
@@ -258,21 +258,21 @@ class ListRemover:
             if row.own_wish:
                 for listing in (SuppressionListing.SPAM_REPORTS, SuppressionListing.UNSUBSCRIBES):
                     entry = account.find(listing, row.email)
-                    # What they said since then counts; its event is on its way here.
+                    # A later entry counts; its event is on its way here.
                     if entry is not None and entry.at <= row.since:
                         account.remove(listing, entry)
 
-    def _put_off(self, rows: Sequence[Row[Any]], now: datetime) -> None:
+    def _postpone(self, rows: Sequence[Row[Any]], now: datetime) -> None:
         with transaction(self.database) as session:
             for row in rows:
-                pause = min(_AGAIN * 2 ** min(row.attempt, 10), _LONGEST_WAIT)
+                wait = min(_FIRST_RETRY * 2 ** min(row.attempt, 10), _LONGEST_WAIT)
                 session.execute(
                     update(_removal)
                     .where(_removal.c.address_hash == row.address_hash)
-                    .values(attempt=row.attempt + 1, next_at=now + pause)
+                    .values(attempt=row.attempt + 1, next_at=now + wait)
                 )
 
 
-def sweep(session: Session, *, now: datetime) -> None:
-    """Forget removals that no late event can be about."""
+def delete_old(session: Session, *, now: datetime) -> None:
+    """Delete removals that no late event can be about."""
     session.execute(delete(_removal).where(_removal.c.done_at < now - _KEEP))

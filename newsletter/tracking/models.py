@@ -1,34 +1,35 @@
-"""Tables of what happened: each event once, and the figures kept as they arrive.
+"""Tables of events, of the counters made of them, and of reconciling with the provider's lists.
 
-The figures have no foreign keys: a backup that is restored may have forgotten their send.
-What belongs to no send of ours, such as single mails, is counted under send 0.
+Counters have no foreign keys, because a restored database may have lost their send. Events of no
+send of ours, such as those of single emails, are counted under send 0.
 """
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 
-from newsletter.db.orm import Field, Hash, Id, Model
+from newsletter.db.orm import Field, Hash, Id, Json, Model
 
 
 class EventRow(Model, table=True):
-    """One happening, as the provider (or our own one-click page) reported it.
+    """One event, as the provider or our own unsubscribe page reported it.
 
-    What the figures are made of stands in columns: they can be counted again after a person
+    Everything that counters need is in columns, so they can be counted again after a subscriber
     was erased, and ``raw`` with them.
     """
 
     __tablename__ = "event"
     __table_args__ = (
         Index(None, "send_id", "kind"),
-        # One person's: their history, their erasure, and the clicks that tell scanners.
+        # One subscriber's events: for the history, the erasure and the detection of scanners.
         Index(None, "subscriber_id", "send_id"),
     )
 
-    #: When it happened, by the reporter's clock. First in the key, so that tables of months
-    #: can be made of this one; it is a part of what ``key`` is a hash of.
+    #: When it happened, by the reporter's clock. First in the primary key, because PostgreSQL
+    #: partitions the table by month. It is a part of what ``key`` is a hash of.
     at: datetime = Field(primary_key=True)
-    #: Hash of what identifies the happening; a repeat of the same one is refused by it.
+    #: Hash of what identifies the event; it keeps out repeats.
     key: bytes = Field(sa_type=Hash, primary_key=True)
     kind: str = Field(max_length=40)
     received_at: datetime
@@ -36,18 +37,18 @@ class EventRow(Model, table=True):
     send_id: int | None = Field(default=None, sa_type=Id)
     batch: int | None = None
     subscriber_id: int | None = Field(default=None, sa_type=Id)
-    #: The mail domain of the address that the event names.
+    #: The domain of the address that the event names.
     domain: str = Field(default="", max_length=255)
-    #: Where a click led, without what names the reader.
+    #: The address that a click led to, without the parts that identify the subscriber.
     link: str = Field(default="", max_length=500)
-    #: A proxy or a scanner did it, not a person. A later event may reveal a scanner.
+    #: A proxy or scanner opened or clicked. A later event may show that a scanner is at work.
     by_machine: bool = False
     #: The event as received, JSON.
     raw: str
 
 
 class EventHorizon(Model, table=True):
-    """How far back events reach. One row, once the first of them are gone."""
+    """How far back the stored events reach. One row, once the first events are deleted."""
 
     __tablename__ = "event_horizon"
 
@@ -56,7 +57,7 @@ class EventHorizon(Model, table=True):
 
 
 class SendCounter(Model, table=True):
-    """How often something happened to the mails of a send, kept as events arrive."""
+    """How often something happened to the emails of a send, updated as events arrive."""
 
     __tablename__ = "send_counter"
 
@@ -67,7 +68,7 @@ class SendCounter(Model, table=True):
 
 
 class VariantCounter(Model, table=True):
-    """The same figures for a part of a send: what came on one day, to one domain, by one link."""
+    """The same counters for a part of a send: one day, one domain or one link."""
 
     __tablename__ = "variant_counter"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -81,9 +82,9 @@ class VariantCounter(Model, table=True):
 
 
 class RecipientCounter(Model, table=True):
-    """How often one person did something with one mail: whoever did it ten times is one reader.
+    """How often a recipient did something, so that ten clicks still count as one recipient.
 
-    Only those who did something have rows, so there are fewer than deliveries.
+    Only recipients who did something have rows, so there are fewer of them than deliveries.
     """
 
     __tablename__ = "recipient_counter"
@@ -99,12 +100,62 @@ class RecipientCounter(Model, table=True):
 
 
 class SoftBounce(Model, table=True):
-    """A bounce that alone suppresses nobody. Kept apart, so that raw events may go earlier."""
+    """A bounce that suppresses nobody by itself.
+
+    It has a table of its own, so that it can be kept for longer than the event.
+    """
 
     __tablename__ = "soft_bounce"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     address_hash: bytes = Field(sa_type=Hash, primary_key=True)
-    #: The event's: a repeat is no second bounce.
+    #: The key of the event, so that a repeat is no second bounce.
     key: bytes = Field(sa_type=Hash, primary_key=True)
     at: datetime
+
+
+class Reconciliation(Model, table=True):
+    """One run of reconciling. ``finished_at`` stays empty when it was stopped or failed."""
+
+    __tablename__ = "reconciliation"
+
+    id: int = Field(default=None, primary_key=True, sa_type=Id)
+    started_at: datetime
+    finished_at: datetime | None = None
+    #: The run compared the entries from this time on; empty means all of them.
+    since: datetime | None = None
+    #: newsletter.tracking.suppression_sync.ReconcileReport as JSON.
+    report: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
+    #: Why the run did not finish.
+    error: str = Field(default="", max_length=1000)
+
+
+class ListRemoval(Model, table=True):
+    """An address that has to leave the provider's suppression lists, or has left them.
+
+    The row stays after that, so that late events about older entries suppress nobody.
+    """
+
+    __tablename__ = "list_removal"
+    __table_args__ = (
+        Index(
+            "ix_list_removal_due",
+            "next_at",
+            sqlite_where=text("done_at IS NULL"),
+            postgresql_where=text("done_at IS NULL"),
+        ),
+    )
+
+    address_hash: bytes = Field(sa_type=Hash, primary_key=True)
+    #: Needed to ask the provider; empty once the address is off the lists.
+    email: str = Field(max_length=320)
+    #: Bounces until then do not count any more: an operator lifted them, or the subscriber opted
+    #: in again. Empty after a bounce that says nothing about the mailbox: it counts as a soft
+    #: bounce, but the address must leave the list.
+    since: datetime | None = None
+    #: Whether the subscriber confirmed a new opt-in. That ends their unsubscribe and their
+    #: complaint, too.
+    own_wish: bool = False
+    attempt: int = 0
+    next_at: datetime
+    done_at: datetime | None = Field(default=None, index=True)

@@ -1,11 +1,11 @@
-"""Our suppressions and the provider's lists, made to agree.
+"""Reconciles our suppressions with SendGrid's suppression lists.
 
-Who stands on SendGrid's lists is suppressed here, too. Who opted in again here, later than
-SendGrid's entry, is taken off its list. Never the reverse: no entry here is lifted.
+An address on SendGrid's lists is suppressed here, too. If its owner opted in here after
+SendGrid's entry, the address is taken off SendGrid's list. A run lifts no suppression here.
 
-Reads over HTTP page by page, so it has a transaction for each page instead of one for all.
-Everything may be repeated: after a run that was stopped, the next one goes on with the list
-at which it stopped. Not with the page, for pages move when entries come and go.
+A run reads the lists over HTTP page by page, with one transaction for each page. Every step may
+be repeated. After a run that was stopped, the next one continues with the list at which it
+stopped, and not with the page, because pages shift when entries come and go.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +30,8 @@ from newsletter.provider.account import (
 )
 from newsletter.tracking import list_removal
 from newsletter.tracking.events.attribution import HashOf
-from newsletter.tracking.events.resubscription import CLOCKS
-from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.list_removal import CLOCK_TOLERANCE
+from newsletter.tracking.models import Reconciliation
 from subscribers.consent import records as consent_records
 from subscribers.consent import suppression
 from subscribers.consent.suppression import Proof
@@ -41,7 +41,7 @@ from subscribers.models import Consent, Subscriber, Suppression, SuppressionReas
 _run, _suppression = table_of(Reconciliation), table_of(Suppression)
 _subscriber, _consent = table_of(Subscriber), table_of(Consent)
 
-#: What standing on a list means; blocks concern one mail, so they are only counted.
+#: The reason of suppression for each list; a block concerns one email, so it is only counted.
 REASONS: Final[Mapping[SuppressionListing, SuppressionReason | None]] = {
     SuppressionListing.BOUNCES: SuppressionReason.BOUNCED,
     SuppressionListing.INVALID: SuppressionReason.BOUNCED,
@@ -50,71 +50,71 @@ REASONS: Final[Mapping[SuppressionListing, SuppressionReason | None]] = {
     SuppressionListing.GROUPS: SuppressionReason.UNSUBSCRIBED,
     SuppressionListing.BLOCKS: None,
 }
-#: Whoever left is told to SendGrid; what bounced or complained SendGrid has told us.
-_TOLD = (SuppressionReason.UNSUBSCRIBED, SuppressionReason.MANUAL)
-#: An entry may come onto a list later than its time says.
+#: Suppressions that are pushed to SendGrid. It knows of bounces and complaints already.
+_PUSHED = (SuppressionReason.UNSUBSCRIBED, SuppressionReason.MANUAL)
+#: An entry may come onto a list later than its time says, so a run reads this far back.
 _OVERLAP = timedelta(days=2)
-#: After a failure the next try does not wait for its regular turn.
-_SOON = timedelta(hours=1)
-#: A list that was read before its run failed counts for so long: the overlap covers it, however
-#: often the runs after it fail.
-_COUNTS = _OVERLAP / 2
+#: The wait after a run that did not finish, if it is shorter than the regular interval.
+_RETRY_AFTER = timedelta(hours=1)
+#: A run that did not finish need not be repeated for the lists that it read this recently: the
+#: overlap covers the time since then.
+_READ_IS_VALID_FOR = _OVERLAP / 2
 _KEEP = timedelta(days=400)
 _EVIDENCE = "SendGrid's list of"
 
 
 @dataclass(slots=True)
 class ReconcileFindings:
-    """What was found on one list, in entries."""
+    """The entries of one list, by what the run did with them."""
 
     listed: int = 0
     #: Suppressed on both sides already.
     known: int = 0
     #: Suppressed here from now on, or for a stronger reason.
     new_here: int = 0
-    #: Taken off SendGrid's list: they opted in here after that.
+    #: Taken off SendGrid's list, because the subscriber opted in here after the entry.
     removed_there: int = 0
-    #: Nobody's address, as we read addresses.
+    #: Not a valid email address.
     unreadable: int = 0
 
 
 @dataclass(slots=True)
 class ReconcileReport:
-    """The drift that a run found, and repaired unless it was a dry run."""
+    """The differences that a run found, and repaired unless it was a dry run."""
 
     started_at: datetime
-    #: What came onto the lists since then; None for all of it.
+    #: The run compared the entries from this time on; None for all of them.
     since: datetime | None
     dry_run: bool
     lists: dict[SuppressionListing, ReconcileFindings] = field(default_factory=dict)
-    #: Those that were read to their end, and up to which moment.
+    #: The lists that were read completely, and up to which time.
     read: dict[SuppressionListing, datetime] = field(default_factory=dict)
-    #: Told to SendGrid as unsubscribed; None where that is switched off.
-    told: int | None = None
+    #: Addresses that were pushed to SendGrid as unsubscribed; None where that is switched off.
+    pushed: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Figures by list, as they are kept."""
+        """The report as Reconciliation.report stores it."""
         return {
-            "lists": {str(listing): asdict(found) for listing, found in self.lists.items()},
+            "lists": {str(listing): asdict(findings) for listing, findings in self.lists.items()},
             "read": {str(listing): until.isoformat() for listing, until in self.read.items()},
-            "told": self.told,
+            "told": self.pushed,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """What a comparison needs to know."""
+    """Compares our suppressions with SendGrid's lists, and repairs the differences."""
 
     database: Engine
     ask: Ask
     hash_of: HashOf
-    #: How often; zero for never.
+    #: The interval between runs; zero for never.
     every: timedelta
-    #: Whether those who left here are put onto SendGrid's list of unsubscribes.
-    tell: bool = False
+    #: Whether unsubscribes here are pushed to SendGrid's list of unsubscribes.
+    push_suppressions: bool = False
 
     def due(self, *, now: datetime) -> bool:
-        """Whether it is time to compare; one hour after a run that did not finish."""
+        """Whether the next run is due; an hour after a run that did not finish."""
         if not self.every:
             return False
         last = select(_run.c.started_at, _run.c.finished_at).order_by(_run.c.id.desc()).limit(1)
@@ -122,129 +122,136 @@ class Reconciler:
             row = session.execute(last).one_or_none()
         if row is None:
             return True
-        wait = self.every if row.finished_at else min(self.every, _SOON)
+        wait = self.every if row.finished_at else min(self.every, _RETRY_AFTER)
         return bool(row.started_at + wait <= now)
 
     def run(
         self, *, now: datetime, wait: Wait, whole: bool = False, dry_run: bool = False
     ) -> ReconcileReport:
-        """Compare and repair. Raises ProviderError, after writing down that it did not finish."""
+        """Compare and repair. Raises ProviderError after recording why the run did not finish."""
         with reading(self.database) as session:
             since = None if whole else _since(session)
             report = ReconcileReport(now, since, dry_run)
             if not (whole or dry_run):
-                _go_on(session, report)
+                _continue_last_run(session, report)
         if dry_run:
             self._compare(report, wait, lambda: None)
             return report
         with transaction(self.database) as session:
             session.execute(delete(_run).where(_run.c.started_at < now - _KEEP))
-            begun = insert(_run).values(started_at=now, since=since, report={}, error="")
-            number = session.execute(begun.returning(_run.c.id)).scalar_one()
+            started = insert(_run).values(started_at=now, since=since, report={}, error="")
+            run_id = session.execute(started.returning(_run.c.id)).scalar_one()
 
-        def note(**values: Any) -> None:  # noqa: ANN401 (columns)
+        def save(**values: Any) -> None:  # noqa: ANN401 (columns)
             with transaction(self.database) as session:
-                this = update(_run).where(_run.c.id == number)
+                this = update(_run).where(_run.c.id == run_id)
                 session.execute(this.values(report=report.as_json(), **values))
 
-        values: dict[str, Any] = {"error": "it stopped without a word"}
+        values: dict[str, Any] = {"error": "it was stopped"}
         try:
-            self._compare(report, wait, note)
+            self._compare(report, wait, save)
             values = {"finished_at": now}
         except ProviderError as error:
             values = {"error": str(error)[:1000]}
             raise
         finally:
-            note(**values)
+            save(**values)
         return report
 
-    def _compare(self, report: ReconcileReport, wait: Wait, note: Callable[[], None]) -> None:
+    def _compare(self, report: ReconcileReport, wait: Wait, save: Callable[[], None]) -> None:
         account = Account(patient(self.ask, wait))
         for listing in REASONS:
             if listing in report.read:
                 continue
-            found = report.lists[listing] = ReconcileFindings()
-            back: list[ListEntry] = []
+            findings = report.lists[listing] = ReconcileFindings()
+            outdated: list[ListEntry] = []
             for page in account.pages(listing, since=report.since, until=report.started_at):
                 with self._session(report) as session:
-                    back += self._settle(session, listing, page, found, dry_run=report.dry_run)
-            # Only now: what is removed from a list moves up what stands behind it.
-            for begin in range(0, len(back), PAGE):
-                for entry in self._still_back(report, back[begin : begin + PAGE]):
-                    found.removed_there += 1
+                    outdated += self._apply_page(
+                        session, listing, page, findings, dry_run=report.dry_run
+                    )
+            # Only after the last page: a removal moves up the entries of the pages after it.
+            for begin in range(0, len(outdated), PAGE):
+                for entry in self._still_outdated(report, outdated[begin : begin + PAGE]):
+                    findings.removed_there += 1
                     if not report.dry_run:
                         account.remove(listing, entry)
             report.read[listing] = report.started_at
-            note()
-        if self.tell:
-            report.told = self._tell(account, report)
+            save()
+        if self.push_suppressions:
+            report.pushed = self._push(account, report)
 
     def _session(self, report: ReconcileReport) -> AbstractContextManager[Session]:
         return reading(self.database) if report.dry_run else transaction(self.database)
 
-    def _settle(
+    def _apply_page(
         self,
         session: Session,
         listing: SuppressionListing,
         page: Sequence[ListEntry],
-        found: ReconcileFindings,
+        findings: ReconcileFindings,
         *,
         dry_run: bool,
     ) -> list[ListEntry]:
-        """Suppress whom a page names; returns those who are back."""
+        """Suppress the addresses of a page; returns the entries that have to leave the list."""
         reason = REASONS[listing]
-        named = [(hashed, e) for e in page if (hashed := self.hash_of(e.email)) is not None]
-        found.listed += len(page)
-        found.unreadable += len(page) - len(named)
-        hashes = [hashed for hashed, _ in named]
-        here = _suppressed(session, hashes)
+        hashed_entries = [
+            (hashed, entry) for entry in page if (hashed := self.hash_of(entry.email)) is not None
+        ]
+        findings.listed += len(page)
+        findings.unreadable += len(page) - len(hashed_entries)
+        hashes = [hashed for hashed, _ in hashed_entries]
+        suppressed = _suppressed(session, hashes)
         opted_in = consent_records.opted_in(session, hashes, lock=not dry_run)
         removals = list_removal.removals(session, hashes)
-        back, proofs = [], {}
-        for hashed, entry in named:
-            later = hashed in opted_in and opted_in[hashed] > entry.at + CLOCKS
+        outdated, proofs = [], {}
+        for hashed, entry in hashed_entries:
+            is_outdated = hashed in opted_in and opted_in[hashed] > entry.at + CLOCK_TOLERANCE
             removal = removals.get(hashed)
             if reason is not None and removal is not None:
-                later = later or removal.ends(reason, entry.at, listed=True)
-            if later and hashed not in here:
-                back.append(entry)
-            elif later or reason is None:
-                found.known += hashed in here
-            elif hashed not in here or suppression.is_stronger(reason, here[hashed]):
+                is_outdated = is_outdated or removal.overrides(reason, entry.at, listed=True)
+            if is_outdated and hashed not in suppressed:
+                outdated.append(entry)
+            elif is_outdated or reason is None:
+                findings.known += hashed in suppressed
+            elif hashed not in suppressed or suppression.is_stronger(reason, suppressed[hashed]):
                 proofs[hashed] = Proof(entry.at, _evidence(listing, entry))
             else:
-                found.known += 1
-        found.new_here += len(proofs)
+                findings.known += 1
+        findings.new_here += len(proofs)
         if reason is not None and not dry_run:
             suppression.add_proved(session, proofs, reason)
-        return back
+        return outdated
 
-    def _still_back(self, report: ReconcileReport, entries: Sequence[ListEntry]) -> list[ListEntry]:
-        """Those who have not left again while the list was read."""
+    def _still_outdated(
+        self, report: ReconcileReport, entries: Sequence[ListEntry]
+    ) -> list[ListEntry]:
+        """The entries whose addresses were not suppressed while the list was read."""
         hashes = {entry: self.hash_of(entry.email) for entry in entries}
         with self._session(report) as session:
-            here = _suppressed(session, [hashed for hashed in hashes.values() if hashed])
-        return [entry for entry, hashed in hashes.items() if hashed not in here]
+            suppressed = _suppressed(session, [hashed for hashed in hashes.values() if hashed])
+        return [entry for entry, hashed in hashes.items() if hashed not in suppressed]
 
-    def _tell(self, account: Account, report: ReconcileReport) -> int:
-        """Put onto SendGrid's list who left here since the last run; returns how many."""
-        told, after = 0, b""
-        person = _subscriber.c.address_hash == _suppression.c.address_hash
-        leavers = select(_suppression.c.address_hash, _subscriber.c.email).join(_subscriber, person)
-        leavers = leavers.where(
-            _suppression.c.reason.in_(_TOLD), ~_suppression.c.evidence.startswith(_EVIDENCE)
+    def _push(self, account: Account, report: ReconcileReport) -> int:
+        """Push the unsubscribes since the last run to SendGrid's list; returns how many."""
+        pushed, after = 0, b""
+        same_address = _subscriber.c.address_hash == _suppression.c.address_hash
+        unsubscribed = select(_suppression.c.address_hash, _subscriber.c.email)
+        unsubscribed = unsubscribed.join(_subscriber, same_address).where(
+            _suppression.c.reason.in_(_PUSHED), ~_suppression.c.evidence.startswith(_EVIDENCE)
         )
         if report.since is not None:
-            leavers = leavers.where(_suppression.c.at >= report.since)
-        leavers = leavers.order_by(_suppression.c.address_hash).limit(PAGE)
+            unsubscribed = unsubscribed.where(_suppression.c.at >= report.since)
+        unsubscribed = unsubscribed.order_by(_suppression.c.address_hash).limit(PAGE)
         while True:
+            following = unsubscribed.where(_suppression.c.address_hash > after)
             with reading(self.database) as session:
-                rows = session.execute(leavers.where(_suppression.c.address_hash > after)).all()
+                rows = session.execute(following).all()
             if not rows:
-                return told
+                return pushed
             if not report.dry_run:
                 account.suppress([row.email for row in rows])
-            told, after = told + len(rows), rows[-1].address_hash
+            pushed, after = pushed + len(rows), rows[-1].address_hash
 
 
 def last_runs(session: Session) -> tuple[Reconciliation | None, Reconciliation | None]:
@@ -254,31 +261,32 @@ def last_runs(session: Session) -> tuple[Reconciliation | None, Reconciliation |
     return session.scalar(newest), session.scalar(finished)
 
 
-def _go_on(session: Session, report: ReconcileReport) -> None:
-    """Take over what was read lately, if the last run did not finish."""
+def _continue_last_run(session: Session, report: ReconcileReport) -> None:
+    """Copy into the report the lists that the last run read recently, if it did not finish."""
     last, _ = last_runs(session)
     if last is None or last.finished_at:
         return
     if last.since is not None and (report.since is None or report.since < last.since):
         return
-    for name, moment in last.report.get("read", {}).items():
-        until = datetime.fromisoformat(moment)
-        if until >= report.started_at - _COUNTS:
+    for name, stored in last.report.get("read", {}).items():
+        until = datetime.fromisoformat(stored)
+        if until >= report.started_at - _READ_IS_VALID_FOR:
             report.read[SuppressionListing(name)] = until
             report.lists[SuppressionListing(name)] = ReconcileFindings(**last.report["lists"][name])
 
 
 def _since(session: Session) -> datetime | None:
-    """From when on the lists have to be read; None for the beginning.
+    """The time from which on the lists have to be read; None for the beginning.
 
-    Somebody who came back may stand on a list since long ago: then all of it is read. Their
-    row is older than their opting in, also where it is new: it dates from when they asked.
+    If a known subscriber opted in again since the last run, all of the lists are read, because
+    their entry may be old. ``created_at`` is the time of the first request, so it is before the
+    opt-in also for a new subscriber.
     """
     _, finished = last_runs(session)
     if finished is None:
         return None
     since = finished.started_at - _OVERLAP
-    back = (
+    opted_in_again = (
         select(_consent.c.id)
         .join(_subscriber, _subscriber.c.id == _consent.c.subscriber_id)
         .where(
@@ -288,7 +296,7 @@ def _since(session: Session) -> datetime | None:
         )
         .limit(1)
     )
-    return since if session.scalar(back) is None else None
+    return since if session.scalar(opted_in_again) is None else None
 
 
 def _suppressed(session: Session, hashes: Sequence[bytes]) -> dict[bytes, str]:
@@ -302,5 +310,5 @@ def _suppressed(session: Session, hashes: Sequence[bytes]) -> dict[bytes, str]:
 
 def _evidence(listing: SuppressionListing, entry: ListEntry) -> str:
     reason = without_addresses(entry.reason).strip()
-    said = f"{_EVIDENCE} {listing.replace('_', ' ')}"
-    return f"{said}: {reason}" if reason else said
+    source = f"{_EVIDENCE} {listing.replace('_', ' ')}"
+    return f"{source}: {reason}" if reason else source

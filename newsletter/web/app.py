@@ -4,19 +4,18 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.container import Container
-from newsletter.db.engine import reading
+from newsletter.db.engine import responds
 from newsletter.web import errors
 from newsletter.web.base_path import BasePath
 from newsletter.web.console import routes as console
@@ -72,7 +71,7 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        form_limits={"max_fields": _FIELDS, "max_files": _FILES},
+        routes=[*_routes().routes],
     )
     app.state.assembly = assembly
     # Whether the server was told to stop: streams end by themselves then.
@@ -80,21 +79,7 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
     # Session → how many live pages it has open.
     app.state.streams = Counter()
     errors.register(app)
-    app.include_router(sendgrid_events.router)
-    app.include_router(unsubscribe_email.router)
-    app.include_router(front_page.router)
-    app.include_router(signup.router)
-    app.include_router(confirm.router)
-    app.include_router(unsubscribe.router)
-    app.include_router(preferences.router)
-    app.include_router(confirmed_requests.router)
-    app.include_router(view_in_browser.router)
-    app.include_router(archive.router)
     console.register(app)
-    app.add_api_route("/client-address", client_address, methods=["GET"])
-    app.add_api_route("/client-address", client_address, methods=["HEAD"], include_in_schema=False)
-    app.add_api_route("/healthz", health, methods=["GET"])
-    app.add_api_route("/healthz", health, methods=["HEAD"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 
     # Before any form is read, and before anybody is asked who they are. A route that takes more
@@ -111,6 +96,30 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
     return app
 
 
+@cache
+def _routes() -> APIRouter:
+    """All routes. FastAPI looks into each function behind them once, however many apps are made."""
+    router = APIRouter(form_limits={"max_fields": _FIELDS, "max_files": _FILES})
+    router.include_router(sendgrid_events.router)
+    router.include_router(unsubscribe_email.router)
+    router.include_router(front_page.router)
+    router.include_router(signup.router)
+    router.include_router(confirm.router)
+    router.include_router(unsubscribe.router)
+    router.include_router(preferences.router)
+    router.include_router(confirmed_requests.router)
+    router.include_router(view_in_browser.router)
+    router.include_router(archive.router)
+    console.include_in(router)
+    router.add_api_route("/client-address", client_address, methods=["GET"])
+    router.add_api_route(
+        "/client-address", client_address, methods=["HEAD"], include_in_schema=False
+    )
+    router.add_api_route("/healthz", health, methods=["GET"])
+    router.add_api_route("/healthz", health, methods=["HEAD"], include_in_schema=False)
+    return router
+
+
 def client_address(request: Request) -> PlainTextResponse:
     """The network address that the service takes the asker for, to test the proxies with."""
     return PlainTextResponse(f"{network_address(request) or 'unknown'}\n")
@@ -119,11 +128,7 @@ def client_address(request: Request) -> PlainTextResponse:
 def health(request: Request, response: Response) -> dict[str, str]:
     """Whether this process can do its work: 200, or 503 when the database does not answer."""
     assembly: Container = request.app.state.assembly
-    try:
-        with reading(assembly.database) as session:
-            session.execute(text("SELECT 1"))
-    except SQLAlchemyError:
-        _log.exception("health: the database does not answer")
+    if not responds(assembly.database):
         response.status_code = 503
         return {"status": "database unreachable"}
     return {"status": "ok"}

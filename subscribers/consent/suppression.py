@@ -4,7 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, case, delete, literal, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from newsletter.db.orm import Session, insert_into, table_of
 from newsletter.errors import UserError
@@ -162,6 +173,21 @@ def lift_by_hand(session: Session, address_hash: bytes, *, evidence: str) -> str
         [Lifted(address_hash), Suppressed(address_hash, row.underlying_reason, row.underlying_at)],
     )
     return str(row.underlying_reason)
+
+
+def reasons(session: Session) -> dict[int, str]:
+    """Subscriber → reason, of all suppressed subscribers."""
+    rows = session.execute(
+        select(_subscriber.c.id, _suppression.c.reason).join(
+            _suppression, _suppression.c.address_hash == _subscriber.c.address_hash
+        )
+    )
+    return {row.id: row.reason for row in rows}
+
+
+def count(session: Session) -> int:
+    """How many addresses are suppressed, those of erased subscribers included."""
+    return session.scalar(select(func.count()).select_from(_suppression)) or 0
 
 
 def is_stronger(reason: SuppressionReason, other: str) -> bool:

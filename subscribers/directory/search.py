@@ -129,6 +129,12 @@ def page(
     return SearchPage([*found.people, *by_name.people], by_name.further, by_name.unfinished)
 
 
+def id_by_hash(session: Session, address_hash: bytes) -> int | None:
+    """The number of the subscriber whose address has this hash."""
+    wanted = select(_subscriber.c.id).where(_subscriber.c.address_hash == address_hash)
+    return session.scalar(wanted)
+
+
 def standing_of(
     session: Session, person: Subscriber, *, now: datetime
 ) -> tuple[str | None, Row[Any] | None]:

@@ -5,7 +5,7 @@ again by the clock: no page waits for a look at a million people.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -41,7 +41,7 @@ class Headcounts:
 
     people: int
     by_state: Mapping[State, int]
-    counted_at: datetime | None = None
+    counted_at: datetime | None = field(default=None, compare=False)
 
 
 def state_of(objection: str | None) -> State:

@@ -154,6 +154,17 @@ def find(session: Session, name: str) -> Segment:
     return segment
 
 
+def names(session: Session, *, limit: int = 500) -> Sequence[str]:
+    """Names of the segments, in order."""
+    wanted = select(_segment.c.name).order_by(_segment.c.name).limit(limit)
+    return session.scalars(wanted).all()
+
+
+def rows(session: Session, *, limit: int | None = None) -> Sequence[Row[Any]]:
+    """The segments by name, with their kept counts."""
+    return session.execute(select(_segment).order_by(_segment.c.name).limit(limit)).all()
+
+
 def by_id(session: Session, segment_id: int) -> Segment | None:
     """The segment of this number."""
     return session.get(Segment, segment_id)

@@ -58,6 +58,7 @@ def asked(desk: Desk, tab: Page) -> Iterator[list[str]]:
     assert [one for one in found if not one.startswith(f"{desk.url}/")] == []
 
 
+@pytest.mark.slow
 def test_every_page_asks_for_nothing_past_the_path(desk: Desk, tab: Page, asked: list[str]) -> None:
     refused: list[str] = []
     tab.on("response", lambda one: refused.append(one.url) if one.status >= 400 else None)

@@ -96,6 +96,7 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
     assert "Hello, world. Again." in latest(desk, "typed")
 
 
+@pytest.mark.slow
 def test_the_mail_follows_what_is_typed_and_the_history_stays_short(tab: Page, desk: Desk) -> None:
     keep(desk, "followed")
     editor(tab, desk, "followed")
@@ -140,6 +141,7 @@ def test_a_kept_text_can_be_thrown_away(tab: Page, desk: Desk) -> None:
     expect(tab.locator("#kept")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_a_kept_text_overwrites_nobody_who_stored_since(tab: Page, desk: Desk) -> None:
     keep(desk, "since", "The first word.")
     editor(tab, desk, "since")
@@ -411,6 +413,7 @@ def sound_here(tab: Page) -> None:
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_every_page_is_sound_at_every_width_light_and_dark(tab: Page, desk: Desk) -> None:
     keep(desk, "sound", "Delete the alert.\n\n[Here](https://example.com/" + "x" * 200 + ")")
     keep(desk, "sound", "Delete the " + "Donaudampfschifffahrt" * 8 + " alarm.", title="W" * 120)

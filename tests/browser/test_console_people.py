@@ -166,11 +166,13 @@ def test_nobody_is_left_in_the_browser_after_signing_out(desk: Desk, tab: Page) 
     assert "@example.org" not in kept
 
 
+@pytest.mark.slow
 def test_the_list_reads_well_everywhere(desk: Desk, tab: Page) -> None:
     tab.goto(f"{desk.url}/console/subscribers")
     sound(tab, "subscribers")
 
 
+@pytest.mark.slow
 def test_a_persons_page_reads_well_everywhere(desk: Desk, tab: Page) -> None:
     tab.goto(ada(desk))
     tab.get_by_text("Edit name, topics and attributes").click()
@@ -179,6 +181,7 @@ def test_a_persons_page_reads_well_everywhere(desk: Desk, tab: Page) -> None:
     sound(tab, "subscriber")
 
 
+@pytest.mark.slow
 def test_the_form_to_add_somebody_reads_well_everywhere(desk: Desk, tab: Page) -> None:
     tab.goto(f"{desk.url}/console/subscribers/add")
     sound(tab, "subscriber-add")
@@ -249,6 +252,7 @@ def test_an_import_can_be_stopped_by_keyboard(desk: Desk, tab: Page) -> None:
     expect(tab.get_by_text("It stops at the next step")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_progress_reads_well_everywhere(desk: Desk, tab: Page) -> None:
     number = under_way(desk)
     tab.goto(f"{desk.url}/console/subscribers/import/{number}")
@@ -260,6 +264,7 @@ def test_progress_reads_well_everywhere(desk: Desk, tab: Page) -> None:
     expect(tab.get_by_text("It broke.")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
     desk: Desk, tab: Page
 ) -> None:

@@ -73,6 +73,7 @@ def tab(tab: Page, desk: Desk) -> Page:
     return tab
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "name"),
     [

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import insert, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session, table_of
@@ -83,7 +84,9 @@ def make(
     with transaction(desk.parts.database) as session:
         approve(session, title, slug)
         draft = store.draft_of(session, store.revision_of(session, store.find(session, slug)))
-        words = render(draft, desk.parts.house, templates=desk.parts.settings.templates_directory)
+        words = render(
+            draft, desk.parts.publication, templates=desk.parts.settings.templates_directory
+        )
         terms = SendOptions(timetable=Timetable(per_hour=600))
         if test:
             share = ABTest(share=0.2, by=Measure.OPERATOR, wait=timedelta(hours=4))
@@ -93,6 +96,7 @@ def make(
             draft,
             words,
             ["everybody"],
+            by=Actor(None, "operator"),
             at=at or now,
             now=now,
             terms=terms,
@@ -156,9 +160,10 @@ def begun(desk: Desk, slug: str, *, title: str = TITLES[0], test: bool = False) 
 def end(desk: Desk, number: int) -> None:
     """Cancel it, so that the next test finds a quiet desk."""
     with transaction(desk.parts.database) as session:
-        send_lifecycle.cancel(session, number, now=datetime.now(UTC))
+        send_lifecycle.cancel(session, number, by=Actor(None, "operator"), now=datetime.now(UTC))
 
 
+@pytest.mark.slow
 def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
     tab.goto(f"{desk.url}/console/sends")
     expect(tab.get_by_text("Nothing was sent yet")).to_be_visible()
@@ -167,8 +172,10 @@ def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
         number = begun(desk, f"list-{n}", title=title)
         if n == 1:
             with transaction(desk.parts.database) as session:
-                why = "5.2 % of 4,000 mails bounced (208), above 5 %: look at the list"
-                send_lifecycle.pause(session, number, reason=why, now=datetime.now(UTC))
+                why = "5.2 % of 4,000 emails bounced (208), above 5 %: look at the list"
+                send_lifecycle.pause(
+                    session, number, by=Actor(None, "operator"), reason=why, now=datetime.now(UTC)
+                )
         if n > 1:
             end(desk, number)
     make(desk, "list-coming", at=datetime.now(UTC) + timedelta(days=3))
@@ -181,6 +188,7 @@ def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
     expect(tab.get_by_role("row")).to_have_count(2)
 
 
+@pytest.mark.slow
 def test_a_sends_page_is_sound_under_way_and_paused(desk: Desk, tab: Page) -> None:
     number = begun(desk, "under-way")
     tab.goto(f"{desk.url}/console/sends/{number}")
@@ -211,7 +219,13 @@ def test_figures_move_while_one_looks_and_the_page_follows_the_state(desk: Desk,
             session.execute(update(_batch).where(eighth).values(state=state))
     expect(tab.get_by_text("350 handed over", exact=True)).to_be_visible()
     with transaction(desk.parts.database) as session:
-        send_lifecycle.pause(session, number, reason="the alarm", now=datetime.now(UTC))
+        send_lifecycle.pause(
+            session,
+            number,
+            by=Actor(None, "operator"),
+            reason="the circuit breaker",
+            now=datetime.now(UTC),
+        )
     expect(tab.get_by_role("button", name="Resume")).to_be_visible()
     end(desk, number)
 
@@ -222,7 +236,13 @@ def test_nobody_loses_what_they_type_when_the_state_changes(desk: Desk, tab: Pag
     expect(tab.get_by_text("300 handed over", exact=True)).to_be_visible()
     tab.get_by_label("People an hour").fill("1234")
     with transaction(desk.parts.database) as session:
-        send_lifecycle.pause(session, number, reason="the alarm", now=datetime.now(UTC))
+        send_lifecycle.pause(
+            session,
+            number,
+            by=Actor(None, "operator"),
+            reason="the circuit breaker",
+            now=datetime.now(UTC),
+        )
     expect(tab.get_by_text("The send has gone on to another state.")).to_be_visible()
     assert tab.get_by_label("People an hour").input_value() == "1234"
     end(desk, number)
@@ -254,6 +274,7 @@ def test_a_send_is_made_by_keyboard_alone(desk: Desk, tab: Page) -> None:
     end(desk, int(tab.url.rsplit("/", 1)[1].split("?")[0]))
 
 
+@pytest.mark.slow
 def test_the_report_of_a_test_is_sound_and_its_winner_chosen(desk: Desk, tab: Page) -> None:
     number = begun(desk, "variants", test=True)
     tab.goto(f"{desk.url}/console/sends/{number}/test")

@@ -19,7 +19,7 @@ from newsletter.db.orm import table_of
 from newsletter.web.app import create_app
 from subscribers.models import Subscriber
 from tests.browser.chromium import TOO_WIDE, complaints, wear
-from tests.browser.console import SCHEMES, Desk, running_desk
+from tests.browser.console import Desk, running_desk
 from tests.newsletter.web.hostile.poison import Places, fill
 from tests.newsletter.web.hostile.test_security import SHOWS_A_MAIL
 
@@ -27,7 +27,6 @@ pytestmark = pytest.mark.browser
 
 #: Fits nowhere without being broken.
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
-WIDTHS = (375, 1440)
 #: Mails as they are, which test_issue_pages.py looks at.
 MAILS = SHOWS_A_MAIL - {"/archive/{slug}"}
 
@@ -69,7 +68,11 @@ def pages(desk: Desk, tab: Page) -> Iterator[tuple[str, str]]:
                 break
 
 
-def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page) -> None:
+# Contrast is another in the dark, sizes are on a phone: no page needs all four.
+@pytest.mark.parametrize(
+    ("scheme", "width"), [pytest.param("light", 375, marks=pytest.mark.slow), ("dark", 1440)]
+)
+def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page, scheme: str, width: int) -> None:
     faults: list[str] = []
     seen = list(pages(desk, tab))
     assert len(seen) > 15
@@ -77,22 +80,21 @@ def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page) -> None:
         if route in MAILS:
             continue
         page = unboxed if route in SHOWS_A_MAIL else tab
-        # Contrast is another in the dark, sizes are on a phone: no page needs all four.
-        for scheme, width in zip(SCHEMES, WIDTHS, strict=True):
-            wear(page, scheme)
-            page.set_viewport_size({"width": width, "height": 900})
-            where = f"{route} ({path}) {width} {scheme}"
-            page.goto(desk.url + path)
-            faults += [f"{where}: {one}" for one in complaints(page)]
-            if wide := page.evaluate(TOO_WIDE):
-                faults.append(f"{where}: wider than the screen: {wide[:300]}")
-            if "SCREENSHOTS" in os.environ:
-                name = re.sub(r"\W+", "-", route.replace(":int", "")).strip("-")
-                picture = f"page-{name}-{width}-{scheme}.png"
-                page.screenshot(path=Path(os.environ["SCREENSHOTS"]) / picture)
+        wear(page, scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        where = f"{route} ({path}) {width} {scheme}"
+        page.goto(desk.url + path)
+        faults += [f"{where}: {one}" for one in complaints(page)]
+        if wide := page.evaluate(TOO_WIDE):
+            faults.append(f"{where}: wider than the screen: {wide[:300]}")
+        if "SCREENSHOTS" in os.environ:
+            name = re.sub(r"\W+", "-", route.replace(":int", "")).strip("-")
+            picture = f"page-{name}-{width}-{scheme}.png"
+            page.screenshot(path=Path(os.environ["SCREENSHOTS"]) / picture)
     assert faults == []
 
 
+@pytest.mark.slow
 def test_no_page_asks_for_what_its_policy_refuses(desk: Desk, tab: Page) -> None:
     said: list[str] = []
     tab.on("console", lambda one: said.append(f"{one.type} {one.location['url']}: {one.text}"))

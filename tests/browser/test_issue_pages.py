@@ -138,7 +138,7 @@ def test_the_check_of_contrast_sees_what_the_browser_shows(
     tab.close()
     page = styles.StyledPage.of(pages[name].read_text("utf-8"))
     seen = {
-        (hex_of(look.colour), hex_of(look.behind), f"{look.pixels:g}", look.is_bold)
+        (hex_of(look.color), hex_of(look.behind), f"{look.pixels:g}", look.is_bold)
         for look, _ in texts(page, scheme)
     }
     assert len(seen) > 3

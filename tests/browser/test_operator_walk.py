@@ -321,6 +321,7 @@ def read_the_charts(erin: Operator) -> None:
     erin.sound("overview")
 
 
+@pytest.mark.slow
 def test_an_operators_day_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
     with service(tmp_path) as (parts, sandbox, url):
         erin = operator(browser, url, "erin@example.org")

@@ -119,6 +119,7 @@ def focused(tab: Page) -> str:
     return str(tab.evaluate("(document.activeElement.innerText || document.activeElement.id)"))
 
 
+@pytest.mark.slow
 def test_the_preferences_are_sound_at_every_width_and_in_every_state(
     service: Service, tab: Page
 ) -> None:
@@ -127,7 +128,7 @@ def test_the_preferences_are_sound_at_every_width_and_in_every_state(
     tab.goto(link)
     sound(tab)
     tab.get_by_role("button", name="Save").click()
-    assert tab.get_by_role("status").inner_text().startswith("Saved.")
+    assert tab.get_by_role("status").inner_text().startswith("SavedRevision.")
     sound(tab)
     tab.get_by_label("New email address").fill("sound@example.org")
     tab.get_by_role("button", name="Change").click()
@@ -209,6 +210,7 @@ def test_the_preferences_can_be_changed_by_keyboard_alone(service: Service, tab:
         assert found.paused_until is not None
 
 
+@pytest.mark.slow
 def test_leaving_is_one_press_and_each_page_on_the_way_is_sound(
     service: Service, tab: Page
 ) -> None:
@@ -226,6 +228,7 @@ def test_leaving_is_one_press_and_each_page_on_the_way_is_sound(
     sound(tab)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["data", "erase", "address"])
 def test_a_wish_goes_by_a_further_mail_and_its_pages_are_sound(
     service: Service, tab: Page, kind: str
@@ -256,6 +259,7 @@ def test_a_wish_goes_by_a_further_mail_and_its_pages_are_sound(
     sound(tab)
 
 
+@pytest.mark.slow
 def test_signing_up_is_sound_from_the_empty_form_to_the_answer(service: Service, tab: Page) -> None:
     tab.goto(f"{service.url}/subscribe")
     sound(tab)

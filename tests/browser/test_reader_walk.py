@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.service.serve import listen, server_of
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
@@ -83,7 +84,7 @@ def elsewhere(folder: Path, snippet: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None: ...
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield f"http://localhost:{server.server_port}/"
@@ -153,20 +154,27 @@ def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
         ask.get_by_label("Engineering").check()
         ask.get_by_label("Product").check()
         ask.get_by_role("button", name="Save").click()
-        expect(ask.get_by_role("status")).to_contain_text("Saved")
+        expect(ask.get_by_role("status")).to_contain_text("SavedRevision")
         assert chosen(parts) == {"engineering", "product"}
 
         draft = parse_issue(ISSUE, name="first.md")
-        rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+        rendered = render(draft, parts.publication, templates=parts.settings.templates_directory)
         with transaction(parts.database) as session:
             now = datetime.now(UTC)
             send_lifecycle.create(
-                session, draft, rendered, ["all"], at=now, now=now, approved_by=COMMAND_LINE
+                session,
+                draft,
+                rendered,
+                ["all"],
+                by=Actor(None, "operator"),
+                at=now,
+                now=now,
+                approved_by=COMMAND_LINE,
             )
         preferences = follow(open_mail(page, sandbox, "First issue"), "references")
         preferences.get_by_label("Product").uncheck()
         preferences.get_by_role("button", name="Save").click()
-        expect(preferences.get_by_role("status")).to_contain_text("Saved")
+        expect(preferences.get_by_role("status")).to_contain_text("SavedRevision")
         assert chosen(parts) == {"engineering"}
 
         leave = follow(open_mail(page, sandbox, "First issue"), "nsubscribe")

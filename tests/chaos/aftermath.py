@@ -76,7 +76,7 @@ def put_right(
 
 def _rests(world: World, when: str) -> None:
     """Wait until nothing more happens by itself. Where the send has paused itself, the operator
-    reads why and goes on; an alarm may trip again by what comes back of that."""
+    reads why and goes on; the circuit breaker may open again by what comes back of that."""
     for _ in range(_LOOKS):
         world.until(lambda b: b.quiet, seconds=90, what=f"the service comes to rest {when}")
         now = world.books()

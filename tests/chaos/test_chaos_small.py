@@ -19,6 +19,7 @@ PLAYED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", PLAYED, ids=lambda one: f"{one.name} on {one.database}")
 def test_a_small_storm(scenario: Scenario, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if scenario.needs_journal and not has_journal():

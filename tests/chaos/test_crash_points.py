@@ -16,6 +16,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("database", "kind", "step"), POINTS)
 def test_no_crash_point_loses_or_doubles_anybody(
     database: str, kind: str, step: int, tmp_path: Path, request: pytest.FixtureRequest

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Engine, insert, select
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.content.issues import read_and_render
 from newsletter.container import Container
 from newsletter.db.engine import open_database, reading, transaction
@@ -206,6 +207,7 @@ class World:
                 draft,
                 rendered,
                 ["everybody"],
+                by=Actor(None, "operator"),
                 at=now + timedelta(seconds=after),
                 now=now,
                 approved_by=COMMAND_LINE,

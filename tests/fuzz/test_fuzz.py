@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz.__main__ import SETTINGS, fuzz
 from tests.fuzz.requests import good_requests
 from tests.fuzz.service import running
 
 
+@pytest.mark.slow
 def test_no_bytes_are_a_fault_of_ours(tmp_path: Path) -> None:
     other = {"NEWSLETTER_WEB__FORWARDED_HEADER": "forwarded"}
     with running(tmp_path, **SETTINGS, **other) as service:

@@ -225,6 +225,7 @@ def at_most(seconds: float, what: str) -> Iterator[None]:
 
 
 # Addresses of a mail are read by the standard library, which is quadratic: 2,000 characters are.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ENTRANCES.keys() - {"a mail"}))
 def test_four_times_the_text_takes_no_more_than_some_four_times_the_steps(name: str) -> None:
     enter = ENTRANCES[name]
@@ -235,6 +236,7 @@ def test_four_times_the_text_takes_no_more_than_some_four_times_the_steps(name: 
         assert many <= 6 * few + 500, f"{name}: {few} steps, then {many}, with {short[:20]!r}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRANCES)
 def test_a_long_text_does_not_hold_the_processor(name: str) -> None:
     # Quadratic work on 50,000 characters: 2,500,000,000 steps, by the fastest pattern 10 s.
@@ -254,6 +256,7 @@ def test_no_setting_takes_long_to_be_refused() -> None:
                 load({name: text})
 
 
+@pytest.mark.slow
 def test_no_request_before_sign_in_holds_the_processor(environment: dict[str, str]) -> None:
     """Every route, by what a stranger can write into it: path, query, cookies, forms."""
     parts = Container(load(environment))

@@ -29,10 +29,10 @@ from newsletter.issues.parsing.digest import parse_digest
 from newsletter.issues.parsing.issue_file import parse_issue, slug_of
 from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.placeholders import Marks, Placeholders
-from newsletter.rendering.plaintext import Piece
+from newsletter.rendering.plaintext import PlainText
 from newsletter.rendering.preview import _PICTURE, _TAG
 from newsletter.rendering.webpage import to_page
-from newsletter.rendering.word_check import lost, words_of
+from newsletter.rendering.word_check import first_missing, words_of
 
 Door = Callable[[str], object]
 
@@ -78,8 +78,8 @@ def tokens_of(text: str) -> tuple[Markdown, list[Token]]:
 
 def markdown(text: str) -> object:
     made, tokens = tokens_of(text)
-    piece = Piece()
-    return lost(
+    piece = PlainText()
+    return first_missing(
         words_of(text, line=1, marks="nlnone"), made.html(tokens), piece.blocks(tokens)
     ), piece.footnotes()
 
@@ -90,7 +90,7 @@ def manuscript(text: str) -> object:
 
 
 def words(text: str) -> object:
-    return lost(words_of(text, line=1, marks="nlnone"), f"<p>{text}</p>", text)
+    return first_missing(words_of(text, line=1, marks="nlnone"), f"<p>{text}</p>", text)
 
 
 def page(text: str) -> object:
@@ -175,12 +175,14 @@ def steps(door: Door, text: str) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_comparing_gives_up_after_a_number_of_steps() -> None:
     for unit in ("*a ", "[a] · "):
         (few, many) = (steps(DOORS["comparing"], unit * size) for size in (700, 2800))
         assert many < 2 * few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(DOORS) - {"comparing"}))
 def test_no_text_makes_more_work_than_its_length(name: str) -> None:
     door, slow = DOORS[name], []
@@ -196,6 +198,7 @@ def test_no_text_makes_more_work_than_its_length(name: str) -> None:
     assert not slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_no_regular_expression_takes_the_square_of_a_text(name: str) -> None:
     door, slow = DOORS[name], []

@@ -125,6 +125,7 @@ SENDING = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", SENDING)
 def test_no_command_sends_with_the_examples(words: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)

@@ -32,12 +32,14 @@ def workers() -> Iterator[TextWorkers]:
     made.stop()
 
 
+@pytest.mark.slow
 def test_what_is_done_apart_is_what_is_done_here(workers: TextWorkers) -> None:
     text = "---\nsubject: Hello\n---\nWords"
     assert workers(parse_issue, text, name="a.md") == parse_issue(text, name="a.md")
     assert workers(compare, "one\ntwo", "one\nthree") == compare("one\ntwo", "one\nthree")
 
 
+@pytest.mark.slow
 def test_an_error_comes_back_with_its_place_and_remedy(workers: TextWorkers) -> None:
     with pytest.raises(IssueError) as caught:
         workers(parse_issue, "---\nsubject: Issue #665\n---\nWords", name="a.md")
@@ -48,12 +50,14 @@ def test_an_error_comes_back_with_its_place_and_remedy(workers: TextWorkers) -> 
     assert workers(len, "abc") == 3
 
 
+@pytest.mark.slow
 def test_one_process_serves_one_after_the_other(workers: TextWorkers) -> None:
     first = workers(os.getpid)
     assert first != os.getpid()
     assert workers(os.getpid) == first
 
 
+@pytest.mark.slow
 def test_a_process_is_told_no_secrets(
     workers: TextWorkers, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +74,7 @@ def test_a_process_is_told_no_secrets(
                 assert value.encode() not in words
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_from_the_folder_where_the_service_runs(
     workers: TextWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +83,7 @@ def test_nothing_is_imported_from_the_folder_where_the_service_runs(
     assert workers(len, "abc") == 3
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_given_up_and_the_next_is_done() -> None:
     workers = TextWorkers(time_limit=1.0)
     # Where the machine has other work as well, the clock may run out before.
@@ -91,6 +97,7 @@ def test_what_takes_too_long_is_given_up_and_the_next_is_done() -> None:
     workers.stop()
 
 
+@pytest.mark.slow
 def test_a_text_is_given_up_by_the_clock_where_it_gets_no_processor_time(
     workers: TextWorkers,
 ) -> None:
@@ -102,17 +109,20 @@ def test_a_text_is_given_up_by_the_clock_where_it_gets_no_processor_time(
     assert workers(len, "abc") == 3
 
 
+@pytest.mark.slow
 def test_what_takes_too_much_memory_is_given_up_and_the_next_is_done(workers: TextWorkers) -> None:
     with pytest.raises(TooMuchWorkError, match=r"more than 1\.5 GB of memory"):
         workers(bytearray, 3_000_000_000)
     assert workers(len, "abc") == 3
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_without_work_is_replaced(workers: TextWorkers) -> None:
     os.kill(workers(os.getpid), signal.SIGKILL)
     assert workers(len, "abc") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_process_that_ends_in_the_middle_fails_this_text_and_the_next_is_done(
     workers: TextWorkers, number: signal.Signals
@@ -123,6 +133,7 @@ def test_a_process_that_ends_in_the_middle_fails_this_text_and_the_next_is_done(
     assert workers(len, "abc") == 3
 
 
+@pytest.mark.slow
 def test_an_end_that_a_service_manager_asked_for_is_not_the_texts_fault(
     workers: TextWorkers,
 ) -> None:
@@ -158,6 +169,7 @@ def test_few_wait_and_the_others_are_told_so() -> None:
     assert ended == ["the service is stopping"]
 
 
+@pytest.mark.slow
 def test_the_service_answers_meanwhile_and_ends_when_it_is_told(
     environment: dict[str, str], database: Engine
 ) -> None:

@@ -84,6 +84,7 @@ COMMANDS = (
 RULES = re.compile(r"daily \d\d:\d\d|At \d\d:\d\d every day|\d\d:\d\d every day")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words))
 def test_every_time_that_a_command_prints_says_its_zone(
@@ -112,6 +113,7 @@ def test_a_command_shows_the_publications_zone(
     assert "2026-03-27 04:30:00-02:30" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -131,6 +133,7 @@ def test_every_time_on_a_page_says_its_zone(
     assert zoneless(RULES.sub("", re.sub(r"<[^>]+>", " ", shown))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", [HERE, "Asia/Kathmandu", "UTC"])
 def test_a_send_at_a_time_without_an_offset_is_at_the_publications_time(
     database: Engine, filled: dict[str, str], tmp_path: Path, zone: str
@@ -177,6 +180,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     assert caught.value.place == f"--at {text}"
 
 
+@pytest.mark.slow
 def test_the_zones_are_those_of_the_lock_file_in_every_process() -> None:
     assert zoneinfo.TZPATH == ()
     for module in (

@@ -13,6 +13,8 @@ from subscribers import rate_limit
 from subscribers.models import RateLimit
 from tests.conftest import NOW
 
+pytestmark = pytest.mark.both_databases
+
 HOUR = timedelta(hours=1)
 KEY = rate_limit.key_of(b"secret", "test", "198.51.100.7")
 
@@ -71,6 +73,7 @@ def _elsewhere(url: str) -> int:
         engine.dispose()
 
 
+@pytest.mark.slow
 def test_limits_hold_across_processes(database_url: str) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert sum(pool.map(_elsewhere, [database_url] * 2)) == 25

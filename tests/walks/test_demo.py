@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2 as httpx
+import pytest
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.content.issues import read_and_render
 from newsletter.cli.demo.stage import owner, people, stage
 from newsletter.container import Container
@@ -28,6 +30,7 @@ from newsletter.settings.load import load, resource
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 
 
+@pytest.mark.slow
 def test_the_demo_adds_up() -> None:
     done = subprocess.run(
         [NEWSLETTER, "demo", "--once"], capture_output=True, text=True, timeout=170, check=False
@@ -44,6 +47,7 @@ def test_the_demo_adds_up() -> None:
     assert rows["planned"][0] == "2,500"
 
 
+@pytest.mark.slow
 def test_the_demo_lets_its_owner_in() -> None:
     with stage(fixed_ports=False) as on:
         password = owner(on.assembly, "owner@example.com")
@@ -104,12 +108,14 @@ def scheduled(parts: Container, seconds: float) -> int:
             draft,
             rendered,
             ["engineers"],
+            by=Actor(None, "operator"),
             at=now + timedelta(seconds=seconds),
             now=now,
             approved_by=COMMAND_LINE,
         ).id
 
 
+@pytest.mark.slow
 def test_a_send_scheduled_before_a_kill_goes_out_once_after_the_restart(
     environment: dict[str, str],
 ) -> None:

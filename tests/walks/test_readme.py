@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from tests.pseudo_terminal import ESCAPE
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +95,7 @@ def free_port() -> int:
     return port
 
 
+@pytest.mark.slow
 def test_send_your_own_issue(tmp_path: Path) -> None:
     section = (ROOT / "README.md").read_text().split("## Send your own issue")[1].split("\n## ")[0]
     first, second, real = re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)

@@ -49,6 +49,7 @@ def until(done: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_time_that_comes_sends_the_next_issue_to_everybody_once(
     machines: list[Container], sandbox: RunningSandbox
 ) -> None:

@@ -193,6 +193,7 @@ def most() -> int:
     return workers.processes + workers.waiting
 
 
+@pytest.mark.slow
 def test_others_are_served_while_texts_take_forever(
     parts: Container, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -242,6 +243,7 @@ def test_others_are_served_while_texts_take_forever(
     assert not is_there(texts[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_killed_process_fails_one_text_and_the_service_ends_without_a_trace(
@@ -273,6 +275,7 @@ def test_a_killed_process_fails_one_text_and_the_service_ends_without_a_trace(
     assert not is_there(second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_process_without_work_ends_with_a_service_that_was_killed(
     parts: Container, environment: dict[str, str], tmp_path: Path

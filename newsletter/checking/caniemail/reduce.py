@@ -1,12 +1,12 @@
-"""Reduce the data of the npm package caniemail to what the check of clients uses.
+"""Reduces the data of the npm package caniemail to what the check ``clients`` uses.
 
     npm pack caniemail@2.0.2 && tar xzf caniemail-2.0.2.tgz
     python -m newsletter.checking.caniemail.reduce package > \
         newsletter/checking/caniemail/caniemail-2.0.2.json
 
-Kept are the features that can be told from a page, each with ``finds`` (what to look for)
-and ``unknown`` (the clients whose latest tested version does not know it). What is known,
-known in part or not tested is left out.
+It keeps the features that can be detected in a page, each with ``finds`` (the signs to look for)
+and ``unknown`` (the clients whose latest tested version does not support it). It drops clients
+that support it fully or partly, or were not tested.
 """
 
 import json
@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: Titles that follow no rule, or that a rule would misread.
-_ODD: dict[str, list[str]] = {
+#: Titles that match no pattern, or the wrong one.
+_SPECIAL_TITLES: dict[str, list[str]] = {
     "initial unit": [],
     "system-ui, ui-serif, ui-sans-serif, ui-rounded, ui-monospace": [],
     "font shorthand": ["property:font"],
@@ -51,8 +51,8 @@ _ODD: dict[str, list[str]] = {
     "TIFF image format": ["image:tif", "image:tiff"],
     "Video as Image Assets": ["image:mp4"],
 }
-#: A title's form, and what to look for with what its first group names.
-_RULES = (
+#: A title's pattern, and the kind of sign that its first group names.
+_PATTERNS = (
     (r"([a-z-]+)(?: property)?", "property"),
     (r"([a-z-]+: ?[a-z-]+)", "value"),
     (r"((?:[a-z-]+\(\)(?:, )?)+)", "function"),
@@ -68,10 +68,10 @@ _RULES = (
 
 
 def finds(slug: str, title: str) -> list[str]:
-    """What to look for in a page, by the title of a feature; nothing where it cannot be told."""
-    if title in _ODD:
-        return _ODD[title]
-    for form, kind in _RULES:
+    """The signs of a feature in a page, by its title; empty if it cannot be detected."""
+    if title in _SPECIAL_TITLES:
+        return _SPECIAL_TITLES[title]
+    for form, kind in _PATTERNS:
         if kind in {"property", "value"} and not slug.startswith("css-"):
             continue
         if match := re.fullmatch(form, title.strip()):
@@ -81,24 +81,24 @@ def finds(slug: str, title: str) -> list[str]:
 
 
 def reduced(package: Path) -> dict[str, Any]:
-    """The file to be kept, of an unpacked package."""
+    """The content of the vendored file, from an unpacked package."""
     about = json.loads((package / "package.json").read_text())
     data = json.loads((package / "data" / "caniemail.json").read_text())
     features = []
     for feature in data["data"]:
-        looked_for = finds(feature["slug"], feature["title"])
+        signs = finds(feature["slug"], feature["title"])
         unknown = sorted(
             f"{family}.{platform}"
             for family, platforms in feature["stats"].items()
             for platform, versions in platforms.items()
             if versions and list(versions.values())[-1].startswith("n")
         )
-        if looked_for and unknown:
+        if signs and unknown:
             features.append(
                 {
                     "slug": feature["slug"],
                     "title": feature["title"].strip(),
-                    "finds": looked_for,
+                    "finds": signs,
                     "unknown": " ".join(unknown),
                 }
             )
@@ -126,7 +126,7 @@ def _name(client: str, names: dict[str, dict[str, str]]) -> str:
 
 if __name__ == "__main__":
     found = reduced(Path(sys.argv[1]))
-    # A feature to a line, so that a new version can be compared with the old one.
+    # One feature on each line, so that versions can be compared with diff.
     lines = ",\n".join(json.dumps(one, ensure_ascii=False) for one in found.pop("features"))
     head = json.dumps(found, ensure_ascii=False, indent=1).removesuffix("\n}")
     sys.stdout.write(f'{head},\n "features": [\n{lines}\n ]\n}}\n')

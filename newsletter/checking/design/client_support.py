@@ -1,4 +1,4 @@
-"""What mail clients do not know: HTML, CSS and image formats, by the data of caniemail.com."""
+"""Checks which HTML, CSS and image formats email clients do not support (caniemail.com)."""
 
 import re
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ _FUNCTION = re.compile(r"(?<![a-z-])([a-z-]++)\(")
 _UNIT = re.compile(r"(?<![\w#.-])(?:\d++(?:\.\d++)?|\.\d++)([a-z]++)\b")
 _PSEUDO = re.compile(r"(?<!\\):{1,2}([a-z-]+)")
 _FEATURE = re.compile(r"\(\s*([a-z-]+)")
-#: How a picture's format shows in its address.
+#: The format of an image in its address.
 _FORMAT = re.compile(r"(data):|\.([a-z0-9]{2,4})(?:[?#]|$)", re.IGNORECASE)
 
 
 def clients(case: CheckContext) -> Iterator[CheckFinding]:
-    """Each feature that clients which matter do not know, once, with the line where it is known."""
+    """Report each feature once that a listed client does not support, with the line if known."""
     data, rules = support(), case.rules.clients
     used = {**dict.fromkeys(_of_page(case.page)), **_of_images(case)}
     for feature in data.features:
@@ -26,15 +26,15 @@ def clients(case: CheckContext) -> Iterator[CheckFinding]:
         if not signs or not missing or feature.slug in rules.harmless:
             continue
         yield CheckFinding(
-            f"{feature.title} is not known to {', '.join(data.names[one] for one in missing)}",
-            f"See https://www.caniemail.com/features/{feature.slug}/; where it does no harm, put "
-            f"{feature.slug} into clients.harmless.",
+            f"{feature.title} is not supported by {', '.join(data.names[one] for one in missing)}",
+            f"See https://www.caniemail.com/features/{feature.slug}/. If it does no harm, add "
+            f"{feature.slug} to clients.harmless.",
             next((used[sign] for sign in signs if used[sign]), None),
         )
 
 
 def _of_images(case: CheckContext) -> dict[str, int]:
-    """Formats of the issue's own pictures → the line of the first."""
+    """Formats of the issue's images → the line of the first one."""
     found: dict[str, int] = {}
     for image in case.manuscript.images:
         if match := _FORMAT.search(image.url.partition("?")[0]):
@@ -43,15 +43,17 @@ def _of_images(case: CheckContext) -> dict[str, int]:
 
 
 def _of_page(page: StyledPage) -> Iterator[str]:
-    """What a page uses, in the words of ``Feature.finds``."""
+    """The features that a page uses, in the notation of ``Feature.finds``."""
     for element in page.elements():
         yield f"element:{element.tag}"
         yield from (f"attribute:{name}" for name in element.attrib)
-        said = inline(element)
-        # Where borders collapse, the space between them means nothing (CSS 2.2, 17.6.1): MJML
-        # writes both for each picture.
-        collapses = any((one.name, one.value) == ("border-collapse", "collapse") for one in said)
-        for one in said:
+        declared = inline(element)
+        # With collapsed borders, border-spacing has no effect (CSS 2.2, 17.6.1). MJML writes both
+        # for each image.
+        collapses = any(
+            (one.name, one.value) == ("border-collapse", "collapse") for one in declared
+        )
+        for one in declared:
             if not (collapses and one.name == "border-spacing"):
                 yield from _of_declaration(one)
     for rule in page.rules:

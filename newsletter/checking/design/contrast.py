@@ -1,7 +1,7 @@
-"""Whether text stands out from what is behind it, in light and in dark (WCAG 2.2, 1.4.3).
+"""Checks the contrast of text and background in light and dark mode (WCAG 2.2, 1.4.3).
 
-The colours are those that the finished page comes to, element by element: style sheets,
-style attributes and what is inherited. Pictures behind text are not looked at.
+The colors are computed for each element of the rendered page from style sheets, style attributes
+and inheritance. Background images are ignored.
 """
 
 import re
@@ -22,43 +22,43 @@ _PROPERTIES = frozenset(
     | {"display", "visibility"}
 )
 _WHITE, _BLACK = RGBA(1, 1, 1, 1), RGBA(0, 0, 0, 1)
-#: What browsers put behind a page that asks for dark and says no more.
-_NIGHT = RGBA(0.07, 0.07, 0.07, 1)
+#: The background in dark mode of a page without a background color.
+_DARK_BACKGROUND = RGBA(0.07, 0.07, 0.07, 1)
 _SIZE = re.compile(r"(?:^|\s)([\d.]+)(px|pt|em|rem|%)")
 _PIXELS = {"px": 1.0, "pt": 4 / 3, "rem": 16.0}
 _BOLD = {"b", "strong", "th", "h1", "h2", "h3", "h4", "h5", "h6"}
 _UNSEEN = {"head", "style", "script", "title", "template"}
-#: Importance, whether of a style attribute, specificity, order: the greatest wins.
+#: Importance, whether it is a style attribute, specificity, order. The greatest wins.
 _Weight = tuple[bool, bool, tuple[int, int, int], int]
 
 
 @dataclass(frozen=True, slots=True)
-class ColorScheme:
-    """How text looks in an element: colours without transparency, its size and weight."""
+class TextStyle:
+    """The look of text in an element: colors without transparency, size and weight."""
 
-    colour: RGBA
+    color: RGBA
     behind: RGBA
     pixels: float = 16.0
     is_bold: bool = False
 
     @property
     def is_large(self) -> bool:
-        """Whether WCAG asks for less contrast."""
+        """Whether WCAG requires less contrast."""
         return self.pixels >= 24 or (self.is_bold and self.pixels >= 18.66)
 
 
 def contrast(case: CheckContext) -> Iterator[CheckFinding]:
-    """Each pair of colours that is too much alike is told once, with words that have it."""
+    """Report each pair of colors with too little contrast once, with a sample of the text."""
     page, rules = case.page, case.rules.contrast
     for scheme in ("light", "dark"):
-        told = set()
+        reported = set()
         for look, words in texts(page, scheme):
             needed = float(rules.large if look.is_large else rules.text)
-            ratio = _ratio(look.colour, look.behind)
-            pair = (hex_of(look.colour), hex_of(look.behind))
-            if ratio >= needed or pair in told:
+            ratio = _ratio(look.color, look.behind)
+            pair = (hex_of(look.color), hex_of(look.behind))
+            if ratio >= needed or pair in reported:
                 continue
-            told.add(pair)
+            reported.add(pair)
             sample = " ".join(words.split())
             yield CheckFinding(
                 f"in {scheme} mode {pair[0]} on {pair[1]} has a contrast of {ratio:.2f}, and "
@@ -68,31 +68,31 @@ def contrast(case: CheckContext) -> Iterator[CheckFinding]:
             )
 
 
-def texts(page: StyledPage, scheme: str) -> Iterator[tuple[ColorScheme, str]]:
-    """Every stretch of text that is seen, with its look in ``light`` or ``dark``."""
+def texts(page: StyledPage, scheme: str) -> Iterator[tuple[TextStyle, str]]:
+    """Every visible text with its style in ``light`` or ``dark`` mode."""
     styles = _computed(page, scheme)
-    start = ColorScheme(_BLACK, _WHITE) if scheme == "light" else ColorScheme(_WHITE, _NIGHT)
-    looks: dict[HtmlElement, ColorScheme | None] = {}
+    start = TextStyle(_BLACK, _WHITE) if scheme == "light" else TextStyle(_WHITE, _DARK_BACKGROUND)
+    looks: dict[HtmlElement, TextStyle | None] = {}
     for element in page.elements():
         parent = element.getparent()
         above = start if parent is None else looks.get(parent)
         own = styles.get(element, {})
-        looks[element] = None if above is None else _look(element, own, above)
+        looks[element] = None if above is None else _style(element, own, above)
         for look, text in ((looks[element], element.text), (above, element.tail)):
             if look is not None and text and any(letter.isalnum() for letter in text):
                 yield look, text
 
 
-def _look(element: HtmlElement, own: Mapping[str, str], above: ColorScheme) -> ColorScheme | None:
+def _style(element: HtmlElement, own: Mapping[str, str], above: TextStyle) -> TextStyle | None:
     if element.tag in _UNSEEN or own.get("display") == "none" or own.get("visibility") == "hidden":
         return None
-    behind = _colour(own.get("background-color") or own.get("background") or element.get("bgcolor"))
-    colour = _colour(own.get("color") or element.get("color"))
+    behind = _color(own.get("background-color") or own.get("background") or element.get("bgcolor"))
+    color = _color(own.get("color") or element.get("color"))
     look = above
     if behind is not None:
         look = replace(look, behind=_over(behind, above.behind))
-    if colour is not None:
-        look = replace(look, colour=_over(colour, look.behind))
+    if color is not None:
+        look = replace(look, color=_over(color, look.behind))
     if size := _SIZE.search(own.get("font-size") or own.get("font") or ""):
         number, unit = float(size[1]), size[2]
         factor = _PIXELS.get(unit) or above.pixels * (0.01 if unit == "%" else 1)
@@ -106,7 +106,7 @@ def _look(element: HtmlElement, own: Mapping[str, str], above: ColorScheme) -> C
 
 def _computed(page: StyledPage, scheme: str) -> dict[HtmlElement, dict[str, str]]:
     """Element → property → the value that wins."""
-    said: defaultdict[HtmlElement, list[tuple[_Weight, Declaration]]] = defaultdict(list)
+    found: defaultdict[HtmlElement, list[tuple[_Weight, Declaration]]] = defaultdict(list)
     for order, rule in enumerate(page.rules):
         if not _applies(rule.media, scheme) or not _PROPERTIES & {
             d.name for d in rule.declarations
@@ -115,40 +115,40 @@ def _computed(page: StyledPage, scheme: str) -> dict[HtmlElement, dict[str, str]
         for selector in rule.parsed:
             strength = selector.specificity()
             for element in page.matching(selector):
-                said[element] += [
+                found[element] += [
                     ((one.is_important, False, strength, order), one) for one in rule.declarations
                 ]
     for element in page.elements():
-        said[element] += [((one.is_important, True, (0, 0, 0), 0), one) for one in inline(element)]
+        found[element] += [((one.is_important, True, (0, 0, 0), 0), one) for one in inline(element)]
     return {
-        # The last of equals wins, as in a dictionary.
-        element: {one.name: one.value for _, one in sorted(found, key=itemgetter(0))}
-        for element, found in said.items()
+        # Among equals the last wins, as in a dictionary.
+        element: {one.name: one.value for _, one in sorted(declared, key=itemgetter(0))}
+        for element, declared in found.items()
     }
 
 
 def _applies(media: str, scheme: str) -> bool:
-    """Whether a rule holds on a wide screen of this scheme; other conditions are of phones."""
+    """Whether a rule applies on a wide screen of this scheme; other conditions are for phones."""
     if not media:
         return True
     return media in {"screen", "all"} or f"prefers-color-scheme: {scheme}" in media
 
 
-def _colour(value: str | None) -> RGBA | None:
-    """The first colour of a value; None for none, and for what only a browser knows."""
+def _color(value: str | None) -> RGBA | None:
+    """The first color in a value; None without a color, or for one that only a browser knows."""
     for word in re.findall(r"[a-z-]++\([^()]*+\)|[^\s,]+", value or ""):
-        colour = parse_color(word)
-        if isinstance(colour, RGBA):
-            return colour
+        color = parse_color(word)
+        if isinstance(color, RGBA):
+            return color
     return None
 
 
-def _over(colour: RGBA, behind: RGBA) -> RGBA:
-    """A colour that lets through some of what is behind it."""
-    alpha = colour.alpha
+def _over(color: RGBA, behind: RGBA) -> RGBA:
+    """Blend a transparent color with the one behind it."""
+    alpha = color.alpha
     red, green, blue = (
         alpha * front + (1 - alpha) * back
-        for front, back in zip(colour[:3], behind[:3], strict=True)
+        for front, back in zip(color[:3], behind[:3], strict=True)
     )
     return RGBA(red, green, blue, 1)
 
@@ -158,20 +158,20 @@ def _ratio(one: RGBA, other: RGBA) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def _luminance(colour: RGBA) -> float:
+def _luminance(color: RGBA) -> float:
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-        for part in (min(max(part, 0.0), 1.0) for part in colour[:3])
+        for part in (min(max(part, 0.0), 1.0) for part in color[:3])
     )
     return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
 
 
-def hex_of(colour: RGBA) -> str:
+def hex_of(color: RGBA) -> str:
     """``#rrggbb``."""
-    return "#" + "".join(f"{round(255 * min(max(part, 0), 1)):02x}" for part in colour[:3])
+    return "#" + "".join(f"{round(255 * min(max(part, 0), 1)):02x}" for part in color[:3])
 
 
 def _line(case: CheckContext, sample: str) -> int | None:
-    """The line of the issue that has these words; None for words of the template."""
+    """The line of the issue with this text; None for text of the template."""
     lines = case.draft.source.split("\n")
     return next((n for n, line in enumerate(lines, 1) if sample[:40] in line), None)

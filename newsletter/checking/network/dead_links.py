@@ -1,4 +1,4 @@
-"""Whether something answers where links and pictures lead; asked only when somebody wants it."""
+"""Requests the links and images of an issue, if the caller asks for it."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -7,20 +7,20 @@ from newsletter.checking.context import CheckContext
 from newsletter.checking.finding import CheckFinding
 from newsletter.checking.link_checks import fault, shown
 from newsletter.checking.manuscript import Link
-from newsletter.checking.network.http_probe import Answer, ask
+from newsletter.checking.network.http_probe import HttpAnswer, ask
 
-#: An issue has some dozens of links; thousands would be an attack on somebody.
+#: An issue has some dozens of links; thousands of requests would be an attack.
 _MOST = 300
-#: How sites answer programs that they do not know; people may well see the page.
-_KEPT_OUT = frozenset({401, 403, 405, 406, 429, 451, 999})
+#: Statuses with which sites refuse unknown programs, although readers may see the page.
+_REFUSES_PROGRAMS = frozenset({401, 403, 405, 406, 429, 451, 999})
 
 
-def answering(case: CheckContext) -> Iterator[CheckFinding]:
-    """Every address is asked once; those with a person's values in them are nobody's page."""
+def dead_links_of(case: CheckContext) -> Iterator[CheckFinding]:
+    """Request each address once, but none with personal values."""
     if not case.ask_links:
         return
     manuscript, rules = case.manuscript, case.rules.dead_links
-    own = urlsplit(case.house.base_url).hostname
+    own = urlsplit(case.publication.base_url).hostname
     links = [
         link
         for link in (*manuscript.links, *manuscript.images)
@@ -28,7 +28,9 @@ def answering(case: CheckContext) -> Iterator[CheckFinding]:
     ]
     urls = list(dict.fromkeys(link.url for link in links))
     if len(urls) > _MOST:
-        yield CheckFinding(f"of {len(urls):,} links only the first {_MOST} are asked", is_note=True)
+        yield CheckFinding(
+            f"only the first {_MOST} of {len(urls):,} links are checked", is_note=True
+        )
     answers = ask(
         urls[:_MOST],
         patience=rules.patience,
@@ -37,18 +39,18 @@ def answering(case: CheckContext) -> Iterator[CheckFinding]:
     )
     for link in links:
         if link.url in answers:
-            yield from _said(link, answers[link.url])
+            yield from _judged(link, answers[link.url])
 
 
-def _said(link: Link, answer: Answer) -> Iterator[CheckFinding]:
+def _judged(link: Link, answer: HttpAnswer) -> Iterator[CheckFinding]:
     hint = "Correct it, or remove it."
     if answer.status is None:
         yield CheckFinding(f"{shown(link)}: {answer.why}", hint, link.line)
-    elif answer.status in _KEPT_OUT:
-        said = f"{shown(link)} answers {answer.status} to programs, so look yourself"
-        yield CheckFinding(said, line=link.line, is_note=True)
+    elif answer.status in _REFUSES_PROGRAMS:
+        message = f"{shown(link)} answers {answer.status} to programs; open it in a browser"
+        yield CheckFinding(message, line=link.line, is_note=True)
     elif answer.status >= 400:
         yield CheckFinding(f"{shown(link)} answers {answer.status}", hint, link.line)
     elif link.is_image and not answer.content_type.startswith("image/"):
-        kind = answer.content_type or "something without a type"
-        yield CheckFinding(f"{shown(link)} is no picture, but {kind}", hint, link.line)
+        kind = answer.content_type or "a file without a type"
+        yield CheckFinding(f"{shown(link)} is not an image, but {kind}", hint, link.line)

@@ -1,8 +1,8 @@
-"""The door to httpcore: whether something answers at a web address, asked with care.
+"""Adapter for httpcore: requests web addresses without reaching private networks.
 
-An issue is written by others, so its links are hostile. A name is resolved here, and the
-connection goes to the very address that was looked at: an answer that changes meanwhile,
-or a redirect, leads into no private network. No body is read, nothing is sent along.
+Authors may be hostile, and so may their links. This module resolves each name itself and connects
+to exactly the address that it checked, so that neither a changed DNS answer nor a redirect leads
+into a private network. It reads no body and sends no credentials.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from newsletter.provider.public_addresses import is_public
 
 _REDIRECTS: Final = 5
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
-#: What may stand unescaped in an address (RFC 3986).
+#: Characters that need no escape in a URL (RFC 3986).
 _SAFE: Final = "%:/?#[]@!$&'()*+,;=~"
 
-#: A host's name to its addresses; OSError when there are none.
+#: Resolves a host name to addresses; OSError when there are none.
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of one address: a status, or why there is none."""
+class HttpAnswer:
+    """The answer of one address: a status, or why there is none."""
 
     status: int | None
     why: str = ""
@@ -37,7 +37,7 @@ class Answer:
 
 
 class PublicOnly(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that everybody can reach, and to no others."""
+    """Connects to public addresses only."""
 
     def __init__(
         self, *, inner: httpcore.AsyncNetworkBackend | None = None, resolve: Resolve | None = None
@@ -53,7 +53,7 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Called by httpcore for each connection, also of a redirect."""
+        """Connect to a public address. httpcore calls it for each connection, also of redirects."""
         try:
             addresses = await self._resolve(host)
         except OSError:
@@ -61,7 +61,7 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
         if not addresses:
             raise httpcore.ConnectError("there is no such host")
         if not all(is_public(address) for address in addresses):
-            raise httpcore.ConnectError("it leads into a private network, and is not asked")
+            raise httpcore.ConnectError("it leads into a private network, so it is not requested")
         return await self._inner.connect_tcp(
             addresses[0], port, timeout, local_address, socket_options
         )
@@ -72,11 +72,11 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ARG002
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.AsyncNetworkStream:
-        """No web address leads to one."""
+        """Refuse: no web address leads to a Unix socket."""
         raise httpcore.ConnectError(f"{path} is not on the web")
 
     async def sleep(self, seconds: float) -> None:
-        """Called by httpcore between tries."""
+        """Sleep. httpcore calls it between attempts."""
         await self._inner.sleep(seconds)
 
 
@@ -87,11 +87,11 @@ def ask(
     at_once: int,
     private_networks: bool = False,
     backend: httpcore.AsyncNetworkBackend | None = None,
-) -> dict[str, Answer]:
-    """Every address once, so many at a time, none for longer than ``patience``.
+) -> dict[str, HttpAnswer]:
+    """Request each address once, ``at_once`` in parallel, each for at most ``patience``.
 
-    ``backend`` makes the connections, unless it is one of httpcore's own that asks
-    ``private_networks`` as well. Not to be called from within an event loop.
+    ``backend`` makes the connections; the default is PublicOnly, or httpcore's own with
+    ``private_networks``. Must not be called within an event loop.
     """
     chosen = backend or (httpcore.AnyIOBackend() if private_networks else PublicOnly())
     return asyncio.run(_ask(urls, patience, at_once, chosen))
@@ -102,7 +102,7 @@ async def _ask(
     patience: timedelta,
     at_once: int,
     backend: httpcore.AsyncNetworkBackend,
-) -> dict[str, Answer]:
+) -> dict[str, HttpAnswer]:
     turn = asyncio.Semaphore(at_once)
     pool = httpcore.AsyncConnectionPool(
         ssl_context=ssl.create_default_context(),
@@ -110,28 +110,28 @@ async def _ask(
         network_backend=backend,
     )
 
-    async def one(url: str) -> Answer:
+    async def one(url: str) -> HttpAnswer:
         async with turn:
             try:
                 async with asyncio.timeout(patience.total_seconds()):
                     return await _followed(pool, url)
             except TimeoutError:
                 seconds = f"{patience.total_seconds():g}"
-                return Answer(None, f"it does not answer within {seconds} seconds")
+                return HttpAnswer(None, f"it does not answer within {seconds} seconds")
             except (
                 httpcore.NetworkError,
                 httpcore.ProtocolError,
                 httpcore.UnsupportedProtocol,
             ) as e:
-                return Answer(None, str(e) or "the connection breaks off")
+                return HttpAnswer(None, str(e) or "the connection breaks off")
             except ValueError:
-                return Answer(None, "it is not a web address")
+                return HttpAnswer(None, "it is not a web address")
 
     async with pool:
         return dict(zip(urls, await asyncio.gather(*map(one, urls)), strict=True))
 
 
-async def _followed(pool: httpcore.AsyncConnectionPool, url: str) -> Answer:
+async def _followed(pool: httpcore.AsyncConnectionPool, url: str) -> HttpAnswer:
     for _ in range(_REDIRECTS + 1):
         target = quote(url.partition("#")[0], safe=_SAFE)
         headers = [("User-Agent", "newsletter-check"), ("Accept", "*/*")]
@@ -140,9 +140,11 @@ async def _followed(pool: httpcore.AsyncConnectionPool, url: str) -> Answer:
             location = found.get(b"location", b"").decode(errors="replace").strip()
             if response.status not in _MOVED or not location:
                 kind = found.get(b"content-type", b"").decode(errors="replace")
-                return Answer(response.status, content_type=kind.partition(";")[0].strip().lower())
+                return HttpAnswer(
+                    response.status, content_type=kind.partition(";")[0].strip().lower()
+                )
         url = urljoin(url, location)
-    return Answer(None, f"it is redirected more than {_REDIRECTS} times")
+    return HttpAnswer(None, f"it is redirected more than {_REDIRECTS} times")
 
 
 async def _resolved(host: str) -> Sequence[str]:

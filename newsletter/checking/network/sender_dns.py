@@ -1,4 +1,4 @@
-"""Whether receivers believe the sender: what DNS says of SPF, DKIM and DMARC."""
+"""Checks SPF, DKIM and DMARC of the sender's domain in DNS."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,20 +13,23 @@ from newsletter.provider.dns_lookups import Lookup
 
 
 def asking(lookup: Lookup, account: Callable[[], Ask]) -> AskDns:
-    """Asks DNS, by the names that the provider's account gives; ``account`` lends the way to it."""
+    """A function that returns how to look up a sender's domain.
+
+    It asks the provider's ``account`` which names of the domain are authenticated.
+    """
 
     def asked(sender: str) -> Dns:
         name = sender.rpartition("@")[2].lower()
         try:
             return Dns(lookup, authenticated(Account(account()), name))
         except (ProviderError, SettingsError):
-            return Dns(lookup)  # the doctor says why
+            return Dns(lookup)  # `newsletter doctor` reports the reason
 
     return asked
 
 
 def sender_domain(case: CheckContext) -> Iterator[CheckFinding]:
-    """The same questions as the doctor's, about the domain of this very issue."""
+    """The DNS checks of `newsletter doctor`, for the sender's domain of this issue."""
     if case.dns is None:
         return
     name = case.rendered.from_email.rpartition("@")[2].lower()
@@ -35,12 +38,12 @@ def sender_domain(case: CheckContext) -> Iterator[CheckFinding]:
         if one.verdict is not Verdict.OK:
             is_note = one.verdict is Verdict.UNKNOWN
             yield CheckFinding(
-                f"{one.subject} of {name}: {one.found}", one.mend, line, is_note=is_note
+                f"{one.subject} of {name}: {one.message}", one.remedy, line, is_note=is_note
             )
     if case.dns.authenticated is None:
-        # Bounces come back to a name of SendGrid's choice, and SPF is looked up there.
+        # Receivers look up SPF at the return path, a name that SendGrid chooses.
         yield CheckFinding(
-            f"SPF of {name}: not known, as SendGrid names no domain of the account for it",
+            f"SPF of {name}: unknown, because the SendGrid account has no such domain",
             "See newsletter doctor; in SendGrid: Settings, Sender Authentication.",
             line,
             is_note=True,

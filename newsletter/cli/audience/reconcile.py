@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from newsletter.cli.actor import who
 from newsletter.cli.output import err, rows, shown
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
+from newsletter.operations import maintenance
 from newsletter.settings.load import load
 from newsletter.tracking.suppression_sync import ReconcileReport
 
@@ -33,8 +35,13 @@ def reconcile(
     """
     assembly = Container(load())
     with assembly.journaling():
-        report = assembly.reconciler.run(
-            now=datetime.now(UTC), wait=_slept, whole=whole, dry_run=dry_run
+        report = maintenance.reconcile(
+            assembly,
+            by=who(),
+            now=datetime.now(UTC),
+            wait=_slept,
+            whole=whole,
+            dry_run=dry_run,
         )
     records = [{"list": str(name), **asdict(found)} for name, found in report.lists.items()]
     rows(records, _COLUMNS, as_json=as_json, empty="")
@@ -51,7 +58,7 @@ def _slept(seconds: float) -> bool:
 def _summary(report: ReconcileReport) -> str:
     new = sum(found.new_here for found in report.lists.values())
     back = sum(found.removed_there for found in report.lists.values())
-    told = "" if report.told is None else f", told {report.told:,} to SendGrid"
+    told = "" if report.pushed is None else f", told {report.pushed:,} to SendGrid"
     since = f"since {shown(report.since)}" if report.since else "from the beginning"
     would = "nothing was changed; it would have " if report.dry_run else ""
     return f"Read {since}: {would}suppressed {new:,} here, taken {back:,} off there{told}."

@@ -12,7 +12,7 @@ from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SegmentError
 from newsletter.issues.parsing.tracking_flags import require_measured
-from newsletter.scheduling import schedules
+from newsletter.operations import segments as segment_operations
 from newsletter.settings.load import load
 from subscribers.models import Segment
 from subscribers.segments import store as segment_store
@@ -31,10 +31,44 @@ def create(
     """Save a rule under a name."""
     now, assembly = datetime.now(UTC), Container(load())
     with transaction(assembly.database) as session:
-        require_measured(expression, assembly.tracked, place=f"segment {name}")
-        segment_store.save(session, name, expression, now=now, description=description)
+        segment_operations.create(
+            session,
+            name,
+            expression,
+            by=who(),
+            now=now,
+            tracked=assembly.tracked,
+            description=description,
+        )
         people, reachable = segment_store.count(session, expression, now=now)
     out.print(f"Segment {name}: {people:,} people, of whom {reachable:,} may be mailed.")
+
+
+@app.command("change")
+def change(
+    name: str,
+    new_name: Annotated[str | None, typer.Option("--name", help="Another name.")] = None,
+    expression: Annotated[
+        str | None, typer.Option("--rule", help="Another rule; empty for all subscribers.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="Another description.")] = None,
+) -> None:
+    """Rename a segment, or change its rule or description. What you leave out stays."""
+    assembly = Container(load())
+    with transaction(assembly.database) as session:
+        changed = segment_operations.change(
+            session,
+            name,
+            by=who(),
+            now=datetime.now(UTC),
+            tracked=assembly.tracked,
+            new_name=new_name,
+            expression=expression,
+            description=description,
+            may_change_audience=True,
+        )
+        called = changed.name
+    out.print(f"Segment {called} is changed.")
 
 
 @app.command("count")
@@ -105,7 +139,7 @@ def show(name: str) -> None:
 def delete(name: str) -> None:
     """Delete a segment that no schedule and no unfinished send is made for."""
     with transaction(Container(load()).database) as session:
-        schedules.delete_segment(session, name, by=who(), now=datetime.now(UTC))
+        segment_operations.delete(session, name, by=who(), now=datetime.now(UTC))
     out.print(f"Segment {name} is deleted.")
 
 
@@ -116,6 +150,6 @@ def index(
 ) -> None:
     """Make counting and sending by an attribute fast on large lists."""
     with transaction(Container(load()).database) as session:
-        change = segment_store.drop_index if drop else segment_store.create_index
-        name = change(session, attribute)
-    out.print(f"Index {name} is {'removed' if drop else 'made'}.")
+        write = segment_operations.drop_index if drop else segment_operations.create_index
+        write(session, attribute, by=who(), now=datetime.now(UTC))
+    out.print(f"The index of {attribute} is {'removed' if drop else 'created'}.")

@@ -10,20 +10,25 @@ from typing import Annotated
 
 import typer
 
+from newsletter.cli.actor import who
 from newsletter.cli.output import err, facts, out, shown
 from newsletter.cli.progress import progress
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Session
 from newsletter.errors import UserError
+from newsletter.operations import imports
+from newsletter.operations import subscribers as subscriber_operations
 from newsletter.settings.load import load
-from newsletter.tracking.people import privacy
+from subscribers.directory import edit
 from subscribers.list_files.file_reader import unanswered
+from subscribers.models import Subscriber
 from subscribers.segments import parser as segment_parser
 from subscribers.segments import store as segment_store
 from subscribers.self_service import erasure
 from subscribers.transfer.export import export_people
-from subscribers.transfer.import_run import ImportOptions, ImportReport, import_people
+from subscribers.transfer.import_run import ImportOptions, ImportReport
 
 app = typer.Typer(help="Import, export, and look after people's data.", no_args_is_help=True)
 
@@ -102,10 +107,10 @@ def import_file(
         dates=dates,
     )
     with assembly.journaling(), _progress("Importing") as progress:
-        report = import_people(
-            assembly.database,
+        report = imports.import_file(
+            assembly,
             source,
-            address_key=assembly.address_key,
+            by=who(),
             now=datetime.now(UTC),
             name=name or source.name,
             options=options,
@@ -251,10 +256,13 @@ def export_file(
 def data(email: Email) -> None:
     """Print everything that is kept of a person, as JSON."""
     assembly = Container(load())
-    with reading(assembly.database) as session:
-        who = erasure.find(session, email, address_key=assembly.address_key)
-        sys.stdout.write(json.dumps(privacy.data_of(session, who), indent=2, ensure_ascii=False))
-        sys.stdout.write("\n")
+    with transaction(assembly.database) as session:
+        number = erasure.find(session, email, address_key=assembly.address_key)
+        everything = subscriber_operations.export_data(
+            session, number, by=who(), now=datetime.now(UTC)
+        )
+    sys.stdout.write(json.dumps(everything, indent=2, ensure_ascii=False))
+    sys.stdout.write("\n")
 
 
 @app.command("erase")
@@ -265,11 +273,111 @@ def erase(
     """Delete all that is kept of a person; a keyed hash stays, so that they stay out."""
     assembly = Container(load())
     with assembly.journaling(), transaction(assembly.database) as session:
-        who = erasure.find(session, email, address_key=assembly.address_key)
+        number = erasure.find(session, email, address_key=assembly.address_key)
         if not yes and not typer.confirm("This cannot be undone. Erase this person?", err=True):
             raise typer.Exit(1)
-        privacy.erase(session, who, now=datetime.now(UTC))
+        subscriber_operations.erase(session, number, by=who(), now=datetime.now(UTC))
     out.print("Erased. A keyed hash stays among the suppressions.")
+
+
+@app.command("add")
+def add(
+    email: Email,
+    wording: Annotated[
+        str, typer.Option(help="What they consented to and how; kept as the consent record.")
+    ],
+    name: Annotated[str, typer.Option(help="Their name.")] = "",
+    topic: Annotated[list[str] | None, typer.Option(help="Topic, by slug; repeatable.")] = None,
+) -> None:
+    """Add a subscriber who consented elsewhere."""
+    assembly = Container(load())
+    details = edit.read(name=name, tongue="", zone="", attributes="", topics=topic or ())
+    with transaction(assembly.database) as session:
+        number = subscriber_operations.add(
+            session,
+            email,
+            details,
+            by=who(),
+            now=datetime.now(UTC),
+            address_key=assembly.address_key,
+            wording=wording,
+        )
+    out.print(f"{email} is subscriber {number}.")
+
+
+@app.command("edit")
+def change(
+    email: Email,
+    name: Annotated[str | None, typer.Option(help="Their name.")] = None,
+    language: Annotated[str | None, typer.Option(help="Such as en or pt-BR.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Such as Europe/Berlin.")] = None,
+    attributes: Annotated[str | None, typer.Option(help="All attributes, as JSON.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="All topics, each by slug; repeatable.")
+    ] = None,
+    wording: Annotated[
+        str, typer.Option(help="What they consented to and how; needed for a new topic.")
+    ] = "",
+) -> None:
+    """Change a subscriber's details. What you leave out stays."""
+    assembly = Container(load())
+    with transaction(assembly.database) as session:
+        found = _subscriber(session, assembly, email)
+        before = edit.details_of(session, found)
+        details = edit.read(
+            name=before.name if name is None else name,
+            tongue=(before.language or "") if language is None else language,
+            zone=(before.timezone or "") if timezone is None else timezone,
+            attributes=json.dumps(dict(before.attributes or {}))
+            if attributes is None
+            else attributes,
+            topics=before.topics if topic is None else topic,
+        )
+        changed = subscriber_operations.edit(
+            session,
+            found.id,
+            details,
+            by=who(),
+            now=datetime.now(UTC),
+            seen=edit.stamp(before),
+            wording=wording,
+        )
+    out.print(f"Changed: {', '.join(changed)}." if changed else "Nothing changed.")
+
+
+@app.command("suppress")
+def suppress(
+    email: Email,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the suppression.")],
+) -> None:
+    """Send a subscriber no more email."""
+    assembly = Container(load())
+    with assembly.journaling(), transaction(assembly.database) as session:
+        found = _subscriber(session, assembly, email)
+        subscriber_operations.suppress(
+            session, found.id, by=who(), now=datetime.now(UTC), reason=reason
+        )
+    out.print(f"{email} is suppressed.")
+
+
+@app.command("lift")
+def lift(email: Email) -> None:
+    """Lift a suppression by an operator. Bounces: newsletter suppressions lift."""
+    assembly = Container(load())
+    with assembly.journaling(), transaction(assembly.database) as session:
+        found = _subscriber(session, assembly, email)
+        remains = subscriber_operations.lift_suppression(
+            session, found, by=who(), now=datetime.now(UTC)
+        )
+    out.print(
+        f"{email} is still suppressed: {remains}." if remains else f"{email} gets email again."
+    )
+
+
+def _subscriber(session: Session, assembly: Container, email: str) -> Subscriber:
+    """The subscriber of this address; UserError if there is none."""
+    number = erasure.find(session, email, address_key=assembly.address_key)
+    return session.get_one(Subscriber, number)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def lift(
             found = list_removal.bounced(
                 session, address_hash=hashed, since=first, until=last, text=text
             )
-        rows([one._asdict() for one in found], _COLUMNS, as_json=as_json, empty="no bounce fits")
+        rows([one._asdict() for one in found], _COLUMNS, as_json=as_json, empty="no bounce matches")
         return
     with assembly.journaling(), transaction(assembly.database) as session:
         number = list_removal.lift_bounces(

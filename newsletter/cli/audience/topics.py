@@ -1,13 +1,16 @@
 """`newsletter topic`: what people opt in to."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from newsletter.cli.actor import who
 from newsletter.cli.output import out, rows
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
+from newsletter.operations import topics as topic_operations
 from newsletter.settings.load import load
 from subscribers.consent import topics
 
@@ -22,7 +25,9 @@ def create(
 ) -> None:
     """Make a topic. An issue on topics goes only to people who chose one of them."""
     with transaction(Container(load()).database) as session:
-        topics.save(session, slug, name=name or slug.capitalize(), description=description)
+        topic_operations.create(
+            session, slug, by=who(), now=datetime.now(UTC), name=name, description=description
+        )
     out.print(
         f"Topic {slug} can be chosen from now on. Nobody has it yet: an issue on it goes only to "
         "those who choose it, or whom a list brings with it."

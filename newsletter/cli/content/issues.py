@@ -1,4 +1,4 @@
-"""`newsletter issue` and `newsletter render`: from a file to what readers will see."""
+"""`newsletter issue` and `newsletter render`: import, test, archive and render issues."""
 
 import time
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from newsletter.issues import store
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.parsing.issue_file import Draft, is_slug, parse_issue
 from newsletter.issues.parsing.text import read_text
-from newsletter.rendering.preview import MADE_UP, STRANGER, Scheme, preview
+from newsletter.rendering.preview import SAMPLE_READER, UNKNOWN_READER, Scheme, preview
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.ledger.recipients import values_of
@@ -52,9 +52,9 @@ def import_issue(
 @app.command("archive")
 def archive(
     slug: Annotated[str, typer.Argument(help="The issue's slug.")],
-    on: Annotated[bool, typer.Option("--on/--off", help="Whether everybody may read it.")],
+    on: Annotated[bool, typer.Option("--on/--off", help="Whether the archive shows it.")],
 ) -> None:
-    """Let an issue into the public archive once it is sent, or take it out."""
+    """Show an issue in the public archive once it is sent, or hide it."""
     parts = Container(load())
     with transaction(parts.database) as session:
         issue = store.switch_archive(session, slug, on=on, by=who(), now=datetime.now(UTC))
@@ -68,7 +68,7 @@ def archive(
         out.print(f"{slug} will be in the archive once it is sent: {address}")
 
 
-Chosen = Annotated[str, typer.Argument(help="An issue file, or the slug of a stored issue.")]
+Chosen = Annotated[str, typer.Argument(help="An issue file, or the slug of a saved issue.")]
 As = Annotated[
     str | None,
     typer.Option("--as", metavar="EMAIL", help="With this subscriber's values."),
@@ -79,26 +79,28 @@ As = Annotated[
 def send_test(
     issue: Chosen,
     to: Annotated[
-        list[str], typer.Option(metavar="EMAIL", help="Where it goes; may be given again.")
+        list[str], typer.Option(metavar="EMAIL", help="The address; may be given several times.")
     ],
     reader: As = None,
 ) -> None:
-    """Send an issue to a few addresses, with a mark in the subject, and to nobody else.
+    """Send a test email of an issue to a few addresses, with a mark in the subject.
 
-    Its links to leave open nothing. Without --as it speaks to a made-up person.
+    Its unsubscribe links do nothing. Without --as it has the values of a sample reader.
     """
     assembly = Container(load())
-    gateway, (_, rendered) = assembly.gateway, read_and_render(assembly, issue)
-    person = _person(assembly, reader) if reader else MADE_UP
-    with transaction(assembly.database) as session:
-        emails = test_email.allowed(
-            session,
-            to,
-            hash_of=assembly.hash_of,
-            secret=assembly.address_key,
-            now=datetime.now(UTC),
-        )
-    test_email.send(gateway, rendered, person, emails)
+    gateway, (draft, rendered) = assembly.gateway, read_and_render(assembly, issue)
+    emails = test_email.send(
+        assembly.database,
+        gateway,
+        rendered,
+        _person(assembly, reader) if reader else SAMPLE_READER,
+        to,
+        by=who(),
+        now=datetime.now(UTC),
+        hash_of=assembly.hash_of,
+        secret=assembly.address_key,
+        slug=draft.slug,
+    )
     out.print(f"“{test_email.MARK}{rendered.title}” went to {', '.join(emails)}.")
 
 
@@ -107,21 +109,18 @@ def render_issue(
     target: Annotated[Path, typer.Option("--out", help="Folder for issue.html and issue.txt.")],
     reader: As = None,
     images: Annotated[
-        bool, typer.Option("--images/--no-images", help="Without, as clients show it at first.")
+        bool, typer.Option("--images/--no-images", help="Show or hide images.")
     ] = True,
-    scheme: Annotated[
-        Scheme | None, typer.Option(help="As on a machine that is set to this.")
-    ] = None,
+    scheme: Annotated[Scheme | None, typer.Option(help="Render for this color scheme.")] = None,
 ) -> None:
-    """Render an issue to issue.html and issue.txt, as one subscriber gets it if you name one.
+    """Render an issue to issue.html and issue.txt, with the values of a subscriber (--as).
 
-    Otherwise as somebody gets it of whom nothing but the address is known: with the defaults
-    of its placeholders.
+    Without --as, placeholders have their defaults.
     """
     began = time.perf_counter()
     assembly = Container(load())
     _, rendered = read_and_render(assembly, issue)
-    person = _person(assembly, reader) if reader else STRANGER
+    person = _person(assembly, reader) if reader else UNKNOWN_READER
     shown = preview(rendered, person, images=images, scheme=scheme)
     seconds = time.perf_counter() - began
     write(target / "issue.html", shown.html)
@@ -138,21 +137,21 @@ def render_issue(
 
 
 def _person(assembly: Container, email: str) -> Mapping[str, Any]:
-    """What placeholders know of a subscriber; UserError when nobody has this address."""
+    """A subscriber's values for placeholders; UserError when no subscriber has this address."""
     with reading(assembly.database) as session:
         number = erasure.find(session, email, address_key=assembly.address_key)
         return values_of(session, number)
 
 
 def read_and_render(assembly: Container, issue: str | Path) -> tuple[Draft, Rendered]:
-    """An issue, read as by ``text_of`` and rendered with the house's values."""
+    """An issue, read as by ``text_of`` and rendered for the publication."""
     text, name = text_of(assembly, issue)
     draft = parse_issue(text, name=name)
     return draft, rendered_by(assembly, draft)
 
 
 def text_of(assembly: Container, issue: str | Path) -> tuple[str, str]:
-    """The text of that file, or of the stored issue of that slug; and what errors call it."""
+    """The text of this file, or of the saved issue of this slug; and its file name in errors."""
     name = str(issue)
     if Path(name).exists() or not is_slug(name):
         return read_text(Path(name)), name
@@ -161,12 +160,12 @@ def text_of(assembly: Container, issue: str | Path) -> tuple[str, str]:
 
 
 def rendered_by(assembly: Container, draft: Draft) -> Rendered:
-    """A draft, rendered with the house's values."""
-    return render(draft, assembly.house, templates=assembly.settings.templates_directory)
+    """A draft, rendered for the publication."""
+    return render(draft, assembly.publication, templates=assembly.settings.templates_directory)
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file, with the folders above it; MachineError when the machine does not let us."""
+    """Write a file and create its parent folders; MachineError when that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

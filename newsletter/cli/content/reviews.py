@@ -1,4 +1,4 @@
-"""`newsletter issue …` for what is stored: keep it, look at it, review it, approve it."""
+"""`newsletter issue …` for saved issues: save, list, show, review, approve, return."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,32 +19,34 @@ from newsletter.settings.load import load
 app = typer.Typer()
 
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The issue's slug.")]
-Note = Annotated[str, typer.Option(help="A word to the others, kept with the step.")]
+Note = Annotated[str, typer.Option(help="A note for the other users, kept in the history.")]
 
 
 @app.command("store")
-def keep(
+def save(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An issue file.")],
     base: Annotated[
         int | None,
         typer.Option(
             "--base",
             metavar="N",
-            help="The revision that the file was made from, 0 for none: refused when "
-            "somebody stored another since.",
+            help="The revision that the file is based on, 0 for a new issue. Refused when "
+            "a newer revision exists.",
         ),
     ] = None,
 ) -> None:
-    """Store an issue file as the latest revision of its issue, which makes it a draft."""
+    """Save an issue file as the latest revision of its issue. The issue becomes a draft."""
     draft = read_issue(file)
     parts = Container(load())
     with transaction(parts.database) as session:
         saved = store.save(session, draft, by=who(), now=datetime.now(UTC), base=base)
         slug, number = saved.issue.slug, saved.revision.number
     if saved.is_new:
-        out.print(f"{slug} has revision {number}. Ask for a review: newsletter issue review {slug}")
+        out.print(
+            f"Saved revision {number} of {slug}. Request a review: newsletter issue review {slug}"
+        )
     else:
-        out.print(f"{slug} has this very text already, as revision {number}.")
+        out.print(f"{slug} has this text already, as revision {number}.")
 
 
 @app.command("list")
@@ -54,7 +56,7 @@ def listed(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List the stored issues, those that changed last first."""
+    """List the saved issues, most recently changed first."""
     with reading(Container(load()).database) as session:
         records = [
             {
@@ -70,7 +72,7 @@ def listed(
         records,
         ["issue", "title", "series", "state", "since"],
         as_json=as_json,
-        empty="No issue is stored: newsletter issue store FILE",
+        empty="No issue is saved. Save one: newsletter issue store FILE",
     )
 
 
@@ -81,7 +83,7 @@ def show(
         int | None, typer.Option(metavar="N", help="This revision; without it the latest.")
     ] = None,
 ) -> None:
-    """Print the text of a stored issue; where it stands is told on stderr."""
+    """Print the text of a saved issue to stdout, and its state to stderr."""
     with reading(Container(load()).database) as session:
         issue = store.find(session, slug)
         latest = store.revision_of(session, issue)
@@ -89,9 +91,10 @@ def show(
     of = "" if chosen.number == latest.number else f" of {latest.number}"
     err.print(
         f"{slug}, revision {chosen.number}{of} by {shown(chosen.author or 'somebody')}, "
-        f"{shown(chosen.created_at)}. The issue is {approval.WORDS[IssueState(issue.state)]}.",
+        f"{shown(chosen.created_at)}. "
+        f"The issue is {approval.STATE_LABELS[IssueState(issue.state)]}.",
     )
-    # As it is in a file; on a terminal its control characters may steer nothing.
+    # A file gets the exact text; a terminal must not interpret its control characters.
     text = chosen.source
     if out.is_terminal:
         text = "\n".join(shown(line) if line else "" for line in text.split("\n"))
@@ -100,7 +103,7 @@ def show(
 
 @app.command("history")
 def history(slug: Slug, as_json: AsJson = False) -> None:
-    """List an issue's revisions and what was said of them, the first one first."""
+    """List an issue's revisions and review steps, oldest first."""
     with reading(Container(load()).database) as session:
         issue = store.find(session, slug)
         records = [
@@ -122,11 +125,11 @@ def history(slug: Slug, as_json: AsJson = False) -> None:
 
 @app.command("review")
 def review(slug: Slug, note: Note = "") -> None:
-    """Ask for a review of the latest revision."""
+    """Request a review of the latest revision."""
     with transaction(Container(load()).database) as session:
         number = approval.request(session, slug, by=who(), now=datetime.now(UTC), note=note).number
     out.print(
-        f"{slug} is in review. Who has read it: newsletter issue approve {slug} --revision {number}"
+        f"{slug} is in review. Approve it: newsletter issue approve {slug} --revision {number}"
     )
 
 
@@ -136,11 +139,11 @@ def approve(
     revision: Annotated[int, typer.Option(metavar="N", help="The revision that you have read.")],
     note: Note = "",
 ) -> None:
-    """Say that an issue may be sent, as this revision has it."""
+    """Approve a revision, so that the issue may be sent."""
     parts = Container(load())
     with reading(parts.database) as session:
         source = store.revision_of(session, store.find(session, slug)).source
-    # What cannot be rendered without losing a word is not approved.
+    # An issue that does not render completely must not be approved.
     parts.checker.examine_text(source, name=f"{slug}.md")
     with transaction(parts.database) as session:
         approval.approve(
@@ -156,11 +159,11 @@ def approve(
 
 
 @app.command("return")
-def give_back(
+def return_to_draft(
     slug: Slug,
-    note: Annotated[str, typer.Option(help="What should be different.")],
+    note: Annotated[str, typer.Option(help="What to change.")],
 ) -> None:
-    """Ask for changes, or take an approval back; sends that exist keep their words."""
+    """Ask for changes, or withdraw an approval. Existing sends keep their text."""
     with transaction(Container(load()).database) as session:
-        approval.give_back(session, slug, by=who(), now=datetime.now(UTC), note=note)
+        approval.return_to_draft(session, slug, by=who(), now=datetime.now(UTC), note=note)
     out.print(f"{slug} is a draft again.")

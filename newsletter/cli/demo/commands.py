@@ -10,7 +10,6 @@ import orjson
 import typer
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy import func, select
 
 from newsletter.cli.actor import Stop, StoppedError, stopping
 from newsletter.cli.content.issues import read_and_render
@@ -19,7 +18,6 @@ from newsletter.cli.output import err, out
 from newsletter.cli.sending.send_progress import watch
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import table_of
 from newsletter.errors import SendError
 from newsletter.issues import store
 from newsletter.issues.store import COMMAND_LINE
@@ -29,9 +27,7 @@ from newsletter.sending.queries.send_status import SendStatus
 from newsletter.sending.states import DeliveryState, SendState
 from newsletter.settings.load import resource
 from newsletter.tracking.stats import counters
-from subscribers.models import Subscriber, Suppression
-
-_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
+from subscribers.consent import suppression
 
 _ENGINEERS, _LEADERS = 2500, 1500
 _OWNER = "owner@example.com"
@@ -91,6 +87,7 @@ def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> Sen
             segment_names,
             at=now + timedelta(seconds=1),
             now=now,
+            by=COMMAND_LINE,
             approved_by=COMMAND_LINE,
         )
         # These two are shown to everybody, though each goes to some of the people.
@@ -134,12 +131,7 @@ def _accepted(on: DemoStage) -> Counter[tuple[int, int]]:
 def _suppressed(assembly: Container) -> dict[int, str]:
     """Subscriber → why they must not be mailed, at this moment."""
     with reading(assembly.database) as session:
-        rows = session.execute(
-            select(_subscriber.c.id, _suppression.c.reason).join(
-                _suppression, _suppression.c.address_hash == _subscriber.c.address_hash
-            )
-        )
-        return {row.id: row.reason for row in rows}
+        return suppression.reasons(session)
 
 
 def _faults(
@@ -183,7 +175,7 @@ def _print(assembly: Container, *standings: SendStatus) -> None:
         table.add_column(f"Send {one.send.id}", justify="right")
     with reading(assembly.database) as session:
         happened = [counters.of_send(session, standing.send.id) for standing in standings]
-        total = session.execute(select(func.count()).select_from(_suppression)).scalar_one()
+        total = suppression.count(session)
     left_out = sorted({why for standing in standings for why in standing.send.excluded_counts})
     lines: list[tuple[str, list[int]]] = [
         (

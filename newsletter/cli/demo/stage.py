@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import insert
-
 from newsletter.accounts import audit, passwords, users
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.cli.service.serve import listen, server_of
 from newsletter.container import Container
 from newsletter.db.engine import transaction
-from newsletter.db.orm import Session, table_of
+from newsletter.db.orm import Session
 from newsletter.errors import MachineError
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.settings.load import load
@@ -126,8 +124,9 @@ def people(assembly: Container, *, engineers: int, leaders: int) -> None:
         numbers = range(1, engineers + leaders + 1)
         _add(session, assembly.address_key, numbers[:engineers], "engineer", now)
         _add(session, assembly.address_key, numbers[engineers:], "leader", now)
-        rows = [{"subscriber_id": n, "topic_id": topic.id, "since": now} for n in numbers]
-        session.execute(insert(table_of(Subscription)), rows)
+        session.add_all(
+            Subscription(subscriber_id=n, topic_id=topic.id, since=now) for n in numbers
+        )
         segment_store.save(session, "engineers", 'role == "engineer"', now=now)
         segment_store.save(session, "leaders", 'role == "leader"', now=now)
 
@@ -157,16 +156,17 @@ def _add(session: Session, key: bytes, numbers: range, role: str, now: datetime)
         name = f"{_FIRST[n % len(_FIRST)]} {_LAST[n * 7 % len(_LAST)]}"
         address = parse(f"reader{n}@{('example.com', 'example.org', 'example.net')[n % 3]}")
         rows.append(
-            {
-                "id": n,
-                "email": address.email,
-                "address_hash": hash_address(key, address),
+            Subscriber(
+                id=n,
+                email=address.email,
+                address_hash=hash_address(key, address),
                 # Some people never told their name: the issue has to read well for them too.
-                "name": name if n % 5 else "",
-                "attributes": {"role": role},
-                "source": "demo",
-                "created_at": now,
-                "confirmed_at": now,
-            }
+                name=name if n % 5 else "",
+                attributes={"role": role},
+                source="demo",
+                created_at=now,
+                confirmed_at=now,
+            )
         )
-    session.execute(insert(table_of(Subscriber)), rows)
+    session.add_all(rows)
+    session.flush()

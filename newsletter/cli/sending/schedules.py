@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from newsletter.cli.actor import who
 from newsletter.cli.output import err, facts, out, rows, shown
 from newsletter.cli.sending import pacing_options
 from newsletter.cli.service.settings import AsJson
@@ -15,7 +16,6 @@ from newsletter.db.engine import reading, transaction
 from newsletter.errors import SendError
 from newsletter.issues.parsing.text import read_text
 from newsletter.issues.parsing.tracking_flags import TrackingChoice
-from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import next_run, prepared_issue, recurrence, schedules
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence
@@ -94,7 +94,7 @@ def create(
         tracking=TrackingChoice(clicks, opens),
     )
     with transaction(parts.database) as session:
-        schedule = schedules.create(session, wanted, by=COMMAND_LINE, now=now)
+        schedule = schedules.create(session, wanted, by=who(), now=now)
         waiting = prepared_issue.next_issue(session, series)
         said = _when(schedule)
     out.print(f"Schedule {name}: {said}")
@@ -147,7 +147,7 @@ def change(
             before.tracking.opens if opens is None else opens,
         )
         wanted = replace(before, **{key: one for key, one in given.items() if one is not None})
-        schedule = schedules.change(session, name, wanted, by=COMMAND_LINE, now=now)
+        schedule = schedules.change(session, name, wanted, by=who(), now=now)
         said = _when(schedule)
     out.print(f"Schedule {wanted.name}: {said}")
 
@@ -267,7 +267,7 @@ def coming(
 def pause(name: Name) -> None:
     """Let nothing come due until it is resumed; sends under way go on."""
     with transaction(Container(load()).database) as session:
-        schedules.pause(session, name, by=COMMAND_LINE, now=datetime.now(UTC))
+        schedules.pause(session, name, by=who(), now=datetime.now(UTC))
     out.print(f"Schedule {name} is paused. What comes due meanwhile is not made up for.")
 
 
@@ -275,7 +275,7 @@ def pause(name: Name) -> None:
 def resume(name: Name) -> None:
     """Go on with what comes from now on."""
     with transaction(Container(load()).database) as session:
-        following = schedules.resume(session, name, by=COMMAND_LINE, now=datetime.now(UTC))
+        following = schedules.resume(session, name, by=who(), now=datetime.now(UTC))
     said = f"goes on: next {shown(following)}" if following else "has ended: its day is past"
     out.print(f"Schedule {name} {said}.")
 
@@ -295,9 +295,9 @@ def skip(
         raise SendError("name the days to send on after all", place="schedule skip --undo")
     with transaction(Container(load()).database) as session:
         if undo:
-            schedules.unskip(session, name, named, by=COMMAND_LINE, now=now)
+            schedules.unskip(session, name, named, by=who(), now=now)
         else:
-            named = schedules.skip(session, name, named, by=COMMAND_LINE, now=now)
+            named = schedules.skip(session, name, named, by=who(), now=now)
     said = ", ".join(day.isoformat() for day in named)
     out.print(f"Schedule {name} {'sends on' if undo else 'skips'} {said}.")
 
@@ -306,7 +306,7 @@ def skip(
 def delete(name: Name) -> None:
     """Delete a schedule and what is known of its past times; its sends stay."""
     with transaction(Container(load()).database) as session:
-        schedules.remove(session, name, by=COMMAND_LINE, now=datetime.now(UTC))
+        schedules.remove(session, name, by=who(), now=datetime.now(UTC))
     out.print(f"Schedule {name} is deleted. Sends that it made stay as they are.")
 
 

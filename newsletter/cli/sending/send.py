@@ -147,6 +147,7 @@ def send(
                 draft,
                 rendered,
                 segment,
+                by=who(),
                 at=start,
                 now=now,
                 terms=terms,

@@ -6,24 +6,22 @@ from datetime import UTC, datetime
 from functools import partial
 
 from rich.progress import Progress, TaskID
-from sqlalchemy.exc import SQLAlchemyError
 
 from newsletter.cli.actor import Stop, StoppedError
 from newsletter.cli.output import err, facts, shown
 from newsletter.cli.progress import progress
 from newsletter.container import Container
-from newsletter.db.engine import reading
+from newsletter.db.engine import SQLAlchemyError, reading
 from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.tasks import recover_abandoned, start_due
-from newsletter.sending import reasons
+from newsletter.sending import heartbeat, reasons
 from newsletter.sending.ledger import provider_backoff, restore_gate
 from newsletter.sending.models import DepartureLog, ProviderBackoff, Send
 from newsletter.sending.queries import recipient_list, send_status
 from newsletter.sending.queries.send_status import SendStatus, Throughput
 from newsletter.sending.recovery.uncertain_batches import UncertainBatch
 from newsletter.sending.states import BatchState, DeliveryState, SendState
-from newsletter.sending.workers import heartbeat
 from newsletter.tracking.stats import ab_test_results, counters
 from newsletter.tracking.stats import rates as send_rates
 

@@ -1,12 +1,11 @@
 """`newsletter sends`: see and control sends."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from newsletter.cli.actor import stopping
+from newsletter.cli.actor import stopping, who
 from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.sending import pacing_options as options
 from newsletter.cli.sending.send_progress import (
@@ -21,9 +20,8 @@ from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SendError
 from newsletter.sending.ab_testing import Measure
-from newsletter.sending.ledger import reschedule, restore_gate
+from newsletter.sending.ledger import restore_gate
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.queries import send_status
 from newsletter.sending.recovery import uncertain_batches
 from newsletter.sending.states import DeliveryState
@@ -85,7 +83,7 @@ def show(
     with reading(assembly.database) as session:
         stands = send_status.of(session, number)
         doubtful = uncertain_batches.listed(session, number)
-        around = silent_batches.around(session, doubtful)
+        around = silent_batches.silence_of(session, doubtful)
         happened = counters.of_send(session, number)
     if as_json:
         rows([record(stands, doubtful, happened)], (), as_json=True, empty="")
@@ -107,12 +105,12 @@ def show(
 
 def _beside(known: Silence) -> str:
     """What helps to decide, and what it is worth."""
-    if not known.heard:
+    if not known.later_batches:
         return "No events of what left later have come either: wait for them before you decide."
     since = f" since {shown(known.since)}" if known.since else ""
     return (
-        f"Events of {known.heard:,} batches that left later have come{since}, and none of this "
-        "one. The longer that lasts, the surer it was not taken; it is no proof."
+        f"Events of {known.later_batches:,} batches that left later have come{since}, and none of "
+        "this one. The longer that lasts, the surer it was not taken; it is no proof."
     )
 
 
@@ -166,11 +164,13 @@ def resolve(
     with transaction(assembly.database) as session:
         send_status.find(session, number)
         if batch is not None:
-            uncertain_batches.resolve(session, number, batch, sent=sent, now=now, warm_up=warm_up)
+            uncertain_batches.resolve(
+                session, number, batch, by=who(), sent=sent, now=now, warm_up=warm_up
+            )
             which = f"Batch {batch}"
         else:
             many = uncertain_batches.resolve_all(
-                session, number, sent=sent, now=now, warm_up=warm_up
+                session, number, by=who(), sent=sent, now=now, warm_up=warm_up
             )
             which = f"{many:,} {'batches' if many > 1 else 'batch'}"
     did = "counted as sent" if sent else "sent again"
@@ -183,7 +183,7 @@ def pause(number: Number) -> None:
     assembly = Container(load())
     now = datetime.now(UTC)
     with assembly.journaling(required=False), transaction(assembly.database) as session:
-        send_lifecycle.pause(session, number, reason="paused by the operator", now=now)
+        send_lifecycle.pause(session, number, by=who(), now=now)
     out.print(f"Send {number} is paused.")
 
 
@@ -192,7 +192,9 @@ def resume(number: Number) -> None:
     """Go on with a paused send, where it stopped; a timetable is shifted by the pause."""
     assembly = Container(load())
     with assembly.journaling(), transaction(assembly.database) as session:
-        send_lifecycle.resume(session, number, now=datetime.now(UTC), warm_up=assembly.warm_up)
+        send_lifecycle.resume(
+            session, number, by=who(), now=datetime.now(UTC), warm_up=assembly.warm_up
+        )
     out.print(f"Send {number} goes on. `newsletter serve` does the work.")
 
 
@@ -201,7 +203,7 @@ def cancel(number: Number) -> None:
     """End a send; what had left has left."""
     assembly = Container(load())
     with assembly.journaling(required=False), transaction(assembly.database) as session:
-        without = send_lifecycle.cancel(session, number, now=datetime.now(UTC))
+        without = send_lifecycle.cancel(session, number, by=who(), now=datetime.now(UTC))
     out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
 
 
@@ -219,6 +221,7 @@ def retry(number: Number) -> None:
             people = send_lifecycle.retry(
                 session,
                 number,
+                by=who(),
                 now=datetime.now(UTC),
                 batch_size=assembly.settings.sending.batch_size,
                 warm_up=assembly.warm_up,
@@ -263,12 +266,11 @@ def pace(
     )
     now = datetime.now(UTC)
     with transaction(assembly.database) as session:
-        before = Timetable.from_json(send_status.find(session, number).timetable)
-        kept = replace(wanted, local_time=before.local_time, local_date=before.local_date)
         send_lifecycle.change_pace(
             session,
             number,
-            kept,
+            wanted,
+            by=who(),
             now=now,
             batch_size=assembly.settings.sending.batch_size,
             warm_up=assembly.warm_up,
@@ -283,25 +285,25 @@ def show_test(number: Number) -> None:
     """Show what a send's test of variants has found."""
     with reading(Container(load()).database) as session:
         found = ab_test_results.report(session, number)
-    for arm in found.arms:
+    for variant in found.variants:
         facts(
             [
-                ("handed over", arm.people),
+                ("handed over", variant.recipients),
                 *(
                     (
                         f"{done} by",
-                        _share(arm.share(measure), count)
+                        _share(variant.share(measure), count)
                         if found.measures(measure)
                         else "not measured",
                     )
                     for measure, done, count in (
-                        (Measure.OPENS, "opened", arm.opened),
-                        (Measure.CLICKS, "clicked", arm.clicked),
+                        (Measure.OPENS, "opened", variant.opened),
+                        (Measure.CLICKS, "clicked", variant.clicked),
                     )
                 ),
-                ("left", arm.unsubscribed),
+                ("left", variant.unsubscribed),
             ],
-            title=f"{arm.label}: {arm.subject}",
+            title=f"{variant.label}: {variant.subject}",
         )
     for compared in found.comparisons:
         out.print(f"{compared.sentence}.")
@@ -333,8 +335,12 @@ def winner(
     """Give the rest of a test this variant, now."""
     assembly = Container(load())
     with transaction(assembly.database) as session:
-        send_status.find(session, number)
-        people = reschedule.choose_winner(
-            session, number, label.upper(), now=datetime.now(UTC), warm_up=assembly.warm_up
+        people = send_lifecycle.choose_winner(
+            session,
+            number,
+            label.upper(),
+            by=who(),
+            now=datetime.now(UTC),
+            warm_up=assembly.warm_up,
         )
     out.print(f"{people:,} people get variant {label.upper()} of send {number}.")

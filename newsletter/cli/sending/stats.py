@@ -4,12 +4,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
 
 from newsletter.cli.output import err, facts, out, rows
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
-from newsletter.db.engine import reading
+from newsletter.db.engine import Engine, reading
 from newsletter.settings.load import load
 from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import rates as send_rates
@@ -69,18 +68,20 @@ def show(
             "send": number,
             "sent": whole.sent,
             "measured": asdict(tracked),
-            "figures": send_rates.known(whole.figures, tracked),
+            "figures": send_rates.measured_counters(whole.figures, tracked),
             "rates": asdict(whole.rates),
             "domains": {
                 domain: {
                     "sent": one.sent,
-                    "figures": send_rates.known(one.figures, tracked),
+                    "figures": send_rates.measured_counters(one.figures, tracked),
                     "rates": asdict(one.rates),
                 }
                 for domain, one in domains.items()
             },
             "links": links if tracked.clicks else None,
-            "days": {day: send_rates.known(of_day, tracked) for day, of_day in days.items()},
+            "days": {
+                day: send_rates.measured_counters(of_day, tracked) for day, of_day in days.items()
+            },
         }
         rows([record], [], as_json=True, empty="")
         return

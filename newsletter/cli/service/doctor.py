@@ -3,17 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import typer
 from rich.markup import escape
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from newsletter.cli.output import err, out, rows, shown
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
-from newsletter.db.engine import beside, open_database
+from newsletter.db.engine import beside, is_missing_file, open_database
 from newsletter.doctor import account as account_findings
 from newsletter.doctor import dns as dns_findings
 from newsletter.doctor import host as host_findings
@@ -27,7 +24,7 @@ from newsletter.provider.dns_lookups import Lookup, resolver
 from newsletter.settings.load import Settings, load
 from subscribers.email_address import address_key as hash_key
 
-_COLUMNS = ["subject", "verdict", "found", "mend"]
+_COLUMNS = ["subject", "verdict", "message", "remedy"]
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
 #: Not one of the codes of errors: the command itself did what it should.
 _PROBLEMS = 1
@@ -37,7 +34,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Look at this machine, SendGrid's account and DNS; change nothing.
 
     Each finding is ok, a warning or a problem, with what to do about it. The exit code is 1
-    when there is a problem. With a sandbox on this machine, DNS is not asked.
+    when there is a problem. With a sandbox on this machine, DNS is not checked.
     """
     findings = list(examine(load(), resolver()))
     if as_json or not out.is_terminal:
@@ -53,15 +50,15 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def examine(
-    settings: Settings, lookup: Lookup, fetch: Fetch = proxy_findings.fetched
+    settings: Settings, lookup: Lookup, fetch: Fetch = proxy_findings.fetch_page
 ) -> Iterator[DoctorFinding]:
     """Every finding, the machine's first."""
     assembly = Container(settings)
     sandbox = assembly.is_local
     yield from _of_machine(settings)
     if sandbox:
-        found = f"a sandbox at {settings.sendgrid.host}: no mail leaves, so DNS is not asked"
-        yield DoctorFinding("sendgrid.host", Verdict.OK, found)
+        message = f"a sandbox at {settings.sendgrid.host}: no email leaves, so DNS is not checked"
+        yield DoctorFinding("sendgrid.host", Verdict.OK, message)
     else:
         yield DoctorFinding("sendgrid.host", Verdict.OK, settings.sendgrid.host)
         yield dns_findings.of_base_url(lookup, settings.site.base_url)
@@ -93,7 +90,7 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
     yield host_findings.of_time_zones()
     folder = settings.sending.journal
     yield host_findings.of_journal(beside(settings.database_url, folder) if folder else None)
-    if _is_missing_file(settings.database_url):
+    if is_missing_file(settings.database_url):
         yield DoctorFinding("database", Verdict.OK, "there is none yet: the first command makes it")
         return
     try:
@@ -131,22 +128,12 @@ def _authenticated(account: Account | None, name: str) -> Domain | None:
         return None
 
 
-def _is_missing_file(url: str) -> bool:
-    """Looking must not make it."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return False
-    file = parsed.database
-    return parsed.get_backend_name() == "sqlite" and bool(file) and not Path(str(file)).exists()
-
-
 def _show(finding: DoctorFinding) -> None:
     colour = _COLOURS.get(finding.verdict, "dim")
     verdict = f"[{colour}]{finding.verdict:>9}[/{colour}]"
     out.print(
-        f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.found))}",
+        f"{verdict}  [bold]{escape(finding.subject)}[/bold]: {escape(shown(finding.message))}",
         markup=True,
     )
-    if finding.mend:
-        out.print(f"{'':>11}{shown(finding.mend)}", style="dim")
+    if finding.remedy:
+        out.print(f"{'':>11}{shown(finding.remedy)}", style="dim")

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from newsletter.cli.actor import who
 from newsletter.cli.output import facts, out, rows
 from newsletter.container import Container
 from newsletter.db import engine as db
 from newsletter.db.backup import backup
+from newsletter.operations import maintenance
 from newsletter.settings.load import load, load_with_origins
-from newsletter.tracking.retention.prune import prune
 
 database = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
@@ -45,7 +46,7 @@ def fold_old(as_json: AsJson = False) -> None:
     The running service does it each hour. Figures of sends stay (docs/retention.md).
     """
     assembly = Container(load())
-    folded = prune(assembly.database, assembly.keep, now=datetime.now(UTC))
+    folded = maintenance.prune_now(assembly, by=who(), now=datetime.now(UTC))
     if as_json:
         rows([asdict(folded)], [], as_json=True, empty="")
         return

@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from newsletter.accounts import audit, passwords, sessions, two_factor, users
+from newsletter.accounts import audit, passwords, users
 from newsletter.accounts.models import Role
 from newsletter.cli.actor import who
 from newsletter.cli.output import err, out, rows
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import Session
 from newsletter.errors import AccountError
+from newsletter.operations import users as user_operations
 from newsletter.settings.load import load
 
 app = typer.Typer(help="Add and remove people who work with the console.", no_args_is_help=True)
@@ -37,18 +37,16 @@ def create(
     password = _password(email, given=password_stdin)
     hashed = parts.passwords.hashed(password)
     with transaction(parts.database) as session:
-        user = users.add(
+        user_operations.create(
             session,
+            parts,
             email,
-            name=name,
-            role=role,
-            max_owners=parts.settings.console.max_owners,
+            by=who(),
             now=now,
-            hashed=hashed,
+            role=role,
+            name=name,
+            hashed_password=hashed,
         )
-        if role is Role.OWNER:
-            _tell_owners(session, parts, f"{user.email} was made an owner", but=user.id)
-        audit.record(session, who(), "user created", now=now, subject=user.email, role=role)
     err.print(f"{email} is {role} of the console, at {parts.settings.site.base_url}/console/")
     _print_once(password, given=password_stdin)
 
@@ -85,10 +83,7 @@ def password(email: Email, password_stdin: _FromInput = False) -> None:
     hashed = parts.passwords.hashed(new)
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
-        users.set_password(session, user.id, hashed)
-        if user.role == Role.OWNER:
-            _tell_owners(session, parts, f"{user.email}: password changed")
-        audit.record(session, who(), "password changed", now=now, subject=user.email)
+        user_operations.set_password(session, parts, user, hashed, by=who(), now=now)
     err.print(f"{email} has a new password.")
     _print_once(new, given=password_stdin)
 
@@ -101,13 +96,7 @@ def role(
     parts, now = Container(load()), datetime.now(UTC)
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
-        before = users.change_role(
-            session, user.id, role, max_owners=parts.settings.console.max_owners
-        )
-        what = f"role changed from {before} to {role}"
-        if Role.OWNER in (before, role):
-            _tell_owners(session, parts, f"{user.email}: {what}")
-        audit.record(session, who(), what, now=now, subject=user.email)
+        user_operations.change_role(session, parts, user, role, by=who(), now=now)
     out.print(f"{email} is {role} from now on.")
 
 
@@ -117,11 +106,7 @@ def remove(email: Email) -> None:
     parts = Container(load())
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
-        subject = user.email
-        if user.role == Role.OWNER:
-            _tell_owners(session, parts, f"{subject}: user removed", but=user.id)
-        users.remove(session, user.id)
-        audit.record(session, who(), "user removed", now=datetime.now(UTC), subject=subject)
+        user_operations.remove(session, parts, user, by=who(), now=datetime.now(UTC))
     out.print(f"{email} is removed.")
 
 
@@ -131,13 +116,17 @@ def reset_factor(email: Email) -> None:
     parts = Container(load())
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
-        two_factor.reset(session, user.id)
-        sessions.end_all(session, user.id)
-        if user.role == Role.OWNER:
-            _tell_owners(session, parts, f"{user.email}: authenticator removed")
-        what, now = "authenticator removed", datetime.now(UTC)
-        audit.record(session, who(), what, now=now, subject=user.email)
+        user_operations.reset_two_factor(session, parts, user, by=who(), now=datetime.now(UTC))
     out.print(f"{email} sets up another app when they sign in.")
+
+
+@app.command("end-sessions")
+def end_sessions(email: Email) -> None:
+    """Sign somebody out everywhere."""
+    with transaction(Container(load()).database) as session:
+        user = users.by_email(session, email)
+        user_operations.end_sessions(session, user, by=who(), now=datetime.now(UTC))
+    out.print(f"{email} is signed out everywhere.")
 
 
 @app.command("log")
@@ -172,16 +161,8 @@ def log(
         records,
         ["at", "who", "what", "to", "from", "detail"],
         as_json=as_json,
-        empty="Nothing was done in the console yet.",
+        empty="Nobody has done anything yet.",
     )
-
-
-def _tell_owners(session: Session, parts: Container, what: str, *, but: int = 0) -> None:
-    """Mail all owners: whoever has this machine is none of them."""
-    # Pages render mails; a command that changes nobody needs none of that.
-    from newsletter.web.console.accounts.account_emails import tell_owners  # noqa: PLC0415
-
-    tell_owners(session, parts, what, by=who().name, but={but})
 
 
 def _password(email: str, *, given: bool) -> str:

@@ -6,16 +6,13 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from sqlalchemy import func, select
 
 from newsletter.cli.actor import stopping
 from newsletter.cli.output import err
 from newsletter.cli.service import open_files, repeated_logs
 from newsletter.container import Container
 from newsletter.db.engine import reading
-from newsletter.db.orm import table_of
-from newsletter.sending.models import Batch
-from newsletter.sending.states import BatchState
+from newsletter.sending.queries import send_status
 from newsletter.settings.load import load
 
 
@@ -61,8 +58,6 @@ def worker(
 
 
 def _sent(assembly: Container, name: str) -> int:
-    """How many batches this process sent, by the ledger."""
-    batch = table_of(Batch)
-    mine = batch.c.worker == name, batch.c.state == BatchState.ACCEPTED
+    """How many batches this process sent."""
     with reading(assembly.database) as session:
-        return session.scalar(select(func.count()).where(*mine)) or 0
+        return send_status.accepted_by(session, name)

@@ -1,10 +1,9 @@
-"""HTML comments in an issue's Markdown: notes among editors, which no reader gets.
+"""Removes HTML comments from an issue's Markdown: notes among editors, which no reader gets.
 
-A comment goes from ``<!--`` to the next ``-->``, over as many lines as it likes. In code it is
-text, as everything there, and so is ``\\<!--``. What is code depends on fences, lists and
-quotes, so the lines are read as CommonMark 0.31 has it (sections 4.4, 4.5, 5.1, 5.2 and 6.1),
-as far as code is concerned. What remains stands on as many lines as before, so that whatever
-is said of it later names the right one.
+A comment goes from ``<!--`` to the next ``-->``, across lines. In code, and as ``\\<!--``, it is
+text. What is code depends on fences, lists and quotes, so this module parses lines as CommonMark
+0.31 defines them (sections 4.4, 4.5, 5.1, 5.2 and 6.1), as far as code is concerned. The result
+has as many lines as before, so later errors name the right line.
 """
 
 import re
@@ -21,39 +20,39 @@ from newsletter.issues.parsing.line_starts import (
     NUMBER,
     RULE,
     UNDERLINE,
-    Line,
+    MarkdownLine,
     begins_block,
 )
 
 _OPEN: Final = "<!--"
-#: Comments that end where they begin (CommonMark 0.31, section 6.6).
+#: Empty comments (CommonMark 0.31, section 6.6).
 _EMPTY: Final = ("<!-->", "<!--->")
-#: What is not plain text in a paragraph.
+#: An escape, a run of backquotes or the start of a comment.
 _SIGN: Final = re.compile(r"\\.|`+|<!--", re.DOTALL)
-#: How often what is left may come to be read in another way.
-_MOST_READINGS: Final = 20
+#: How often the text without comments may need another pass.
+_MOST_PASSES: Final = 20
 
 
 def without_comments(body: str, *, name: str, line: int) -> str:
-    """The body without its comments, on as many lines; ``line`` is its first in the file ``name``.
+    """The body without comments, on as many lines; ``line`` is its first line in the file ``name``.
 
-    Raises IssueError where a comment has no end.
+    Raises IssueError for a comment that is not closed.
     """
-    for _ in range(_MOST_READINGS):
+    for _ in range(_MOST_PASSES):
         if _OPEN not in body:
             return body
-        # Without its comments “1<!-- a -->. b” begins a list, in which less is code.
+        # Without its comment “1<!-- a -->. b” begins a list, where less text is code.
         before, body = body, _Stripper(body, name, line).stripped()
         if body == before:
             return body
     raise IssueError(
-        "comments that cannot be told from code",
+        "comments cannot be distinguished from code here",
         place=f"{name}:{line + body.count(chr(10), 0, body.index(_OPEN))}",
         hint="Write comments on lines of their own.",
     )
 
 
-#: A quote among what is open; a list's item stands there as the columns to its text.
+#: A quote in the list of open containers; a list item is the number of columns to its text.
 _QUOTE: Final = -1
 
 
@@ -61,7 +60,7 @@ _QUOTE: Final = -1
 class _Fence:
     sign: str
     length: int
-    #: How many quotes and lists it stands in.
+    #: How many quotes and list items contain it.
     depth: int
 
 
@@ -70,23 +69,24 @@ class _Stripper:
     body: str
     name: str
     first: int
-    #: The lines as they are to be; those without comments stay.
+    #: The resulting lines; those without comments stay unchanged.
     lines: list[str] = field(init=False)
-    #: Where each line begins in the body.
+    #: The index in the body where each line begins.
     starts: list[int] = field(init=False)
     containers: list[int] = field(default_factory=list)
     fence: _Fence | None = None
-    #: Whether the line above is of a paragraph, with which an indented line goes on.
+    #: Whether the line above belongs to a paragraph, which an indented line would continue.
     in_paragraph: bool = False
-    #: Length of a run of backquotes → where there are such, in order.
+    #: Length of a run of backquotes → indexes of such runs, in order.
     ticks: dict[int, list[int]] = field(default_factory=dict)
-    #: Whether the line above is the first of an item, and has no words: it may be the only one.
+    #: Whether the line above is the first line of a list item and empty; a second empty line ends
+    #: the item.
     is_bare_item: bool = False
-    #: The columns to the text of the item that opened last if its first line has none.
+    #: The columns to the text of the last opened item, if its first line is empty.
     bare_width: int = 0
-    #: Where code ends that goes on over the end of a line.
+    #: The index where code that continues on further lines ends.
     code_until: int = 0
-    #: The first line that is not of the paragraph which is being read.
+    #: The first line after the current paragraph.
     paragraph_until: int = 0
 
     def __post_init__(self) -> None:
@@ -96,16 +96,16 @@ class _Stripper:
             self.ticks.setdefault(len(run[0]), []).append(run.start())
 
     def stripped(self) -> str:
-        """Read every line once; those with comments are written anew."""
+        """The body without comments, after one pass over its lines."""
         number, count = 0, len(self.lines)
         while number < count:
             number = self._step(number)
         return "\n".join(self.lines)
 
     def _step(self, number: int) -> int:
-        """Read a line, with comments that go on over further ones; returns the next to read."""
-        line = Line(self._raw(number))
-        matched = self._go_in(line)
+        """Read a line, and further lines that its comments continue on; returns the next one."""
+        line = MarkdownLine(self._raw(number))
+        matched = self._match_containers(line)
         if self.fence:
             if matched >= self.fence.depth:
                 self._end_fence(line)
@@ -123,10 +123,10 @@ class _Stripper:
             self.in_paragraph = False
         return self._read(number, line)
 
-    def _read(self, number: int, line: Line) -> int:
-        """Read what a line has within its containers; returns the next line to read."""
+    def _read(self, number: int, line: MarkdownLine) -> int:
+        """Read a line's content after its container markers; returns the next line to read."""
         target, depth = number, len(self.containers)
-        # What comes before the words, without comments; and from where the line is not in it yet.
+        # The text before the content, without comments, and the index up to which it is taken.
         head, since = "", 0
         while True:
             self._open_containers(line)
@@ -142,8 +142,8 @@ class _Stripper:
             line.take(3)
             head, since = head + line.text[since : line.at], line.at
             if self.in_paragraph or not line.text.startswith(_OPEN, line.at):
-                return self._words(number, line, target, head, is_indented=is_indented)
-            # Comments before anything else: what stands behind them comes in their place.
+                return self._read_text(number, line, target, head, is_indented=is_indented)
+            # The line begins with comments: the text after them takes their place.
             end = self._end_of_comments(self.starts[number] + line.at)
             last = bisect_right(self.starts, end) - 1
             is_item = any(one != _QUOTE for one in opened)
@@ -155,14 +155,16 @@ class _Stripper:
             elif last > number:
                 self._blank(number + 1, last + 1)
             number, since = last, end - self.starts[last]
-            line = Line(self._raw(last), since, column, base)
+            line = MarkdownLine(self._raw(last), since, column, base)
             self.lines[target] = head + line.text[since:]
         return number + 1
 
-    def _words(self, number: int, line: Line, target: int, head: str, *, is_indented: bool) -> int:
-        """Read a block's own first words, or the next line of a paragraph.
+    def _read_text(
+        self, number: int, line: MarkdownLine, target: int, head: str, *, is_indented: bool
+    ) -> int:
+        """Read the first line of a block, or the next line of a paragraph.
 
-        One that is indented so far that it can only be the latter begins nothing.
+        An indented line can only be the latter, so it begins no block.
         """
         rest = line.text[line.at :]
         if not is_indented and (opening := FENCE.match(rest)):
@@ -176,7 +178,7 @@ class _Stripper:
         if kept is not None:
             self._blank(number, last + 1)
             if not is_indented and FENCE.match(kept) and not rest.startswith(_OPEN):
-                # It was none before: “``<!-- a -->` words”.
+                # It was no fence before: “``<!-- a -->` text”.
                 kept = "\\" + kept
             self.lines[target] = head + kept
         is_left = kept is None or bool(kept.strip())
@@ -184,7 +186,7 @@ class _Stripper:
         return last + 1
 
     def _inline(self, number: int, at: int, *, is_one_line: bool) -> tuple[str | None, int]:
-        """A line's words without comments, None where it has none; and the line where they end."""
+        """A line's text without comments, None without comments; and the line where it ends."""
         pieces: list[str] = []
         begun, last = self.starts[number] + at, number
         at = max(begun, self.code_until)
@@ -203,11 +205,11 @@ class _Stripper:
         pieces.append(self.body[begun : self.starts[last + 1] - 1])
         return _joined(pieces), last
 
-    def _go_in(self, line: Line) -> int:
-        """Go over what the open containers have at a line's beginning; returns how many have."""
+    def _match_containers(self, line: MarkdownLine) -> int:
+        """Skip the markers of open containers at the start of a line; returns how many match."""
         for number, container in enumerate(self.containers):
             if container == _QUOTE:
-                # The parser goes on with a quote however far its mark is indented.
+                # The parser continues a quote however far its marker is indented.
                 if not line.text[line.at :].lstrip(" \t").startswith(">"):
                     return number
                 self._quote(line)
@@ -220,18 +222,18 @@ class _Stripper:
             line.base = line.column
         return len(self.containers)
 
-    def _quote(self, line: Line) -> None:
+    def _quote(self, line: MarkdownLine) -> None:
         line.take(line.indent())
         line.skip(1)
         line.take(1)
 
-    def _is_lazy(self, line: Line) -> bool:
-        """Whether a line goes on with a paragraph that stands deeper."""
+    def _is_lazy(self, line: MarkdownLine) -> bool:
+        """Whether a line continues a paragraph in deeper containers (lazy continuation)."""
         rest = line.text[line.at :].lstrip(" \t")
         is_block = rest.startswith((">", _OPEN)) or _begins_any_block(rest)
         return self.in_paragraph and (line.indent() >= 4 or not is_block)
 
-    def _open_containers(self, line: Line) -> None:
+    def _open_containers(self, line: MarkdownLine) -> None:
         """Open the quotes and lists that begin on a line."""
         while line.indent() < 4:
             rest = line.text[line.at :].lstrip(" \t")
@@ -251,7 +253,7 @@ class _Stripper:
             self.in_paragraph = False
 
     def _marker(self, rest: str) -> str:
-        """The mark of a list's item, if one begins here; below a paragraph not every one may."""
+        """The marker of a list item that begins here. Not every marker may end a paragraph."""
         if bullet := BULLET.match(rest):
             is_empty = not rest[1:].strip(" \t")
             return "" if self.in_paragraph and is_empty else bullet[0]
@@ -260,23 +262,23 @@ class _Stripper:
             return number[0] if begins_block(rest) else ""
         return number[0] if number else ""
 
-    def _end_fence(self, line: Line) -> None:
-        """Close the fence if this line does."""
+    def _end_fence(self, line: MarkdownLine) -> None:
+        """Close the fence if this line closes it."""
         fence, rest = self.fence, line.text[line.at :].strip(" \t")
         if fence and line.indent() < 4 and len(rest) >= fence.length and not rest.strip(fence.sign):
             self.fence = None
 
     def _end_of_paragraph(self, number: int) -> int:
-        """The first line that does not go on with the paragraph that this line is of."""
+        """The first line after the paragraph that contains this line."""
         if number >= self.paragraph_until:
             end = number + 1
-            while end < len(self.lines) and self._goes_on(Line(self._raw(end))):
+            while end < len(self.lines) and self._continues(MarkdownLine(self._raw(end))):
                 end += 1
             self.paragraph_until = end
         return self.paragraph_until
 
-    def _goes_on(self, line: Line) -> bool:
-        is_within = self._go_in(line) == len(self.containers)
+    def _continues(self, line: MarkdownLine) -> bool:
+        is_within = self._match_containers(line) == len(self.containers)
         if line.is_blank or line.indent() >= 4:
             return not line.is_blank
         rest = line.text[line.at :].lstrip(" \t")
@@ -285,14 +287,14 @@ class _Stripper:
         return not (rest.startswith(">") or _begins_any_block(rest))
 
     def _end_of_code(self, opening: re.Match[str], limit: int) -> int:
-        """Where code ends that may begin here: behind as many backquotes before the limit."""
+        """The end of the code that may begin here: after as many backquotes, before the limit."""
         length = len(opening[0])
         runs = self.ticks.get(length, [])
         at = bisect_left(runs, opening.end())
         return runs[at] + length if at < len(runs) and runs[at] < limit else opening.end()
 
     def _end_of_comments(self, at: int) -> int:
-        """Where one or more comments end, and the blanks between and behind them."""
+        """The end of one or more comments, and of the whitespace between and after them."""
         while self.body.startswith(_OPEN, at):
             at = self._end_of_comment(at)
             while self.body[at : at + 1] in {" ", "\t"}:
@@ -307,14 +309,14 @@ class _Stripper:
         if end < 0:
             line = self.first + bisect_right(self.starts, begins) - 1
             raise IssueError(
-                "this comment has no end",
+                "this comment is not closed",
                 place=f"{self.name}:{line}",
-                hint="Close it with -->. A <!-- that readers are to see is \\<!--.",
+                hint="Close it with -->. To show a <!-- to readers, write \\<!--.",
             )
         return end + len("-->")
 
     def _prefix(self) -> str:
-        """What a line begins with that stands in the open containers."""
+        """The markers with which a line in the open containers begins."""
         prefix = ""
         for container in self.containers:
             prefix += "> " if container == _QUOTE else " " * container
@@ -329,13 +331,13 @@ class _Stripper:
 
 
 def _begins_any_block(rest: str) -> bool:
-    """Whether a line ends the paragraph above it from outside of its quotes and items."""
-    # Only within the same ones these may not.
+    """Whether a line outside the containers of the paragraph above ends that paragraph."""
+    # Within the same containers, an empty item or a list that starts at 2 does not.
     return bool(begins_block(rest) or BULLET.match(rest) or NUMBER.match(rest))
 
 
 def _joined(pieces: list[str]) -> str:
-    """Words that stood around comments: one blank between them, and no comment made of them."""
+    """Join the texts around comments with one space, and so that no new comment arises."""
     kept = [pieces[0]]
     for piece in pieces[1:]:
         before = kept[-1]

@@ -1,7 +1,7 @@
-"""An issue file: Markdown with YAML front matter, read into a Draft or refused by file and line.
+"""Parses an issue file, Markdown with YAML front matter, into a Draft.
 
-What comes out is whole: every key known and of its kind, every placeholder known, no
-value that could add a header to a mail.
+A Draft is valid: every key and placeholder is known, every value has the right form, and no value
+can add a header to an email. Errors name the file and the line.
 """
 
 import re
@@ -14,12 +14,12 @@ from typing import NoReturn
 from newsletter.errors import IssueError
 from newsletter.issues.parsing import merge_fields
 from newsletter.issues.parsing.comments import without_comments
-from newsletter.issues.parsing.front_matter import Value, read_front_matter
-from newsletter.issues.parsing.text import normalised, read_text
+from newsletter.issues.parsing.front_matter import NULLS, YamlValue, read_front_matter
+from newsletter.issues.parsing.text import normalized, read_text
 from newsletter.issues.parsing.tracking_flags import TrackingChoice
 
 TEMPLATES = ("digest", "letter")
-#: Each key, and whether its value is text of the author's own.
+#: Each key, and whether its value is free text.
 _KEYS = {
     "subject": True,
     "preheader": True,
@@ -35,8 +35,6 @@ _KEYS = {
     "language": False,
     "tracking": False,
 }
-#: What YAML reads as nothing.
-_NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _ADDRESS = r"[^@\s<>,;\"]+@[^@\s<>,;\"]+"
 _FROM = re.compile(rf"(?:(?P<name>[^<>]*?)\s*<\s*(?P<in>{_ADDRESS})\s*>|(?P<bare>{_ADDRESS}))")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
@@ -46,14 +44,14 @@ _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An issue as its author wrote it, checked.
+    """A parsed and validated issue file.
 
-    ``from_email``, ``from_name``, ``reply_to`` and ``language`` are None where the
-    house's own apply. ``subject``, ``preheader`` and ``body`` may hold placeholders,
-    ``title`` holds none. ``archive`` is None where the file leaves it open whether the issue
-    may stand in the public archive; ``tracking`` is what it says of measuring clicks and opens.
-    ``body`` is without HTML comments; ``body_line`` is its first line in the file ``name``,
-    counted from 1; ``source`` is the whole file with ``\n`` for every line break.
+    ``from_email``, ``from_name``, ``reply_to`` and ``language`` are None where the publication's
+    values apply. ``subject``, ``preheader`` and ``body`` may contain placeholders, ``title`` has
+    none. ``archive`` says whether the issue may appear in the public archive, None if the file
+    does not say; ``tracking`` says the same of click and open tracking. ``body`` has no HTML
+    comments; ``body_line`` is its first line in the file ``name``, counted from 1; ``source`` is
+    the whole file with ``\n`` for every line break.
     """
 
     name: str
@@ -77,20 +75,20 @@ class Draft:
 
 
 def read_issue(path: Path) -> Draft:
-    """The issue in this file; IssueError says where it is wrong and what is allowed there."""
+    """The issue in this file; IssueError names the line, the problem and what is allowed."""
     return parse_issue(read_text(path), name=str(path))
 
 
 def parse_issue(text: str, *, name: str) -> Draft:
-    """The issue in this text; ``name`` is what errors call its file."""
-    text = normalised(text, name=name)
+    """The issue in this text; ``name`` is its file name in errors."""
+    text = normalized(text, name=name)
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
         _no_front_matter(lines, name)
     closing = next((n for n, line in enumerate(lines) if n and line.rstrip() == "---"), None)
     if closing is None:
         raise IssueError(
-            "the front matter that begins here has no end",
+            "the front matter is not closed",
             place=f"{name}:1",
             hint="Close it with a line of three dashes: ---",
         )
@@ -129,14 +127,14 @@ def parse_issue(text: str, *, name: str) -> Draft:
 
 
 def slug_of(words: str) -> str:
-    """``Engineering @ Scale`` → ``engineering-at-scale``; empty when nothing of it can stay."""
+    """``Engineering @ Scale`` → ``engineering-at-scale``; empty without ASCII letters or digits."""
     words = words.replace("@", " at ").replace("&", " and ")
     plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:100].rstrip("-")
 
 
 def is_slug(words: str) -> bool:
-    """Whether an issue can be called so."""
+    """Whether this can be an issue's slug."""
     return bool(_SLUG.fullmatch(words))
 
 
@@ -145,7 +143,7 @@ def _no_front_matter(lines: list[str], name: str) -> NoReturn:
         raise IssueError(
             "this looks like a plain-text digest, not an issue file",
             place=f"{name}:1",
-            hint=f"Make an issue file of it: newsletter issue import {name} -o issue.md",
+            hint=f"Convert it: newsletter issue import {name} -o issue.md",
         )
     first = next((n for n, line in enumerate(lines, 1) if line.strip()), 1)
     raise IssueError(
@@ -166,25 +164,25 @@ def _is_of_digest(line: str) -> bool:
 
 
 class _FrontMatter:
-    """The front matter's values by their kinds; refuses what is not documented, with its line."""
+    """Reads each key of the front matter as its type; errors name the line."""
 
     def __init__(self, text: str, name: str) -> None:
         self._name = name
         self._values = read_front_matter(text, name=name, keys=_KEYS)
 
     def refuse(self, key: str | None, message: str, hint: str, line: int = 1) -> NoReturn:
-        """Raise IssueError at the key's line, or at ``line`` when the key is not there."""
+        """Raise IssueError at the key's line, or at ``line`` without the key."""
         value = self._values.get(key) if key else None
         line = value.line if value else line
         raise IssueError(message, place=f"{self._name}:{line}", hint=hint)
 
     def text(self, key: str, *, limit: int, personal_words: bool = False) -> str:
-        """A value of one line, empty if absent; checked for placeholders where it may have some."""
+        """A one-line value, empty if absent; ``personal_words`` allows placeholders in it."""
         value = self._value(key)
         if value is None:
             return ""
         if value.text is None:
-            self.refuse(key, f"{key} is text, not a list or a table", f"Write {key}: some words")
+            self.refuse(key, f"{key} is text, not a list or a table", f"Write {key}: some text")
         if len(value.text) > limit:
             hint = f"At most {limit} are allowed."
             self.refuse(key, f"{key} has {len(value.text)} characters", hint)
@@ -192,37 +190,38 @@ class _FrontMatter:
             merge_fields.check(value.text, name=self._name, line=value.line, links=False)
         return value.text.strip()
 
-    def _value(self, key: str) -> Value | None:
-        """What stands behind the key; None for nothing."""
+    def _value(self, key: str) -> YamlValue | None:
+        """The key's value; None for no value or null."""
         value = self._values.get(key)
-        is_nothing = value is not None and value.is_plain and value.text in _NOTHING
-        return None if is_nothing else value
+        is_null = value is not None and value.is_plain and value.text in {"", *NULLS}
+        return None if is_null else value
 
     def matching(self, key: str, pattern: str | re.Pattern[str], allowed: str) -> str | None:
-        """A value of this form, None if absent."""
+        """A value that matches the pattern, None if absent."""
         value = self.text(key, limit=320)
         if value and not re.fullmatch(pattern, value):
-            self.refuse(key, f"{key} is not of its form", f"Allowed is {allowed}.")
+            self.refuse(key, f"{key} has the wrong form", f"Allowed: {allowed}.")
         return value or None
 
     def title(self, subject: str) -> str:
-        """What the issue is called where nobody is spoken to: never personal."""
+        """The title for pages and lists: the same for everybody, so without placeholders."""
         title = self.text("title", limit=300)
         line = self._values["title" if title else "subject"].line
 
         def of(placeholder: merge_fields.Placeholder) -> str:
             if title:
-                self.refuse("title", "a title has no placeholders", "Put them into the subject.")
+                hint = "Use them in the subject instead."
+                self.refuse("title", "the title cannot have placeholders", hint)
             return placeholder.default
 
         words = merge_fields.replace(title or subject, of, name=self._name, line=line)
         if title:
             return words
-        # What a placeholder without a default leaves behind: “Hello , news”.
+        # A placeholder without a default leaves a gap: “Hello , news”.
         return re.sub(r"\s+(?=[,.!?:;\s]|$)", "", words).strip(" ,:;") or self.slug()
 
     def sender(self) -> tuple[str | None, str | None]:
-        """Name and address, each None where the house's own applies."""
+        """Name and email address of the sender, each None where the publication's applies."""
         value = self.matching("from", _FROM, "“Name <editors@example.com>” or an address")
         found = _FROM.fullmatch(value or "")
         if not found:
@@ -230,7 +229,7 @@ class _FrontMatter:
         return (found["name"] or "").strip(' "') or None, found["in"] or found["bare"]
 
     def topics(self) -> tuple[str, ...]:
-        """The topics' slugs, each once, in the order written."""
+        """The topics' slugs without duplicates, in the order written."""
         value = self._value("topics")
         if value is None:
             return ()
@@ -250,7 +249,7 @@ class _FrontMatter:
         return chosen
 
     def slug(self) -> str:
-        """The issue's name in addresses, made of the file's name unless written."""
+        """The issue's slug, derived from the file name unless written."""
         allowed = "a-z, 0-9 and single dashes, up to 100, like our-news-12"
         written = self.matching("slug", _SLUG, allowed)
         slug = written or slug_of(Path(self._name).stem)
@@ -259,47 +258,47 @@ class _FrontMatter:
         return slug
 
     def series(self) -> str | None:
-        """What the issue is the next of."""
+        """The series that the issue belongs to."""
         return self.matching(
             "series", rf"(?=.{{1,100}}$){_SLUG.pattern}", "a-z, 0-9, single dashes"
         )
 
     def archive(self) -> bool | None:
-        """Whether the public archive may show it; None where nothing is said."""
+        """Whether the public archive may show it; None if the file does not say."""
         value = self._value("archive")
         if value is None:
             return None
         if value.text not in {"true", "false"}:
-            self.refuse("archive", "archive is true or false", "Write archive: false")
+            self.refuse("archive", "archive has to be true or false", "Write archive: false")
         return value.text == "true"
 
     def tracking(self) -> TrackingChoice:
-        """Whether clicks and opens are measured; what is not named is left open."""
+        """Whether to track clicks and opens; None for each that the file does not name."""
         found = self._value("tracking")
         hint = "Write tracking: {clicks: false, opens: true}, or one of the two."
         if found is None:
             return TrackingChoice()
         if found.pairs is None:
-            self.refuse("tracking", "tracking says which of clicks and opens are measured", hint)
-        said: dict[str, bool] = {}
+            self.refuse("tracking", "tracking is not a table of clicks and opens", hint)
+        choices: dict[str, bool] = {}
         for key, value in found.pairs:
             if key.text not in {"clicks", "opens"}:
-                self.refuse(None, "tracking knows clicks and opens only", hint, key.line)
-            if key.text in said:
-                self.refuse(None, f"{key.text} stands here a second time", "Keep one.", key.line)
+                self.refuse(None, "tracking has only clicks and opens", hint, key.line)
+            if key.text in choices:
+                self.refuse(None, f"{key.text} is here a second time", "Keep one.", key.line)
             if value.text not in {"true", "false"}:
-                self.refuse(None, f"{key.text} is true or false", hint, key.line)
-            said[key.text] = value.text == "true"
-        return TrackingChoice(said.get("clicks"), said.get("opens"))
+                self.refuse(None, f"{key.text} has to be true or false", hint, key.line)
+            choices[key.text] = value.text == "true"
+        return TrackingChoice(choices.get("clicks"), choices.get("opens"))
 
     def language(self) -> str | None:
         """A BCP 47 tag."""
         return self.matching("language", _LANGUAGE, "a BCP 47 tag like en or de-AT")
 
     def date(self) -> Date | None:
-        """The day that the issue bears."""
+        """The issue's date."""
         written = self.matching("date", r"\d{4}-\d\d-\d\d", "a day like 2026-03-27")
         try:
             return Date.fromisoformat(written) if written else None
         except ValueError:
-            self.refuse("date", "there is no such day", "Allowed is a day like 2026-03-27.")
+            self.refuse("date", "there is no such day", "Allowed: a day like 2026-03-27.")

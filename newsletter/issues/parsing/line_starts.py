@@ -1,4 +1,4 @@
-"""How Markdown's lines begin: blanks and tabs by their columns, and the marks of blocks."""
+"""How lines of Markdown begin: indentation by columns, and the markers of blocks."""
 
 import re
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ UNDERLINE: Final = re.compile(r"(?:=+|-+)[ \t]*$")
 
 
 @dataclass(slots=True)
-class Line:
-    """A line being read: how far, and in which column that is (tabs go to multiples of four)."""
+class MarkdownLine:
+    """A line and the position in it. Tabs go to the next multiple of four columns."""
 
     text: str
     at: int = 0
     column: int = 0
     #: The column where the text of the innermost container begins.
     base: int = 0
-    #: Columns of a tab behind which the line is read, but that are not taken yet.
+    #: Columns of the tab before the position that were not consumed yet.
     left: int = 0
 
     def indent(self) -> int:
-        """The columns of blanks from here."""
+        """The columns of whitespace from the position on."""
         column = self.column + self.left
         for letter in self.text[self.at :]:
             if letter == "\t":
@@ -37,7 +37,7 @@ class Line:
         return column - self.column
 
     def take(self, columns: int) -> None:
-        """Go over so many columns of blanks, or to their end."""
+        """Skip up to this many columns of whitespace."""
         goal = self.column + columns
         end = self.column + self.left
         while end < goal and self.at < len(self.text) and self.text[self.at] in " \t":
@@ -47,18 +47,18 @@ class Line:
         self.left = end - self.column
 
     def skip(self, letters: int) -> None:
-        """Go over letters that are no tabs."""
+        """Skip characters that are not tabs."""
         self.at += letters
         self.column += letters
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing but blanks is left."""
+        """Whether the rest of the line is whitespace."""
         return not self.text[self.at :].strip(" \t")
 
 
 def begins_block(rest: str) -> bool:
-    """Whether a line can end the paragraph above it; ``rest`` begins with no blank."""
+    """Whether this line can end the paragraph above it; ``rest`` has no leading whitespace."""
     number = NUMBER.match(rest)
     return bool(
         FENCE.match(rest)

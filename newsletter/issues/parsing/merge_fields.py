@@ -1,7 +1,7 @@
-"""Placeholders as authors write them: ``{{ name }}`` and ``{{ name | default("reader") }}``.
+"""Parses placeholders: ``{{ name }}`` and ``{{ name | default("reader") }}``.
 
-This is the grammar only; rendering decides what becomes of each. A literal ``{{``
-is written ``\\{{``, in code as well, because Markdown's own escapes do not work there.
+Rendering decides what replaces each. A literal ``{{`` is written ``\\{{``, in code as well,
+because Markdown's escapes do not work there.
 """
 
 import difflib
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from newsletter.errors import IssueError
 
-#: Values of the person.
+#: Values of the subscriber.
 PERSONAL = ("name", "email")
-#: Any key of the person's attributes, such as ``attributes.company``.
+#: Any attribute of the subscriber, such as ``attributes.company``.
 ATTRIBUTE = re.compile(r"attributes\.[a-z][a-z0-9_]*")
-#: Links of the person's own, each with the path that it stands under.
+#: The recipient's personal links, each with its path on the site.
 LINKS = {
     "unsubscribe_url": "unsubscribe",
     "preferences_url": "preferences",
@@ -27,19 +27,19 @@ _REST = re.compile(
     r"[ \t]*(?P<name>[^\s{}|]+)[ \t]*"
     r"(?:\|[ \t]*default\([ \t]*(?P<quoted>\"[^\"\n]*\"|'[^'\n]*'|“[^”\n]*”)[ \t]*\)[ \t]*)?\}\}"
 )
-_HOW = 'Write {{ name }} or {{ name | default("reader") }} on one line; a literal {{ is \\{{.'
+_SYNTAX = 'Write {{ name }} or {{ name | default("reader") }} on one line; a literal {{ is \\{{.'
 
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """One ``{{ … }}``: what it stands for, and the words for people who lack it."""
+    """One ``{{ … }}``: its name, and the default for subscribers without the value."""
 
     name: str
     default: str
 
     @property
     def is_link(self) -> bool:
-        """Whether it is a link of the person's own rather than one of their values."""
+        """Whether it is a personal link rather than a value."""
         return self.name in LINKS
 
 
@@ -52,17 +52,17 @@ def replace(
     braces: str = "{{",
     links: bool = True,
 ) -> str:
-    """The text with ``of(placeholder)`` in the place of each, and ``braces`` for a literal ``{{``.
+    """Replace each placeholder by ``of(placeholder)`` and each literal ``{{`` by ``braces``.
 
-    ``line`` is the line of file ``name`` on which the text begins. Raises IssueError for
-    a placeholder that is unknown or malformed, and for a link where ``links`` is false.
+    ``line`` is the line of the file ``name`` where the text begins. Raises IssueError for an
+    unknown or malformed placeholder, and for a link unless ``links``.
     """
     parts: list[str] = []
     end = counted = 0
     different: set[Placeholder] = set()
     while (opening := text.find("{{", end)) >= 0:
         slashes = opening - len(text[end:opening].rstrip("\\")) - end
-        # Slashes before that come in pairs are Markdown's business.
+        # Pairs of backslashes before it are Markdown escapes.
         parts.append(text[end : opening - slashes % 2])
         if slashes % 2:
             parts.append(braces)
@@ -73,13 +73,13 @@ def replace(
         place = f"{name}:{line}"
         rest = _REST.match(text, opening + 2)
         if rest is None:
-            raise IssueError("this placeholder is malformed", place=place, hint=_HOW)
+            raise IssueError("this placeholder is malformed", place=place, hint=_SYNTAX)
         placeholder = _known(rest, place, links=links)
         different.add(placeholder)
         if len(different) > _MOST_DIFFERENT:
-            hint = "SendGrid takes 10,000 bytes of values for a person."
-            said = f"more than {_MOST_DIFFERENT} different placeholders"
-            raise IssueError(said, place=place, hint=hint)
+            hint = "SendGrid accepts 10,000 bytes of values for each recipient."
+            message = f"more than {_MOST_DIFFERENT} different placeholders"
+            raise IssueError(message, place=place, hint=hint)
         parts.append(of(placeholder))
         end = rest.end()
     return "".join((*parts, text[end:]))
@@ -93,16 +93,16 @@ def check(text: str, *, name: str, line: int, links: bool = True) -> None:
 def _known(rest: re.Match[str], place: str, *, links: bool) -> Placeholder:
     word, quoted = rest["name"], rest["quoted"]
     if word in LINKS and quoted:
-        raise IssueError(f"{word} takes no default: everybody has it", place=place)
+        raise IssueError(f"{word} cannot have a default: every recipient has it", place=place)
     if word in PERSONAL or ATTRIBUTE.fullmatch(word) or (links and word in LINKS):
         return Placeholder(word, quoted[1:-1] if quoted else "")
     known = [*PERSONAL, "attributes.KEY", *(LINKS if links else ())]
     if word in LINKS:
-        message = f"{word} can stand in the body only"
+        message = f"{word} is allowed in the body only"
     else:
         close = difflib.get_close_matches(word.lower(), known, n=1)
-        meant = f" (did you mean {close[0]}?)" if close else ""
-        message = f"there is no placeholder {word}{meant}"
+        suggestion = f" (did you mean {close[0]}?)" if close else ""
+        message = f"there is no placeholder {word}{suggestion}"
     raise IssueError(
         message,
         place=place,

@@ -1,7 +1,7 @@
-"""What is measured of an issue's emails: who opens them, and who clicks which link.
+"""Whether clicks and opens of an issue's emails are tracked.
 
-Three say so, and the nearest wins: the send, the issue's front matter, the publication's
-settings. Each may leave it open but the last.
+The send's choice wins over the issue's front matter, and that over the publication's settings.
+Send and issue may leave the choice open.
 """
 
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from newsletter.errors import SegmentError
 from subscribers.segments import parser as segment_parser
 
-#: Fields of the segment language that are known only where something is measured.
+#: Segment fields that need tracking, each with what has to be tracked.
 _NEEDS = {"last_click_at": "clicks", "last_open_at": "opens"}
 
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What the provider is asked to measure."""
+    """What the provider tracks."""
 
     clicks: bool
     opens: bool
 
     @property
     def words(self) -> str:
-        """For operators."""
+        """A phrase for operators."""
         if self.clicks and self.opens:
             return "opens and clicks"
         if not self.clicks and not self.opens:
@@ -32,36 +32,36 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class TrackingChoice:
-    """What somebody says of it; None leaves it to who comes next."""
+    """The choice of a send or an issue; None leaves it to the next level."""
 
     clicks: bool | None = None
     opens: bool | None = None
 
     def over(self, base: Tracked) -> Tracked:
-        """What holds where this is said."""
+        """This choice where it is set, ``base`` where it is not."""
         return Tracked(
             clicks=base.clicks if self.clicks is None else self.clicks,
             opens=base.opens if self.opens is None else self.opens,
         )
 
 
-#: Whoever says nothing.
-UNSAID = TrackingChoice()
-#: As the settings are by default.
-EVERYTHING = Tracked(clicks=True, opens=True)
+#: Leaves both to the next level.
+NO_CHOICE = TrackingChoice()
+#: The default of the settings.
+TRACK_EVERYTHING = Tracked(clicks=True, opens=True)
 
 
 def require_measured(rule: str, publication: Tracked, *, place: str) -> None:
-    """Raise SegmentError where a segment's rule asks for what the publication does not measure.
+    """Raise SegmentError when a segment's rule needs tracking that the publication has off.
 
-    Its field would be empty, or what it was when that was measured last.
+    The field would be empty, or as old as the tracking.
     """
     for name in sorted(segment_parser.names(rule).fields & _NEEDS.keys()):
         what = _NEEDS[name]
         if not getattr(publication, what):
             raise SegmentError(
-                f"{what} are not measured, so nobody knows who this is",
+                f"{what} are not tracked, so this segment cannot be computed",
                 place=place,
-                hint=f"Switch tracking.{what} on, or write the rule without {name} and "
+                hint=f"Turn on tracking.{what}, or write the rule without {name} and "
                 f"{'clicked' if what == 'clicks' else 'opened'}_within.",
             )

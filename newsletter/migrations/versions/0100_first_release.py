@@ -232,13 +232,6 @@ def upgrade() -> None:
         op.f("ix_issue_series_state_since"), "issue", ["series", "state", "since"], unique=False
     )
     op.create_table(
-        "lease",
-        sa.Column("name", sa.String(40), nullable=False),
-        sa.Column("holder", sa.String(100), nullable=False),
-        sa.Column("until", _MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_lease")),
-    )
-    op.create_table(
         "list_removal",
         sa.Column("address_hash", sa.LargeBinary(length=16), nullable=False),
         sa.Column("email", sa.String(320), nullable=False),

@@ -19,6 +19,7 @@ from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, Gateway, MailRequest, NotSent, Outcome, Refused
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.personalize import PreparedVariant, VariantCache, personalize
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.ledger import sends
 from newsletter.sending.ledger.batch_store import BatchStore
 from newsletter.sending.ledger.claimed_batch import (
@@ -68,7 +69,7 @@ class Dispatcher:
         gateway: Gateway,
         links: Links,
         *,
-        worker: str,
+        worker: Heartbeat,
         base_url: str,
         sender_email: str,
         sender_name: str,
@@ -83,6 +84,7 @@ class Dispatcher:
         self._database = database
         self._gateway = gateway
         self._links = links
+        self._worker = worker
         self._base_url = base_url
         self._mailbox = mailbox
         self._sender_email = sender_email
@@ -92,7 +94,9 @@ class Dispatcher:
         self._log_file = journal
         # Twice the longest request, so that only a dead worker's lease ever ends.
         self._lease = 2 * request_timeout + timedelta(seconds=60)
-        self._batches = BatchStore(worker, lease=self._lease, patience=patience, warm_up=warm_up)
+        self._batches = BatchStore(
+            worker.name, lease=self._lease, patience=patience, warm_up=warm_up
+        )
         self._variants = VariantCache()
         self._look_for_notices_at = 0.0
         self._answered: _Answered | None = None
@@ -105,9 +109,10 @@ class Dispatcher:
         the next call sends that one, or ``let_go`` releases it.
         """
         # To look for single emails before each batch would cost a tenth of the throughput.
-        if time.monotonic() >= self._look_for_notices_at and self.send_notice():
+        looks = time.monotonic() >= self._look_for_notices_at
+        if looks and self.send_notice():
             return True
-        return self._send_batch(None, more)
+        return self._send_batch(None, more) or (not looks and self.send_notice())
 
     def send_batch(self, send_id: int, number: int) -> bool:
         """Send this one batch if it is due and no other worker has it; False otherwise."""
@@ -145,6 +150,7 @@ class Dispatcher:
             with transaction(self._database) as session:
                 self._batches.release(session, self._next, now=datetime.now(UTC))
             self._next = None
+        self._worker.let_go(self)
 
     def _send_batch(self, only: tuple[int, int] | None, more: Callable[[], bool]) -> bool:
         # An answer whose settlement failed comes first: it must not end as uncertain.
@@ -201,7 +207,15 @@ class Dispatcher:
             self._next = None
             return claimed
         with transaction(self._database) as session:
-            return self._batches.claim(session, now=datetime.now(UTC), only=only)
+            now = datetime.now(UTC)
+            batch = self._batches.claim(session, now=now, only=only)
+            if batch is not None:
+                self._worker.renew(session, now=now)
+        if batch is None:
+            self._worker.let_go(self)
+        else:
+            self._worker.hold(self)
+        return batch
 
     def _personalized(
         self,

@@ -6,7 +6,6 @@ from sqlalchemy import bindparam, select, update
 
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
-from newsletter.sending import ab_testing
 from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.pacing import warmup_usage
@@ -91,12 +90,3 @@ def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None
     for send_id, timetable in again:
         if is_paced(timetable) or warm_up is not None:
             reschedule_or_pause(session, send_id, now=now, warm_up=warm_up)
-
-
-def choose_winner(
-    session: Session, send_id: int, label: str, *, now: datetime, warm_up: WarmUp | None = None
-) -> int:
-    """Send the variant of this label to the rest of an A/B test; returns how many recipients."""
-    recipients = ab_testing.choose_winner(session, send_id, label)
-    reschedule(session, send_id, now=now, warm_up=warm_up)
-    return recipients

@@ -1,4 +1,7 @@
-"""What an operator does with sends: make one, pause, resume, cancel, retry, change its pace."""
+"""What an operator does with sends: create, pause, resume, cancel, retry, change the pace.
+
+Each operation writes its audit entry in the same transaction.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import IssueError, NothingToDoError, SendError
@@ -23,7 +27,7 @@ from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.estimate import SendOptions, estimate, require_an_end
 from newsletter.sending.planning.planner import plan_missed
 from newsletter.sending.queries import archive as archive_queries
-from newsletter.sending.queries.send_status import find
+from newsletter.sending.queries.send_status import find, send_subject
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import SEND_NEXT, SendState
 from subscribers.models import Segment
@@ -49,6 +53,7 @@ def create(
     rendered: Rendered,
     segment_names: Sequence[str],
     *,
+    by: Actor,
     at: datetime,
     now: datetime,
     terms: SendOptions = SendOptions(),  # noqa: B008 (frozen)
@@ -105,6 +110,16 @@ def create(
     ab_testing.write(session, send.id, [rendered, *(words for _, words in terms.others)])
     issue = session.get_one(Issue, revision.issue_id)
     is_public = archive_queries.will_be_public(issue.publicity, to_all=foreseen.is_for_all)
+    _audit(
+        session,
+        by,
+        "send created",
+        send.id,
+        now=now,
+        people=foreseen.people,
+        segments=", ".join(segment_names)[:300],
+        starts=at.isoformat(timespec="minutes"),
+    )
     return CreatedSend(send.id, foreseen.people, foreseen.last_at, is_public)
 
 
@@ -177,20 +192,23 @@ def _approved(
     return revision
 
 
-def pause(session: Session, send_id: int, *, reason: str, now: datetime) -> None:
-    """Let no further batch leave."""
+def pause(session: Session, send_id: int, *, by: Actor, now: datetime, reason: str = "") -> None:
+    """Hand no further batch to the provider. The reason names ``by`` unless given."""
     _move(
         session,
         send_id,
         SendState.PAUSED,
         now=now,
         paused_by=PauseCause.OPERATOR,
-        reason=reason,
+        reason=reason or f"paused by {by.name}",
         paused_at=now,
     )
+    _audit(session, by, "send paused", send_id, now=now)
 
 
-def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None) -> None:
+def resume(
+    session: Session, send_id: int, *, by: Actor, now: datetime, warm_up: WarmUp | None = None
+) -> None:
     """Go on where it stopped: with its batches, or with its schedule if it was not planned yet.
 
     A timetable is shifted: what should have left during the pause leaves at the same pace.
@@ -210,23 +228,31 @@ def resume(session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | N
             scheduled_for=at,
             **resumed,
         )
+        _audit(session, by, "send resumed", send_id, now=now)
         return
     if (send.timetable or warm_up) and send.state == SendState.PAUSED:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     _move(session, send_id, SendState.SENDING, now=now, only=SendState.PAUSED, **resumed)
     sends.finish(session, now=now)
+    _audit(session, by, "send resumed", send_id, now=now)
 
 
-def cancel(session: Session, send_id: int, *, now: datetime) -> int:
-    """End the send; what had left has left. Returns how many people stay without the issue."""
+def cancel(session: Session, send_id: int, *, by: Actor, now: datetime) -> int:
+    """End the send; returns how many recipients will not get the issue by it.
+
+    Emails that the provider has already accepted cannot be recalled.
+    """
     _move(session, send_id, SendState.CANCELLED, now=now, reason="cancelled", finished_at=now)
-    return batches.drop_pending(session, send_id, now=now, reason="cancelled")
+    dropped = batches.drop_pending(session, send_id, now=now, reason="cancelled")
+    _audit(session, by, "send cancelled", send_id, now=now)
+    return dropped
 
 
 def retry(
     session: Session,
     send_id: int,
     *,
+    by: Actor,
     now: datetime,
     batch_size: int,
     warm_up: WarmUp | None = None,
@@ -247,8 +273,9 @@ def retry(
         raise NothingToDoError(
             "nobody missed it who may be mailed now",
             place=f"send {send_id}",
-            hint=f"See newsletter sends show {send_id} --people.",
+            hint="The list of its recipients says why each of them is excluded.",
         )
+    _audit(session, by, "send retried for those who missed it", send_id, now=now, people=people)
     return people
 
 
@@ -275,25 +302,51 @@ def change_pace(
     send_id: int,
     timetable: Timetable,
     *,
+    by: Actor,
     now: datetime,
     batch_size: int = 1000,
     warm_up: WarmUp | None = None,
 ) -> int:
-    """Give what has not left another timetable; returns how many batches that moves.
+    """Give the batches that have not left another timetable; returns how many batches move.
 
-    Raises SendError when its limits stretch the send over more than a year.
+    The local time at which the send arrives stays unless the timetable has another. Raises
+    SendError if the limits stretch the send over more than a year.
     """
     send = find(session, send_id)
     state = SendState(send.state)
     if state not in {SendState.SCHEDULED, SendState.SENDING, SendState.PAUSED}:
         raise SendError(f"it is {state}: its pace is past", place=f"send {send_id}")
+    before = Timetable.from_json(send.timetable)
+    timetable = replace(timetable, since=before.since)
+    if timetable.local_time is None:
+        timetable = replace(timetable, local_time=before.local_time, local_date=before.local_date)
+    moved = 0
     if send.started_at is None:
         require_an_end(session, send, timetable, now=now, batch_size=batch_size, warm_up=warm_up)
-    since = Timetable.from_json(send.timetable).since
-    _set_timetable(session, send_id, replace(timetable, since=since))
-    if send.started_at is None:
-        return 0
-    return reschedule(session, send_id, now=now, warm_up=warm_up)
+    _set_timetable(session, send_id, timetable)
+    if send.started_at is not None:
+        moved = reschedule(session, send_id, now=now, warm_up=warm_up)
+    _audit(session, by, "pace changed", send_id, now=now)
+    return moved
+
+
+def choose_winner(
+    session: Session,
+    send_id: int,
+    label: str,
+    *,
+    by: Actor,
+    now: datetime,
+    warm_up: WarmUp | None = None,
+) -> int:
+    """Send the variant of this label to the rest of an A/B test; returns how many recipients.
+
+    Raises SendError if the send has no test, no such variant, or a winner already.
+    """
+    people = ab_testing.set_winner(session, send_id, label)
+    reschedule(session, send_id, now=now, warm_up=warm_up)
+    _audit(session, by, f"variant {label} chosen", send_id, now=now, people=people)
+    return people
 
 
 def _set_timetable(session: Session, send_id: int, timetable: Timetable) -> None:
@@ -344,6 +397,12 @@ def _move(
             place=f"send {send_id}",
             hint=f"From here it can become: {possible}.",
         )
+
+
+def _audit(
+    session: Session, by: Actor, action: str, send_id: int, *, now: datetime, **detail: str | int
+) -> None:
+    audit.record(session, by, action, now=now, subject=send_subject(session, send_id), **detail)
 
 
 def _hours(late: timedelta) -> str:

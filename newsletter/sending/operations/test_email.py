@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
+from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
+from newsletter.db.engine import transaction
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import ProviderError, SendError
 from newsletter.provider.gateway import Accepted, Gateway, MailRequest, NotSent, Recipient, Refused
@@ -28,7 +31,33 @@ MOST: Final = 10
 _AN_HOUR: Final = 60
 
 
-def allowed(
+def send(
+    database: Engine,
+    gateway: Gateway,
+    rendered: Rendered,
+    person: Mapping[str, Any],
+    emails: Sequence[str],
+    *,
+    by: Actor,
+    now: datetime,
+    hash_of: Callable[[str], bytes | None],
+    secret: bytes,
+    slug: str,
+) -> list[str]:
+    """Send a test email to these addresses, with this person's values; returns the addresses.
+
+    The count and the audit entry are committed before the provider is called. Raises
+    AddressError if one is not an address, SendError for too many addresses and for a suppressed
+    one, and ProviderError if the provider did not accept the email.
+    """
+    with transaction(database) as session:
+        to = _allowed(session, emails, hash_of=hash_of, secret=secret, now=now)
+        audit.record(session, by, "test email sent", now=now, subject=slug, to=", ".join(to))
+    _hand_over(gateway, rendered, person, to)
+    return to
+
+
+def _allowed(
     session: Session,
     emails: Sequence[str],
     *,
@@ -38,7 +67,7 @@ def allowed(
 ) -> list[str]:
     """The addresses, each once, when a test may go to them; counts it.
 
-    Commit before sending. Raises AddressError for what is no address, and SendError for too
+    Raises AddressError for what is no address, and SendError for too
     many and for those who left or whose mailbox does not exist.
     """
     to = list(dict.fromkeys(parse(email).email for email in emails))
@@ -63,7 +92,7 @@ def allowed(
     return to
 
 
-def send(
+def _hand_over(
     gateway: Gateway, rendered: Rendered, person: Mapping[str, Any], emails: Sequence[str]
 ) -> None:
     """Hand the test over, with this person's values; ProviderError when it was not taken."""

@@ -8,8 +8,8 @@ from newsletter.db.orm import Session
 from newsletter.errors import NothingToDoError
 from newsletter.issues.parsing.issue_file import Draft
 from newsletter.issues.parsing.tracking_flags import (
-    EVERYTHING,
-    UNSAID,
+    NO_CHOICE,
+    TRACK_EVERYTHING,
     Tracked,
     TrackingChoice,
     require_measured,
@@ -44,8 +44,8 @@ class SendOptions:
     others: Sequence[tuple[Draft, Rendered]] = ()
     test: ABTest | None = None
     #: What this send says of measuring clicks and opens, and what the publication says.
-    tracking: TrackingChoice = UNSAID
-    publication: Tracked = EVERYTHING
+    tracking: TrackingChoice = NO_CHOICE
+    publication: Tracked = TRACK_EVERYTHING
     #: Whether it is the issue that was sent under its slug before, though its words are others.
     same_issue: bool = False
     batch_size: int = 1000

@@ -19,12 +19,13 @@ from newsletter.db.orm import Session, table_of
 from newsletter.issues.models import Issue, Revision
 from newsletter.rendering.placeholders import Placeholders, fill
 from newsletter.sending.ab_testing import LABELS
-from newsletter.sending.models import Batch, Send, Variant
+from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.states import BatchState
 from subscribers.segments import parser as segment_parser
 
 _issue, _revision = table_of(Issue), table_of(Revision)
 _send, _variant, _batch = table_of(Send), table_of(Variant), table_of(Batch)
+_delivery = table_of(Delivery)
 #: Issues with the revision that was sent: what was edited since, nobody has approved.
 _SENT = _issue.join(_send, _send.c.id == _issue.c.published_send).join(
     _revision, _revision.c.id == _send.c.revision_id
@@ -188,3 +189,31 @@ def _published(row: Row[Any]) -> PublishedIssue:
         created_at=row.created_at,
         published_at=row.published_at,
     )
+
+
+def slug_of(session: Session, issue_id: int) -> str | None:
+    """The slug of an issue; None if there is none of this number."""
+    return session.scalar(select(_issue.c.slug).where(_issue.c.id == issue_id))
+
+
+def variant_of(session: Session, issue_id: int, subscriber_id: int) -> int | None:
+    """The variant of an issue that a subscriber was sent; None if that is no longer stored."""
+    return session.scalar(
+        select(_variant.c.id)
+        .join(_batch, _batch.c.variant_id == _variant.c.id)
+        .join(
+            _delivery,
+            (_delivery.c.send_id == _batch.c.send_id) & (_delivery.c.batch == _batch.c.number),
+        )
+        .where(_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id)
+    )
+
+
+def shared(session: Session, variant_id: int) -> Row[Any] | None:
+    """The html, placeholders and title of a variant; None if it is no longer stored."""
+    return session.execute(
+        select(_variant.c.html, _variant.c.placeholders, _issue.c.title)
+        .join(_send, _send.c.id == _variant.c.send_id)
+        .join(_issue, _issue.c.id == _send.c.issue_id)
+        .where(_variant.c.id == variant_id)
+    ).one_or_none()

@@ -44,6 +44,12 @@ def find(session: Session, send_id: int) -> Send:
     return send
 
 
+def send_subject(session: Session, send_id: int) -> str:
+    """What the audit log calls a send: its number and its issue's slug."""
+    of_send = _issue.c.id == select(_send.c.issue_id).where(_send.c.id == send_id).scalar_subquery()
+    return f"send {send_id} ({session.scalar(select(_issue.c.slug).where(of_send))})"
+
+
 def of(session: Session, send_id: int) -> SendStatus:
     """Where a send stands, counted from its rows, or from their sums once they are gone."""
     send = find(session, send_id)
@@ -68,6 +74,12 @@ def batch_states(session: Session, send_id: int) -> dict[str, int]:
         .group_by(_batch.c.state)
     )
     return {row[0]: int(row[1]) for row in rows}
+
+
+def accepted_by(session: Session, worker: str) -> int:
+    """How many batches of this worker the provider accepted."""
+    theirs = _batch.c.worker == worker, _batch.c.state == BatchState.ACCEPTED
+    return session.scalar(select(func.count()).where(*theirs)) or 0
 
 
 def accepted_count(session: Session, sends: Sequence[Send]) -> dict[int, int]:

@@ -131,6 +131,10 @@ class LogReader:
         told.damage += [f"{name} is gone" for name in gone]
         return told
 
+    def sizes(self) -> dict[str, int]:
+        """File → bytes in it: equal to what was read of it unless something was written since."""
+        return {path.name: path.stat().st_size for path in self.folder.glob(_FILES)}
+
     def _read(self, path: Path, begin: int, told: LoggedUnsubscribe) -> None:
         size = path.stat().st_size
         if size < begin:

@@ -8,6 +8,7 @@ than it stood; on SQLite, where there is one machine, a log that the database kn
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from newsletter import identity
 from newsletter.accounts import audit, operator_messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.operator_messages import MessageKind
-from newsletter.db.engine import transaction
+from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.sending.ledger import restore_gate
@@ -40,6 +41,8 @@ _known = table_of(DepartureLog)
 
 #: Seconds between two looks, while all is well and while everything waits.
 _OFTEN, _SELDOM = 5.0, 60.0
+#: A log that says nothing new is compared after this time, in seconds: its row stays recent.
+_AT_LEAST = 3600.0
 #: What only an operator can settle.
 _FOR_THE_OPERATOR: Final = frozenset(
     {LogState.UNREADABLE, LogState.FOREIGN, LogState.SHORT, LogState.UNNAMED}
@@ -105,6 +108,26 @@ def look(database: Engine, journal: DepartureLogFile | None, *, now: datetime) -
         journal.belong(looked.database, looked.compared)
         journal.forget_old(recalled.read, now=now)
     return recalled
+
+
+def is_current(database: Engine, journal: DepartureLogFile | None) -> bool:
+    """Whether ``look`` would find nothing new about this machine's log. Only reads."""
+    with reading(database) as session:
+        if restore_gate.waited_for(session) or identity.is_elsewhere(session):
+            return False
+        if journal is None:
+            return True
+        try:
+            journal.identify()
+        except DamagedError:
+            return False
+        row = session.get(DepartureLog, journal.id)
+        return (
+            row is not None
+            and row.state == LogState.CURRENT
+            and row.compared >= journal.compared
+            and row.read == journal.sizes()
+        )
 
 
 class _Look:
@@ -244,6 +267,7 @@ class LogKeeper:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="departure-log")
         self._said = ""
+        self._looked = 0.0
 
     def start(self) -> None:
         """Compare, and from now on write down whom this process suppresses."""
@@ -262,12 +286,15 @@ class LogKeeper:
     def _run(self) -> None:
         while not self._stopping.wait(_OFTEN if self._said else _SELDOM):
             try:
-                self._look()
+                recent = time.monotonic() - self._looked < _AT_LEAST
+                if not (recent and is_current(self._database, self._journal)):
+                    self._look()
             except Exception:  # noqa: BLE001 (whatever it is, the next look may succeed)
                 _log.exception("the departure log cannot be compared")
 
     def _look(self) -> None:
         found = look(self._database, self._journal, now=datetime.now(UTC))
+        self._looked = time.monotonic()
         if found.accepted or found.doubtful or found.suppressed or found.forgotten or found.stopped:
             _log.warning("this machine's departure log knew more than the database: %s", found)
         with transaction(self._database) as session:

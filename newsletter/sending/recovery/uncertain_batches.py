@@ -6,14 +6,19 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, select, true
 
+from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.sending.ledger import batches, reschedule
 from newsletter.sending.models import Batch
 from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.queries.send_status import send_subject
 from newsletter.sending.states import BatchState
 
 _batch = table_of(Batch)
+#: What the audit log says of resolved batches: whether the operator said that they were sent.
+_RESOLVED = {True: "marked as sent", False: "sent again"}
 #: Who decides has to know that it may be a third copy.
 _RESENT = "; it was sent again before"
 
@@ -87,6 +92,7 @@ def resolve(
     send_id: int,
     number: int,
     *,
+    by: Actor,
     sent: bool,
     now: datetime,
     warm_up: WarmUp | None = None,
@@ -100,12 +106,15 @@ def resolve(
             place=f"send {send_id}, batch {number}",
             hint=f"In doubt: {numbers}.",
         )
+    action = f"batch {number} {_RESOLVED[sent]}"
+    audit.record(session, by, action, now=now, subject=send_subject(session, send_id))
 
 
 def resolve_all(
     session: Session,
     send_id: int,
     *,
+    by: Actor,
     sent: bool,
     now: datetime,
     left_by: datetime | None = None,
@@ -123,8 +132,10 @@ def resolve_all(
         raise SendError(
             "nothing of it is in doubt",
             place=f"send {send_id}",
-            hint=f"See newsletter sends show {send_id}.",
+            hint="Look at the send again: events have settled it, or another user has.",
         )
+    action = f"{settled} uncertain {'batch' if settled == 1 else 'batches'} {_RESOLVED[sent]}"
+    audit.record(session, by, action, now=now, subject=send_subject(session, send_id))
     return settled
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
@@ -38,17 +38,18 @@ _QUEUE, _BATCH_JOB, _NOTICES_JOB = "newsletter", "send-batch", "send-notices"
 #: Jobs that wait at most: more than all machines take until the next tick, and few enough
 #: to run through when their send is paused.
 _WAITING = 2000
-#: Fed ahead for this long, so that sends go on while the clock moves to another process.
-_AHEAD = timedelta(seconds=15)
-#: Seconds between two looks for jobs that were fed ahead; of others the database tells at once.
-_LOOK = 1.0
+#: Seconds between two looks for jobs that the database did not tell of.
+_LOOK = 15.0
+#: Seconds between two beats: an idle process is to write nothing. The rows of one that was killed
+#: are in nobody's way until they are swept.
+_BEAT = 3600.0
 _TROUBLED = 2.0  # seconds, after the database or anything else failed
 
-# What ledger.claim would take, and what is due soon, unless a job for it waits already.
+# What ledger.claim would take, unless a job for it waits already.
 _TO_FEED = text("""
-    SELECT batch.send_id, batch.number, batch.not_before
+    SELECT batch.send_id, batch.number
     FROM batch JOIN send ON send.id = batch.send_id
-    WHERE batch.state = 'pending' AND batch.not_before <= :until AND batch.part <> 'rest'
+    WHERE batch.state = 'pending' AND batch.not_before <= :now AND batch.part <> 'rest'
       AND send.state = 'sending'
       AND NOT EXISTS (SELECT 1 FROM provider_backoff WHERE provider_backoff.until > :now)
       AND NOT EXISTS (SELECT 1 FROM departure_log WHERE state NOT IN ('current', 'set aside'))
@@ -62,10 +63,9 @@ _WAITING_NOW = text("""
     SELECT count(*) AS jobs, count(*) FILTER (WHERE queueing_lock = :notices) AS notices
     FROM procrastinate.procrastinate_jobs WHERE status = 'todo'
 """)
-# A process beats every 10 seconds.
 _FORGET_SILENT = text("""
     DELETE FROM procrastinate.procrastinate_workers
-    WHERE last_heartbeat < now() - interval '2 minutes'
+    WHERE last_heartbeat < now() - interval '3 hours'
 """)
 _REMOVE_LEFT_BEHIND = text("""
     DELETE FROM procrastinate.procrastinate_jobs
@@ -107,20 +107,12 @@ def feed(session: Session, *, now: datetime) -> int:
     if not _installed(session):
         return 0
     waiting = session.execute(_WAITING_NOW, {"notices": _NOTICES_JOB}).one()
-    # Jobs wait by the database's clock, batches by ours.
-    ahead = session.execute(select(func.clock_timestamp())).scalar_one() - now
     # Where only a probe may leave, whoever comes for this one job looks for it.
     most = 1 if provider_backoff.is_stopped(session) else _WAITING
-    asked = {"now": now, "until": now + _AHEAD, "room": min(most, max(0, _WAITING - waiting.jobs))}
+    asked = {"now": now, "room": min(most, max(0, _WAITING - waiting.jobs))}
     jobs = [
-        _job(
-            _BATCH_JOB,
-            f"{send_id}/{number}",
-            due + ahead if due > now else None,
-            send_id=send_id,
-            number=number,
-        )
-        for send_id, number, due in session.execute(_TO_FEED, asked)
+        _job(_BATCH_JOB, f"{send_id}/{number}", send_id=send_id, number=number)
+        for send_id, number in session.execute(_TO_FEED, asked)
     ]
     if not waiting.notices and outbox.any_due(session, now=now):
         jobs.append(_job(_NOTICES_JOB, _NOTICES_JOB))
@@ -198,6 +190,8 @@ class DistributedWorkers:
                         queues=[_QUEUE],
                         concurrency=len(self._dispatchers),
                         fetch_job_polling_interval=_LOOK,
+                        update_heartbeat_interval=_BEAT,
+                        stalled_worker_timeout=3 * _BEAT,
                         # Nothing is kept: what became of a batch stands in the ledger.
                         delete_jobs="always",
                         install_signal_handlers=False,
@@ -246,14 +240,13 @@ def _let_go(dispatcher: Dispatcher) -> bool:
     return True
 
 
-def _job(task: str, name: str, due: datetime | None = None, **ids: int) -> Job:
+def _job(task: str, name: str, **ids: int) -> Job:
     return Job(
         queue=_QUEUE,
         task_name=task,
         task_kwargs=dict(ids),
         lock=None,
         queueing_lock=name,
-        scheduled_at=due,
         # Before batches: somebody waits for a confirmation.
         priority=int(task == _NOTICES_JOB),
     )

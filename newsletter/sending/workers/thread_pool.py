@@ -9,13 +9,12 @@ from typing import Protocol
 from sqlalchemy import Engine
 
 from newsletter.sending.delivery.dispatcher import Dispatcher
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.recovery.departure_log import DepartureLogFile
 from newsletter.sending.recovery.known_logs import LogKeeper
-from newsletter.sending.workers.heartbeat import Heartbeat
+from newsletter.wakeups import Wakeups
 
 _log = logging.getLogger(__name__)
-#: An idle thread looks for due batches this often, in seconds.
-_IDLE = 0.2
 #: After the database or anything else failed, in seconds.
 _TROUBLED = 2.0
 #: Allocations between two collections of the youngest objects.
@@ -67,8 +66,9 @@ class ThreadPool:
     """Workers of one process: each thread takes the earliest due batch, and the next, and so on."""
 
     def __init__(
-        self, _database: Engine, dispatcher: Callable[[], Dispatcher], *, concurrency: int
+        self, wakeups: Wakeups, dispatcher: Callable[[], Dispatcher], *, concurrency: int
     ) -> None:
+        self._wakeups = wakeups
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._work, args=(dispatcher(),), name=f"dispatch-{n}")
@@ -78,26 +78,29 @@ class ThreadPool:
     def start(self) -> None:
         """Begin to send."""
         spare_the_collector()
+        self._wakeups.enter()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
         """Finish the requests under way, begin no more, and return when all threads have ended."""
         self._stopping.set()
+        self._wakeups.rouse()
         for thread in self._threads:
             thread.join()
+        self._wakeups.leave()
 
     def _work(self, dispatcher: Dispatcher) -> None:
         while not self._stopping.is_set():
+            seen = self._wakeups.count
             try:
-                idle = 0.0 if dispatcher.send_next(more=self._going_on) else _IDLE
+                if not dispatcher.send_next(more=self._going_on):
+                    self._wakeups.wait(seen, self._stopping)
             except Exception:  # noqa: BLE001 (whatever it is, this thread must not be missing for ever)
                 # What was answered is kept and written down when that can be done. What left
                 # without an answer stays in flight, and is in doubt when its lease ends.
                 _log.exception("a batch could not be dealt with; trying again")
-                idle = _TROUBLED
-            if idle:
-                self._stopping.wait(idle)
+                self._stopping.wait(_TROUBLED)
         try:
             dispatcher.let_go()
         except Exception:  # noqa: BLE001 (a thread's end has nobody to tell)

@@ -1,9 +1,10 @@
-"""Who opened and clicked: a person, or a proxy or scanner on the way to one.
+"""Bot detection: tells opens and clicks by proxies and link scanners from those by subscribers.
 
-Three signs, and each is enough: the provider says so (``sg_machine_open``); the User-Agent is a
-scanner's; one person seems to have followed several links of one mail within seconds. The
-last is decided by all clicks together, whatever order they come in: when a later one
-reveals the scanner, the earlier ones were its, too. No event makes a machine a person again.
+Each of three signs is enough: SendGrid says so (``sg_machine_open``); the User-Agent is a
+scanner's; several different links of one email were followed within seconds. All clicks together
+decide about the last sign, in whatever order they come: when a later click shows that a scanner is
+at work, the earlier ones were the scanner's, too. No event turns a bot's click back into a
+subscriber's.
 """
 
 import re
@@ -23,8 +24,8 @@ from newsletter.tracking.models import EventRow
 
 _event = table_of(EventRow)
 
-#: Words in the User-Agent of security products, link checkers and programs. Gmail's and
-#: Yahoo's picture proxies are not among them: they fetch when a person opens.
+#: Parts of the User-Agent of security products, link checkers and programs. The image proxies of
+#: Gmail and Yahoo are not among them: they fetch when a subscriber opens the email.
 SCANNERS: Final = (
     "barracuda",
     "bitdefender",
@@ -50,27 +51,30 @@ SCANNERS: Final = (
     "python-urllib",
     "apache-httpclient",
 )
-_DEEDS: Final = frozenset({EventKind.OPEN, EventKind.CLICK})
+_OPENS_AND_CLICKS: Final = frozenset({EventKind.OPEN, EventKind.CLICK})
 _SCANNER = re.compile("|".join(map(re.escape, SCANNERS)), re.IGNORECASE)
 
 
 def by_machine(event: Event) -> bool:
-    """Whether the event alone shows that no person did it."""
-    if event.kind not in _DEEDS:
+    """Whether the event alone shows that a bot opened or clicked."""
+    if event.kind not in _OPENS_AND_CLICKS:
         return False
     return event.by_machine or _is_scanner(event.agent)
 
 
-@lru_cache(maxsize=10_000)  # a million people have some hundred browsers
+@lru_cache(maxsize=10_000)  # a million subscribers have some hundred browsers
 def _is_scanner(agent: str) -> bool:
     return bool(_SCANNER.search(agent))
 
 
-def reveal(session: Session, clicks: Collection[Event], rules: Thresholds) -> list[Row[Any]]:
-    """Mark what these clicks, with those known before, show to be a scanner's; returns those rows.
+def mark_scanned_clicks(
+    session: Session, clicks: Collection[Event], rules: Thresholds
+) -> list[Row[Any]]:
+    """Mark the clicks that turn out to be a scanner's, stored ones included; returns their rows.
 
-    The caller holds the persons' rows (newsletter.tracking.stats.counters.Tally), so nobody else
-    judges the same clicks at this moment.
+    ``clicks`` are new and stored already. The caller has locked the counters of their recipients
+    (newsletter.tracking.stats.counters.CounterDelta), so no other process judges the same clicks
+    at the same time.
     """
     readers = {
         (event.send_id, event.subscriber_id)
@@ -83,9 +87,9 @@ def reveal(session: Session, clicks: Collection[Event], rules: Thresholds) -> li
     names = ("send_id", "subscriber_id")
     rows = [dict(zip(names, reader, strict=True)) for reader in sorted(readers)]
     same = and_(*(_event.c[name] == row.c[name] for name in names))
-    # Only what is near one of these can have become part of a burst.
-    moments = [event.at for event in clicks]
-    known = session.execute(
+    # Only clicks near one of these can have become part of a burst.
+    times = [event.at for event in clicks]
+    stored = session.execute(
         select(
             *(_event.c[name] for name in (*names, "kind", "at", "key", "domain", "link")),
             _event.c.by_machine,
@@ -93,33 +97,36 @@ def reveal(session: Session, clicks: Collection[Event], rules: Thresholds) -> li
         .join(row, same)
         .where(
             _event.c.kind == EventKind.CLICK,
-            _event.c.at >= _shifted(min(moments), -rules.scanner_seconds),
-            _event.c.at <= _shifted(max(moments), rules.scanner_seconds),
+            _event.c.at >= _shifted(min(times), -rules.scanner_seconds),
+            _event.c.at <= _shifted(max(times), rules.scanner_seconds),
         )
         .order_by(*(_event.c[name] for name in (*names, "at", "key"))),
         bulk_rows.values(session, rows),
     )
     by_reader: defaultdict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
-    for click in known:
+    for click in stored:
         by_reader[click.send_id, click.subscriber_id].append(click)
-    revealed = [
+    scanned = [
         click
         for of_one in by_reader.values()
         for click in _bursts(of_one, rules)
         if not click.by_machine
     ]
-    if revealed:
+    if scanned:
         session.connection().execute(
             update(_event)
             .where(_event.c.at == bindparam("of_at"), _event.c.key == bindparam("of_key"))
             .values(by_machine=True),
-            [{"of_at": click.at, "of_key": click.key} for click in revealed],
+            [{"of_at": click.at, "of_key": click.key} for click in scanned],
         )
-    return revealed
+    return scanned
 
 
 def _bursts(clicks: Sequence[Row[Any]], rules: Thresholds) -> Iterator[Row[Any]]:
-    """Of one reader's clicks, in order of time, those in any window with that many links."""
+    """The clicks in any window with at least ``rules.scanner_links`` different links.
+
+    ``clicks`` are one recipient's, in order of time.
+    """
     window: Counter[str] = Counter()
     end, marked = 0, 0
     for start, first in enumerate(clicks):
@@ -134,8 +141,8 @@ def _bursts(clicks: Sequence[Row[Any]], rules: Thresholds) -> Iterator[Row[Any]]
             del window[first.link]
 
 
-def _shifted(moment: datetime, by: timedelta) -> datetime:
+def _shifted(at: datetime, by: timedelta) -> datetime:
     try:
-        return moment + by
+        return at + by
     except OverflowError:
-        return moment
+        return at

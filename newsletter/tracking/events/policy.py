@@ -1,8 +1,8 @@
-"""From an event to what becomes of the delivery and of the person: one table, and it is total.
+"""The policy of events: what each kind does to the delivery and to the suppression list.
 
-Each event falls under one case, each case has one line; docs/events.md shows the same table
-with its reasons, and a test compares the two. Who did it, a person or a machine, is not
-decided here (newsletter.tracking.events.bot_detection).
+Pure. Each event falls under one case, and each case has one line of the table. docs/events.md
+shows the same table with its reasons, and a test compares the two. Whether a subscriber or a
+bot opened and clicked is decided elsewhere (newsletter.tracking.events.bot_detection).
 """
 
 import re
@@ -18,51 +18,53 @@ from subscribers.models import SuppressionReason
 
 
 class SuppressionScope(StrEnum):
-    """What a suppression is about."""
+    """What an event suppresses."""
 
-    #: The address that the event names: another address of the same person may work.
+    #: The address that the event names: another address of the same subscriber may work.
     ADDRESS = "address"
-    #: The person, whichever address they have by now.
-    PERSON = "person"
+    #: The current address of the subscriber, too, whichever it is by now.
+    SUBSCRIBER = "subscriber"
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What an event changes; nothing unless said."""
+    """What an event changes; by default nothing."""
 
     delivery: DeliveryState | None = None
     suppress: SuppressionReason | None = None
-    whose: SuppressionScope = SuppressionScope.ADDRESS
-    #: Suppresses only after so many within so long (Thresholds).
+    scope: SuppressionScope = SuppressionScope.ADDRESS
+    #: Suppresses only when several come within some days (Thresholds).
     soft: bool = False
-    #: Told because of what stands on SendGrid's list, since whenever.
+    #: SendGrid dropped the email because the address is on one of its lists, perhaps for long.
     listed: bool = False
-    #: The mail was read, if it was a person who opened it or followed a link.
+    #: The subscriber read the email, unless a bot opened it or followed the link.
     engaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Where the operator draws the lines (settings ``tracking.*``)."""
+    """The thresholds that the operator sets (settings ``tracking.*``)."""
 
-    #: So many soft bounces of one address within so long suppress it.
+    #: This many soft bounces of one address suppress it, if they come within
+    #: ``soft_bounce_days``.
     soft_bounces: int = 5
     soft_bounce_days: timedelta = timedelta(days=30)
-    #: So many links of one mail followed within so long were followed by a machine.
+    #: A scanner followed the links of an email, if this many different ones were followed within
+    #: ``scanner_seconds``.
     scanner_links: int = 4
     scanner_seconds: timedelta = timedelta(seconds=10)
 
 
 _NOTHING = Effects()
 _READ = Effects(engaged=True)
-_LEFT = Effects(suppress=SuppressionReason.UNSUBSCRIBED, whose=SuppressionScope.PERSON)
+_UNSUBSCRIBED = Effects(suppress=SuppressionReason.UNSUBSCRIBED, scope=SuppressionScope.SUBSCRIBER)
 _HARD = Effects(delivery=DeliveryState.BOUNCED, suppress=SuppressionReason.BOUNCED)
 _SOFT = Effects(delivery=DeliveryState.BOUNCED, suppress=SuppressionReason.BOUNCED, soft=True)
 _BLOCK = Effects(delivery=DeliveryState.BOUNCED)
 
 
-def _dropped(because: SuppressionReason | None = None, *, listed: bool = False) -> Effects:
-    return Effects(delivery=DeliveryState.DROPPED, suppress=because, listed=listed)
+def _dropped(suppress: SuppressionReason | None = None, *, listed: bool = False) -> Effects:
+    return Effects(delivery=DeliveryState.DROPPED, suppress=suppress, listed=listed)
 
 
 #: Case → effects. Cases of bounces are SendGrid's type and classification.
@@ -106,16 +108,16 @@ TABLE: Final[Mapping[str, Effects]] = {
     "dropped: another reason": _dropped(),
     "open": _READ,
     "click": _READ,
-    # Whoever leaves has not shown an interest in what they were sent.
+    # Following a link of ours, such as the one to unsubscribe, shows no interest in the issue.
     "own_click": _NOTHING,
     "spamreport": Effects(
         delivery=DeliveryState.COMPLAINED,
         suppress=SuppressionReason.COMPLAINED,
-        whose=SuppressionScope.PERSON,
+        scope=SuppressionScope.SUBSCRIBER,
     ),
-    "unsubscribe": _LEFT,
-    "group_unsubscribe": _LEFT,
-    # Only the person's own opting in lifts a suppression.
+    "unsubscribe": _UNSUBSCRIBED,
+    "group_unsubscribe": _UNSUBSCRIBED,
+    # Only an opt-in that the subscriber confirmed here lifts a suppression.
     "group_resubscribe": _NOTHING,
     "other": _NOTHING,
 }
@@ -126,19 +128,19 @@ _CLASSES: Final = {
     for name in TABLE
     if name.startswith("bounce: ") and "," not in name
 } | {"technical failure": "Technical"}
-#: Reasons of drops to which SendGrid adds words. "Invalid" it does not, and other reasons
-#: that begin so say nothing of the address.
+#: Reasons of drops that SendGrid continues with details. It adds none to "Invalid", and other
+#: reasons that begin with that word say nothing about the address.
 _DROPS: Final = {
     name.removeprefix("dropped: ").lower(): name
     for name in TABLE
     if name.startswith("dropped: ") and name not in {"dropped: Invalid", "dropped: another reason"}
 }
-#: An enhanced status code (RFC 3463 section 2), which a server puts behind its reply code.
+#: An enhanced status code (RFC 3463 section 2), which a server puts after its reply code.
 _ENHANCED = re.compile(r"(?<![\d.])([45])\.(\d{1,3})\.(\d{1,3})(?!\.?\d)")
-#: A reply code (RFC 5321 section 4.2) at the beginning of a server's words.
+#: A reply code (RFC 5321 section 4.2) at the beginning of a server's answer.
 _REPLY = re.compile(r"\s*([45]\d\d)(?!\d)")
-#: Of the statuses about the recipient's address, those that say that there is no such mailbox or
-#: domain. The others say that it is ambiguous (4), valid (5), or speak of the sender (7 to 9).
+#: The details of status x.1.x (addressing) that mean "no such mailbox or domain". The others say
+#: that the address is ambiguous (4) or valid (5), or concern the sender (7 to 9).
 #: Source: RFC 3463 section 3.2, RFC 7505 for 5.1.10.
 _NO_SUCH_ADDRESS: Final = frozenset({0, 1, 2, 3, 6, 10})
 #: Reply codes without an enhanced status (RFC 5321 section 4.2.3): 552 is a full mailbox, 554 a
@@ -146,9 +148,9 @@ _NO_SUCH_ADDRESS: Final = frozenset({0, 1, 2, 3, 6, 10})
 _OF_REPLY: Final = {"552": "5.2.x", "554": "another status"}
 
 
-def effects(event: Event) -> Effects:
+def effects_of(event: Event) -> Effects:
     """What ``event`` changes."""
-    # Four of five events are processed or delivered: their line needs no looking for.
+    # Four of five events are "processed" or "delivered": this finds their line at once.
     return _OF_KIND.get(event.kind) or TABLE[case_of(event)]
 
 
@@ -161,11 +163,11 @@ def case_of(event: Event) -> str:
             kind = "expired" if event.bounce_type == "expired" else "blocked"
             return f"{kind}: {_class(event)}"
         case EventKind.DROPPED:
-            said = event.reason.strip().lower()
-            if said == "invalid":
+            reason = event.reason.strip().lower()
+            if reason == "invalid":
                 return "dropped: Invalid"
-            found = (case for words, case in _DROPS.items() if said.startswith(words))
-            return next(found, "dropped: another reason")
+            matching = (case for known, case in _DROPS.items() if reason.startswith(known))
+            return next(matching, "dropped: another reason")
         case _:
             return event.kind.value
 
@@ -182,13 +184,13 @@ def _status(event: Event) -> str:
 
     Empty when the server named no status, or one that says no more than "it failed".
     """
-    found = _ENHANCED.search(event.status) or _ENHANCED.search(event.reason)
-    if found is None:
+    enhanced = _ENHANCED.search(event.status) or _ENHANCED.search(event.reason)
+    if enhanced is None:
         reply = _REPLY.match(event.status) or _REPLY.match(event.reason)
         if reply is None:
             return ""
         return "4.x.x" if reply[1].startswith("4") else _OF_REPLY.get(reply[1], "")
-    whole, subject, detail = (int(part) for part in found.groups())
+    whole, subject, detail = (int(part) for part in enhanced.groups())
     if whole == 4:
         return "4.x.x"
     match subject:

@@ -1,8 +1,9 @@
-"""Soft bounces: one says little, several within a time say that the mailbox is out of use.
+"""Soft bounces: one says little; several within some days say that the mailbox is out of use.
 
-An address is suppressed once any so long a time holds so many of them. That is decided by
-the set of its bounces: neither their order nor repeats matter, and no delivery in
-between forgives one, for it may be reported late. Only opting in anew forgives those before it.
+An address is suppressed once ``Thresholds.soft_bounces`` of its bounces lie within
+``Thresholds.soft_bounce_days``. Only the set of its bounces decides: their order and repeats do
+not matter, and a delivery in between cancels none, because it may be reported late. Only a new
+opt-in cancels those before it.
 """
 
 from collections import defaultdict
@@ -16,7 +17,8 @@ from newsletter.tracking.events.policy import Thresholds
 from newsletter.tracking.models import SoftBounce
 
 _bounce = table_of(SoftBounce)
-#: Two posts at a time must not both overlook that they make it enough. Any fixed number.
+#: Without the lock, two concurrent posts could each miss the bounces of the other. The number is
+#: arbitrary, and the same for all processes.
 _LOCK = text("SELECT pg_advisory_xact_lock(6873274)")
 
 
@@ -26,9 +28,9 @@ def add(
     rules: Thresholds,
     since: Mapping[bytes, datetime],
 ) -> set[bytes]:
-    """Note (address hash, event key) → when; returns the addresses that have enough of them.
+    """Store the bounces, (address hash, event key) → time; returns the hashes that have too many.
 
-    Of whoever opted in anew, by address in ``since``, only those count that came after it.
+    Bounces from before ``since`` (address hash → time of the last opt-in) do not count.
     """
     if not bounces:
         return set()
@@ -39,18 +41,18 @@ def add(
         for (address, key), at in sorted(bounces.items())
     ]
     session.execute(insert_into(session, _bounce).on_conflict_do_nothing(), rows)
-    known: defaultdict[bytes, list[datetime]] = defaultdict(list)
+    counted: defaultdict[bytes, list[datetime]] = defaultdict(list)
     of_these = _bounce.c.address_hash.in_({address for address, _ in bounces})
     for address, at in session.execute(
         select(_bounce.c.address_hash, _bounce.c.at).where(of_these).order_by(_bounce.c.at)
     ):
         if at >= since.get(address, at):
-            known[address].append(at)
-    return {address for address, moments in known.items() if _enough(moments, rules)}
+            counted[address].append(at)
+    return {address for address, times in counted.items() if _too_many(times, rules)}
 
 
-def _enough(moments: list[datetime], rules: Thresholds) -> bool:
-    lasts = moments[rules.soft_bounces - 1 :]
+def _too_many(times: list[datetime], rules: Thresholds) -> bool:
+    lasts = times[rules.soft_bounces - 1 :]
     return any(
-        last - first <= rules.soft_bounce_days for first, last in zip(moments, lasts, strict=False)
+        last - first <= rules.soft_bounce_days for first, last in zip(times, lasts, strict=False)
     )

@@ -1,7 +1,7 @@
-"""One person's history: what they agreed to, what they were sent, and what became of it.
+"""A subscriber's history: consents, suppressions, deliveries, events and single emails.
 
-Each source is asked for as much as the page needs, by an index on the person, and the
-sources are then put in order. Nothing here reads more than one person's rows.
+Each source is read by an index, only as far as the page needs, and then the sources are merged in
+order of time. No query reads another subscriber's rows.
 """
 
 import heapq
@@ -19,79 +19,79 @@ from newsletter.issues.models import Issue
 from newsletter.provider.events import EventKind
 from newsletter.sending.models import Batch, Delivery, OutboxEmail, Send
 from newsletter.tracking.models import EventRow
-from newsletter.tracking.people.privacy import theirs
+from newsletter.tracking.people.privacy import is_delivery_to
 from subscribers.models import Consent, Subscriber, Suppression
 
 _issue, _send, _batch = table_of(Issue), table_of(Send), table_of(Batch)
-_delivery, _event, _notice = table_of(Delivery), table_of(EventRow), table_of(OutboxEmail)
+_delivery, _event, _email = table_of(Delivery), table_of(EventRow), table_of(OutboxEmail)
 _consent, _suppression = table_of(Consent), table_of(Suppression)
 
-A_PAGE = 50
-#: Further back than this many pages nobody reads: an export holds everything.
-MOST_PAGES = 100
+_PAGE_SIZE = 50
+#: The history ends after this many pages; the subscriber's data export has everything.
+_MAX_PAGES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One thing that happened. ``words`` are ours; all other texts are others', to be escaped."""
+    """One thing that happened. Texts come from outside, so a page has to escape them."""
 
     at: datetime
     #: ``person``, ``consent``, ``delivery``, ``event``, ``suppression`` or ``mail``.
     sort: str
-    #: What happened, by the name that its sort has for it: an act, a state, a kind of event.
+    #: What happened, by the name that its sort uses: an act of consent, a state, an event kind.
     what: str
-    #: The issue that it is about.
+    #: The title of the issue.
     issue: str = ""
     send_id: int | None = None
-    #: What shows or explains it.
+    #: The evidence, or an explanation.
     detail: str = ""
     #: Where it came from: a form, an import, a network address.
     source: str = ""
     by_machine: bool = False
 
 
-def of_person(
-    session: Session, person: Subscriber, *, page: int = 0
+def of_subscriber(
+    session: Session, subscriber: Subscriber, *, page: int = 0
 ) -> tuple[list[HistoryEntry], bool]:
-    """A page of the history, the youngest first, and whether there is more."""
-    page = max(0, min(page, MOST_PAGES - 1))
-    first, enough = page * A_PAGE, (page + 1) * A_PAGE + 1
+    """A page of the history, the latest entry first, and whether there is another page."""
+    page = max(0, min(page, _MAX_PAGES - 1))
+    first, end = page * _PAGE_SIZE, (page + 1) * _PAGE_SIZE + 1
     sources = (
-        [HistoryEntry(person.created_at, "person", "joined", source=person.source)],
-        _suppressions(session, person),
-        _consents(session, person, enough),
-        _deliveries(session, person, enough),
-        _events(session, person, enough),
-        _mails(session, person, enough),
+        [HistoryEntry(subscriber.created_at, "person", "joined", source=subscriber.source)],
+        _suppressions(session, subscriber),
+        _consents(session, subscriber, end),
+        _deliveries(session, subscriber, end),
+        _events(session, subscriber, end),
+        _emails(session, subscriber, end),
     )
-    # Of one moment, consequences stand above their causes: the sources are in order of life.
+    # Entries of the same time: the sources are in order of cause, so a consequence is above it.
     merged = heapq.merge(*reversed(sources), key=lambda entry: entry.at, reverse=True)
-    entries = list(islice(merged, first, enough))
-    return entries[:A_PAGE], len(entries) > A_PAGE and page + 1 < MOST_PAGES
+    entries = list(islice(merged, first, end))
+    return entries[:_PAGE_SIZE], len(entries) > _PAGE_SIZE and page + 1 < _MAX_PAGES
 
 
-def _suppressions(session: Session, person: Subscriber) -> list[HistoryEntry]:
+def _suppressions(session: Session, subscriber: Subscriber) -> list[HistoryEntry]:
     row = session.execute(
-        select(_suppression).where(_suppression.c.address_hash == person.address_hash)
+        select(_suppression).where(_suppression.c.address_hash == subscriber.address_hash)
     ).one_or_none()
     if row is None:
         return []
-    found = [HistoryEntry(row.at, "suppression", row.reason, detail=row.evidence)]
+    entries = [HistoryEntry(row.at, "suppression", row.reason, detail=row.evidence)]
     if row.underlying_reason:
-        found.append(HistoryEntry(row.underlying_at, "suppression", row.underlying_reason))
-    return sorted(found, key=lambda entry: entry.at, reverse=True)
+        entries.append(HistoryEntry(row.underlying_at, "suppression", row.underlying_reason))
+    return sorted(entries, key=lambda entry: entry.at, reverse=True)
 
 
-def _consents(session: Session, person: Subscriber, limit: int) -> Iterator[HistoryEntry]:
-    mine = select(_consent).where(_consent.c.subscriber_id == person.id)
+def _consents(session: Session, subscriber: Subscriber, limit: int) -> Iterator[HistoryEntry]:
+    query = select(_consent).where(_consent.c.subscriber_id == subscriber.id)
     for row in session.execute(
-        mine.order_by(_consent.c.at.desc(), _consent.c.id.desc()).limit(limit)
+        query.order_by(_consent.c.at.desc(), _consent.c.id.desc()).limit(limit)
     ):
         source = " · ".join(part for part in (row.source, row.ip) if part)
         yield HistoryEntry(row.at, "consent", row.act, detail=row.wording, source=source)
 
 
-def _deliveries(session: Session, person: Subscriber, limit: int) -> Iterator[HistoryEntry]:
+def _deliveries(session: Session, subscriber: Subscriber, limit: int) -> Iterator[HistoryEntry]:
     at = func.coalesce(
         _batch.c.departed_at, _batch.c.settled_at, _send.c.started_at, _send.c.created_at
     ).label("at")
@@ -105,7 +105,7 @@ def _deliveries(session: Session, person: Subscriber, limit: int) -> Iterator[Hi
             _batch,
             (_batch.c.send_id == _delivery.c.send_id) & (_batch.c.number == _delivery.c.batch),
         )
-        .where(theirs(person.id))
+        .where(is_delivery_to(subscriber.id))
         .order_by(at.desc(), _issue.c.id.desc())
         .limit(limit)
     )
@@ -115,15 +115,15 @@ def _deliveries(session: Session, person: Subscriber, limit: int) -> Iterator[Hi
         )
 
 
-def _events(session: Session, person: Subscriber, limit: int) -> Iterator[HistoryEntry]:
-    mine: Select[Any] = (
+def _events(session: Session, subscriber: Subscriber, limit: int) -> Iterator[HistoryEntry]:
+    query: Select[Any] = (
         select(_event, _issue.c.title)
         .outerjoin(_issue, _issue.c.id == _event.c.issue_id)
-        .where(_event.c.subscriber_id == person.id, _event.c.kind != EventKind.PROCESSED)
+        .where(_event.c.subscriber_id == subscriber.id, _event.c.kind != EventKind.PROCESSED)
         .order_by(_event.c.at.desc(), _event.c.key)
         .limit(limit)
     )
-    for row in session.execute(mine):
+    for row in session.execute(query):
         yield HistoryEntry(
             row.at,
             "event",
@@ -135,25 +135,24 @@ def _events(session: Session, person: Subscriber, limit: int) -> Iterator[Histor
         )
 
 
-def _mails(session: Session, person: Subscriber, limit: int) -> Iterator[HistoryEntry]:
-    columns = _notice.c.created_at, _notice.c.kind, _notice.c.subject, _notice.c.state
-    became = _notice.c.outcome, _notice.c.outcome_reason
-    mine: Iterable[Row[Any]] = session.execute(
-        select(*columns, *became)
-        .where(_notice.c.email == person.email)
-        .order_by(_notice.c.created_at.desc(), _notice.c.id.desc())
+def _emails(session: Session, subscriber: Subscriber, limit: int) -> Iterator[HistoryEntry]:
+    columns = _email.c.created_at, _email.c.kind, _email.c.subject, _email.c.state
+    rows: Iterable[Row[Any]] = session.execute(
+        select(*columns, _email.c.outcome, _email.c.outcome_reason)
+        .where(_email.c.email == subscriber.email)
+        .order_by(_email.c.created_at.desc(), _email.c.id.desc())
         .limit(limit)
     )
-    for row in mine:
+    for row in rows:
         detail = " · ".join(part for part in (row.subject, row.outcome_reason) if part)
         yield HistoryEntry(row.created_at, "mail", row.outcome or row.state, detail=detail)
 
 
 def _reason(raw: str) -> str:
-    """The server's words, of what was received; nothing of what was erased."""
+    """The receiving server's answer in a stored event; empty where the event was erased."""
     try:
-        said = orjson.loads(raw)
+        fields = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return ""
-    found = said.get("reason") or said.get("response") or said.get("by") or ""
-    return str(found)[:500]
+    reason = fields.get("reason") or fields.get("response") or fields.get("by") or ""
+    return str(reason)[:500]

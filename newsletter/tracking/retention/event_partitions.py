@@ -1,7 +1,7 @@
-"""Events by the month in which they happened: whole months go at once.
+"""Partitions of the event table, one for each month.
 
-On PostgreSQL each month is a table of its own (a partition), so that removing one costs
-nothing and leaves no holes. SQLite removes rows in slices and fills the room again.
+On PostgreSQL each month is a partition, so that deleting one costs nothing and leaves no dead
+rows. On SQLite old rows are deleted in slices, and new rows fill their space.
 """
 
 import logging
@@ -16,54 +16,54 @@ from newsletter.tracking.models import EventRow
 
 _log = logging.getLogger(__name__)
 _event = table_of(EventRow)
-#: Months that have their table before they begin.
-_AHEAD = 2
-#: Whoever reads events meanwhile is waited for so long, and otherwise till the next time.
-_PATIENCE = text("SET LOCAL lock_timeout = '5s'")
+#: The partitions of this many months are created before they begin.
+_MONTHS_AHEAD = 2
+#: How long a change of the table waits for readers; after that the next run tries again.
+_LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '5s'")
 _TABLES = text(
     "SELECT relid::regclass::text FROM pg_partition_tree('event') WHERE isleaf ORDER BY 1"
 )
 
 
-def first_of(moment: datetime) -> datetime:
-    """The beginning of the moment's month, in UTC."""
-    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+def month_start(at: datetime) -> datetime:
+    """The start of the month that ``at`` is in, in UTC."""
+    return at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-def after(month: datetime) -> datetime:
-    """The beginning of the month after this one's."""
+def _next_month(month: datetime) -> datetime:
     return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
 
 
 def prepare(session: Session, *, now: datetime) -> None:
-    """On PostgreSQL, make the tables of this month and the next ones."""
+    """On PostgreSQL, create the partitions of this month and the next ones."""
     if session.get_bind().dialect.name != "postgresql":
         return
-    there, month = set(session.scalars(_TABLES)), first_of(now)
-    for _ in range(1 + _AHEAD):
-        if _name(month) not in there:
+    existing, month = set(session.scalars(_TABLES)), month_start(now)
+    for _ in range(1 + _MONTHS_AHEAD):
+        if _name(month) not in existing:
             try:
                 with session.begin_nested():
-                    session.execute(_PATIENCE)
-                    session.execute(text(_make(month)))
+                    session.execute(_LOCK_TIMEOUT)
+                    session.execute(text(_create_statement(month)))
             except DBAPIError as error:
-                # Its events go to the table of all other months, and nothing is lost.
-                _log.warning("%s cannot be made: %s", _name(month), str(error.orig).strip())
-        month = after(month)
+                # Its events go to the default partition, and nothing is lost.
+                _log.warning("cannot create %s: %s", _name(month), str(error.orig).strip())
+        month = _next_month(month)
 
 
 def remove(session: Session, *, before: datetime, at_most: int) -> int:
-    """Remove events from before a month's beginning; returns how many tables or rows, 0 at the end.
+    """Delete events from before the start of a month; returns how many partitions or rows.
 
-    On PostgreSQL whole tables, and then rows of other months, which are few.
+    It returns 0 once none are left. On PostgreSQL it drops partitions first, and then deletes rows
+    of the default partition, which are few.
     """
     if session.get_bind().dialect.name == "postgresql":
         old = [name for name in _months(session) if name < _name(before)]
         if old:
-            session.execute(_PATIENCE)
+            session.execute(_LOCK_TIMEOUT)
             session.execute(text(f"DROP TABLE {', '.join(old)}"))
             return len(old)
-    # One key after the other: rows of one moment may be more than a slice.
+    # Rows up to a time, which may be more than a slice if many share that time.
     keys = select(_event.c.at, _event.c.key).where(_event.c.at < before).order_by(_event.c.at)
     last = session.execute(keys.offset(at_most - 1).limit(1)).first()
     only = _event.c.at < before if last is None else _event.c.at <= last.at
@@ -78,8 +78,8 @@ def _name(month: datetime) -> str:
     return f"event_{month:%Y_%m}"
 
 
-def _make(month: datetime) -> str:
+def _create_statement(month: datetime) -> str:
     return (
         f"CREATE TABLE {_name(month)} PARTITION OF event "
-        f"FOR VALUES FROM ('{month:%Y-%m-%d}T00:00Z') TO ('{after(month):%Y-%m-%d}T00:00Z')"
+        f"FOR VALUES FROM ('{month:%Y-%m-%d}T00:00Z') TO ('{_next_month(month):%Y-%m-%d}T00:00Z')"
     )

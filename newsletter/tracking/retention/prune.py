@@ -1,7 +1,7 @@
-"""What is kept of old sends: figures for good, events and deliveries for a time.
+"""Deletes events and deliveries past their retention. Counters and totals of sends stay.
 
-Each step is a transaction of its own, small enough that writers beside it hardly wait, and
-may be interrupted: the next run goes on.
+Each step is a transaction of its own, so small that other writers hardly wait. A run may be
+interrupted; the next one continues.
 """
 
 from collections.abc import Callable
@@ -18,25 +18,25 @@ from newsletter.tracking import event_horizon
 from newsletter.tracking.models import RecipientCounter, SoftBounce
 from newsletter.tracking.retention import event_partitions
 
-_person, _send = table_of(RecipientCounter), table_of(Send)
+_recipient, _send = table_of(RecipientCounter), table_of(Send)
 _soft = table_of(SoftBounce)
-#: Rows in a step: a fifth of a second on SQLite.
+#: Rows in one step, which takes a fifth of a second on SQLite.
 _SLICE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """For how long; None for ever."""
+    """How long data is kept; None for ever."""
 
     events: timedelta | None = None
     deliveries: timedelta | None = None
-    #: A soft bounce can add up with others within this time.
+    #: The time within which soft bounces add up.
     soft_bounces: timedelta = timedelta(days=30)
 
 
 @dataclass(slots=True)
 class PruneReport:
-    """What a run removed. Of events: rows, on PostgreSQL tables of a month each."""
+    """What a run deleted. Events are counted in rows, on PostgreSQL in partitions of a month."""
 
     events: int = 0
     issues: int = 0
@@ -48,51 +48,51 @@ def prune(
     keep: RetentionPolicy,
     *,
     now: datetime,
-    going_on: Callable[[], bool] = lambda: True,
+    may_continue: Callable[[], bool] = lambda: True,
 ) -> PruneReport:
-    """Remove what is older than it is kept for, until all is gone or ``going_on`` says no."""
-    done = PruneReport()
+    """Delete data past its retention, until none is left or ``may_continue`` returns False."""
+    report = PruneReport()
     with transaction(database) as session:
         event_partitions.prepare(session, now=now)
-        # One that comes late may still add up with one from before it.
+        # Twice the time, because a bounce that is reported late may add up with earlier ones.
         session.execute(delete(_soft).where(_soft.c.at < now - 2 * keep.soft_bounces))
 
     def step(remove: Callable[[Session], int]) -> int:
-        if not going_on():
+        if not may_continue():
             return 0
         with transaction(database) as session:
             return remove(session)
 
     if keep.events is not None:
-        before = event_partitions.first_of(now - keep.events)
+        before = event_partitions.month_start(now - keep.events)
         with transaction(database) as session:
-            # First of all, so that from now on nothing is counted of which a part is gone.
+            # Before the first deletion, so that nothing is counted of which a part is deleted.
             event_horizon.move(session, before)
         while some := step(lambda s: event_partitions.remove(s, before=before, at_most=_SLICE)):
-            done.events += some
-        while step(_forget_people):
+            report.events += some
+        while step(_delete_recipient_counters):
             pass
     if keep.deliveries is not None:
         with transaction(database) as session:
             issues = summarize.old_issues(session, before=now - keep.deliveries)
             for issue_id in issues:
                 summarize.close(session, issue_id, now=now)
-        done.issues = len(issues)
+        report.issues = len(issues)
     while some := step(lambda s: summarize.remove(s, at_most=_SLICE)):
-        done.deliveries += some
-    return done
+        report.deliveries += some
+    return report
 
 
-def _forget_people(session: Session) -> int:
-    """Remove who did what with the mails of one send whose figures are final."""
-    left = exists(select(1).where(_person.c.send_id == _send.c.id))
-    old = _send.c.id.in_(event_horizon.final(session))
-    send_id = session.scalar(select(_send.c.id).where(old, left).limit(1))
+def _delete_recipient_counters(session: Session) -> int:
+    """Delete a slice of the recipient counters of one send whose counters are final."""
+    has_rows = exists(select(1).where(_recipient.c.send_id == _send.c.id))
+    old = _send.c.id.in_(event_horizon.final_sends(session))
+    send_id = session.scalar(select(_send.c.id).where(old, has_rows).limit(1))
     if send_id is None:
         return 0
-    of_send = _person.c.send_id == send_id
-    # People in turn: the rows of one are few.
-    ids = select(_person.c.subscriber_id).where(of_send).order_by(_person.c.subscriber_id)
+    of_send = _recipient.c.send_id == send_id
+    # Whole subscribers: each of them has few rows.
+    ids = select(_recipient.c.subscriber_id).where(of_send).order_by(_recipient.c.subscriber_id)
     last = session.scalar(ids.offset(_SLICE - 1).limit(1))
-    some = of_send if last is None else of_send & (_person.c.subscriber_id <= last)
-    return changed(session, delete(_person).where(some))
+    some = of_send if last is None else of_send & (_recipient.c.subscriber_id <= last)
+    return changed(session, delete(_recipient).where(some))

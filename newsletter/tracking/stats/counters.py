@@ -1,8 +1,8 @@
-"""Figures of sends, kept as events arrive, so that no page has to count rows.
+"""Counters of sends, updated as events arrive, so that no page has to count events.
 
-Two sorts, never mixed under one name. Happenings: each event adds one to its kind; opens
-and clicks by machines have names of their own. People: whoever did something, however often.
-newsletter.tracking.stats.verify makes both again from the events.
+There are two sorts, with different names. Counters of events: each event adds one to its kind;
+opens and clicks by bots have names of their own. Counters of recipients: those who did something,
+each once. newsletter.tracking.stats.verify counts both again from the events.
 """
 
 from collections import Counter
@@ -17,15 +17,15 @@ from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import EventKind
 from newsletter.tracking.models import RecipientCounter, SendCounter, VariantCounter
 
-_count, _part, _person = table_of(SendCounter), table_of(VariantCounter), table_of(RecipientCounter)
+_count, _part, _action = table_of(SendCounter), table_of(VariantCounter), table_of(RecipientCounter)
 
-#: What is counted apart when a machine did it.
+#: Kinds that have another counter for bots.
 BY_MACHINE: Final[Mapping[str, str]] = {
     EventKind.OPEN: "machine_open",
     EventKind.CLICK: "machine_click",
 }
-#: Figures of people. Leaving is leaving, by our own link or the provider's.
-PEOPLE: Final[Mapping[str, str]] = {
+#: Counters of recipients. An unsubscribe by our own link and one by the provider's count alike.
+RECIPIENTS: Final[Mapping[str, str]] = {
     EventKind.OPEN: "opened",
     EventKind.CLICK: "clicked",
     EventKind.BOUNCE: "people_bounced",
@@ -35,8 +35,8 @@ PEOPLE: Final[Mapping[str, str]] = {
     EventKind.UNSUBSCRIBE: "left",
     EventKind.GROUP_UNSUBSCRIBE: "left",
 }
-#: The same, told apart by whose link it was.
-LEFT_BY: Final[Mapping[str, str]] = {
+#: The counters of recipients who unsubscribed, by whose link it was.
+UNSUBSCRIBED_BY: Final[Mapping[str, str]] = {
     EventKind.UNSUBSCRIBE: "left_here",
     EventKind.GROUP_UNSUBSCRIBE: "left_at_provider",
 }
@@ -45,12 +45,12 @@ NO_SEND: Final = 0
 
 
 class CountedEvent(NamedTuple):
-    """What the figures need to know of an event."""
+    """The parts of an event that are counted."""
 
     send_id: int | None
     subscriber_id: int | None
     kind: str
-    #: In UTC, like 2026-03-27.
+    #: In UTC, such as 2026-03-27.
     day: str
     domain: str
     link: str
@@ -65,19 +65,20 @@ class _RecipientAction(NamedTuple):
 
 
 class CounterDelta:
-    """Changes to the figures, gathered and then written: people first, for they decide.
+    """Changes of the counters, collected first, then written.
 
-    The row of a person and a mail is the lock under which the clicks of that person are
-    judged, so that two posts at a time cannot both overlook a scanner.
+    The rows of recipients are written first: they show whether the counters of recipients change.
+    They are also the lock under which bot detection judges a recipient's clicks, so that two
+    concurrent posts cannot both miss a scanner.
     """
 
     def __init__(self) -> None:
         self._sends: Counter[tuple[int, str]] = Counter()
         self._parts: Counter[tuple[int, str, str, str]] = Counter()
-        self._deeds: Counter[_RecipientAction] = Counter()
+        self._actions: Counter[_RecipientAction] = Counter()
 
     def add(self, one: CountedEvent, number: int = 1, *, by_machine: bool = False) -> None:
-        """So many more of this."""
+        """Add ``number`` events like ``one``; a negative number takes them back."""
         send = NO_SEND if one.send_id is None else one.send_id
         what = BY_MACHINE.get(one.kind, one.kind) if by_machine else str(one.kind)
         self._sends[send, what] += number
@@ -87,33 +88,35 @@ class CounterDelta:
             self._parts[send, "link", one.link, what] += number
         if one.subscriber_id is None:
             return
-        # A machine's deed is nobody's; its row is made nevertheless, to be locked.
+        # A bot's action counts for nobody. Its row is written nevertheless, to be locked.
         human = 0 if by_machine else number
-        for done in (figures[one.kind] for figures in (PEOPLE, LEFT_BY) if one.kind in figures):
-            deed = _RecipientAction(send, one.subscriber_id, done, one.domain, "")
-            self._deeds[deed] += human
+        for names in (RECIPIENTS, UNSUBSCRIBED_BY):
+            if (done := names.get(one.kind)) is None:
+                continue
+            action = _RecipientAction(send, one.subscriber_id, done, one.domain, "")
+            self._actions[action] += human
             if one.link and one.kind == EventKind.CLICK:
-                self._deeds[deed._replace(link=one.link)] += human
+                self._actions[action._replace(link=one.link)] += human
 
-    def write_people(self, session: Session) -> None:
-        """Write who did what; whoever became or is no longer one who did changes the figures."""
-        if not self._deeds:
+    def write_recipients(self, session: Session) -> None:
+        """Write the actions of recipients, and collect how the counters of recipients change."""
+        if not self._actions:
             return
         keys = list(_RecipientAction._fields)
-        rows = [{**deed._asdict(), "count": n} for deed, n in sorted(self._deeds.items())]
-        for row in _added(session, _person, keys, rows, back=True):
-            deed, after = _RecipientAction._make(row[:-1]), row[-1]
-            change = (after > 0) - (after - self._deeds[deed] > 0)
-            if deed.link:
-                self._parts[deed.send_id, "link", deed.link, deed.what] += change
+        rows = [{**action._asdict(), "count": n} for action, n in sorted(self._actions.items())]
+        for row in _add(session, _action, keys, rows, return_rows=True):
+            action, after = _RecipientAction._make(row[:-1]), row[-1]
+            change = (after > 0) - (after - self._actions[action] > 0)
+            if action.link:
+                self._parts[action.send_id, "link", action.link, action.what] += change
             else:
-                self._sends[deed.send_id, deed.what] += change
-                self._parts[deed.send_id, "domain", deed.domain, deed.what] += change
-        self._deeds.clear()
+                self._sends[action.send_id, action.what] += change
+                self._parts[action.send_id, "domain", action.domain, action.what] += change
+        self._actions.clear()
 
     def write(self, session: Session) -> None:
-        """Write the figures. Last of all, as every post wants the same few rows."""
-        self.write_people(session)
+        """Write all counters. Call it last in a transaction: every post locks the same few rows."""
+        self.write_recipients(session)
         sends = [
             {"send_id": send, "what": what, "count": n}
             for (send, what), n in sorted(self._sends.items())
@@ -124,21 +127,21 @@ class CounterDelta:
             for (send, part, value, what), n in sorted(self._parts.items())
             if n
         ]
-        _added(session, _count, ["send_id", "what"], sends)
-        _added(session, _part, ["send_id", "part", "value", "what"], parts)
+        _add(session, _count, ["send_id", "what"], sends)
+        _add(session, _part, ["send_id", "part", "value", "what"], parts)
 
 
-def _added(
+def _add(
     session: Session,
     table: Table,
     keys: list[str],
     rows: list[dict[str, Any]],
     *,
-    back: bool = False,
+    return_rows: bool = False,
 ) -> Sequence[Row[Any]]:
-    """Add to the counts; ``back`` gives the rows as they are then.
+    """Add ``rows`` to the counts; with ``return_rows`` returns the rows afterwards.
 
-    The rows are sorted: two posts that count the same send must not deadlock.
+    The rows are sorted, so that two posts that count the same send do not deadlock.
     """
     if not rows:
         return []
@@ -148,30 +151,30 @@ def _added(
         statement = insert.on_conflict_do_update(index_elements=keys, set_=more)
         return (
             statement.returning(*(table.c[key] for key in keys), table.c.count)
-            if back
+            if return_rows
             else statement
         )
 
-    done = bulk_rows.insert(session, table, rows, add)
-    return done.all() if back else []
+    result = bulk_rows.insert(session, table, rows, add)
+    return result.all() if return_rows else []
 
 
 def of_send(session: Session, send_id: int) -> dict[str, int]:
-    """What → how many, of one send."""
+    """Counter → count, of one send."""
     return of_sends(session, [send_id]).get(send_id, {})
 
 
 def of_sends(session: Session, send_ids: Sequence[int]) -> dict[int, dict[str, int]]:
-    """Send → what → how many."""
-    found: dict[int, dict[str, int]] = {}
+    """Send → counter → count."""
+    counts: dict[int, dict[str, int]] = {}
     rows = session.execute(
         select(_count.c.send_id, _count.c.what, _count.c.count).where(
             _count.c.send_id.in_(send_ids), _count.c.count > 0
         )
     )
     for send_id, what, number in rows:
-        found.setdefault(send_id, {})[what] = number
-    return found
+        counts.setdefault(send_id, {})[what] = number
+    return counts
 
 
 def of_parts(
@@ -181,23 +184,23 @@ def of_parts(
     *,
     largest: tuple[Sequence[str], int] | None = None,
 ) -> dict[str, dict[str, int]]:
-    """Value → what → how many, of a send's ``day``, ``domain`` or ``link``, by its figures.
+    """Value → counter → count, for each ``day``, ``domain`` or ``link`` of a send.
 
-    ``largest`` names figures, and how many values are wanted: those with the highest sums.
+    ``largest`` (counters, limit) selects only the values with the highest sums of these counters.
     """
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     of_part = (_part.c.send_id == send_id, _part.c.part == part, _part.c.count > 0)
-    wanted = select(_part.c.value, _part.c.what, _part.c.count).where(*of_part)
+    rows = select(_part.c.value, _part.c.what, _part.c.count).where(*of_part)
     if largest is not None:
-        figures, limit = largest
+        names, limit = largest
         ranked = (
             select(_part.c.value)
-            .where(*of_part, _part.c.what.in_(figures))
+            .where(*of_part, _part.c.what.in_(names))
             .group_by(_part.c.value)
             .order_by(func.sum(_part.c.count).desc(), _part.c.value)
             .limit(limit)
         )
-        wanted = wanted.where(_part.c.value.in_(session.scalars(ranked).all()))
-    for value, what, number in session.execute(wanted.order_by(_part.c.value, _part.c.what)):
-        found.setdefault(value, {})[what] = number
-    return found
+        rows = rows.where(_part.c.value.in_(session.scalars(ranked).all()))
+    for value, what, number in session.execute(rows.order_by(_part.c.value, _part.c.what)):
+        counts.setdefault(value, {})[what] = number
+    return counts

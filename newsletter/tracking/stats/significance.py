@@ -1,4 +1,4 @@
-"""How sure a difference between two shares of people is: intervals, and Fisher's exact test."""
+"""Statistical significance of two shares: confidence intervals, and Fisher's exact test."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -6,7 +6,7 @@ from math import exp, fsum, sqrt
 from statistics import NormalDist
 from typing import Final
 
-#: Weights of tables that are as rare as the one that was seen differ in their last digits.
+#: The weights of tables that are as probable as the observed one differ in their last digits.
 _EQUAL: Final = 1 + 1e-7
 
 
@@ -28,7 +28,7 @@ def wilson_interval(count: int, people: int, confidence: float) -> tuple[float, 
 def ratio_interval(
     first: int, first_people: int, second: int, second_people: int, confidence: float
 ) -> tuple[float, float]:
-    """The interval of (first / first_people) / (second / second_people), by its logarithm.
+    """The interval of (first / first_people) / (second / second_people), on a logarithmic scale.
 
     D. Katz and others, Biometrics 34 (1978). ``second`` is at least 1; where ``first`` is 0,
     so is the lower end, and the upper end is infinite.
@@ -42,14 +42,14 @@ def ratio_interval(
 
 
 def fisher_exact(first: int, first_people: int, second: int, second_people: int) -> float:
-    """How often chance makes a difference at least as rare, from 0 to 1 (two-sided).
+    """The two-sided p-value: how often chance makes a difference at least as rare, from 0 to 1.
 
-    R. A. Fisher, The Design of Experiments (1935): of all tables with these totals, those are
-    counted that are no more probable than the one that was seen.
+    R. A. Fisher, The Design of Experiments (1935). It adds up the probabilities of all tables
+    with these totals that are no more probable than the observed one.
     """
     done = first + second
     lowest, highest = max(0, done - second_people), min(first_people, done)
-    # Weights are told as parts of the highest one, so that none is too large for a float.
+    # The weights are relative to the highest one, so that none is too large for a float.
     mode = (first_people + 1) * (done + 1) // (first_people + second_people + 2)
     mode = min(max(mode, lowest), highest)
 
@@ -74,5 +74,5 @@ def fisher_exact(first: int, first_people: int, second: int, second_people: int)
 
 
 def _quantile(confidence: float) -> float:
-    """How many standard deviations each way hold this part of a normal distribution."""
+    """The standard deviations on each side of the mean that hold this part of a normal curve."""
     return NormalDist().inv_cdf((1 + confidence) / 2)

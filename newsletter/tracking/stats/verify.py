@@ -1,7 +1,7 @@
-"""The kept figures, made once more from the events: what differs is a fault.
+"""Verifies the counters: counts the events again, and reports what differs.
 
-Holds as long as the events are all there. Compare within one snapshot, or events that
-arrive meanwhile look like a difference.
+It needs all events of a send. Compare within one database snapshot, or events that arrive
+meanwhile look like a difference.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,19 +11,19 @@ from sqlalchemy import ColumnElement, Date, Select, case, cast, func, literal, o
 
 from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import EventKind
-from newsletter.tracking.event_horizon import final, horizon
+from newsletter.tracking.event_horizon import final_sends, horizon
 from newsletter.tracking.models import EventRow, RecipientCounter, SendCounter, VariantCounter
-from newsletter.tracking.stats.counters import BY_MACHINE, LEFT_BY, NO_SEND, PEOPLE
+from newsletter.tracking.stats.counters import BY_MACHINE, NO_SEND, RECIPIENTS, UNSUBSCRIBED_BY
 
 _event = table_of(EventRow)
-_count, _part, _person = table_of(SendCounter), table_of(VariantCounter), table_of(RecipientCounter)
-#: Our own links have no figures of their own.
+_count, _part, _action = table_of(SendCounter), table_of(VariantCounter), table_of(RecipientCounter)
+#: Clicks on our own links are not counted by link.
 _CLICKED = (_event.c.link != "") & (_event.c.kind == EventKind.CLICK)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A figure that is kept otherwise than the events say."""
+    """A counter that differs from the events."""
 
     send_id: int
     #: ``send``, ``day``, ``domain``, ``link`` or ``person``, and which.
@@ -34,27 +34,27 @@ class Difference:
     recounted: int
 
 
-#: A figure: part, value, what and the number.
+#: (part, value, counter) → count.
 _Figures = dict[tuple[str, str, str], int]
 
 
 def sends(session: Session) -> list[int]:
-    """Every send that has events or figures, in order; without those whose figures are final."""
+    """Every send that has events or counters, in order, except those whose counters are final."""
     of_events = select(func.coalesce(_event.c.send_id, NO_SEND)).distinct()
     known = set(session.scalars(of_events.union(select(_count.c.send_id).distinct())))
     if horizon(session) is not None:
-        # What belongs to no send has no beginning that could be compared.
+        # Events of no send have no start that could be compared with the horizon.
         known.discard(NO_SEND)
-    return sorted(known - final(session))
+    return sorted(known - final_sends(session))
 
 
 def differences(session: Session, send_id: int) -> Iterator[Difference]:
-    """What is kept of a send otherwise than its events say; nothing when all is well."""
+    """The counters of a send that differ from its events."""
     kept, recounted = _kept(session, send_id), _recounted(session, send_id)
     for key in sorted(kept.keys() | recounted.keys()):
         if kept.get(key, 0) != recounted.get(key, 0):
             yield Difference(send_id, *key, kept.get(key, 0), recounted.get(key, 0))
-    yield from _of_people(session, send_id)
+    yield from _of_recipients(session, send_id)
 
 
 def _kept(session: Session, send_id: int) -> _Figures:
@@ -71,9 +71,9 @@ def _recounted(session: Session, send_id: int) -> _Figures:
     ours = _of(send_id)
     machine = _event.c.by_machine & _event.c.kind.in_(list(BY_MACHINE))
     what = case((machine, literal("machine_") + _event.c.kind), else_=_event.c.kind)
-    nobody = literal("")
+    empty = literal("")
     for part, value, only in (
-        ("send", nobody, ours),
+        ("send", empty, ours),
         ("day", _day(session), ours),
         ("domain", _event.c.domain, ours),
         ("link", _event.c.link, ours & _CLICKED),
@@ -82,14 +82,14 @@ def _recounted(session: Session, send_id: int) -> _Figures:
         rows = select(cell.c.value, cell.c.what, func.count()).group_by(cell.c.value, cell.c.what)
         for where, name, n in session.execute(rows):
             figures[part, str(where), name] = n
-    deeds = _deeds(send_id).subquery()
-    for part, value, any_link in (
-        ("send", nobody, False),
-        ("domain", deeds.c.domain, False),
-        ("link", deeds.c.link, True),
+    actions = _actions(send_id).subquery()
+    for part, value, by_link in (
+        ("send", empty, False),
+        ("domain", actions.c.domain, False),
+        ("link", actions.c.link, True),
     ):
-        chosen = select(value.label("value"), deeds.c.what).where(
-            deeds.c.link != "" if any_link else deeds.c.link == ""
+        chosen = select(value.label("value"), actions.c.what).where(
+            actions.c.link != "" if by_link else actions.c.link == ""
         )
         cell = chosen.subquery()
         rows = select(cell.c.value, cell.c.what, func.count()).group_by(cell.c.value, cell.c.what)
@@ -98,32 +98,32 @@ def _recounted(session: Session, send_id: int) -> _Figures:
     return figures
 
 
-def _of_people(session: Session, send_id: int) -> Iterator[Difference]:
-    """The first hundred of each sort: there may be as many as people."""
-    counted = _deeds(send_id)
+def _of_recipients(session: Session, send_id: int) -> Iterator[Difference]:
+    """The first hundred of each sort, because there may be as many as recipients."""
+    counted = _actions(send_id)
     kept = select(
-        *(_person.c[key] for key in ("subscriber_id", "what", "domain", "link", "count"))
-    ).where(_person.c.send_id == send_id, _person.c.count != 0)
+        *(_action.c[key] for key in ("subscriber_id", "what", "domain", "link", "count"))
+    ).where(_action.c.send_id == send_id, _action.c.count != 0)
     found: dict[tuple[str, str], list[int]] = {}
     for which, rows in enumerate((kept.except_(counted), counted.except_(kept))):
-        for person, what, domain, link, number in session.execute(rows.limit(100)):
-            value = " ".join(filter(None, (str(person), domain, link)))
+        for subscriber, what, domain, link, number in session.execute(rows.limit(100)):
+            value = " ".join(filter(None, (str(subscriber), domain, link)))
             found.setdefault((value, what), [0, 0])[which] = number
     for (value, what), (is_kept, is_counted) in sorted(found.items()):
         yield Difference(send_id, "person", value, what, is_kept, is_counted)
 
 
-def _deeds(send_id: int) -> Select[tuple[int, str, str, str, int]]:
-    """Who did what how often, machines left out: for each link, and for all of them."""
-    human = _of(send_id) & _event.c.kind.in_(list(PEOPLE)) & _event.c.subscriber_id.is_not(None)
+def _actions(send_id: int) -> Select[tuple[int, str, str, str, int]]:
+    """How often each recipient did what, without bots: for each link, and for all together."""
+    human = _of(send_id) & _event.c.kind.in_(list(RECIPIENTS)) & _event.c.subscriber_id.is_not(None)
     human &= or_(_event.c.by_machine.is_(False), _event.c.kind.not_in(list(BY_MACHINE)))
 
     def grouped(
-        link: ColumnElement[str], only: ColumnElement[bool], figures: Mapping[str, str] = PEOPLE
+        link: ColumnElement[str], only: ColumnElement[bool], figures: Mapping[str, str] = RECIPIENTS
     ) -> Select[tuple[object, ...]]:
-        done = case(figures, value=_event.c.kind)
+        what = case(figures, value=_event.c.kind)
         cell = (
-            select(_event.c.subscriber_id, done.label("what"), _event.c.domain, link.label("link"))
+            select(_event.c.subscriber_id, what.label("what"), _event.c.domain, link.label("link"))
             .where(only)
             .subquery()
         )
@@ -131,7 +131,7 @@ def _deeds(send_id: int) -> Select[tuple[int, str, str, str, int]]:
 
     of_all = grouped(literal(""), human)
     of_links = grouped(_event.c.link, human & _CLICKED)
-    left = grouped(literal(""), human & _event.c.kind.in_(list(LEFT_BY)), LEFT_BY)
+    left = grouped(literal(""), human & _event.c.kind.in_(list(UNSUBSCRIBED_BY)), UNSUBSCRIBED_BY)
     return select(of_all.union_all(of_links, left).subquery())
 
 

@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
 from newsletter.web.console.accounts import (
@@ -63,10 +63,14 @@ _PAGES = (
 )
 
 
-def register(app: FastAPI) -> None:
-    """Add the console to the application."""
+def include_in(router: APIRouter) -> None:
+    """Add the console's routes."""
     for module in _PAGES:
-        app.include_router(module.router, include_in_schema=False)
+        router.include_router(module.router, include_in_schema=False)
+
+
+def register(app: FastAPI) -> None:
+    """Tell the application what the console's addresses are, and whom it sends to sign in."""
     app.state.console_paths = {
         route.path
         for module in _PAGES

@@ -10,26 +10,24 @@ import hmac
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from email.utils import getaddresses
 
 import orjson
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import select
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from newsletter.db.engine import reading
-from newsletter.db.orm import table_of
 from newsletter.errors import AddressError, LinkError
 from newsletter.links import Purpose
+from newsletter.tracking.events.unsubscribe import unsubscribe
 from newsletter.web.dependencies import Parts
-from newsletter.web.public.unsubscribe import unsubscribe_token
+from subscribers.directory.search import id_by_hash
 from subscribers.email_address import Address, parse
-from subscribers.models import Subscriber
 
 _log = logging.getLogger(__name__)
 router = APIRouter()
-_subscriber = table_of(Subscriber)
 
 #: Inbound Parse takes mails of up to 30 MB, attachments included.
 _MAX_BYTES = 32 * 1024 * 1024
@@ -68,25 +66,32 @@ def _act(parts: Parts, fields: Mapping[str, str]) -> str:
             issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
         except LinkError:
             continue
-        unsubscribe_token(
-            parts, subscriber_id, issue_id, by="mailto", happening=_key(subscriber_id, mail)
-        )
+        _unsubscribe(parts, subscriber_id, issue_id, mail)
         return "unsubscribed"
     sender = _vouched_sender(fields)
     if sender is None or not _wants_out(parts.settings.inbound.address, fields, headers):
         return "nothing"
     hashed = parts.hash_of(sender.email)
     with reading(parts.database) as session:
-        found = session.scalar(select(_subscriber.c.id).where(_subscriber.c.address_hash == hashed))
+        found = id_by_hash(session, hashed) if hashed else None
     if found is None:
         _log.info("a mail asked to unsubscribe somebody who is no subscriber")
         return "nothing"
-    unsubscribe_token(parts, found, None, by="mailto", happening=_key(found, mail))
+    _unsubscribe(parts, found, None, mail)
     return "unsubscribed"
 
 
-def _key(subscriber_id: int, mail: str) -> str:
-    return f"mailto\0{subscriber_id}\0{hashlib.sha256(mail.encode(errors='replace')).hexdigest()}"
+def _unsubscribe(parts: Parts, subscriber_id: int, issue_id: int | None, mail: str) -> None:
+    digest = hashlib.sha256(mail.encode(errors="replace")).hexdigest()
+    unsubscribe(
+        parts.database,
+        subscriber_id,
+        issue_id,
+        source="mailto",
+        occurrence=f"mailto\0{subscriber_id}\0{digest}",
+        now=datetime.now(UTC),
+        hash_of=parts.hash_of,
+    )
 
 
 def _tokens(fields: Mapping[str, str]) -> Iterator[str]:

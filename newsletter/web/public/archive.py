@@ -73,8 +73,8 @@ def index(
         address=address,
         newer=address(page=number - 1) if number > 1 else "",
         older=address(page=number + 1) if len(found) > _A_PAGE else "",
-        url=parts.house.base_url + address(page=number),
-        base_url=parts.house.base_url,
+        url=parts.publication.base_url + address(page=number),
+        base_url=parts.publication.base_url,
     )
     return _for_everybody(request, bytes(shown.body), "text/html; charset=utf-8")
 
@@ -88,7 +88,7 @@ def feed(request: Request, parts: Parts, series: _Series = None) -> Response:
         found = archive_queries.latest(session, ArchiveFilter(series), limit=_IN_FEED)
     if not found and series is not None:
         raise HTTPException(404)
-    body = feeds.atom(parts.house, found, series=series)
+    body = feeds.atom(parts.publication, found, series=series)
     return _for_everybody(request, body, "application/atom+xml; charset=utf-8")
 
 
@@ -96,13 +96,13 @@ def feed(request: Request, parts: Parts, series: _Series = None) -> Response:
 @router.get("/archive/{slug}")
 def issue(slug: str, request: Request, parts: Parts) -> Response:
     """One issue as a page. It is what was sent, so it does not change."""
-    zone, house = _require_archive(parts), parts.house
+    zone, publication = _require_archive(parts), parts.publication
     with reading(parts.database) as session:
         found = archive_queries.find(session, slug)
     if found is None:
         raise HTTPException(404)
-    url = f"{house.base_url}/archive/{slug}"
-    subscribe = f"{house.base_url}/subscribe"
+    url = f"{publication.base_url}/archive/{slug}"
+    subscribe = f"{publication.base_url}/subscribe"
     links = {"unsubscribe_url": subscribe, "preferences_url": subscribe, "web_view_url": url}
     shown = page(
         request,
@@ -111,8 +111,8 @@ def issue(slug: str, request: Request, parts: Parts) -> Response:
         issue=found.issue,
         day=found.issue.published_at.astimezone(zone),
         url=url,
-        base_url=house.base_url,
-        logo_url=house.logo_url,
+        base_url=publication.base_url,
+        logo_url=publication.logo_url,
     )
     answer = _for_everybody(
         request,
@@ -132,7 +132,7 @@ def sitemap(request: Request, parts: Parts) -> Response:
     if parts.settings.archive.enabled:
         with reading(parts.database) as session:
             issues = list(archive_queries.latest(session, limit=_IN_MAP))
-    body = feeds.sitemap(parts.house, issues, archive=parts.settings.archive.enabled)
+    body = feeds.sitemap(parts.publication, issues, archive=parts.settings.archive.enabled)
     return _for_everybody(request, body, "application/xml; charset=utf-8")
 
 
@@ -140,12 +140,12 @@ def sitemap(request: Request, parts: Parts) -> Response:
 @router.get("/robots.txt")
 def robots(request: Request, parts: Parts) -> Response:
     """Links of one person say themselves that they are in no index (X-Robots-Tag)."""
-    path = base_path(parts.house.base_url)
+    path = base_path(parts.publication.base_url)
     lines = (
         "User-agent: *",
         f"Disallow: {path}/console/",
         f"Disallow: {path}/webhooks/",
-        f"Sitemap: {parts.house.base_url}/sitemap.xml",
+        f"Sitemap: {parts.publication.base_url}/sitemap.xml",
     )
     return _for_everybody(request, "\n".join((*lines, "")).encode(), "text/plain; charset=utf-8")
 

@@ -18,25 +18,27 @@ _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def atom(house: Publication, issues: Sequence[PublishedIssue], *, series: str | None) -> bytes:
+def atom(
+    publication: Publication, issues: Sequence[PublishedIssue], *, series: str | None
+) -> bytes:
     """A feed of these issues, the youngest first."""
     query = f"?{urlencode({'series': series})}" if series is not None else ""
-    own = f"{house.base_url}/archive/feed.xml{query}"
-    feed = ET.Element("feed", {"xmlns": _ATOM, "xml:lang": _text(house.language)})
+    own = f"{publication.base_url}/archive/feed.xml{query}"
+    feed = ET.Element("feed", {"xmlns": _ATOM, "xml:lang": _text(publication.language)})
     _add(feed, "id", own)
-    _add(feed, "title", f"{house.name}: {series}" if series else house.name)
+    _add(feed, "title", f"{publication.name}: {series}" if series else publication.name)
     _add(feed, "updated", _moment(max((one.published_at for one in issues), default=_NEVER)))
     ET.SubElement(feed, "link", rel="self", type="application/atom+xml", href=own)
-    page = f"{house.base_url}/archive{query}"
+    page = f"{publication.base_url}/archive{query}"
     ET.SubElement(feed, "link", rel="alternate", type="text/html", href=page)
-    _add(ET.SubElement(feed, "author"), "name", house.name)
+    _add(ET.SubElement(feed, "author"), "name", publication.name)
     for one in issues:
         entry = ET.SubElement(feed, "entry")
         _add(entry, "id", entry_id(one))
         _add(entry, "title", one.title)
         _add(entry, "published", _moment(one.published_at))
         _add(entry, "updated", _moment(one.published_at))
-        address = f"{house.base_url}/archive/{one.slug}"
+        address = f"{publication.base_url}/archive/{one.slug}"
         ET.SubElement(entry, "link", rel="alternate", type="text/html", href=address)
         ET.SubElement(entry, "category", term=_text(one.series))
         if one.description:
@@ -50,15 +52,15 @@ def entry_id(issue: PublishedIssue) -> str:
     return uuid.uuid5(uuid.NAMESPACE_OID, f"newsletter issue {issue.slug} {made}").urn
 
 
-def sitemap(house: Publication, issues: Sequence[PublishedIssue], *, archive: bool) -> bytes:
+def sitemap(publication: Publication, issues: Sequence[PublishedIssue], *, archive: bool) -> bytes:
     """The pages that everybody may read."""
     found = ET.Element("urlset", xmlns=_MAP)
     pages = ["/subscribe", *(["/archive"] if archive else [])]
     for path in pages:
-        _add(ET.SubElement(found, "url"), "loc", house.base_url + path)
+        _add(ET.SubElement(found, "url"), "loc", publication.base_url + path)
     for one in issues:
         url = ET.SubElement(found, "url")
-        _add(url, "loc", f"{house.base_url}/archive/{one.slug}")
+        _add(url, "loc", f"{publication.base_url}/archive/{one.slug}")
         _add(url, "lastmod", _moment(one.published_at))
     return _document(found)
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from newsletter.container import Container
 from newsletter.links import Purpose
-from newsletter.rendering.transactional import render_notice
+from newsletter.rendering.transactional import render_transactional
 from newsletter.sending.delivery.outbox import OutgoingEmail
 from subscribers.self_service.confirmed_requests import Request, RequestResult
 
@@ -36,7 +36,7 @@ def written(
     take_back: timedelta,
 ) -> Mails:
     """The mails for a wish of this kind."""
-    house = parts.house.name
+    house = parts.publication.name
     link = _link(parts, asked.confirmation_id, expires=expires)
     match kind:
         case Request.DATA:
@@ -65,8 +65,8 @@ def _warning(
 ) -> OutgoingEmail:
     link = _link(parts, asked.confirmation_id, TAKE_BACK, expires=expires + take_back)
     what = (
-        f"Somebody asked {parts.house.name} to send its mails to another address instead of this "
-        "one. It happens only when that address confirms it."
+        f"Somebody asked {parts.publication.name} to send its mails to another address instead of "
+        "this one. It happens only when that address confirms it."
     )
     stop = (
         "Was it you? Then there is nothing to do here. If not, stop it: this also works for "
@@ -78,18 +78,18 @@ def _warning(
 
 def _link(parts: Container, *numbers: int, expires: datetime) -> str:
     token = parts.links.token(Purpose.CONFIRM, *numbers, expires=expires)
-    return f"{parts.house.base_url}/request/{token}"
+    return f"{parts.publication.base_url}/request/{token}"
 
 
 def _mail(
     parts: Container, title: str, paragraphs: list[str], button: tuple[str, str]
 ) -> OutgoingEmail:
-    words = render_notice(
-        parts.house,
+    words = render_transactional(
+        parts.publication,
         templates=parts.settings.templates_directory,
         title=title,
         paragraphs=paragraphs,
         button=button,
-        footer=_WHY.format(house=parts.house.name),
+        footer=_WHY.format(house=parts.publication.name),
     )
     return OutgoingEmail(words.subject, words.html, words.text)

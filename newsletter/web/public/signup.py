@@ -12,11 +12,9 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
-from sqlalchemy import select
 
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import table_of
 from newsletter.sending.delivery import outbox
 from newsletter.settings.sections import SignupSection as SignupSettings
 from newsletter.web import challenge
@@ -27,13 +25,13 @@ from newsletter.web.public.signup_body import Post, read_post
 from newsletter.web.sentences import sentence
 from newsletter.web.visitor import browser, network_address
 from subscribers import rate_limit
+from subscribers.consent import topics
 from subscribers.models import Topic
 from subscribers.signup import domain_checks, double_opt_in
 from subscribers.signup.form import FieldError, Signup, SignupError, SignupRules, parse_signup
 from subscribers.signup.mailboxes import house_of
 
 router = APIRouter()
-_topic = table_of(Topic)
 
 #: The name under which the hosted form is recorded.
 _HOSTED = "hosted"
@@ -257,9 +255,9 @@ def _form(
     return answer
 
 
-def _topics(parts: Container) -> list[Any]:
+def _topics(parts: Container) -> list[Topic]:
     with reading(parts.database) as session:
-        return list(session.execute(select(_topic).order_by(_topic.c.name, _topic.c.slug)))
+        return topics.offered(session)
 
 
 def _shared(request: Request, parts: Container) -> dict[str, str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from newsletter.container import Container
 from newsletter.links import Purpose
-from newsletter.rendering.transactional import render_notice
+from newsletter.rendering.transactional import render_transactional
 from newsletter.sending.delivery import outbox
 from subscribers.signup import double_opt_in
 from subscribers.signup.double_opt_in import SignupResult
@@ -20,7 +20,7 @@ _WHY = "You get this mail because somebody entered this address at {house}. Nobo
 
 def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
     """The mail for a signup."""
-    house = parts.house.name
+    house = parts.publication.name
     match asked.mail:
         case double_opt_in.ConfirmationEmail.CONFIRM:
             title = f"Confirm your subscription to {house}"
@@ -46,8 +46,8 @@ def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
                 "It was not you who asked for it? Then leave with one click.",
             ]
             label, url = "Manage my subscription", _preferences_url(parts, asked)
-    words = render_notice(
-        parts.house,
+    words = render_transactional(
+        parts.publication,
         templates=parts.settings.templates_directory,
         title=title,
         paragraphs=paragraphs,
@@ -60,7 +60,7 @@ def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
 def preferences_url(parts: Container, subscriber_id: int) -> str:
     """Where a person manages their subscription."""
     token = parts.links.token(Purpose.RECIPIENT, _NO_ISSUE, subscriber_id)
-    return f"{parts.house.base_url}/preferences/{token}"
+    return f"{parts.publication.base_url}/preferences/{token}"
 
 
 def _preferences_url(parts: Container, asked: SignupResult) -> str:
@@ -70,7 +70,7 @@ def _preferences_url(parts: Container, asked: SignupResult) -> str:
 
 def _confirm_url(parts: Container, asked: SignupResult) -> str:
     token = parts.links.token(Purpose.CONFIRM, asked.confirmation_id, expires=asked.expires)
-    return f"{parts.house.base_url}/confirm/{token}"
+    return f"{parts.publication.base_url}/confirm/{token}"
 
 
 def _day(moment: datetime) -> str:

@@ -7,23 +7,17 @@ words were sent and not to whom. The page there has nobody's values, and nobody'
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
-from sqlalchemy import select
 
 from newsletter.container import Container
 from newsletter.db.engine import reading
-from newsletter.db.orm import table_of
 from newsletter.errors import LinkError
-from newsletter.issues.models import Issue
 from newsletter.links import Purpose
 from newsletter.rendering.placeholders import Placeholders
 from newsletter.rendering.webpage import to_page
-from newsletter.sending.models import Batch, Delivery, Send, Variant
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.web.dependencies import Parts, page
 
 router = APIRouter()
-_delivery, _batch, _variant = table_of(Delivery), table_of(Batch), table_of(Variant)
-_send, _issue = table_of(Send), table_of(Issue)
 
 #: A mail styles itself and shows pictures from anywhere on the web; it runs nothing.
 _POLICY = (
@@ -39,16 +33,8 @@ def view(token: str, parts: Parts) -> Response:
     """Lead from a reader's own link to where the issue can be read by whoever has the address."""
     issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
     with reading(parts.database) as session:
-        variant = session.scalar(
-            select(_variant.c.id)
-            .join(_batch, _batch.c.variant_id == _variant.c.id)
-            .join(
-                _delivery,
-                (_delivery.c.send_id == _batch.c.send_id) & (_delivery.c.batch == _batch.c.number),
-            )
-            .where(_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id == subscriber_id)
-        )
-        slug = session.scalar(select(_issue.c.slug).where(_issue.c.id == issue_id))
+        variant = archive_queries.variant_of(session, issue_id, subscriber_id)
+        slug = archive_queries.slug_of(session, issue_id)
         is_public = slug is not None and archive_queries.find(session, slug) is not None
     if is_public and parts.settings.archive.enabled:
         return _to(parts, f"/archive/{slug}")
@@ -63,19 +49,14 @@ def shared(token: str, request: Request, parts: Parts) -> Response:
     """The HTML part as it reads for somebody of whom nothing is known."""
     (number,) = parts.links.read(token, Purpose.VIEW).numbers
     with reading(parts.database) as session:
-        found = session.execute(
-            select(_variant.c.html, _variant.c.placeholders, _issue.c.title)
-            .join(_send, _send.c.id == _variant.c.send_id)
-            .join(_issue, _issue.c.id == _send.c.issue_id)
-            .where(_variant.c.id == number)
-        ).one_or_none()
+        found = archive_queries.shared(session, number)
     if found is None:
         raise _gone()
-    subscribe = f"{parts.house.base_url}/subscribe"
+    subscribe = f"{parts.publication.base_url}/subscribe"
     links = {
         "unsubscribe_url": subscribe,
         "preferences_url": subscribe,
-        "web_view_url": f"{parts.house.base_url}/shared/{token}",
+        "web_view_url": f"{parts.publication.base_url}/shared/{token}",
     }
     mail = to_page(found.html, Placeholders.from_json(found.placeholders), links=links)
     answer = page(request, "shared_issue.html", mail=mail, title=found.title)
@@ -85,7 +66,7 @@ def shared(token: str, request: Request, parts: Parts) -> Response:
 
 def _to(parts: Container, path: str) -> Response:
     headers = {"Cache-Control": "no-store", "X-Robots-Tag": "noindex"}
-    return RedirectResponse(parts.house.base_url + path, status_code=303, headers=headers)
+    return RedirectResponse(parts.publication.base_url + path, status_code=303, headers=headers)
 
 
 def _gone() -> LinkError:

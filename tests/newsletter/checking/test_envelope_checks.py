@@ -65,7 +65,7 @@ def test_the_size_is_that_of_the_longest_values(look: Look) -> None:
 
 
 def test_a_template_without_a_way_out_blocks(look: Look, tmp_path: Path) -> None:
-    folder = edited(tmp_path, "partials/footer.mjml", "links.unsubscribe", "house.base_url")
+    folder = edited(tmp_path, "partials/footer.mjml", "links.unsubscribe", "publication.base_url")
     (found,) = look("unsubscribe", "Hi", templates=folder)
     assert found.level is Level.BLOCK
     assert "HTML part has no link to unsubscribe" in found.message
@@ -73,7 +73,7 @@ def test_a_template_without_a_way_out_blocks(look: Look, tmp_path: Path) -> None
 
 
 def test_a_template_without_the_postal_address_blocks(look: Look, tmp_path: Path) -> None:
-    folder = edited(tmp_path, "partials/footer.mjml", "{{ house.postal_address }}", "")
+    folder = edited(tmp_path, "partials/footer.mjml", "{{ publication.postal_address }}", "")
     (found,) = look("postal_address", "Hi", templates=folder)
     assert found.level is Level.BLOCK
     assert "HTML" in found.message

@@ -102,6 +102,7 @@ PIECES = (
 ).split()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from([*PIECES, "\n", " "]), max_size=40).map("".join))
 def test_no_text_makes_a_check_fail_and_every_line_is_in_the_file(body: str) -> None:

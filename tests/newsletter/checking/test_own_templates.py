@@ -19,7 +19,7 @@ from newsletter.issues.parsing.issue_file import TEMPLATES as ISSUE_TEMPLATES
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.starters import STARTERS, starter
 from newsletter.rendering.render import render
-from newsletter.rendering.transactional import render_notice
+from newsletter.rendering.transactional import render_transactional
 from newsletter.settings.load import resource
 from tests.conftest import NOW
 from tests.newsletter.checking.conftest import HOUSE, RULES, TEMPLATES, Look
@@ -78,7 +78,7 @@ UNSIZED = TEXTS["all of it, letter"] + "\n![A picture](https://example.com/a.png
 
 def notices(house: object) -> Iterator[str]:
     for paragraphs, button in itertools.product((1, 3), (None, ("Yes", LOGO))):
-        yield render_notice(
+        yield render_transactional(
             house,  # type: ignore[arg-type]
             templates=TEMPLATES,
             title="Confirm",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from newsletter.accounts.audit import Actor
 from newsletter.cli.actor import Stop
 from newsletter.cli.content.issues import rendered_by
 from newsletter.cli.sending import send_progress
@@ -69,6 +70,7 @@ def taken(sandbox: RunningSandbox) -> Counter[str]:
     return Counter(mail.email for mail in sandbox.store.accepted(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_a_send_without_the_service_reaches_everybody(
     mode: Mode, sandbox: RunningSandbox, settings: dict[str, str], folder: Path
@@ -109,6 +111,7 @@ def continued(sandbox: RunningSandbox, settings: dict[str, str], folder: Path) -
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_lets_requests_end_and_says_how_it_goes_on(
     number: signal.Signals, sandbox: RunningSandbox, slow: dict[str, str], folder: Path
@@ -129,6 +132,7 @@ def test_a_signal_lets_requests_end_and_says_how_it_goes_on(
     assert again.returncode == 3
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_closed_ends_it_orderly(
     sandbox: RunningSandbox, slow: dict[str, str], folder: Path
 ) -> None:
@@ -141,6 +145,7 @@ def test_a_terminal_that_is_closed_ends_it_orderly(
     continued(sandbox, slow, folder)
 
 
+@pytest.mark.slow
 def test_the_service_goes_on_with_it(
     sandbox: RunningSandbox, slow: dict[str, str], folder: Path
 ) -> None:
@@ -159,6 +164,7 @@ def test_the_service_goes_on_with_it(
     assert set(taken(sandbox).values()) == {1}
 
 
+@pytest.mark.slow
 def test_what_a_killed_command_held_is_taken_back(
     sandbox: RunningSandbox, slow: dict[str, str], folder: Path
 ) -> None:
@@ -178,6 +184,7 @@ def test_what_a_killed_command_held_is_taken_back(
         assert "not known whether" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["resume", "pause", "cancel"])
 def test_what_happens_to_a_send_meanwhile_counts(
     words: str, sandbox: RunningSandbox, slow: dict[str, str], folder: Path
@@ -192,6 +199,7 @@ def test_what_happens_to_a_send_meanwhile_counts(
         assert "Traceback" not in terminal.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_mistake_of_ours_says_how_it_goes_on(
     environment: dict[str, str],
@@ -215,6 +223,7 @@ def test_a_mistake_of_ours_says_how_it_goes_on(
             draft,
             rendered_by(parts, draft),
             ["all"],
+            by=Actor(None, "operator"),
             at=now,
             now=now,
             approved_by=COMMAND_LINE,

@@ -48,6 +48,7 @@ def test_findings_come_with_line_and_remedy_and_a_code_when_one_blocks(
     assert "no such file" in complaint(run("check", "nothing.md"), 2)
 
 
+@pytest.mark.slow
 def test_a_stored_issue_is_checked_by_its_slug(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(LINKED)
     assert run("issue", "store", "issue.md").returncode == 0
@@ -57,6 +58,7 @@ def test_a_stored_issue_is_checked_by_its_slug(run: Run, tmp_path: Path) -> None
     assert "no such issue" in complaint(run("check", "other"), 2)
 
 
+@pytest.mark.slow
 def test_people_are_asked_when_a_segment_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)
     add_readers(tmp_path, run, 3)
@@ -87,6 +89,7 @@ def test_a_wrong_rule_is_named(run: Run, tmp_path: Path, rules: str, said: str) 
     assert said in text
 
 
+@pytest.mark.slow
 def test_a_send_is_refused_for_what_blocks_unless_somebody_insists(
     run: Run, tmp_path: Path
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_send_is_refused_for_what_blocks_unless_somebody_insists(
     assert run("sends").stdout.count("\n") == 2
 
 
+@pytest.mark.slow
 def test_every_variant_of_a_test_is_checked(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)
     (tmp_path / "other.md").write_text(LINKED)
@@ -118,6 +122,7 @@ def test_every_variant_of_a_test_is_checked(run: Run, tmp_path: Path) -> None:
     assert "issue.md:2: the subject has 24" in run(*send, "--subject", "x" * 24, **own).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "own"),
     [
@@ -145,6 +150,7 @@ def test_a_variant_that_says_what_its_send_would_not_do_is_refused(
     assert "no sends" in run("sends").stderr
 
 
+@pytest.mark.slow
 def test_a_variant_that_says_the_same_is_sent(run: Run, tmp_path: Path) -> None:
     for name in ("issue.md", "alike.md"):
         front = "---\narchive: false\nseries: letters\ntracking: {clicks: false}\n"
@@ -155,6 +161,7 @@ def test_a_variant_that_says_the_same_is_sent(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_an_issue_is_shown_as_somebody_gets_it(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(
         ISSUE.replace("name", "email") + "![A](https://x.example/a.png)"
@@ -169,6 +176,7 @@ def test_an_issue_is_shown_as_somebody_gets_it(run: Run, tmp_path: Path) -> None
     assert "nobody is known" in complaint(nobody, 2)
 
 
+@pytest.mark.slow
 def test_a_test_mail_goes_to_those_named_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)
     add_readers(tmp_path, run, 3)

@@ -120,6 +120,7 @@ def test_a_template_mistake_is_named_with_its_line(run: Run, tmp_path: Path) -> 
     assert "letter.mjml:" in complaint(done, 2)
 
 
+@pytest.mark.slow
 def test_an_unknown_and_an_empty_segment_send_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)
     said = complaint(run("send", "issue.md", "--segment", "nobody"), 2)
@@ -160,6 +161,7 @@ def test_a_send_now_reaches_everybody_and_says_so(run: Run, tmp_path: Path) -> N
     assert complaint(run("send", "issue.md", "--segment", "all"), 3).count("3 had this issue") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "sender", "words"),
     [
@@ -186,6 +188,7 @@ def test_a_wrong_key_or_sender_pauses_with_the_next_step_and_resumes(
     assert json.loads(run("sends", "--json").stdout)["state"] == "sending"
 
 
+@pytest.mark.slow
 def test_a_send_for_later_waits_and_can_be_cancelled(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(ISSUE)
     add_readers(tmp_path, run, 3)
@@ -219,6 +222,7 @@ def test_a_port_in_use_and_a_missing_key_stop_the_service(run: Run) -> None:
     assert "secrets.token_urlsafe" in said
 
 
+@pytest.mark.slow
 def test_topics_are_made_and_unknown_ones_are_named(run: Run, tmp_path: Path) -> None:
     add_readers(tmp_path, run, 1)
     (tmp_path / "issue.md").write_text(ISSUE.replace("subject", "topics: [tech]\nsubject"))
@@ -229,6 +233,7 @@ def test_topics_are_made_and_unknown_ones_are_named(run: Run, tmp_path: Path) ->
     assert json.loads(run("topic", "list", "--json").stdout)["people"] == 0
 
 
+@pytest.mark.slow
 def test_people_come_in_go_out_and_are_forgotten(run: Run, tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text("Email,Name\nada@example.org,Ada\nnobody,X\n")
     said = complaint_after_notes(run("subscribers", "import", "people.csv", "--confirmed"))
@@ -263,6 +268,7 @@ def test_a_file_without_addresses_is_named_with_what_was_seen(run: Run, tmp_path
     assert "email" in said.lower()
 
 
+@pytest.mark.slow
 def test_an_issue_is_put_into_the_archive_and_taken_out(run: Run, tmp_path: Path) -> None:
     assert "there is no such issue" in complaint(run("issue", "archive", "first", "--on"), 2)
     (tmp_path / "first.md").write_text(ISSUE)
@@ -280,6 +286,7 @@ def test_an_issue_is_put_into_the_archive_and_taken_out(run: Run, tmp_path: Path
     assert [one["to"] for one in entries] == ["first", "first"]
 
 
+@pytest.mark.slow
 def test_a_list_says_in_a_pipe_what_each_column_became_and_asks_before_it_mails(
     run: Run, tmp_path: Path
 ) -> None:

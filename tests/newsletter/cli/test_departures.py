@@ -44,6 +44,7 @@ def backup(home: Path) -> Backup:
     return Backup(open_database(f"sqlite:///{home}/data/newsletter.db"), home)
 
 
+@pytest.mark.slow
 def test_a_send_from_another_folder_is_known_after_a_restore(
     sandbox: RunningSandbox, settings: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_send_from_another_folder_is_known_after_a_restore(
     assert str(home / "data" / "departures") in "".join(said.split())
 
 
+@pytest.mark.slow
 def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> None:
     """Two forgotten sends of one issue, whose number was the same as well."""
     engine = open_database(f"sqlite:///{home}/data/newsletter.db")
@@ -90,6 +92,7 @@ def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> N
     assert "nobody knows" not in run().stderr
 
 
+@pytest.mark.slow
 def test_to_continue_is_refused_while_a_log_is_waited_for(
     settings: dict[str, str], home: Path
 ) -> None:
@@ -108,6 +111,7 @@ def test_to_continue_is_refused_while_a_log_is_waited_for(
         assert "newsletter departures says what it waits for" in said
 
 
+@pytest.mark.slow
 def test_what_was_cancelled_waits_for_the_operator_after_a_restore(
     settings: dict[str, str], home: Path
 ) -> None:

@@ -50,7 +50,7 @@ def test_against_a_healthy_sandbox_everything_is_ok_and_nothing_is_touched(
     assert done.returncode == 0, done.stdout + done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert {one["verdict"] for one in found} == {"ok"}
-    assert any("sandbox" in one["found"] for one in found)
+    assert any("sandbox" in one["message"] for one in found)
     assert [*tmp_path.iterdir()] == []
 
 
@@ -60,7 +60,7 @@ def test_a_problem_ends_in_an_exit_code_and_no_traceback(run: Run) -> None:
     assert "Traceback" not in done.stderr
     problems = [json.loads(line) for line in done.stdout.splitlines() if '"problem"' in line]
     assert [one["subject"] for one in problems] == ["API key"]
-    assert problems[0]["mend"]
+    assert problems[0]["remedy"]
     done = run("doctor", NEWSLETTER_DATABASE_URL="postgresql://nobody@127.0.0.1:9/none")
     assert done.returncode == 1
     assert "cannot open the database" in done.stdout
@@ -82,6 +82,7 @@ def test_before_mail_leaves_the_example_s_postal_address_is_a_problem() -> None:
         assert one.verdict is verdict
 
 
+@pytest.mark.slow
 def test_lists_are_compared_from_the_command_line(run: Run, sandbox: RunningSandbox) -> None:
     sandbox.store.suppress("bounces", "gone@example.org", "550 no such user", 1.0e9)
     words = ("reconcile", "--json")

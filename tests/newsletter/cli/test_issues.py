@@ -30,13 +30,14 @@ def refused(run: Run, *words: str, by: str = "ada", **settings: str) -> str:
     return complaint(run(*words, LOGNAME=by, **settings), 2)
 
 
+@pytest.mark.slow
 def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     run: Run, write: Path, tmp_path: Path
 ) -> None:
     add_readers(tmp_path, run, 2)
     send = ("send", "spring", "--segment", "all", "--at", "2099-01-01T07:00+00:00")
     assert "there is no such issue" in refused(run, *send)
-    assert "spring has revision 1" in done(run, "issue", "store", "spring.md")
+    assert "Saved revision 1 of spring" in done(run, "issue", "store", "spring.md")
     said = refused(run, *send)
     assert "revision 1 is not approved" in said
     assert "newsletter issue review spring" in said
@@ -55,6 +56,7 @@ def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     assert "no such file" in refused(run, "send", "winter.md", "--segment", "all")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_rendered_is_not_approved(run: Run, write: Path) -> None:
     write.write_text("---\nsubject: Spring\ntemplate: digest\n---\n\nNo digest at all.\n")
     done(run, "issue", "store", "spring.md")
@@ -63,6 +65,7 @@ def test_what_cannot_be_rendered_is_not_approved(run: Run, write: Path) -> None:
     assert "The issue is in review." in run("issue", "show", "spring").stderr
 
 
+@pytest.mark.slow
 def test_a_text_goes_out_and_comes_back_the_same(run: Run, write: Path) -> None:
     done(run, "issue", "store", "spring.md", "--base", "0")
     write.write_text(TEXT.format(words="Two."))
@@ -78,9 +81,10 @@ def test_a_text_goes_out_and_comes_back_the_same(run: Run, write: Path) -> None:
     assert "already, as revision 2" in done(run, "issue", "store", "spring.md")
     write.write_text(TEXT.format(words="Three."))
     said = refused(run, "issue", "store", "spring.md", "--base", "1")
-    assert "command line (bob) stored revision 2 since" in said
+    assert "command line (bob) saved revision 2 meanwhile" in said
 
 
+@pytest.mark.slow
 def test_a_second_person_is_another_user_of_the_machine(run: Run, write: Path) -> None:
     second = {"NEWSLETTER_REVIEW__SECOND_PERSON": "true"}
     done(run, "issue", "store", "spring.md")
@@ -99,6 +103,7 @@ def test_a_second_person_is_another_user_of_the_machine(run: Run, write: Path) -
     ]
 
 
+@pytest.mark.slow
 def test_issues_are_listed_by_state_and_series(run: Run, write: Path) -> None:
     assert "newsletter issue store FILE" in done(run, "issue", "list")
     done(run, "issue", "store", "spring.md")
@@ -109,6 +114,7 @@ def test_issues_are_listed_by_state_and_series(run: Run, write: Path) -> None:
     assert run("issue", "list", "--state", "approved").stdout == ""
 
 
+@pytest.mark.slow
 def test_what_is_not_there_or_no_issue_is_said_so(run: Run, tmp_path: Path) -> None:
     for command in ("show", "history", "review"):
         assert "newsletter issue store FILE" in refused(run, "issue", command, "winter")

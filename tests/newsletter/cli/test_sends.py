@@ -40,6 +40,7 @@ def people(run: Run, *words: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_people_are_listed_and_can_be_picked(readers: Run, sandbox: RunningSandbox) -> None:
     send(readers, host=sandbox.url)
     everybody = people(readers)
@@ -52,6 +53,7 @@ def test_people_are_listed_and_can_be_picked(readers: Run, sandbox: RunningSandb
     assert lines[0].split("\t") == ["subscriber", "email", "state", "reason", "batch"]
 
 
+@pytest.mark.slow
 def test_a_segment_is_left_out_and_gets_it_by_another_send(
     readers: Run, sandbox: RunningSandbox
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_segment_is_left_out_and_gets_it_by_another_send(
     assert "had this issue" in readers("sends", "show", "2").stdout
 
 
+@pytest.mark.slow
 def test_whoever_missed_it_gets_it_by_a_retry(readers: Run, sandbox: RunningSandbox) -> None:
     send(readers, "--at", "2099-01-01T07:00Z")
     assert "scheduled and cannot become" in complaint(readers("sends", "retry", "1"), 2)
@@ -76,6 +79,7 @@ def test_whoever_missed_it_gets_it_by_a_retry(readers: Run, sandbox: RunningSand
     assert "nobody missed it" in complaint(again, 3)
 
 
+@pytest.mark.slow
 def test_doubts_are_settled_together_or_one_by_one(readers: Run, sandbox: RunningSandbox) -> None:
     faults = json.dumps({"error_after_accepting": {"times": 1}, "server_error": {"times": 1}})
     with urllib.request.urlopen(f"{sandbox.url}/sandbox/faults", faults.encode()) as switched:
@@ -103,6 +107,7 @@ def test_doubts_are_settled_together_or_one_by_one(readers: Run, sandbox: Runnin
     assert {row["state"] for row in people(readers)} == {"accepted"}
 
 
+@pytest.mark.slow
 def test_the_pace_is_kept_shown_and_changed(readers: Run) -> None:
     said, told = send(
         readers, "--at", "2099-01-01T07:00Z", "--per-hour", "2", "--quiet", "22:00-07:00"
@@ -114,6 +119,7 @@ def test_the_pace_is_kept_shown_and_changed(readers: Run) -> None:
     assert "per second 5" in readers("sends", "show", "1").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -142,6 +148,7 @@ def test_an_option_that_cannot_be_kept_is_named(
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_test_of_subjects_is_made_shown_and_decided(readers: Run) -> None:
     said, _ = send(readers, "--subject", "Good morning", "--sample", "50%", "--winner", "me")
     assert "Send 1 starts now" in said
@@ -160,6 +167,7 @@ def test_a_test_of_subjects_is_made_shown_and_decided(readers: Run) -> None:
     assert "not chosen yet" in readers("sends", "show", "3").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["pause", "cancel"])
 def test_a_send_is_stopped_also_where_the_departure_log_cannot_be_written(
     readers: Run, tmp_path: Path, words: str
@@ -171,12 +179,13 @@ def test_a_send_is_stopped_also_where_the_departure_log_cannot_be_written(
     assert readers("sends", "show", "1", "--json").stdout.count(f'"{words}') >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--segment", "--except"])
 def test_a_segment_that_an_unfinished_send_needs_is_not_deleted(readers: Run, option: str) -> None:
     assert readers("segment", "create", "few", 'email != "ok+1@example.org"').returncode == 0
     send(readers, option, "few", "--at", "2099-01-01T07:00Z")
     said = complaint(readers("segment", "delete", "few"), 2)
-    assert "send 1 is made for it and not over" in said
+    assert "send 1 uses it and is not finished" in said
     assert "cancel" in said
     assert readers("sends", "cancel", "1").returncode == 0
     assert readers("segment", "delete", "few").returncode == 0

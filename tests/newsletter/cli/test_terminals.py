@@ -133,6 +133,7 @@ def check_looks(said: str, mode: Mode, words: Sequence[str]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_every_command_has_help_that_fits(
     mode: Mode, settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -268,6 +269,7 @@ def files_of_the_story(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_as_json_is_json(settings: dict[str, str], tmp_path: Path) -> None:
     files_of_the_story(tmp_path)
     have_it = {words for words in commands(groups=True) if "--json" in option_names(words)}
@@ -296,6 +298,7 @@ def option_names(words: Sequence[str]) -> set[str]:
     return {name for one in found.params for name in one.opts}
 
 
+@pytest.mark.slow
 def test_every_command_can_be_read(mode: Mode, settings: dict[str, str], tmp_path: Path) -> None:
     files_of_the_story(tmp_path)
     for words, expected in (*STORY, *((words, None) for words in not_told())):
@@ -304,6 +307,7 @@ def test_every_command_can_be_read(mode: Mode, settings: dict[str, str], tmp_pat
         check_looks(said, mode, words.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", STAYING)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_what_stays_ends_when_it_is_told_to(
@@ -321,6 +325,7 @@ def test_what_stays_ends_when_it_is_told_to(
     assert list(left.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [MODES["wide"], MODES["narrow"]], ids=["wide", "narrow"])
 def test_the_demo_ends_well_on_a_terminal(mode: Mode, tmp_path: Path) -> None:
     words = ["demo", "--once"]

@@ -49,6 +49,7 @@ def test_what_stands_in_the_write_ahead_log_alone_is_in_the_copy(
     assert not (tmp_path / "copy.db-wal").exists()
 
 
+@pytest.mark.slow
 def test_a_copy_is_of_one_moment_while_others_write(
     database: Engine, path: Path, tmp_path: Path
 ) -> None:

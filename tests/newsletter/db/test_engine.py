@@ -1,18 +1,24 @@
 """Opening, versions and transactions, on both databases."""
 
+import gc
 import os
 import re
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
+from newsletter.container import Container
 from newsletter.db.engine import check_version, open_database, require_current, transaction, upgrade
 from newsletter.db.orm import metadata
 from newsletter.errors import DatabaseError
+from newsletter.settings.load import load
 from tests.forking import command as run_command
+
+pytestmark = pytest.mark.both_databases
 
 AT = "'2026-03-27 07:00:00.000000'"
 
@@ -63,6 +69,19 @@ def test_a_database_newer_than_the_code_is_refused(database: Engine) -> None:
     with pytest.raises(DatabaseError, match="is of version 9999") as caught:
         require_current(database)
     assert "newer release" in str(caught.value.hint)
+
+
+def test_a_database_that_is_refused_is_let_go(
+    database: Engine, environment: dict[str, str]
+) -> None:
+    with database.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(DatabaseError):
+            _ = Container(load(environment)).database
+        gc.collect()
+    assert [str(one.message) for one in said if one.category is ResourceWarning] == []
 
 
 def test_an_error_inside_a_transaction_leaves_nothing_behind(database: Engine) -> None:

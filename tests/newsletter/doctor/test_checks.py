@@ -19,7 +19,7 @@ from newsletter.provider.dns_lookups import Lookup, UnaskedError
 from newsletter.provider.sendgrid import SendGridGateway
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.settings.load import load
-from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.models import Reconciliation
 from tests.conftest import NOW
 
 OK, WARNING, PROBLEM, UNKNOWN = Verdict
@@ -124,14 +124,14 @@ WRONG_HOST = {"result": [{"hostname": "in.example.com", "url": "https://other.ex
             {f"{SETTINGS}/signed/sandbox": {"public_key": "MFkw"}},
             "webhook's signature",
             PROBLEM,
-            "do not know",
+            "is not configured",
         ),
         ({"whitelabel/domains": []}, "sender's domain", PROBLEM, "not authenticated"),
         (
             {"whitelabel/domains": [{"domain": "example.com", "valid": False, "dns": {}}]},
             "sender's domain",
             PROBLEM,
-            "does not see the DNS records",
+            "does not find the DNS records",
         ),
         (
             {"tracking_settings/google_analytics": {"enabled": True}},
@@ -141,8 +141,8 @@ WRONG_HOST = {"result": [{"hostname": "in.example.com", "url": "https://other.ex
         ),
         ({"tracking_settings/click": {"enabled": False}}, "tracking", OK, "differ"),
         ({"tracking_settings/open": {}}, "tracking", PROBLEM, "no sense"),
-        ({INBOUND: {"result": []}}, "inbound mail", PROBLEM, "nothing is received"),
-        ({INBOUND: WRONG_HOST}, "inbound mail", PROBLEM, "posted elsewhere"),
+        ({INBOUND: {"result": []}}, "inbound email", PROBLEM, "receives no email"),
+        ({INBOUND: WRONG_HOST}, "inbound email", PROBLEM, "posted to another URL"),
     ],
 )
 def test_what_is_wrong_with_the_account_is_found(
@@ -151,8 +151,8 @@ def test_what_is_wrong_with_the_account_is_found(
     sandbox.account = account
     found = of(sandbox, inbound_host="in.example.com", inbound_url="https://us.example/key")
     assert found[subject].verdict is verdict
-    assert words in found[subject].found
-    assert bool(found[subject].mend) or verdict is OK
+    assert words in found[subject].message
+    assert bool(found[subject].remedy) or verdict is OK
     shown = json.dumps([str(one) for one in found.values()])
     assert "secret" not in shown
     assert "us.example/key" not in shown
@@ -162,7 +162,7 @@ def test_inbound_mail_that_is_posted_to_us_is_ok(sandbox: RunningSandbox) -> Non
     url = "https://news.example.com/webhooks/sendgrid/inbound/key"
     sandbox.account = {INBOUND: {"result": [{"hostname": "IN.example.com", "url": url}]}}
     found = of(sandbox, inbound_host="in.example.com", inbound_url=url)
-    assert found["inbound mail"].verdict is OK
+    assert found["inbound email"].verdict is OK
 
 
 def test_a_wrong_key_is_one_problem_and_the_rest_is_not_asked(sandbox: RunningSandbox) -> None:
@@ -221,14 +221,14 @@ def test_what_dns_lacks_is_found(
 ) -> None:
     found = names(dns(records={(host, kind): values}))[subject]
     assert found.verdict is verdict
-    assert found.mend or verdict is OK
+    assert found.remedy or verdict is OK
 
 
 def test_a_subdomain_inherits_dmarc_with_its_own_policy() -> None:
     inherited = {("_dmarc.example.com", "TXT"): ["v=DMARC1; p=reject; sp=none"]}
     lookup = dns(records=inherited)
     first, *_ = dns_findings.of_domain(lookup, "news.example.com", DOMAIN)
-    assert (first.verdict, first.found) == (OK, "none, from example.com")
+    assert (first.verdict, first.message) == (OK, "none, from example.com")
 
 
 def test_no_key_at_all_is_a_problem_where_sendgrid_named_the_records() -> None:
@@ -240,7 +240,7 @@ def test_no_key_at_all_is_a_problem_where_sendgrid_named_the_records() -> None:
 def test_a_resolver_that_is_missing_is_not_a_problem_of_the_domain() -> None:
     found = [*names(silent).values(), dns_findings.of_base_url(silent, "https://news.de")]
     assert {one.verdict for one in found} == {UNKNOWN}
-    assert all("could not be asked: no resolver" in one.found for one in found)
+    assert all("the DNS lookup failed: no resolver" in one.message for one in found)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_database_of_a_newer_release_is_a_problem(database: Engine) -> None:
     with database.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     found = host_findings.of_database(database)
-    assert (found.verdict, "9999" in found.found) == (PROBLEM, True)
+    assert (found.verdict, "9999" in found.message) == (PROBLEM, True)
 
 
 def test_when_both_sides_were_last_compared(database: Engine) -> None:
@@ -294,20 +294,23 @@ def test_when_both_sides_were_last_compared(database: Engine) -> None:
         with transaction(database) as session:
             session.add(Reconciliation(started_at=NOW, **values))
 
-    assert (finding(0).verdict, finding(0).found) == (WARNING, "never yet")
-    assert "switched off" in finding(0, every=timedelta()).found
+    assert (finding(0).verdict, finding(0).message) == (WARNING, "never yet")
+    assert "switched off" in finding(0, every=timedelta()).message
     add(finished_at=NOW, report={"lists": {"bounces": {"new_here": 3}}})
-    assert (finding(5).verdict, finding(5).found) == (OK, "5 hours ago; 3 had not been known here")
+    assert (finding(5).verdict, finding(5).message) == (
+        OK,
+        "5 hours ago; 3 suppressions were new here",
+    )
     assert finding(73).verdict is WARNING
     add(error="SendGrid answered 401\nmore")
-    assert finding(5).found == "the last run failed: SendGrid answered 401"
+    assert finding(5).message == "the last run failed: SendGrid answered 401"
 
 
 def test_an_empty_file_has_never_been_compared(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path / 'new.db'}")
     found = host_findings.of_reconciling(engine, every=timedelta(days=1), now=NOW)
     engine.dispose()
-    assert found.found == "never yet"
+    assert found.message == "never yet"
 
 
 def test_the_whole_examination_against_sendgrid_itself_asks_dns(

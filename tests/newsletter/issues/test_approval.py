@@ -60,9 +60,9 @@ def approve(
         )
 
 
-def give_back(database: Engine, *, by: Actor = BOB, note: str = "Shorter, please.") -> None:
+def return_to_draft(database: Engine, *, by: Actor = BOB, note: str = "Shorter, please.") -> None:
     with transaction(database) as session:
-        approval.give_back(session, "news", by=by, now=NOW, note=note)
+        approval.return_to_draft(session, "news", by=by, now=NOW, note=note)
 
 
 def state(database: Engine, slug: str = "news") -> str:
@@ -82,7 +82,7 @@ def test_from_draft_through_review_to_approved_with_every_step_kept(database: En
     write(database)
     ask(database, note="By Friday?")
     assert state(database) == IssueState.REVIEW
-    give_back(database)
+    return_to_draft(database)
     assert state(database) == IssueState.DRAFT
     write(database, "Shorter.")
     ask(database)
@@ -100,7 +100,7 @@ def test_every_step_from_every_state_is_taken_or_refused_as_the_table_says(
     database: Engine,
 ) -> None:
     write(database)
-    take = {Step.REQUESTED: ask, Step.APPROVED: approve, Step.RETURNED: give_back}
+    take = {Step.REQUESTED: ask, Step.APPROVED: approve, Step.RETURNED: return_to_draft}
     target = {
         Step.REQUESTED: IssueState.REVIEW,
         Step.APPROVED: IssueState.APPROVED,
@@ -124,7 +124,7 @@ def test_an_approval_can_be_taken_back(database: Engine) -> None:
     write(database)
     ask(database)
     approve(database)
-    give_back(database, note="A mistake in the second link.")
+    return_to_draft(database, note="A mistake in the second link.")
     assert state(database) == IssueState.DRAFT
 
 
@@ -136,7 +136,7 @@ def test_nobody_approves_words_that_they_have_not_seen(database: Engine) -> None
     with pytest.raises(IssueError) as refused:
         approve(database, 1)
     assert refused.value.message == (
-        "revision 1 is not the latest: carol@example.org stored revision 2 at 2026-03-27 07:00 UTC"
+        "revision 1 is not the latest: carol@example.org saved revision 2 at 2026-03-27 07:00 UTC"
     )
     assert refused.value.hint == "Read revision 2: newsletter issue show news"
     assert state(database) == IssueState.REVIEW
@@ -170,7 +170,7 @@ def test_of_two_who_approve_at_the_same_time_one_is_told_that_it_is_done(databas
         with transaction(database) as session:
             approval.approve(session, "news", revision=1, by=BOB, now=NOW)
             waits = other.submit(approve, database, by=Actor(3, "carol@example.org"))
-        with pytest.raises(IssueError, match="it is approved, and cannot become approved"):
+        with pytest.raises(IssueError, match="it is approved and cannot become approved"):
             waits.result(timeout=30)
     assert [(step, who) for step, who, *_ in steps(database)][1:] == [
         ("approved", "bob@example.org")
@@ -181,7 +181,7 @@ def test_a_second_person_is_neither_who_wrote_it_nor_who_asked(database: Engine)
     write(database, by=ALICE)
     ask(database, by=BOB)
     for who, why in (ALICE, "wrote this revision"), (BOB, "asked for the review"):
-        with pytest.raises(IssueError, match=f"{who.name} {why}, and somebody else has to"):
+        with pytest.raises(IssueError, match=f"{who.name} {why}, so another user has to"):
             approve(database, by=who, second_person=True)
     assert state(database) == IssueState.REVIEW
     approve(database, by=Actor(3, "carol@example.org"), second_person=True)
@@ -204,7 +204,7 @@ def test_somebody_is_the_same_person_under_a_new_address_and_another_under_a_reu
 def test_who_asked_for_an_earlier_review_may_approve_a_later_one(database: Engine) -> None:
     write(database, by=ALICE)
     ask(database, by=BOB)
-    give_back(database, by=ALICE)
+    return_to_draft(database, by=ALICE)
     ask(database, by=ALICE)
     approve(database, by=BOB, second_person=True)
     assert state(database) == IssueState.APPROVED

@@ -1,14 +1,15 @@
 """What differs between two texts."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsletter.issues.diff import ChangeKind, Line, compare
+from newsletter.issues.diff import ChangeKind, DiffLine, compare
 
 TEXTS = st.lists(st.sampled_from(["", "a", "one two three", "one two four", "## x"])).map("\n".join)
 
 
-def told(lines: list[Line]) -> list[str]:
+def told(lines: list[DiffLine]) -> list[str]:
     """``-`` gone, ``+`` new, words that differ in brackets."""
     signs = {
         ChangeKind.SAME: " ",
@@ -63,6 +64,7 @@ def test_nothing_differs_where_nothing_does() -> None:
     assert compare("a\nb", "a\nb") == compare("", "") == []
 
 
+@pytest.mark.slow
 def test_more_lines_than_can_be_compared_are_told_as_changed() -> None:
     many = [f"{n} {n % 7}" for n in range(200_000)]
     before = "\n".join(["same", *many, "end"])

@@ -44,7 +44,7 @@ def test_all_eighteen_entries_of_the_seed_are_whole() -> None:
     assert patterns.title == "Patterns Across Companies"
     written = [line for line in read_text(SEED).split("\n") if line.startswith("[")]
     made = [
-        f"[{e.title}] · {e.organisation} · {e.source_label} {e.body_markdown}"
+        f"[{e.title}] · {e.organization} · {e.source_label} {e.body_markdown}"
         for e in dives.entries
     ]
     assert made == written
@@ -79,7 +79,7 @@ def test_titles_keep_their_brackets_slashes_and_colons() -> None:
     ).sections
     (entry,) = section.entries
     assert MarkdownIt().renderInline(entry.title) == "[Paper] A / B: why? #"
-    assert entry.organisation == "R&D"
+    assert entry.organization == "R&D"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from newsletter.issues import store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.parsing.issue_file import Draft, parse_issue
 from newsletter.issues.states import IssueState
-from newsletter.issues.store import Saved, StaleRevisionError
+from newsletter.issues.store import SavedRevision, StaleRevisionError
 from tests.conftest import NOW
+
+pytestmark = pytest.mark.both_databases
 
 ALICE, BOB = Actor(1, "alice@example.org"), Actor(2, "bob@example.org")
 
@@ -27,7 +29,7 @@ def draft(words: str = "Good day.", *, slug: str = "news", front: str = "") -> D
 
 def save(
     database: Engine, made: Draft, *, by: Actor = ALICE, base: int | None = None, later: int = 0
-) -> Saved:
+) -> SavedRevision:
     with transaction(database) as session:
         saved = store.save(session, made, by=by, now=NOW + timedelta(minutes=later), base=base)
         session.expunge_all()
@@ -75,7 +77,7 @@ def test_who_started_from_an_older_revision_is_refused_and_gets_the_text_back(
     mine = draft("Mine.")
     with pytest.raises(StaleRevisionError) as refused:
         save(database, mine, base=1)
-    assert refused.value.message == "bob@example.org stored revision 2 since"
+    assert refused.value.message == "bob@example.org saved revision 2 meanwhile"
     assert (refused.value.text, refused.value.latest) == (mine.source, 2)
     assert texts(database) == ["One.", "Two."]
 

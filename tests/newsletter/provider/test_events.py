@@ -257,6 +257,7 @@ _json = st.recursive(
 
 
 # A busy machine makes examples slowly; that is no fault of the parser.
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from newsletter.errors import IssueError
 from newsletter.issues.parsing.issue_file import parse_issue
-from newsletter.rendering.placeholders import Marks, Placeholders, Value, fill
+from newsletter.rendering.placeholders import Marks, PersonalValue, Placeholders, fill
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Publication
 from newsletter.settings.load import resource
@@ -21,8 +21,8 @@ ALL = Placeholders(
     PREFIX,
     f"{PREFIX}0u-",
     (
-        Value("name", "reader", f"{PREFIX}1h-", f"{PREFIX}1t-", f"{PREFIX}1q-"),
-        Value("attributes.company", "", f"{PREFIX}2h-", "", ""),
+        PersonalValue("name", "reader", f"{PREFIX}1h-", f"{PREFIX}1t-", f"{PREFIX}1q-"),
+        PersonalValue("attributes.company", "", f"{PREFIX}2h-", "", ""),
     ),
 )
 LINKS = {"unsubscribe_url": "https://n.example/unsubscribe/"}
@@ -97,7 +97,8 @@ def test_a_tag_within_a_value_stays_text_also_when_tags_are_replaced_one_by_one(
 
 def test_the_longest_values_stay_below_the_providers_limit() -> None:
     values = tuple(
-        Value(f"attributes.a{n}", "", *(f"{PREFIX}{n}{form}-" for form in "htq")) for n in range(9)
+        PersonalValue(f"attributes.a{n}", "", *(f"{PREFIX}{n}{form}-" for form in "htq"))
+        for n in range(9)
     )
     many = Placeholders(PREFIX, f"{PREFIX}0u-", values)
     for character in ("😀", '"', "x"):
@@ -167,5 +168,5 @@ def test_no_issue_has_more_values_than_the_provider_takes() -> None:
 
     # Each stands in the HTML part and in the text; the token of our own links is one more.
     assert rendered(74) == 149
-    with pytest.raises(IssueError, match="151 values for each reader"):
+    with pytest.raises(IssueError, match="151 values for each recipient"):
         rendered(75)

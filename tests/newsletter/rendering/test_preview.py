@@ -2,7 +2,7 @@
 
 import re
 
-from newsletter.rendering.preview import MADE_UP, STRANGER, Scheme, preview
+from newsletter.rendering.preview import SAMPLE_READER, UNKNOWN_READER, Scheme, preview
 from tests.newsletter.rendering.conftest import ALICE, Make
 
 BODY = (
@@ -13,9 +13,9 @@ BODY = (
 
 def test_values_are_the_persons_and_defaults_a_strangers(letter: Make) -> None:
     made = letter(BODY, subject="'For {{ name | default(\"you\") }}'")
-    assert preview(made, MADE_UP).subject == "For Robin Example"
-    assert preview(made, STRANGER).subject == "For you"
-    assert "Dear reader, see" in preview(made, STRANGER).text
+    assert preview(made, SAMPLE_READER).subject == "For Robin Example"
+    assert preview(made, UNKNOWN_READER).subject == "For you"
+    assert "Dear reader, see" in preview(made, UNKNOWN_READER).text
     assert "Dear Alice, see" in preview(made, ALICE).html
 
 

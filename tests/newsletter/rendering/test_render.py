@@ -231,7 +231,7 @@ def test_link_definitions_hold_for_all_parts_of_a_digest() -> None:
 
 
 def test_a_digest_that_leaves_its_format_is_refused_with_the_line_of_the_file() -> None:
-    text = "---\nsubject: x\ntemplate: digest\n---\n\n## A\n\n### T\n\nno organisation\n"
+    text = "---\nsubject: x\ntemplate: digest\n---\n\n## A\n\n### T\n\nno organization\n"
     with pytest.raises(IssueError) as caught:
         render(parse_issue(text, name="a.md"), HOUSE, templates=TEMPLATES)
     assert caught.value.place == "a.md:10"

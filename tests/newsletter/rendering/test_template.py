@@ -37,8 +37,8 @@ def spoilt(folder: Path, file: str, old: str, new: str) -> tuple[str, int]:
     [
         ("partials/footer.mjml", "<mj-text", "<mj-txet", "no tag mj-txet"),
         ("partials/footer.mjml", "</mj-column>", "", "not closed before"),
-        ("partials/footer.mjml", "because you", "because < you", "this is no tag"),
-        ("partials/footer.mjml", 'align="center"', "align=center", "this is no tag"),
+        ("partials/footer.mjml", "because you", "because < you", "this is not a tag"),
+        ("partials/footer.mjml", 'align="center"', "align=center", "this is not a tag"),
         (
             "partials/footer.mjml",
             "</mj-section>",

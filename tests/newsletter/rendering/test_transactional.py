@@ -9,13 +9,13 @@ import pytest
 from lxml import html as lxml_html
 
 from newsletter.errors import TemplateError
-from newsletter.rendering.transactional import NoticeWords, render_notice
+from newsletter.rendering.transactional import TransactionalEmail, render_transactional
 from tests.newsletter.rendering.conftest import HOUSE, TEMPLATES
 
 URL = "https://news.example.com/confirm/abc_-123?a=1&b=2"
 
 
-def make(**changes: object) -> NoticeWords:
+def make(**changes: object) -> TransactionalEmail:
     given: dict[str, object] = {
         "templates": TEMPLATES,
         "title": "Confirm your subscription",
@@ -25,10 +25,10 @@ def make(**changes: object) -> NoticeWords:
         **changes,
     }
     house = given.pop("house", HOUSE)
-    return render_notice(house, **given)  # type: ignore[arg-type]
+    return render_transactional(house, **given)  # type: ignore[arg-type]
 
 
-def shown(words: NoticeWords) -> str:
+def shown(words: TransactionalEmail) -> str:
     """What a reader of the HTML part sees, the preheader left out."""
     page = lxml_html.document_fromstring(words.html)
     for hidden in page.xpath('//style|//title|//*[contains(@style, "display:none")]'):

@@ -24,7 +24,7 @@ def hook() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]], list[int]]
         def log_message(self, *_: object) -> None: ...
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/", posts, statuses
     server.shutdown()

@@ -174,6 +174,7 @@ def test_every_bypass_is_looked_at() -> None:
     assert set(LIFTS) - {None} == set(BYPASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("bypass", LIFTS)
 def test_each_bypass_lifts_its_own_list_and_no_other(

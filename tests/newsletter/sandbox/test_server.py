@@ -213,6 +213,7 @@ def test_magic_addresses_have_their_fate_and_events_are_signed_as_the_sdk_expect
     assert happened == MAGIC
 
 
+@pytest.mark.slow
 def test_events_that_are_not_taken_are_posted_again(sandbox: RunningSandbox, hook) -> None:
     url, posts, statuses = hook
     statuses += [500, 503]

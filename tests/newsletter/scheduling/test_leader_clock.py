@@ -6,17 +6,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
-from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from sqlalchemy import Engine, text, update
 from sqlalchemy.exc import OperationalError
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import open_database, reading, transaction
 from newsletter.db.orm import Session, table_of
+from newsletter.scheduling import leadership
+from newsletter.scheduling.due import next_due
 from newsletter.scheduling.leader_clock import Clock
-from newsletter.scheduling.models import Lease
 from newsletter.scheduling.prepared_issue import IssueRenderer
 from newsletter.scheduling.tasks import TaskContext, start_due
 from newsletter.sending.ledger import sends
@@ -26,6 +29,7 @@ from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.queries import send_status
 from newsletter.sending.states import SendState
+from newsletter.wakeups import Wakeups
 from newsletter.web.console.dashboard import attention
 from tests.conftest import add_person
 from tests.newsletter.sending.conftest import five, make_send, states
@@ -43,6 +47,10 @@ def desk(database: Engine, press: IssueRenderer | None = None) -> TaskContext:
         keep_network_data=timedelta(days=365),
         press=(lambda: press) if press else None,
     )
+
+
+def wakeups(database: Engine) -> Wakeups:
+    return Wakeups(database, partial(next_due, grace=timedelta(minutes=30)))
 
 
 def state(database: Engine, send: int) -> str:
@@ -66,7 +74,7 @@ def clocks(database: Engine) -> Iterator[Callable[[], Clock]]:
 
     def start() -> Clock:
         engine = open_database(database.url.render_as_string(hide_password=False))
-        clock = Clock(engine, desk(engine))
+        clock = Clock(engine, desk(engine), wakeups(engine))
         clock.start()
         started.append((clock, engine))
         return clock
@@ -89,6 +97,7 @@ def test_a_send_starts_when_it_is_due_and_not_before(database: Engine, five, clo
     assert len(states(database, send)) == 5
 
 
+@pytest.mark.slow
 def test_a_send_scheduled_before_a_restart_starts_after_it(database: Engine, five, clocks) -> None:
     send = make_send(database, at=datetime.now(UTC) + timedelta(seconds=1))
     clocks().stop()
@@ -107,7 +116,7 @@ def test_a_late_send_starts_within_the_limit_and_else_waits_with_the_reason(
     if expected == "paused":
         with transaction(database) as session:
             assert "while nothing ran" in send_status.find(session, send).reason
-            send_lifecycle.resume(session, send, now=datetime.now(UTC))
+            send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
         start_due(desk(database))
         assert state(database, send) == "sending"
 
@@ -142,12 +151,14 @@ def test_a_send_that_could_not_be_planned_is_planned_anew_once_it_is_resumed(
     start_due(desk(database))
     # Nothing has changed: nobody may be told that it is sent.
     with transaction(database) as session:
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     start_due(desk(database))
     assert (state(database, send), states(database, send)) == ("paused", {})
     with transaction(database) as session:
-        send_lifecycle.change_pace(session, send, Timetable(), now=datetime.now(UTC))
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.change_pace(
+            session, send, Timetable(), by=Actor(None, "operator"), now=datetime.now(UTC)
+        )
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     start_due(desk(database))
     assert state(database, send) == "sending"
     assert len(states(database, send)) == 400
@@ -189,6 +200,7 @@ def test_a_send_that_trouble_keeps_from_starting_is_due_still_and_the_others_sta
     assert (state(database, first), len(states(database, first))) == ("sending", 5)
 
 
+@pytest.mark.slow
 def test_of_two_that_start_a_send_at_once_one_does_and_the_other_goes_on(
     database: Engine, five
 ) -> None:
@@ -204,6 +216,7 @@ def test_of_two_that_start_a_send_at_once_one_does_and_the_other_goes_on(
     assert len(states(database, send)) == 5
 
 
+@pytest.mark.slow
 def test_only_one_process_holds_the_clock_and_another_takes_over(
     database: Engine, five, clocks
 ) -> None:
@@ -214,73 +227,72 @@ def test_only_one_process_holds_the_clock_and_another_takes_over(
     assert until(lambda: waiting.holding)
 
 
-def test_a_lease_of_a_dead_process_ends_by_itself(database: Engine, five, clocks) -> None:
-    with transaction(database) as session:
-        later = datetime.now(UTC) + timedelta(hours=1)
-        session.add(Lease(name="clock", holder="dead", until=later))
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.slow
+def test_a_holder_that_is_not_heard_of_loses_the_clock(
+    database: Engine, clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leadership, "_SILENT", "1s")
+    hangs = leadership.leadership(database)
+    assert hangs.hold()
+    monkeypatch.undo()
     clock = clocks()
     time.sleep(0.5)
     assert not clock.holding
-    with transaction(database) as session:
-        session.execute(update(table_of(Lease)).values(until=datetime.now(UTC)))
-    assert until(lambda: clock.holding)
+    assert until(lambda: clock.holding, seconds=6)
+    # Once it wakes up it notices.
+    with pytest.raises(psycopg.OperationalError):
+        hangs.hold()
+    assert not hangs.hold()
+    hangs.give_back()
 
 
-def test_a_database_that_is_away_when_the_clock_begins_costs_a_renewal(
+def test_a_database_that_is_away_for_a_moment_costs_the_clock_a_renewal(
     database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("newsletter.scheduling.leader_clock._RENEW", 0.2)
-    _fails_once(monkeypatch, "start")
-    send = make_send(database, at=datetime.now(UTC))
-    clocks()
-    assert until(lambda: state(database, send) == "sending")
+    monkeypatch.setattr("newsletter.scheduling.leader_clock.RENEW", 0.2)
+    failed = list[bool]()
+    kind = leadership._FileLock if database.dialect.name == "sqlite" else leadership._SessionLock
+    hold = kind.hold
 
-
-def test_a_database_that_is_away_between_two_ticks_does_not_end_the_ticking(
-    database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failed = _fails_once(monkeypatch, "update_job")
-    clocks()
-    assert until(lambda: bool(failed))
-    send = make_send(database, at=datetime.now(UTC))
-    assert until(lambda: state(database, send) == "sending")
-
-
-def _fails_once(monkeypatch: pytest.MonkeyPatch, step: str) -> list[bool]:
-    """Let the store of the clock's jobs lose the database in this step, for once."""
-    real, failed = getattr(SQLAlchemyJobStore, step), list[bool]()
-
-    def once(self: SQLAlchemyJobStore, *args: object) -> None:
+    def once(self: Any) -> bool:
         if not failed:
             failed.append(True)
             raise OperationalError("x", {}, Exception("away"))
-        real(self, *args)
+        return hold(self)
 
-    monkeypatch.setattr(SQLAlchemyJobStore, step, once)
-    return failed
-
-
-def test_the_jobs_stand_in_the_same_database(database: Engine, five, clocks) -> None:
-    clock = clocks()
-    assert until(lambda: clock.holding)
-    with database.connect() as connection:
-        names = set(connection.execute(text("SELECT id FROM clock_job")).scalars())
-    assert names == {
-        "fire-schedules",
-        "start-due-sends",
-        "feed-workers",
-        "decide-tests",
-        "watch-alarms",
-        "look-after-doubt",
-        "count-people",
-        "tidy-up",
-        "reconcile",
-        "leave-lists",
-        "tell-operators",
-        "fold-old",
-    }
+    monkeypatch.setattr(kind, "hold", once)
+    send = make_send(database, at=datetime.now(UTC))
+    clocks()
+    assert until(lambda: state(database, send) == "sending")
+    assert failed
 
 
+def test_a_job_that_runs_while_something_comes_due_runs_again(
+    database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    real = send_lifecycle.due
+
+    def slow(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:
+        found = real(session, now=now)
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(20)
+        return found
+
+    monkeypatch.setattr(send_lifecycle, "due", slow)
+    monkeypatch.setattr("newsletter.scheduling.tasks.transaction", reading)
+    clocks()
+    assert begun.wait(20)
+    monkeypatch.undo()
+    send = make_send(database, at=datetime.now(UTC))
+    time.sleep(1.5)  # the job is told to run, and runs still
+    go_on.set()
+    assert until(lambda: state(database, send) == "sending", seconds=5)
+
+
+@pytest.mark.slow
 def test_an_end_while_a_job_takes_long_reports_no_errors(database: Engine, clocks, caplog) -> None:
     clock = clocks()
     assert until(lambda: clock.holding)
@@ -296,6 +308,7 @@ def test_an_end_while_a_job_takes_long_reports_no_errors(database: Engine, clock
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_clock_that_was_ahead_and_is_put_right_goes_on_ticking(
     database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch

@@ -75,7 +75,9 @@ def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
 def test_a_pause_by_an_operator_is_told_to_nobody(assembly: Container, five: list[int]) -> None:
     send = make_send(assembly.database)
     with transaction(assembly.database) as session:
-        send_lifecycle.pause(session, send, reason="paused by Ada", now=NOW)
+        send_lifecycle.pause(
+            session, send, by=Actor(None, "operator"), reason="paused by Ada", now=NOW
+        )
     assert told(assembly) == []
 
 

@@ -69,7 +69,7 @@ def test_what_became_the_next_meanwhile_is_prepared_anew(database, everybody) ->
         if not examined:
             # The first goes back to its author while it is being rendered.
             with transaction(database) as session:
-                approval.give_back(session, "first", by=COMMAND_LINE, now=NOW, note="not yet")
+                approval.return_to_draft(session, "first", by=COMMAND_LINE, now=NOW, note="not yet")
         examined.append(name)
         return function(text, name=name)
 

@@ -36,6 +36,7 @@ def due(rule: str, zone: ZoneInfo, begin: datetime, end: datetime) -> list[datet
 YEARS = [*((zone, 2026) for zone in ZONES), ("America/Sao_Paulo", 2017)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("zone", "year"), YEARS)
 def test_two_years_are_as_a_walk_along_the_wall_clock_finds_them(zone: str, year: int) -> None:
     begin, end = (datetime(each, 1, 1, tzinfo=UTC) for each in (year, year + 2))

@@ -33,6 +33,8 @@ from tests.newsletter.scheduling.calendar_walk import walked
 from tests.newsletter.scheduling.conftest import PRESS, TEXT, approve, make_schedule, rows, tick
 from tests.newsletter.scheduling.test_leader_clock import desk
 
+pytestmark = pytest.mark.both_databases
+
 DAY = timedelta(days=1)
 #: Seven o'clock of the day after NOW, which is seven itself.
 SEVEN = NOW + DAY
@@ -218,7 +220,7 @@ class BrokenChecker(Checker):
 
 def broken() -> Checker:
     usual = PRESS.checker
-    return BrokenChecker(usual.house, usual.templates, usual.rules)
+    return BrokenChecker(usual.publication, usual.templates, usual.rules)
 
 
 def without_templates() -> Checker:
@@ -463,6 +465,7 @@ def make_world(database: Engine) -> dict[str, tuple[int, list[datetime]]]:
     return made
 
 
+@pytest.mark.slow
 def test_two_years_of_schedules_in_five_zones_as_an_independent_walk_finds_them(
     database, everybody
 ) -> None:
@@ -484,6 +487,7 @@ def test_two_years_of_schedules_in_five_zones_as_an_independent_walk_finds_them(
 
 
 # Both databases walk through two years above.
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_two_years_with_a_machine_that_often_does_not_run_lose_nothing_and_burst_never(
     database, everybody

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.issues.parsing.issue_file import parse_issue
@@ -16,6 +17,7 @@ from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Publication
 from newsletter.sending.delivery.dispatcher import Dispatcher
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.quotas import WarmUp
@@ -67,7 +69,15 @@ def make_send(
                 segment_store.save(session, "everybody", "", now=NOW)
         terms = SendOptions(timetable=timetable, excluded=excluded)
         send = send_lifecycle.create(
-            session, draft, rendered, names, at=at, now=now, terms=terms, approved_by=COMMAND_LINE
+            session,
+            draft,
+            rendered,
+            names,
+            by=Actor(None, "operator"),
+            at=at,
+            now=now,
+            terms=terms,
+            approved_by=COMMAND_LINE,
         )
         return send.id
 
@@ -149,7 +159,7 @@ def dispatcher(
         database,
         gateway,
         Links([LINK_KEY]),
-        worker="test",
+        worker=Heartbeat(database),
         base_url="https://news.example",
         sender_email="news@example.org",
         sender_name="Paper",

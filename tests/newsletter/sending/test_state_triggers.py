@@ -9,6 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from newsletter.sending.state_triggers import GUARDED
 from tests.newsletter.sending.conftest import make_plan, make_send
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.mark.parametrize("table", GUARDED)
 def test_each_pair_of_states_is_allowed_or_refused_as_the_table_says(

@@ -345,7 +345,7 @@ def test_the_clock_s_jobs_run_with_the_least_and_the_most_of_everything(
 
 PATHS = {
     "checks.file": lambda parts: parts.check_rules,
-    "sending.alerts": lambda parts: parts.alert_rules,
+    "sending.alerts": lambda parts: parts.breaker_rules,
     "sending.journal": lambda parts: parts.journal,
     "imports.folder": lambda parts: parts.importer()._shelf.part(),
     "templates.directory": lambda parts: render(

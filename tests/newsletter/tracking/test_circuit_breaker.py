@@ -1,4 +1,4 @@
-"""The circuit breaker: it trips above its line and not at it, says why, and forgives on resume."""
+"""The circuit breaker opens above a rule's share, gives the reason, and starts anew on resume."""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
@@ -18,7 +19,7 @@ from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.sending.states import SendState
 from newsletter.settings.load import resource
-from newsletter.tracking.circuit_breaker import BreakerRule, load_rules, watch
+from newsletter.tracking.circuit_breaker import BreakerRule, check_sends, load_rules
 from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, make_plan, make_send
 from tests.newsletter.tracking.events.test_ingest import entry, take
@@ -70,7 +71,7 @@ def report(
 
 def look(database: Engine, *rules: BreakerRule) -> list[tuple[int, str]]:
     with transaction(database) as session:
-        return watch(session, rules or [rule()], now=NOW)
+        return check_sends(session, rules or [rule()], now=NOW)
 
 
 def stands(database: Engine, send_id: int) -> Send:
@@ -80,19 +81,21 @@ def stands(database: Engine, send_id: int) -> Send:
 
 def pause(database: Engine, send_id: int) -> None:
     with transaction(database) as session:
-        send_lifecycle.pause(session, send_id, reason="paused by the operator", now=NOW)
+        send_lifecycle.pause(
+            session, send_id, by=Actor(None, "operator"), reason="paused by the operator", now=NOW
+        )
 
 
 def resume(database: Engine, send_id: int) -> None:
     with transaction(database) as session:
-        send_lifecycle.resume(session, send_id, now=NOW)
+        send_lifecycle.resume(session, send_id, by=Actor(None, "operator"), now=NOW)
 
 
 @pytest.mark.parametrize(
     ("handed_over", "share", "at_the_line"),
     [(20, "0.05", 1), (20, "0.1", 2), (100, "0.29", 29), (100, "0.07", 7)],
 )
-def test_it_trips_above_the_line_and_not_at_it(
+def test_it_opens_above_the_line_and_not_at_it(
     database: Engine, handed_over: int, share: str, at_the_line: int
 ) -> None:
     people(database, handed_over + 1)
@@ -102,9 +105,9 @@ def test_it_trips_above_the_line_and_not_at_it(
     assert look(database, bounces) == []
     assert stands(database, send).state == SendState.SENDING
     report(database, send, "bounce", [at_the_line + 1])
-    (tripped,) = look(database, bounces)
+    (opened,) = look(database, bounces)
     row = stands(database, send)
-    assert tripped == (send, row.reason)
+    assert opened == (send, row.reason)
     assert (row.state, row.paused_at) == (SendState.PAUSED, NOW)
     assert look(database, bounces) == []
 
@@ -156,6 +159,7 @@ def test_leaving_by_our_link_and_by_the_provider_s_is_leaving_once(database: Eng
     assert look(database, rule(counts=["unsubscribe", "group_unsubscribe"])) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [
@@ -167,7 +171,7 @@ def test_leaving_by_our_link_and_by_the_provider_s_is_leaving_once(database: Eng
         ({"event": "group_unsubscribe"}, "group_unsubscribe"),
     ],
 )
-def test_each_kind_that_can_be_counted_trips_its_own_rule_only(
+def test_each_kind_that_can_be_counted_matches_its_own_rule_only(
     database: Engine, fields: dict[str, Any], kind: str
 ) -> None:
     people(database, 5)
@@ -204,18 +208,18 @@ def test_a_few_events_do_not_trip_it(database: Engine) -> None:
     assert [number for number, _ in look(database, enough)] == [send]
 
 
-def test_it_does_not_trip_before_enough_people_were_handed_over(database: Engine) -> None:
+def test_it_does_not_open_before_enough_people_were_handed_over(database: Engine) -> None:
     people(database, 11)
     send = under_way(database, batch_size=5)
     report(database, send, "bounce", range(1, 6))
     enough = rule(after=6)
     assert look(database, enough) == []
     hand_over(database)
-    (tripped,) = look(database, enough)
-    assert tripped[1].startswith("50 % of 10 emails bounced (5), above 10 %: ")
+    (opened,) = look(database, enough)
+    assert opened[1].startswith("50 % of 10 emails bounced (5), above 10 %: ")
 
 
-def test_the_first_rule_that_trips_gives_the_reason(database: Engine) -> None:
+def test_the_first_rule_that_matches_gives_the_reason(database: Engine) -> None:
     people(database, 5)
     send = under_way(database, batch_size=4)
     report(database, send, "bounce", [1, 2])
@@ -244,7 +248,9 @@ def test_after_a_resume_only_what_came_since_counts(database: Engine) -> None:
     assert stands(database, send).state == SendState.SENDING
     report(database, send, "bounce", [12])
     ((_, why),) = look(database)
-    assert why.startswith("20 % of 10 emails since the last pause bounced (2), above 10 %: ")
+    assert why.startswith(
+        "20 % of 10 emails since the circuit breaker opened bounced (2), above 10 %: "
+    )
     # And a second time.
     resume(database, send)
     hand_over(database)
@@ -267,7 +273,9 @@ def test_an_operators_pause_forgives_nothing(database: Engine) -> None:
     assert why.startswith("20 % of 10 emails bounced (2)")
 
 
-def test_an_operators_pause_after_an_alarm_forgives_nothing_either(database: Engine) -> None:
+def test_an_operators_pause_after_the_breaker_opened_forgives_nothing_either(
+    database: Engine,
+) -> None:
     people(database, 31)
     send = under_way(database, batch_size=10)
     report(database, send, "bounce", [1, 2])
@@ -280,7 +288,7 @@ def test_an_operators_pause_after_an_alarm_forgives_nothing_either(database: Eng
     assert look(database) == []
     resume(database, send)
     ((_, why),) = look(database)
-    assert why.startswith("20 % of 10 emails since the last pause bounced (2)")
+    assert why.startswith("20 % of 10 emails since the circuit breaker opened bounced (2)")
 
 
 def test_sends_under_way_at_once_are_judged_each_by_its_own_figures(database: Engine) -> None:
@@ -294,10 +302,10 @@ def test_sends_under_way_at_once_are_judged_each_by_its_own_figures(database: En
     resume(database, good)
     report(database, bad, "bounce", [1], issue=1)
     report(database, worse, "bounce", [2, 3, 4], issue=3)
-    tripped = dict(look(database))
-    assert list(tripped) == [bad, worse]
-    assert tripped[bad].startswith("25 % of 4 emails bounced (1)")
-    assert tripped[worse].startswith("75 % of 4 emails bounced (3)")
+    opened = dict(look(database))
+    assert list(opened) == [bad, worse]
+    assert opened[bad].startswith("25 % of 4 emails bounced (1)")
+    assert opened[worse].startswith("75 % of 4 emails bounced (3)")
     assert stands(database, good).state == SendState.SENDING
 
 
@@ -318,14 +326,14 @@ def test_sends_that_have_not_begun_or_are_cancelled_are_left_alone(database: Eng
     cancelled = under_way(database, batch_size=4)
     report(database, cancelled, "bounce", range(1, 5))
     with transaction(database) as session:
-        send_lifecycle.cancel(session, cancelled, now=NOW)
+        send_lifecycle.cancel(session, cancelled, by=Actor(None, "operator"), now=NOW)
     waiting = make_send(database, slug="second")
     assert look(database) == []
     assert stands(database, cancelled).state == SendState.CANCELLED
     assert stands(database, waiting).state == SendState.SCHEDULED
 
 
-def test_nothing_leaves_once_it_has_tripped(database: Engine) -> None:
+def test_nothing_leaves_once_the_breaker_is_open(database: Engine) -> None:
     people(database, 5)
     send = under_way(database, batch_size=4)
     report(database, send, "spamreport", [1])
@@ -389,7 +397,7 @@ def test_the_page_for_operators_has_the_shipped_figures() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bounce", "blocked", "dropped", "spamreport"])
-def test_each_shipped_rule_trips_on_what_it_is_for(database: Engine, kind: str) -> None:
+def test_each_shipped_rule_matches_what_it_is_for(database: Engine, kind: str) -> None:
     people(database, 501)
     send = under_way(database, batch_size=500)
     name, more = ("bounce", {"type": "blocked"}) if kind == "blocked" else (kind, {})
@@ -429,10 +437,10 @@ def written(**changes: str | None) -> str:
         ({"above": "5"}, "above", "less than or equal to 1\nA share"),
         ({"above": "nan"}, "above", "finite number\nA share"),
         ({"above": "inf"}, "above", "finite number\nA share"),
-        ({"at_least": '"20"'}, "at_least", "valid integer\nA whole number of people"),
-        ({"at_least": "20.0"}, "at_least", "valid integer\nA whole number of people"),
+        ({"at_least": '"20"'}, "at_least", "valid integer\nA whole number of recipients"),
+        ({"at_least": "20.0"}, "at_least", "valid integer\nA whole number of recipients"),
         ({"at_least": "0"}, "at_least", "greater than or equal to 1\nA whole number"),
-        ({"after": "-1"}, "after", "greater than or equal to 1\nA whole number of people"),
+        ({"after": "-1"}, "after", "greater than or equal to 1\nA whole number of recipients"),
         ({"of": '"delivered"'}, "of", "'accepted'"),
         ({"counts": '["bounced"]'}, "counts", "'bounced' is no kind of event"),
         ({"counts": '["open"]'}, "counts", "'open' is no kind of event"),
@@ -469,7 +477,7 @@ def test_a_wrong_rule_is_named_with_what_is_allowed(
         (
             written() + written(name='"drops"') + written(),
             "alerts.toml: rule 3 (bounces): name",
-            "rule 1 has this name, too\nGive each rule",
+            "rule 1 has the same name\nGive each rule",
         ),
     ],
 )

@@ -22,7 +22,7 @@ from newsletter.sending.models import OutboxEmail
 from newsletter.settings.load import load
 from newsletter.tracking import list_removal
 from newsletter.tracking.list_removal import ListRemover, lift_bounces
-from newsletter.tracking.models_reconcile import ListRemoval
+from newsletter.tracking.models import ListRemoval
 from newsletter.tracking.people import history as subscriber_history
 from newsletter.tracking.suppression_sync import Reconciler
 from newsletter.web.app import create_app
@@ -42,6 +42,8 @@ from tests.newsletter.tracking.events.test_ingest import (
     take,
 )
 from tests.newsletter.web.public.test_confirm import ask
+
+pytestmark = pytest.mark.both_databases
 
 __all__ = ["five", "sent"]
 
@@ -141,6 +143,7 @@ def test_an_operator_lifts_a_bounce_and_the_address_leaves_the_bounce_lists(
     ]
 
 
+@pytest.mark.slow
 def test_all_bounces_between_two_times_with_a_text_are_lifted_and_no_others(
     database: Engine, sent: int, five: list[int]
 ) -> None:
@@ -278,6 +281,7 @@ def test_after_a_bounce_that_says_nothing_of_the_mailbox_the_next_issue_is_tried
     assert stands(sandbox, "p1@example.org") == set()
 
 
+@pytest.mark.slow
 def test_so_many_soft_bounces_that_the_address_is_suppressed_leave_it_on_the_list(
     parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:
@@ -372,7 +376,7 @@ def test_the_history_says_what_became_of_a_single_email(
     with reading(parts.database) as session:
         alice = session.get(Subscriber, cast["alice"])
         assert alice is not None
-        entries, _ = subscriber_history.of_person(session, alice)
+        entries, _ = subscriber_history.of_subscriber(session, alice)
     (mail,) = (one for one in entries if one.sort == "mail")
     assert mail.what == "dropped"
     assert mail.detail.endswith("Bounced Address")
@@ -381,6 +385,7 @@ def test_the_history_says_what_became_of_a_single_email(
 # -- by command -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_lifts_lists_and_says_what_is_missing(
     environment: dict[str, str], database: Engine, sent: int, five: list[int], tmp_path: Path
 ) -> None:
@@ -416,5 +421,5 @@ def test_removals_that_no_event_can_be_about_are_forgotten(
     remove(parts)
     for now, left in ((NOW + 40 * DAY, 1), (NOW + 42 * DAY, 0)):
         with transaction(parts.database) as session:
-            list_removal.sweep(session, now=now)
+            list_removal.delete_old(session, now=now)
             assert len(session.scalars(select(table_of(ListRemoval))).all()) == left

@@ -27,8 +27,11 @@ from subscribers.consent.records import Act, record
 from subscribers.email_address import address_key, hash_address, parse
 from subscribers.models import Suppression, SuppressionReason
 from tests.conftest import ADDRESS_KEY, NOW, add_person
+from tests.newsletter.scheduling.test_leader_clock import wakeups
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import comes_back, take
+
+pytestmark = pytest.mark.both_databases
 
 __all__ = ["five"]
 
@@ -216,10 +219,10 @@ def test_a_dry_run_counts_and_changes_nothing(reconciler, sandbox, database, cas
     listed(sandbox, "unsubscribes", "alice@example.org", at=NOW)
     opts_in(database, cast["alice"], NOW + timedelta(minutes=10))
     leaves(database, "charlie@example.org")
-    report = run(replace(reconciler, tell=True), dry_run=True)
+    report = run(replace(reconciler, push_suppressions=True), dry_run=True)
     assert report.lists[SuppressionListing.BOUNCES].new_here == 1
     assert report.lists[SuppressionListing.UNSUBSCRIBES].removed_there == 1
-    assert report.told == 1
+    assert report.pushed == 1
     assert suppressed(database, "bob@example.org") is None
     assert stands(sandbox, "unsubscribes") == ["alice@example.org"]
     with reading(database) as session:
@@ -232,9 +235,9 @@ def test_those_who_left_here_are_told_only_when_switched_on(
     leaves(database, "alice@example.org")
     leaves(database, "bob@example.org", reason=SuppressionReason.BOUNCED)
     leaves(database, "stranger@example.org")  # only the hash is known: there is nothing to tell
-    assert run(reconciler).told is None
+    assert run(reconciler).pushed is None
     assert stands(sandbox, "unsubscribes") == []
-    assert run(replace(reconciler, tell=True), whole=True).told == 1
+    assert run(replace(reconciler, push_suppressions=True), whole=True).pushed == 1
     assert stands(sandbox, "unsubscribes") == ["alice@example.org"]
 
 
@@ -357,6 +360,7 @@ def stopped(reconciler: Reconciler) -> tuple[Reconciler, list[str]]:
     return watching, asked
 
 
+@pytest.mark.slow
 def test_the_next_run_goes_on_with_the_list_at_which_the_last_one_stopped(
     reconciler, sandbox, database, cast
 ) -> None:
@@ -527,7 +531,9 @@ def test_a_clock_that_stops_does_not_wait_for_a_rate_limit(reconciler, database)
         error.retry_after = timedelta(minutes=9)
         raise error
 
-    clock = Clock(reconciler.database, desk(replace(reconciler, ask=ask)))
+    clock = Clock(
+        reconciler.database, desk(replace(reconciler, ask=ask)), wakeups(reconciler.database)
+    )
     clock.start()
     while not clock.holding:
         time.sleep(0.01)

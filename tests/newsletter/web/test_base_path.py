@@ -107,6 +107,7 @@ def test_scripts_and_styles_know_no_address_from_the_root() -> None:
         assert not re.search(r"[\"'`(]/[a-z]", file.read_text()), file.name
 
 
+@pytest.mark.slow
 @SQLITE
 @STRIPS
 def test_nothing_in_any_answer_leads_past_the_path(office: Office) -> None:
@@ -126,6 +127,7 @@ def test_nothing_in_any_answer_leads_past_the_path(office: Office) -> None:
     assert seen > 1000
 
 
+@pytest.mark.slow
 @SQLITE
 @STRIPS
 def test_each_address_in_a_page_is_answered(office: Office) -> None:
@@ -207,6 +209,7 @@ def test_a_path_that_would_not_be_plain_in_pages_and_cookies_is_refused(
     assert refused.value.place.endswith("site.base_url")
 
 
+@pytest.mark.slow
 @SQLITE
 @pytest.mark.parametrize("path", ["/consoles", "/a.b-c_d~e/f"])
 @pytest.mark.parametrize("below", [True, False])

@@ -19,6 +19,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from newsletter.accounts import users
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
@@ -84,12 +85,19 @@ def noticed(parts: Container, kind: str) -> str:
 def create(parts: Container, slug: str, *, at: datetime) -> int:
     """A send of an issue to everybody; its number."""
     draft = parse_issue(ISSUE.format(slug=slug), name=f"{slug}.md")
-    rendered = render(draft, parts.house, templates=parts.settings.templates_directory)
+    rendered = render(draft, parts.publication, templates=parts.settings.templates_directory)
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
         segment_store.save(session, f"of-{slug}", "", now=now)
         made = send_lifecycle.create(
-            session, draft, rendered, [f"of-{slug}"], at=at, now=now, approved_by=COMMAND_LINE
+            session,
+            draft,
+            rendered,
+            [f"of-{slug}"],
+            by=Actor(None, "operator"),
+            at=at,
+            now=now,
+            approved_by=COMMAND_LINE,
         )
         return made.id
 
@@ -193,6 +201,7 @@ def is_delivered(parts: Container) -> bool:
         return session.scalar(select(event.c.kind).where(event.c.kind == "delivered")) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("strips", [True, False], ids=["taken off", "left"])
@@ -215,6 +224,7 @@ def test_a_readers_life_goes_below_a_path(
     assert names == {("__Secure-console" if scheme == "https" else "console"): PATH}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strips", [True, False], ids=["taken off", "left"])
 @pytest.mark.parametrize("kind", ["nginx", "caddy"])
 def test_a_readers_life_goes_through_real_proxies(

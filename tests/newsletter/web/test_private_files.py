@@ -40,6 +40,7 @@ def open_to_others(folder: Path, *, but: frozenset[str] = frozenset()) -> list[s
     ]
 
 
+@pytest.mark.slow
 def test_commands_make_private_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text("email\nada@example.org\nnobody\n")
     environment = {

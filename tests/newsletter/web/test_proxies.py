@@ -27,7 +27,7 @@ from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.db.orm import table_of
 from newsletter.doctor.account import Verdict
-from newsletter.doctor.proxy import FORGED, fetched, of_visitors
+from newsletter.doctor.proxy import FORGED, fetch_page, of_visitors
 from newsletter.errors import SettingsError
 from newsletter.settings.load import load
 from newsletter.web.app import create_app
@@ -64,6 +64,7 @@ def seen() -> Seen:
     return ask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", PROXY, "198.51.100.7"])
 @pytest.mark.parametrize("name", CLAIMS)
 def test_by_default_nobody_speaks_for_anybody_not_even_this_machine(
@@ -73,6 +74,7 @@ def test_by_default_nobody_speaks_for_anybody_not_even_this_machine(
     assert seen(peer, [(name, value)]) == peer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hops", "header", "expected"),
     [
@@ -248,6 +250,7 @@ def asked_from(host: str, port: int, headers: dict[str, str]) -> str:
         return connection.getresponse().read().decode().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "headers", "trusted", "expected"),
     [
@@ -280,6 +283,7 @@ def test_behind_a_real_proxy_a_visitor_has_the_address_that_they_have(
             assert asked_from("127.0.0.7", port, forged) == expected
 
 
+@pytest.mark.slow
 def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path: Path) -> None:
     environment = {
         "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path / 'newsletter.db'}",
@@ -291,9 +295,10 @@ def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path:
         **web(trusted_proxies="127.0.0.1"),
     }
     with served(environment) as url, behind("nginx", ONLY_HOST, url, tmp_path) as port:
-        assert of_visitors(f"http://127.0.0.1:{port}", fetched).verdict is Verdict.PROBLEM
+        assert of_visitors(f"http://127.0.0.1:{port}", fetch_page).verdict is Verdict.PROBLEM
 
 
+@pytest.mark.slow
 def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
     environment: dict[str, str],
 ) -> None:
@@ -317,6 +322,7 @@ def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
     parts.database.dispose()
 
 
+@pytest.mark.slow
 def test_the_server_reads_no_variable_of_its_own(environment: dict[str, str]) -> None:
     source = (
         "import os; os.environ['FORWARDED_ALLOW_IPS'] = '*'\n"
@@ -354,13 +360,14 @@ def test_every_server_of_ours_leaves_the_headers_to_us() -> None:
 def test_the_doctor_tells_whose_address_the_service_sees(answer: str, verdict: Verdict) -> None:
     found = of_visitors("https://n.example", lambda _url, _headers: f"{answer}\n")
     assert found.verdict is verdict
-    assert bool(found.mend) == (verdict is not Verdict.OK)
+    assert bool(found.remedy) == (verdict is not Verdict.OK)
 
 
+@pytest.mark.slow
 def test_the_doctor_asks_the_service_itself(environment: dict[str, str]) -> None:
     with served(environment) as url:
-        found = of_visitors(url, fetched)
-        assert (found.verdict, "127.0.0.1" in found.found) == (Verdict.WARNING, True)
+        found = of_visitors(url, fetch_page)
+        assert (found.verdict, "127.0.0.1" in found.message) == (Verdict.WARNING, True)
     with served(environment | web(trusted_proxies="127.0.0.1")) as url:
-        assert of_visitors(url, fetched).verdict is Verdict.PROBLEM
-    assert of_visitors("http://127.0.0.1:9", fetched).verdict is Verdict.UNKNOWN
+        assert of_visitors(url, fetch_page).verdict is Verdict.PROBLEM
+    assert of_visitors("http://127.0.0.1:9", fetch_page).verdict is Verdict.UNKNOWN

@@ -12,6 +12,8 @@ from subscribers.consent.suppression import LiftError
 from subscribers.models import Suppression, SuppressionReason
 from tests.conftest import NOW
 
+pytestmark = pytest.mark.both_databases
+
 HASH = b"h" * 16
 LATER = NOW + timedelta(days=1)
 

@@ -333,6 +333,7 @@ def rows_of_states(draw: st.DrawFn) -> tuple[list[str], list[tuple[list[str], bo
     return [name for name, _, _ in chosen], rows
 
 
+@pytest.mark.slow
 @given(rows_of_states(), st.sampled_from([",", ";", "\t"]))
 @settings(deadline=None, max_examples=150)
 def test_whoever_one_column_calls_gone_is_gone_whatever_the_others_say(

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, insert, select
@@ -16,6 +17,8 @@ from sqlalchemy import Connection, Engine, insert, select
 from newsletter.db.orm import table_of
 from subscribers.models import Subscriber, Subscription, Topic
 from subscribers.segments import parser as segment_parser
+
+pytestmark = pytest.mark.both_databases
 
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 PEOPLE = table_of(Subscriber)
@@ -330,6 +333,7 @@ def found(connection: Connection, text: str) -> list[int]:
     return list(connection.scalars(chosen))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("EXAMPLES", "250")),
     deadline=None,

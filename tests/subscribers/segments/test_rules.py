@@ -15,6 +15,8 @@ from subscribers.segments.attributes import index_ddl, index_name
 from subscribers.segments.fields import FIELDS
 from subscribers.segments.operands import USAGE
 
+pytestmark = pytest.mark.both_databases
+
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 PEOPLE = table_of(Subscriber)
 
@@ -97,6 +99,7 @@ def test_whole_days_in_utc_are_compared_with_moments(database: Engine) -> None:
         assert found(connection, "created_at >= days_ago(1)") == [2]
 
 
+@pytest.mark.slow
 def test_samples_are_even_stable_nested_and_independent(database: Engine) -> None:
     people = 20_000
     with database.connect() as connection:

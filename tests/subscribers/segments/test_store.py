@@ -12,6 +12,8 @@ from subscribers.consent import suppression
 from subscribers.models import Segment, Subscriber, Subscription, SuppressionReason, Topic
 from subscribers.segments import store as segment_store
 
+pytestmark = pytest.mark.both_databases
+
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 PEOPLE = table_of(Subscriber)
 ALICE, BOB, CHARLIE, DORA = 1, 2, 3, 4

@@ -14,6 +14,8 @@ from subscribers.models import Consent, Subscriber, Subscription, Suppression
 from subscribers.self_service.erasure import data_of, erase, find
 from subscribers.transfer.import_run import ImportOptions, import_people
 
+pytestmark = pytest.mark.both_databases
+
 KEY = b"an address key of a test, 32 octs"
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 FILE = (

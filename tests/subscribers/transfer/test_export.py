@@ -189,6 +189,7 @@ def valid(person: dict[str, Any]) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @on_a_database(15)
 @given(people=st.lists(persons.filter(valid), min_size=1, max_size=12).map(distinct))
@@ -338,6 +339,7 @@ def test_an_export_never_lifts_a_suppression(database: Engine) -> None:
     assert imported(database, file, confirmed=True).refused == {"unsubscribed": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_does_not_grow_with_the_list(database: Engine, form: Form, tmp_path: Path) -> None:
     def lines() -> Iterator[str]:

@@ -32,6 +32,8 @@ from subscribers.self_service import erasure
 from subscribers.transfer import import_run
 from subscribers.transfer.import_run import ImportOptions, ImportReport, import_people
 
+pytestmark = pytest.mark.both_databases
+
 DATA = Path(__file__).parents[1] / "list_files" / "data"
 KEY = b"an address key of a test, 32 octs"
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
@@ -615,6 +617,7 @@ def test_an_import_that_breaks_off_is_whole_after_another_run(
     assert count(database, Subscriber, Consent) == [1000, 1000]
 
 
+@pytest.mark.slow
 def test_many_batches_come_out_as_one(
     database: Engine, run: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,6 +633,7 @@ def test_many_batches_come_out_as_one(
     assert (report.updated, report.duplicates) == (90, 10)
 
 
+@pytest.mark.slow
 def test_a_table_that_was_emptied_is_not_taken_for_empty_while_it_fills(
     database: Engine, run: Import
 ) -> None:
@@ -651,6 +655,7 @@ def test_a_table_that_was_emptied_is_not_taken_for_empty_while_it_fills(
             connection.execute(text("ALTER TABLE subscriber RESET (autovacuum_enabled)"))
 
 
+@pytest.mark.slow
 def test_writers_do_not_wait_long_while_an_import_runs(database: Engine, run: Import) -> None:
     text = "email,name\n" + "".join(f"r{n}@example.org,R{n}\n" for n in range(60_000))
     done = threading.Event()

@@ -12,8 +12,8 @@ from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import AccountError
+from newsletter.operations import account_emails
 from newsletter.sending.delivery import outbox
-from newsletter.web.console.accounts import account_emails
 from newsletter.web.console.base import session_cookie
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role

@@ -16,8 +16,8 @@ from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import AccountError, LinkError
 from newsletter.links import Purpose
+from newsletter.operations import account_emails
 from newsletter.sending.delivery import outbox
-from newsletter.web.console.accounts import account_emails
 from newsletter.web.console.base.layout import go, page
 from newsletter.web.console.base.permissions import anybody
 from newsletter.web.dependencies import Parts

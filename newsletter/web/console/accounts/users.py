@@ -6,16 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 
-from newsletter.accounts import audit, sessions, two_factor, users
+from newsletter.accounts import sessions, two_factor, users
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role, User
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import AccountError, UserError
-from newsletter.sending.delivery import outbox
-from newsletter.web.console.accounts import account_emails
-from newsletter.web.console.accounts.account_emails import tell_owners
+from newsletter.operations import users as user_operations
 from newsletter.web.console.accounts.my_account import require_password
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
@@ -54,25 +53,19 @@ def invite(
     current: _Current = "",
 ) -> Response:
     """Add somebody and mail them the way in."""
-    now = datetime.now(UTC)
     try:
         if chosen == Role.OWNER:
             require_password(request, parts, visitor, current)
         with transaction(parts.database) as session:
-            user = users.add(
+            user_operations.create(
                 session,
+                parts,
                 email,
-                name=name,
+                by=actor(request, visitor),
+                now=datetime.now(UTC),
                 role=_role(chosen),
-                max_owners=parts.settings.console.max_owners,
-                now=now,
+                name=name,
             )
-            _invite(session, parts, visitor, user, now)
-            if user.role == Role.OWNER:
-                said = f"{user.email} was invited as an owner"
-                tell_owners(session, parts, said, by=visitor.called, but={visitor.user_id, user.id})
-            who = actor(request, visitor)
-            audit.record(session, who, "user invited", now=now, subject=user.email, role=user.role)
     except UserError as error:
         form = {"email": email[:320], "name": name[:200], "role": chosen}
         return _list(request, parts, problem=error, form=form)
@@ -99,11 +92,8 @@ def change_role(
 ) -> Response:
     """Another role, in force with their next click."""
 
-    def change(session: Session, user: User) -> str:
-        before = users.change_role(
-            session, user.id, _role(chosen), max_owners=parts.settings.console.max_owners
-        )
-        return f"role changed from {before} to {chosen}"
+    def change(session: Session, user: User, by: Actor, now: datetime) -> None:
+        user_operations.change_role(session, parts, user, _role(chosen), by=by, now=now)
 
     return _change(
         request,
@@ -113,17 +103,16 @@ def change_role(
         change=change,
         done="role",
         current=current,
-        of_owners=chosen == Role.OWNER,
+        makes_owner=chosen == Role.OWNER,
     )
 
 
 @router.post(f"{_HOME}/{{user_id:int}}/sessions/end")
 def end_sessions(user_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
-    """Sign somebody out everywhere."""
+    """Sign a user out everywhere."""
 
-    def change(session: Session, user: User) -> str:
-        sessions.end_all(session, user.id)
-        return "sessions ended"
+    def change(session: Session, user: User, by: Actor, now: datetime) -> None:
+        user_operations.end_sessions(session, user, by=by, now=now)
 
     return _change(request, parts, visitor, user_id, change=change, done="sessions")
 
@@ -132,26 +121,20 @@ def end_sessions(user_id: int, request: Request, parts: Parts, visitor: _Owner) 
 def reset_factor(
     user_id: int, request: Request, parts: Parts, visitor: _Owner, current: _Current = ""
 ) -> Response:
-    """Take away an app that was lost; the person sets up another when they sign in."""
+    """Remove a lost authenticator app; the user sets up another when they sign in."""
 
-    def change(session: Session, user: User) -> str:
-        two_factor.reset(session, user.id)
-        sessions.end_all(session, user.id)
-        mail = account_emails.changed(parts, "Your authenticator app was removed by an owner")
-        now = datetime.now(UTC)
-        outbox.enqueue(session, kind="account", email=user.email, mail=mail, now=now)
-        return "authenticator removed"
+    def change(session: Session, user: User, by: Actor, now: datetime) -> None:
+        user_operations.reset_two_factor(session, parts, user, by=by, now=now)
 
     return _change(request, parts, visitor, user_id, change=change, done="factor", current=current)
 
 
 @router.post(f"{_HOME}/{{user_id:int}}/invite")
 def invite_again(user_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
-    """Send the way to a password once more."""
+    """Email the invitation once more."""
 
-    def change(session: Session, user: User) -> str:
-        _invite(session, parts, visitor, user, datetime.now(UTC))
-        return "invited again"
+    def change(session: Session, user: User, by: Actor, now: datetime) -> None:
+        user_operations.invite_again(session, parts, user, by=by, now=now)
 
     return _change(request, parts, visitor, user_id, change=change, done="invited")
 
@@ -160,11 +143,10 @@ def invite_again(user_id: int, request: Request, parts: Parts, visitor: _Owner) 
 def remove(
     user_id: int, request: Request, parts: Parts, visitor: _Owner, current: _Current = ""
 ) -> Response:
-    """Take somebody out."""
+    """Remove a user."""
 
-    def change(session: Session, user: User) -> str:
-        users.remove(session, user.id)
-        return "user removed"
+    def change(session: Session, user: User, by: Actor, now: datetime) -> None:
+        user_operations.remove(session, parts, user, by=by, now=now)
 
     answer = _change(request, parts, visitor, user_id, change=change, done="", current=current)
     return go(f"{_HOME}?done=removed") if answer.status_code == 303 else answer
@@ -176,33 +158,27 @@ def _change(
     visitor: Visitor,
     user_id: int,
     *,
-    change: Callable[[Session, User], str],
+    change: Callable[[Session, User, Actor, datetime], None],
     done: str,
     current: str | None = None,
-    of_owners: bool = False,
+    makes_owner: bool = False,
 ) -> Response:
-    """One change and its entry in the log, or neither.
+    """Run one operation on a user, and show the user.
 
-    With ``current``, the visitor's password, the change is one of those that are asked twice
-    about, and told to the other owners, where it makes or concerns an owner.
+    ``current`` is the visitor's password for operations that need it where they concern an
+    owner; None for the others.
     """
     try:
         with reading(parts.database) as session:
-            of_owners = of_owners or _find(session, user_id).role == Role.OWNER
-        careful = of_owners and current is not None
-        if careful:
+            of_owner = makes_owner or _find(session, user_id).role == Role.OWNER
+        needs_password = of_owner and current is not None
+        if needs_password:
             require_password(request, parts, visitor, current or "")
         with transaction(parts.database) as session:
             user = _find(session, user_id)
-            if current is not None and not careful:
+            if current is not None and not needs_password:
                 _still_no_owner(user)
-            email = user.email
-            what = change(session, user)
-            if careful:
-                said = f"{email}: {what}"
-                tell_owners(session, parts, said, by=visitor.called, but={visitor.user_id})
-            who = actor(request, visitor)
-            audit.record(session, who, what, now=datetime.now(UTC), subject=email)
+            change(session, user, actor(request, visitor), datetime.now(UTC))
     except AccountError as error:
         return _show(request, parts, user_id, problem=error)
     return go(f"{_HOME}/{user_id}?done={done}")
@@ -212,13 +188,6 @@ def _still_no_owner(user: User) -> None:
     """AccountError for who became an owner since it was decided that no password is needed."""
     if user.role == Role.OWNER:
         raise AccountError("this is an owner by now", hint="Open the page again.")
-
-
-def _invite(
-    session: Session, parts: Container, visitor: Visitor, user: User, now: datetime
-) -> None:
-    mail = account_emails.invitation(parts, user, by=visitor.called, now=now)
-    outbox.enqueue(session, kind="password", email=user.email, mail=mail, now=now)
 
 
 def _find(session: Session, user_id: int) -> User:

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import Row, select
-
-from newsletter.db.orm import Session, table_of
+from newsletter.db.orm import Session
 from newsletter.issues import store
 from newsletter.issues.states import IssueState
-from newsletter.scheduling.models import RunOutcome, Schedule, ScheduleRun
+from newsletter.scheduling import schedules
 from newsletter.sending.ledger import forgotten_sends, provider_backoff
 from newsletter.sending.queries import send_list
 from newsletter.sending.queries.send_list import SendListEntry
@@ -17,7 +14,6 @@ from newsletter.sending.recovery import known_logs
 from newsletter.sending.states import SendState
 from newsletter.web.sentences import sentence
 
-_firing, _schedule = table_of(ScheduleRun), table_of(Schedule)
 #: The clock starts what is due each second: after this nobody does.
 _LATE = timedelta(minutes=2)
 #: What a schedule could not do is history after this time.
@@ -120,22 +116,17 @@ def _held(session: Session, now: datetime) -> list[Item]:
 
 
 def _schedules(session: Session, now: datetime) -> list[Item]:
-    rows = session.execute(
-        select(_firing.c.due_at, _firing.c.reason, _schedule.c.name)
-        .join(_schedule, _schedule.c.id == _firing.c.schedule_id)
-        .where(
-            _firing.c.due_at > now - _RECENT,
-            _firing.c.outcome.in_([RunOutcome.MISSED, RunOutcome.FAILED]),
+    failures = schedules.recent_failures(session, since=now - _RECENT, limit=_AT_MOST)
+    return [
+        Item(
+            "warn",
+            f"The schedule {name} sent nothing",
+            reason,
+            "/console/schedules",
+            due_at,
         )
-        .order_by(_firing.c.due_at.desc())
-        .limit(_AT_MOST)
-    )
-    return [_missed(row) for row in rows]
-
-
-def _missed(row: Row[Any]) -> Item:
-    what = f"The schedule {row.name} sent nothing"
-    return Item("warn", what, row.reason, "/console/schedules", row.due_at)
+        for name, due_at, reason in failures
+    ]
 
 
 def _reviews(session: Session) -> list[Item]:

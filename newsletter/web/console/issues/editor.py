@@ -17,7 +17,7 @@ from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import IssueError, UserError
 from newsletter.issues import store
-from newsletter.issues.diff import Line
+from newsletter.issues.diff import DiffLine
 from newsletter.issues.digest_import import import_digest
 from newsletter.issues.models import Revision
 from newsletter.issues.parsing.issue_file import Draft, parse_issue
@@ -25,7 +25,7 @@ from newsletter.issues.parsing.text import MOST_BYTES, too_large
 from newsletter.issues.starters import STARTERS, starter
 from newsletter.issues.store import StaleRevisionError
 from newsletter.numbers import whole_number
-from newsletter.rendering.preview import MADE_UP, Scheme, preview
+from newsletter.rendering.preview import SAMPLE_READER, Scheme, preview
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.console.issues import email_frame
@@ -156,10 +156,10 @@ def show_mail(
     looked = look(parts, text, name=_name(slug))
     if looked.rendered is None:
         first = looked.findings[0]
-        where = f"Line {first.line}: " if first.line else ""
+        where = f"DiffLine {first.line}: " if first.line else ""
         return email_frame.said(f"{where}{first.message}. {first.hint}")
     try:
-        shown = parts.on_text(preview, looked.rendered, MADE_UP, scheme=scheme_of(scheme))
+        shown = parts.on_text(preview, looked.rendered, SAMPLE_READER, scheme=scheme_of(scheme))
     except UserError as error:
         return email_frame.said(f"{error.message}. {error.hint or ''}")
     return email_frame.document(shown.html)
@@ -197,7 +197,7 @@ def _conflict(
         issue = find(session, slug)
         theirs = revision_at(session, issue, str(stale.latest) if stale.latest else "")
     sheet = Sheet(stale.text, slug, theirs.number, stored=theirs.source)
-    lines: Sequence[Line] | UserError
+    lines: Sequence[DiffLine] | UserError
     try:
         lines = differences(parts, theirs.source, stale.text)
     except UserError as error:
@@ -214,7 +214,7 @@ def _open(
     problem: UserError | None = None,
     checked: DraftCheck | None = None,
     theirs: Revision | None = None,
-    lines: Sequence[Line] | UserError = (),
+    lines: Sequence[DiffLine] | UserError = (),
 ) -> Response:
     """The editor; ``theirs`` is what somebody else stored meanwhile.
 

@@ -12,14 +12,13 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 
-from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
-from newsletter.db.engine import reading, transaction
+from newsletter.db.engine import reading
 from newsletter.errors import UserError
 from newsletter.issues.models import Issue, Revision
-from newsletter.rendering.preview import MADE_UP, STRANGER, Preview, preview
+from newsletter.rendering.preview import SAMPLE_READER, UNKNOWN_READER, Preview, preview
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.ledger.recipients import values_of
 from newsletter.sending.operations import test_email
@@ -37,7 +36,7 @@ _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
 _Word = Annotated[str, Query(max_length=20)]
 
 #: Who is not looked up: somebody with a name, and somebody of whom nothing is known.
-_NOBODY: Final[Mapping[str, Mapping[str, Any]]] = {"": MADE_UP, "stranger": STRANGER}
+_NOBODY: Final[Mapping[str, Mapping[str, Any]]] = {"": SAMPLE_READER, "stranger": UNKNOWN_READER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +118,18 @@ def send_test(
     shown = _shown(parts, slug, view)
     try:
         rendered, person = _rendered(shown), _person(parts, view.person)
-        gateway, now = parts.gateway, datetime.now(UTC)
-        with transaction(parts.database) as session:
-            emails = test_email.allowed(
-                session,
-                re.split(r"[\s,;]+", to.strip()) if to.strip() else [],
-                hash_of=parts.hash_of,
-                secret=parts.address_key,
-                now=now,
-            )
-            audit.record(
-                session,
-                actor(request, visitor),
-                "test sent",
-                now=now,
-                subject=slug,
-                revision=shown.revision.number,
-                to=", ".join(emails),
-            )
-        test_email.send(gateway, rendered, person, emails)
+        emails = test_email.send(
+            parts.database,
+            parts.gateway,
+            rendered,
+            person,
+            re.split(r"[\s,;]+", to.strip()) if to.strip() else [],
+            by=actor(request, visitor),
+            now=datetime.now(UTC),
+            hash_of=parts.hash_of,
+            secret=parts.address_key,
+            slug=slug,
+        )
     except UserError as error:
         return _page(request, visitor, shown, view, refused=error, to=to)
     return _page(request, visitor, shown, view, sent=emails)

@@ -72,7 +72,7 @@ def approve(
 
 
 @router.post(f"{HOME}/{{slug}}/return")
-def give_back(
+def return_to_draft(
     slug: str, request: Request, parts: Parts, visitor: _Approver, note: _Note = ""
 ) -> Response:
     """Ask for changes, or take an approval back."""
@@ -80,7 +80,7 @@ def give_back(
     def step(session: Session, by: Actor, now: datetime) -> object:
         if not note.strip():
             raise IssueError("say what should be different", place="note")
-        return approval.give_back(session, slug, by=by, now=now, note=note)
+        return approval.return_to_draft(session, slug, by=by, now=now, note=note)
 
     return _take(request, parts, visitor, slug, step=step, note=note, done="returned")
 

@@ -12,7 +12,7 @@ from newsletter.db.engine import reading
 from newsletter.db.orm import Session
 from newsletter.errors import IssueError, UserError
 from newsletter.issues import approval, store
-from newsletter.issues.diff import Line, compare
+from newsletter.issues.diff import DiffLine, compare
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.states import IssueState, Step
 from newsletter.numbers import whole_number
@@ -117,7 +117,9 @@ def show_issue(
         issue = find(session, slug)
         revisions = store.revisions(session, issue)
         history = approval.history(session, issue)
-        share = approval.share_of(session, issue, revisions[0], actor(request, visitor))
+        share = approval.second_person_conflict(
+            session, issue, revisions[0], actor(request, visitor)
+        )
     approved = [number for step, number in history if step.step == Step.APPROVED]
     return page(
         request,
@@ -140,7 +142,7 @@ def show_issue(
     )
 
 
-def differences(parts: Container, before: str, after: str) -> Sequence[Line]:
+def differences(parts: Container, before: str, after: str) -> Sequence[DiffLine]:
     """What differs between two texts; raises TooMuchWorkError and BusyError."""
     return parts.on_text(compare, before, after)
 

@@ -8,11 +8,10 @@ from typing import Annotated
 from zoneinfo import available_timezones
 
 from fastapi import APIRouter, Depends, Form, Request, Response
-from sqlalchemy import select
 
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import Session, table_of
+from newsletter.db.orm import Session
 from newsletter.errors import UserError
 from newsletter.numbers import whole_number
 from newsletter.scheduling import prepared_issue, recurrence, schedules
@@ -23,10 +22,9 @@ from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.schedules.views import HOME, Approver, find
 from newsletter.web.console.sends.pace_form import Pace, tracking_of, tracking_typed
 from newsletter.web.dependencies import Parts
-from subscribers.models import Segment
+from subscribers.segments import store as segment_store
 
 router = APIRouter()
-_segment = table_of(Segment)
 _COMING = 8
 _Line = Annotated[str, Form(max_length=200)]
 _Names = Annotated[Sequence[str], Form(max_length=500)]
@@ -153,7 +151,7 @@ def _form(
             typed=typed,
             number=number,
             coming=_coming(session, typed) if typed.when or asked else None,
-            names=session.scalars(select(_segment.c.name).order_by(_segment.c.name)).all(),
+            names=segment_store.names(session),
             series=schedules.known_series(session),
             zones=_zones(),
         )

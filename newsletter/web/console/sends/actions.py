@@ -1,23 +1,20 @@
-"""What is done with a send: pause, resume, cancel, pace, doubt, retry, the winner of a test."""
+"""Operations on a send: pause, resume, cancel, retry, pace, uncertain batches, A/B winner."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
-from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session
 from newsletter.errors import SendError, UserError
-from newsletter.sending.ledger import reschedule
-from newsletter.sending.models import Send
+from newsletter.numbers import whole_number
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.recovery import uncertain_batches
 from newsletter.web.console.base.layout import actor, go
 from newsletter.web.console.base.permissions import role
@@ -26,62 +23,61 @@ from newsletter.web.console.sends.views import HOME, find, show_send, show_test
 from newsletter.web.dependencies import Parts
 
 router = APIRouter()
+#: What the form answers about an uncertain batch: whether it was sent.
+_ANSWERS = {"sent": True, "resend": False}
 Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
 
-#: Changes a send, and says in the log's words what was done.
-_Change = Callable[[Session, Send, datetime], str]
+#: One operation on a send.
+_Operation = Callable[[Session, Actor, datetime], object]
 
 
 @router.post(f"{HOME}/{{send_id:int}}/pause")
 def pause(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
-    """Let no further batch leave."""
+    """Hand no further batch to the provider."""
 
-    def change(session: Session, _send: Send, now: datetime) -> str:
-        send_lifecycle.pause(session, send_id, reason=f"paused by {visitor.called}", now=now)
-        return "send paused"
+    def operation(session: Session, by: Actor, now: datetime) -> None:
+        send_lifecycle.pause(session, send_id, by=by, now=now)
 
-    return _do(request, parts, visitor, send_id, change, done="paused")
+    return _do(request, parts, visitor, send_id, operation, done="paused")
 
 
 @router.post(f"{HOME}/{{send_id:int}}/resume")
 def resume(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
-    """Go on where it stopped."""
+    """Go on where the send stopped."""
 
-    def change(session: Session, _send: Send, now: datetime) -> str:
-        send_lifecycle.resume(session, send_id, now=now, warm_up=parts.warm_up)
-        return "send resumed"
+    def operation(session: Session, by: Actor, now: datetime) -> None:
+        send_lifecycle.resume(session, send_id, by=by, now=now, warm_up=parts.warm_up)
 
-    return _do(request, parts, visitor, send_id, change, done="resumed")
+    return _do(request, parts, visitor, send_id, operation, done="resumed")
 
 
 @router.post(f"{HOME}/{{send_id:int}}/cancel")
 def cancel(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
-    """End it; what had left has left."""
+    """End the send."""
 
-    def change(session: Session, _send: Send, now: datetime) -> str:
-        send_lifecycle.cancel(session, send_id, now=now)
-        return "send cancelled"
+    def operation(session: Session, by: Actor, now: datetime) -> None:
+        send_lifecycle.cancel(session, send_id, by=by, now=now)
 
-    return _do(request, parts, visitor, send_id, change, done="cancelled")
+    return _do(request, parts, visitor, send_id, operation, done="cancelled")
 
 
 @router.post(f"{HOME}/{{send_id:int}}/retry")
 def retry(send_id: int, request: Request, parts: Parts, visitor: Approver) -> Response:
-    """Send to those who missed it, and to nobody else."""
+    """Send to the recipients who missed the issue, and to nobody else."""
 
-    def change(session: Session, _send: Send, now: datetime) -> str:
-        # Whatever a send needs is looked at before anything is written.
+    def operation(session: Session, by: Actor, now: datetime) -> None:
+        # What a send needs is checked before anything is written.
         _ = parts.gateway, parts.links
         send_lifecycle.retry(
             session,
             send_id,
+            by=by,
             now=now,
             batch_size=parts.settings.sending.batch_size,
             warm_up=parts.warm_up,
         )
-        return "send retried for those who missed it"
 
-    return _do(request, parts, visitor, send_id, change, done="retried", snapshot=True)
+    return _do(request, parts, visitor, send_id, operation, done="retried", snapshot=True)
 
 
 @router.post(f"{HOME}/{{send_id:int}}/pace")
@@ -92,24 +88,20 @@ def change_pace(
     visitor: Approver,
     pace: Annotated[Pace, Depends()],
 ) -> Response:
-    """Another pace for what has not left; its local time and its windows stay."""
+    """Give the batches that have not left another pace; the local time stays."""
 
-    def change(session: Session, send: Send, now: datetime) -> str:
-        before = Timetable.from_json(send.timetable)
-        wanted = pace.timetable(parts.settings, quiet_by_default=False)
-        kept = replace(
-            wanted,
-            local_time=before.local_time,
-            local_date=before.local_date,
-            windows=before.windows,
-        )
-        size = parts.settings.sending.batch_size
+    def operation(session: Session, by: Actor, now: datetime) -> None:
         send_lifecycle.change_pace(
-            session, send_id, kept, now=now, batch_size=size, warm_up=parts.warm_up
+            session,
+            send_id,
+            pace.timetable(parts.settings, quiet_by_default=False),
+            by=by,
+            now=now,
+            batch_size=parts.settings.sending.batch_size,
+            warm_up=parts.warm_up,
         )
-        return "pace changed"
 
-    return _do(request, parts, visitor, send_id, change, done="pace")
+    return _do(request, parts, visitor, send_id, operation, done="pace")
 
 
 @router.post(f"{HOME}/{{send_id:int}}/resolve")
@@ -123,37 +115,35 @@ def resolve(
     answer: Annotated[str, Form(max_length=10)] = "",
     left_by: Annotated[str, Form(max_length=40)] = "",
 ) -> Response:
-    """Settle a doubtful batch, or all that were shown, by the operator's word."""
+    """Resolve an uncertain batch, or all that the page showed (``left_by``)."""
 
-    def change(session: Session, _send: Send, now: datetime) -> str:
-        if batch == "all":
-            return _resolve_all(parts, session, send_id, answer=answer, left_by=left_by, now=now)
-        if answer not in {"sent", "resend"} or not (batch.isascii() and batch.isdigit()):
-            raise SendError("say which batch, and whether it was sent", place=f"send {send_id}")
-        was_sent, warm_up = answer == "sent", parts.warm_up
-        uncertain_batches.resolve(
-            session, send_id, int(batch), sent=was_sent, now=now, warm_up=warm_up
-        )
-        return f"batch {batch} {'called sent' if answer == 'sent' else 'sent again'}"
+    def operation(session: Session, by: Actor, now: datetime) -> None:
+        number, shown = whole_number(batch), _time(left_by)
+        if answer not in _ANSWERS:
+            raise SendError("choose whether it was sent", place=f"send {send_id}")
+        sent, warm_up = _ANSWERS[answer], parts.warm_up
+        if batch == "all" and shown is not None:
+            uncertain_batches.resolve_all(
+                session, send_id, by=by, sent=sent, now=now, left_by=shown, warm_up=warm_up
+            )
+        elif number is not None:
+            uncertain_batches.resolve(
+                session, send_id, number, by=by, sent=sent, now=now, warm_up=warm_up
+            )
+        else:
+            raise SendError("choose a batch", place=f"send {send_id}")
 
     all_of_them = "all-" if batch == "all" else ""
-    return _do(request, parts, visitor, send_id, change, done=f"doubt-{all_of_them}{answer}")
+    return _do(request, parts, visitor, send_id, operation, done=f"doubt-{all_of_them}{answer}")
 
 
-def _resolve_all(
-    parts: Container, session: Session, send_id: int, *, answer: str, left_by: str, now: datetime
-) -> str:
-    """What has come into doubt since the page was shown is not meant."""
+def _time(text: str) -> datetime | None:
+    """The time of an uncertain batch that the page showed last; None for anything else."""
     try:
-        shown = datetime.fromisoformat(left_by)
+        shown = datetime.fromisoformat(text)
     except ValueError:
-        shown = None
-    if answer not in {"sent", "resend"} or shown is None or shown.tzinfo is None:
-        raise SendError("say whether they were sent", place=f"send {send_id}")
-    many = uncertain_batches.resolve_all(
-        session, send_id, sent=answer == "sent", now=now, left_by=shown, warm_up=parts.warm_up
-    )
-    return f"{many} doubtful batches {'called sent' if answer == 'sent' else 'sent again'}"
+        return None
+    return shown if shown.tzinfo is not None else None
 
 
 @router.post(f"{HOME}/{{send_id:int}}/winner")
@@ -165,14 +155,13 @@ def winner(
     *,
     label: Annotated[str, Form(max_length=20)] = "",
 ) -> Response:
-    """Give the rest of a test this variant, now."""
+    """Send this variant of an A/B test to the rest of the recipients, now."""
 
-    def change(session: Session, _send: Send, now: datetime) -> str:
-        reschedule.choose_winner(session, send_id, label, now=now, warm_up=parts.warm_up)
-        return f"variant {label} chosen"
+    def operation(session: Session, by: Actor, now: datetime) -> None:
+        send_lifecycle.choose_winner(session, send_id, label, by=by, now=now, warm_up=parts.warm_up)
 
     try:
-        _change(request, parts, visitor, send_id, change)
+        _run(request, parts, visitor, send_id, operation)
     except UserError as error:
         return show_test(request, parts, send_id, problem=error)
     return go(f"{HOME}/{send_id}/test?done=chosen")
@@ -183,32 +172,29 @@ def _do(
     parts: Container,
     visitor: Visitor,
     send_id: int,
-    change: _Change,
+    operation: _Operation,
     *,
     done: str,
     snapshot: bool = False,
 ) -> Response:
-    """Change it, and show it."""
+    """Run an operation, and show the send."""
     try:
-        _change(request, parts, visitor, send_id, change, snapshot=snapshot)
+        _run(request, parts, visitor, send_id, operation, snapshot=snapshot)
     except UserError as error:
         return show_send(request, parts, send_id, problem=error)
     return go(f"{HOME}/{send_id}?done={done}")
 
 
-def _change(
+def _run(
     request: Request,
     parts: Container,
     visitor: Visitor,
     send_id: int,
-    change: _Change,
+    operation: _Operation,
     *,
     snapshot: bool = False,
 ) -> None:
-    """One transaction with its entry in the log."""
-    now = datetime.now(UTC)
+    """Run an operation in one transaction; 404 if there is no such send."""
     with transaction(parts.database, snapshot=snapshot) as session:
-        send, issue = find(session, send_id)
-        subject = f"send {send_id} ({issue.slug})"
-        what = change(session, send, now)
-        audit.record(session, actor(request, visitor), what, now=now, subject=subject)
+        find(session, send_id)
+        operation(session, actor(request, visitor), datetime.now(UTC))

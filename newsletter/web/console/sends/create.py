@@ -12,16 +12,14 @@ from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
-from sqlalchemy import select
 
-from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.checking.finding import refuse
 from newsletter.checking.planned_send import Plan
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import Session, table_of
+from newsletter.db.orm import Session
 from newsletter.errors import IssueError, SendError, UserError
 from newsletter.issues import store
 from newsletter.issues.models import Issue, Revision
@@ -37,11 +35,10 @@ from newsletter.web.console.base.permissions import role
 from newsletter.web.console.sends.pace_form import Pace, tracking_of
 from newsletter.web.console.sends.views import HOME, in_words
 from newsletter.web.dependencies import Parts
-from subscribers.models import Segment
+from subscribers.segments import store as segment_store
 
 router = APIRouter()
 Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
-_segment = table_of(Segment)
 
 #: Where each day begins.
 _FIRST_ZONE = ZoneInfo("Pacific/Kiritimati")
@@ -142,16 +139,14 @@ def _form(
     with reading(parts.database) as session:
         issues = list(store.listed(session, state=IssueState.APPROVED, limit=50))
         sent = send_list.of_issues(session, [one.id for one in issues])
-        names = session.execute(
-            select(_segment.c.name, _segment.c.description).order_by(_segment.c.name).limit(500)
-        ).all()
+        segments = segment_store.rows(session, limit=500)
     return page(
         request,
         "send_new.html",
         status=400 if problem else 200,
         issues=issues,
         sent=sent,
-        segments=names,
+        segments=segments,
         wish=wish,
         pace=pace,
         quiet_hours=parts.settings.sending.quiet_hours,
@@ -222,20 +217,16 @@ def _make(request: Request, parts: Container, visitor: Visitor, wish: Wish, pace
     with transaction(parts.database) as session:
         issue = store.find(session, wish.issue, lock=True)
         _refuse_surprises(session, issue, wish, revision.number)
-        made = send_lifecycle.create(
-            session, draft, rendered, wish.segment, at=start, now=now, terms=terms
-        )
-        audit.record(
+        return send_lifecycle.create(
             session,
-            actor(request, visitor),
-            "send made",
+            draft,
+            rendered,
+            wish.segment,
+            by=actor(request, visitor),
+            at=start,
             now=now,
-            subject=f"send {made.id} ({issue.slug})",
-            people=made.people,
-            segments=", ".join(wish.segment)[:300],
-            starts=start.isoformat(timespec="minutes"),
-        )
-        return made.id
+            terms=terms,
+        ).id
 
 
 def _plan(session: Session, wish: Wish, terms: SendOptions) -> Plan:

@@ -162,7 +162,7 @@ def show_send(
             "maker": schedules.maker_of(session, send_id),
             "progress": send_progress.of(session, send, now=now),
             "doubtful": doubtful,
-            "around": silent_batches.around(session, doubtful),
+            "around": silent_batches.silence_of(session, doubtful),
             "apart": recipient_list.apart(session, send),
             "done_by_now": send_rates.of_send(session, send_id),
         }

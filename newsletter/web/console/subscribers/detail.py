@@ -10,7 +10,7 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request, Response
 
-from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
@@ -18,20 +18,20 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import UserError
 from newsletter.numbers import whole_number
+from newsletter.operations import subscribers as subscriber_operations
 from newsletter.tracking import list_removal
 from newsletter.tracking.people import history as subscriber_history
-from newsletter.tracking.people import privacy
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.console.subscribers.history_labels import told
 from newsletter.web.console.subscribers.subscriber_list import HOME
 from newsletter.web.dependencies import Parts
-from subscribers.consent import suppression, topics
+from subscribers.consent import topics
 from subscribers.directory import edit as subscriber_edit
 from subscribers.directory import status_counts
 from subscribers.directory.edit import EditError
 from subscribers.directory.search import standing_of
-from subscribers.models import Subscriber, SuppressionReason
+from subscribers.models import Subscriber
 
 router = APIRouter()
 _Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
@@ -80,14 +80,13 @@ def edit(
         "topics": topic or [],
     }
 
-    def change(session: Session, found: Subscriber, now: datetime) -> str:
+    def change(session: Session, _found: Subscriber, by: Actor, now: datetime) -> None:
         details = subscriber_edit.read(
             name=name, tongue=language, zone=timezone, attributes=attributes, topics=topic or []
         )
-        changed = subscriber_edit.edit(
-            session, found.id, details, seen=seen, wording=wording, now=now
+        subscriber_operations.edit(
+            session, person_id, details, by=by, now=now, seen=seen, wording=wording
         )
-        return f"person changed: {', '.join(changed)}" if changed else ""
 
     return _change(request, parts, visitor, person_id, change=change, done="edited", typed=typed)
 
@@ -101,31 +100,19 @@ def suppress(
     why: Annotated[str, Form()] = "",
 ) -> Response:
     """Send no more mail to this person, whatever else happens."""
-    reason = " ".join("".join(c if c.isprintable() else " " for c in why).split())[:500]
 
-    def change(session: Session, found: Subscriber, now: datetime) -> str:
-        if not reason:
-            raise EditError("say why", place="why", hint="Whoever looks here later will ask.")
-        suppression.add(
-            session,
-            [found.id],
-            SuppressionReason.MANUAL,
-            at=now,
-            evidence=f"by {visitor.called}: {reason}",
-        )
-        return "person suppressed"
+    def change(session: Session, _found: Subscriber, by: Actor, now: datetime) -> None:
+        subscriber_operations.suppress(session, person_id, by=by, now=now, reason=why)
 
     return _change(request, parts, visitor, person_id, change=change, done="suppressed")
 
 
 @router.post(f"{_ONE}/lift")
 def lift(person_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
-    """Take an operator's suppression back; whoever left stays out."""
+    """Lift a suppression by an operator; an unsubscribed address stays unsubscribed."""
 
-    def change(session: Session, found: Subscriber, _now: datetime) -> str:
-        evidence = f"an operator's suppression was lifted by {visitor.called}"
-        stays = suppression.lift_by_hand(session, found.address_hash, evidence=evidence)
-        return f"suppression lifted{f', stays out: {stays}' if stays else ''}"
+    def change(session: Session, found: Subscriber, by: Actor, now: datetime) -> None:
+        subscriber_operations.lift_suppression(session, found, by=by, now=now)
 
     return _change(request, parts, visitor, person_id, change=change, done="lifted")
 
@@ -140,15 +127,10 @@ def lift_bounce(
 ) -> Response:
     """Let this subscriber be emailed again although an email bounced."""
 
-    def change(session: Session, found: Subscriber, now: datetime) -> str:
+    def change(session: Session, found: Subscriber, by: Actor, now: datetime) -> None:
         list_removal.lift_bounces(
-            session,
-            by=actor(request, visitor),
-            why=reason,
-            now=now,
-            address_hash=found.address_hash,
+            session, by=by, why=reason, now=now, address_hash=found.address_hash
         )
-        return ""
 
     return _change(request, parts, visitor, person_id, change=change, done="bounce-lifted")
 
@@ -157,9 +139,10 @@ def lift_bounce(
 def data(person_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
     """All that is kept of a person, as a file for them. A post: the log tells who took it."""
     with transaction(parts.database) as session:
-        found = _find(session, person_id)
-        everything = privacy.data_of(session, found.id)
-        _record(session, request, visitor, person_id, "person's data exported")
+        _find(session, person_id)
+        everything = subscriber_operations.export_data(
+            session, person_id, by=actor(request, visitor), now=datetime.now(UTC)
+        )
     return Response(
         orjson.dumps(everything, option=orjson.OPT_INDENT_2),
         media_type="application/json",
@@ -180,15 +163,14 @@ def erase(
 ) -> Response:
     """Delete all that is kept of a person, once their address was typed."""
 
-    def change(session: Session, found: Subscriber, now: datetime) -> str:
+    def change(session: Session, found: Subscriber, by: Actor, now: datetime) -> None:
         if email.strip().lower() != found.email.lower():
             raise EditError(
                 "this is not the address of this person",
                 place="erase",
                 hint="Type it to say that you mean this one.",
             )
-        privacy.erase(session, found.id, now=now)
-        return "person erased"
+        subscriber_operations.erase(session, person_id, by=by, now=now)
 
     answer = _change(request, parts, visitor, person_id, change=change, done="")
     return go(f"{HOME}?done=erased") if answer.status_code == 303 else answer
@@ -200,27 +182,18 @@ def _change(
     visitor: Visitor,
     person_id: int,
     *,
-    change: Callable[[Session, Subscriber, datetime], str],
+    change: Callable[[Session, Subscriber, Actor, datetime], None],
     done: str,
     typed: Mapping[str, object] | None = None,
 ) -> Response:
-    """One change and its entry in the log, or neither. ``change`` says what to write there."""
-    now = datetime.now(UTC)
+    """Run one operation on a subscriber, and show the subscriber."""
     try:
         with transaction(parts.database) as session:
-            what = change(session, _find(session, person_id), now)
-            if what:
-                _record(session, request, visitor, person_id, what)
+            found = _find(session, person_id)
+            change(session, found, actor(request, visitor), datetime.now(UTC))
     except UserError as error:
         return _show(request, parts, person_id, problem=error, typed=typed)
     return go(f"{HOME}/{person_id}?done={done}")
-
-
-def _record(
-    session: Session, request: Request, visitor: Visitor, person_id: int, what: str
-) -> None:
-    now, subject = datetime.now(UTC), f"subscriber {person_id}"
-    audit.record(session, actor(request, visitor), what, now=now, subject=subject)
 
 
 def _find(session: Session, person_id: int) -> Subscriber:
@@ -244,7 +217,7 @@ def _show(
     with reading(parts.database) as session:
         found = _find(session, person_id)
         details = subscriber_edit.details_of(session, found)
-        entries, more = subscriber_history.of_person(session, found, page=history)
+        entries, more = subscriber_history.of_subscriber(session, found, page=history)
         objection, suppressed = standing_of(session, found, now=now)
         offered = topics.offered(session)
         named = {topic.slug: topic.name for topic in offered}

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
-from sqlalchemy import Row
 
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import Row
 from newsletter.errors import UserError
 from newsletter.imports import import_jobs
 from newsletter.imports.models import OVER, JobState

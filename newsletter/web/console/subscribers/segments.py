@@ -8,18 +8,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
-from sqlalchemy import Row, select
 
-from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import Session, table_of
+from newsletter.db.orm import Row, Session
 from newsletter.errors import SegmentError, UserError
 from newsletter.issues.parsing.tracking_flags import Tracked, require_measured
 from newsletter.numbers import whole_number
-from newsletter.scheduling import schedules
+from newsletter.operations import segments as segment_operations
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.dependencies import Parts
@@ -31,7 +29,6 @@ from subscribers.segments import store as segment_store
 router = APIRouter()
 _Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
 _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
-_segment = table_of(Segment)
 
 HOME = "/console/segments"
 _ONE = f"{HOME}/{{segment_id:int}}"
@@ -95,7 +92,7 @@ def listing(request: Request, parts: Parts, _visitor: _Viewer, done: str = "") -
     """All segments with their figures."""
     now = datetime.now(UTC)
     with reading(parts.database) as session:
-        rows = session.execute(select(_segment).order_by(_segment.c.name)).all()
+        rows = segment_store.rows(session)
         live = len(rows) <= _COUNTED and status_counts.is_small(session)
         tracked = parts.tracked
         figures = {row.id: _figures(session, row, now, tracked, live=live) for row in rows}
@@ -155,7 +152,7 @@ def delete(segment_id: int, request: Request, parts: Parts, visitor: _Editor) ->
         draft = SegmentDraft(found.name, found.expression, found.description)
     try:
         with transaction(parts.database) as session:
-            schedules.delete_segment(session, draft.name, by=actor(request, visitor), now=now)
+            segment_operations.delete(session, draft.name, by=actor(request, visitor), now=now)
     except UserError as error:
         return _editor(request, parts, segment_id, draft, problem=error, counted=False)
     return go(f"{HOME}?done=deleted")
@@ -168,24 +165,32 @@ def _save(
     segment_id: int | None,
     draft: SegmentDraft,
 ) -> Response:
-    now = datetime.now(UTC)
     try:
-        require_measured(draft.expression, parts.tracked, place=f"segment {draft.name}")
         with transaction(parts.database) as session:
-            said = {"now": now, "description": draft.description}
+            by, now = actor(request, visitor), datetime.now(UTC)
             if segment_id is None:
-                saved = segment_store.save(session, draft.name, draft.expression, **said)  # type: ignore[arg-type]
-                what = "segment made"
+                saved = segment_operations.create(
+                    session,
+                    draft.name,
+                    draft.expression,
+                    by=by,
+                    now=now,
+                    tracked=parts.tracked,
+                    description=draft.description,
+                )
             else:
-                found = _find(session, segment_id)
-                before = found.name
-                if found.expression != draft.expression:
-                    _may_steer(session, visitor, before)
-                saved = segment_store.change(session, before, draft.name, draft.expression, **said)  # type: ignore[arg-type]
-                what = "segment changed"
-            number: int = saved.id
-            who = actor(request, visitor)
-            audit.record(session, who, what, now=now, subject=draft.name)
+                saved = segment_operations.change(
+                    session,
+                    _find(session, segment_id).name,
+                    by=by,
+                    now=now,
+                    tracked=parts.tracked,
+                    new_name=draft.name,
+                    expression=draft.expression,
+                    description=draft.description,
+                    may_change_audience=visitor.role.covers(Role.APPROVER),
+                )
+            number = saved.id
     except UserError as error:
         return _editor(request, parts, segment_id, draft, problem=error)
     return go(f"{HOME}/{number}?done=saved")
@@ -259,16 +264,6 @@ def _figures(
         return (*segment_store.count_of(session, saved, now=now), None)
     except SegmentError:
         return None, None, None
-
-
-def _may_steer(session: Session, visitor: Visitor, name: str) -> None:
-    """SegmentError where the rule decides who gets what is sent, for who may not send."""
-    users = schedules.using_segment(session, name)
-    if users and not visitor.role.covers(Role.APPROVER):
-        raise SegmentError(
-            f"schedule {users[0]} sends to this segment, so its rule decides who gets issues",
-            hint="An approver changes it, or save yours under another name.",
-        )
 
 
 def _find(session: Session, segment_id: int) -> Segment:

@@ -6,15 +6,14 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
-from sqlalchemy import Row, select
 
-from newsletter.accounts import audit
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import Session, table_of
+from newsletter.db.orm import Session
 from newsletter.errors import SegmentError, UserError
+from newsletter.operations import subscribers as subscriber_operations
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.dependencies import Parts
@@ -24,13 +23,11 @@ from subscribers.directory import search as subscriber_search
 from subscribers.directory import status_counts
 from subscribers.directory.search import SearchPage, SearchPosition, SearchQuery
 from subscribers.directory.status_counts import State
-from subscribers.models import Segment
 from subscribers.segments import store as segment_store
 
 router = APIRouter()
 _Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
 _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
-_segment = table_of(Segment)
 
 HOME = "/console/subscribers"
 _MOST_SEGMENTS = 200
@@ -70,7 +67,7 @@ def listing(
     asked = _Asked(text, State(state) if state in set(State) else None, segment)
     now, place = datetime.now(UTC), SearchPosition.read(after)
     problem: SegmentError | None = None
-    hidden: Row[Any] | None = None
+    hidden: Any = None
     with reading(parts.database) as session:
         try:
             wanted = SearchQuery(text, asked.state, _rule(session, segment))
@@ -93,7 +90,7 @@ def listing(
             counts=status_counts.headcounts(session, now=now),
             states=list(State),
             state_of=status_counts.state_of,
-            segments=_names(session),
+            segments=segment_store.names(session, limit=_MOST_SEGMENTS),
             hidden=hidden,
             problem=problem,
             done=done,
@@ -117,22 +114,20 @@ def add(
     wording: Annotated[str, Form()] = "",
     topic: Annotated[list[str] | None, Form()] = None,
 ) -> Response:
-    """Add somebody who agreed elsewhere, with a word on how."""
-    now = datetime.now(UTC)
+    """Add a subscriber who consented elsewhere; ``wording`` says to what, and how."""
     chosen = topic or []
     try:
         details = subscriber_edit.read(name=name, tongue="", zone="", attributes="", topics=chosen)
         with transaction(parts.database) as session:
-            added = subscriber_edit.add(
+            added = subscriber_operations.add(
                 session,
                 email[:320],
                 details,
+                by=actor(request, visitor),
+                now=datetime.now(UTC),
                 address_key=parts.address_key,
                 wording=wording[:1000],
-                now=now,
             )
-            subject = f"subscriber {added}"
-            audit.record(session, actor(request, visitor), "person added", now=now, subject=subject)
     except UserError as error:
         typed = {"email": email[:320], "name": name[:200], "wording": wording[:1000]}
         return _form(request, parts, problem=error, typed=typed, chosen=chosen)
@@ -166,8 +161,3 @@ def _rule(session: Session, name: str) -> str:
         if name
         else ""
     )
-
-
-def _names(session: Session) -> list[str]:
-    names = select(_segment.c.name).order_by(_segment.c.name).limit(_MOST_SEGMENTS)
-    return list(session.scalars(names))

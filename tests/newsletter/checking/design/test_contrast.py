@@ -15,7 +15,7 @@ BODY = "# Title\n\nGood day **all**, `code`.\n\n> A quote with [a link](https://
 def look_of(words: str, page: str, scheme: str = "light") -> tuple[str, str]:
     """Colour and background of these words."""
     (found,) = [look for look, text in texts(StyledPage.of(page), scheme) if words in text]
-    return hex_of(found.colour), hex_of(found.behind)
+    return hex_of(found.color), hex_of(found.behind)
 
 
 def test_the_built_in_templates_stand_out(look: Look) -> None:

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from newsletter.issues.parsing.comments import without_comments
 from newsletter.rendering.markdown import Markdown
-from newsletter.rendering.plaintext import Piece, joined
+from newsletter.rendering.plaintext import PlainText, joined
 from tests.newsletter.issues.parsing.test_comments import code_in
 
 #: S and E are words of a comment (where it begins, and on its next line), W is one for readers.
@@ -42,7 +42,7 @@ def numbered(parts: list[str]) -> str:
 
 def parts_of_mail(body: str) -> tuple[str, str]:
     markdown = Markdown(body, in_url=str, name="news.md", line=1)
-    tokens, piece = markdown.blocks(body), Piece()
+    tokens, piece = markdown.blocks(body), PlainText()
     return markdown.html(tokens), joined(piece.blocks(tokens), piece.footnotes())
 
 
@@ -59,6 +59,7 @@ def require_right(body: str) -> None:
         assert word in languages or (word in html and word in text), "a word is lost"
 
 
+@pytest.mark.slow
 @settings(max_examples=700, deadline=None)
 @example(["<!--S-->", "- ", "<!--S-->", " W"])
 @example(["<!--S-->", "1. ", "<!--S-->", "\n   W"])

@@ -6,6 +6,7 @@ import pytest
 import time_machine
 from sqlalchemy import Engine, delete, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import NothingToDoError, SendError
@@ -31,6 +32,8 @@ from tests.newsletter.sending.conftest import (
     send_state,
     states,
 )
+
+pytestmark = pytest.mark.both_databases
 
 
 def test_everybody_is_mailed_once_and_the_send_is_sent(database: Engine, five: list[int]) -> None:
@@ -188,7 +191,7 @@ def test_a_wrong_key_pauses_the_send_and_nobody_is_lost(
     assert send_state(database, send) == "paused"
     with transaction(database) as session:
         assert "no" in send_status.find(session, send).reason
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     drain(database, gateway)
     assert send_state(database, send) == "sent"
     assert len(set(gateway.mailed)) == 5
@@ -237,6 +240,7 @@ def swept_for_days(database: Engine, gateway: FakeGateway) -> None:
         drain(database, gateway)
 
 
+@pytest.mark.slow
 def test_doubt_is_sent_again_once_however_often_it_was_put_off_before(
     database: Engine, five: list[int]
 ) -> None:
@@ -261,7 +265,9 @@ def test_doubt_after_the_operators_word_waits_for_another(
     for requests in (2, 3):
         drain(database, gateway)
         with transaction(database) as session:
-            uncertain_batches.resolve(session, send, 1, sent=False, now=NOW)
+            uncertain_batches.resolve(
+                session, send, 1, by=Actor(None, "operator"), sent=False, now=NOW
+            )
         swept_for_days(database, gateway)
         assert len(gateway.requests) == requests
 
@@ -272,7 +278,7 @@ def test_doubt_of_a_cancelled_send_stays_until_evidence_settles_it(
     send, gateway = planned(database, size=5), FakeGateway(Unknown("lost"))
     drain(database, gateway)
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
     swept_for_days(database, gateway)
     assert batches(database, send)[0].state == "uncertain"
     with pytest.raises(NothingToDoError):
@@ -298,14 +304,14 @@ def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: lis
             (1, 2, "lost"),
             (2, 2, "lost"),
         ]
-        uncertain_batches.resolve(session, send, 1, sent=True, now=NOW)
-        uncertain_batches.resolve(session, send, 2, sent=False, now=NOW)
+        uncertain_batches.resolve(session, send, 1, by=Actor(None, "operator"), sent=True, now=NOW)
+        uncertain_batches.resolve(session, send, 2, by=Actor(None, "operator"), sent=False, now=NOW)
     drain(database, gateway)
     assert send_state(database, send) == "sent"
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
     assert [gateway.mailed.count(f"p{n}@example.org") for n in range(1, 6)] == [1, 1, 2, 2, 1]
     with transaction(database) as session, pytest.raises(SendError, match="not in doubt"):
-        uncertain_batches.resolve(session, send, 1, sent=False, now=NOW)
+        uncertain_batches.resolve(session, send, 1, by=Actor(None, "operator"), sent=False, now=NOW)
 
 
 def test_an_event_proves_a_doubtful_batch(database: Engine, five: list[int]) -> None:
@@ -386,10 +392,10 @@ def test_a_pause_stops_a_batch_that_has_not_left_and_resume_goes_on_exactly(
     worker = dispatcher(database, gateway)
     assert worker.send_next()
     with transaction(database) as session:
-        send_lifecycle.pause(session, send, reason="wait", now=NOW)
+        send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason="wait", now=NOW)
     assert not worker.send_next()
     with transaction(database) as session:
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     drain(database, gateway)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
 
@@ -402,7 +408,7 @@ def test_a_pause_between_claim_and_departure_holds_the_batch(
     with transaction(database) as session:
         batch = BatchStore("w", lease=timedelta(minutes=1)).claim(session, now=now)
         assert batch is not None
-        send_lifecycle.pause(session, send, reason="wait", now=NOW)
+        send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason="wait", now=NOW)
     with transaction(database) as session:
         assert not BatchStore("w", lease=timedelta(minutes=1)).depart(session, batch, [], now=now)
 
@@ -413,7 +419,7 @@ def test_cancelling_leaves_the_rest_in_the_list_with_the_reason(
     send, gateway = planned(database), FakeGateway()
     dispatcher(database, gateway).send_next()
     with transaction(database) as session:
-        assert send_lifecycle.cancel(session, send, now=NOW) == 3
+        assert send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW) == 3
     drain(database, gateway)
     assert len(gateway.mailed) == 2
     found = states(database, send)

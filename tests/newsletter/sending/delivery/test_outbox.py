@@ -15,6 +15,8 @@ from newsletter.sending.models import OutboxEmail
 from newsletter.sending.retry_policy import decide
 from tests.conftest import NOW
 
+pytestmark = pytest.mark.both_databases
+
 _LEASE = timedelta(minutes=2)
 _DOWN = NotSent("cannot reach SendGrid: refused")
 
@@ -48,6 +50,7 @@ def tried(
     return tries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "outcome", [_DOWN, NotSent("429", timedelta(minutes=1)), Refused(401, "no")]
 )

@@ -11,6 +11,7 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import Engine
 
+from newsletter.accounts.audit import Actor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import IssueError, SegmentError, SendError
@@ -20,12 +21,13 @@ from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import MailRequest
 from newsletter.provider.payload import payload
 from newsletter.rendering.render import render
-from newsletter.rendering.transactional import render_notice
+from newsletter.rendering.transactional import render_transactional
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
 from newsletter.sending.delivery.personalize import list_id
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.planning.estimate import SendOptions
 from newsletter.sending.queries import send_status
@@ -68,6 +70,7 @@ def make(database: Engine, front: str = "", slug: str = "first", **terms: Any) -
             draft,
             render(draft, HOUSE, templates=TEMPLATES),
             ["everybody"],
+            by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
             terms=SendOptions(**terms),
@@ -216,6 +219,7 @@ def test_no_send_goes_to_people_whom_nobody_can_know(
                     draft,
                     render(draft, HOUSE, templates=TEMPLATES),
                     names,
+                    by=Actor(None, "operator"),
                     at=NOW,
                     now=NOW,
                     terms=terms,
@@ -254,7 +258,7 @@ def test_a_template_of_ones_own_may_except_more(tmp_path: Any) -> None:
 
 
 def test_no_link_of_a_single_email_is_measured() -> None:
-    words = render_notice(
+    words = render_transactional(
         HOUSE,
         templates=TEMPLATES,
         title="Confirm",
@@ -290,7 +294,7 @@ def test_the_service_answers_where_its_settings_say(environment: dict[str, str])
     environment["NEWSLETTER_SENDER__REPLY_TO"] = "answers@example.org"
     environment["NEWSLETTER_SITE__NAME"] = "Our paper"
     parts = Container(load(environment))
-    sends = parts.dispatcher("w")
+    sends = parts.dispatcher(Heartbeat(parts.database))
     assert (sends._reply_to, sends._publication) == ("answers@example.org", "Our paper")
     parts.database.dispose()
 
@@ -363,7 +367,7 @@ def test_clicks_and_opens_come_back_only_where_they_were_asked_for(
             add_person(session, f"click+{n}@example.org")
     send = make(parts.database, tracking=TrackingChoice(clicks, opens))
     make_plan(parts.database, send, batch_size=8)
-    assert parts.dispatcher("w").send_next()
+    assert parts.dispatcher(Heartbeat(parts.database)).send_next()
     told = settled(sandbox)["events"]
     assert set(told) - {"processed", "delivered"} == happens
     events = [event for n in range(1, 9) for event in sandbox.store.events_of(n)]
@@ -379,8 +383,8 @@ def test_a_single_email_is_taken_and_brings_no_click_and_no_open(
 ) -> None:
     environment["NEWSLETTER_SENDGRID__HOST"] = sandbox.url
     parts = Container(load(environment))
-    words = render_notice(
-        parts.house,
+    words = render_transactional(
+        parts.publication,
         templates=TEMPLATES,
         title="Confirm",
         paragraphs=["One."],
@@ -390,6 +394,6 @@ def test_a_single_email_is_taken_and_brings_no_click_and_no_open(
     mail = OutgoingEmail(words.subject, words.html, words.text)
     with transaction(parts.database) as session:
         outbox.enqueue(session, kind="confirm", email="click@example.org", mail=mail, now=NOW)
-    assert parts.dispatcher("w").send_notice()
+    assert parts.dispatcher(Heartbeat(parts.database)).send_notice()
     assert set(settled(sandbox)["events"]) == {"processed", "delivered"}
     parts.database.dispose()

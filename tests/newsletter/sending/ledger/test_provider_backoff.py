@@ -12,6 +12,7 @@ import pytest
 import time_machine
 from sqlalchemy import Engine, select, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
@@ -34,6 +35,8 @@ from tests.newsletter.sending.conftest import (
     planned,
     send_state,
 )
+
+pytestmark = pytest.mark.both_databases
 
 _batch, _hold = table_of(Batch), table_of(ProviderBackoff)
 LOST = Unknown("SendGrid answered 503: away")
@@ -308,12 +311,13 @@ def test_a_send_pauses_itself_when_it_lasts_and_a_resume_begins_with_a_probe(
     gateway.outcome = None
     now(3600)
     with transaction(database) as session:
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     drain(database, gateway)
     assert len(gateway.requests[lost].recipients) <= provider_backoff.PROBE_SIZE
     assert not not_in_doubt(database, send)
 
 
+@pytest.mark.slow
 def test_a_paced_send_keeps_its_pace_after_an_outage(
     database: Engine, many: list[int], now: Callable[[float], None]
 ) -> None:
@@ -397,9 +401,10 @@ def test_a_probe_that_never_left_makes_room_for_another(
         assert other.claim(session, now=moment) is None
         match given_back:
             case "its send is paused":
-                send_lifecycle.pause(session, send, reason="", now=moment)
+                by = Actor(None, "operator")
+                send_lifecycle.pause(session, send, by=by, reason="", now=moment)
                 assert not worker.depart(session, claimed, [], now=moment)
-                send_lifecycle.resume(session, send, now=moment)
+                send_lifecycle.resume(session, send, by=by, now=moment)
             case "its worker ends":
                 worker.release(session, claimed, now=moment)
             case _:
@@ -435,7 +440,9 @@ def test_a_batch_that_may_have_been_taken_is_not_cut_in_two(
     send, gateway = planned(database, size=45), FakeGateway(LOST)
     drain(database, gateway)
     with transaction(database) as session:
-        uncertain_batches.resolve(session, send, 1, sent=False, now=datetime.now(UTC))
+        uncertain_batches.resolve(
+            session, send, 1, by=Actor(None, "operator"), sent=False, now=datetime.now(UTC)
+        )
     now(until_the_next_probe(database))
     drain(database, gateway)
     sizes = [len(request.recipients) for request in gateway.requests]

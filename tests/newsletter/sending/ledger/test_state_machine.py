@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import open_database, reading, transaction, upgrade
 from newsletter.db.orm import table_of
 from newsletter.errors import NothingToDoError, SendError
@@ -272,13 +273,17 @@ class Ledger(RuleBasedStateMachine):
             with transaction(self.database) as session:
                 match word:
                     case "pause":
-                        send_lifecycle.pause(session, send, reason="wait", now=now)
+                        send_lifecycle.pause(
+                            session, send, by=Actor(None, "operator"), reason="wait", now=now
+                        )
                     case "resume":
-                        send_lifecycle.resume(session, send, now=now)
+                        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=now)
                     case "cancel":
-                        send_lifecycle.cancel(session, send, now=now)
+                        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=now)
                     case _:
-                        send_lifecycle.retry(session, send, now=now, batch_size=self.size)
+                        send_lifecycle.retry(
+                            session, send, by=Actor(None, "operator"), now=now, batch_size=self.size
+                        )
         except (SendError, NothingToDoError):
             return  # it does not stand where that is possible, and nothing was changed
 
@@ -291,7 +296,12 @@ class Ledger(RuleBasedStateMachine):
                     sent = (send, batch.number) in self._taken_batches()
                     with transaction(self.database) as session:
                         uncertain_batches.resolve(
-                            session, send, batch.number, sent=sent, now=datetime.now(UTC)
+                            session,
+                            send,
+                            batch.number,
+                            by=Actor(None, "operator"),
+                            sent=sent,
+                            now=datetime.now(UTC),
                         )
 
     @rule(data=st.data())
@@ -371,7 +381,9 @@ class Ledger(RuleBasedStateMachine):
                     paused = send_status.find(session, send).state == "paused"
                 if paused:
                     with transaction(self.database) as session:
-                        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+                        send_lifecycle.resume(
+                            session, send, by=Actor(None, "operator"), now=datetime.now(UTC)
+                        )
             self._step(Accepted("id"), takes=True)
             if self._all_over():
                 break

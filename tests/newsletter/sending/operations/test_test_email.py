@@ -6,12 +6,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, func, select
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import AddressError, ProviderError, SendError
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.provider.gateway import NotSent, Refused, Unknown
-from newsletter.rendering.preview import MADE_UP
+from newsletter.rendering.preview import SAMPLE_READER
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending.models import Delivery, Send
@@ -32,22 +33,31 @@ def rendered() -> Rendered:
     return render(draft, HOUSE, templates=resource("templates/email"))
 
 
-def allowed(
-    database: Engine, emails: Sequence[str], *, after: timedelta = timedelta()
+def send_test(
+    database: Engine,
+    rendered: Rendered,
+    emails: Sequence[str],
+    *,
+    after: timedelta = timedelta(),
+    gateway: FakeGateway | None = None,
 ) -> list[str]:
-    with transaction(database) as session:
-        return test_email.allowed(
-            session,
-            emails,
-            hash_of=lambda email: hash_address(KEY, parse(email)),
-            secret=KEY,
-            now=NOW + after,
-        )
+    return test_email.send(
+        database,
+        gateway or FakeGateway(),
+        rendered,
+        SAMPLE_READER,
+        emails,
+        by=Actor(None, "operator"),
+        now=NOW + after,
+        hash_of=lambda email: hash_address(KEY, parse(email)),
+        secret=KEY,
+        slug="first",
+    )
 
 
-def test_a_test_is_marked_and_carries_nobodys_token(rendered: Rendered) -> None:
+def test_a_test_is_marked_and_carries_nobodys_token(database: Engine, rendered: Rendered) -> None:
     gateway = FakeGateway()
-    test_email.send(gateway, rendered, MADE_UP, ["a@example.org", "b@example.org"])
+    send_test(database, rendered, ["a@example.org", "b@example.org"], gateway=gateway)
     (request,) = gateway.requests
     assert request.subject.startswith("[Test] Hello ")
     assert request.custom_args == {}
@@ -60,37 +70,43 @@ def test_a_test_is_marked_and_carries_nobodys_token(rendered: Rendered) -> None:
         assert "Robin Example" in recipient.substitutions.values()
 
 
-def test_a_test_makes_no_delivery(database: Engine, cast: dict[str, int]) -> None:
-    assert allowed(database, ["alice@example.org"]) == ["alice@example.org"]
+def test_a_test_makes_no_delivery(
+    database: Engine, rendered: Rendered, cast: dict[str, int]
+) -> None:
+    assert send_test(database, rendered, ["alice@example.org"]) == ["alice@example.org"]
     with reading(database) as session:
         for table in (table_of(Send), table_of(Delivery)):
             assert session.scalar(select(func.count()).select_from(table)) == 0
 
 
-def test_who_left_gets_no_test_under_any_spelling(database: Engine, cast: dict[str, int]) -> None:
+def test_who_left_gets_no_test_under_any_spelling(
+    database: Engine, rendered: Rendered, cast: dict[str, int]
+) -> None:
     with transaction(database) as session:
         suppression.add(
             session, [cast["bob"]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="a click"
         )
     with pytest.raises(SendError, match="must not be mailed") as caught:
-        allowed(database, ["alice@example.org", "BOB@example.org"])
+        send_test(database, rendered, ["alice@example.org", "BOB@example.org"])
     assert caught.value.place == "BOB@example.org"
 
 
-def test_a_test_goes_to_few_and_an_hour_has_only_so_many(database: Engine) -> None:
+def test_a_test_goes_to_few_and_an_hour_has_only_so_many(
+    database: Engine, rendered: Rendered
+) -> None:
     ten = [f"t{n}@example.org" for n in range(10)]
-    assert allowed(database, [*ten, ten[0]]) == ten
+    assert send_test(database, rendered, [*ten, ten[0]]) == ten
     with pytest.raises(SendError, match="1 to 10"):
-        allowed(database, [*ten, "t11@example.org"])
+        send_test(database, rendered, [*ten, "t11@example.org"])
     with pytest.raises(SendError, match="1 to 10"):
-        allowed(database, [])
+        send_test(database, rendered, [])
     with pytest.raises(AddressError):
-        allowed(database, ["nobody"])
+        send_test(database, rendered, ["nobody"])
     for _ in range(5):
-        allowed(database, ten)
+        send_test(database, rendered, ten)
     with pytest.raises(SendError, match="at most 60"):
-        allowed(database, ten[:1])
-    assert allowed(database, ten[:1], after=timedelta(hours=2)) == ten[:1]
+        send_test(database, rendered, ten[:1])
+    assert send_test(database, rendered, ten[:1], after=timedelta(hours=2)) == ten[:1]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +117,8 @@ def test_a_test_goes_to_few_and_an_hour_has_only_so_many(database: Engine) -> No
         (Unknown("silence"), "nobody knows .* silence"),
     ],
 )
-def test_a_test_that_is_not_taken_says_why(rendered: Rendered, outcome: object, said: str) -> None:
+def test_a_test_that_is_not_taken_says_why(
+    database: Engine, rendered: Rendered, outcome: object, said: str
+) -> None:
     with pytest.raises(ProviderError, match=said):
-        test_email.send(FakeGateway(outcome), rendered, MADE_UP, ["a@example.org"])
+        send_test(database, rendered, ["a@example.org"], gateway=FakeGateway(outcome))

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import pytest
 from sqlalchemy import Engine, select
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import SendError
@@ -13,6 +14,7 @@ from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.provider.gateway import NotSent, Unknown
 from newsletter.rendering.render import render
+from newsletter.sending import heartbeat
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.ledger import provider_backoff, reschedule
 from newsletter.sending.ledger.batch_store import BatchStore
@@ -26,7 +28,6 @@ from newsletter.sending.planning.estimate import SendOptions
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.queries import send_status
 from newsletter.sending.recovery import uncertain_batches
-from newsletter.sending.workers import heartbeat
 from newsletter.settings.load import resource
 from subscribers.segments import store as segment_store
 from tests.conftest import NOW, add_person
@@ -93,7 +94,7 @@ def test_trouble_that_lasts_pauses_the_send_and_a_resume_begins_anew(
     assert found(database, send).state == "paused"  # type: ignore[attr-defined]
     assert "for 120 minutes: refused" in found(database, send).reason  # type: ignore[attr-defined]
     with transaction(database) as session:
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
         session.execute(table_of_hold().update().values(until=NOW))
     worker.send_next()
     assert found(database, send).state == "sending"  # type: ignore[attr-defined]
@@ -110,8 +111,10 @@ def test_a_pause_shifts_the_timetable(database: Engine, five: list[int]) -> None
     make_plan(database, send, batch_size=1)
     assert leaves(database, send) == [n * 10 * _SECOND for n in range(5)]
     with transaction(database) as session:
-        send_lifecycle.pause(session, send, reason="wait", now=NOW + 5 * _SECOND)
-        send_lifecycle.resume(session, send, now=NOW + _HOUR)
+        send_lifecycle.pause(
+            session, send, by=Actor(None, "operator"), reason="wait", now=NOW + 5 * _SECOND
+        )
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=NOW + _HOUR)
     assert leaves(database, send) == [_HOUR + n * 10 * _SECOND for n in range(5)]
 
 
@@ -150,7 +153,9 @@ def test_doubt_that_is_sent_again_keeps_quiet_hours(
         if by == "policy":
             uncertain_batches.sweep(session, now=night, grace=_HOUR, policy="resend")
         else:
-            uncertain_batches.resolve(session, send, 1, sent=False, now=night)
+            uncertain_batches.resolve(
+                session, send, 1, by=Actor(None, "operator"), sent=False, now=night
+            )
     (batch,) = batches(database, send)
     assert (batch.state, batch.not_before) == ("pending", now + 4 * _HOUR)
 
@@ -190,13 +195,15 @@ def test_another_pace_moves_what_has_not_left(database: Engine, five: list[int])
     make_plan(database, send, batch_size=1)
     dispatcher(database, FakeGateway()).send_next()
     with transaction(database) as session:
-        moved = send_lifecycle.change_pace(session, send, Timetable(per_hour=2), now=NOW)
+        moved = send_lifecycle.change_pace(
+            session, send, Timetable(per_hour=2), by=Actor(None, "operator"), now=NOW
+        )
     assert moved == 4
     assert [at // _HOUR for at in leaves(database, send)[1:]] == [0, 0, 1, 1]
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
     with transaction(database) as session, pytest.raises(SendError, match="its pace is past"):
-        send_lifecycle.change_pace(session, send, Timetable(), now=NOW)
+        send_lifecycle.change_pace(session, send, Timetable(), by=Actor(None, "operator"), now=NOW)
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -210,15 +217,20 @@ def test_a_pace_by_which_it_could_never_be_planned_is_refused(
     slow = Timetable(per_day=1)
     if paused:
         with transaction(database) as session:
-            send_lifecycle.pause(session, send, reason="wait", now=NOW)
+            send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason="wait", now=NOW)
     with (
         transaction(database) as session,
         pytest.raises(SendError, match="would not be over within 366 days"),
     ):
-        send_lifecycle.change_pace(session, send, slow, now=NOW)
+        send_lifecycle.change_pace(session, send, slow, by=Actor(None, "operator"), now=NOW)
     with transaction(database) as session:
         assert send_status.find(session, send).timetable == {}
-        assert send_lifecycle.change_pace(session, send, Timetable(per_day=2), now=NOW) == 0
+        assert (
+            send_lifecycle.change_pace(
+                session, send, Timetable(per_day=2), by=Actor(None, "operator"), now=NOW
+            )
+            == 0
+        )
 
 
 def test_each_person_gets_it_at_their_own_time(database: Engine) -> None:
@@ -245,15 +257,17 @@ def test_a_retry_waits_for_each_persons_time_and_so_it_does_after_a_pause(
     make_plan(database, send, batch_size=5)
     night, nine = NOW.replace(hour=22), NOW.replace(hour=9) + timedelta(days=1)
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW + _HOUR)
-        send_lifecycle.retry(session, send, now=night, batch_size=5)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW + _HOUR)
+        send_lifecycle.retry(session, send, by=Actor(None, "operator"), now=night, batch_size=5)
     assert batches(database, send)[-1].not_before == nine
     with transaction(database) as session:
-        send_lifecycle.pause(session, send, reason="wait", now=night)
-        send_lifecycle.resume(session, send, now=night)
+        send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason="wait", now=night)
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=night)
     assert batches(database, send)[-1].not_before == nine
     with transaction(database) as session:
-        send_lifecycle.change_pace(session, send, Timetable(local_time=time(9)), now=night)
+        send_lifecycle.change_pace(
+            session, send, Timetable(local_time=time(9)), by=Actor(None, "operator"), now=night
+        )
     assert batches(database, send)[-1].not_before == nine
 
 
@@ -306,6 +320,7 @@ def make_test(database: Engine, *, by: Measure = Measure.OPENS, share: float = 0
             first,
             render(first, HOUSE, templates=templates),
             ["everybody"],
+            by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
             terms=terms,
@@ -337,14 +352,18 @@ def test_a_test_gives_the_sample_its_variants_and_the_rest_waits(database: Engin
     assert len(gateway.mailed) == 8
     assert {request.subject[:4] for request in gateway.requests} == {"Hell", "Good"}
     with transaction(database) as session:
-        assert reschedule.choose_winner(session, send, "B", now=NOW) == 12
+        assert (
+            send_lifecycle.choose_winner(session, send, "B", by=Actor(None, "operator"), now=NOW)
+            == 12
+        )
         with pytest.raises(SendError, match="chosen already"):
-            reschedule.choose_winner(session, send, "A", now=NOW)
+            send_lifecycle.choose_winner(session, send, "A", by=Actor(None, "operator"), now=NOW)
     drain(database, gateway)
     assert len(set(gateway.mailed)) == len(gateway.mailed) == 20
     assert {request.subject[:4] for request in gateway.requests[4:]} == {"Good"}
 
 
+@pytest.mark.slow
 def test_the_sample_is_the_same_when_it_is_drawn_again(database: Engine) -> None:
     with transaction(database) as session:
         for n in range(200):

@@ -509,6 +509,7 @@ def check_rate(timetable: Timetable, leaving: list[tuple[datetime, int]]) -> Non
         assert later - moment >= gap - timedelta(microseconds=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     timetables(),
@@ -548,6 +549,7 @@ def test_a_plan_keeps_all_rules(
             assert taken + warm_up.used.get(day, 0) <= warm_up.volume(day)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     timetables(),
@@ -593,6 +595,7 @@ def test_a_timetable_comes_back_from_json_whole(timetable: Timetable) -> None:
     assert Timetable.from_json(json.loads(json.dumps(timetable.to_json()))) == timetable
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(timetables(), st.lists(st.integers(1, 900), min_size=1, max_size=20), starts)
 def test_the_same_timetable_gives_cut_batches_the_same_moments(
@@ -608,6 +611,7 @@ def test_the_same_timetable_gives_cut_batches_the_same_moments(
 # ── Size ───────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_million_people_at_one_a_second_stop_for_their_nights() -> None:
     timetable = Timetable(per_second=1, quiet=parse_hours("22:00-07:00", place="--quiet"))
     slots = plan(timetable, *((zone, 250_000) for zone in ZONES[2:]))

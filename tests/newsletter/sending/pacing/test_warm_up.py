@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import transaction
 from newsletter.provider.gateway import Refused
 from newsletter.sending.operations import lifecycle as send_lifecycle
@@ -13,6 +14,8 @@ from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.planner import plan
 from tests.conftest import NOW
 from tests.newsletter.sending.conftest import FakeGateway, batches, drain, make_send, send_state
+
+pytestmark = pytest.mark.both_databases
 
 _DAY = timedelta(days=1)
 
@@ -42,8 +45,10 @@ def test_after_a_pause_a_send_without_a_timetable_keeps_to_it(
     send = make_send(database)
     make_plan(database, send, warm_up, now=NOW, batch_size=1)
     with transaction(database) as session:
-        send_lifecycle.pause(session, send, reason="wait", now=NOW)
-        send_lifecycle.resume(session, send, now=NOW + 4 * _DAY, warm_up=warm_up)
+        send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason="wait", now=NOW)
+        send_lifecycle.resume(
+            session, send, by=Actor(None, "operator"), now=NOW + 4 * _DAY, warm_up=warm_up
+        )
     later = {NOW.date() + n * _DAY: 1 for n in range(4, 9)}
     assert days_of(database, send) == later
 
@@ -59,8 +64,10 @@ def test_a_retry_counts_what_its_send_has_mailed_today(
     make_plan(database, send, warm_up, now=now, batch_size=2)
     gateway = drain(database, FakeGateway())
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=now)
-        send_lifecycle.retry(session, send, now=now, batch_size=2, warm_up=warm_up)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=now)
+        send_lifecycle.retry(
+            session, send, by=Actor(None, "operator"), now=now, batch_size=2, warm_up=warm_up
+        )
     drain(database, gateway)
     assert len(gateway.mailed) == 2
     assert days_of(database, send) == {
@@ -99,7 +106,9 @@ def test_what_was_put_back_counts_on_its_new_day(database: Engine, five: list[in
     drain(database, FakeGateway(Refused(401, "key")))
     assert send_state(database, first) == "paused"
     with transaction(database) as session:
-        send_lifecycle.resume(session, first, now=tomorrow, warm_up=warm_up)
+        send_lifecycle.resume(
+            session, first, by=Actor(None, "operator"), now=tomorrow, warm_up=warm_up
+        )
     make_plan(database, second, warm_up, now=tomorrow)
     assert days_of(database, first, second) == {
         tomorrow.date(): 5,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import NothingToDoError, SendError
 from newsletter.provider.gateway import Refused
@@ -32,7 +33,9 @@ def adds_up(database: Engine, send: int) -> bool:
 
 def retry(database: Engine, send: int) -> int:
     with transaction(database, snapshot=True) as session:
-        return send_lifecycle.retry(session, send, now=datetime.now(UTC), batch_size=2)
+        return send_lifecycle.retry(
+            session, send, by=Actor(None, "operator"), now=datetime.now(UTC), batch_size=2
+        )
 
 
 def test_a_segment_can_be_left_out(database: Engine, five: list[int]) -> None:
@@ -53,7 +56,7 @@ def test_another_send_of_an_issue_reaches_those_whom_the_cancelled_one_missed(
     gateway = FakeGateway()
     dispatcher(database, gateway).send_next()
     with transaction(database) as session:
-        send_lifecycle.cancel(session, first, now=NOW)
+        send_lifecycle.cancel(session, first, by=Actor(None, "operator"), now=NOW)
     second = make_send(database)
     assert make_plan(database, second) == 3
     drain(database, gateway)
@@ -86,7 +89,7 @@ def test_whoever_left_meanwhile_is_not_retried(database: Engine, five: list[int]
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
         suppression.add(session, [five[0]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="")
     assert retry(database, send) == 4
     gateway = drain(database, FakeGateway())
@@ -135,7 +138,7 @@ def test_a_batch_given_back_after_a_cancel_is_rejected_too(
 
         def series(self, *args: object, **more: object) -> object:
             with transaction(database) as session:
-                send_lifecycle.cancel(session, send, now=NOW)
+                send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
             return worker_links.series(*args, **more)  # type: ignore[arg-type]
 
     worker_links = worker._links

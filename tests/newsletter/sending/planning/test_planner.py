@@ -26,6 +26,8 @@ from tests.newsletter.sending.conftest import (
     states,
 )
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_everybody_reachable_gets_one_delivery_in_batches_of_the_size(
     database: Engine, five: list[int]

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Engine, insert, select, update
 
 from newsletter.accounts import audit
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import IssueError, SendError
@@ -68,7 +69,7 @@ def test_a_cancelled_send_publishes_nothing(database: Engine, five: list[int]) -
     send = planned(database)
     dispatcher(database, FakeGateway()).send_next()
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
     assert slugs(database) == []
 
 
@@ -99,6 +100,7 @@ def test_what_was_public_once_does_not_change(database: Engine, five: list[int])
             changed,
             render(changed, HOUSE, templates=resource("templates/email")),
             ["everybody"],
+            by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
             terms=SendOptions(same_issue=True),
@@ -132,6 +134,7 @@ def test_a_test_shows_the_words_of_its_winner_or_the_first(
             drafts[0],
             rendered[0],
             ["everybody"],
+            by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
             terms=terms,
@@ -257,6 +260,7 @@ def test_an_issue_is_public_if_it_says_so_or_went_to_all(
             draft,
             rendered,
             [segment],
+            by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
             terms=SendOptions(excluded=excluded),
@@ -297,7 +301,7 @@ def test_who_missed_a_letter_and_gets_it_by_a_retry_makes_nothing_public(
     make_plan(database, send)
     drain(database, FakeGateway(*[Refused(413, "too large")] * 20))
     with transaction(database) as session:
-        send_lifecycle.retry(session, send, now=NOW, batch_size=2)
+        send_lifecycle.retry(session, send, by=Actor(None, "operator"), now=NOW, batch_size=2)
     drain(database, FakeGateway())
     assert send_state(database, send) == "sent"
     assert slugs(database) == []
@@ -314,6 +318,7 @@ def again(database: Engine, words: str, *, same_issue: bool = False, front: str 
             draft,
             rendered,
             ["everybody"],
+            by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
             terms=SendOptions(same_issue=same_issue),
@@ -358,5 +363,5 @@ def test_words_of_a_send_that_never_began_do_not_count(database: Engine, five: l
     with pytest.raises(SendError, match="other words"):
         again(database, "Corrected")
     with transaction(database) as session:
-        send_lifecycle.cancel(session, first, now=NOW)
+        send_lifecycle.cancel(session, first, by=Actor(None, "operator"), now=NOW)
     assert again(database, "Corrected") > first

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Engine
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.provider.gateway import NotSent, Refused
 from newsletter.sending.operations import lifecycle as send_lifecycle
@@ -36,7 +37,7 @@ def test_handed_over_are_those_of_accepted_batches_who_had_not_left(
     assert counted(database, send) == {"skipped": 1, "accepted": 1, "planned": 3}
     assert handed_over(database, send) == 1
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
     assert counted(database, send) == {"skipped": 1, "accepted": 1, "rejected": 3}
     assert handed_over(database, send) == 1
 
@@ -48,7 +49,7 @@ def test_who_was_refused_is_not_handed_over(database: Engine, five: list[int]) -
     worker.send_next()  # once more, without the one
     assert handed_over(database, send) == 3
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
     assert counted(database, send) == {"rejected": 2, "accepted": 3}
     assert handed_over(database, send) == 3
 
@@ -114,7 +115,7 @@ def test_those_of_a_cancelled_send_add_up_too(database: Engine, five: list[int])
         suppression.add(session, [five[0]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
     dispatcher(database, gateway).send_next()
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
     people = counted(database, send)
     assert people == {"skipped": 1, "rejected": 4}
     with reading(database) as session:
@@ -131,7 +132,7 @@ def test_what_a_rate_limit_put_back_was_not_refused_when_the_send_is_cancelled(
     send = planned(database)
     dispatcher(database, FakeGateway(NotSent("rate limit"))).send_next()
     with transaction(database) as session:
-        send_lifecycle.cancel(session, send, now=NOW)
+        send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
         assert recipient_list.apart(session, send_status.find(session, send)) == {"not_sent": 5}
 
 

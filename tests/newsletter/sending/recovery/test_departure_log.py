@@ -9,6 +9,7 @@ import orjson
 import pytest
 from sqlalchemy import Engine, delete, select, text, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import MachineError, NothingToDoError
@@ -148,6 +149,7 @@ def before_batch(send: int) -> dict[str, object]:
         "zone": "",
         "state": "in_flight",
         "size": 5,
+        "resent": False,
         "not_before": moment,
         "attempt": 1,
         "detail": "",
@@ -188,7 +190,7 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     assert [b.state for b in batches(database, send)] == ["accepted", "uncertain", "accepted"]
     with transaction(database) as session:
         assert send_status.of(session, send).adds_up
-        uncertain_batches.resolve(session, send, 2, sent=True, now=NOW)
+        uncertain_batches.resolve(session, send, 2, by=Actor(None, "operator"), sent=True, now=NOW)
         assert send_status.find(session, send).state == "sent"
 
 
@@ -239,17 +241,21 @@ def test_a_retry_that_left_after_the_backup_is_not_sent_again(
         worker.send_next()
     if ended == "cancelled":
         with transaction(database) as session:
-            send_lifecycle.cancel(session, send, now=datetime.now(UTC))
+            send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     assert send_state(database, send) == ended
     before = backup(database)
     with transaction(database) as session:
-        missed = send_lifecycle.retry(session, send, now=datetime.now(UTC), batch_size=5)
+        missed = send_lifecycle.retry(
+            session, send, by=Actor(None, "operator"), now=datetime.now(UTC), batch_size=5
+        )
     drain(database, gateway, journal)
     restore(database, before)
     assert compared(database, journal) == ReplayReport(accepted=1)
     assert compared(database, journal) == ReplayReport()
     with pytest.raises(NothingToDoError), transaction(database) as session:
-        send_lifecycle.retry(session, send, now=datetime.now(UTC), batch_size=5)
+        send_lifecycle.retry(
+            session, send, by=Actor(None, "operator"), now=datetime.now(UTC), batch_size=5
+        )
     drain(database, gateway, journal)
     assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     assert missed == (1 if ended == "sent" else 2)
@@ -269,7 +275,12 @@ def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
     drain(database, gateway, journal)
     backups.append(backup(database))
     with transaction(database) as session:
-        assert send_lifecycle.retry(session, send, now=datetime.now(UTC), batch_size=5) == 1
+        assert (
+            send_lifecycle.retry(
+                session, send, by=Actor(None, "operator"), now=datetime.now(UTC), batch_size=5
+            )
+            == 1
+        )
     gateway.outcomes.append(Unknown("lost"))
     drain(database, gateway, journal)
     for before in backups:
@@ -289,7 +300,9 @@ def test_the_operators_word_is_not_taken_back(
     make_plan(database, send, batch_size=5)
     dispatcher(database, FakeGateway(Unknown("lost")), journal).send_next()
     with transaction(database) as session:
-        uncertain_batches.resolve(session, send, 1, sent=False, now=datetime.now(UTC))
+        uncertain_batches.resolve(
+            session, send, 1, by=Actor(None, "operator"), sent=False, now=datetime.now(UTC)
+        )
     assert compared(database, journal) == ReplayReport()
     assert batches(database, send)[0].state == "pending"
 
@@ -534,7 +547,7 @@ def test_a_disk_that_has_no_room_for_the_whole_line_stops_the_send_and_spoils_no
     # There is room again: what is written now can be read.
     monkeypatch.undo()
     with transaction(database) as session:
-        send_lifecycle.resume(session, send, now=NOW)
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=NOW)
     drain(database, gateway, journal)
     restore(database, before)
     assert compared(database, journal) == ReplayReport(accepted=1)

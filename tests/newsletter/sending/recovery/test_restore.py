@@ -39,6 +39,8 @@ from tests.newsletter.sending.conftest import (
 from tests.newsletter.tracking.events.test_ingest import entry, take
 from tests.restoring import Backup
 
+pytestmark = pytest.mark.both_databases
+
 ADA = Actor(None, "Ada")
 ALL = [f"p{n}@example.org" for n in range(1, 6)]
 
@@ -217,9 +219,11 @@ def test_a_send_that_was_stopped_does_not_come_back_to_life(
     journal.follow(database)
     with transaction(database) as session:
         if word == "paused":
-            send_lifecycle.pause(session, send, reason="wait", now=datetime.now(UTC))
+            send_lifecycle.pause(
+                session, send, by=Actor(None, "operator"), reason="wait", now=datetime.now(UTC)
+            )
         else:
-            send_lifecycle.cancel(session, send, now=datetime.now(UTC))
+            send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     journal.unfollow()
     kept.put_back()
     look(database, journal)
@@ -229,7 +233,7 @@ def test_a_send_that_was_stopped_does_not_come_back_to_life(
         found = send_status.find(session, send)
         assert (found.state, f"it was {word} before" in found.reason) == ("paused", True)
     with transaction(database) as session:
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
         session.execute(update(table_of(DepartureLog)).values(read={}))
     look(database, journal)  # what was answered once is not asked again
     drain(database, gateway, journal)
@@ -248,16 +252,20 @@ def test_a_send_that_went_on_goes_on_after_a_restore(
     now = datetime.now(UTC)
     journal.follow(database)
     with transaction(database) as session:
-        send_lifecycle.pause(session, send, reason="wait", now=now)
+        send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason="wait", now=now)
     journal.unfollow()
     with transaction(database) as session:  # by another machine, whose clock is late
-        send_lifecycle.resume(session, send, now=now - timedelta(seconds=5))
+        send_lifecycle.resume(
+            session, send, by=Actor(None, "operator"), now=now - timedelta(seconds=5)
+        )
     look(database, journal)
     assert send_state(database, send) == "sending"
     journal.follow(database)
     with transaction(database) as session:
-        send_lifecycle.pause(session, send, reason="wait", now=datetime.now(UTC))
-        send_lifecycle.resume(session, send, now=datetime.now(UTC))
+        send_lifecycle.pause(
+            session, send, by=Actor(None, "operator"), reason="wait", now=datetime.now(UTC)
+        )
+        send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
     journal.unfollow()
     kept.put_back()
     look(database, journal)
@@ -323,7 +331,7 @@ def test_a_send_that_waits_loses_those_whom_a_forgotten_one_reached(
     make_plan(database, first)
     kept = Backup(database, tmp_path)
     with transaction(database) as session:
-        send_lifecycle.cancel(session, first, now=datetime.now(UTC))
+        send_lifecycle.cancel(session, first, by=Actor(None, "operator"), now=datetime.now(UTC))
     gateway = sent(database, journal)
     assert sorted(gateway.mailed) == ALL
     kept.put_back()
@@ -333,7 +341,9 @@ def test_a_send_that_waits_loses_those_whom_a_forgotten_one_reached(
     assert set(states(database, first).values()) == {("skipped", HAD_BEFORE)}
     assert send_state(database, first) == "sent"
     with pytest.raises(NothingToDoError), transaction(database) as session:
-        send_lifecycle.retry(session, first, now=datetime.now(UTC), batch_size=5)
+        send_lifecycle.retry(
+            session, first, by=Actor(None, "operator"), now=datetime.now(UTC), batch_size=5
+        )
 
 
 def test_a_backup_that_is_put_back_again_and_again_sends_nothing_twice(
@@ -618,12 +628,14 @@ def test_a_retry_and_a_plan_wait_too(
     first = make_send(database, slug="second")
     make_plan(database, first)
     with transaction(database) as session:
-        send_lifecycle.cancel(session, first, now=datetime.now(UTC))
+        send_lifecycle.cancel(session, first, by=Actor(None, "operator"), now=datetime.now(UTC))
         session.execute(update(table_of(DepartureLog)).values(state=LogState.WAITING))
     with pytest.raises(NotComparedError):
         make_plan(database, waiting)
     with pytest.raises(NotComparedError), transaction(database) as session:
-        send_lifecycle.retry(session, first, now=datetime.now(UTC), batch_size=5)
+        send_lifecycle.retry(
+            session, first, by=Actor(None, "operator"), now=datetime.now(UTC), batch_size=5
+        )
     look(database, journal)
     assert make_plan(database, waiting) == 5
 

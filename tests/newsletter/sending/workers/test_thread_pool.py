@@ -13,12 +13,14 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.provider.gateway import Gateway, MailRequest, Outcome
 from newsletter.provider.sendgrid import SendGridGateway
+from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.models import Worker
 from newsletter.sending.recovery import uncertain_batches
-from newsletter.sending.workers.heartbeat import Heartbeat
 from newsletter.sending.workers.thread_pool import ThreadPool
-from tests.newsletter.scheduling.test_leader_clock import until
+from tests.newsletter.scheduling.test_leader_clock import until, wakeups
 from tests.newsletter.sending.conftest import FakeGateway, batches, dispatcher, planned, send_state
+
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def threads(database: Engine) -> Iterator[Callable[[Gateway], ThreadPool]]:
     started: list[ThreadPool] = []
 
     def start(gateway: Gateway) -> ThreadPool:
-        begun = ThreadPool(database, lambda: dispatcher(database, gateway), concurrency=2)
+        begun = ThreadPool(wakeups(database), lambda: dispatcher(database, gateway), concurrency=2)
         begun.start()
         started.append(begun)
         return begun
@@ -59,6 +61,7 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]
 only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_a_moment_without_files_ends_no_worker(
     database: Engine, five: list[int], threads, no_files
@@ -76,7 +79,7 @@ def test_a_moment_without_files_ends_no_worker(
 def test_a_moment_without_files_ends_no_heartbeat(
     database: Engine, no_files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("newsletter.sending.workers.heartbeat._INTERVAL", 0.05)
+    monkeypatch.setattr("newsletter.sending.heartbeat._INTERVAL", 0.05)
 
     def alive_until() -> datetime:
         with reading(database) as session:
@@ -84,6 +87,7 @@ def test_a_moment_without_files_ends_no_heartbeat(
 
     heartbeat = Heartbeat(database)
     heartbeat.start()
+    heartbeat.hold("a batch")
     try:
         no_files(True)
         time.sleep(0.3)
@@ -104,6 +108,7 @@ class Startled(FakeGateway):
         return answer
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_expected_costs_one_batch_its_certainty_and_nothing_else(
     database: Engine, five: list[int], threads
 ) -> None:

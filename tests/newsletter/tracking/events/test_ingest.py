@@ -19,13 +19,12 @@ from newsletter.db.orm import table_of
 from newsletter.errors import AddressError
 from newsletter.provider.events import Event, EventKind, made_mark, parse
 from newsletter.sending.queries import send_status
-from newsletter.tracking.events.ingest import Ingested, ingest
-from newsletter.tracking.models import EventRow
-from newsletter.tracking.models_reconcile import Reconciliation
+from newsletter.tracking.events.ingest import IngestReport, ingest
+from newsletter.tracking.events.unsubscribe import unsubscribe
+from newsletter.tracking.models import EventRow, Reconciliation
 from newsletter.tracking.people import privacy
 from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import verify as verify_counters
-from newsletter.web.public.unsubscribe import unsubscribe_token
 from subscribers.consent.records import Act, record
 from subscribers.email_address import address_key, hash_address
 from subscribers.email_address import parse as parse_address
@@ -46,6 +45,8 @@ from tests.newsletter.sending.conftest import (
     states,
 )
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five"]
 
 #: As the mails of make_send carry it.
@@ -59,7 +60,7 @@ def hash_of(text: str) -> bytes | None:
         return None
 
 
-def take(database: Engine, *entries: dict[str, Any]) -> Ingested:
+def take(database: Engine, *entries: dict[str, Any]) -> IngestReport:
     events = [e for e in parse(json.dumps(entries).encode()) if isinstance(e, Event)]
     with transaction(database) as session:
         return ingest(session, events, now=NOW, hash_of=hash_of)
@@ -189,6 +190,7 @@ def test_a_mail_of_another_installation_proves_nothing(
     assert len(drain(database, FakeGateway()).mailed) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", FOREIGN)
 def test_a_mail_of_another_installation_is_not_in_our_figures(
     database: Engine, sent: int, foreign: dict[str, str]
@@ -434,6 +436,7 @@ def taking_slowly(parts: Container, *entries: dict[str, Any]) -> Iterator[None]:
         event.remove(parts.database, "before_cursor_execute", slowly)
 
 
+@pytest.mark.slow
 def test_somebody_leaves_while_events_of_theirs_are_taken(
     assembly: Container, cast: dict[str, int]
 ) -> None:
@@ -441,7 +444,15 @@ def test_somebody_leaves_while_events_of_theirs_are_taken(
     click = entry(1, cast["alice"], "click", url="https://example.org/", **alice)
     left = entry(1, cast["alice"], "group_unsubscribe", at=1774594801, asm_group_id=7, **alice)
     with taking_slowly(assembly, click, left):
-        unsubscribe_token(assembly, cast["alice"], 1, by="our link", happening="a click")
+        unsubscribe(
+            assembly.database,
+            cast["alice"],
+            1,
+            source="our link",
+            occurrence="a click",
+            now=datetime.now(UTC),
+            hash_of=assembly.hash_of,
+        )
     assert suppressed(assembly.database) == {"alice@example.org": "unsubscribed"}
 
 

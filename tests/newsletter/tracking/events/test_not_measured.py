@@ -52,6 +52,7 @@ def read(database: Engine, sent: int, five: list[int]) -> int:
 CASES = [(True, True), (True, False), (False, True), (False, False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clicks", "opens"), CASES)
 def test_a_rate_of_what_is_not_measured_is_unknown(
     database: Engine, read: int, *, clicks: bool, opens: bool

@@ -139,7 +139,7 @@ def test_no_variant_wins_by_those_who_leave(database: Engine, by: Measure) -> No
     take(database, tested.event(a[0], "click", url=A))
     with reading(database) as session:
         report = ab_test_results.report(session, tested.send)
-        assert [(arm.opened, arm.clicked) for arm in report.arms] == [(1, 1), (0, 0)]
+        assert [(arm.opened, arm.clicked) for arm in report.variants] == [(1, 1), (0, 0)]
         assert ab_test_results.winner_of(report)[0] == "A"
 
 
@@ -147,7 +147,7 @@ def test_a_persons_history_tells_them_apart(database: Engine, sent: int, five: l
     take(database, own(sent, five[0]))
     with reading(database) as session:
         person = session.get_one(Subscriber, five[0])
-        entries, _ = subscriber_history.of_person(session, person)
+        entries, _ = subscriber_history.of_subscriber(session, person)
     (found,) = [one for one in entries if one.sort == "event"]
     assert (found.what, found.detail) == ("own_click", f"{SITE}/unsubscribe/…")
     assert TOKEN not in str(entries)

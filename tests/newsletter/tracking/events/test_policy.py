@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from newsletter.provider.events import Event, EventKind, parse
-from newsletter.tracking.events.policy import TABLE, Effects, case_of, effects
+from newsletter.tracking.events.policy import TABLE, Effects, case_of, effects_of
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import entry, sent, suppressed, take
 
@@ -33,7 +33,7 @@ def case(**fields: Any) -> str:
     entry = {"event": "bounce", "timestamp": 1, "email": "a@b.example", **fields}
     (event,) = parse(json.dumps([entry]).encode())
     assert isinstance(event, Event)
-    assert effects(event) == TABLE[case_of(event)]
+    assert effects_of(event) == TABLE[case_of(event)]
     return case_of(event)
 
 
@@ -44,7 +44,7 @@ def test_the_page_shows_the_table() -> None:
 
     def shown(one: Effects) -> tuple[str, ...]:
         when = "after several" if one.soft else "at once"
-        of_person = (one.suppress, one.whose, when) if one.suppress else ("–", "–", "–")
+        of_person = (one.suppress, one.scope, when) if one.suppress else ("–", "–", "–")
         return (one.delivery or "–", *of_person)
 
     assert {name: tuple(cells) for name, *cells in rows} == {
@@ -128,6 +128,7 @@ def soft(send: int, person: int, day: float, **more: Any) -> dict[str, Any]:
     return entry(send, person, "bounce", at=1774594800 + int(day * DAY), **fields)
 
 
+@pytest.mark.slow
 def test_soft_bounces_suppress_when_there_are_enough_of_them_in_any_order(
     database: Engine, sent: int, five: list[int]
 ) -> None:

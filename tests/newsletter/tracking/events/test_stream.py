@@ -34,6 +34,8 @@ from tests.conftest import NOW
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import entry, hash_of, sent
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five", "sent"]
 
 RULES = Thresholds(
@@ -123,6 +125,7 @@ def trying(database: Engine) -> Iterator[Session]:
         session.rollback()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -25,7 +25,7 @@ def of(database: Engine, person: int, page: int = 0) -> tuple[list[HistoryEntry]
     with reading(database) as session:
         found = session.get(Subscriber, person)
         assert found is not None
-        return subscriber_history.of_person(session, found, page=page)
+        return subscriber_history.of_subscriber(session, found, page=page)
 
 
 def test_it_holds_sends_events_mails_and_suppressions_of_one_person(

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, func, select, text
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.errors import SendError
@@ -18,6 +19,8 @@ from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import verify as verify_counters
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, five, make_plan, make_send
 from tests.newsletter.tracking.events.test_ingest import entry, sent, suppressed, take
+
+pytestmark = pytest.mark.both_databases
 
 __all__ = ["five", "sent"]
 
@@ -110,7 +113,7 @@ def test_an_issue_whose_readers_are_forgotten_reaches_nobody_again(
         pytest.raises(SendError, match="who had this issue is not kept any more"),
         transaction(database) as session,
     ):
-        send_lifecycle.retry(session, sent, now=MARCH, batch_size=2)
+        send_lifecycle.retry(session, sent, by=Actor(None, "operator"), now=MARCH, batch_size=2)
 
 
 def test_an_issue_with_a_send_to_come_stays_open(database: Engine, five: list[int]) -> None:
@@ -131,7 +134,7 @@ def test_a_run_that_is_stopped_goes_on_the_next_time(
     take(database, *(entry(sent, person, "open") for person in (1, 2, 3, 4, 5)))
     now = when_ended(database, sent) + timedelta(days=401)
     asked = iter([True, False])
-    prune(database, KEEP, now=now, going_on=lambda: next(asked, False))
+    prune(database, KEEP, now=now, may_continue=lambda: next(asked, False))
     assert count(database, Delivery) == 5
     folded = prune(database, KEEP, now=now)
     assert folded.deliveries == 5

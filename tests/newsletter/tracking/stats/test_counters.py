@@ -20,6 +20,8 @@ from tests.newsletter.cli.test_commands import Run, run
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import entry, sent, take
 
+pytestmark = pytest.mark.both_databases
+
 __all__ = ["five", "run", "sent"]
 
 A, B, C, D = (f"https://x.example/{letter}" for letter in "abcd")
@@ -116,6 +118,7 @@ def test_the_recount_says_the_same_and_survives_an_erasure(
     assert differences(database, told) == []
 
 
+@pytest.mark.slow
 def test_what_was_tampered_with_is_named(database: Engine, told: int, five: list[int]) -> None:
     sends, parts, people = (
         table_of(SendCounter),
@@ -192,6 +195,7 @@ def test_a_scanner_is_known_by_its_name(
     assert of_send(database, sent).get("machine_open", 0) == machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clicks", "machine"),
     [
@@ -230,6 +234,7 @@ def stats(run: Run, database_url: str) -> Run:
     return lambda *words: run("stats", *words, NEWSLETTER_DATABASE_URL=database_url)
 
 
+@pytest.mark.slow
 def test_figures_on_the_command_line(stats: Run, told: int) -> None:
     done = stats("show", str(told))
     assert done.returncode == 0, done.stderr

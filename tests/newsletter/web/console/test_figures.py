@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import insert, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.db.engine import transaction
 from newsletter.db.orm import table_of
@@ -69,9 +70,11 @@ def test_whatever_does_not_go_on_by_itself_is_listed_and_nothing_else(office: Of
     database, now = office.parts.database, datetime.now(UTC)
     paused, doubted = started(office, "paused"), started(office, "doubted")
     with transaction(database) as session:
-        send_lifecycle.pause(session, paused, reason="5 % of its mails bounced", now=now)
+        send_lifecycle.pause(
+            session, paused, by=Actor(None, "operator"), reason="5 % of its mails bounced", now=now
+        )
     with transaction(database) as session:
-        send_lifecycle.cancel(session, doubted, now=now)
+        send_lifecycle.cancel(session, doubted, by=Actor(None, "operator"), now=now)
     doubted = started(office, "in-doubt")
     dispatcher(database, FakeGateway(Unknown("no answer"))).send_next()
     late = make_send(database, slug="late", at=now - timedelta(minutes=10))
@@ -220,7 +223,7 @@ def test_words_from_outside_are_shown_as_words(office: Office) -> None:
     send = started(office)
     with transaction(office.parts.database) as session:
         session.execute(update(store._issue).values(title=XSS))
-        send_lifecycle.pause(session, send, reason=XSS, now=NOW)
+        send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason=XSS, now=NOW)
     text = overview(office)
     assert XSS not in text
     assert "&lt;script&gt;" in text

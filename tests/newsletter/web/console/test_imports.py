@@ -251,6 +251,7 @@ def test_a_running_import_is_stopped_and_what_was_taken_over_stays(
     assert "1.upload" not in files(office)
 
 
+@pytest.mark.slow
 def test_a_service_that_stops_puts_the_list_back_and_the_next_one_ends_it(
     office: Office, editor: Browser, small_batches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +306,7 @@ def test_a_list_on_another_machine_waits_for_that_machine(office: Office, editor
     assert path
 
 
+@pytest.mark.slow
 def test_the_service_s_own_thread_takes_lists_up(office: Office, editor: Browser) -> None:
     importer = office.parts.importer()
     importer.start()
@@ -366,6 +368,7 @@ def zipped() -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -421,6 +424,7 @@ def test_a_list_over_the_limit_is_refused_and_nothing_is_kept(
     assert files(office) == set()
 
 
+@pytest.mark.slow
 def test_a_forged_upload_is_refused_before_anything_is_written(
     office: Office, editor: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -567,6 +571,7 @@ def test_two_columns_cannot_be_the_address(office: Office, editor: Browser) -> N
     assert job(office).state == JobState.CHECKED
 
 
+@pytest.mark.slow
 def test_the_console_and_the_command_line_find_the_same(office: Office, editor: Browser) -> None:
     """Of every system's export; with its file's name, which may say who left."""
     for system, export in EXPORTS.items():

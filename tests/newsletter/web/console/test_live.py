@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from newsletter.accounts import sessions
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
 from newsletter.cli.service.serve import listen
 from newsletter.db.engine import transaction
@@ -76,6 +77,7 @@ def until(lines: Iterator[str], words: str) -> None:
     pytest.fail(f"the stream ended without {words!r}")
 
 
+@pytest.mark.slow
 def test_figures_come_as_they_change_and_end_with_the_state(office: Office, going: int) -> None:
     database = office.parts.database
     viewer = office.signed_in(Role.VIEWER)
@@ -84,7 +86,9 @@ def test_figures_come_as_they_change_and_end_with_the_state(office: Office, goin
         dispatcher(database, FakeGateway()).send_next()
         until(lines, "2 handed over")
         with transaction(database) as session:
-            send_lifecycle.pause(session, going, reason="enough", now=NOW)
+            send_lifecycle.pause(
+                session, going, by=Actor(None, "operator"), reason="enough", now=NOW
+            )
         until(lines, "event: over")
         assert [line for line in lines if line.strip()] == ["data: over"]
 
@@ -105,6 +109,7 @@ def test_who_is_signed_out_sees_no_more(office: Office, going: int) -> None:
         until(lines, "event: over")
 
 
+@pytest.mark.slow
 def test_many_who_watch_leave_room_for_others_and_for_the_end(office: Office, going: int) -> None:
     viewers = [office.signed_in(Role.VIEWER) for _ in range(12)]
     viewer = viewers[0]

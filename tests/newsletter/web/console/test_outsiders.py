@@ -40,6 +40,7 @@ def mailed(office: Office) -> list[tuple[str, str]]:
 # The log, whose entries nobody can delete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False])
 def test_strangers_cannot_fill_the_log(open_office: Callable[..., Office], known: bool) -> None:
     office = open_office(
@@ -66,6 +67,7 @@ def test_strangers_cannot_fill_the_log(open_office: Callable[..., Office], known
     assert entries(office) == before + 2
 
 
+@pytest.mark.slow
 def test_all_strangers_together_write_so_many_entries_an_hour(office: Office) -> None:
     for n in range(100):
         office.user(f"p{n}@example.org")
@@ -80,6 +82,7 @@ def test_all_strangers_together_write_so_many_entries_an_hour(office: Office) ->
 # Passwords are expensive to look at
 
 
+@pytest.mark.slow
 def test_who_comes_in_a_crowd_is_sent_away_at_once_and_leaving_is_not_behind_them(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +201,7 @@ OF_OWNERS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OF_OWNERS)
 def test_an_owner_is_changed_only_with_the_password_and_the_others_are_told(
     office: Office, what: str
@@ -248,6 +252,7 @@ def test_what_concerns_no_owner_is_not_asked_twice(office: Office) -> None:
 # The right to send
 
 
+@pytest.mark.slow
 def test_an_editor_changes_no_rule_by_which_a_schedule_sends(office: Office) -> None:
     with transaction(office.parts.database) as session:
         segment_store.save(session, "few", 'name == "Ada"', now=NOW)
@@ -268,7 +273,7 @@ def test_an_editor_changes_no_rule_by_which_a_schedule_sends(office: Office) -> 
     everybody = {"name": "few", "expression": ""}
     answer = editor.post(f"/console/segments/{numbers['few']}", **everybody)
     assert answer.status_code == 400
-    assert "An approver changes it" in answer.text
+    assert "Ask an approver to change it" in answer.text
     free = editor.post(f"/console/segments/{numbers['free']}", name="free", expression="")
     assert free.status_code == 303
     assert approver.post(f"/console/segments/{numbers['few']}", **everybody).status_code == 303

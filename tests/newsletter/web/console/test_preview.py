@@ -153,6 +153,7 @@ def test_a_text_that_is_written_is_shown_and_not_stored(office: Office) -> None:
     assert editor.get("/console/issues/news").status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -176,6 +177,7 @@ def test_hostile_markdown_is_shown_or_refused_in_words(office: Office, body: str
     assert not re.search(r"<[^>]*\sonmouseover=", answer.text)
 
 
+@pytest.mark.slow
 def test_a_test_goes_to_the_named_addresses_with_a_mark_and_the_persons_values(
     open_office: Callable[..., Office], environment: dict[str, str], sandbox: RunningSandbox
 ) -> None:
@@ -207,7 +209,7 @@ def test_a_test_goes_to_the_named_addresses_with_a_mark_and_the_persons_values(
         assert said.casefold() in html.unescape(answer.text).casefold()
         assert "<script>" not in answer.text
     log = office.signed_in(Role.OWNER).get("/console/log").text
-    assert "test sent" in log
+    assert "test email sent" in log
     assert "one@example.com, two@example.com" in log
     assert office.signed_in(Role.VIEWER).post(path, to="one@example.com").status_code == 403
 

@@ -110,6 +110,7 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
     assert stored(database)[0].rule == "daily 08:00"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "text", "said"),
     [

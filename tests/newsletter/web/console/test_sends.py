@@ -9,6 +9,7 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import Engine, select, update
 
+from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import AuditEntry, Role
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
@@ -225,7 +226,7 @@ def test_doubts_are_settled_together_by_who_may_send_and_the_log_says_so(
     answer = act(approver, going, "resolve", batch="all", answer="sent", left_by=shown)
     assert "The batches count as sent." in approver.get(answer.headers["location"]).text
     assert states_of(database, going) == {1: "accepted", 2: "accepted", 3: "uncertain"}
-    assert ("2 doubtful batches called sent", f"send {going} (first)") in log_of(office)
+    assert ("2 uncertain batches marked as sent", f"send {going} (first)") in log_of(office)
     for word, when in (("sent", ""), ("sent", "2026-01-01T00:00"), ("perhaps", shown), ("", "x")):
         answer = act(approver, going, "resolve", batch="all", answer=word, left_by=when)
         assert answer.status_code == 400
@@ -269,7 +270,9 @@ def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
         assert "are tried now" in viewer.get(page).text
     # Nobody is kept waiting by it: nothing is to be done.
     with transaction(office.parts.database) as session:
-        send_lifecycle.pause(session, going, reason="wait", now=datetime.now(UTC))
+        send_lifecycle.pause(
+            session, going, by=Actor(None, "operator"), reason="wait", now=datetime.now(UTC)
+        )
     assert "does not answer as it should" not in viewer.get("/console/").text
 
 
@@ -393,7 +396,7 @@ def test_what_is_shown_is_what_is_made_and_only_then(office: Office, audience: l
     with reading(office.parts.database) as session:
         send = send_status.find(session, number)
         assert (send.state, [s["name"] for s in send.segments]) == ("scheduled", ["everybody"])
-    assert log_of(office)[-1] == ("send made", f"send {number} (spring)")
+    assert log_of(office)[-1] == ("send created", f"send {number} (spring)")
 
 
 def test_what_the_checks_find_is_shown_and_what_blocks_is_not_sent(
@@ -504,7 +507,7 @@ def test_only_an_approved_issue_is_sent(office: Office, audience: list[int]) -> 
     approved(office)
     with transaction(office.parts.database) as session:
         now = datetime.now(UTC)
-        approval.give_back(session, "spring", by=COMMAND_LINE, now=now, note="typos")
+        approval.return_to_draft(session, "spring", by=COMMAND_LINE, now=now, note="typos")
     answer = office.signed_in(Role.APPROVER).post("/console/sends/new", **wish())
     assert answer.status_code == 400
     assert "not approved" in answer.text
@@ -528,7 +531,7 @@ def test_words_from_outside_are_shown_as_words(office: Office, audience: list[in
     send = started(database)
     with transaction(database) as session:
         session.execute(update(store._issue).values(title=XSS))
-        send_lifecycle.pause(session, send, reason=XSS, now=NOW)
+        send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason=XSS, now=NOW)
         values = {"excluded_counts": {XSS: 3}, "segments": [{"name": XSS, "expression": ""}]}
         session.execute(update(_send).where(_send.c.id == send).values(**values))
         session.execute(

@@ -89,6 +89,7 @@ def test_signing_in_again_ends_the_session_before(office: Office) -> None:
     assert stolen.get("/console/").status_code == 303
 
 
+@pytest.mark.slow
 def test_the_cookie_is_for_this_host_and_no_script(
     open_office: Callable[..., Office], environment: dict[str, str]
 ) -> None:
@@ -332,6 +333,7 @@ def test_a_recovery_code_works_once_however_it_is_typed(office: Office) -> None:
     assert again.post("/console/sign-in/code", code=codes[0]).status_code == 400
 
 
+@pytest.mark.slow
 def test_codes_cannot_be_guessed_in_a_day(office: Office) -> None:
     secret, _ = with_app(office, "alice@example.org")
     refused = 0
@@ -452,6 +454,7 @@ def test_a_new_password_ends_the_other_sessions_and_keeps_this_one(office: Offic
     assert mails(office) == 1
 
 
+@pytest.mark.slow
 def test_ones_sessions_are_listed_and_ended_but_not_those_of_others(office: Office) -> None:
     here = office.signed_in(Role.VIEWER, "alice@example.org")
     there = office.signed_in(Role.VIEWER, "alice@example.org")
@@ -536,6 +539,7 @@ def test_the_last_owner_stays_and_others_go(office: Office) -> None:
     assert log(office) == ["sessions ended", "user removed"]
 
 
+@pytest.mark.slow
 def test_a_lost_app_is_taken_away_by_an_owner(office: Office) -> None:
     owner = office.signed_in(Role.OWNER)
     with_app(office, "alice@example.org")

@@ -128,9 +128,10 @@ def test_somebody_is_added_with_the_consent_that_was_stated(
     with reading(office.parts.database) as session:
         acts = session.execute(select(consent.c.act, consent.c.source, consent.c.wording)).all()
     assert [tuple(act) for act in acts] == [("imported", "console", "asked by phone")]
-    assert log(office) == [("person added", "subscriber 1")]
+    assert log(office) == [("subscriber added", "subscriber 1")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "words"),
     [
@@ -179,10 +180,11 @@ def test_a_person_is_edited_and_the_log_tells_what_not_whom(
         )
         assert found.attributes == {"plan": "team", "age": 41}
     assert log(office) == [
-        ("person changed: attributes, language, name, timezone", f"subscriber {person}")
+        ("subscriber changed: attributes, language, name, timezone", f"subscriber {person}")
     ]
 
 
+@pytest.mark.slow
 def test_a_topic_needs_a_word_on_consent_and_is_withdrawn_without(
     office: Office, editor: Browser
 ) -> None:
@@ -219,6 +221,7 @@ def test_two_who_edit_one_person_do_not_overwrite_each_other(
     assert editor.post(f"{path}/edit", seen=seen(late.text), name="Second").status_code == 303
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
@@ -250,7 +253,7 @@ def test_suppressing_needs_a_reason_and_an_operator_lifts_it(
     assert "asked us by letter" in editor.get(path).text
     editor.post(f"{path}/lift")
     assert reasons(office) == []
-    assert [what for what, _ in log(office)] == ["person suppressed", "suppression lifted"]
+    assert [what for what, _ in log(office)] == ["subscriber suppressed", "suppression lifted"]
 
 
 def test_nobody_lifts_what_the_person_decided(office: Office, editor: Browser) -> None:
@@ -274,7 +277,7 @@ def test_erasing_asks_for_the_address_and_is_the_owners(office: Office, editor: 
     assert owner.post(path, email=" Alice@example.org ").status_code == 303
     assert reasons(office) == ["erased"]
     assert owner.get(f"/console/subscribers/{person}").status_code == 404
-    assert log(office) == [("person erased", f"subscriber {person}")]
+    assert log(office) == [("subscriber erased", f"subscriber {person}")]
     entry = table_of(AuditEntry)
     with reading(office.parts.database) as session:
         kept = session.execute(select(entry.c.subject, entry.c.detail)).all()
@@ -290,7 +293,7 @@ def test_a_persons_data_is_a_file_and_the_log_tells_who_took_it(
         answer.headers["content-disposition"] == f'attachment; filename="subscriber-{person}.json"'
     )
     assert json.loads(answer.content)["subscriber"]["email"] == "alice@example.org"
-    assert log(office) == [("person's data exported", f"subscriber {person}")]
+    assert log(office) == [("subscriber's data exported", f"subscriber {person}")]
 
 
 def test_a_viewer_sees_and_does_nothing(office: Office) -> None:
@@ -390,6 +393,7 @@ def test_a_bounce_is_lifted_with_a_reason_that_the_log_keeps(
     assert log(office)[-1] == ("bounce lifted", f"subscriber {person}")
 
 
+@pytest.mark.slow
 def test_only_a_bounce_can_be_lifted_as_one(office: Office, editor: Browser) -> None:
     person = add(office)
     suppress(office, person, SuppressionReason.COMPLAINED)

@@ -93,7 +93,7 @@ def fill(session: Session, parts: Container, payload: str) -> None:
     """Put the payload into every column of text of every table."""
     rendered = render(
         parse_issue(source(payload), name="poisoned-0.md"),
-        parts.house,
+        parts.publication,
         templates=resource("templates/email"),
     )
     texts = {

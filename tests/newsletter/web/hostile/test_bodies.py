@@ -120,6 +120,7 @@ def routes(office: Office) -> list[tuple[str, str, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_route_says_how_much_it_takes_and_reads_no_more(office: Office) -> None:
     """Before anybody is signed in; with a length that is told, and without."""
     seen = routes(office)
@@ -179,6 +180,7 @@ def test_who_is_refused_is_told_so_in_their_own_way(office: Office) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "piece"),
     [
@@ -213,6 +215,7 @@ def test_an_issue_of_the_largest_size_can_be_posted_in_any_script(office: Office
     assert "at most 200,000 bytes" in answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FORM, MULTIPART, "application/json", ""])
 def test_a_client_that_is_gone_in_the_middle_of_a_body_is_no_fault(
     office: Office, kind: str

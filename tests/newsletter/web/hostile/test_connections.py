@@ -118,6 +118,7 @@ def answered(one: socket.socket) -> bool:
     return one.recv(65536).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [
@@ -165,6 +166,7 @@ def test_a_byte_now_and_then_keeps_nothing_open(first: bytes, then: bytes) -> No
         until(drips)
 
 
+@pytest.mark.slow
 def test_who_does_not_read_is_let_go_and_what_answered_them_ends() -> None:
     works = Works()
     works.answer = b"x" * 50_000_000
@@ -198,6 +200,7 @@ def test_who_reads_a_long_answer_steadily_gets_all_of_it(
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_our_own_time_is_not_theirs() -> None:
     works = Works()
     works.go_on.clear()

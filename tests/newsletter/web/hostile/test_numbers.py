@@ -175,6 +175,7 @@ def test_no_number_in_a_form_is_a_fault_of_ours(asked: Any) -> None:
                 asked("POST", filled(route), data=dict.fromkeys(form, f'{{"a": {number or 0}}}'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_no_number_in_a_header_is_a_fault_of_ours(asked: Any) -> None:
     dates = [f"Sun, 29 Nov {'9' * 30} 07:00:00 GMT", "Sun, 31 Feb 2026 25:61:61 GMT", "0"]
@@ -192,6 +193,7 @@ def test_no_number_in_a_header_is_a_fault_of_ours(asked: Any) -> None:
                 asked(method, filled(route), headers=dict.fromkeys(names, date))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [one for one in NUMBERS if one.strip()])
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_time_that_nobody_signed_with_is_refused(asked: Any, number: str) -> None:

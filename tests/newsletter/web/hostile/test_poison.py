@@ -50,6 +50,7 @@ def parameters(route: APIRoute) -> tuple[list[str], list[str]]:
     return query, [name for name in form if name != "csrf"]
 
 
+@pytest.mark.slow
 def test_no_stored_text_comes_to_life_on_any_page(world: World) -> None:
     alive, unseen, shown = [], set(), 0
     for route in world.places.routes:
@@ -70,6 +71,7 @@ def test_no_stored_text_comes_to_life_on_any_page(world: World) -> None:
     assert shown > 30
 
 
+@pytest.mark.slow
 def test_nothing_that_is_asked_for_comes_to_life(world: World) -> None:
     alive = []
     for route in world.places.routes:
@@ -94,6 +96,7 @@ def test_nothing_that_is_asked_for_comes_to_life(world: World) -> None:
     assert alive == []
 
 
+@pytest.mark.slow
 def test_a_page_that_escapes_nothing_would_be_found(office: Office) -> None:
     """The net holds: a page as it must not be is caught, in each of three ways."""
 

@@ -95,6 +95,7 @@ def parts(environment: dict[str, str]) -> Iterator[Container]:
     made.database.dispose()
 
 
+@pytest.mark.slow
 def test_no_request_by_the_schema_is_a_fault_of_ours(parts: Container) -> None:
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(parts, background=False))
     operations = [found.ok() for found in schema.get_all_operations()]
@@ -190,6 +191,7 @@ def test_no_path_and_no_query_is_a_fault_of_ours(hostile: Any) -> None:
                 hostile(method, f"{path}?{query}&=&{value}")
 
 
+@pytest.mark.slow
 def test_no_form_is_a_fault_of_ours(hostile: Any) -> None:
     for method, path in hostile.routes:
         if method == "POST":
@@ -240,6 +242,7 @@ _EVENTS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 def test_no_signed_event_is_a_fault_of_ours(environment: dict[str, str]) -> None:
     environment["NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS"] = PUBLIC
     parts = Container(load(environment))

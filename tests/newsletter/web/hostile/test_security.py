@@ -80,6 +80,7 @@ def routes(world: World, method: str) -> Iterator[APIRoute]:
     yield from (one for one in world.places.routes if method in (one.methods or ()))
 
 
+@pytest.mark.slow
 def test_every_answer_carries_the_headers_that_keep_it_in_its_place(seen: list[Seen]) -> None:
     assert len(seen) > 150
     for one in seen:
@@ -110,6 +111,7 @@ def test_every_answer_carries_the_headers_that_keep_it_in_its_place(seen: list[S
         assert "x-powered-by" not in head, where
 
 
+@pytest.mark.slow
 def test_no_page_has_scripts_or_styles_within(seen: list[Seen]) -> None:
     for one in seen:
         if "html" not in one.answer.headers.get("content-type", ""):
@@ -123,6 +125,7 @@ def test_no_page_has_scripts_or_styles_within(seen: list[Seen]) -> None:
             assert not re.search(r"<[^>]*\sstyle\s*=", text), where
 
 
+@pytest.mark.slow
 def test_what_is_for_one_person_is_kept_by_nobody_else(seen: list[Seen]) -> None:
     for one in seen:
         head, where = one.answer.headers, f"{one.path} as {one.who}"
@@ -134,6 +137,7 @@ def test_what_is_for_one_person_is_kept_by_nobody_else(seen: list[Seen]) -> None
             assert head["x-robots-tag"] == "noindex", where
 
 
+@pytest.mark.slow
 def test_every_cookie_is_for_us_alone(
     seen: list[Seen], open_office: Callable[..., Office], environment: dict[str, str]
 ) -> None:
@@ -150,6 +154,7 @@ def test_every_cookie_is_for_us_alone(
         )
 
 
+@pytest.mark.slow
 def test_only_the_signup_talks_to_other_sites(world: World) -> None:
     asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     for route in world.places.routes:
@@ -165,6 +170,7 @@ def test_only_the_signup_talks_to_other_sites(world: World) -> None:
             assert allowed <= {"GET", "HEAD", "POST"}, route.path
 
 
+@pytest.mark.slow
 def test_head_answers_as_get_does_and_without_a_body(world: World) -> None:
     for route in routes(world, "GET"):
         if route.path in STREAMS:
@@ -177,6 +183,7 @@ def test_head_answers_as_get_does_and_without_a_body(world: World) -> None:
             assert head.content == b"", path
 
 
+@pytest.mark.slow
 def test_a_forged_host_leads_nobody_away(world: World) -> None:
     forged = {"host": "evil.example", "x-forwarded-host": "evil.example", "accept": "text/html"}
     for route in routes(world, "GET"):
@@ -205,6 +212,7 @@ def test_a_mail_to_an_operator_names_our_own_address(world: World) -> None:
 LINES = ["x\r\nX-Injected: 1", "x\nX-Injected: 1", "x\u2028X-Injected: 1", "%0d%0aX-Injected:%201"]
 
 
+@pytest.mark.slow
 def test_no_value_brings_a_header_with_it(world: World) -> None:
     owner = world.visitors["owner"]
     for route, value in itertools.product(world.places.routes, LINES):

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, update
 from starlette.testclient import TestClient
 
+from newsletter.accounts.audit import Actor
 from newsletter.container import Container
 from newsletter.db.engine import transaction
 from newsletter.db.orm import table_of
@@ -73,10 +74,17 @@ def publish(parts: Container) -> Publish:
     def sent(slug: str, *, at: datetime = NOW, **words: str) -> None:
         words = {"subject": slug, "title": slug, "series": "letter", **words}
         draft = parse_issue(ISSUE.format(slug=slug, **words), name=f"{slug}.md")
-        rendered = render(draft, parts.house, templates=resource("templates/email"))
+        rendered = render(draft, parts.publication, templates=resource("templates/email"))
         with transaction(parts.database) as session:
             send = send_lifecycle.create(
-                session, draft, rendered, ["everybody"], at=NOW, now=NOW, approved_by=COMMAND_LINE
+                session,
+                draft,
+                rendered,
+                ["everybody"],
+                by=Actor(None, "operator"),
+                at=NOW,
+                now=NOW,
+                approved_by=COMMAND_LINE,
             )
         make_plan(parts.database, send.id)
         gateway = drain(parts.database, FakeGateway())
@@ -263,6 +271,7 @@ def test_an_archive_that_is_switched_off_is_nowhere(
     parts.database.dispose()
 
 
+@pytest.mark.slow
 def test_the_index_has_pages_series_and_years_of_the_publications_zone(
     client: TestClient, publish: Publish, parts: Container
 ) -> None:

@@ -114,6 +114,7 @@ def test_the_button_subscribes_and_pressing_it_again_shows_the_same_page(
     assert person.source == "form:footer"
 
 
+@pytest.mark.slow
 def test_two_presses_at_once_make_one_subscriber(client: TestClient, assembly: Container) -> None:
     paths = [ask(client), ask(client)] * 4
     with ThreadPoolExecutor(8) as pool:

@@ -643,6 +643,7 @@ def post(client: TestClient, solution: str) -> Response:
     return client.post("/subscribe", json={"email": "ada@example.org", "altcha": solution})
 
 
+@pytest.mark.slow
 def test_a_proof_of_work_counts_once(open_service: Open) -> None:
     client, other = open_service(challenge="altcha"), open_service(challenge="altcha")
     solution = solve(client)
@@ -654,6 +655,7 @@ def test_a_proof_of_work_counts_once(open_service: Open) -> None:
     assert len(mails(client)) == 1
 
 
+@pytest.mark.slow
 def test_a_proof_that_is_missing_forged_or_old_does_not_count(open_service: Open) -> None:
     client = open_service(challenge="altcha")
     solution = solve(client)
@@ -676,6 +678,7 @@ def test_a_proof_that_is_missing_forged_or_old_does_not_count(open_service: Open
     assert post(client, solution).status_code == 202
 
 
+@pytest.mark.slow
 def test_a_slip_does_not_use_the_proof_up(open_service: Open) -> None:
     client = open_service(challenge="altcha")
     solution = solve(client)
@@ -702,6 +705,7 @@ def test_where_no_proof_is_asked_for_there_is_no_challenge(client: TestClient) -
     assert client.get("/subscribe/challenge").status_code == 404
 
 
+@pytest.mark.slow
 def test_the_stamp_and_the_challenge_outlive_a_new_key(
     environment: dict[str, str], open_service: Open
 ) -> None:

@@ -90,10 +90,11 @@ def everything(assembly: Container) -> dict[str, list[Any]]:
         }
 
 
+@pytest.mark.slow
 def test_whoever_has_left_leaves_no_trace_by_leaving_again_however_often_and_by_which_mail(
     client: TestClient, assembly: Container, cast: dict[str, int]
 ) -> None:
-    """200 posts of one person were 200 events, of which a rule of alarms could pause a send."""
+    """200 posts of one person were 200 events, by which a circuit breaker could pause a send."""
     for name, reason in (
         ("alice", None),
         ("bob", SuppressionReason.COMPLAINED),

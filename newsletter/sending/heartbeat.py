@@ -1,7 +1,8 @@
-"""Which processes that send are alive: a row each, renewed every few seconds.
+"""Which processes that send are alive: a row each, renewed every few seconds while it sends.
 
 While its row is fresh nobody takes a worker's batches from it. When it dies, others
-have them back within seconds, however long a request may take.
+have them back within seconds, however long a request may take. A process that holds no batch
+renews nothing: the commit that claims its next batch makes its row fresh again.
 """
 
 import logging
@@ -27,23 +28,41 @@ _FORGET = timedelta(hours=1)
 
 
 class Heartbeat:
-    """Says that this process is alive, from ``start`` to ``stop``."""
+    """Says that this process is alive while it holds batches, from ``start`` to ``stop``."""
 
     def __init__(self, database: Engine) -> None:
         self._database = database
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat")
+        self._holders = set[object]()
+        #: Set while there are holders, and to let the thread notice its end.
+        self._holding = threading.Event()
 
     def start(self) -> None:
-        """Beat once, so that nothing is claimed by somebody unknown, and go on beating."""
+        """Beat once, so that this process is known, and from now on whenever it holds batches."""
         with transaction(self._database) as session:
             beat(session, self.name, now=datetime.now(UTC))
         self._thread.start()
 
+    def renew(self, session: Session, *, now: datetime) -> None:
+        """Make the row fresh in the transaction that claims a batch, unless it is fresh anyway."""
+        if not self._holders:
+            beat(session, self.name, now=now)
+
+    def hold(self, holder: object) -> None:
+        """Go on beating: this holder has a batch, which is committed."""
+        self._holders.add(holder)
+        self._holding.set()
+
+    def let_go(self, holder: object) -> None:
+        """This holder has no batch any more; the last one ends the beating."""
+        self._holders.discard(holder)
+
     def stop(self) -> None:
         """End the beating and say goodbye."""
         self._stopping.set()
+        self._holding.set()
         self._thread.join()
         try:
             with transaction(self._database) as session:
@@ -53,6 +72,11 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL):
+            if not self._holders:
+                self._holding.clear()
+                if not self._holders:  # nobody has begun since the line above
+                    self._holding.wait()
+                continue
             try:
                 with transaction(self._database) as session:
                     beat(session, self.name, now=datetime.now(UTC))

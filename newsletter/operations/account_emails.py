@@ -8,7 +8,7 @@ from newsletter.accounts.models import User
 from newsletter.container import Container
 from newsletter.db.orm import Session
 from newsletter.links import Purpose
-from newsletter.rendering.transactional import render_notice
+from newsletter.rendering.transactional import render_transactional
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
 
@@ -22,7 +22,7 @@ def reset(parts: Container, user_id: int, stamp: int, *, now: datetime) -> Outgo
         parts,
         "Choose a new password",
         [
-            f"Somebody asked for a new password for the console of {parts.house.name}.",
+            f"Somebody asked for a new password for the console of {parts.publication.name}.",
             f"The button works once, for {_told(within)}.",
             "If it was not you, do nothing: your password stays as it is.",
         ],
@@ -35,9 +35,9 @@ def invitation(parts: Container, user: User, *, by: str, now: datetime) -> Outgo
     within = parts.settings.console.invite_within
     return _mail(
         parts,
-        f"You are invited to {parts.house.name}",
+        f"You are invited to {parts.publication.name}",
         [
-            f"{by} invited you to the console of {parts.house.name}, as {user.role}.",
+            f"{by} invited you to the console of {parts.publication.name}, as {user.role}.",
             f"Choose a password to begin; the button works once, for {_told(within)}.",
         ],
         ("Choose a password", password_link(parts, user.id, user.stamp, expires=now + within)),
@@ -50,11 +50,11 @@ def changed(parts: Container, what: str) -> OutgoingEmail:
         parts,
         f"{what} in the console",
         [
-            f"{what} in the console of {parts.house.name}.",
+            f"{what} in the console of {parts.publication.name}.",
             "Was it you? Then there is nothing to do.",
             "If not, choose a new password at once, and tell an owner of the console.",
         ],
-        ("Choose a new password", f"{parts.house.base_url}/console/forgot"),
+        ("Choose a new password", f"{parts.publication.base_url}/console/forgot"),
     )
 
 
@@ -68,11 +68,11 @@ def tell_owners(
             parts,
             "A change among the owners of the console",
             [
-                f"{what}. It was done by {by}, in the console of {parts.house.name}.",
+                f"{what}. It was done by {by}, in the console of {parts.publication.name}.",
                 "If that is right, there is nothing to do.",
                 "If not, look at the users and the log at once: somebody may have their account.",
             ],
-            ("Look at the users", f"{parts.house.base_url}/console/users"),
+            ("Look at the users", f"{parts.publication.base_url}/console/users"),
         )
         outbox.enqueue(session, kind="account", email=email, mail=mail, now=now)
 
@@ -80,19 +80,19 @@ def tell_owners(
 def password_link(parts: Container, user_id: int, stamp: int, *, expires: datetime) -> str:
     """Where the person chooses a password; it works until they have one that is newer."""
     token = parts.links.token(Purpose.PASSWORD, user_id, stamp, expires=expires)
-    return f"{parts.house.base_url}/console/password/{token}"
+    return f"{parts.publication.base_url}/console/password/{token}"
 
 
 def _mail(
     parts: Container, title: str, paragraphs: list[str], button: tuple[str, str]
 ) -> OutgoingEmail:
-    words = render_notice(
-        parts.house,
+    words = render_transactional(
+        parts.publication,
         templates=parts.settings.templates_directory,
         title=title,
         paragraphs=paragraphs,
         button=button,
-        footer=_WHY.format(house=parts.house.name),
+        footer=_WHY.format(house=parts.publication.name),
     )
     return OutgoingEmail(words.subject, words.html, words.text)
 
