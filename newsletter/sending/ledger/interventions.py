@@ -1,8 +1,8 @@
-"""When an operator pauses, cancels or resumes a send, the departure log remembers it.
+"""Remembers in the departure log when an operator pauses, cancels or resumes a send.
 
-Each intervention is a line in the log, and its time is a column of the send. A later line tells
-of an intervention that a restored database has forgotten. The send is paused then, so that one
-which was cancelled does not come back to life, and the operator decides.
+Each intervention is a line in the log, and its time is a column of the send. A line later than
+that time is an intervention that a restored database has forgotten. The send is paused then,
+so that a cancelled one does not run again, and the operator decides.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _KIND: Final[Mapping[SendState, str]] = {
 
 
 class Intervention(NamedTuple):
-    """What an operator did with a send, which is known by its number and when it was made."""
+    """What an operator did with a send, identified by its number and when it was made."""
 
     send_id: int
     made_at: datetime
@@ -41,7 +41,7 @@ class Intervention(NamedTuple):
 
 
 def record(session: Session, send: Send, target: SendState, *, now: datetime) -> None:
-    """Write down that an operator moved a send to that state, whatever the clocks of machines."""
+    """Record that an operator moved a send to ``target``; later than any before, by any clock."""
     at = max(now, send.intervened_at + timedelta(microseconds=1)) if send.intervened_at else now
     session.execute(update(_send).where(_send.c.id == send.id).values(intervened_at=at))
     noted = session.info.setdefault(INTERVENTIONS, [])
@@ -49,7 +49,7 @@ def record(session: Session, send: Send, target: SendState, *, now: datetime) ->
 
 
 def recall(session: Session, send_id: int, what: str, at: datetime, *, now: datetime) -> bool:
-    """Pause a send that was paused or cancelled, if the database does not know that."""
+    """Pause a send that an operator had paused or cancelled, if the database has forgotten it."""
     send = session.execute(select(_send).where(_send.c.id == send_id).with_for_update()).one()
     if send.intervened_at is not None and send.intervened_at >= at:
         return False

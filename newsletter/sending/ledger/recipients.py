@@ -1,4 +1,4 @@
-"""Who of a claimed batch may be mailed at this very moment: read, never written."""
+"""Reads which recipients of a claimed batch may be emailed right now. Writes nothing."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -25,12 +25,12 @@ _suppression = table_of(Suppression)
 def recipients(
     session: Session, batch: ClaimedBatch, *, now: datetime, with_attributes: bool = True
 ) -> tuple[list[EligibleRecipient], list[SkippedRecipient]]:
-    """The people of a claimed batch: who may be mailed at this very moment, and who not.
+    """The recipients of a claimed batch who may be emailed right now, and those to skip.
 
-    Barred is whoever left, was suppressed, paused or erased since planning. Writes nothing,
-    so that no writer waits meanwhile. The database hands over one JSON text: a thousand
-    rows one by one would cost as much as everything else, and pass the interpreter's lock
-    around for each.
+    Skipped are subscribers who unsubscribed, paused, were suppressed or erased since planning.
+    Writes nothing, so that no writer waits. The database returns one JSON text: to fetch a
+    thousand single rows would cost as much as everything else, and take the interpreter's
+    lock for each.
     """
     values = {"now": now, "of_send": batch.send_id, "of_batch": batch.number}
     asked = _asked(
@@ -50,9 +50,9 @@ def recipients(
 
 
 def values_of(session: Session, subscriber_id: int) -> EligibleRecipient:
-    """What placeholders know of one subscriber, to preview what they would get.
+    """The values of one subscriber for placeholders, for a preview.
 
-    Raises NoResultFound when there is none of this number.
+    Raises NoResultFound when there is no subscriber with this id.
     """
     who = session.execute(select(_subscriber).where(_subscriber.c.id == subscriber_id)).one()
     return EligibleRecipient(
@@ -64,7 +64,7 @@ def values_of(session: Session, subscriber_id: int) -> EligibleRecipient:
     )
 
 
-# Built once for the batches of a send: to build it costs as much as to run it.
+# Built once for the batches of a send: building the statement costs as much as running it.
 @lru_cache(maxsize=16)
 def _asked(topics: tuple[str, ...], *, with_attributes: bool, postgresql: bool) -> Select[Any]:
     objection = case(

@@ -1,7 +1,7 @@
-"""Nothing leaves and nothing is planned until every departure log was compared.
+"""Nothing is sent or planned until every departure log was compared with the database.
 
-Every statement that lets something leave asks this: of a restored database nobody knows who has
-what before the logs have told it.
+Every statement that lets an email leave checks this. A restored database does not know what
+was sent since the backup until it has read the departure logs.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from newsletter.sending.states import SETTLED_LOGS
 _log = table_of(DepartureLog)
 
 _UNSETTLED = [_log.c.state != state for state in sorted(SETTLED_LOGS)]
-#: Whether some departure log keeps everything waiting.
+#: Whether any departure log keeps all sending waiting.
 CLOSED: ColumnElement[bool] = exists(select(1).select_from(_log).where(*_UNSETTLED))
 
 
@@ -25,12 +25,12 @@ class NotComparedError(SendError):
 
 
 def waited_for(session: Session) -> Sequence[DepartureLog]:
-    """The departure logs that keep everything waiting; empty when all is well."""
+    """The departure logs that keep all sending waiting; empty when there are none."""
     return session.scalars(select(DepartureLog).where(*_UNSETTLED).order_by(_log.c.seen_at)).all()
 
 
 def require_open(session: Session) -> None:
-    """Raise NotComparedError as long as some departure log keeps everything waiting."""
+    """Raise NotComparedError as long as any departure log keeps all sending waiting."""
     if logs := waited_for(session):
         raise NotComparedError(
             "nothing is sent until it is known what left before the database was restored",

@@ -1,7 +1,7 @@
-"""Deliveries of old issues: summed up in their sends, and then removed.
+"""Counts the deliveries of old issues into their sends, and then removes them.
 
-Once the first of them is gone nobody can say who had the issue, so summing up closes it:
-no send may hand it to anybody any more.
+Once the first delivery is removed, who had the issue is unknown. So counting closes the
+issue: no send may send it any more.
 """
 
 from datetime import datetime
@@ -18,7 +18,7 @@ _ENDED = (SendState.SENT, SendState.CANCELLED)
 
 
 def require_open(session: Session, issue_id: int) -> None:
-    """Raise SendError when the issue was closed: who has it is not known any more."""
+    """Raise SendError when the issue is closed, because it is unknown who already has it."""
     closed = select(_send.c.summarized_at).where(
         _send.c.issue_id == issue_id, _send.c.summarized_at.is_not(None)
     )
@@ -32,7 +32,7 @@ def require_open(session: Session, issue_id: int) -> None:
 
 
 def old_issues(session: Session, *, before: datetime) -> list[int]:
-    """Issues all of whose sends ended before that, and which are not closed yet."""
+    """Issues that are not closed yet and all of whose sends ended before ``before``."""
     last = func.max(func.coalesce(_send.c.finished_at, _send.c.created_at))
     under_way = func.count().filter(_send.c.state.not_in(_ENDED))
     rows = (
@@ -45,7 +45,7 @@ def old_issues(session: Session, *, before: datetime) -> list[int]:
 
 
 def close(session: Session, issue_id: int, *, now: datetime) -> None:
-    """Sum up the deliveries of each send of an issue, by state; none of them goes yet."""
+    """Write the number of deliveries by state into each send of an issue; removes none yet."""
     sums: dict[int, dict[str, int]] = {}
     for send_id, state, people in session.execute(
         select(_delivery.c.send_id, _delivery.c.state, func.count())
@@ -62,7 +62,7 @@ def close(session: Session, issue_id: int, *, now: datetime) -> None:
 
 
 def remove(session: Session, *, at_most: int) -> int:
-    """Remove so many deliveries of closed issues; returns how many there were, 0 at the end."""
+    """Remove up to ``at_most`` deliveries of closed issues; returns how many, 0 at the end."""
     left = exists(select(1).where(_delivery.c.issue_id == _send.c.issue_id))
     closed = select(_send.c.issue_id).where(_send.c.summarized_at.is_not(None), left).limit(1)
     issue_id = session.scalar(closed)

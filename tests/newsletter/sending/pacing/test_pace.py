@@ -414,4 +414,4 @@ def test_a_send_that_does_not_add_up_says_so(database: Engine, five: list[int]) 
     drain(database, FakeGateway())
     stands = found(database, send)
     assert stands.state == "paused"  # type: ignore[attr-defined]
-    assert "2 planned people are in no open batch" in stands.reason  # type: ignore[attr-defined]
+    assert "2 recipients are in no batch" in stands.reason  # type: ignore[attr-defined]
