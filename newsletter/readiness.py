@@ -127,7 +127,11 @@ def _unfit(settings: Settings) -> Iterator[SettingProblem]:
     for key, address, remedy in (
         ("sender.email", sender.email, "Set it to an address that SendGrid has verified."),
         ("sender.reply_to", sender.reply_to, "Set it to a mailbox that somebody reads."),
-        ("inbound.address", settings.inbound.address, "Set it up by docs/leaving.md, or empty it."),
+        (
+            "inbound.address",
+            settings.inbound.address,
+            "Set it up (docs/guides/unsubscribe.md), or leave it empty.",
+        ),
     ):
         if address and is_example(address):
             yield SettingProblem(key, f"is {address}, which is an example's", remedy)

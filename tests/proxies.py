@@ -1,4 +1,7 @@
-"""Reverse proxies before a service below a path: real ones by docs/proxy.md, and a small one."""
+"""Reverse proxies before a service below a path: one in Python, and nginx and Caddy.
+
+The real ones run with the configuration that docs/guides/reverse-proxy.md shows.
+"""
 
 import re
 import shutil
@@ -13,7 +16,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-#: Where the service of docs/proxy.md stands, and where it listens.
+#: Where the service of docs/guides/reverse-proxy.md stands, and where it listens.
 PATH = "/news"
 _SERVICE = "127.0.0.1:8000"
 _PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,8 +52,8 @@ class Proxy:
 
 
 def blocks(kind: str) -> dict[bool, str]:
-    """What docs/proxy.md shows for a proxy that takes the path off, and for one that does not."""
-    page = (Path(__file__).parents[1] / "docs" / "proxy.md").read_text()
+    """What docs/guides/reverse-proxy.md shows: with the path removed, and with it kept."""
+    page = (Path(__file__).parents[1] / "docs" / "guides" / "reverse-proxy.md").read_text()
     section = page.split("## Below a path")[1].split("\n## ")[0]
     shown = re.findall(r"```(?:nginx|caddyfile)\n(.*?)```", section, re.DOTALL)
     words = {"nginx": (f"{_SERVICE}/;", f"{_SERVICE};"), "caddy": ("handle_path ", "handle ")}

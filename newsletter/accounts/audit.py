@@ -1,8 +1,8 @@
-"""The log of who did what: entries are added and never changed.
+"""The audit log of who did what. Entries are added and never changed.
 
-Triggers refuse to change or delete a row. Each entry also holds a hash over the one
-before it, so that rows changed behind the triggers' back show. (Entries cut off the end
-do not: compare the last hash with one that you keep elsewhere.)
+Triggers refuse to change or delete a row. Each entry also contains a hash of the previous one, so
+that changes that bypass the triggers are detected. (Entries removed at the end are not: compare
+the last hash with a copy that you keep elsewhere.)
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from subscribers import rate_limit
 _entry = table_of(AuditEntry)
 _BEGINNING = bytes(32)
 _HOUR = timedelta(hours=1)
-#: Entries an hour by people who are not signed in: of one kind about one account, and of all.
+#: Entries per hour by people who are not signed in: of one kind about one account, and in all.
 _ABOUT_ONE, _OF_OUTSIDERS = 10, 60
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: a user, or a program without an account."""
+    """The author of an action: a user, or a program without an account."""
 
     user_id: int | None
     name: str
@@ -44,7 +44,7 @@ def record(
     subject: str = "",
     **detail: str | int | bool,
 ) -> None:
-    """Write down what is done, in its transaction: at the end, because others wait for it."""
+    """Record an action in its transaction. Call it last, because it takes a lock."""
     lock_audit_chain(session)
     last = session.scalar(select(_entry.c.chain).order_by(_entry.c.id.desc()).limit(1))
     values = {
@@ -62,11 +62,10 @@ def record(
 def record_outsider(
     session: Session, secret: bytes, actor: Actor, action: str, *, now: datetime, subject: str = ""
 ) -> None:
-    """The same for what somebody does who is not signed in, as long as that is not too much.
+    """Record an action of somebody who is not signed in, up to a limit.
 
-    Nobody can delete an entry, so strangers may not write as many as they like: no more than
-    so many an hour of one kind about one account, and of all kinds. One entry an hour says that
-    others were left out.
+    Entries cannot be deleted, so the number of entries by strangers is limited per hour, for one
+    kind about one account and in all. One entry per hour says that others were omitted.
     """
     about = f"{action}\0{actor.user_id or ''}\0{subject}"
     passed = True
@@ -76,7 +75,7 @@ def record_outsider(
     ):
         key = rate_limit.key_of(secret, purpose, value)
         passed &= rate_limit.hit(session, key, limit=limit if passed else 0, window=_HOUR, now=now)
-    # Also an entry that is one too many is written, and taken back: equal work tells nothing.
+    # An entry above the limit is written and rolled back, so that the time reveals nothing.
     with session.begin_nested() as point:
         record(session, actor, action, now=now, subject=subject)
         if not passed:
@@ -92,16 +91,16 @@ def _say_once(session: Session, secret: bytes, *, now: datetime) -> None:
 
 
 def entries(session: Session, *, before: int | None = None, limit: int = 50) -> Sequence[Row[Any]]:
-    """The last entries, or those before one of them; the youngest first."""
+    """The latest entries, or those before entry ``before``; newest first."""
     query = select(_entry).order_by(_entry.c.id.desc()).limit(limit)
     return session.execute(query if before is None else query.where(_entry.c.id < before)).all()
 
 
 def first_broken(session: Session) -> int | None:
-    """The first entry that was changed, or follows one that is gone; None when all is well."""
+    """The id of the first entry that was changed or follows a removed one; None if intact."""
     chain = _BEGINNING
     query = select(_entry).order_by(_entry.c.id).execution_options(yield_per=1000)
-    # Read in pieces: what is not read to its end has to be closed.
+    # The result is streamed, so it has to be closed when the loop ends early.
     with session.execute(query) as rows:
         for row in rows:
             chain = _chained(chain, row._asdict())

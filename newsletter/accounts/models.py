@@ -1,6 +1,6 @@
-"""Tables of the people who operate the service: who they are, where they sit, what they did.
+"""Database tables of users: accounts, sessions, second factors, audit log, operator messages.
 
-Passwords, tokens and recovery codes are kept as hashes; the secret of an app cannot be.
+Passwords, tokens and recovery codes are stored as hashes; the secret of an app cannot be.
 """
 
 from datetime import datetime
@@ -11,62 +11,62 @@ from sqlalchemy import BigInteger, Index, LargeBinary, text
 
 from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
-#: SHA-256 of a random token: there is nothing to guess, so nothing to slow down.
+#: SHA-256 of a random token. A slow hash is not needed, because random tokens cannot be guessed.
 TokenHash = LargeBinary(32)
 
 
 class Role(StrEnum):
-    """What somebody may do; each role may do what those above it in this list may."""
+    """The roles of users. Each has the permissions of those above it in this list."""
 
-    #: Looks at everything that holds no secret.
+    #: Reads everything except secrets.
     VIEWER = "viewer"
     #: Writes issues, segments and schedules.
     EDITOR = "editor"
-    #: Lets issues go out, and stops them.
+    #: Approves issues, starts sends and stops them.
     APPROVER = "approver"
-    #: Decides who may do what.
+    #: Manages users and their roles.
     OWNER = "owner"
 
     def covers(self, least: "Role") -> bool:
-        """Whether this role may do what asks for at least the other."""
+        """Whether this role has at least the permissions of ``least``."""
         order = list(Role)
         return order.index(self) >= order.index(least)
 
 
 class SignInStage(StrEnum):
-    """How far a session has come."""
+    """The stage of a sign-in session."""
 
     #: The password was right; a code is still missing.
     CODE = "code"
-    #: Nothing is missing, but a second factor has to be set up first.
+    #: The password was right; a second factor has to be set up first.
     ENROL = "enrol"
     #: Signed in.
     FULL = "full"
 
 
 class User(Model, table=True):
-    """A person who works with the console."""
+    """A user of the console."""
 
     __tablename__ = "console_user"
     __table_args__ = (one_of("role", Role), NEVER_AGAIN)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
-    #: As it was written; mailed.
+    #: The email address as it was written; emails go there.
     email: str = Field(max_length=320)
-    #: What two spellings of an address share.
+    #: The normalized address.
     identity: str = Field(max_length=320, unique=True)
     name: str = Field(default="", max_length=200)
     role: str = Field(max_length=10)
-    #: Argon2id, with its parameters; empty until the invited person has chosen one.
+    #: Argon2id hash with its parameters; empty until the invited user has chosen a password.
     password: str = Field(default="", max_length=200)
-    #: Drawn anew with each password: links that were made for an older one open nothing.
+    #: A random number that changes with each password, which invalidates older reset links.
     stamp: int = Field(sa_type=BigInteger)
     created_at: datetime
     signed_in_at: datetime | None = None
 
 
 class UserSession(Model, table=True):
-    """One browser in which somebody is signed in, wholly or half."""
+    """A session of a user in one browser, in any stage of sign-in."""
 
     __tablename__ = "console_session"
     __table_args__ = (one_of("stage", SignInStage),)
@@ -76,7 +76,7 @@ class UserSession(Model, table=True):
     user_id: int = Field(sa_type=Id, foreign_key="console_user.id", ondelete="CASCADE", index=True)
     stage: str = Field(max_length=10)
     created_at: datetime
-    #: To the minute: not every look at a page is a write.
+    #: Updated once a minute, so that not every page view is a write.
     seen_at: datetime
     expires_at: datetime = Field(index=True)
     ip: str = Field(default="", max_length=45)
@@ -84,24 +84,24 @@ class UserSession(Model, table=True):
 
 
 class Factor(Model, table=True):
-    """A person's authenticator app (TOTP, RFC 6238)."""
+    """A user's authenticator app (TOTP, RFC 6238)."""
 
     __tablename__ = "console_factor"
 
     user_id: int = Field(
         primary_key=True, sa_type=Id, foreign_key="console_user.id", ondelete="CASCADE"
     )
-    #: In force when not empty.
+    #: The active secret; empty when the app is not set up.
     secret: str = Field(default="", max_length=64)
-    #: Shown as a picture and not proved yet.
+    #: The secret that was shown but not proved yet.
     pending: str = Field(default="", max_length=64)
-    #: The time step whose code was used last: it and those before it are used up.
+    #: The time step of the last used code; this and earlier steps are no longer valid.
     last_step: int = Field(default=0, sa_type=BigInteger)
     since: datetime | None = None
 
 
 class RecoveryCode(Model, table=True):
-    """A code that stands in for a lost authenticator, once."""
+    """A code that replaces a lost authenticator once."""
 
     __tablename__ = "console_recovery_code"
 
@@ -113,25 +113,25 @@ class RecoveryCode(Model, table=True):
 
 
 class AuditEntry(Model, table=True):
-    """Who did what, and when. The database refuses to change or delete these rows."""
+    """An entry of the audit log. The database refuses to change or delete these rows."""
 
     __tablename__ = "audit_entry"
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     at: datetime = Field(index=True)
-    #: Not a foreign key: the entry outlives the person.
+    #: Not a foreign key, because entries stay when a user is deleted.
     actor_id: int | None = Field(default=None, sa_type=Id)
     actor: str = Field(max_length=320)
     ip: str = Field(default="", max_length=45)
     action: str = Field(max_length=60)
     subject: str = Field(default="", max_length=320)
     detail: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: SHA-256 over the entry before this one and what this one says.
+    #: SHA-256 of the previous entry's hash and this entry's values.
     chain: bytes = Field(sa_type=TokenHash)
 
 
 class OperatorMessage(Model, table=True):
-    """Something that owners and approvers have to be told, by email, once."""
+    """A message to owners and approvers, emailed once."""
 
     __tablename__ = "operator_message"
     __table_args__ = (
@@ -147,9 +147,9 @@ class OperatorMessage(Model, table=True):
     #: One for each kind, subject and occasion.
     key: str = Field(max_length=200, unique=True)
     kind: str = Field(max_length=30)
-    #: A send's number, an issue's slug, a schedule's number.
+    #: The id of a send or schedule, or the slug of an issue.
     subject: str = Field(max_length=200)
-    #: Why, in the words of whoever wrote it.
+    #: The reason, in the words of whoever wrote it.
     detail: str = Field(default="", max_length=2000)
     created_at: datetime
     emailed_at: datetime | None = None

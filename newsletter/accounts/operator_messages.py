@@ -1,7 +1,7 @@
-"""What operators have to be told: written with its cause, emailed to owners and approvers once.
+"""Messages to operators: written with their cause, then emailed once to owners and approvers.
 
-The transaction that pauses a send, or asks for a review, writes the message as well, so that
-nothing waits for somebody without their being told.
+The transaction that pauses a send or requests a review also writes the message, so that nothing
+waits for a user who was not informed.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class MessageKind(StrEnum):
 
     #: A send paused itself; ``subject`` is its number.
     SEND_PAUSED = "send_paused"
-    #: The provider did not confirm some batches within the grace time; likewise.
+    #: The provider did not confirm some batches within the grace time; ``subject`` is the send.
     SEND_UNCERTAIN = "send_uncertain"
     #: A review was asked for; ``subject`` is the issue's slug.
     REVIEW_ASKED = "review_asked"
@@ -43,7 +43,7 @@ def post(
 ) -> None:
     """Write a message in the caller's transaction.
 
-    There is one for each kind, subject and ``occasion``: once more changes nothing.
+    There is one message for each kind, subject and ``occasion``; a second call changes nothing.
     """
     values = {
         "key": _key(kind, subject, occasion),
@@ -57,7 +57,7 @@ def post(
 
 
 def is_posted(session: Session, kind: MessageKind, subject: object, occasion: object) -> bool:
-    """Whether there is such a message: a look that, unlike ``post``, holds up no writer."""
+    """Whether this message exists. Unlike ``post``, it takes no write lock."""
     key = _key(kind, subject, occasion)
     return session.scalar(select(_message.c.id).where(_message.c.key == key)) is not None
 
@@ -67,7 +67,7 @@ def _key(kind: MessageKind, subject: object, occasion: object) -> str:
 
 
 def not_emailed(session: Session, *, limit: int = 20) -> Sequence[Row[Any]]:
-    """Messages of which no email was made yet, the oldest first."""
+    """Messages that were not emailed yet, oldest first."""
     waiting = select(_message).where(_message.c.emailed_at.is_(None))
     return session.execute(waiting.order_by(_message.c.id).limit(limit)).all()
 
@@ -85,5 +85,5 @@ def readers(session: Session) -> Sequence[str]:
 
 
 def sweep(session: Session, *, before: datetime) -> None:
-    """Forget old messages."""
+    """Delete messages that were emailed before this time."""
     session.execute(_message.delete().where(_message.c.emailed_at < before))

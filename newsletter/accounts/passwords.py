@@ -1,4 +1,4 @@
-"""Passwords: Argon2id (RFC 9106), and what may be one (NIST SP 800-63B §3.1.1)."""
+"""Hashes passwords with Argon2id (RFC 9106) and rejects weak ones (NIST SP 800-63B §3.1.1)."""
 
 import secrets
 import threading
@@ -16,16 +16,16 @@ from newsletter.errors import AccountError, BusyError
 _SHORTEST, _LONGEST = 12, 200
 #: Of zxcvbn's scores 0 to 4: 3 is 100 million guesses or more.
 _UNGUESSABLE = 3
-#: Characters that are compared: the work grows faster than their number.
-_LOOKED_AT = 40
-#: What people make passwords of here.
+#: Characters that zxcvbn compares: its time grows faster than their number.
+_COMPARED = 40
+#: Words that users of this service may use in passwords.
 _WORDS = ("newsletter", "console", "sendgrid")
-#: As many are looked at at a time as memory is meant for, however many people come at once.
-_AT_A_TIME = threading.BoundedSemaphore(2)
-#: So many are looked at or wait for it. All others are sent away at once: each that waits holds
-#: one of the threads that also serve the page to unsubscribe.
-_AT_MOST = threading.BoundedSemaphore(6)
-#: Letters and digits that nobody confuses when they copy them.
+#: Limits how many passwords are hashed in parallel, because each takes memory.
+_HASHING = threading.BoundedSemaphore(2)
+#: Limits how many are hashed or wait. Others get BusyError, because each waiting request holds a
+#: thread that also serves the unsubscribe page.
+_ADMITTED = threading.BoundedSemaphore(6)
+#: Letters and digits that are not easily confused.
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -36,14 +36,15 @@ class Passwords:
         self._hasher = PasswordHasher(time_cost=rounds, memory_cost=memory, parallelism=1)
 
     def hashed(self, password: str) -> str:
-        """What is kept of a password."""
+        """The hash of a password."""
         with _turn():
             return self._hasher.hash(_normal(password))
 
     def fits(self, hashed: str, password: str) -> bool:
-        """Whether this is the password; without a hash the same work is done, for nothing.
+        """Whether this is the password; False for an empty hash.
 
-        So it takes the same time to find that nobody has this address.
+        An empty hash takes the same time, so that the time does not reveal whether an account
+        exists.
         """
         if len(password) > _LONGEST:
             password = ""
@@ -55,7 +56,7 @@ class Passwords:
         return right and bool(hashed)
 
     def outdated(self, hashed: str) -> bool:
-        """Whether it was made with other parameters than today's."""
+        """Whether the hash has other parameters than the current ones."""
         return self._hasher.check_needs_rehash(hashed)
 
     @cached_property
@@ -65,27 +66,25 @@ class Passwords:
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """Wait for the work of one password; BusyError where too many wait already."""
-    if not _AT_MOST.acquire(blocking=False):
-        raise BusyError(
-            "too many people sign in at this moment", hint="Try again in a few seconds."
-        )
+    """Wait until a password may be hashed; BusyError when too many wait already."""
+    if not _ADMITTED.acquire(blocking=False):
+        raise BusyError("too many users are signing in", hint="Try again in a few seconds.")
     try:
-        with _AT_A_TIME:
+        with _HASHING:
             yield
     finally:
-        _AT_MOST.release()
+        _ADMITTED.release()
 
 
 def generated() -> str:
-    """A password that can be read out: 99 bits in four groups."""
+    """A random password of 99 bits in four groups, easy to read aloud."""
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
 
 
 def check(password: str, *, email: str, again: str | None = None) -> None:
-    """Raise AccountError for what is no password, or typed differently the second time.
+    """Raise AccountError for a weak password, or when ``again`` differs from it.
 
-    Length counts, kinds of signs do not.
+    Length matters, kinds of characters do not.
     """
     text = _normal(password)
     local = email.partition("@")[0].casefold()
@@ -101,28 +100,27 @@ def check(password: str, *, email: str, again: str | None = None) -> None:
     known = text.casefold() in {local, email.casefold()}
     if len(set(text)) < 5 or known or _runs_on(text) or _is_guessed(text, (email, local)):
         raise AccountError(
-            "this password is easy to guess", hint="Four or five unrelated words are not."
+            "this password is easy to guess", hint="Use four or five unrelated words."
         )
 
 
 def _is_guessed(text: str, about: Sequence[str]) -> bool:
-    """Whether who tries common passwords, words, names and dates first finds it soon.
+    """Whether an attacker who tries common passwords, words, names and dates finds it soon.
 
     SP 800-63B §3.1.1.2 asks for a comparison with passwords that are commonly used.
     """
     from zxcvbn import zxcvbn  # noqa: PLC0415 (its lists are 10 MB, for a password that is chosen)
 
-    looked_at = text[:_LOOKED_AT]
     words = [*about, *_WORDS]
-    return int(zxcvbn(looked_at, user_inputs=words)["score"]) < _UNGUESSABLE
+    return int(zxcvbn(text[:_COMPARED], user_inputs=words)["score"]) < _UNGUESSABLE
 
 
 def _runs_on(text: str) -> bool:
-    """Whether it is one piece over and over, or counts up or down."""
+    """Whether it repeats one part, or counts up or down."""
     steps = {ord(b) - ord(a) for a, b in pairwise(text)}
     return text in (text + text)[1:-1] or steps in ({1}, {-1})
 
 
 def _normal(password: str) -> str:
-    """One spelling for what two keyboards spell differently."""
+    """One Unicode form for passwords that keyboards encode differently."""
     return unicodedata.normalize("NFKC", password)

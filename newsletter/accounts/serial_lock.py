@@ -1,19 +1,19 @@
-"""One at a time: what has to see everything that was decided before it, on either database."""
+"""A lock that serializes transactions that change users or write the audit log."""
 
 from sqlalchemy import text
 
 from newsletter.db.orm import Session
 
-#: Any number, as long as nothing else takes the same.
+#: An arbitrary number that no other advisory lock uses.
 _LOCK = text("SELECT pg_advisory_xact_lock(6873275)")
 
 
 def lock_audit_chain(session: Session) -> None:
-    """Wait until no other transaction is between here and its end.
+    """Hold the lock until this transaction ends; wait while another transaction holds it.
 
-    On SQLite that is so for all transactions that write. What is read afterwards on
-    PostgreSQL is what the others left, because each statement looks anew. Whatever changes
-    a user takes it before it touches a row, so that nobody waits for each other in a circle.
+    SQLite serializes writing transactions itself. On PostgreSQL, statements after this one see what
+    earlier holders have committed, because each statement takes a new snapshot. A transaction that
+    changes a user takes the lock before it locks any row, which prevents deadlocks.
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(_LOCK)

@@ -1,4 +1,5 @@
-"""Sessions: an opaque random token in the browser, its hash here; a new one with each step."""
+"""Sign-in sessions: a random token in the browser and its hash here; each sign-in stage gets a new
+one."""
 
 import hashlib
 import secrets
@@ -14,14 +15,14 @@ from newsletter.db.orm import Session, table_of
 
 _user, _session = table_of(User), table_of(UserSession)
 
-#: Between the password and the code, or an app that is set up.
+#: The longest time between the password and the code, or the setup of an app.
 _HALFWAY = timedelta(minutes=15)
 _TO_THE_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Whose session this is."""
+    """The user and state of a session."""
 
     session_id: int
     user_id: int
@@ -33,13 +34,13 @@ class Visitor:
 
     @property
     def called(self) -> str:
-        """What to show."""
+        """The name to show."""
         return self.name or self.email
 
 
 @dataclass(frozen=True, slots=True)
 class SessionListEntry:
-    """One session in the list of a person's."""
+    """One session in the list of a user's sessions."""
 
     id: int
     created_at: datetime
@@ -49,7 +50,7 @@ class SessionListEntry:
 
 
 def new_token() -> str:
-    """256 bits that nobody guesses."""
+    """A random token of 256 bits."""
     return secrets.token_urlsafe(32)
 
 
@@ -64,12 +65,12 @@ def begin(
     browser: str | None,
     instead_of: str | None = None,
 ) -> str:
-    """A new session; returns its token. The one that the browser had ends."""
+    """Begin a session and end the one with token ``instead_of``; returns the new token."""
     lock_audit_chain(session)
     if instead_of:
         end(session, instead_of)
     token = new_token()
-    # Not longer than it takes to type a code, while it is worth a password only.
+    # Before the second factor, a session lasts only as long as it takes to enter a code.
     lasts = lasts if stage is SignInStage.FULL else min(lasts, _HALFWAY)
     session.add(
         UserSession(
@@ -90,7 +91,7 @@ def begin(
 
 
 def find(session: Session, token: str, *, idle: timedelta, now: datetime) -> Visitor | None:
-    """Whose token this is, if its session goes on."""
+    """The visitor with this token; None when the session has ended."""
     row = session.execute(
         select(_session, _user.c.email, _user.c.name, _user.c.role)
         .join(_user, _user.c.id == _session.c.user_id)
@@ -114,19 +115,19 @@ def find(session: Session, token: str, *, idle: timedelta, now: datetime) -> Vis
 
 
 def is_stale(visitor: Visitor, *, now: datetime) -> bool:
-    """Whether it is time to write down that they are still there."""
+    """Whether to update ``seen_at`` with ``touch``: once a minute."""
     return now - visitor.seen_at >= _TO_THE_MINUTE
 
 
 def touch(session: Session, session_id: int, *, now: datetime) -> None:
-    """They are still there."""
+    """Record that the session is in use."""
     session.execute(update(_session).where(_session.c.id == session_id).values(seen_at=now))
 
 
 def listing(
     session: Session, user_id: int, *, idle: timedelta, now: datetime
 ) -> Sequence[SessionListEntry]:
-    """Where a person is signed in, the last seen first."""
+    """A user's sessions, most recently seen first."""
     rows = session.execute(
         select(_session)
         .where(
@@ -148,19 +149,19 @@ def end(session: Session, token: str) -> None:
 
 
 def end_one(session: Session, user_id: int, session_id: int) -> None:
-    """End one of a person's own sessions."""
+    """End one of the user's sessions."""
     own = _session.c.id == session_id, _session.c.user_id == user_id
     session.execute(delete(_session).where(*own))
 
 
 def end_all(session: Session, user_id: int, *, but: int | None = None) -> None:
-    """End a person's sessions, but one if it is named."""
+    """End a user's sessions, except ``but``."""
     theirs = delete(_session).where(_session.c.user_id == user_id)
     session.execute(theirs if but is None else theirs.where(_session.c.id != but))
 
 
 def sweep(session: Session, *, now: datetime) -> None:
-    """Forget the sessions that ended by themselves."""
+    """Delete expired sessions."""
     session.execute(delete(_session).where(_session.c.expires_at <= now))
 
 

@@ -1,8 +1,8 @@
-"""How often somebody may try to get in, by account and by network address.
+"""Rate limits for sign-in attempts, by account and by network.
 
-An account is not locked for everybody: who tries from one network is stopped long before
-the owner, who sits in another, notices anything, however long they go on. Only who tries from
-many networks can fill an account's own limit.
+An attacker in one network does not lock the account for its owner in another network, because the
+limit of an account and a network is reached long before that of the account. Only attempts from
+many networks can reach the account's own limit.
 """
 
 from datetime import datetime, timedelta
@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from newsletter.db.orm import Session
 from subscribers.rate_limit import hit, key_of, network_of
 
-#: When a full limit may have opened again.
+#: The time after which attempts no longer count.
 WINDOW = timedelta(minutes=15)
-#: So many times the tries from one network may come from all networks together.
+#: The limit of an account over all networks, as a multiple of that from one network.
 _ALL_NETWORKS = 10
-#: Codes have six digits: a day of guessing may not come near.
+#: Codes have six digits, so the limits make guessing them for a day hopeless.
 _CODES, _CODES_A_DAY = 10, 30
 _MAILS = 3
 
@@ -29,15 +29,15 @@ def may_try(
     per_network: int,
     now: datetime,
 ) -> bool:
-    """Count a try to sign in; False when there were too many."""
+    """Count a sign-in attempt; False when there were too many."""
     network = network_of(network)
     limits = (
         ("sign-in network", network, per_network),
         ("sign-in pair", f"{account}\0{network}", per_account),
         ("sign-in account", account, per_account * _ALL_NETWORKS),
     )
-    # All of them each time: how long it takes tells nothing. What one of them refuses fills none
-    # of those after it, or a single network could fill the account's own.
+    # Every limit is counted each time, so that the time reveals nothing. An attempt that one limit
+    # refuses does not count for those after it, or a single network could fill the account's limit.
     passed = True
     for purpose, value, limit in limits:
         key = key_of(secret, purpose, value)
@@ -48,10 +48,10 @@ def may_try(
 def may_try_code(
     session: Session, secret: bytes, *, user_id: int, now: datetime, recovery: bool = False
 ) -> bool:
-    """Count a try to bring a code; False when there were too many.
+    """Count an attempt with a code; False when there were too many.
 
-    Recovery codes have limits of their own: who knows the password could use up all tries of
-    the app's codes, and keep the owner out for as long as they go on.
+    Recovery codes have their own limits. Otherwise an attacker who knows the password could use up
+    all attempts and keep the owner out.
     """
     kind = "recovery code" if recovery else "code"
     for purpose, limit, window in (
@@ -67,12 +67,12 @@ def may_try_code(
 def may_ask_for_mail(
     session: Session, secret: bytes, *, network: str, per_network: int, now: datetime
 ) -> bool:
-    """Count a wish for a mail with a link; False when there were too many from this network."""
+    """Count a request for a reset email; False when there were too many from this network."""
     key = key_of(secret, "reset network", network_of(network))
     return hit(session, key, limit=per_network, window=WINDOW, now=now)
 
 
 def may_get_mail(session: Session, secret: bytes, *, account: str, now: datetime) -> bool:
-    """Count a mail to this account; False when it got enough of them."""
+    """Count a reset email to this account; False when there were too many."""
     key = key_of(secret, "reset account", account)
     return hit(session, key, limit=_MAILS, window=timedelta(hours=1), now=now)

@@ -1,7 +1,7 @@
-"""The second factor: an authenticator app (TOTP, RFC 6238), and codes on paper for when it is lost.
+"""The second factor: an authenticator app (TOTP, RFC 6238), and recovery codes for a lost app.
 
-A code is used up by one statement that looks and writes at once, so that of two who
-bring the same one at the same moment only one gets in.
+One statement checks a code and marks it as used, so that two concurrent attempts with the same
+code cannot both succeed.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ _CODES = 10
 
 
 def has(session: Session, user_id: int) -> bool:
-    """Whether the person has to bring a code."""
+    """Whether the user has a second factor."""
     in_force = _factor.c.user_id == user_id, _factor.c.secret != ""
     return session.scalar(select(1).where(*in_force)) is not None
 
 
 def begin(session: Session, user_id: int) -> str:
-    """A new secret for the person's app. What is in force stays so until the new one is proved."""
+    """Create a secret for the user's app. The old one stays in force until ``prove`` succeeds."""
     secret = pyotp.random_base32()
     statement = insert_into(session, _factor).values(
         user_id=user_id, secret="", pending=secret, last_step=0
@@ -45,18 +45,18 @@ def begin(session: Session, user_id: int) -> str:
 
 
 def pending(session: Session, user_id: int) -> str:
-    """The secret that is shown and not proved yet; empty when there is none."""
+    """The secret that was shown but not proved yet; empty when there is none."""
     return session.scalar(select(_factor.c.pending).where(_factor.c.user_id == user_id)) or ""
 
 
 def uri(secret: str, *, email: str, issuer: str) -> str:
-    """What the picture says: the secret, and the names that the app shows."""
-    # A colon parts the two names in this kind of address.
+    """The URI of the QR code: the secret, and the names that the app shows."""
+    # A colon separates the two names in this URI.
     return pyotp.TOTP(secret).provisioning_uri(name=email, issuer_name=issuer.replace(":", " "))
 
 
 def prove(session: Session, user_id: int, code: str, *, now: datetime) -> Sequence[str] | None:
-    """Put the pending secret in force by a code of it; returns new recovery codes, or None."""
+    """Activate the pending secret with one of its codes; returns new recovery codes, or None."""
     secret = pending(session, user_id)
     step = _step_of(secret, code, now) if secret else None
     if step is None:
@@ -69,7 +69,7 @@ def prove(session: Session, user_id: int, code: str, *, now: datetime) -> Sequen
 
 
 def check(session: Session, user_id: int, code: str, *, now: datetime) -> bool:
-    """Whether this is a code of the person's app that was not used before. It is used up."""
+    """Whether this is an unused code of the user's app; marks it as used."""
     secret = session.scalar(select(_factor.c.secret).where(_factor.c.user_id == user_id))
     step = _step_of(secret, code, now) if secret else None
     if step is None:
@@ -79,7 +79,7 @@ def check(session: Session, user_id: int, code: str, *, now: datetime) -> bool:
 
 
 def use_recovery_code(session: Session, user_id: int, code: str, *, now: datetime) -> bool:
-    """Whether this is an unused recovery code of the person's. It is used up."""
+    """Whether this is an unused recovery code of the user; marks it as used."""
     unused = (
         _recovery.c.user_id == user_id,
         _recovery.c.code == _hashed(code),
@@ -89,9 +89,9 @@ def use_recovery_code(session: Session, user_id: int, code: str, *, now: datetim
 
 
 def new_recovery_codes(session: Session, user_id: int) -> Sequence[str]:
-    """Ten new codes of 80 bits, in place of those before; only their hashes are kept."""
+    """Replace the user's recovery codes by ten new ones of 80 bits; only hashes are stored."""
     if not has(session, user_id):
-        raise AccountError("codes stand in for an app, and none is set up")
+        raise AccountError("set up an authenticator app before recovery codes")
     session.execute(delete(_recovery).where(_recovery.c.user_id == user_id))
     codes = [b32encode(secrets.token_bytes(10)).decode().lower() for _ in range(_CODES)]
     rows = [{"user_id": user_id, "code": _hashed(code)} for code in codes]
@@ -100,7 +100,7 @@ def new_recovery_codes(session: Session, user_id: int) -> Sequence[str]:
 
 
 def looks_like_recovery_code(code: str) -> bool:
-    """Whether it is written like one from paper: 16 letters and digits, in whatever groups."""
+    """Whether it has the form of a recovery code: 16 letters and digits, in any groups."""
     return sum(c.isalnum() for c in code[:100]) == 16
 
 
@@ -111,18 +111,18 @@ def recovery_codes_left(session: Session, user_id: int) -> int:
 
 
 def since(session: Session, user_id: int) -> datetime | None:
-    """Since when the app is in force."""
+    """When the app was set up."""
     return session.scalar(select(_factor.c.since).where(_factor.c.user_id == user_id))
 
 
 def reset(session: Session, user_id: int) -> None:
-    """Forget the person's app and recovery codes."""
+    """Delete the user's app and recovery codes."""
     session.execute(delete(_factor).where(_factor.c.user_id == user_id))
     session.execute(delete(_recovery).where(_recovery.c.user_id == user_id))
 
 
 def _step_of(secret: str, code: str, now: datetime) -> int | None:
-    """The time step whose code this is, of those that count at this moment."""
+    """The time step of this code, if it is valid now."""
     given = "".join(code.split()).encode(errors="replace")
     totp, current = pyotp.TOTP(secret), int(now.timestamp()) // _STEP
     for drift in _DRIFT:

@@ -1,4 +1,4 @@
-"""People who work with the console, and the one rule about owners: never none, never too many."""
+"""Users of the console. There is always at least one owner, and at most max_owners."""
 
 import secrets
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ _user, _session, _factor = table_of(User), table_of(UserSession), table_of(Facto
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a password is compared with. The stamp tells whether it is still that one."""
+    """The data to verify a password. ``stamp`` changes with each new password."""
 
     user_id: int
     email: str
@@ -29,13 +29,13 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class UserListEntry:
-    """One person in the list of all."""
+    """One user in the list of users."""
 
     id: int
     email: str
     name: str
     role: Role
-    #: They have chosen a password.
+    #: Whether the user has chosen a password.
     joined: bool
     has_factor: bool
     sessions: int
@@ -52,11 +52,14 @@ def add(
     now: datetime,
     hashed: str = "",
 ) -> User:
-    """A new person, without a password unless its hash is given."""
+    """Add a user, without a password unless its hash is given.
+
+    Raises AccountError when the address is taken, or for too many owners.
+    """
     address = parse(email)
     lock_audit_chain(session)
     if session.scalar(select(_user.c.id).where(_user.c.identity == address.identity)) is not None:
-        raise AccountError("somebody has this address already", place=address.email)
+        raise AccountError("another user has this address already", place=address.email)
     _keep_owners(session, None, role, max_owners)
     user = User(
         email=address.email,
@@ -73,7 +76,7 @@ def add(
 
 
 def find(session: Session, user_id: int) -> User:
-    """The person; AccountError when there is none."""
+    """The user with this id; AccountError when there is none."""
     user = session.get(User, user_id)
     if user is None:
         raise AccountError("there is no such user")
@@ -81,7 +84,7 @@ def find(session: Session, user_id: int) -> User:
 
 
 def by_email(session: Session, email: str) -> User:
-    """The person with this address; AccountError when there is none."""
+    """The user with this email address; AccountError when there is none."""
     found = session.scalar(select(User).where(_user.c.identity == identity_of(email)))
     if found is None:
         raise AccountError("there is no such user", place=email, hint="See newsletter user list.")
@@ -89,13 +92,13 @@ def by_email(session: Session, email: str) -> User:
 
 
 def credentials(session: Session, email: str) -> Credentials | None:
-    """What to compare a password with."""
+    """The credentials of the user with this email address; None when there is none."""
     row = session.execute(select(_user).where(_user.c.identity == identity_of(email))).one_or_none()
     return Credentials(row.id, row.email, row.password, row.stamp) if row else None
 
 
 def identity_of(email: str) -> str:
-    """What two spellings of an address share; of what is no address, something that nobody has."""
+    """The normalized form of an address; empty, which no user has, for an invalid address."""
     try:
         return parse(email[:320]).identity
     except AddressError:
@@ -103,7 +106,7 @@ def identity_of(email: str) -> str:
 
 
 def listing(session: Session, *, now: datetime) -> Sequence[UserListEntry]:
-    """Everybody, owners first."""
+    """All users, owners first."""
     live = (
         select(func.count())
         .where(_session.c.user_id == _user.c.id, _session.c.expires_at > now)
@@ -131,7 +134,7 @@ def listing(session: Session, *, now: datetime) -> Sequence[UserListEntry]:
 
 
 def owners(session: Session, *, but: Collection[int] = ()) -> Sequence[str]:
-    """Addresses of the owners, but those; of them only who can sign in."""
+    """Email addresses of the owners who have a password, except those with ids in ``but``."""
     return session.scalars(
         select(_user.c.email)
         .where(_user.c.role == Role.OWNER, _user.c.password != "", _user.c.id.not_in(list(but)))
@@ -142,7 +145,7 @@ def owners(session: Session, *, but: Collection[int] = ()) -> Sequence[str]:
 def set_password(
     session: Session, user_id: int, hashed: str, *, keep_session: int | None = None
 ) -> None:
-    """A new password. It ends the other sessions, and all links to choose one."""
+    """Set a new password. This ends the user's other sessions and invalidates reset links."""
     lock_audit_chain(session)
     values = {"password": hashed, "stamp": _stamp()}
     if not changed(session, update(_user).where(_user.c.id == user_id).values(values)):
@@ -151,7 +154,7 @@ def set_password(
 
 
 def set_password_by_link(session: Session, user_id: int, stamp: int, hashed: str) -> bool:
-    """The same from a link, which works once: False when its stamp is an older one."""
+    """Set a new password by a reset link, which works once; False when its stamp is outdated."""
     lock_audit_chain(session)
     values = {"password": hashed, "stamp": _stamp()}
     same = _user.c.id == user_id, _user.c.stamp == stamp
@@ -162,25 +165,25 @@ def set_password_by_link(session: Session, user_id: int, stamp: int, hashed: str
 
 
 def rehash(session: Session, known: Credentials, hashed: str) -> None:
-    """The same password by today's parameters."""
+    """Store the hash of the same password with the current parameters."""
     same = _user.c.id == known.user_id, _user.c.stamp == known.stamp
     session.execute(update(_user).where(*same).values(password=hashed))
 
 
 def still(session: Session, known: Credentials) -> bool:
-    """Whether the password is the one that was compared a moment ago."""
+    """Whether the password did not change since ``known`` was read."""
     lock_audit_chain(session)
     stamp = session.scalar(select(_user.c.stamp).where(_user.c.id == known.user_id))
     return stamp == known.stamp
 
 
 def rename(session: Session, user_id: int, name: str) -> None:
-    """Another name to be shown."""
+    """Change a user's display name."""
     session.execute(update(_user).where(_user.c.id == user_id).values(name=_line(name)))
 
 
 def change_role(session: Session, user_id: int, role: Role, *, max_owners: int) -> Role:
-    """Give a person another role, at once in all their sessions; returns the role before."""
+    """Change a user's role, immediately in all sessions; returns the previous role."""
     lock_audit_chain(session)
     before = _role(session, user_id)
     _keep_owners(session, user_id, role, max_owners)
@@ -189,7 +192,7 @@ def change_role(session: Session, user_id: int, role: Role, *, max_owners: int) 
 
 
 def remove(session: Session, user_id: int) -> None:
-    """Take a person out, with their sessions and factors. The log keeps what they did."""
+    """Delete a user with their sessions and second factor. The audit log stays."""
     lock_audit_chain(session)
     _role(session, user_id)
     _keep_owners(session, user_id, None, max_owners=None)
@@ -206,7 +209,10 @@ def _role(session: Session, user_id: int) -> Role:
 def _keep_owners(
     session: Session, user_id: int | None, role: Role | None, max_owners: int | None
 ) -> None:
-    """Refuse what would leave no owner, or too many. Needs the turn, or two at once would pass."""
+    """Raise AccountError for a change that leaves no owner, or too many.
+
+    The caller has to hold ``lock_audit_chain``, or two concurrent changes could pass.
+    """
     owners = set(session.scalars(select(_user.c.id).where(_user.c.role == Role.OWNER)))
     if role is Role.OWNER:
         if max_owners is not None and user_id not in owners and len(owners) >= max_owners:
@@ -215,9 +221,7 @@ def _keep_owners(
                 hint="Give one of them another role first, or change console.max_owners.",
             )
     elif owners == {user_id}:
-        raise AccountError(
-            "this is the last owner", hint="Make somebody else an owner first: one has to be."
-        )
+        raise AccountError("this is the last owner", hint="Make another user an owner first.")
 
 
 def _stamp() -> int:

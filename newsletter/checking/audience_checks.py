@@ -1,4 +1,4 @@
-"""Whether the right people get it, whether it speaks to each of them, how long and for how much."""
+"""Checks the audience of a planned send, missing values, duration and cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,31 +20,31 @@ from subscribers.consent import topics
 
 _send, _issue = table_of(Send), table_of(Issue)
 _SENT = (SendState.SENDING, SendState.PAUSED, SendState.SENT)
-#: A smaller send says nothing of the pace: it is over before all workers have begun.
-_TELLING = 1000
+#: Smaller sends do not show the pace: they end before all workers have begun.
+_LEAST_MEASURED = 1000
 
 
 def placeholders(case: CheckContext) -> Iterator[CheckFinding]:
-    """A placeholder without a default leaves a gap for who lacks the value."""
-    people, told = case.people, set()
+    """Report placeholders without a default that leave a gap for some recipients."""
+    people, reported = case.people, set()
     for used in case.manuscript.placeholders:
         name = used.placeholder.name
-        if name not in case.values_without_default or used.placeholder.default or name in told:
+        if name not in case.values_without_default or used.placeholder.default or name in reported:
             continue
-        told.add(name)
+        reported.add(name)
         lacking = people.lacking[name] if people else None
         if lacking == 0:
             continue
-        who = f"{lacking:,} of {people.number:,} people" if people else "whoever has none"
+        who = f"{lacking:,} of {people.number:,} recipients" if people else "some recipients"
         yield CheckFinding(
-            f"{{{{ {name} }}}} has no default, and {who} would read a gap",
-            f'Write {{{{ {name} | default("reader") }}}}, or a sentence that does without.',
+            f"{{{{ {name} }}}} has no default, and {who} would see a gap",
+            f'Write {{{{ {name} | default("reader") }}}}, or a sentence without the placeholder.',
             used.line,
         )
 
 
 def audience(case: CheckContext) -> Iterator[CheckFinding]:
-    """As many people as last time, give or take: else a segment or an import is wrong."""
+    """Report an audience that is empty or much larger or smaller than the last one."""
     if (people := case.people) is None or case.plan is None:
         return
     try:
@@ -53,7 +53,7 @@ def audience(case: CheckContext) -> Iterator[CheckFinding]:
         yield CheckFinding(error.message, error.hint or "", line_of(case.draft, "topics"))
     if not people.number:
         why = ", ".join(f"{number:,} {reason}" for reason, number in people.excluded_counts.items())
-        yield CheckFinding("nobody would get this issue", f"Left out: {why}." if why else "")
+        yield CheckFinding("nobody would get this issue", f"Excluded: {why}." if why else "")
         return
     last = case.plan.session.execute(
         select(_send.c.id, _send.c.planned)
@@ -70,25 +70,25 @@ def audience(case: CheckContext) -> Iterator[CheckFinding]:
     rules = case.rules.audience
     if last and not rules.shrunk <= people.number / last.planned <= rules.grown:
         yield CheckFinding(
-            f"{people.number:,} people would get it; the last of the series {case.draft.series} "
-            f"(send {last.id}) went to {last.planned:,}",
-            "Look at the segments: newsletter segment list; and at what was imported lately.",
+            f"{people.number:,} subscribers would get it; the last issue of the series "
+            f"{case.draft.series} (send {last.id}) went to {last.planned:,}",
+            "Check the segments (newsletter segment list) and recent imports.",
         )
 
 
 def had_it(case: CheckContext) -> Iterator[CheckFinding]:
-    """Nobody gets an issue twice, so who had it is left out, which may not be what is meant."""
+    """Report subscribers who got this issue before: they are excluded, perhaps unintentionally."""
     people = case.people
     if people and (number := people.excluded_counts.get(HAD_IT, 0)):
         yield CheckFinding(
-            f"{number:,} people of the segments have this issue already, and do not get it again",
-            "If it is another issue, give it a slug of its own.",
+            f"{number:,} subscribers of the segments got this issue already and are excluded",
+            "If it is another issue, give it another slug.",
             line_of(case.draft, "slug"),
         )
 
 
 def duration(case: CheckContext) -> Iterator[CheckFinding]:
-    """When the last one leaves, by the timetable and by the pace of sends before."""
+    """Report how long the send takes, by its timetable and the measured pace of earlier sends."""
     if (people := case.people) is None or case.plan is None or not people.number:
         return
     plan, rules = case.plan, case.rules.duration
@@ -107,32 +107,32 @@ def duration(case: CheckContext) -> Iterator[CheckFinding]:
     pace = _pace(plan.session)
     mails = pace.mails if pace else rules.per_second
     takes = max(last_at - case.now, timedelta(seconds=people.number / mails))
-    where = f"as send {pace.send_id} did" if pace else "which nobody has measured yet"
-    said = (
-        f"{people.number:,} people get it within {_told(takes)}, at up to {mails:,.0f} mails a "
-        f"second, {where}"
+    source = f"as send {pace.send_id} did" if pace else "which was not measured yet"
+    message = (
+        f"{people.number:,} subscribers get it within {_in_words(takes)}, at up to {mails:,.0f} "
+        f"emails a second, {source}"
     )
     if takes > rules.longest:
         hint = "Raise the limits of its pace, or begin earlier."
-        yield CheckFinding(f"{said}: longer than {_told(rules.longest)}", hint)
+        yield CheckFinding(f"{message}: longer than {_in_words(rules.longest)}", hint)
     else:
-        yield CheckFinding(said, is_note=True)
+        yield CheckFinding(message, is_note=True)
 
 
 def cost(case: CheckContext) -> Iterator[CheckFinding]:
-    """What the provider asks for so many mails, by the table of prices."""
+    """Report the cost of the send, by the table of prices."""
     people, rules = case.people, case.rules.cost
     prices = sorted(rules.prices, key=lambda price: price.from_)
     fitting = [price for price in prices if people and price.from_ <= people.number]
     if not people or not people.number or not fitting:
         return
     amount = fitting[-1].per_thousand * people.number / 1000
-    said = f"it costs about {amount:,.2f} {rules.currency}"
+    message = f"it costs about {amount:,.2f} {rules.currency}"
     if rules.most and amount > rules.most:
-        hint = "Send to fewer people, or raise cost.most."
-        yield CheckFinding(f"{said}, more than {rules.most:,} {rules.currency}", hint)
+        hint = "Send to fewer subscribers, or raise cost.most."
+        yield CheckFinding(f"{message}, more than {rules.most:,} {rules.currency}", hint)
     else:
-        yield CheckFinding(said, is_note=True)
+        yield CheckFinding(message, is_note=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +142,12 @@ class _Pace:
 
 
 def _pace(session: Session) -> _Pace | None:
-    """Mails a second of the latest send that nothing but its workers slowed down."""
+    """Emails per second of the latest send without a timetable or A/B test."""
     rows = session.execute(
         select(_send.c.id, _send.c.planned, _send.c.started_at, _send.c.finished_at)
         .where(
             _send.c.state == SendState.SENT,
-            _send.c.planned >= _TELLING,
+            _send.c.planned >= _LEAST_MEASURED,
             _send.c.finished_at.is_not(None),
             _send.c.timetable == {},
             _send.c.test == {},
@@ -161,8 +161,8 @@ def _pace(session: Session) -> _Pace | None:
     return _Pace(rows.id, rows.planned / max(seconds, 1.0))
 
 
-def _told(length: timedelta) -> str:
-    """``3 seconds``, ``12 minutes``, ``7.5 hours``: rounded up to what a person would say."""
+def _in_words(length: timedelta) -> str:
+    """``3 seconds``, ``12 minutes`` or ``7.5 hours``."""
     seconds = max(1, round(length.total_seconds()))
     for unit, size in (("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:

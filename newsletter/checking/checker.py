@@ -1,7 +1,7 @@
-"""Every check by its id, and what is done with them: the one way in.
+"""Runs the checks of an issue.
 
-A check is a function of a Case that yields what it found. Its level is a matter of
-config/checks.toml, not of the check.
+A check is a function that takes a CheckContext and yields findings. Its level comes from
+config/checks.toml.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from newsletter.readiness import SettingProblem, is_example
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Publication, Rendered
 
-#: In the order in which they are told.
+#: Every check by its id, in the order in which they are reported.
 CHECKS: Final[Mapping[str, Callable[[CheckContext], Iterator[CheckFinding]]]] = {
     "unsubscribe": envelope_checks.unsubscribe,
     "postal_address": envelope_checks.postal_address,
@@ -51,45 +51,45 @@ CHECKS: Final[Mapping[str, Callable[[CheckContext], Iterator[CheckFinding]]]] = 
     "cost": audience_checks.cost,
     "sender_domain": sender_dns.sender_domain,
 }
-#: Those that look at the issue alone: they ask neither people nor DNS nor the web.
+#: Checks that need only the issue: no database, DNS or web.
 ALONE: Final = frozenset(
     {"unsubscribe", "postal_address", "text_part", "subject", "preheader", "size", "links"}
     | {"images", "markup", "contrast", "clients"}
 )
-#: The id of what keeps an issue from being read or rendered at all; it always blocks.
+#: The check id of an issue that cannot be parsed or rendered. It always blocks.
 FILE = "file"
-#: The id of settings with which no mail may leave to people; it always blocks.
+#: The check id of settings with which no email may be sent. It always blocks.
 SETTINGS = "settings"
-#: No check of ``ALONE`` asks what time it is.
+#: No check of ``ALONE`` uses the time.
 _AT_ANY_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GRAVEST = (Level.BLOCK, Level.WARN, Level.NOTE)
 
 
 @dataclass(frozen=True, slots=True)
 class ExaminedIssue:
-    """All of an issue that depends on it alone, which one process can make for another."""
+    """All results that depend on the issue alone, so that another process can compute them."""
 
     draft: Draft
     rendered: Rendered
     manuscript: Manuscript
-    #: What each check of ``ALONE`` found that is not switched off.
+    #: The findings of each check of ``ALONE`` that is on.
     found: Mapping[str, Sequence[CheckFinding]]
 
 
 @dataclass(frozen=True)
 class Checker:
-    """Checks issues of one publication by its rules."""
+    """Checks the issues of a publication by its rules."""
 
     publication: Publication
     templates: Path
     rules: CheckRules
-    #: Whether mail leaves this machine: then no issue has an example's sender.
+    #: Whether emails go to a real provider. Then an issue must not have an example's sender.
     sends_real_email: bool = False
-    #: What of the settings keeps mail from leaving.
+    #: The settings that prevent sending.
     unfit: tuple[SettingProblem, ...] = ()
 
     def examine(self, draft: Draft) -> ExaminedIssue:
-        """Render a draft and run the checks that ask nobody; IssueError, TemplateError."""
+        """Render a draft and run the checks of ALONE. Raises IssueError and TemplateError."""
         rendered = render(draft, self.publication, templates=self.templates)
         case = CheckContext(draft, rendered, self.publication, self.rules, _AT_ANY_TIME)
         wanted = [name for name in CHECKS if name in ALONE and self._level(name) != "off"]
@@ -97,7 +97,7 @@ class Checker:
         return ExaminedIssue(draft, rendered, case.manuscript, found)
 
     def examine_text(self, text: str, *, name: str) -> ExaminedIssue:
-        """The same of a text; ``name`` is what errors call its file."""
+        """The same for a text; ``name`` is its file name in errors."""
         return self.examine(parse_issue(text, name=name))
 
     def _level(self, check: str) -> str:
@@ -116,14 +116,13 @@ class Checker:
         blocking_only: bool = False,
         examined: ExaminedIssue | None = None,
     ) -> list[Finding]:
-        """What is to be said of an issue, the gravest first; ``rendered`` is made of ``draft``.
+        """The findings for an issue, most severe first; ``rendered`` is made of ``draft``.
 
-        Without a ``plan`` nothing is asked of the audience, without ``dns`` nothing of the
-        sender's domain, and without ``ask_links`` no link is tried out: the rest takes
-        milliseconds. ``blocking_only`` runs no check but those that may block; what another
-        process has ``examined`` is not done again.
+        Checks of the audience need a ``plan``, those of the sender's domain ``dns``, and those of
+        dead links ``ask_links``; the others take milliseconds. ``blocking_only`` runs only checks
+        of level BLOCK. Results in ``examined`` are not computed again.
 
-        Raises SegmentError for a segment of the plan that there is not.
+        Raises SegmentError for an unknown segment in the plan.
         """
         findings = list(self._settings(draft))
         read = examined.manuscript if examined else None
@@ -141,13 +140,13 @@ class Checker:
         return sorted(findings, key=lambda finding: _GRAVEST.index(finding.level))
 
     def _settings(self, draft: Draft) -> Iterator[Finding]:
-        """What no rule can switch off: mail would go out that nobody can answer or leave."""
+        """Findings that no rule can turn off: recipients could not reply or unsubscribe."""
         for lack in self.unfit:
             yield Finding(SETTINGS, Level.BLOCK, f"{lack.key} {lack.what}", None, lack.remedy)
         for key, address in (("from", draft.from_email), ("reply_to", draft.reply_to)):
             if self.sends_real_email and address and is_example(address):
                 message = f"{address} is an example's address"
-                hint = f"Name a mailbox of your own, or leave the line “{key}” out."
+                hint = f"Use a mailbox of your own, or remove the line “{key}”."
                 yield Finding(SETTINGS, Level.BLOCK, message, line_of(draft, key), hint)
 
     def before_sending(
@@ -161,11 +160,11 @@ class Checker:
         dns: AskDns | None,
         examined: ExaminedIssue | None = None,
     ) -> list[Finding]:
-        """What keeps the issue from being sent, links and DNS among it if they may block."""
+        """The findings that prevent sending. Links and DNS are checked if their level is BLOCK."""
         check = partial(self.check, draft, rendered, now=now, blocking_only=True, examined=examined)
         with reading(database) as session:
             found = check(plan=plan(session))
-        # Nobody outside is asked while the database waits.
+        # The network is used after the transaction, not during it.
         return blocking(found) or blocking(check(dns=dns, ask_links=True))
 
     def check_text(
@@ -178,7 +177,7 @@ class Checker:
         dns: AskDns | None = None,
         ask_links: bool = False,
     ) -> list[Finding]:
-        """The same of a text that may be no issue yet: what it is refused for is a finding."""
+        """The same for a text. If it cannot be parsed or rendered, the error is a finding."""
         try:
             one = self.examine_text(text, name=name)
         except (IssueError, TemplateError) as error:
@@ -195,7 +194,7 @@ class Checker:
 
 
 def refused(error: UserError, name: str) -> Finding:
-    """What an issue is refused for that cannot be read or rendered; ``name`` is its file's."""
+    """The finding for an issue that cannot be parsed or rendered; ``name`` is its file name."""
     place = error.place or ""
     line = place.removeprefix(f"{name}:")
     number = whole_number(line)

@@ -1,4 +1,4 @@
-"""What the checks are given: one issue as written and as rendered, and whom they may ask."""
+"""The input of checks: an issue as written and as rendered, the plan, and access to DNS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from newsletter.rendering.rendered import Publication, Rendered
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    """Who answers questions of DNS, and what the provider says of the sender's domain."""
+    """The DNS lookup, and the authenticated domain of the provider's account."""
 
     lookup: Lookup
     authenticated: Domain | None = None
 
 
-#: Whom to ask about the domain of a sender's address; None where nobody is to be asked.
+#: Returns the DNS access for the domain of a sender's address; None turns these checks off.
 AskDns = Callable[[str], Dns | None]
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """One issue to be checked. What is None is not asked, and its checks find nothing."""
+    """One issue to check. Checks that need a value that is None find nothing."""
 
     draft: Draft
     rendered: Rendered
@@ -41,17 +41,17 @@ class CheckContext:
     plan: Plan | None = None
     ask_dns: AskDns | None = None
     ask_links: bool = False
-    #: The body's parts, where another process has read them already.
+    #: The parsed body, if another process has parsed it already.
     read: Manuscript | None = None
 
     @cached_property
     def dns(self) -> Dns | None:
-        """Looked for when a check first wants it: it may take seconds."""
+        """DNS access. Computed when a check first needs it, because it may take seconds."""
         return self.ask_dns(self.rendered.from_email) if self.ask_dns else None
 
     @cached_property
     def manuscript(self) -> Manuscript:
-        """The body's parts with their lines."""
+        """The parts of the body with their lines."""
         if self.read is not None:
             return self.read
         links = {name: f"{self.publication.base_url}/{path}/" for name, path in LINKS.items()}
@@ -59,19 +59,19 @@ class CheckContext:
 
     @cached_property
     def page(self) -> StyledPage:
-        """The HTML part, as a tree with its styles."""
+        """The HTML part as a tree with its styles."""
         return StyledPage.of(self.rendered.html)
 
     @cached_property
     def values_without_default(self) -> list[str]:
-        """Names of values that people may lack, used without a default at least once."""
+        """Names of values that are used without a default at least once and may be missing."""
         used = (used.placeholder for used in self.manuscript.placeholders)
         names = (one.name for one in used if not (one.is_link or one.default))
         return [name for name in dict.fromkeys(names) if name != "email"]
 
     @cached_property
     def people(self) -> AudienceStats | None:
-        """Who would get it; None without a plan. SegmentError for a segment that there is not."""
+        """The counted audience; None without a plan. Raises SegmentError for an unknown segment."""
         if self.plan is None:
             return None
         if self.plan.counted is not None and not self.values_without_default:

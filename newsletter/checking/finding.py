@@ -1,4 +1,4 @@
-"""What a check says: how grave it is, where in the issue file, and how to mend it."""
+"""The findings of checks: level, place in the issue file, message and remedy."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,30 +8,30 @@ from newsletter.errors import SendError
 
 
 class Level(StrEnum):
-    """What a finding means for the send; config/checks.toml decides which, check by check."""
+    """The level of a finding; config/checks.toml sets it for each check."""
 
-    #: Nothing is wrong: something to know, such as how long the send will take.
+    #: Information, such as how long the send will take.
     NOTE = "note"
-    #: Somebody should look at it.
+    #: A warning.
     WARN = "warn"
-    #: It is not sent like this.
+    #: The issue cannot be sent.
     BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckFinding:
-    """What a check itself knows. ``line`` counts from 1 in the issue file; None: not in it."""
+    """What a check found. ``line`` counts from 1 in the issue file; None if not in the file."""
 
     message: str
     hint: str = ""
     line: int | None = None
-    #: Nothing is wrong, whatever the level of the check.
+    #: It is information, whatever the level of the check.
     is_note: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found, by the check of this id."""
+    """One finding of a check, with its level. ``check`` is the check's id."""
 
     check: str
     level: Level
@@ -41,12 +41,12 @@ class Finding:
 
 
 def blocking(findings: Iterable[Finding]) -> list[Finding]:
-    """Those for which an issue is not sent."""
+    """The findings of level BLOCK."""
     return [finding for finding in findings if finding.level is Level.BLOCK]
 
 
 def refuse(findings: Iterable[Finding], *, name: str) -> None:
-    """Raise SendError when any of them blocks; ``name`` is what the issue's file is called."""
+    """Raise SendError if any finding blocks; ``name`` is the issue's file name."""
     if not (blocked := blocking(findings)):
         return
     first, others = blocked[0], len(blocked) - 1

@@ -90,7 +90,7 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
         number = line_of(draft, key) or 1
         merge_fields.replace(getattr(draft, key), of, name=draft.name, line=number, links=False)
     lines = []
-    # A placeholder never goes over the end of a line.
+    # A placeholder never spans lines.
     for number, text in enumerate(draft.body.split("\n"), draft.body_line):
         lines.append(merge_fields.replace(text, of, name=draft.name, line=number))
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": PARSER_LIMIT})

@@ -1,6 +1,6 @@
-"""What means something elsewhere and is shown as it stands here: HTML, tables, merge tags.
+"""Finds markup that is shown as text: HTML, tables, footnotes, merge tags of other systems.
 
-Each is looked for in what is not code, by patterns that end: nothing is read twice.
+It searches text that is not code, with patterns that run in linear time.
 """
 
 import re
@@ -12,9 +12,9 @@ from newsletter.checking.context import CheckContext
 from newsletter.checking.finding import CheckFinding
 from newsletter.checking.manuscript import SourceText, line_of
 
-#: So many are told one by one; a text full of them has one cause.
+#: The most findings to report one by one; more have the same cause.
 _MOST: Final = 50
-#: The elements of HTML, also those of old; other things in angle brackets may be meant.
+#: Elements of HTML, also obsolete ones. Other text in angle brackets may be intended.
 _ELEMENTS: Final = (
     "a abbr acronym address applet area article aside audio b base basefont bdi bdo big blink "
     "blockquote body br button canvas caption center cite code col colgroup data datalist dd del "
@@ -30,7 +30,7 @@ _TAG: Final = re.compile(
     r"|<!(?:doctype|\[)[^<>]{0,200}>|<\?[a-z][^<>]{0,200}>",
     re.IGNORECASE,
 )
-#: What an editor makes of ``<!-- … -->`` that corrects dashes.
+#: ``<!-- … -->`` after an editor's autocorrection of dashes.
 _DASHED: Final = re.compile(r"<![–—]")
 _TABLE: Final = re.compile(
     r"^[ \t]*+(?=[^\n|]*+\|)\|?[ \t]*+:?-++:?[ \t]*+(?:\|[ \t]*+(?::?-++:?[ \t]*+)?)++$",
@@ -41,7 +41,7 @@ _STRUCK: Final = re.compile(r"~~(?=[^\s~])[^\n~]{1,500}~~")
 _BARE_URL: Final = re.compile(
     r"(?<![\w/.@-])(?:(?:https?|ftp)://|www\.[^\s.]|tel:[+\d])[^\s<>]*+", re.IGNORECASE
 )
-#: What stands for a person's values in other systems.
+#: Placeholders of other systems.
 _MERGE_TAG: Final = re.compile(
     r"\*\|[^|\n]{1,100}\|\*"  # Mailchimp
     r"|%%[A-Za-z_][\w.:-]{0,80}%%"  # Salesforce
@@ -58,11 +58,11 @@ _MERGE_TAG: Final = re.compile(
 
 
 def markup(case: CheckContext) -> Iterator[CheckFinding]:
-    """Whoever types it sees it in the mail, and so does everybody else."""
+    """Report markup that every recipient would see as text."""
     found = _all(case)
     yield from islice(found, _MOST)
     if more := sum(1 for _ in found):
-        yield CheckFinding(f"and {more:,} more of the same kinds", "Mend these first.")
+        yield CheckFinding(f"and {more:,} more of the same kinds", "Fix these first.")
 
 
 def _all(case: CheckContext) -> Iterator[CheckFinding]:
@@ -72,8 +72,8 @@ def _all(case: CheckContext) -> Iterator[CheckFinding]:
                 yield _merge_tag(tag[0], line)
     for label in case.manuscript.unused:
         yield CheckFinding(
-            f"nothing refers to the link [{_short(label.text)}], and nobody sees it",
-            f"Write [words][{_short(label.text)}] where it belongs, or remove the line.",
+            f"the link [{_short(label.text)}] is never used, so nobody sees it",
+            f"Write [text][{_short(label.text)}] where it belongs, or remove the line.",
             label.line,
         )
     for paragraph in case.manuscript.paragraphs:
@@ -82,10 +82,10 @@ def _all(case: CheckContext) -> Iterator[CheckFinding]:
         if not words.is_in_link:
             for url in _BARE_URL.finditer(words.text):
                 yield CheckFinding(
-                    f"{_short(url[0])} is no link for most readers: it is shown as it stands",
-                    "Write <https://…>, or [words](https://…)."
+                    f"{_short(url[0])} is not a link: it is shown as text",
+                    "Write <https://…>, or [text](https://…)."
                     if not url[0].lower().startswith("tel:")
-                    else "Links lead to web pages and mailboxes only.",
+                    else "Links to web pages and mailboxes only are possible.",
                     words.line,
                 )
 
@@ -94,64 +94,65 @@ def _in_paragraph(paragraph: SourceText) -> Iterator[CheckFinding]:
     text, counted, line = paragraph.text, 0, paragraph.line
     marks = sorted(
         (found.start(), kind, found[0])
-        for kind, (pattern, _) in enumerate(_SAYING)
+        for kind, (pattern, _) in enumerate(_PATTERNS)
         for found in pattern.finditer(text)
     )
-    told = set()
+    reported = set()
     for at, kind, words in marks:
         line += text.count("\n", counted, at)
         counted = at
-        # One of a kind on a line, such as a tag that ends there as well, is enough.
-        if (kind, line) not in told:
-            told.add((kind, line))
-            yield CheckFinding(*_SAYING[kind][1](words), line)
+        # One finding of a kind per line is enough: a closing tag often follows its opening tag.
+        if (kind, line) not in reported:
+            reported.add((kind, line))
+            yield CheckFinding(*_PATTERNS[kind][1](words), line)
 
 
 def _tag(text: str) -> tuple[str, str]:
-    hint = "Write Markdown, or put it between backquotes if it is meant."
-    return f"{_short(text)} is shown as it stands: HTML is not interpreted", hint
+    hint = "Write Markdown, or put it between backquotes if readers should see it."
+    return f"{_short(text)} is shown as text: HTML is not interpreted", hint
 
 
 def _dashed(_text: str) -> tuple[str, str]:
     return (
-        "this is no comment, and readers see it",
-        "A comment is <!-- … --> with two short dashes.",
+        "this is not a comment, so readers see it",
+        "Write a comment as <!-- … --> with two short dashes.",
     )
 
 
 def _table(_text: str) -> tuple[str, str]:
     hint = "Write a list, or link to a page with the table."
-    return "a table of | and - is shown as it stands: there are no tables", hint
+    return "a table of | and - is shown as text: tables are not supported", hint
 
 
 def _footnote(text: str) -> tuple[str, str]:
     return (
-        f"{text} is shown as it stands: there are no footnotes",
-        "Put it into the text, or into brackets.",
+        f"{text} is shown as text: footnotes are not supported",
+        "Put the note into the text, or into brackets.",
     )
 
 
 def _struck(text: str) -> tuple[str, str]:
-    return f"{_short(text)} is shown as it stands: nothing is struck out", "Remove the ~~."
+    return f"{_short(text)} is shown as text: strikethrough is not supported", "Remove the ~~."
 
 
-def _merge_tag_said(text: str) -> tuple[str, str]:
-    hint = 'Here it is {{ name | default("reader") }}, {{ email }} or {{ attributes.company }}.'
-    return f"{_short(text)} is shown as it stands: it means something to other systems only", hint
+def _merge_tag_texts(text: str) -> tuple[str, str]:
+    hint = 'Write {{ name | default("reader") }}, {{ email }} or {{ attributes.company }}.'
+    return f"{_short(text)} is shown as text: it is a placeholder of another system", hint
 
 
 def _merge_tag(text: str, line: int) -> CheckFinding:
-    message, hint = _merge_tag_said(text)
+    message, hint = _merge_tag_texts(text)
     return CheckFinding(message, hint, line)
 
 
-_SAYING: Final = (
+#: Each pattern, and the function that makes message and hint of a match.
+_PATTERNS: Final = (
     (_TAG, _tag),
     (_DASHED, _dashed),
     (_TABLE, _table),
     (_FOOTNOTE, _footnote),
     (_STRUCK, _struck),
-    (_MERGE_TAG, _merge_tag_said),
+    (_MERGE_TAG, _merge_tag_texts),
 )
 
 

@@ -25,7 +25,7 @@ COMMANDS = (
         "render",
         "content.issues",
         "render_issue",
-        "Render an issue to issue.html and issue.txt, as one subscriber gets it if you name one.",
+        "Render an issue to issue.html and issue.txt, with the values of a subscriber (--as).",
     ),
     ("check", "sending.check", "check", "Look at an issue before it is sent; change nothing."),
     (

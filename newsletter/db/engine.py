@@ -148,7 +148,7 @@ def failed(error: Exception) -> DatabaseError | None:
         return DatabaseError(
             f"the file is damaged or no database: {_reason(error)}",
             place="database_url",
-            hint="Put a backup back (docs/backup.md), or name another file.",
+            hint="Put a backup back (docs/guides/backup-and-restore.md), or name another file.",
         )
     return None
 

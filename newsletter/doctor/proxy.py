@@ -21,7 +21,7 @@ _HEADERS: Final = {
 }
 _TIMEOUT = 10.0  # seconds
 _SUBJECT = "visitors' addresses"
-_PAGE = "docs/proxy.md"
+_PAGE = "docs/guides/reverse-proxy.md"
 
 
 def of_visitors(base_url: str, fetch: Fetch) -> DoctorFinding:

@@ -1,7 +1,7 @@
-"""SendGrid's account in our words: who stands on its suppression lists, and how it is set up.
+"""Reads and changes the SendGrid account: its suppression lists and its settings.
 
 Source: Twilio's OpenAPI files (suppressions, webhooks, domain authentication, tracking
-settings, scopes). Everything goes through ``ask``, which newsletter.provider.sendgrid lends.
+settings, scopes). Every request goes through ``ask``, from newsletter.provider.sendgrid.
 """
 
 import contextlib
@@ -14,21 +14,21 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from newsletter.errors import ProviderError
 
-#: SendGrid gives no more rows to a page, and says nothing of how many a POST may bring.
+#: The most rows on a page of SendGrid. It does not document a limit for addresses in a POST.
 PAGE = 500
 _TRIES = 5
-#: Longer than this for one answer is not a wait but an outage.
+#: The longest wait that SendGrid may ask for; a longer one is an outage.
 _LONGEST = timedelta(minutes=10)
 
 
 class TryAgainError(ProviderError):
-    """A rate limit, a fault of SendGrid's or a lost answer: asked again, it may be answered."""
+    """A rate limit, a fault of SendGrid or a lost answer: a retry may succeed."""
 
     retry_after: timedelta | None = None
 
 
 class NoSuchError(ProviderError):
-    """SendGrid knows no such thing, or it is not in a state to be changed so."""
+    """SendGrid has no such object, or the object's state does not allow the change."""
 
 
 class ForbiddenError(ProviderError):
@@ -36,7 +36,7 @@ class ForbiddenError(ProviderError):
 
 
 class StoppedError(ProviderError):
-    """This process was told to end."""
+    """This process is to end."""
 
 
 class Ask(Protocol):
@@ -49,14 +49,14 @@ class Ask(Protocol):
         ...
 
 
-#: Waits so many seconds; True when there is no more time, because the process is to end.
+#: Waits this many seconds; returns True when the process is to end.
 Wait = Callable[[float], bool]
 
 
 def patient(ask: Ask, wait: Wait) -> Ask:
-    """The same, but rate limits and passing faults are waited for, within reason.
+    """``ask`` with retries after rate limits and temporary faults.
 
-    Only for what may be repeated. Raises StoppedError instead of asking when ``wait`` says so.
+    Only for requests that may be repeated. Raises StoppedError when ``wait`` returns True.
     """
 
     def asked(
@@ -85,7 +85,7 @@ class SuppressionListing(StrEnum):
     SPAM_REPORTS = "spam_reports"
     UNSUBSCRIBES = "unsubscribes"
     GROUPS = "group_unsubscribes"
-    #: SendGrid goes on to mail these.
+    #: SendGrid still sends to these.
     BLOCKS = "blocks"
 
 
@@ -106,20 +106,20 @@ class Webhook:
     id: str
     url: str
     enabled: bool
-    #: SendGrid's names of the kinds of events that it posts.
+    #: SendGrid's names for the events that it posts.
     kinds: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain that the account may sign for, and (type, host) of the records that this needs."""
+    """An authenticated domain of the account, and (type, host) of its DNS records."""
 
     name: str
     valid: bool
     records: tuple[tuple[str, str], ...]
 
 
-#: Kinds of events as the webhook's settings call them.
+#: Kinds of events in the webhook's settings.
 EVENT_KINDS: Final = frozenset(
     {
         "processed", "deferred", "delivered", "bounce", "dropped", "open", "click",
@@ -129,7 +129,7 @@ EVENT_KINDS: Final = frozenset(
 
 
 class Account:
-    """Questions to the account, and the two changes that reconciling makes."""
+    """Reads the account's lists and settings, and changes its suppression lists."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -137,9 +137,9 @@ class Account:
     def pages(
         self, listing: SuppressionListing, *, since: datetime | None, until: datetime
     ) -> Iterator[list[ListEntry]]:
-        """A list in slices: what came onto it in that time.
+        """The entries of a list that were added between ``since`` and ``until``, in pages.
 
-        Nothing may be removed from the list meanwhile: what stands behind would move up.
+        Nothing may be removed from the list meanwhile, because later rows would move up.
         """
         if listing is SuppressionListing.GROUPS:
             yield from self._group_pages(since)
@@ -157,7 +157,7 @@ class Account:
             offset, before = offset + len(rows), rows
 
     def _group_pages(self, since: datetime | None) -> Iterator[list[ListEntry]]:
-        # One answer whatever its size: this list has no pages.
+        # This list has no pages.
         path = "asm/suppressions"
         rows = _rows(self._ask("get", path), path)
         for begin in range(0, len(rows), PAGE):
@@ -165,7 +165,7 @@ class Account:
             yield [entry for entry in found if entry and (since is None or entry.at >= since)]
 
     def remove(self, listing: SuppressionListing, entry: ListEntry) -> None:
-        """Take an address off a list; nothing happens when it is not there."""
+        """Remove an address from a list, if it is there."""
         email = urllib.parse.quote(entry.email, safe="")
         match listing:
             case SuppressionListing.UNSUBSCRIBES:
@@ -174,14 +174,14 @@ class Account:
                 path = f"asm/groups/{entry.group}/suppressions/{email}"
             case _:
                 path = f"suppression/{listing}/{email}"
-        # Gone already: somebody was faster, or an earlier run did not get the answer.
+        # It was removed before, or an earlier run did not get the answer.
         with contextlib.suppress(NoSuchError):
             self._ask("delete", path)
 
     def remove_all(self, listing: SuppressionListing, emails: Collection[str]) -> None:
-        """Take addresses off a list that takes many at once; those that are not there are skipped.
+        """Remove up to PAGE addresses from a list at once; missing ones are skipped.
 
-        Up to PAGE addresses. Only BOUNCES, INVALID and SPAM_REPORTS take many.
+        Only BOUNCES, INVALID and SPAM_REPORTS support this.
         """
         if not emails:
             return
@@ -189,28 +189,29 @@ class Account:
         try:
             self._ask("delete", f"suppression/{listing}", body=body)
         except NoSuchError:
-            # Nowhere is said what one unknown address does to the others: each is asked for alone.
+            # SendGrid does not document what an unknown address does to the others, so remove each
+            # one alone.
             for email in emails:
                 self.remove(listing, ListEntry(email, datetime.now(UTC)))
 
     def find(self, listing: SuppressionListing, email: str) -> ListEntry | None:
         """The entry of one address on a list that has pages; None when it is not there."""
         path = f"suppression/{listing}"
-        # The filter takes a prefix, so others may come along.
+        # The filter matches prefixes, so the answer may contain other addresses.
         rows = _rows(self._ask("get", path, query={"email": email, "limit": PAGE}), path)
         found = (entry for row in rows if (entry := _entry(row, "created")))
         return next((one for one in found if one.email.lower() == email.lower()), None)
 
     def suppress(self, emails: Collection[str]) -> None:
-        """Put addresses onto the list of global unsubscribes; those that are there stay."""
+        """Add addresses to the list of global unsubscribes; existing ones stay."""
         self._ask("post", "asm/suppressions/global", body={"recipient_emails": list(emails)})
 
     def scopes(self) -> frozenset[str]:
-        """What the API key may do."""
+        """The scopes of the API key."""
         return frozenset(_part(self._ask("get", "scopes"), "scopes", "scopes"))
 
     def webhooks(self) -> list[Webhook]:
-        """Where events are posted."""
+        """The event webhooks of the account."""
         path = "user/webhooks/event/settings/all"
         return [
             Webhook(
@@ -224,7 +225,7 @@ class Account:
         ]
 
     def signing_key(self, webhook: Webhook) -> str:
-        """The public key of the webhook's signatures; empty when its posts are not signed."""
+        """The public key of the webhook's signatures; empty if it does not sign."""
         path = f"user/webhooks/event/settings/signed/{urllib.parse.quote(webhook.id, safe='')}"
         try:
             answer = self._ask("get", path)
@@ -233,14 +234,14 @@ class Account:
         return str(answer.get("public_key") or "") if isinstance(answer, dict) else ""
 
     def inbound(self) -> dict[str, str]:
-        """Host that mail comes in for → URL that Inbound Parse posts it to."""
+        """Host that receives email → URL that Inbound Parse posts it to."""
         path = "user/webhooks/parse/settings"
         rows = _part(self._ask("get", path), "result", path)
         found = (row for row in rows if isinstance(row, dict))
         return {str(row.get("hostname")).lower(): str(row.get("url")) for row in found}
 
     def domains(self, name: str) -> list[Domain]:
-        """The authenticated domains of this very name."""
+        """The authenticated domains with exactly this name."""
         path = "whitelabel/domains"
         return [
             Domain(name, bool(row.get("valid")), tuple(_records(row.get("dns"))))
@@ -249,7 +250,7 @@ class Account:
         ]
 
     def tracks(self, what: str) -> bool:
-        """Whether the account does this to every mail that does not say otherwise."""
+        """Whether the account's tracking setting ``what`` is on by default."""
         path = f"tracking_settings/{what}"
         answer = self._ask("get", path)
         if not isinstance(answer, dict) or "enabled" not in answer:
@@ -268,7 +269,7 @@ def _part(answer: object, name: str, place: str) -> list[Any]:
 
 
 def _entry(row: object, time_field: str) -> ListEntry | None:
-    """None for a row that names no address or no time; one of them must not lose the others."""
+    """The entry of a row; None for an invalid row, which must not stop the others."""
     try:
         assert isinstance(row, dict)
         at = datetime.fromtimestamp(int(row[time_field]), UTC)

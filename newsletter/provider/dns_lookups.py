@@ -1,4 +1,4 @@
-"""What DNS says. A name without records is one thing, a resolver that does not answer another."""
+"""DNS lookups. A name without records differs from a resolver that does not answer."""
 
 import ipaddress
 import re
@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from newsletter.provider.public_addresses import is_public
 
-#: Names and kinds of records (TXT, MX, A, AAAA) to their values. An empty list says that DNS
-#: has answered and that there is none; UnaskedError that nothing is known.
+#: Looks up the records of a name by type (TXT, MX, A, AAAA). An empty list says that DNS has none;
+#: UnaskedError is raised when DNS did not answer.
 Lookup = Callable[[str, str], list[str]]
 
-#: Names that no public DNS knows (RFC 2606, 6761, 6762 with appendix G, 7686, 8375, 9476).
+#: Names that are not in public DNS (RFC 2606, 6761, 6762 with appendix G, 7686, 8375, 9476).
 _PRIVATE: Final = (
     "localhost",
     "local",
@@ -30,19 +30,19 @@ _PRIVATE: Final = (
     "onion",
     "alt",
 )
-#: What a resolver may read as an address although it is not written like one: 127.1, 0x7f.1.
+#: The last part of a name that a resolver may read as an address: 127.1, 0x7f.1.
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PATIENCE: Final = 4.0  # seconds, for one name
-#: After so many names without an answer no more are asked: a dead resolver costs seconds each.
+#: Stop asking after this many names without an answer: a dead resolver takes seconds for each.
 _GIVE_UP_AFTER: Final = 2
 
 
 class UnaskedError(Exception):
-    """DNS could not be asked: no resolver, no answer in time, or a broken zone."""
+    """DNS did not answer: no resolver, a timeout, or a broken zone."""
 
 
 def is_public_name(host: str) -> bool:
-    """Whether a name or address can be one that everybody reaches."""
+    """Whether a host name or address can be public."""
     host = host.lower().removesuffix(".")
     try:
         ipaddress.ip_address(host)
@@ -57,7 +57,7 @@ def is_public_name(host: str) -> bool:
 
 
 def is_this_machine(url: str) -> bool:
-    """Whether a web address leads to the machine that we run on."""
+    """Whether a URL leads to this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -66,7 +66,7 @@ def is_this_machine(url: str) -> bool:
 
 
 def resolver(server: tuple[str, int] | None = None) -> Lookup:
-    """Asks the machine's resolver, or a name server at an address and port."""
+    """A lookup that asks the system's resolver, or a name server at an address and port."""
     import dns.exception  # noqa: PLC0415 (30 ms, for one command)
     import dns.resolver  # noqa: PLC0415
 
@@ -92,7 +92,7 @@ def resolver(server: tuple[str, int] | None = None) -> Lookup:
 
 
 def _text(record: object) -> str:
-    """A TXT record's parts belong together (RFC 7208 §3.3); others are as DNS prints them."""
+    """A record as text. The parts of a TXT record are joined (RFC 7208 §3.3)."""
     strings = getattr(record, "strings", None)
     if strings is not None:
         return b"".join(strings).decode(errors="replace")

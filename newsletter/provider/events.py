@@ -1,6 +1,6 @@
-"""SendGrid's v3 events in our words. Pure: a post's bytes in, events out.
+"""Parses posts of SendGrid's v3 event webhook. Pure: bytes in, events out.
 
-Unknown kinds and fields are kept; a malformed event does not lose its neighbours.
+It keeps unknown kinds and fields; a malformed event does not affect the others.
 """
 
 import hashlib
@@ -19,37 +19,37 @@ from newsletter.issues.parsing.merge_fields import LINKS
 from newsletter.links import looks_like_token
 from newsletter.numbers import whole_number
 
-#: Our custom args, as they go out with a request and come back flattened into each event.
+#: Our custom args. SendGrid returns them as top-level fields of each event.
 ISSUE, SEND, BATCH, SUBSCRIBER = "nl_issue", "nl_send", "nl_batch", "nl_subscriber"
-#: When the send was made (``made_mark``): another installation, or a database restored from a
-#: backup, gives the same numbers to other sends.
+#: When the send was created (``made_mark``). Another installation, or a restored database, may give
+#: the same id to another send.
 MADE = "nl_made"
-#: Which single email of the outbox it was.
+#: The id of the email in the outbox.
 NOTICE = "nl_notice"
 
-#: Where our own links lead: those of every issue, and those of single emails.
+#: Paths of our own links in issues and transactional emails.
 OWN_PATHS = (*LINKS.values(), "confirm", "request", "console/password")
-#: Our own links end in a token that names the reader: figures of links must not.
+#: Our own links end in a token that identifies the reader, which link statistics must not contain.
 _OWN_LINK = re.compile(rf"/({'|'.join(map(re.escape, OWN_PATHS))})/([^/?#]+)")
-#: Links that agree so far are counted as one.
+#: Links that are equal up to this length count as one.
 _MAX_LINK = 500
 _MAX_DOMAIN = 255
-#: Events of a post. SendGrid posts up to 768 KB, which holds some thousands of them.
+#: The most events in a post. SendGrid posts up to 768 KB: some thousands of events.
 _MAX_EVENTS = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class EventKind(StrEnum):
-    """What happened. A block arrives from SendGrid as a bounce; here it is told apart."""
+    """The kind of an event. SendGrid reports a block as a bounce; here it has its own kind."""
 
     PROCESSED = "processed"
     DEFERRED = "deferred"
     DELIVERED = "delivered"
-    #: The mail came back, and SendGrid sends no more there.
+    #: A hard bounce: SendGrid suppresses the address.
     BOUNCE = "bounce"
-    #: The server refused this mail or could not be reached; SendGrid will try the next one.
+    #: The server refused this email or was unreachable; SendGrid still sends later ones.
     BLOCKED = "blocked"
-    #: SendGrid did not try.
+    #: SendGrid did not try to deliver it.
     DROPPED = "dropped"
     OPEN = "open"
     CLICK = "click"
@@ -57,75 +57,75 @@ class EventKind(StrEnum):
     UNSUBSCRIBE = "unsubscribe"
     GROUP_UNSUBSCRIBE = "group_unsubscribe"
     GROUP_RESUBSCRIBE = "group_resubscribe"
-    #: A kind that this version does not know.
+    #: An unknown kind.
     OTHER = "other"
 
 
 class OwnKind(StrEnum):
-    """What no provider posts under this name: we tell it apart."""
+    """Kinds of events that we derive; no provider posts them."""
 
-    #: A click on a link to leave, to choose, to read on the web, or to confirm. It says nothing
-    #: of what is in the issue, so it is counted apart.
+    #: A click on one of our own links, such as the unsubscribe link. It shows no interest in the
+    #: content, so it is counted separately.
     OWN_CLICK = "own_click"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One happening. Ids are None where the event does not carry our custom args."""
+    """One event. Ids are None if it does not have our custom args."""
 
     kind: EventKind | OwnKind
     at: datetime
-    #: 16 bytes that any repeat of the same happening shares.
+    #: 16 bytes that identify the event, also when it is posted again.
     key: bytes
     email: str | None
     issue_id: int | None
     send_id: int | None
     batch: int | None
     subscriber_id: int | None
-    #: The receiving server's or SendGrid's words.
+    #: The reason in the words of the receiving server or SendGrid.
     reason: str
-    #: Apple's proxy and its like opened it, not a person.
+    #: Whether a proxy such as Apple's opened it, not a person.
     by_machine: bool
     raw: str
-    #: Of a bounce, in SendGrid's words: ``bounce``, ``blocked`` or ``expired``; the class that it
-    #: puts the reason in; the server's enhanced status (RFC 3463).
+    #: Of a bounce: SendGrid's type (``bounce``, ``blocked`` or ``expired``), SendGrid's
+    #: classification of the reason, and the server's enhanced status code (RFC 3463).
     bounce_type: str = ""
     classification: str = ""
     status: str = ""
-    #: Of a click, also of one on our own links: where to, without what names the reader.
+    #: Of a click: the link, without the token of our own links.
     link: str = ""
     #: Of an open or a click: the User-Agent header.
     agent: str = ""
-    #: Which send of this number it speaks of; mails from before there was such a mark have none.
+    #: The ``made_mark`` of the send; None for emails from before this field existed.
     made: int | None = None
-    #: Number of the single email that it speaks of.
+    #: The id of the email in the outbox.
     notice_id: int | None = None
-    #: From our own page, behind a signed link: whose it is needs no proof.
+    #: Whether it comes from our own page behind a signed link, which proves whose it is.
     first_hand: bool = False
 
     @property
     def domain(self) -> str:
-        """The mail domain, in lower case; empty when the event names no address."""
+        """The email domain in lower case; empty if the event has no address."""
         return (self.email or "").rpartition("@")[2].lower()[:_MAX_DOMAIN]
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """An entry of a post that is no event."""
+    """An entry of a post that is not a valid event."""
 
     index: int
     reason: str
 
 
 def made_mark(made_at: datetime) -> int:
-    """What tells a send from others of its number: the microsecond when it was made."""
+    """The microsecond when a send was created, which distinguishes sends with the same id."""
     return (made_at - _EPOCH) // timedelta(microseconds=1)
 
 
 def parse(body: bytes, *, base_url: str | None = None) -> list[Event | Malformed]:
-    """The events of one post. Raises ValueError when the body is no JSON array.
+    """The events of one post. Raises ValueError when the body is not a JSON array.
 
-    ``base_url`` is where our own links lead; without it they are known by their form alone.
+    ``base_url`` is the beginning of our own links; without it, their form identifies them.
     """
     try:
         entries = orjson.loads(body)
@@ -139,9 +139,9 @@ def parse(body: bytes, *, base_url: str | None = None) -> list[Event | Malformed
 
 
 def _mended(body: bytes) -> Any:  # noqa: ANN401
-    """A body in which one event holds what is no JSON: half a character, a number without end.
+    """Parse a body with invalid JSON in an event: a lone surrogate, an infinite number.
 
-    It must not lose its neighbours, so it gets a question mark, or null, and stays.
+    The invalid value becomes a question mark or null, so that no event is lost.
     """
     try:
         lenient = json.loads(
@@ -198,7 +198,7 @@ def _event(entry: Mapping[str, Any], base_url: str | None) -> Event:
 
 def _kind(name: str, entry: Mapping[str, Any]) -> EventKind:
     if name == "bounce" and (_text(entry, "type") or "bounce").lower() != "bounce":
-        return EventKind.BLOCKED  # "blocked", and "expired" as one peer has seen it
+        return EventKind.BLOCKED  # "blocked" or "expired"
     try:
         return EventKind(name)
     except ValueError:
@@ -206,14 +206,14 @@ def _kind(name: str, entry: Mapping[str, Any]) -> EventKind:
 
 
 def _key(kind: EventKind | OwnKind, name: str, timestamp: int, entry: Mapping[str, Any]) -> bytes:
-    """What identifies the happening, for sg_event_id was seen to change when a post was retried.
+    """The key of an event. sg_event_id is not used: it has changed when a post was retried.
 
-    Whatever decides anything is in it, so that two events of one key have one effect and it
-    does not matter which of them came first.
+    The key covers every field that has an effect, so that two events with the same key have the
+    same effect, whichever comes first.
     """
     said: dict[str, Any]
     if kind is EventKind.OTHER:
-        # Nobody knows what tells these apart, so everything does.
+        # Of unknown kinds, every field may matter.
         said = {**entry, "sg_event_id": None}
     else:
         said = {}
@@ -228,8 +228,8 @@ def _key(kind: EventKind | OwnKind, name: str, timestamp: int, entry: Mapping[st
     return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
 
-#: The message (a late bounce names none), and what differs between two happenings of one kind
-#: to one message within a second: the attempt, the reason, the link, the browser.
+#: Fields that identify the message (a late bounce has none), and fields that differ between two
+#: events of one kind for one message within a second: attempt, reason, link, browser.
 _TELLS_APART = (
     *("sg_message_id", "smtp-id", ISSUE, SEND, BATCH, SUBSCRIBER, MADE),
     *("attempt", "type", "status", "bounce_classification", "reason", "response"),
@@ -238,7 +238,7 @@ _TELLS_APART = (
 
 
 def _by_machine(entry: Mapping[str, Any]) -> bool:
-    # Left out when false; some write it as a text.
+    # Missing when false; may be text.
     said = entry.get("sg_machine_open")
     return said is not None and str(said).lower() in {"true", "1"}
 
@@ -253,14 +253,14 @@ def _text(entry: Mapping[str, Any], field: str) -> str:
 
 
 def _is_own(url: str, base_url: str | None) -> bool:
-    """Whether the link is one of ours, which names the reader.
+    """Whether it is one of our own links, which identify the reader.
 
-    At another address it has to end in what looks like a token: emails that were sent before
-    the service moved carry its old address.
+    A link at another host counts if it ends in what looks like a token: emails that were sent
+    before the service moved have its old URL.
     """
     if base_url is None:
         return any(found[2].startswith(("A", "B")) for found in _OWN_LINK.finditer(url))
-    # A browser tells neither scheme nor host by its letters' case.
+    # Scheme and host are case-insensitive.
     start, rest = url[: len(base_url)], url[len(base_url) :]
     if start.lower() == base_url.lower() and _OWN_LINK.match(rest):
         return True
@@ -272,5 +272,5 @@ def _link(url: str) -> str:
 
 
 def _number(value: object, *, most: int = 10**18 - 1) -> int | None:
-    """An id from a custom arg; hostile or foreign values are no id."""
+    """An id from a custom arg; None for hostile or foreign values."""
     return whole_number(str(value), most=most) if value is not None else None

@@ -1,4 +1,4 @@
-"""What hands mail to a provider, whichever it is: one request, one of four outcomes."""
+"""The interface of a provider: one request, one of four outcomes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from typing import NamedTuple, Protocol
 
 
 class Recipient(NamedTuple):
-    """One person's part of a request. A million of these are made: a tuple is the cheapest."""
+    """One recipient's part of a request. A tuple, because a send makes up to a million."""
 
     email: str
-    #: Tag as it stands in subject, text and html → what this person reads there.
+    #: Tag in subject, text and html → this recipient's value.
     substitutions: Mapping[str, str]
     headers: Mapping[str, str]
-    #: Comes back with every event of this recipient.
+    #: The provider returns these with every event of this recipient.
     custom_args: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class MailRequest:
-    """One body for up to 1,000 recipients."""
+    """One email for up to 1,000 recipients."""
 
     sender_email: str
     sender_name: str
@@ -31,10 +31,10 @@ class MailRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     custom_args: Mapping[str, str] = field(default_factory=dict)
     categories: Sequence[str] = ()
-    #: Whether the provider measures who clicks and who opens. A single email never asks for it.
+    #: Whether the provider tracks clicks and opens; never for transactional emails.
     track_clicks: bool = False
     track_opens: bool = False
-    #: An answer to what the recipient asked for, which they get although they have left.
+    #: Whether it answers a request of the recipient, who gets it although they unsubscribed.
     answers: bool = False
 
 
@@ -47,19 +47,19 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The provider has none of it and never will, unless somebody changes something."""
+    """The provider does not have it and will refuse it again."""
 
     status: int
     reason: str
-    #: Index of the recipient that the complaint is about, where the provider says so.
+    #: Index of the recipient that caused the refusal, if the provider names one.
     recipient: int | None = None
-    #: The field that all recipients share and that the complaint is about, likewise.
+    #: The shared field that caused the refusal, if the provider names one.
     shared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The provider has none of it, and the same request may succeed later."""
+    """The provider does not have it, and the same request may succeed later."""
 
     reason: str
     retry_after: timedelta | None = None
@@ -67,7 +67,7 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The provider may have all of it or nothing: the answer never came, or made no sense."""
+    """The provider may have all of it or nothing: there was no valid answer."""
 
     reason: str
 
@@ -76,8 +76,8 @@ Outcome = Accepted | Refused | NotSent | Unknown
 
 
 class Gateway(Protocol):
-    """Hands one request over. Never raises for what the network or the provider does."""
+    """Sends one request. Faults of the network and the provider are outcomes, not exceptions."""
 
     def send(self, request: MailRequest) -> Outcome:
-        """What became of the request."""
+        """Send the request; returns its outcome."""
         ...

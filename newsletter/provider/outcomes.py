@@ -1,9 +1,9 @@
-"""What each answer, and each way of getting none, says about whether SendGrid has a request.
+"""The table that says, for each answer and each missing answer, whether SendGrid has the request.
 
-The one table of this. Only what surely was not accepted is sent again by itself: where
-SendGrid says so, or where no byte of the request can have left. Whatever SendGrid does not
-document as not accepted may have been accepted, for a request has no idempotency key. A test
-goes through the table on real sockets, and docs/delivery.md shows it.
+A request is retried automatically only if it certainly was not accepted: SendGrid says so, or no
+byte of it can have been sent. Everything else may have been accepted, because requests have no
+idempotency key. A test runs the table on real sockets, and
+docs/how-it-works/delivery-guarantees.md shows it.
 """
 
 from collections.abc import Mapping
@@ -15,24 +15,24 @@ class Says(StrEnum):
     """Whether SendGrid has the request."""
 
     ACCEPTED = "accepted"
-    #: It has none of it, and never will have this request.
+    #: It does not have it and will never accept it.
     REFUSED = "refused"
-    #: It has none of it, and may accept the same request later.
+    #: It does not have it and may accept the same request later.
     NOT_ACCEPTED = "not accepted"
-    #: It may have all of it or nothing.
+    #: It may have the whole request or nothing.
     UNCERTAIN = "uncertain"
 
 
 class Answer(NamedTuple):
-    """One line of the table."""
+    """One row of the table."""
 
     what: str
     says: Says
-    #: Where that is documented, or why it is so.
+    #: The documentation, or the reason.
     source: str
 
 
-#: Of Twilio SendGrid's API reference, as read in November 2026.
+#: Twilio SendGrid's API reference, as of November 2026.
 _REFERENCE = "https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api"
 _REFUSAL = Answer(
     "400, 401, 403, 404, 405, 413, 415",
@@ -46,7 +46,7 @@ _FAILURE = Answer(
     "not available; of neither it says that nothing was queued. 502 and 504 are not documented",
 )
 
-#: What a complete answer with one of these statuses says.
+#: The meaning of a complete answer with one of these statuses.
 STATUSES: Final[Mapping[int, Answer]] = {
     202: Answer("202", Says.ACCEPTED, f"{_REFERENCE}/responses: valid, and queued"),
     429: Answer(
@@ -79,7 +79,7 @@ BROKEN_ANSWER: Final = Answer(
     "a message that does not end as it must is incomplete (RFC 9112, 8)",
 )
 
-#: All of it, in the order of the documentation.
+#: All rows, in the order of the documentation.
 TABLE: Final = (
     STATUSES[202],
     STATUSES[429],
@@ -93,5 +93,5 @@ TABLE: Final = (
 
 
 def of_status(status: int) -> Says:
-    """What a complete answer with this status says."""
+    """The meaning of a complete answer with this status."""
     return STATUSES.get(status, OTHER_STATUS).says

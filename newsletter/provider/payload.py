@@ -1,4 +1,4 @@
-"""A MailRequest in the words of SendGrid's POST /v3/mail/send. Pure."""
+"""Converts a MailRequest into the JSON of SendGrid's POST /v3/mail/send. Pure."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import orjson
 
 from newsletter.provider.gateway import MailRequest, Recipient
 
-#: SendGrid's own lists that a single email passes, because its recipient asked for it.
+#: SendGrid's lists to bypass for an email that its recipient asked for.
 _BYPASSES = (
     "bypass_unsubscribe_management",
     "bypass_bounce_management",
@@ -15,23 +15,23 @@ _BYPASSES = (
 
 
 def payload(request: MailRequest) -> dict[str, Any]:
-    """The request's JSON object, one personalization to a recipient.
+    """The request's JSON object, with one personalization per recipient.
 
-    What all recipients share stands at the root once: SendGrid merges root and
-    personalization, and the personalization wins.
+    Shared values are at the root: SendGrid merges root and personalization, and the
+    personalization wins.
     """
     body: dict[str, Any] = {
         "from": {"email": request.sender_email, "name": request.sender_name},
         "subject": request.subject,
-        # The order matters: text/plain comes first or the request is refused.
+        # SendGrid requires that text/plain comes first.
         "content": [
             {"type": "text/plain", "value": request.text},
             {"type": "text/html", "value": request.html},
         ],
         "personalizations": [_personalization(recipient) for recipient in request.recipients],
         "tracking_settings": {
-            # In the text part SendGrid replaces every link, whatever says otherwise, also the one
-            # to unsubscribe, by an address that nobody can read (sendgrid/docs, issue 5611).
+            # In the text part SendGrid would replace every link, even the unsubscribe link, with an
+            # unreadable address (sendgrid/docs, issue 5611).
             "click_tracking": {"enable": request.track_clicks, "enable_text": False},
             "open_tracking": {"enable": request.track_opens},
             # Our own links and headers do the unsubscribing.
@@ -47,14 +47,14 @@ def payload(request: MailRequest) -> dict[str, Any]:
     if request.categories:
         body["categories"] = list(request.categories)
     if request.answers:
-        # Else whoever left, bounced or complained could never confirm that they want to come back.
-        # SendGrid takes these three together, and none of them beside bypass_list_management.
+        # Otherwise nobody who unsubscribed, bounced or complained could subscribe again. SendGrid
+        # accepts these three together, but none of them beside bypass_list_management.
         body["mail_settings"] = {name: {"enable": True} for name in _BYPASSES}
     return body
 
 
 def _personalization(recipient: Recipient) -> dict[str, Any]:
-    """What is empty is left out: SendGrid refuses custom args without any."""
+    """The JSON of one recipient, without empty fields: SendGrid refuses empty custom args."""
     email, substitutions, headers, custom_args = recipient
     made: dict[str, Any] = {"to": [{"email": email}]}
     if substitutions:
@@ -67,14 +67,14 @@ def _personalization(recipient: Recipient) -> dict[str, Any]:
 
 
 class Json(bytes):
-    """JSON that the SDK takes for text.
+    """JSON bytes that the SDK treats as text.
 
-    It asks a text for its bytes, and formats those for its log, whether that is on or not: a
-    third of the time that it needs for a thousand people.
+    The SDK encodes a text and formats it for its log even when logging is off, which takes a third
+    of its time for a thousand recipients.
     """
 
     def encode(self, _charset: str) -> "Json":
-        """What the SDK sends."""
+        """The bytes that the SDK sends."""
         return self
 
     def __format__(self, _spec: str) -> str:

@@ -1,15 +1,15 @@
-"""Which network addresses are public: the one guard for connections that outsiders can steer.
+"""Decides which network addresses are public, for connections whose target outsiders choose.
 
-``is_global`` of the standard library reads IANA's special-purpose registries as they were when
-this Python was released. On top come what the registries gained since, what tunnels and
-translators carry inside, and addresses that look public and are a cloud's own.
+``is_global`` of the standard library knows IANA's special-purpose registries as of the release of
+this Python. This module adds later entries of the registries, addresses inside tunnels and
+translators, and addresses that look public but belong to a cloud's internal services.
 """
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-#: All that IANA has given out for the public (RFC 4291, section 2.4). Outside lie ::/96
+#: All public addresses of IPv6 (RFC 4291, section 2.4). Outside are ::/96
 #: (IPv4-compatible), fec0::/10 (site-local), fc00::/7, fe80::/10, ff00::/8 and 64:ff9b:1::/48.
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 #: The well-known prefix of NAT64 (RFC 6052): a translator connects to the IPv4 address inside.
@@ -30,9 +30,9 @@ _NOT_PUBLIC: Final = (
 
 
 def is_public(text: str) -> bool:
-    """Whether this is an address of the public internet, also by what it carries inside.
+    """Whether this is a public address, and an IPv4 address embedded in it is public, too.
 
-    False for what is no address, and for one with a zone, which is of one link only.
+    False for invalid addresses, and for addresses with a zone, which are link-local.
     """
     try:
         address = ip_address(text)

@@ -34,7 +34,7 @@ from newsletter.provider.payload import encoded, payload
 from newsletter.provider.transport import Exchange, Handler
 from newsletter.settings.kinds import fits_header
 
-# At DEBUG the SDK would write down the API key and everybody's address.
+# At DEBUG the SDK would log the API key and the recipients' addresses.
 logging.getLogger("python_http_client").setLevel(logging.WARNING)
 
 _AGAIN = "Try again in a minute: it is not known whether this was heard; twice does no harm."
@@ -62,8 +62,8 @@ class SendGridGateway:
         self._of_thread = threading.local()
 
     def send(self, request: MailRequest) -> Outcome:
-        """What became of the request; the network's and the provider's faults are outcomes."""
-        # Before anything can leave: once it has, no error tells that it was not taken.
+        """Send the request; faults of the network and the provider are outcomes."""
+        # Checked first: after the request has begun, no error proves that it was not accepted.
         if not fits_header(self._api_key):
             return Refused(401, "nothing: no request can carry the stray characters in this key")
         body = encoded(payload(request))
@@ -72,19 +72,19 @@ class SendGridGateway:
             response = self._client(exchange).client.mail.send.post(request_body=body)
         except HTTPError as error:
             return _answered(error)
-        except Exception as error:  # noqa: BLE001 (whatever it is: it left, or it did not)
+        except Exception as error:  # noqa: BLE001 (any error becomes an outcome)
             return self._unanswered(error, exchange)
         if outcomes.of_status(response.status_code) is not Says.ACCEPTED:
             return Unknown(f"{self._host} answered {response.status_code} instead of 202")
         return Accepted(response.headers.get("X-Message-Id"))
 
     def _unanswered(self, error: Exception, exchange: Exchange) -> Outcome:
-        """See answers.NO_CONNECTION, NO_ANSWER and BROKEN_ANSWER."""
+        """See outcomes.NO_CONNECTION, NO_ANSWER and BROKEN_ANSWER."""
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(cause, (str, OSError, http.client.HTTPException)):
             said = _said(cause)
         else:
-            # Its text may hold what was on the wire.
+            # Its text may contain parts of the request.
             said = f"{type(cause).__name__}, which makes no sense"
         if exchange.connected:
             return Unknown(f"no answer: {said}")
@@ -111,13 +111,13 @@ class SendGridGateway:
                 f"no answer from {self._host}: {_said(cause)}", place=path, hint=_ELSE
             )
         except ValueError:
-            # Its text may hold the whole Authorization header.
+            # Its text may contain the Authorization header.
             refusal = ProviderError(
                 "the request cannot be made",
                 place=path,
                 hint="Look for stray characters in sendgrid.host and sendgrid.api_key.",
             )
-        # Outside the except blocks: a cause's traceback would show what was on the wire.
+        # Outside the except blocks: the traceback of a cause could contain parts of the request.
         raise refusal
 
     def _senseless(self, place: str, what: str) -> ProviderError:
@@ -146,12 +146,12 @@ class SendGridGateway:
 
 
 class _Client(python_http_client.Client):  # type: ignore[misc]
-    """The SDK's client over our own connections, see newsletter.provider.transport."""
+    """The SDK's client with the connections of newsletter.provider.transport."""
 
     exchange: Exchange
 
     def _build_client(self, name: str | None = None) -> "_Client":
-        """The client of a longer path: the SDK's own makes one of the SDK's own."""
+        """The client of a longer path, of this class; the SDK would make one of its own class."""
         made = _Client(
             host=self.host,
             version=self._version,
@@ -202,7 +202,7 @@ def _said(error: object) -> str:
 
 
 def _complaint(body: object) -> tuple[str, str]:
-    """SendGrid's own words, and the field that they are about."""
+    """SendGrid's error message, and the field that it refers to."""
     try:
         first = orjson.loads(body if isinstance(body, (bytes, str)) else b"")["errors"][0]
         return str(first["message"])[:500], str(first.get("field") or "")
@@ -212,21 +212,21 @@ def _complaint(body: object) -> tuple[str, str]:
 
 
 def _reset(headers: Message) -> timedelta | None:
-    """X-RateLimit-Reset: epoch seconds in one of SendGrid's pages, seconds to wait in another."""
+    """The wait in X-RateLimit-Reset, which SendGrid documents both as epoch and as seconds."""
     try:
         seconds = float(headers.get("X-RateLimit-Reset", ""))
     except ValueError:
         return None
     if seconds > 1_000_000_000:
         seconds -= time.time()
-    # In this order "nan" is 0, too.
+    # With the arguments in this order, NaN becomes 0.
     return timedelta(seconds=min(max(0.0, seconds), 3600.0))
 
 
 class WebhookVerifier:
-    """Tells SendGrid's signed posts from others, with any of the keys in force.
+    """Verifies the signatures of SendGrid's posts with any of the keys.
 
-    Raises ProviderError when a key cannot be read.
+    Raises ProviderError when a key is invalid.
     """
 
     def __init__(self, public_keys: Sequence[str], *, max_age: timedelta) -> None:
@@ -242,7 +242,7 @@ class WebhookVerifier:
             ) from None
 
     def verify(self, body: bytes, *, signature: str, timestamp: str) -> bool:
-        """Whether one of the keys signed ``timestamp`` and these very bytes, not too long ago."""
+        """Whether one of the keys signed ``timestamp`` and exactly these bytes, within max_age."""
         signed_at = whole_number(timestamp)
         if signed_at is None:
             return False
@@ -260,5 +260,5 @@ class WebhookVerifier:
         try:
             return bool(self._verifier.verify_signature(text, signature, timestamp, key))
         except (ValueError, TypeError):
-            # Base64 that holds no DER signature.
+            # Base64 without a DER signature.
             return False

@@ -1,8 +1,8 @@
-"""How a request reaches the provider: over connections that tell how far it came.
+"""HTTP connections to the provider that record how far a request came.
 
-Python's own handlers follow redirects, as a GET without the body and with the API key, take
-an answer whose head is cut off for a whole one, and do not tell whether a failure came
-before the first byte or after the last. What becomes of a batch depends on each of these.
+Python's own handlers follow redirects with a GET that has no body but the API key, accept an
+answer whose head is cut off, and do not say whether a request failed before its first byte was
+sent. The outcome of a batch depends on each of these.
 """
 
 import urllib.error
@@ -21,12 +21,12 @@ class Exchange:
     """One request and its answer."""
 
     def __init__(self) -> None:
-        #: Whether bytes of the request may be with the provider.
+        #: Whether the provider may have bytes of the request.
         self.connected = False
 
 
 class Handler(urllib.request.AbstractHTTPHandler):
-    """Makes the connections of an opener, before its own handlers are asked."""
+    """Makes the connections of an opener; it comes before the default handlers."""
 
     handler_order = 100
 
@@ -35,7 +35,7 @@ class Handler(urllib.request.AbstractHTTPHandler):
         self._exchange = exchange
 
     def http_open(self, request: urllib.request.Request) -> HTTPResponse:
-        """Send it in the clear."""
+        """Send it without TLS."""
         return self.do_open(_Connection, request, exchange=self._exchange)  # type: ignore[arg-type]
 
     def https_open(self, request: urllib.request.Request) -> HTTPResponse:
@@ -50,14 +50,14 @@ class Handler(urllib.request.AbstractHTTPHandler):
         reason: str,
         headers: HTTPMessage,
     ) -> None:
-        """A redirect is an answer like any other that is no success."""
+        """Treat a redirect as an error, like any other status that is no success."""
         raise urllib.error.HTTPError(request.full_url, status, reason, headers, answer)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 class _WholeLines:
-    """A file whose lines must end: the head of an answer, and an empty line after it."""
+    """A file that requires complete lines: the head of an answer and the empty line after it."""
 
     def __init__(self, file: Any) -> None:  # noqa: ANN401 (http.client's own)
         self.file = file
@@ -65,7 +65,7 @@ class _WholeLines:
 
     def readline(self, limit: int) -> bytes:
         line: bytes = self.file.readline(limit)
-        # No line at all is no answer, which http.client tells by itself.
+        # Without any line there is no answer, which http.client reports itself.
         if (self._begun or line) and not line.endswith(b"\n") and len(line) < limit:
             raise IncompleteRead(line)
         self._begun = True
@@ -77,7 +77,7 @@ class _WholeLines:
 
 class _Response(HTTPResponse):
     def begin(self) -> None:
-        """Read the head, whole or not at all."""
+        """Read the head; IncompleteRead if it is cut off."""
         body = self.fp
         self.fp = _WholeLines(body)  # type: ignore[assignment]
         super().begin()
@@ -92,7 +92,7 @@ class _Connection(HTTPConnection):
         self._exchange = exchange
 
     def connect(self) -> None:
-        """Connect, over TLS if that is wanted; from then on bytes may leave."""
+        """Connect, over TLS if required. After this, bytes of the request may be sent."""
         super().connect()
         self._exchange.connected = True
 

@@ -35,7 +35,7 @@ from subscribers.segments import store as segment_store
 _schedule, _link, _firing = table_of(Schedule), table_of(ScheduleSegment), table_of(ScheduleRun)
 _segment, _issue = table_of(Segment), table_of(Issue)
 _NAME_LENGTH = 64
-#: As issues spell it (docs/issue-format.md).
+#: As issues spell it (docs/reference/issue-format.md).
 _SERIES = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 
 

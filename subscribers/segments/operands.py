@@ -19,7 +19,7 @@ _DURATION = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 ALLOWED = (
     "Allowed are and, or, not, ==, !=, <, <=, >, >=, in, texts, numbers, lists, "
-    "fields, attributes and functions; see docs/segments.md."
+    "fields, attributes and functions; see docs/reference/segment-language.md."
 )
 #: Every function, with the call that errors show.
 USAGE = {

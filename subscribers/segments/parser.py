@@ -2,7 +2,7 @@
 
 A subset of Python's expressions, read by Python's own parser and then walked by a
 whitelist: nothing is ever evaluated, and what is not listed here is an error that
-points at its place. docs/segments.md is the operators' description.
+points at its place. docs/reference/segment-language.md is the operators' description.
 """
 
 import ast

@@ -115,10 +115,10 @@ def follow(page: Page, words: str) -> Page:
 
 
 def snippet(url: str) -> str:
-    """The snippet of docs/signup.md, pointed at this service."""
-    page = (Path(__file__).parents[2] / "docs" / "signup.md").read_text()
+    """The snippet of docs/guides/sign-up-form.md, pointed at this service."""
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "sign-up-form.md").read_text()
     html = re.search(r"```html\n(<form.*?)```", page, re.DOTALL)
-    assert html, "docs/signup.md shows a form to copy"
+    assert html, "docs/guides/sign-up-form.md shows a form to copy"
     return re.sub(r'action="[^"]*/subscribe"', f'action="{url}/subscribe"', html[1])
 
 

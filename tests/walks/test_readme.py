@@ -1,4 +1,4 @@
-"""What the README says under "Send your own issue", typed on terminals as it stands there."""
+"""The commands of the README and of the quick start, typed on terminals as they are there."""
 
 import json
 import os
@@ -101,35 +101,47 @@ def test_send_your_own_issue(tmp_path: Path) -> None:
     first, second, real = re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)
     assert "SendGrid's own, not the sandbox" in real  # which has no place in a test
     shutil.copytree(ROOT / "issues", tmp_path / "issues")
-    # The README's own ports may be in use here.
-    ports = {"8025": str(free_port()), "8000": str(free_port())}
     first = first.replace("make install && . .venv/bin/activate\n", "")
+    assert typed(first, second, tmp_path) == ["ada@example.org", "ben@example.org"]
+
+
+@pytest.mark.slow
+def test_quick_start(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "quick-start.md").read_text()
+    install, first, *rest = re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    assert install.startswith("make install")
+    (issue,) = re.findall(r"^```markdown\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "hello.md").write_text(issue)
+    to = typed(first, "".join(rest), tmp_path)
+    assert to == ["ada@example.org", "bounce@example.org", "open@example.org"]
+
+
+def typed(first: str, second: str, folder: Path) -> list[str]:
+    """Type the sandbox's commands, then the others up to the service; who was sent an email."""
+    # The ports of the page may be in use here.
+    ports = {"8025": str(free_port()), "8000": str(free_port())}
     first = first.replace("newsletter sandbox", f"newsletter sandbox --port {ports['8025']}")
     for written, taken in ports.items():
         first = first.replace(f"127.0.0.1:{written}", f"127.0.0.1:{taken}")
         second = second.replace(f"127.0.0.1:{written}", f"127.0.0.1:{taken}")
     url = f"http://127.0.0.1:{ports['8000']}"
-    with shell(first, tmp_path) as sandbox:
+    with shell(first, folder) as sandbox:
         printed = sandbox.wait_for(r"NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS=(\S+)")[1]
         assert second.count("PUBLIC_KEYS=…") == 1
         second = second.replace("PUBLIC_KEYS=…", f"PUBLIC_KEYS={printed}")
         with shell(
-            second,
-            tmp_path,
-            NEWSLETTER_SITE__BASE_URL=url,
-            NEWSLETTER_WEB__PORT=ports["8000"],
+            second, folder, NEWSLETTER_SITE__BASE_URL=url, NEWSLETTER_WEB__PORT=ports["8000"]
         ) as service:
             service.wait_for("newsletter is at")
             assert "Traceback" not in service.said
             assert "0 block" in service.said
-            assert (tmp_path / "preview" / "issue.html").is_file()
+            assert (folder / "preview" / "issue.html").is_file()
             accepted = read(f"http://127.0.0.1:{ports['8025']}/sandbox/accepted")
-            to = [json.loads(line)["email"] for line in accepted.splitlines()]
-            assert sorted(to) == ["ada@example.org", "ben@example.org"]
             assert "accepted" in service.said
             assert read(f"{url}/healthz")
         assert "Traceback" not in service.said
     assert "Traceback" not in sandbox.said
+    return sorted(json.loads(line)["email"] for line in accepted.splitlines())
 
 
 def read(url: str) -> str:

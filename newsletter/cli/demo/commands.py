@@ -72,7 +72,7 @@ def _show_around(on: DemoStage) -> None:
         ("  password", password),
     ):
         out.print(f"{name:<11}{place}")
-    err.print("No second factor is asked for here; by default it is (docs/console.md).")
+    err.print("No second factor is asked for here; by default it is (docs/guides/console.md).")
 
 
 def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> SendStatus:

@@ -56,7 +56,10 @@ def show(
     number: Annotated[int, typer.Argument(metavar="SEND", help="The send's number.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show how a send did: figures and rates, by mail domain and by link (docs/metrics.md)."""
+    """Show figures and rates of a send, by mail domain and by link.
+
+    docs/reference/metrics.md defines them.
+    """
     with reading(_snapshots(Container(load()).database)) as session:
         whole = send_rates.of_send(session, number)
         domains = send_rates.by_domain(session, number)

@@ -33,7 +33,7 @@ def make_backup(
 ) -> None:
     """Copy the SQLite database to a file, whole and sound, while the service goes on.
 
-    The file is this user's alone. What else belongs to a backup: docs/backup.md.
+    The file is this user's alone. What else belongs to a backup: docs/guides/backup-and-restore.md.
     """
     size = backup(load().database_url, file)
     out.print(f"{file}: {size:,} bytes, found sound. Keep the keys and uploads with it.")
@@ -43,7 +43,7 @@ def make_backup(
 def fold_old(as_json: AsJson = False) -> None:
     """Remove events and deliveries that are older than they are kept for, now.
 
-    The running service does it each hour. Figures of sends stay (docs/retention.md).
+    The running service does it each hour. Figures of sends stay (docs/how-it-works/privacy.md).
     """
     assembly = Container(load())
     folded = maintenance.prune_now(assembly, by=who(), now=datetime.now(UTC))

@@ -8,8 +8,8 @@
 
     Any Markdown.
 
-Titles, organizations and labels are inline Markdown, bodies are Markdown. docs/issue-format.md
-describes the format.
+Titles, organizations and labels are inline Markdown, bodies are Markdown.
+docs/reference/issue-format.md describes the format.
 """
 
 import re

@@ -150,7 +150,7 @@ def _no_front_matter(lines: list[str], name: str) -> NoReturn:
         "expected --- and the front matter here",
         place=f"{name}:{first}",
         hint="An issue file begins with front matter between two lines of ---, at least "
-        "“subject: …”, followed by Markdown; see docs/issue-format.md.",
+        "“subject: …”, followed by Markdown; see docs/reference/issue-format.md.",
     )
 
 

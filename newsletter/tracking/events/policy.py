@@ -1,8 +1,9 @@
 """The policy of events: what each kind does to the delivery and to the suppression list.
 
-Pure. Each event falls under one case, and each case has one line of the table. docs/events.md
-shows the same table with its reasons, and a test compares the two. Whether a subscriber or a
-bot opened and clicked is decided elsewhere (newsletter.tracking.events.bot_detection).
+Pure. Each event falls under one case, and each case has one line of the table.
+docs/reference/events.md shows the same table with its reasons, and a test compares the two.
+Whether a subscriber or a bot opened and clicked is decided elsewhere
+(newsletter.tracking.events.bot_detection).
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Rates of a send, computed from its counters as docs/metrics.md defines them."""
+"""Rates of a send, computed from its counters as docs/reference/metrics.md defines them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -129,7 +129,7 @@ def test_two_who_take_the_last_place_of_an_owner_do_not_both_get_it(
 
 def test_two_spellings_of_an_address_are_one_person(database: Engine, add_user: AddUser) -> None:
     number = add_user("Alice@Example.ORG")
-    with pytest.raises(AccountError, match="somebody has this address already"):
+    with pytest.raises(AccountError, match="another user has this address already"):
         add_user("alice@example.org")
     with reading(database) as session:
         assert users.by_email(session, " ALICE@example.org").id == number

@@ -67,7 +67,7 @@ def test_people_who_lack_a_value_are_counted_as_rendering_fills_it(
     found = {
         one.line: one.message for one in ask("placeholders", "{{ attributes.company }}\n{{ name }}")
     }
-    assert "6 of 8 people would read a gap" in found[5]
+    assert "6 of 8 recipients would see a gap" in found[5]
     assert "5 of 8 people" in found[6]
 
 
@@ -85,7 +85,7 @@ def test_an_audience_unlike_the_last_one_is_found(
         session.execute(update(_send).values(planned=7))
     (found,) = ask("audience")
     assert (
-        f"3 people would get it; the last of the series letter (send {send}) went to 7"
+        f"3 subscribers would get it; the last issue of the series letter (send {send}) went to 7"
         in found.message
     )
     with transaction(database) as session:
@@ -115,7 +115,7 @@ def test_people_who_had_it_are_counted(database: Engine, ask: Ask, cast: dict[st
 def test_how_long_it_takes_is_a_note_until_it_is_too_long(ask: Ask, cast: dict[str, int]) -> None:
     (note,) = ask("duration")
     assert (note.level, note.line) == (Level.NOTE, None)
-    assert "3 people get it within a second" in note.message
+    assert "3 subscribers get it within a second" in note.message
     assert "nobody has measured" in note.message
     (slow,) = ask("duration", timetable=Timetable(per_day=1))
     assert slow.level is Level.WARN

@@ -68,7 +68,7 @@ def test_a_template_without_a_way_out_blocks(look: Look, tmp_path: Path) -> None
     folder = edited(tmp_path, "partials/footer.mjml", "links.unsubscribe", "publication.base_url")
     (found,) = look("unsubscribe", "Hi", templates=folder)
     assert found.level is Level.BLOCK
-    assert "HTML part has no link to unsubscribe" in found.message
+    assert "HTML part has no unsubscribe link" in found.message
     assert look("unsubscribe", "[Leave]({{ unsubscribe_url }})", templates=folder) == []
 
 

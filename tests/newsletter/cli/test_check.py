@@ -64,7 +64,7 @@ def test_people_are_asked_when_a_segment_is_named(run: Run, tmp_path: Path) -> N
     add_readers(tmp_path, run, 3)
     done = run("check", "issue.md", "--segment", "all", "--json")
     found = {one["check"]: one for one in map(json.loads, done.stdout.splitlines())}
-    assert "3 of 3 people would read a gap" in found["placeholders"]["message"]
+    assert "3 of 3 recipients would see a gap" in found["placeholders"]["message"]
     assert found["duration"]["level"] == "note"
     assert "no segment" in complaint(run("check", "issue.md", "--segment", "none"), 2)
 

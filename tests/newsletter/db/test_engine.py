@@ -127,7 +127,7 @@ def test_a_file_that_is_damaged_or_no_database_is_called_so(
         assert done.returncode == 5, done
         assert "Traceback" not in done.stderr
         assert "the file is damaged or no database" in done.stderr
-        assert "docs/backup.md" in done.stderr
+        assert "docs/guides/backup-and-restore.md" in done.stderr
 
 
 def test_an_empty_sqlite_file_upgrades_itself(tmp_path) -> None:

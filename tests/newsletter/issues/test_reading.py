@@ -212,7 +212,7 @@ def test_the_sample_issues_are_read(path: Path) -> None:
 
 def examples() -> list[str]:
     """The issue files printed in the documentation."""
-    page = (SAMPLES.parent / "docs" / "issue-format.md").read_text(encoding="utf-8")
+    page = (SAMPLES.parent / "docs" / "reference" / "issue-format.md").read_text(encoding="utf-8")
     return re.findall(r"```markdown\n(.*?)```", page, re.DOTALL)
 
 
@@ -228,7 +228,7 @@ def test_the_examples_of_the_documentation_are_read(text: str) -> None:
 
 
 def test_every_key_and_placeholder_is_documented() -> None:
-    page = (SAMPLES.parent / "docs" / "issue-format.md").read_text(encoding="utf-8")
+    page = (SAMPLES.parent / "docs" / "reference" / "issue-format.md").read_text(encoding="utf-8")
     allowed = refusal("subject: x\nunknown: y").hint or ""
     for key in allowed.removeprefix("Allowed: ").removesuffix(".").split(", "):
         assert f"| `{key}` |" in page

@@ -380,7 +380,7 @@ def test_over_tls_as_in_the_clear(
 
 
 def test_the_documentation_shows_the_table() -> None:
-    text = (ROOT / "docs/delivery.md").read_text()
+    text = (ROOT / "docs/how-it-works/delivery-guarantees.md").read_text()
     for line in outcomes.TABLE:
         assert f"| {line.what} | {line.says} |" in text
     assert {outcomes.STATUSES[s] for s in outcomes.STATUSES} <= set(outcomes.TABLE)

@@ -1,7 +1,7 @@
 """A reader's whole life below a path, and a look into the console: through proxies of all kinds.
 
-The proxies of docs/proxy.md are real ones (nginx, Caddy) before a real process; where they are
-not on the machine, and for https, a small one stands before the service.
+The proxies of docs/guides/reverse-proxy.md are real ones (nginx, Caddy) before a real process.
+Where they are not on the machine, and for https, a small one stands before the service.
 """
 
 import re

@@ -175,7 +175,7 @@ def test_names_are_those_that_data_must_know() -> None:
 
 
 def test_the_operators_page_names_everything_and_its_examples_are_read() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "segments.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "segment-language.md").read_text()
     for name in [*FIELDS, *USAGE]:
         assert f"`{name}`" in page or f"`{name}(" in page, name
     blocks = page.split("```")[1::2]

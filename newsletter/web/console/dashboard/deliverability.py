@@ -1,7 +1,7 @@
 """Deliverability: rates of sends over time, and one send by mail domain and by link.
 
 Everything is read from stored counters (newsletter.tracking.stats.counters), which
-docs/metrics.md defines.
+docs/reference/metrics.md defines.
 """
 
 from datetime import UTC, datetime, timedelta

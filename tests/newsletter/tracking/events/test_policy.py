@@ -16,7 +16,7 @@ from tests.newsletter.tracking.events.test_ingest import entry, sent, suppressed
 
 __all__ = ["five", "sent"]
 
-PAGE = Path(__file__).parents[4] / "docs" / "events.md"
+PAGE = Path(__file__).parents[4] / "docs" / "reference" / "events.md"
 DAY = 86400
 CLASSES = [
     "Invalid Address",

@@ -626,7 +626,7 @@ def people_needed(one: float, other: float) -> float:
 
 
 def test_the_sizes_on_the_page_are_those_of_the_formula() -> None:
-    page = (Path(__file__).parents[4] / "docs" / "ab-tests.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "guides" / "ab-tests.md").read_text()
     rows = re.findall(r"^\| ([\d.]+) % \| ([\d.]+) % \| ([\d,]+) \|", page, re.MULTILINE)
     assert len(rows) >= 4
     for one, other, people in rows:

@@ -43,8 +43,8 @@ def routes(office: Office) -> list[tuple[APIRoute, Access]]:
     return found
 
 
-#: The least role of each operation, as the pages of docs/console.md say it: who may write, who
-#: may send, who may decide who may. A new operation has to be put here.
+#: The least role of each operation, as docs/guides/console.md says it: who may write, who may send,
+#: who may decide who may. A new operation has to be put here.
 OPERATIONS = {
     Role.VIEWER: """
         POST /console/account/name
