@@ -10,7 +10,7 @@ from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.orm import Session, changed, table_of
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.queries import archive as archive_queries
-from newsletter.sending.reasons import PauseCause
+from newsletter.sending.reasons import PauseCause, remedy
 from newsletter.sending.states import (
     UNSETTLED,
     DeliveryState,
@@ -53,7 +53,7 @@ def move_send(
 ) -> bool:
     """Move a send to ``target`` if its state allows that; False, and no change, if not.
 
-    ``paused_by`` belongs to a pause. Any but an operator's makes an email to the operators.
+    ``paused_by`` belongs to a pause; any other move clears it.
     """
     sources = sends_that_may_become(target) & frozenset(only_from or SendState)
     moved = changed(
@@ -62,16 +62,6 @@ def move_send(
         .where(_send.c.id == send_id, _send.c.state.in_(sources))
         .values(state=target, paused_by=paused_by, **values),
     )
-    paused_at = values.get("paused_at")
-    if moved and isinstance(paused_at, datetime) and paused_by != PauseCause.OPERATOR:
-        operator_messages.post(
-            session,
-            MessageKind.SEND_PAUSED,
-            send_id,
-            now=paused_at,
-            occasion=paused_at.isoformat(),
-            detail=str(values.get("reason", "")),
-        )
     return moved == 1
 
 
@@ -86,7 +76,7 @@ def pause(
     **values: object,
 ) -> bool:
     """Pause a send that cannot go on, and email the operators; False when it has ended."""
-    return move_send(
+    paused = move_send(
         session,
         send_id,
         SendState.PAUSED,
@@ -96,6 +86,16 @@ def pause(
         paused_at=now,
         **values,
     )
+    if paused:
+        operator_messages.post(
+            session,
+            MessageKind.SEND_PAUSED,
+            send_id,
+            now=now,
+            occasion=now.isoformat(),
+            detail=f"{reason[:1000].rstrip('.')}. {remedy(cause)}",
+        )
+    return paused
 
 
 def hold_back(

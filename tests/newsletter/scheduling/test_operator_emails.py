@@ -68,7 +68,7 @@ def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
     assert sorted(one.email for one in emails) == DECIDING
     assert emails[0].subject == "Paused: Hello reader"
     assert f"/console/sends/{send}" in emails[0].text
-    assert "due 7 h 0 min ago &lt;b&gt;" in emails[0].html
+    assert "due 7 h 0 min ago &lt;b&gt;. Resume the send to start it now." in emails[0].html
     assert told(assembly) == []
 
 
