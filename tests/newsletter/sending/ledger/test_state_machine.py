@@ -32,6 +32,7 @@ from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome,
 from newsletter.sending.ledger import provider_backoff
 from newsletter.sending.ledger.batches import mark_accepted
 from newsletter.sending.models import ProviderBackoff
+from newsletter.sending.models import Worker as WorkerRow
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.sending.recovery import uncertain_batches
@@ -252,6 +253,8 @@ class Ledger(RuleBasedStateMachine):
     @rule()
     def look_after_doubt(self) -> None:
         with transaction(self.database) as session:
+            # No worker counts as alive: its claim was its last heartbeat.
+            session.execute(table_of(WorkerRow).delete())
             # The wait is over; probes go on.
             session.execute(update(table_of(ProviderBackoff)).values(until=NOW))
             uncertain_batches.sweep(
