@@ -184,6 +184,7 @@ def test_pause_resume_cancel_are_done_once_and_written_down(office: Office, goin
     assert act(approver, going, "resume").status_code == 400
     subject = f"send {going} (first)"
     assert log_of(office) == [
+        ("send created", subject),
         ("send paused", subject),
         ("send resumed", subject),
         ("send cancelled", subject),
