@@ -5,18 +5,18 @@ import sys
 
 #: Name → what it measures; each is a module with a command line of its own.
 BENCHMARKS = {
-    "console": "server time of each page with a million people and a hundred past sends",
+    "console": "server time of each page with a million subscribers and a hundred past sends",
     "dispatch": "planning and dispatching 100,000 recipients, against what the SDK alone can do",
     "events": "signed posts of events, against a bare insert of the same rows",
     "idle": "processor time and bytes written of a service with nothing to do, and its awakening",
-    "importing": "importing and exporting people, against a bare executemany of the same rows",
-    "segments": "counting segments of a million people",
+    "importing": "importing and exporting subscribers, against a bare executemany of the same rows",
+    "segments": "counting segments of a million subscribers",
     "signup": "signup requests a second, and the slowest of a hundred",
 }
 
 
 def main() -> None:
-    """Run those that are named, or all; what follows an option is for them."""
+    """Run the benchmarks that are named, or all; options are passed to each of them."""
     words = sys.argv[1:]
     end = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
     names, options = words[:end] or list(BENCHMARKS), words[end:]

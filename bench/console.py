@@ -1,7 +1,7 @@
-"""Server time of each page of the console, with a million people and a hundred past sends.
+"""Server time of each page of the console, with a million subscribers and a hundred past sends.
 
-Every page of the route table is asked for over HTTP, one after the other, as its owner sees
-it. Prints median and 95th percentile, and their ratio to the limit of 200 ms.
+Requests every page of the route table over HTTP, one after the other, as an owner. Prints the
+median, the 95th percentile, and its ratio to the limit of 200 ms.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from newsletter.web.console.base.session_cookie import form_token
 from subscribers.models import AudienceDay, Subscriber
 
 LIMIT = 200.0
-#: Sends whose deliveries are still there; of the others only the figures are.
+#: Sends that have deliveries; the others are summarized.
 _WHOLE = 3
 _DOMAINS, _LINKS, _DAYS = 2_000, 40, 14
 _BATCH = 1_000
-#: What stands for the parameters of paths. A page with another one asks for an entry here.
+#: Values for the parameters of paths. A page with another parameter needs an entry here.
 EXAMPLES = {
     "send_id": "{last}",
     "user_id": "1",
@@ -56,9 +56,9 @@ EXAMPLES = {
     "job_id": "1",
     "token": "x",
 }
-#: Streams, which do not end by themselves.
+#: Streams, which never end.
 _ENDLESS = {"/console/sends/{send_id:int}/live"}
-#: Pages that are asked for in more than one way.
+#: Further requests of pages, with a query.
 MORE = (
     "/console/sends?q=letter&phase=over",
     "/console/sends?before=50",
@@ -69,7 +69,7 @@ MORE = (
     "/console/deliverability?days=365",
     "/console/subscribers?q=reader77",
 )
-#: Pages that a form leads to, and that change nothing: who would get an issue, and a rule tried.
+#: Forms that change nothing: the preview of a send, and of a segment.
 POSTED = {
     "/console/sends/new": {"issue": "coming-0", "segment": "everybody", "step": "check"},
     "/console/segments/try": {"expression": 'plan == "pro" and topic("engineering")'},
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def run(kind: str, url: str, folder: Path, options: argparse.Namespace) -> None:
-    """Fill a database, ask for each page, and print."""
+    """Fill a database, request each page, and print."""
     settings = stage.environment(url, folder, SITE__BASE_URL="http://127.0.0.1")
     parts = Container(load(settings))
     began = time.perf_counter()
@@ -122,7 +122,7 @@ def run(kind: str, url: str, folder: Path, options: argparse.Namespace) -> None:
 def _timed(
     client: httpx.Client, path: str, requests: int, form: dict[str, str] | None = None
 ) -> tuple[int, float, float, float]:
-    """The page's status, median and 95th percentile in milliseconds, and that to the limit.
+    """The status, the median and 95th percentile in milliseconds, and its ratio to the limit.
 
     The first request does not count.
     """
@@ -138,7 +138,7 @@ def _timed(
 
 
 def _paths(parts: Container, last: int) -> Iterator[str]:
-    """Every page that there is, and those that are worth asking in another way."""
+    """The paths of all pages, and those of ``MORE``."""
     app = create_app(parts, background=False)
     for context in iter_route_contexts(app.routes):
         route = context.original_route
@@ -176,7 +176,7 @@ def _sign_in(parts: Container) -> str:
 
 
 def _history(parts: Container, people: int, sends: int) -> int:
-    """So many past sends with their figures, and one that is under way; its number."""
+    """Create past sends with their counters, and a running one; returns the ID of the last."""
     now = datetime.now(UTC)
     first = stage.make_send(parts, "letter-1", at=now)
     with transaction(parts.database) as session:
@@ -195,7 +195,7 @@ def _history(parts: Container, people: int, sends: int) -> int:
             day = (now - timedelta(days=n)).date().isoformat()
             count = people - 300 * n
             session.add(AudienceDay(day=day, people=count, active=count, counted_at=now))
-    # What the clock and the database do by themselves.
+    # The clock and the database would do this in the background.
     tasks.configure_tasks(parts.desk)
     tasks.count_people()
     with parts.database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -206,7 +206,7 @@ def _history(parts: Container, people: int, sends: int) -> int:
 
 
 def _issues(session: Session, sends: int, now: datetime) -> None:
-    """An issue for each send, the last of them approved, and a few in review."""
+    """An issue for each send, an approved one, and a few in review."""
     known = session.execute(select(_issue)).one()._asdict()
     words = session.execute(select(_revision)).one()._asdict()
     issues, revisions = [], []
@@ -228,7 +228,7 @@ def _issues(session: Session, sends: int, now: datetime) -> None:
 
 
 def _sends(session: Session, first: int, people: int, sends: int, now: datetime) -> None:
-    """A send a day, all but the last two of them over: one goes out, one is paused."""
+    """A send for each day; the last is running, the one before is paused, the others are sent."""
     row = session.execute(select(_send).where(_send.c.id == first)).one()._asdict()
     words = session.execute(select(_variant).where(_variant.c.send_id == first)).one()._asdict()
     variants, rows = [], []
@@ -250,7 +250,7 @@ def _sends(session: Session, first: int, people: int, sends: int, now: datetime)
 
 
 def _batches(session: Session, people: int, sends: int) -> None:
-    """A thousand people to a batch; the last send is half done, with a doubt."""
+    """Batches of a thousand recipients; the last send is half done, with an uncertain batch."""
     now = datetime.now(UTC)
     for send in range(1, sends + 1):
         rows = []
@@ -275,7 +275,7 @@ def _batches(session: Session, people: int, sends: int) -> None:
 
 
 def _deliveries(session: Session, send: int, *, waiting_from: int | None) -> None:
-    """A delivery for each person, one in a hundred bounced, in one statement."""
+    """A delivery for each subscriber, one in a hundred bounced, in one statement."""
     batch = (_person.c.id - 1) // _BATCH + 1
     waits = batch > waiting_from if waiting_from is not None else false()
     bounced = (_person.c.id % 100 == 0) & ~waits
@@ -293,7 +293,7 @@ def _deliveries(session: Session, send: int, *, waiting_from: int | None) -> Non
 
 
 def _figures(session: Session, people: int, sends: int, now: datetime) -> None:
-    """What would have been counted, as a whole, by domain, link and day."""
+    """Counters of each send, in all and by domain, link and day."""
     whole = {"delivered": 0.98, "bounce": 0.01, "opened": 0.4, "open": 0.7, "clicked": 0.1}
     whole |= {"click": 0.15, "complained": 0.001, "left": 0.002, "machine_open": 0.2}
     connection = session.connection()
@@ -315,7 +315,7 @@ def _figures(session: Session, people: int, sends: int, now: datetime) -> None:
 
 
 def _events(session: Session, send: int, now: datetime) -> None:
-    """Events of the last send for a fifth of the people."""
+    """Events of the last send for a fifth of its recipients."""
     event = table_of(EventRow)
     hashed = (
         func.randomblob(16)

@@ -1,12 +1,12 @@
-"""Planning and dispatching to a bare sink, against what the SDK alone can do.
+"""Planning and dispatching to a sink, compared with the SDK alone.
 
-Prints recipients a second, peak memory of all processes, and the ratios to limits that are
-measured in the same run with the very same requests:
+Prints recipients per second, the peak memory of all processes, and the ratios to limits that are
+measured in the same run with the same requests:
 
 - the SDK alone: ready-made request objects through ``SendGridAPIClient.send``, in one
   process, and in as many processes as there are workers;
-- the SDK with ready-made JSON text, which spares it the encoding (docs/adr/0003);
-- the same bytes over bare keep-alive connections (for information).
+- the SDK with ready-made JSON text, which saves it the encoding (docs/adr/0003);
+- the same bytes over plain keep-alive connections (for information).
 
 Each worker is a process of ``newsletter worker``, with clock and threads.
 """
@@ -47,9 +47,9 @@ from newsletter.settings.load import load
 
 _CHUNK = 10_000
 _SPAWN = multiprocessing.get_context("spawn")
-#: Requests that the limits replay: a hundred thousand recipients tell the pace of a million.
+#: Requests that the limits replay: a hundred thousand recipients show the pace of a million.
 _REPLAYED = 100
-#: How often they do so; the median counts.
+#: Repetitions; the median counts.
 _ROUNDS = 5
 
 
@@ -71,15 +71,15 @@ def main() -> None:
 
 
 def run(url: str, host: str, folder: Path, people: int, options: argparse.Namespace) -> None:
-    """Measure and print: the same audience gets an issue for each number of workers."""
+    """Measure and print: one send to the same audience for each number of workers."""
     workers, threads = options.workers, options.threads
-    assembly = Container(load(_environment(url, host, folder, threads)))
-    stage.fill(assembly, people)
-    requests = _requests(assembly)
+    container = Container(load(_environment(url, host, folder, threads)))
+    stage.fill(container, people)
+    requests = _requests(container)
     rows: list[list[object]] = []
     alone = _by_processes(host, requests, 1, threads)
     for number in workers:
-        planning, dispatching, memory = _send(assembly, host, folder, threads, number)
+        planning, dispatching, memory = _send(container, host, folder, threads, number)
         limit = alone if number == 1 else _by_processes(host, requests, number, threads)
         whole = people / (planning + dispatching)
         rows.append(
@@ -94,8 +94,8 @@ def run(url: str, host: str, folder: Path, people: int, options: argparse.Namesp
                 memory,
             ]
         )
-    kind = assembly.database.dialect.name
-    assembly.database.dispose()
+    kind = container.database.dialect.name
+    container.database.dispose()
     size = sum(len(request) for request in requests) / len(requests) / 1000
     table(
         f"{people:,} recipients, {kind}, {threads} threads each, requests of {size:,.0f} kB; "
@@ -123,26 +123,26 @@ def _environment(url: str, host: str, folder: Path, threads: int) -> dict[str, s
 
 
 def _send(
-    assembly: Container, host: str, folder: Path, threads: int, workers: int
+    container: Container, host: str, folder: Path, threads: int, workers: int
 ) -> tuple[float, float, float]:
-    """Seconds to plan, seconds to dispatch, and MB that all workers together held at most."""
-    environment = _environment(assembly.settings.database_url, host, folder, threads)
+    """Seconds to plan, seconds to dispatch, and the peak memory of all workers together in MB."""
+    environment = _environment(container.settings.database_url, host, folder, threads)
     command = [Path(sys.executable).with_name("newsletter"), "worker"]
     team = [
         subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
         for _ in range(workers)
     ]
     send_id = stage.make_send(
-        assembly, f"by-{workers}", at=datetime.now(UTC) + timedelta(seconds=6)
+        container, f"by-{workers}", at=datetime.now(UTC) + timedelta(seconds=6)
     )
     with Memory([process.pid for process in team]) as memory:
         while True:
-            with reading(assembly.database) as session:
+            with reading(container.database) as session:
                 send = send_status.find(session, send_id)
             if send.finished_at and send.started_at:
                 break
             time.sleep(0.1)
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         # The plan's transaction begins when it starts; the first departure follows it.
         first = send_status.first_departure(session, send_id)
     for process in team:
@@ -165,25 +165,25 @@ class _Recorder:
         return Accepted("recorded")
 
 
-def _requests(assembly: Container) -> list[bytes]:
-    """The first requests of such a send, as they go out."""
+def _requests(container: Container) -> list[bytes]:
+    """The first requests of such a send, as the provider gets them."""
     recorder = _Recorder()
-    stage.make_send(assembly, "recorded", at=datetime.now(UTC))
-    start_due(assembly.desk)
+    stage.make_send(container, "recorded", at=datetime.now(UTC))
+    start_due(container.desk)
     dispatcher = Dispatcher(
-        assembly.database,
+        container.database,
         recorder,
-        assembly.links,
-        worker=Heartbeat(assembly.database),
-        base_url=assembly.settings.site.base_url,
-        sender_email=assembly.settings.sender.email,
-        sender_name=assembly.settings.sender.name,
-        request_timeout=assembly.settings.sendgrid.timeout,
+        container.links,
+        worker=Heartbeat(container.database),
+        base_url=container.settings.site.base_url,
+        sender_email=container.settings.sender.email,
+        sender_name=container.settings.sender.name,
+        request_timeout=container.settings.sendgrid.timeout,
     )
     while len(recorder.requests) < _REPLAYED and dispatcher.send_next():
         pass
-    with transaction(assembly.database) as session:
-        send = send_status.listed(session, limit=1)[0][0]
+    with transaction(container.database) as session:
+        send = send_status.latest_sends(session, limit=1)[0][0]
         if send.state == "sending":
             send_lifecycle.cancel(
                 session, send.id, by=Actor(None, "operator"), now=datetime.now(UTC)
@@ -201,13 +201,13 @@ def _median(
     post: Callable[[object], None],
     prepare: Callable[[bytes], object],
 ) -> float:
-    """Recipients a second in this process, of several rounds."""
+    """Recipients per second in this process, the median of several rounds."""
     rounds = [_replay(requests, threads, post, prepare) for _ in range(_ROUNDS)]
     return _pace(requests, statistics.median(rounds))
 
 
 def _by_processes(host: str, requests: list[bytes], processes: int, threads: int) -> float:
-    """Recipients a second of the SDK alone, in so many processes at once."""
+    """Recipients per second of the SDK alone, in ``processes`` processes at once."""
     if processes == 1:
         return _median(requests, threads, _by_sdk(host), orjson.loads)
     barrier, seconds = _SPAWN.Barrier(processes), _SPAWN.Queue()

@@ -1,9 +1,9 @@
 """Signed posts of events over HTTP, into a database that holds a million deliveries.
 
-Prints events a second, durable when they are answered, the median and the 99th percentile
-of a post, and the ratio to a bare insert of the same events' rows into a table of the same
-shape, in transactions of the same size. Once alone, and once while a send runs beside it;
-and how much room a delivery and an event take.
+Prints events per second, durable when they are answered, the median and the 99th percentile of a
+post, and the ratio to a bare insert of the same rows into a table of the same shape, in
+transactions of the same size. It measures once alone and once during a send, and prints how many
+bytes a delivery and an event take.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from newsletter.sending.states import SendState
 from newsletter.settings.load import load
 from newsletter.tracking.models import EventRow
 
-#: SendGrid posts at 768 KB at the latest.
+#: SendGrid's posts have up to 768 KB.
 _POST_BYTES = 700_000
 _KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -69,13 +69,13 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
         SENDGRID__HOST=host,
         SENDGRID__WEBHOOK_PUBLIC_KEYS=base64.b64encode(public).decode(),
     )
-    assembly = Container(load(settings))
-    stage.fill(assembly, options.people)
-    sizes = [_size(assembly.database)]
-    send_id = _sent(assembly)
-    sizes.append(_size(assembly.database))
+    container = Container(load(settings))
+    stage.fill(container, options.people)
+    sizes = [_size(container.database)]
+    send_id = _sent(container)
+    sizes.append(_size(container.database))
     half = options.events // 2
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         made = made_mark(send_status.find(session, send_id).created_at)
     posts = list(_posts(send_id, made, options.people, 2 * half))
     alone, beside = posts[: len(posts) // 2], posts[len(posts) // 2 :]
@@ -83,18 +83,18 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
     with stage.service(settings) as port, ThreadPoolExecutor(options.posts) as pool:
         _measure(pool, port, list(_posts(send_id, made, options.people, 2000, first=10**9)))  # warm
         measured = _measure(pool, port, alone)
-        sizes.append(_size(assembly.database))
-        limit = _bare(assembly.database, alone)
+        sizes.append(_size(container.database))
+        limit = _bare(container.database, alone)
         rows.append(_row("alone", *measured, limit))
-        stop, team = _send_beside(assembly, settings)
+        stop, team = _send_beside(container, settings)
         with Memory([team.pid or 0]):
             measured = _measure(pool, port, beside)
         stop.set()
         team.join()
         rows.append(_row("beside a send", *measured, limit))
     rows.append(["bare insert of the same rows", limit, "", "", 1.0])
-    kind = assembly.database.dialect.name
-    assembly.database.dispose()
+    kind = container.database.dialect.name
+    container.database.dispose()
     size = sum(len(body) for body, _ in posts) / len(posts) / 1000
     table(
         f"{options.people:,} deliveries, {kind}; {len(posts)} posts of {size:,.0f} kB, "
@@ -131,19 +131,19 @@ def _row(
     return [name, rate, middle * 1e3, slow * 1e3, rate / limit]
 
 
-def _sent(assembly: Container) -> int:
-    """A send whose batches the provider took long ago."""
-    send_id = stage.make_send(assembly, "sent", at=datetime.now(UTC))
-    start_due(assembly.desk)
-    with transaction(assembly.database) as session:
+def _sent(container: Container) -> int:
+    """A sent send, all of whose batches are accepted."""
+    send_id = stage.make_send(container, "sent", at=datetime.now(UTC))
+    start_due(container.desk)
+    with transaction(container.database) as session:
         connection = session.connection()
         for table_name, before in (("batch", "claimed"), ("batch", "in_flight")):
             connection.execute(text(f"UPDATE {table_name} SET state = '{before}'"))
         connection.execute(text("UPDATE batch SET state = 'accepted'"))
         connection.execute(text("UPDATE delivery SET state = 'accepted'"))
         connection.execute(text("UPDATE send SET state = 'sent', finished_at = started_at"))
-    if assembly.database.dialect.name == "postgresql":
-        with assembly.database.connect().execution_options(isolation_level="AUTOCOMMIT") as c:
+    if container.database.dialect.name == "postgresql":
+        with container.database.connect().execution_options(isolation_level="AUTOCOMMIT") as c:
             c.execute(text("VACUUM ANALYZE"))
     return send_id
 
@@ -151,7 +151,7 @@ def _sent(assembly: Container) -> int:
 def _posts(
     send_id: int, made: int, people: int, events: int, *, first: int = 0
 ) -> Iterator[tuple[bytes, int]]:
-    """Bodies as SendGrid writes them, and how many events each holds."""
+    """Bodies of posts as SendGrid writes them, each with its number of events."""
     body: list[bytes] = []
     size, now = 0, int(time.time())
     for number in range(first, first + events):
@@ -166,9 +166,9 @@ def _posts(
 
 
 def _event(number: int, send_id: int, made: int, people: int, now: int) -> dict[str, Any]:
-    """Of ten events four are processed, four delivered, one an open, and one something else."""
+    """Of ten events four are processed, four delivered, one an open, one a click or a bounce."""
     kind = number % 10
-    # People in an order of their own: events of a batch come mixed with others'.
+    # Not in order of subscribers, so that events of different batches come mixed.
     person = number // 2 * 7919 % people + 1 if kind < 8 else number * 7919 % people + 1
     entry: dict[str, Any] = {
         "email": f"reader{person - 1}@example{(person - 1) % 50}.com",
@@ -208,7 +208,7 @@ def _event(number: int, send_id: int, made: int, people: int, now: int) -> dict[
 def _measure(
     pool: ThreadPoolExecutor, port: int, posts: Sequence[tuple[bytes, int]]
 ) -> tuple[int, float, list[float]]:
-    """Events, seconds, and how long each post took, sorted."""
+    """The number of events, the seconds of all, and the sorted seconds of each post."""
     local = threading.local()
 
     def post(one: tuple[bytes, int]) -> float:
@@ -225,10 +225,10 @@ def _measure(
         began = time.perf_counter()
         local.connection.request("POST", "/webhooks/sendgrid/events", body, headers)
         answer = local.connection.getresponse()
-        said = orjson.loads(answer.read())
+        counts = orjson.loads(answer.read())
         waited = time.perf_counter() - began
-        assert answer.status == 200, said
-        assert said["new"] == events, said
+        assert answer.status == 200, counts
+        assert counts["new"] == events, counts
         return waited
 
     began = time.perf_counter()
@@ -237,7 +237,7 @@ def _measure(
 
 
 def _bare(database: Engine, posts: Sequence[tuple[bytes, int]]) -> float:
-    """Rows a second of a bare insert into a table like ours, by one writer."""
+    """Rows per second of a bare insert into a table like ``event``, by one writer."""
     event = table_of(EventRow)
     with transaction(database) as session:
         if database.dialect.name == "postgresql":
@@ -248,7 +248,7 @@ def _bare(database: Engine, posts: Sequence[tuple[bytes, int]]) -> float:
             ).scalar_one()
             session.execute(text(like.replace("event", "bare", 1)))
             session.execute(text("CREATE INDEX ix_bare ON bare (send_id, kind)"))
-    # The same statement with another name: columns, types and keys are the event's.
+    # The same columns, types and keys under another name.
     bare = event.to_metadata(type(event.metadata)(), name="bare")
     seconds, rows = 0.0, 0
     for body, _ in posts:
@@ -271,24 +271,24 @@ def _values(event: Event) -> dict[str, Any]:
     }
 
 
-def _send_beside(assembly: Container, settings: dict[str, str]) -> tuple[Any, Any]:
-    """A send of another issue, planned and dispatched by another process meanwhile."""
+def _send_beside(container: Container, settings: dict[str, str]) -> tuple[Any, Any]:
+    """Start a send of another issue, which another process plans and dispatches meanwhile."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     team = context.Process(target=_work, args=(settings, stop))
-    send_id = stage.make_send(assembly, "beside", at=datetime.now(UTC) + timedelta(seconds=1))
+    send_id = stage.make_send(container, "beside", at=datetime.now(UTC) + timedelta(seconds=1))
     team.start()
     while True:
-        with reading(assembly.database) as session:
+        with reading(container.database) as session:
             if send_status.find(session, send_id).state == SendState.SENDING:
                 return stop, team
         time.sleep(0.05)
 
 
 def _work(settings: dict[str, str], stop: Any) -> None:  # noqa: ANN401 (multiprocessing's Event)
-    # As it is by a provider that answers in a moment: a send that lasts longer than the posts.
-    assembly = Container(load({**settings, "NEWSLETTER_SENDING__CONCURRENCY": "1"}))
-    workers, clock = assembly.workers(alone=True), assembly.clock()
+    # One thread, so that the send lasts longer than the posts: the sink answers at once.
+    container = Container(load({**settings, "NEWSLETTER_SENDING__CONCURRENCY": "1"}))
+    workers, clock = container.workers(alone=True), container.clock()
     workers.start()
     clock.start()
     stop.wait()

@@ -55,21 +55,21 @@ def run(seconds: float, sends: int, databases: list[str]) -> None:
             sink() as host,
         ):
             settings = stage.environment(url, Path(folder), SENDGRID__HOST=host)
-            assembly = Container(load(settings))
-            stage.fill(assembly, _PEOPLE)
+            container = Container(load(settings))
+            stage.fill(container, _PEOPLE)
             command = [Path(sys.executable).with_name("newsletter"), "serve", "--port", "0"]
             environment = {**os.environ, **settings}
             service = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
             try:
                 # A database that was used before: some tables are made by the first send.
-                _woken(assembly, "first")
+                _woken(container, "first")
                 time.sleep(_SETTLES)
-                cost = _idle(service.pid, assembly.database, seconds)
-                waits = sorted(_woken(assembly, f"send-{number}") for number in range(sends))
+                cost = _idle(service.pid, container.database, seconds)
+                waits = sorted(_woken(container, f"send-{number}") for number in range(sends))
             finally:
                 service.terminate()
                 service.wait()
-                assembly.database.dispose()
+                container.database.dispose()
         figures = [cost.database, cost.rows, cost.disk, cost.written, cost.server]
         quiet.append([kind, cost.percent, cost.percent / _CPU_LIMIT, *figures])
         median, longest = waits[len(waits) // 2], waits[-1]
@@ -166,17 +166,17 @@ def _cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def _woken(assembly: Container, slug: str) -> float:
+def _woken(container: Container, slug: str) -> float:
     """Make a send, and return how long it took from its commit to its first departure."""
-    send_id = stage.make_send(assembly, slug, at=datetime.now(UTC))
+    send_id = stage.make_send(container, slug, at=datetime.now(UTC))
     made = datetime.now(UTC)
 
     def departed() -> datetime | None:
-        with reading(assembly.database) as session:
+        with reading(container.database) as session:
             return send_status.first_departure(session, send_id)
 
     def finished() -> datetime | None:
-        with reading(assembly.database) as session:
+        with reading(container.database) as session:
             return send_status.find(session, send_id).finished_at
 
     left = _wait_for(departed)

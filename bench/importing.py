@@ -1,7 +1,7 @@
-"""Importing and exporting people, against a bare ``executemany`` of the same rows.
+"""Importing and exporting subscribers, compared with a bare ``executemany`` of the same rows.
 
-The limit writes ready-made tuples into the same table of an equally opened SQLite file,
-in transactions of the same size, and nothing else: no reading, no checks, no consent.
+The limit writes ready-made tuples into the same table of an SQLite file with the same settings,
+in transactions of the same size. It does not read the file, check rows or record consent.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def run(rows: int = 1_000_000, database_url: str | None = None) -> None:
         path = Path(folder)
         file = path / "people.csv"
         _write(file, rows)
-        # Memory first: what the limit holds must not be counted for the import.
+        # The import comes first, so that its peak memory does not include the limit's.
         steps = _import_and_export(database_url or f"sqlite:///{path / 'import.db'}", file, rows)
         limit = _executemany(path / "limit.db", file)
     whole = [*steps, ("limit: executemany, SQLite", limit, "")]

@@ -1,4 +1,4 @@
-"""How a benchmark is printed: one table, and ratios to limits measured in the same run."""
+"""Prints the results of a benchmark as a table, and measures memory."""
 
 import resource
 import sys
@@ -24,20 +24,20 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held so far, in MB."""
+    """The peak memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Memory:
-    """The most memory that processes hold together while the block runs, in MB.
+    """The peak memory of processes together while the block runs, in MB.
 
     Proportional set size: a page that several share counts once (proc(5), smaps_rollup).
     """
 
     def __init__(self, processes: Sequence[int]) -> None:
         self._processes = processes
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
         self.peak = 0.0
 
     def __enter__(self) -> "Memory":
@@ -45,15 +45,15 @@ class Memory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._ended.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        while not self._over.wait(0.25):
-            self.peak = max(self.peak, sum(map(_held, self._processes)))
+    def _sample(self) -> None:
+        while not self._ended.wait(0.25):
+            self.peak = max(self.peak, sum(map(_memory_of, self._processes)))
 
 
-def _held(process: int) -> float:
+def _memory_of(process: int) -> float:
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:

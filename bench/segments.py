@@ -1,6 +1,6 @@
-"""Counting segments of a million people.
+"""Counting segments of a million subscribers.
 
-Prints milliseconds of each rule's count, without and with indexes on the attributes.
+Prints the milliseconds to count each rule, without and with indexes on the attributes.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def _fill(engine: Engine, people: int) -> None:
 
 
 def _count(engine: Engine, rule: str) -> tuple[int, float]:
-    """(people, milliseconds), the best of three."""
+    """(subscribers, milliseconds), the best of three."""
     best, people = float("inf"), 0
     for _ in range(3):
         with reading(engine) as session:

@@ -1,8 +1,8 @@
 """Signups over HTTP: a service in a process of its own, visitors on keep-alive connections.
 
-Prints requests a second, the median and the 99th percentile of what a visitor waits,
-and the ratio to the same server answering its health check, which reads one row.
-Every signup is committed with its mail before it is answered.
+Prints requests per second, the median and the 99th percentile of the waiting time, and the ratio
+to the health check of the same server, which reads one row. Every signup is committed with its
+confirmation email before it is answered.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def run(requests: int = 4_000, visitors: int = 8, database_url: str | None = Non
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         url = database_url or f"sqlite:///{Path(folder) / 'bench.db'}"
-        # All visitors come from one address here.
+        # All visitors have the same IP address here.
         settings = stage.environment(url, Path(folder), SIGNUP__PER_IP="1000000000")
         with stage.service(settings) as port:
             _measure(port, _signup, 200, visitors, first=10**9)  # warm
@@ -72,7 +72,7 @@ def _row(
 def _measure(
     port: int, ask: _Ask, requests: int, visitors: int, *, first: int
 ) -> tuple[float, list[float]]:
-    """Requests a second, and how long each took, sorted."""
+    """Requests per second, and the sorted seconds of each."""
     numbers = iter(range(first, first + requests))
     lock = threading.Lock()
 
@@ -122,7 +122,7 @@ def _status(connection: http.client.HTTPConnection) -> int:
 
 
 def _commits(folder: Path, times: int = 500) -> float:
-    """How often a second the disk takes something for good."""
+    """Appends per second that the disk can force to storage."""
     with (folder / "bare").open("wb", buffering=0) as file:
         started = time.perf_counter()
         for _ in range(times):

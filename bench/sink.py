@@ -1,6 +1,6 @@
-"""A bare HTTP sink in a process of its own: takes each request whole, answers 202, keeps nothing.
+"""An HTTP sink in a process of its own: reads each request, answers 202, stores nothing.
 
-It costs as little as an honest server can, so that a benchmark measures the sender.
+It does as little as a server can, so that a benchmark measures the sender.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ _ANSWER = b"HTTP/1.1 202 Accepted\r\nX-Message-Id: sink\r\nContent-Length: 0\r\n
 
 
 class _Sink(asyncio.Protocol):
-    """One connection; bodies are counted through, never gathered."""
+    """One connection; it counts the bytes of bodies and does not store them."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

@@ -1,4 +1,4 @@
-"""What several benchmarks need beforehand: a database full of people, an issue, a service."""
+"""The setup that benchmarks share: a database with subscribers, a send, a service."""
 
 import multiprocessing
 import threading
@@ -31,7 +31,7 @@ _KEY = "a benchmark's key is no secret at all"
 
 @contextmanager
 def database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of an empty database, ``sqlite`` or ``postgresql``, that ends with the block."""
+    """The URL of an empty database, ``sqlite`` or ``postgresql``, deleted after the block."""
     if kind == "sqlite":
         yield f"sqlite:///{folder / 'bench.db'}"
         return
@@ -62,8 +62,8 @@ def environment(url: str, folder: Path, **more: str) -> dict[str, str]:
     }
 
 
-def fill(assembly: Container, people: int) -> None:
-    """So many people, numbered from 1, all on one topic, and the segment ``everybody``."""
+def fill(container: Container, people: int) -> None:
+    """Create subscribers with IDs from 1, all on one topic, and the segment ``everybody``."""
     now = datetime.now(UTC)
     for begin in range(0, people, _CHUNK):
         rows = []
@@ -72,7 +72,7 @@ def fill(assembly: Container, people: int) -> None:
             rows.append(
                 {
                     "email": address.email,
-                    "address_hash": hash_address(assembly.address_key, address),
+                    "address_hash": hash_address(container.address_key, address),
                     "name": f"Reader {n}",
                     "attributes": {"plan": "pro"},
                     "source": "bench",
@@ -80,9 +80,9 @@ def fill(assembly: Container, people: int) -> None:
                     "confirmed_at": now,
                 }
             )
-        with transaction(assembly.database) as session:
+        with transaction(container.database) as session:
             session.connection().execute(insert(table_of(Subscriber)), rows)
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         segment_store.save(session, "everybody", "", now=now)
         topic = Topic(slug="engineering", name="Engineering")
         session.add(topic)
@@ -93,12 +93,12 @@ def fill(assembly: Container, people: int) -> None:
         session.execute(insert(table_of(Subscription)).from_select(columns, everybody))
 
 
-def make_send(assembly: Container, slug: str, *, at: datetime) -> int:
-    """The number of a send of the sample letter, as an issue of this slug, to everybody."""
-    draft, rendered = read_and_render(assembly, resource("issues") / "letter-2026-03-28.md")
+def make_send(container: Container, slug: str, *, at: datetime) -> int:
+    """Create a send of the sample issue under this slug to everybody; returns its ID."""
+    draft, rendered = read_and_render(container, resource("issues") / "letter-2026-03-28.md")
     fields = {name: getattr(draft, name) for name in draft.__slots__}  # type: ignore[attr-defined]
     again = type(draft)(**{**fields, "slug": slug})
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         return send_lifecycle.create(
             session,
             again,

@@ -72,12 +72,12 @@ class Container:
     """The parts of one process, each built when it is first asked for."""
 
     settings: Settings
-    #: Whether a process apart works on what authors write: in whatever runs for long.
+    #: Whether a separate process works on authors' texts: true for long-running processes.
     apart: bool = False
 
     @cached_property
     def on_text(self) -> TextWorkers:
-        """Calls a function that reads, renders or checks what an author wrote."""
+        """Runs functions that parse, render or check authors' texts."""
         from newsletter.text_workers import TextWorkers
 
         return TextWorkers(processes=1 if self.apart else 0)
@@ -86,8 +86,8 @@ class Container:
     def database(self) -> Engine:
         """The database, on this code's version of the schema.
 
-        Raises SettingsError when it was made with another key of addresses than ours. A process
-        without that key hashes nothing.
+        Raises SettingsError when the database belongs to another address key. A process without
+        that key cannot hash addresses.
         """
         engine = open_database(
             self.settings.database_url, connections=self.settings.sending.concurrency + 10
@@ -95,7 +95,7 @@ class Container:
         try:
             require_current(engine)
             if self.settings.subscribers.address_key.get_secret_value():
-                # Before anything is begun: a transaction cannot begin within another.
+                # Checked here, because a transaction cannot begin within another.
                 _require_address_key(engine, self.address_key)
         except UserError:
             engine.dispose()
@@ -104,9 +104,9 @@ class Container:
 
     @cached_property
     def gateway(self) -> SendGridGateway:
-        """The way out for mail; SettingsError until the settings are fit for mail to people.
+        """The gateway that sends emails; SettingsError when the settings do not allow sending.
 
-        Whatever sends goes through here: nothing leaves with links that nobody can follow.
+        Everything that sends uses it, so no email has links that do not work.
         """
         readiness.require_fit(self.settings)
         return self.provider
@@ -123,14 +123,14 @@ class Container:
 
     @cached_property
     def links(self) -> Links:
-        """Makes and reads the tokens in mails."""
+        """Makes and verifies the tokens in emails."""
         from newsletter.links import Links
 
         return Links(self._link_keys)
 
     @cached_property
     def form_keys(self) -> list[bytes]:
-        """Keys of what our forms carry for some minutes, made of the links'; the first signs."""
+        """Keys that sign hidden form fields, derived from the link keys; the first one signs."""
         return [
             hashlib.sha256(b"newsletter.form\0" + key.encode()).digest() for key in self._link_keys
         ]
@@ -144,7 +144,7 @@ class Container:
 
     @cached_property
     def address_key(self) -> bytes:
-        """The key of the hashes by which addresses are told apart."""
+        """The key of address hashes."""
         secret = self.settings.subscribers.address_key
         return address_key(self._secret(secret, "subscribers.address_key"))
 
@@ -155,7 +155,7 @@ class Container:
 
     @cached_property
     def passwords(self) -> Passwords:
-        """Makes and checks the hashes of operators' passwords."""
+        """Makes and checks the hashes of users' passwords."""
         from newsletter.accounts.passwords import Passwords
 
         console = self.settings.console
@@ -163,7 +163,7 @@ class Container:
 
     @cached_property
     def verifier(self) -> WebhookVerifier:
-        """Tells SendGrid's posts from forgeries; without a key it takes none."""
+        """Verifies SendGrid's posts; without a key it accepts none."""
         from newsletter.provider.sendgrid import WebhookVerifier
 
         sendgrid = self.settings.sendgrid
@@ -171,7 +171,7 @@ class Container:
 
     @property
     def publication(self) -> Publication:
-        """What every issue shares."""
+        """The values that all issues share."""
         from newsletter.rendering.rendered import Publication
 
         site, sender = self.settings.site, self.settings.sender
@@ -188,7 +188,7 @@ class Container:
 
     @cached_property
     def check_rules(self) -> checks.CheckRules:
-        """What the checks ask for."""
+        """The levels and limits of the checks."""
         from newsletter.checking import rules as checks
 
         own = self.settings.checks.file
@@ -196,7 +196,7 @@ class Container:
 
     @cached_property
     def checker(self) -> Checker:
-        """Looks at issues before they are sent."""
+        """Checks issues before they are sent."""
         from newsletter.checking.checker import Checker
 
         return Checker(
@@ -209,7 +209,7 @@ class Container:
 
     @property
     def dns(self) -> AskDns | None:
-        """Whom to ask about a sender's domain; nobody where no mail leaves the machine."""
+        """DNS access for checks of the sender's domain; None with a sandbox on this machine."""
         from newsletter.checking.network.sender_dns import asking
         from newsletter.provider.dns_lookups import resolver
 
@@ -221,13 +221,13 @@ class Container:
         return readiness.is_local(self.settings)
 
     def approver(self, actor: Actor) -> Actor | None:
-        """Whoever sends a text approves it by that; nobody does where a review is asked for."""
+        """The actor, if sending a file approves it; None if the settings require a review."""
         review = self.settings.review
         return None if review.required or review.second_person else actor
 
     @cached_property
     def journal(self) -> DepartureLogFile | None:
-        """What this machine writes down of its departures; None when it is switched off."""
+        """The departure log of this machine; None when it is turned off."""
         from newsletter.sending.recovery.departure_log import DepartureLogFile
 
         folder = self.settings.sending.journal
@@ -260,17 +260,17 @@ class Container:
         """Compare this machine's departure log, as a process does that begins to send."""
         from newsletter.sending.recovery import known_logs
 
-        return known_logs.look(self.database, self.journal, now=datetime.now(UTC))
+        return known_logs.compare_logs(self.database, self.journal, now=datetime.now(UTC))
 
     @property
     def shelf(self) -> UploadStore:
-        """Where uploaded lists lie on this machine."""
+        """The store of uploaded lists on this machine."""
         from newsletter.imports.upload_store import UploadStore
 
         return UploadStore(str(beside(self.settings.database_url, self.settings.imports.folder)))
 
     def importer(self) -> Importer:
-        """Who works on uploaded lists in this process."""
+        """The worker that imports uploaded lists in this process."""
         from newsletter.imports.import_worker import Importer
 
         imports = self.settings.imports
@@ -280,7 +280,7 @@ class Container:
 
     @property
     def warm_up(self) -> WarmUp | None:
-        """The volumes of a new sending address, if there is one."""
+        """The warm-up plan of a new sending address, if there is one."""
         from newsletter.sending.pacing.quotas import WarmUp
 
         sending = self.settings.sending
@@ -290,7 +290,7 @@ class Container:
 
     @cached_property
     def breaker_rules(self) -> tuple[BreakerRule, ...]:
-        """When a send pauses itself."""
+        """The rules of the circuit breaker."""
         from newsletter.tracking.circuit_breaker import load_rules
 
         own = self.settings.sending.alerts
@@ -348,7 +348,7 @@ class Container:
 
     @property
     def tracked(self) -> Tracked:
-        """What the publication has measured, unless an issue or a send says otherwise."""
+        """The publication's tracking, unless an issue or a send says otherwise."""
         from newsletter.issues.parsing.tracking_flags import Tracked
 
         tracking = self.settings.tracking
@@ -356,7 +356,7 @@ class Container:
 
     @property
     def keep(self) -> RetentionPolicy:
-        """For how long events and deliveries are kept."""
+        """How long events and deliveries are kept."""
         from newsletter.tracking.retention.prune import RetentionPolicy
 
         tracking = self.settings.tracking
@@ -393,7 +393,7 @@ class Container:
         return Wakeups(self.database, next_due)
 
     def dispatcher(self, worker: Heartbeat) -> Dispatcher:
-        """What one worker thread sends with."""
+        """The dispatcher of one worker thread."""
         from newsletter.sending.delivery.dispatcher import Dispatcher
 
         return Dispatcher(
@@ -414,7 +414,7 @@ class Container:
         )
 
     def workers(self, *, alone: bool = False) -> WorkerPool:
-        """Whoever sends in this process: on PostgreSQL one of many, unless it is ``alone``."""
+        """The sending workers of this process; with ``alone``, no queue between processes."""
         from newsletter.sending.heartbeat import Heartbeat
         from newsletter.sending.workers.thread_pool import ThreadPool, WorkerPool
 
@@ -426,7 +426,7 @@ class Container:
 
         workers: Workers
         if self.database.dialect.name == "postgresql" and not alone:
-            # Its libraries take 10 MB, for nothing on SQLite.
+            # Imported here: its libraries take 10 MB, and SQLite does not need them.
             from newsletter.sending.workers.procrastinate_queue import DistributedWorkers
 
             workers = DistributedWorkers(self.database, dispatcher, concurrency=threads)
@@ -452,7 +452,7 @@ class Container:
 
     @property
     def thresholds(self) -> Thresholds:
-        """Where lines are drawn between hard luck and a dead mailbox, a person and a scanner."""
+        """The limits for soft bounces and for clicks of scanners."""
         from newsletter.tracking.events.policy import Thresholds
 
         tracking = self.settings.tracking
@@ -465,7 +465,7 @@ class Container:
 
     @cached_property
     def hash_of(self) -> Callable[[str], bytes | None]:
-        """The keyed hash of an address as somebody spells it; None for what is no address."""
+        """Hashes an address in any spelling; returns None for an invalid address."""
         key = self.address_key
 
         def hashed(text: str) -> bytes | None:

@@ -1,7 +1,7 @@
-"""Tokens in links: purpose-bound, signed, short, and verifiable after keys rotate.
+"""Makes and verifies link tokens: short, signed, for one purpose, and valid after key rotation.
 
-A link token goes into every mail of every send, so it costs about a microsecond
-(itsdangerous takes nine, and a million people wait for it). Layout, base64url without padding:
+Every email has a link token, so making one takes about a microsecond (itsdangerous takes nine,
+which matters for a million recipients). Layout, base64url without padding:
 
     purpose (1 byte) · key id (1) · numbers and expiry, each as length (1) and bytes · MAC (12)
 
@@ -22,28 +22,28 @@ from newsletter.errors import LinkError
 
 _MAC_BYTES = 12
 _MIN_KEY_CHARS = 32
-#: No number of ours is larger than so many bytes, and no token longer than so many characters.
+#: The most bytes of a number in a token, and the most characters of a token.
 _MOST_BYTES, _MOST_CHARS = 16, 200
 _LENGTHS = [bytes((size,)) for size in range(256)]
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Purpose(IntEnum):
-    """What a token lets its bearer do. A token made for one purpose opens no other door."""
+    """What a token allows. A token for one purpose is invalid for every other."""
 
-    #: In every mail, numbers (issue, subscriber): leave, choose topics, read on the web.
+    #: In every email, numbers (issue, subscriber): unsubscribe, edit preferences, view on the web.
     RECIPIENT = 1
-    #: In a mail that asks for a confirmation, number (confirmation): do what was asked.
+    #: In a confirmation email, number (confirmation): confirm the request.
     CONFIRM = 2
-    #: In a mail to an operator, numbers (user, stamp of their password): choose a new one.
+    #: In an email to a user, numbers (user, stamp of their password): set a new password.
     PASSWORD = 3
-    #: To be passed on, number (variant): read on the web what was sent, and whose it was not.
+    #: In shared links, number (variant): view an issue on the web without personal values.
     VIEW = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a valid token says: its purpose and numbers, all signed."""
+    """The signed content of a valid token: its purpose and numbers."""
 
     purpose: Purpose
     numbers: tuple[int, ...]
@@ -52,8 +52,7 @@ class Claim:
 class Links:
     """Makes and reads link tokens with a list of keys: the first signs, all of them verify.
 
-    To rotate, put a new key in front and keep the old ones for as long as mails
-    that carry them may be opened.
+    To rotate, put a new key first, and keep the old ones for as long as their links should work.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -63,41 +62,41 @@ class Links:
             raise LinkError(
                 f"a key is shorter than {_MIN_KEY_CHARS} characters", place="links.keys"
             )
-        # A key is known by one byte of its hash, so that its place in the list may change.
+        # One byte of its hash identifies a key, so that its position in the list may change.
         self._keys = [sha256(b"newsletter.links\0" + key.encode()).digest() for key in keys]
         self._key_ids = [sha256(key).digest()[0] for key in self._keys]
 
     def token(self, purpose: Purpose, *numbers: int, expires: datetime | None = None) -> str:
-        """A token that carries ``numbers``, none of them negative; ``expires`` is aware."""
+        """A token with these non-negative ``numbers``; ``expires`` has a time zone."""
         *first, last = (*numbers, int(expires.timestamp()) if expires else 0)
         return self.series(purpose, *first, expiry=None)(last)
 
     def series(
         self, purpose: Purpose, *numbers: int, expiry: int | None = 0
     ) -> Callable[[int], str]:
-        """Makes tokens that differ in their last number only: a batch needs a thousand."""
+        """A function that makes tokens that differ only in the last number, for a whole batch."""
         head = bytes((purpose, self._key_ids[0])) + b"".join(map(_packed, numbers))
         tail = b"" if expiry is None else _packed(expiry)
-        # Keyed and fed with the head once: a copy of it costs half of beginning anew.
+        # Hash the head once: copying the state takes half the time.
         begun = blake2b(head, key=self._keys[0], digest_size=_MAC_BYTES)
 
         def token(number: int) -> str:
             body = _packed(number) + tail
             mac = begun.copy()
             mac.update(body)
-            # What urlsafe_b64encode does, without its detours: this is called a million times.
+            # The same as urlsafe_b64encode, but faster: it runs once per recipient.
             text = b2a_base64(head + body + mac.digest(), newline=False).translate(_URL_SAFE)
             return text.rstrip(b"=").decode()
 
         return token
 
     def read(self, token: str, purpose: Purpose, *, now: datetime | None = None) -> Claim:
-        """The claim of a token made for ``purpose``; ``LinkError`` for any other text."""
+        """The claim of a valid token for ``purpose``; ``LinkError`` for any other text."""
         try:
             raw = b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except ValueError:
             raw = b""
-        # The last character has spare bits; only one spelling of a token is the token.
+        # The last character has unused bits; accept only one spelling of a token.
         if not raw or urlsafe_b64encode(raw).rstrip(b"=").decode() != token:
             raise LinkError("this link is damaged", hint="Copy it whole, or open it from the mail.")
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
@@ -119,7 +118,7 @@ class Links:
 
 
 def looks_like_token(text: str) -> bool:
-    """Whether the text has a token's layout. Who made it, with which key, is not looked at."""
+    """Whether the text has the layout of a token. Does not verify the signature."""
     if len(text) > _MOST_CHARS:
         return False
     try:
@@ -142,7 +141,7 @@ def _packed(number: int) -> bytes:
 
 
 def _numbers(body: bytes) -> tuple[tuple[int, ...], int]:
-    """The numbers and the expiry of a body whose MAC holds, so it is well-formed."""
+    """The numbers and the expiry of a body whose MAC was verified, so it is well-formed."""
     values, at = [], 2
     while at < len(body):
         after = at + 1 + body[at]

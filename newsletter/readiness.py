@@ -1,8 +1,8 @@
-"""Whether the settings are such that mail may leave to people: all that lacks, told at once.
+"""Checks whether the settings allow sending to real recipients, and reports all problems at once.
 
-With a sandbox on this machine the built-in values are good enough. Before anything goes to
-a provider elsewhere, links have to lead to a page that readers reach, and no example's
-postal address or sender may stand in their mail.
+The default values are enough for a sandbox on this machine. Before emails go to a real provider,
+links have to lead to a public page, and the postal address and sender must not be those of the
+examples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,18 +15,18 @@ from newsletter.provider.dns_lookups import is_public_name, is_this_machine
 from newsletter.settings.load import Settings
 
 _MAKE: Final = '$(python3 -c "import secrets; print(secrets.token_urlsafe(32))")'
-#: What default.toml and production.example.toml have in the place of the operator's own.
+#: The postal addresses in default.toml and production.example.toml.
 EXAMPLE_ADDRESSES: Final = (
     "Example Street 1, 12345 Example Town",
     "Example Media GmbH, Beispielstraße 1, 10115 Berlin, Germany",
 )
-#: Nobody can have an address or a page there (RFC 2606 §3).
+#: Domains reserved for examples (RFC 2606 §3).
 _EXAMPLE_DOMAINS: Final = ("example.com", "example.net", "example.org")
 
 
 @dataclass(frozen=True, slots=True)
 class SettingProblem:
-    """What is wrong with one setting, and how it is mended."""
+    """A problem with one setting, and its remedy."""
 
     key: str
     what: str
@@ -34,12 +34,12 @@ class SettingProblem:
 
     @property
     def line(self) -> str:
-        """All of it in a line."""
+        """Key, problem and remedy in one line."""
         return f"{self.key} {self.what}. {self.remedy}"
 
 
 def missing(settings: Settings) -> list[SettingProblem]:
-    """Secrets that are not set; a key is for ever, so each has a word of its own on that."""
+    """The secrets that are not set; each remedy says how long to keep the key."""
     found = []
     if not settings.sendgrid.api_key.get_secret_value():
         found.append(
@@ -73,10 +73,10 @@ def missing(settings: Settings) -> list[SettingProblem]:
 
 
 def lacking_key(settings: Settings, key: str) -> SettingsError:
-    """The error for a key that is not set, with all others that lack, so that it is the last."""
+    """The error for a missing key. It also names all other missing keys, to report them at once."""
     lacks = missing(settings)
     others = [lack for lack in lacks if lack.key != key]
-    return _told("are not set", [*(lack for lack in lacks if lack.key == key), *others])
+    return _settings_error("are not set", [*(lack for lack in lacks if lack.key == key), *others])
 
 
 def is_local(settings: Settings) -> bool:
@@ -85,20 +85,20 @@ def is_local(settings: Settings) -> bool:
 
 
 def unfit(settings: Settings) -> list[SettingProblem]:
-    """What keeps mail from leaving to the provider; nothing does where that is a sandbox here."""
+    """The settings that prevent sending; none with a sandbox on this machine."""
     return [] if is_local(settings) else list(_unfit(settings))
 
 
 def require_fit(settings: Settings) -> None:
-    """Raise SettingsError with everything that keeps mail from leaving to the provider."""
+    """Raise SettingsError with all settings that prevent sending."""
     lacks, keys = unfit(settings), missing(settings)
     if lacks or any(lack.key == "sendgrid.api_key" for lack in keys):
         host = settings.sendgrid.host
-        raise _told(f"mail to people by {host} needs other values", [*keys, *lacks])
+        raise _settings_error(f"mail to people by {host} needs other values", [*keys, *lacks])
 
 
 def is_example(address: str) -> bool:
-    """Whether nobody's mailbox can be there: an example's, or a name of no public DNS."""
+    """Whether the address cannot exist: its domain is an example or not in public DNS."""
     domain = address.rpartition("@")[2].lower().removesuffix(".")
     return not is_public_name(domain) or f".{domain}".endswith(
         tuple(f".{name}" for name in _EXAMPLE_DOMAINS)
@@ -141,7 +141,7 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().replace(",", " ").split())
 
 
-def _told(message: str, lacks: Sequence[SettingProblem]) -> SettingsError:
+def _settings_error(message: str, lacks: Sequence[SettingProblem]) -> SettingsError:
     if len(lacks) == 1:
         return SettingsError(lacks[0].what, place=lacks[0].key, hint=lacks[0].remedy)
     return SettingsError(

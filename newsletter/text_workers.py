@@ -1,14 +1,14 @@
-"""A process that reads, renders and checks what authors write, apart from the service.
+"""Runs parsing, rendering and checking of authors' texts in a separate process.
 
-Python runs one thread at a time, and some libraries let no other run until they are done. A text
-that takes long must not keep anybody from leaving, nor the provider from posting events. So
-whatever runs for long does such work in a process of its own, started when it is first needed. It
-has a time limit and a memory limit, and is killed and replaced when it passes one. Commands that
-end by themselves do the same work where they are: there is nobody whom they could keep waiting.
+Python runs one thread at a time, and some libraries block all other threads. A slow text must not
+delay unsubscribe requests or events of the provider. So long-running processes do this work in a
+child process, which starts on first use. It has limits of time and memory, and is killed and
+replaced when it exceeds one. Short-lived commands do the work in their own process, because nothing
+else waits for it.
 
-Child and parent speak over a socket, in pickles: both are ours. What the child needs is told it
-with the text, and its environment has no setting, so it is given no key of the provider or of
-links. It is no sandbox: it runs as the same user.
+Parent and child exchange pickles over a socket. The child gets everything it needs with the text,
+and its environment contains no settings, so it has no key of the provider or of links. It is not a
+sandbox: it runs as the same user.
 """
 
 import contextlib
@@ -36,9 +36,9 @@ _log = logging.getLogger(__name__)
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 
-#: Seconds of processor time that one text may take. Prose of the greatest length takes five.
+#: Seconds of processor time for one text. Prose of the greatest length takes five.
 TIME_LIMIT: Final = 20.0
-#: So many times as long it may take by the clock, on a machine that has other work as well.
+#: The limit of wall clock time, as a multiple of TIME_LIMIT, because the machine may be busy.
 _PATIENCE: Final = 2
 #: Bytes of address space of a process; rendering takes a quarter of it.
 MEMORY_LIMIT: Final = 1_500_000_000
@@ -46,23 +46,25 @@ MEMORY_LIMIT: Final = 1_500_000_000
 _START_LIMIT: Final = 60.0
 #: Seconds after which a process without work ends, to give its memory back.
 _IDLE: Final = 300.0
-#: How often it is looked whether the service was told to stop, in seconds.
-_LOOK: Final = 0.1
-#: Seconds for a process to be gone once it has closed its end of the socket.
-_GOING: Final = 5.0
-#: What a child takes over of our environment: where programs and libraries are, and the language.
-_KEPT: Final = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"})
-_KEPT_BEGIN: Final = ("LC_", "PYTHON")
-#: With these others end processes orderly, as a service manager does with all at once.
-_TOLD: Final = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
-#: What a child says when it has started, and when it begins with a text.
-_HERE: Final = b"here"
+#: Seconds between checks whether the service is stopping.
+_POLL: Final = 0.1
+#: Seconds for a process to exit after it has closed its end of the socket.
+_EXIT_LIMIT: Final = 5.0
+#: Environment variables that a child inherits: paths of programs and libraries, and the language.
+_INHERITED: Final = frozenset(
+    {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"}
+)
+_INHERITED_PREFIXES: Final = ("LC_", "PYTHON")
+#: Signals with which service managers end all processes.
+_END_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
+#: A child sends this when it has started, and when it begins with a text.
+_READY: Final = b"ready"
 _LATER: Final = "Try again in a minute."
-_SHORTEN: Final = "Shorten it, or take out what repeats a sign very often."
+_SHORTEN: Final = "Shorten it, or remove long repetitions of one character."
 
 
 class TooMuchWorkError(UserError):
-    """A text takes more time or memory than one may, or breaks the process that works on it."""
+    """A text takes too much time or memory, or crashes the process that works on it."""
 
 
 @dataclass(slots=True)
@@ -73,25 +75,25 @@ class _Process:
     connection: Connection
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process and wait until it has exited."""
         self.process.kill()
         self.process.wait()
         self.connection.close()
 
     def ended_with(self) -> int:
-        """The exit status of one that has closed its end of the socket."""
+        """The exit status of a process that has closed its end of the socket."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_GOING)
+            self.process.wait(_EXIT_LIMIT)
         self.kill()
         return self.process.returncode
 
 
 @dataclass
 class TextWorkers:
-    """Up to ``processes`` children, and ``waiting`` callers beside those that are served.
+    """Up to ``processes`` children, and up to ``waiting`` callers that wait for one.
 
-    With no process at all the work is done where it is asked for. ``stopping`` says whether the
-    service was told to stop: whoever waits gives up then, as after ``stop``.
+    With 0 processes the work is done in the calling process. When ``stopping`` returns True, or
+    after ``stop``, waiting callers get BusyError.
     """
 
     processes: int = 1
@@ -103,24 +105,23 @@ class TextWorkers:
     _stopped: bool = False
 
     def __post_init__(self) -> None:
-        self._turn = threading.Semaphore(self.processes)
-        self._room = threading.Semaphore(self.processes + self.waiting)
+        self._serving = threading.Semaphore(self.processes)
+        self._admitted = threading.Semaphore(self.processes + self.waiting)
         self._lock = threading.Lock()
 
     def __call__(
         self, function: Callable[_Given, _Result], *args: _Given.args, **named: _Given.kwargs
     ) -> _Result:
-        """``function(*args, **named)``, done by a child; it and all that it takes can be pickled.
+        """Call ``function(*args, **named)`` in a child; function and arguments must be picklable.
 
-        Raises the UserError that it raises; TooMuchWorkError for what passes a limit; and
-        BusyError where it was not tried, or not to its end, and may be a moment later.
+        Raises the UserError that the function raises, TooMuchWorkError when a limit is exceeded,
+        and BusyError when the call was not completed but may succeed later.
         """
         if not self.processes:
             return function(*args, **named)
-        if not self._room.acquire(blocking=False):
+        if not self._admitted.acquire(blocking=False):
             raise BusyError(
-                f"{self.processes + self.waiting} texts are being worked on or wait for it, "
-                "and no more may",
+                f"{self.processes + self.waiting} texts are in work or waiting, which is the limit",
                 hint=_LATER,
             )
         try:
@@ -128,12 +129,12 @@ class TextWorkers:
             try:
                 return cast("_Result", self._done(pickle.dumps((function, args, named))))
             finally:
-                self._turn.release()
+                self._serving.release()
         finally:
-            self._room.release()
+            self._admitted.release()
 
     def stop(self) -> None:
-        """End all children; whoever waits for one gives up, and ends it, within a moment."""
+        """End all children; waiting callers give up and end theirs within a moment."""
         with self._lock:
             self._stopped = True
             free, self._free = self._free, []
@@ -143,15 +144,15 @@ class TextWorkers:
     def _wait_for_turn(self) -> None:
         limit = _PATIENCE * self.time_limit
         deadline = time.monotonic() + limit
-        while not self._turn.acquire(timeout=_LOOK):
-            self._give_up_if_over()
+        while not self._serving.acquire(timeout=_POLL):
+            self._raise_if_stopping()
             if time.monotonic() > deadline:
                 raise BusyError(
                     f"texts before this one took longer than {limit:g} seconds", hint=_LATER
                 )
 
     def _done(self, work: bytes) -> object:
-        # At most so many were free, and ended before they read it: the next is a new one.
+        # At most ``processes`` idle children may have exited before they read the work.
         for _ in range(self.processes + 1):
             if answer := self._answer(self._child(), work):
                 break
@@ -167,20 +168,22 @@ class TextWorkers:
         raise RuntimeError(f"a text could not be worked on:\n{value}")
 
     def _answer(self, child: _Process, work: bytes) -> tuple[str, object] | None:
-        """What a child says; None if it ended before it began, as after long without work."""
+        """The child's answer; None if it exited before it began, as idle children do."""
         is_begun = is_sound = False
         try:
             child.connection.send_bytes(work)
-            is_begun = self._is_heard(child, _START_LIMIT) and bool(child.connection.recv_bytes())
+            is_begun = self._has_answered(child, _START_LIMIT) and bool(
+                child.connection.recv_bytes()
+            )
             if not is_begun:
                 return None
-            if not self._is_heard(child, _PATIENCE * self.time_limit):
+            if not self._has_answered(child, _PATIENCE * self.time_limit):
                 raise _not_done(self.time_limit)
             answer: tuple[str, object] = pickle.loads(child.connection.recv_bytes())  # noqa: S301 (our child)
-            # One that ran out of memory once may be left with little.
-            is_sound = answer[0] != "memory" and not self._is_over()
+            # A child that ran out of memory may have little left.
+            is_sound = answer[0] != "memory" and not self._is_stopping()
         except (EOFError, OSError):
-            self._give_up_if_over()
+            self._raise_if_stopping()
             if not is_begun:
                 return None
             raise _broken(child.ended_with(), self.time_limit) from None
@@ -192,17 +195,17 @@ class TextWorkers:
                 child.kill()
         return answer
 
-    def _is_heard(self, child: _Process, limit: float) -> bool:
-        """Wait until the child says something; False where it takes longer than the limit."""
+    def _has_answered(self, child: _Process, limit: float) -> bool:
+        """Wait until the child sends something; False after ``limit`` seconds."""
         deadline = time.monotonic() + limit
-        while not child.connection.poll(_LOOK):
-            self._give_up_if_over()
+        while not child.connection.poll(_POLL):
+            self._raise_if_stopping()
             if time.monotonic() > deadline:
                 return False
         return True
 
     def _child(self) -> _Process:
-        """One that is free and lives, or a new one."""
+        """An idle child that is alive, or a new one."""
         with self._lock:
             while self._free:
                 child = self._free.pop()
@@ -211,7 +214,7 @@ class TextWorkers:
                 child.kill()
         child = _started(self.memory_limit, self.time_limit)
         try:
-            is_ready = self._is_heard(child, _START_LIMIT) and child.connection.recv_bytes()
+            is_ready = self._has_answered(child, _START_LIMIT) and child.connection.recv_bytes()
         except (EOFError, OSError):
             is_ready = False
         except BaseException:
@@ -219,15 +222,15 @@ class TextWorkers:
             raise
         if not is_ready:
             child.kill()
-            self._give_up_if_over()
+            self._raise_if_stopping()
             raise _not_started()
         return child
 
-    def _is_over(self) -> bool:
+    def _is_stopping(self) -> bool:
         return self._stopped or self.stopping()
 
-    def _give_up_if_over(self) -> None:
-        if self._is_over():
+    def _raise_if_stopping(self) -> None:
+        if self._is_stopping():
             raise BusyError("the service is stopping", hint="Try again when it runs.")
 
 
@@ -236,7 +239,7 @@ def _started(memory_limit: int, time_limit: float) -> _Process:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name in _KEPT or name.startswith(_KEPT_BEGIN)
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
     }
     with theirs:
         process = subprocess.Popen(  # noqa: S603 (ourselves)
@@ -249,7 +252,7 @@ def _started(memory_limit: int, time_limit: float) -> _Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=environment,
-            # Ctrl-C and a terminal that is closed are for the service, which ends us.
+            # The service handles Ctrl-C and a closed terminal, and ends its children.
             start_new_session=True,
         )
     return _Process(process, Connection(ours.detach()))
@@ -269,7 +272,7 @@ def _too_long(limit: float) -> UserError:
 
 
 def _not_done(limit: float) -> UserError:
-    """What to say where the clock ran out, and not the processor time."""
+    """The error when the limit of wall clock time was exceeded, not that of processor time."""
     said = (
         f"this text was given up after {_PATIENCE * limit:g} seconds: "
         f"it may take {limit:g} of processor time, and this machine is busy"
@@ -285,11 +288,11 @@ def _too_large(limit: int) -> UserError:
 
 
 def _broken(status: int, time_limit: float) -> UserError:
-    """What to say of a child that ended in the middle of its work, and by what."""
+    """The error for a child that exited during its work."""
     if -status == signal.SIGXCPU:
         return _too_long(time_limit)
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    if -status in _TOLD:
+    if -status in _END_SIGNALS:
         return BusyError(f"the process that worked on this text was ended ({how})", hint=_LATER)
     said = f"the process that worked on this text was ended or broke ({how})"
     _log.warning("%s", said)
@@ -298,32 +301,32 @@ def _broken(status: int, time_limit: float) -> UserError:
 
 
 def work(handle: int, memory_limit: int, time_limit: float) -> None:
-    """What a child does until its parent is gone, or has had nothing to do for long."""
+    """The main loop of a child, until its parent has exited or it was idle for too long."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Where memory is short the system ends this process before the service.
+    # When memory is short, the system kills this process before the service.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    # Imported before the first text comes, so that its time is its own.
+    # Imported before the first text, so that the import does not count towards its time.
     from newsletter.checking import checker  # noqa: F401, PLC0415
 
     _limit(resource.RLIMIT_AS, memory_limit)
     _limit(resource.RLIMIT_CORE, 0)
     connection = Connection(handle)
-    # The parent may be gone at any moment; then there is nobody left to tell.
+    # The parent may exit at any moment.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError):
-        connection.send_bytes(_HERE)
+        connection.send_bytes(_READY)
         while connection.poll(_IDLE):
             text = connection.recv_bytes()
-            connection.send_bytes(_HERE)
-            # The system keeps this limit, also of code that lets no other run, and if the parent
-            # is gone. It counts whole seconds.
+            connection.send_bytes(_READY)
+            # The system enforces this limit, even for code that blocks all threads, and after the
+            # parent has exited. It counts whole seconds.
             used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
             _limit(resource.RLIMIT_CPU, math.ceil(used + time_limit))
             connection.send_bytes(_worked(text))
 
 
 def _worked(text: bytes) -> bytes:
-    """The answer to one text."""
+    """The pickled answer to one text."""
     try:
         function, args, named = pickle.loads(text)  # noqa: S301 (our parent)
         return pickle.dumps(("done", function(*args, **named)))
@@ -331,12 +334,12 @@ def _worked(text: bytes) -> bytes:
         return pickle.dumps(("refused", error))
     except MemoryError:
         return pickle.dumps(("memory", None))
-    except Exception as error:  # noqa: BLE001 (told to the parent, which tells the log)
+    except Exception as error:  # noqa: BLE001 (the parent logs it)
         return pickle.dumps(("failed", "".join(traceback.format_exception(error))))
 
 
 def _limit(kind: int, most: int) -> None:
-    """Set a limit of this process, unless the system has set a lower one."""
+    """Set a resource limit of this process, unless the system has set a lower one."""
     _, highest = resource.getrlimit(kind)
     if highest != resource.RLIM_INFINITY:
         most = min(most, highest)

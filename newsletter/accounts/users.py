@@ -87,7 +87,7 @@ def by_email(session: Session, email: str) -> User:
     """The user with this email address; AccountError when there is none."""
     found = session.scalar(select(User).where(_user.c.identity == identity_of(email)))
     if found is None:
-        raise AccountError("there is no such user", place=email, hint="See newsletter user list.")
+        raise AccountError("there is no such user", place=email)
     return found
 
 

@@ -72,7 +72,7 @@ def audience(case: CheckContext) -> Iterator[CheckFinding]:
         yield CheckFinding(
             f"{people.number:,} subscribers would get it; the last issue of the series "
             f"{case.draft.series} (send {last.id}) went to {last.planned:,}",
-            "Check the segments (newsletter segment list) and recent imports.",
+            "Check the segments and recent imports.",
         )
 
 

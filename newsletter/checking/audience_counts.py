@@ -57,9 +57,9 @@ def count_audience(
         issue_id=session.scalar(select(_issue.c.id).where(_issue.c.slug == draft.slug)),
     )
     counted = count(
-        session, audience, now=now, split=split, also=[_lacks(name, now) for name in values]
+        session, audience, now=now, split=split, conditions=[_lacks(name, now) for name in values]
     )
-    return AudienceStats(counted, dict(zip(values, counted.also, strict=True)))
+    return AudienceStats(counted, dict(zip(values, counted.matching, strict=True)))
 
 
 def _lacks(name: str, now: datetime) -> ColumnElement[bool]:

@@ -103,7 +103,7 @@ def of_departure_logs(engine: Engine) -> DoctorFinding:
     if not inspect(engine).has_table(str(DepartureLog.__tablename__)):
         return DoctorFinding(subject, Verdict.OK, "none known yet")
     with reading(engine) as session:
-        logs = known_logs.listed(session)
+        logs = known_logs.list_logs(session)
     for one in logs:
         if one.waits:
             message = (

@@ -139,7 +139,7 @@ def approve(
             f"revision {revision} is not the latest: {latest.author or 'somebody'} saved "
             f"revision {latest.number} at {latest.created_at:%Y-%m-%d %H:%M} UTC",
             place=f"issue {slug}",
-            hint=f"Read revision {latest.number}: newsletter issue show {slug}",
+            hint=f"Read revision {latest.number}, then approve that one.",
         )
     if second_person and (why := second_person_conflict(session, issue, latest, by)):
         raise IssueError(
@@ -250,7 +250,7 @@ def _take(
             f"it is {STATE_LABELS[IssueState(issue.state)]} and cannot become "
             f"{STATE_LABELS[target]}",
             place=f"issue {issue.slug}",
-            hint=f"First: newsletter issue review {issue.slug}"
+            hint="First request a review."
             if step is Step.APPROVED and issue.state == IssueState.DRAFT
             else None,
         )

@@ -79,7 +79,7 @@ def delete(session: Session, name: str, *, by: Actor, now: datetime) -> None:
     sends keep the rule that they had.
     """
     segment = store.find(session, name)
-    if sends := segment_usage.unfinished(session, segment):
+    if sends := segment_usage.unfinished_sends(session, segment):
         many = len(sends) > 1
         raise SegmentError(
             f"{'sends' if many else 'send'} {', '.join(map(str, sends[:10]))} "

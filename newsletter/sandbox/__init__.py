@@ -1,4 +1,4 @@
-"""The sandbox: a local stand-in for SendGrid, for the demo, tests and trials."""
+"""The sandbox: a local stand-in for SendGrid, for the demo and for tests."""
 
 from newsletter import path_numbers
 

@@ -1,8 +1,8 @@
-"""Whether a POST /v3/mail/send is taken, by SendGrid's documented limits, and in its words.
+"""Validates a POST /v3/mail/send by SendGrid's documented limits, with its error messages.
 
 Source: Twilio's OpenAPI for v3 Mail Send and its page of errors. Where the two differ, the
-narrower limit holds. What SendGrid takes and this sandbox does not imitate is refused as well:
-taken and ignored, it would seem to work.
+narrower limit holds. A field that this sandbox does not support is refused as well, because it
+would seem to work if it were ignored.
 """
 
 import re
@@ -26,17 +26,17 @@ _RESERVED_HEADERS = frozenset(
 )  # fmt: skip
 #: The lists of recipients of a personalization.
 RECIPIENTS = ("to", "cc", "bcc")
-#: Fields of a request and of a personalization, and settings, that SendGrid knows and the
-#: sandbox does not imitate.
-_NOT_IMITATED = (
+#: Fields of a request and of a personalization, and settings, that SendGrid has and this sandbox
+#: does not support.
+_NOT_SUPPORTED = (
     "attachments", "template_id", "sections", "ip_pool_name", "reply_to_list", "send_at", "batch_id"
 )  # fmt: skip
-_NOT_IMITATED_OF_ONE = ("from", "send_at", "dynamic_template_data")
-_NOT_IMITATED_SETTINGS = {
+_NOT_SUPPORTED_OF_ONE = ("from", "send_at", "dynamic_template_data")
+_NOT_SUPPORTED_SETTINGS = {
     "mail_settings": ("bcc", "footer", "spam_check"),
     "tracking_settings": ("ganalytics",),
 }
-#: The settings that each has, beside ``enable``.
+#: The fields of each setting besides ``enable``.
 _SETTINGS: Mapping[str, Mapping[str, Mapping[str, type]]] = {
     "mail_settings": {name: {} for name in (*BYPASSES, "sandbox_mode")},
     "tracking_settings": {
@@ -62,7 +62,7 @@ class Complaint:
 
 
 def complaints(body: Any) -> list[Complaint]:  # noqa: ANN401 (any JSON may come)
-    """What is wrong with a request, as SendGrid would say; empty when it is taken."""
+    """The errors of a request, as SendGrid reports them; empty when it is accepted."""
     if not isinstance(body, dict):
         return [Complaint("Bad Request")]
     return list(_of_request(body))
@@ -70,22 +70,22 @@ def complaints(body: Any) -> list[Complaint]:  # noqa: ANN401 (any JSON may come
 
 def _of_request(body: Mapping[str, Any]) -> Iterator[Complaint]:
     yield from _of_sender(body.get("from"))
-    people = body.get("personalizations")
-    if not isinstance(people, list) or not people:
+    personalizations = body.get("personalizations")
+    if not isinstance(personalizations, list) or not personalizations:
         yield Complaint(
             "The personalizations field is required and must have at least one personalization.",
             "personalizations",
         )
         return
-    if len(people) > _MAX_PERSONALIZATIONS:
+    if len(personalizations) > _MAX_PERSONALIZATIONS:
         yield Complaint(
             f"The personalization block is limited to {_MAX_PERSONALIZATIONS} personalizations "
-            f"per API request. You have provided {len(people)} personalizations. Please consider "
-            "splitting this into multiple requests and resending your request.",
+            f"per API request. You have provided {len(personalizations)} personalizations. Please "
+            "consider splitting this into multiple requests and resending your request.",
             "personalizations",
         )
         return
-    yield from _of_subjects(body, people)
+    yield from _of_subjects(body, personalizations)
     yield from _of_content(body.get("content"))
     yield from _of_reply_to(body.get("reply_to"))
     yield from _of_headers(body.get("headers"), "headers")
@@ -94,9 +94,9 @@ def _of_request(body: Mapping[str, Any]) -> Iterator[Complaint]:
     yield from _of_group(body.get("asm"))
     for name in _SETTINGS:
         yield from _of_settings(body.get(name), name)
-    yield from _not_imitated(body, _NOT_IMITATED, "")
+    yield from _not_supported(body, _NOT_SUPPORTED, "")
     total, shared = 0, body.get("custom_args")
-    for index, person in enumerate(people):
+    for index, person in enumerate(personalizations):
         yield from _of_person(person, f"personalizations.{index}", shared)
         total += len(_addresses(person)) if isinstance(person, dict) else 0
     if total > _MAX_PERSONALIZATIONS:
@@ -119,17 +119,17 @@ def _of_sender(sender: object) -> Iterator[Complaint]:
         yield Complaint("The name must be a string.", "from.name")
 
 
-def _of_subjects(body: Mapping[str, Any], people: list[Any]) -> Iterator[Complaint]:
-    of_people = [person.get("subject") for person in people if isinstance(person, dict)]
+def _of_subjects(body: Mapping[str, Any], personalizations: list[Any]) -> Iterator[Complaint]:
+    subjects = [person.get("subject") for person in personalizations if isinstance(person, dict)]
     for place, subject in (("subject", body.get("subject")), *(
-        (f"personalizations.{n}.subject", one) for n, one in enumerate(of_people)
+        (f"personalizations.{n}.subject", one) for n, one in enumerate(subjects)
     )):  # fmt: skip
         if subject is not None and (not isinstance(subject, str) or not subject):
             yield Complaint(
                 "The subject of your email must be a string at least one character in length.",
                 place,
             )
-    if not body.get("subject") and not all(of_people):
+    if not body.get("subject") and not all(subjects):
         yield Complaint(
             "The subject is required. You can get around this requirement if you use a template "
             "with a subject defined or if every personalization has a subject defined.",
@@ -267,20 +267,20 @@ def _of_settings(settings: object, name: str) -> Iterator[Complaint]:
             "The bypass_list_management setting cannot be combined with another bypass setting.",
             f"{name}.bypass_list_management",
         )
-    asked = [one for one in _NOT_IMITATED_SETTINGS[name] if _enabled(settings.get(one))]
-    yield from _not_imitated(settings, asked, f"{name}.")
+    asked = [one for one in _NOT_SUPPORTED_SETTINGS[name] if _enabled(settings.get(one))]
+    yield from _not_supported(settings, asked, f"{name}.")
 
 
 def _enabled(setting: object) -> bool:
     return isinstance(setting, dict) and setting.get("enable") is True
 
 
-def _not_imitated(
+def _not_supported(
     given: Mapping[str, Any], names: Sequence[str], before: str
 ) -> Iterator[Complaint]:
     for name in names:
         if given.get(name) is not None:
-            yield Complaint(f"This sandbox does not imitate {before}{name}.", f"{before}{name}")
+            yield Complaint(f"This sandbox does not support {before}{name}.", f"{before}{name}")
 
 
 def _of_person(person: Any, place: str, shared: object) -> Iterator[Complaint]:  # noqa: ANN401
@@ -302,10 +302,10 @@ def _of_person(person: Any, place: str, shared: object) -> Iterator[Complaint]: 
         )
     yield from _of_strings(own, f"{place}.custom_args", may_be_empty=False)
     if isinstance(own, dict) and isinstance(shared, dict):
-        # Each was looked at alone; together they go with every event.
+        # Every event contains both, so their sizes add up.
         yield from _of_strings({**shared, **own}, f"{place}.custom_args")
     yield from _of_headers(person.get("headers"), f"{place}.headers")
-    yield from _not_imitated(person, _NOT_IMITATED_OF_ONE, f"{place}.")
+    yield from _not_supported(person, _NOT_SUPPORTED_OF_ONE, f"{place}.")
 
 
 def _of_recipients(person: Mapping[str, Any], place: str) -> Iterator[Complaint]:

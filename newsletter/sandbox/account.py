@@ -1,4 +1,4 @@
-"""How the account is set up, as SendGrid's API shows it: healthy, unless told otherwise.
+"""The setup of the account, as SendGrid's API shows it. By default it is healthy.
 
 Source: Twilio's OpenAPI for scopes, webhooks, domain authentication and tracking settings.
 """
@@ -26,19 +26,19 @@ _EVENTS = """
 processed deferred delivered bounce dropped open click spam_report unsubscribe group_unsubscribe
 group_resubscribe
 """.split()
-#: A new account of SendGrid's tracks clicks and opens.
+#: A new SendGrid account tracks clicks and opens.
 _TRACKING = {"click": True, "open": True, "subscription": False, "google_analytics": False}
 _WEBHOOK_ID = "sandbox"
 
 
-def tracks(told: Mapping[str, Any], what: str) -> bool:
-    """Whether mails that say nothing else are tracked so, by default or as told otherwise."""
-    said = told.get(f"tracking_settings/{what}")
-    return bool(said.get("enabled")) if isinstance(said, dict) else _TRACKING.get(what, False)
+def tracks(overrides: Mapping[str, Any], what: str) -> bool:
+    """Whether the account tracks ``what`` for emails without a setting of their own."""
+    setting = overrides.get(f"tracking_settings/{what}")
+    return bool(setting.get("enabled")) if isinstance(setting, dict) else _TRACKING.get(what, False)
 
 
-class Kept(Protocol):
-    """What a running sandbox shows of itself."""
+class SandboxState(Protocol):
+    """The parts of a running sandbox that the account shows."""
 
     config: SandboxConfig
     poster: Poster
@@ -46,12 +46,14 @@ class Kept(Protocol):
 
     @property
     def public_key(self) -> str:
-        """The key that proves its events."""
+        """The key that verifies its events."""
         ...
 
 
-def routes(sandbox: Kept, authorised: Callable[[Request], Response | None]) -> Iterable[Route]:
-    """The questions that `newsletter doctor` asks, and a way to change the answers."""
+def routes(
+    sandbox: SandboxState, authorised: Callable[[Request], Response | None]
+) -> Iterable[Route]:
+    """The routes that `newsletter doctor` reads, and one that changes their answers."""
     account = _Account(sandbox)
 
     def guarded(
@@ -61,10 +63,10 @@ def routes(sandbox: Kept, authorised: Callable[[Request], Response | None]) -> I
             if refusal := authorised(request):
                 return refusal
             path = request.url.path.removeprefix("/v3/")
-            told = sandbox.account.get(path, ...)
-            if isinstance(told, int):
-                return errors(told, Complaint("access forbidden"))
-            return JSONResponse(answer(request) if told is ... else told)
+            override = sandbox.account.get(path, ...)
+            if isinstance(override, int):
+                return errors(override, Complaint("access forbidden"))
+            return JSONResponse(answer(request) if override is ... else override)
 
         return answered
 
@@ -80,13 +82,13 @@ def routes(sandbox: Kept, authorised: Callable[[Request], Response | None]) -> I
 
 
 class _Account:
-    """The answers."""
+    """The answers of a healthy account."""
 
-    def __init__(self, sandbox: Kept) -> None:
+    def __init__(self, sandbox: SandboxState) -> None:
         self._sandbox = sandbox
 
     def scopes(self, _request: Request) -> object:
-        """What the API key may do: everything that this product uses."""
+        """The scopes of the API key: all that this product uses."""
         return {"scopes": _SCOPES}
 
     def webhooks(self, _request: Request) -> object:
@@ -101,11 +103,11 @@ class _Account:
         return {"id": _WEBHOOK_ID, "public_key": self._sandbox.public_key}
 
     def inbound(self, _request: Request) -> object:
-        """Hosts that mail comes in for: none."""
+        """The hosts that receive email: none."""
         return {"result": []}
 
     def domains(self, request: Request) -> object:
-        """The domain asked for, when addresses of it may send."""
+        """The requested domain, if its addresses may send."""
         name = request.query_params.get("domain", "")
         verified = self._sandbox.config.verified_senders
         if not name or (verified is not None and name not in verified):
@@ -119,16 +121,16 @@ class _Account:
         return [{"id": 1, "domain": name, "subdomain": "em1", "valid": True, "dns": records}]
 
     def tracking(self, request: Request) -> object:
-        """Whether mails that say nothing else are tracked so."""
+        """Whether the account tracks it."""
         return {"enabled": tracks({}, request.path_params["what"])}
 
     async def change(self, request: Request) -> Response:
-        """Replace answers: an object of path → JSON, or → status to refuse with; {} heals."""
+        """Replace answers: an object of path → JSON, or → error status; {} removes them."""
         try:
-            wanted = orjson.loads(await request.body() or b"{}")
+            overrides = orjson.loads(await request.body() or b"{}")
         except orjson.JSONDecodeError:
-            wanted = None
-        if not isinstance(wanted, dict):
+            overrides = None
+        if not isinstance(overrides, dict):
             return errors(400, Complaint("Send a JSON object."))
-        self._sandbox.account = wanted
-        return JSONResponse({"account": wanted})
+        self._sandbox.account = overrides
+        return JSONResponse({"account": overrides})

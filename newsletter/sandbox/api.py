@@ -1,4 +1,4 @@
-"""The handlers of mail send, and of looking into what was accepted."""
+"""The handlers of Mail Send, and of inspecting the sandbox."""
 
 import asyncio
 import base64
@@ -16,18 +16,18 @@ from newsletter.errors import UserError
 from newsletter.numbers import whole_number
 from newsletter.sandbox.acceptance import RECIPIENTS, Complaint, complaints
 from newsletter.sandbox.config import SandboxConfig
-from newsletter.sandbox.event_plan import Planner
+from newsletter.sandbox.event_plan import EventPlanner
 from newsletter.sandbox.events import Poster
 from newsletter.sandbox.faults import Faults
 from newsletter.sandbox.store import Store
 
 _MAX_BYTES = 30_000_000
-#: Where server.py keeps the connection in a request's scope.
+#: The key of a request's scope at which server.py puts the connection.
 TRANSPORT = "sandbox.transport"
 
 
-class Api:
-    """The handlers of mail send and of inspection."""
+class MailSendApi:
+    """The handlers."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Api:
         faults: Faults,
         poster: Poster,
         *,
-        planner: Planner,
+        planner: EventPlanner,
         public_key: str,
     ) -> None:
         self._config, self._store, self._faults = config, store, faults
@@ -69,7 +69,7 @@ class Api:
             return errors(500, Complaint("Internal Server Error"))
         if faults.happens("unavailable"):
             return errors(503, Complaint("Service Unavailable"))
-        answer = await run_in_threadpool(self._take, request, raw)
+        answer = await run_in_threadpool(self._handle, request, raw)
         if answer.status_code == 202:
             if faults.happens("accept_then_lose"):
                 return _Hangup()
@@ -79,7 +79,7 @@ class Api:
                 return errors(503, Complaint("Service Unavailable"))
         return answer
 
-    def _take(self, request: Request, raw: bytes) -> Response:
+    def _handle(self, request: Request, raw: bytes) -> Response:
         if refusal := self.authorised(request):
             return refusal
         if len(raw) > _MAX_BYTES:
@@ -125,13 +125,13 @@ class Api:
         return Response(status_code=202, headers={"X-Message-Id": message_id})
 
     async def summary(self, _request: Request) -> Response:
-        """Counts of what was accepted and of what happened."""
+        """The numbers of requests, recipients, events and posts."""
         counts = await run_in_threadpool(self._store.summary)
         poster = self._poster
         return JSONResponse({**counts, "posts": poster.posts, "failed_posts": poster.failed})
 
     async def accepted(self, request: Request) -> Response:
-        """Every accepted mail as JSON Lines, to be compared person by person."""
+        """Every accepted email as JSON Lines, so that tests can compare each recipient."""
         after = whole_number(request.query_params.get("after", "0"))
         if after is None:
             return errors(400, Complaint("after must be a number", "after"))
@@ -147,32 +147,32 @@ class Api:
     async def switch_faults(self, request: Request) -> Response:
         """Set all faults from a JSON object."""
         try:
-            wanted = orjson.loads(await request.body() or b"{}")
-            self._faults.switch(wanted)
+            faults = orjson.loads(await request.body() or b"{}")
+            self._faults.switch(faults)
         except (orjson.JSONDecodeError, AttributeError):
             return errors(400, Complaint("Send a JSON object."))
         except UserError as error:
             return errors(400, Complaint(str(error)))
-        return JSONResponse({"faults": wanted})
+        return JSONResponse({"faults": faults})
 
     async def reset(self, _request: Request) -> Response:
-        """Forget everything."""
+        """Delete everything."""
         await run_in_threadpool(self._store.reset)
         return JSONResponse({})
 
     async def public_key(self, _request: Request) -> Response:
-        """The key that proves the events."""
+        """The key that verifies the events."""
         return JSONResponse({"public_key": self._public_key})
 
 
 class _Hangup(Response):
-    """No answer: the connection is cut under the client."""
+    """Closes the connection without an answer."""
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
-        """Leave without a word."""
+        """Abort the connection."""
         scope[TRANSPORT].abort()
 
 
 def errors(status: int, *wrong: Complaint) -> JSONResponse:
-    """A refusal as SendGrid writes it."""
+    """An error response in SendGrid's format."""
     return JSONResponse({"errors": [one.as_json() for one in wrong]}, status_code=status)

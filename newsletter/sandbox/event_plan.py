@@ -1,4 +1,4 @@
-"""From a request that goes out to the events that will be told of it."""
+"""Plans the events of an accepted request."""
 
 import time
 from typing import Any
@@ -8,24 +8,24 @@ import orjson
 from newsletter.sandbox import mailbox
 from newsletter.sandbox.config import SandboxConfig
 from newsletter.sandbox.events import body
-from newsletter.sandbox.outcomes import Fate, fate
-from newsletter.sandbox.store import EventRow, SandboxEmail, Store
+from newsletter.sandbox.outcomes import EmailOutcome, outcome_of
+from newsletter.sandbox.store import PlannedEvent, SandboxEmail, Store
 from newsletter.sandbox.tracking_settings import Defaults, Measured, measured
 
-#: Happenings that put the address on one of the account's own lists.
+#: Event kinds that put the address on one of the account's suppression lists: (list, reason).
 _LISTED = {
     "bounce": ("bounces", "550 5.1.1"),
     "blocked": ("blocks", "421 4.7.0"),
     "spamreport": ("spam_reports", ""),
     "unsubscribe": ("unsubscribes", ""),
     "group_unsubscribe": ("group", ""),
-    # Only an invalid address is dropped without standing on a list already.
+    # Only an invalid address is dropped without being on a list already.
     "dropped": ("invalid_emails", "Mail domain mentioned in email address is unknown"),
 }
 
 
-class Planner:
-    """Decides what becomes of each mail at the moment when it goes out."""
+class EventPlanner:
+    """Decides the events of each email when its request is accepted."""
 
     def __init__(self, config: SandboxConfig, store: Store, defaults: Defaults) -> None:
         self._config, self._store, self._defaults = config, store, defaults
@@ -36,8 +36,8 @@ class Planner:
         message: dict[str, Any],
         parts: list[tuple[str, dict[str, Any]]],
         first: int,
-    ) -> list[EventRow]:
-        """What will happen to a request's mails, the first of which has the id ``first``."""
+    ) -> list[PlannedEvent]:
+        """The events of a request's emails, the first of which has the ID ``first``."""
         now = time.time()
         can = measured(message, self._defaults)
         listed = self._store.lists_of([email for email, _ in parts], can.lists)
@@ -49,28 +49,28 @@ class Planner:
         rows = []
         for number, (email, part) in enumerate(parts):
             mail = SandboxEmail(first + number, message_id, number, now, email, "", shared, part)
-            coming = fate(
+            outcome = outcome_of(
                 email, message_id,
                 rates=self._config.event_rates, seed=self._config.seed,
                 listed_on=listed.get(email.lower(), frozenset()),
             )  # fmt: skip
-            rows += self._happenings(mail, coming, can, now)
+            rows += self._events_of(mail, outcome, can, now)
         return rows
 
-    def _happenings(
-        self, mail: SandboxEmail, coming: Fate, can: Measured, now: float
-    ) -> list[EventRow]:
+    def _events_of(
+        self, mail: SandboxEmail, outcome: EmailOutcome, can: Measured, now: float
+    ) -> list[PlannedEvent]:
         rows = []
-        kinds = coming.happenings if coming.drop_reason else ("processed", *coming.happenings)
+        kinds = outcome.kinds if outcome.drop_reason else ("processed", *outcome.kinds)
         for step, kind in enumerate(filter(can.happens, kinds)):
-            if kind in _LISTED and not coming.listed:
+            if kind in _LISTED and not outcome.listed:
                 self._store.suppress(_LISTED[kind][0], mail.email, _LISTED[kind][1])
             at = now + step * self._config.event_delay
             link = ""
             if kind == "click":
                 link = mailbox.fill(can.links[mail.number % len(can.links)], mail.part)
             text = orjson.dumps(
-                body(mail, kind, at=at, reason=coming.drop_reason, url=link)
+                body(mail, kind, at=at, reason=outcome.drop_reason, url=link)
             ).decode()
             rows.append((mail.id, at, kind, text))
         return rows

@@ -1,7 +1,7 @@
-"""Events as SendGrid writes, signs and posts them.
+"""Writes, signs and posts events as SendGrid does.
 
-Source: the Event Webhook reference; the signature is ECDSA (P-256, SHA-256) over the
-timestamp and the raw body, base64 of DER.
+Source: the Event Webhook reference. The signature is ECDSA (P-256, SHA-256) over the timestamp
+and the raw body, in base64 of DER.
 """
 
 import base64
@@ -23,10 +23,10 @@ from newsletter.sandbox.faults import Faults
 from newsletter.sandbox.store import DueEvent, SandboxEmail, Store
 
 _log = logging.getLogger(__name__)
-_MAX_BYTES = 700_000  # SendGrid posts at the latest at 768 KB
-_LONGEST_WAIT = 60.0  # seconds; SendGrid's own waits grow for 24 hours
+_MAX_BYTES = 700_000  # SendGrid's posts have up to 768 KB
+_MAX_WAIT = 60.0  # seconds; SendGrid retries for 24 hours
 
-#: What our names are on the wire: (event, further fields).
+#: The sandbox's event kind → SendGrid's (event, further fields), where they differ.
 _WIRE: dict[str, tuple[str, dict[str, Any]]] = {
     "deferred": ("deferred", {"response": "451 4.7.1 Try again later", "attempt": "1"}),
     "delivered": ("delivered", {"response": "250 2.0.0 OK", "tls": 1}),
@@ -57,7 +57,7 @@ _AGENT = "Mozilla/5.0 (sandbox)"
 def body(
     mail: SandboxEmail, kind: str, *, at: float, reason: str = "", url: str = ""
 ) -> dict[str, Any]:
-    """One event; custom args stand at the top level, reserved names win."""
+    """One event. Custom args are at the top level; SendGrid's own fields override them."""
     name, more = _WIRE.get(kind, (kind, {}))
     event: dict[str, Any] = {
         **mail.body.get("custom_args", {}),
@@ -84,7 +84,7 @@ def body(
 
 
 class Signer:
-    """A key pair made for this run."""
+    """Signs posts with a key pair that is new in each run."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -105,7 +105,7 @@ class Signer:
 
 
 class Poster:
-    """A thread that posts due events; what waits, waits in the store, not in memory."""
+    """A thread that posts due events. They wait in the store and not in memory."""
 
     def __init__(
         self,
@@ -125,11 +125,11 @@ class Poster:
         self.posts, self.failed = 0, 0
 
     def start(self) -> None:
-        """Begin to post."""
+        """Start posting."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the post under way."""
+        """Stop after the current post."""
         self._stopping.set()
         self._thread.join()
 
@@ -149,14 +149,14 @@ class Poster:
                 self._store.posted(events)
             else:
                 self.failed += 1
-                wait = min(_LONGEST_WAIT, 0.25 * 2 ** min(self.failed, 8))
+                wait = min(_MAX_WAIT, 0.25 * 2 ** min(self.failed, 8))
 
     def _post(self, events: Sequence[DueEvent]) -> bool:
         bodies = [event.body for event in events]
         if self._faults.happens("webhook_duplicates"):
             bodies += bodies
         if self._faults.happens("webhook_new_ids"):
-            bodies += [_renamed(text) for text in bodies]
+            bodies += [_with_new_id(text) for text in bodies]
         payload = ("[" + ",".join(bodies) + "]\r\n").encode()
         assert len(payload) < 8 * _MAX_BYTES
         return self._deliver(payload)
@@ -170,18 +170,18 @@ class Poster:
                 self.posts += 1
                 return bool(200 <= answer.status < 300)
         except (urllib.error.URLError, OSError) as error:
-            _log.info("events were not taken and will be posted again: %s", error)
+            _log.info("the webhook did not take the events; they are posted again: %s", error)
             return False
 
 
-def _renamed(text: str) -> str:
+def _with_new_id(text: str) -> str:
     event = orjson.loads(text)
     event["sg_event_id"] = uuid.uuid4().hex
     return orjson.dumps(event).decode()
 
 
 def one_click(url: str) -> int:
-    """POST as a mail client does (RFC 8058), to this machine only; the status, 0 for none."""
+    """POST as an email client does (RFC 8058), to this machine only; the status, 0 for none."""
     if urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}:
         return 0
     request = urllib.request.Request(  # noqa: S310 (loopback only)
@@ -200,7 +200,7 @@ def one_click(url: str) -> int:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A mail client follows none."""
+    """Refuses redirects, as an email client does."""
 
     def redirect_request(self, *_: object) -> None:
         """Do not follow."""

@@ -1,4 +1,4 @@
-"""Failures that can be switched on while the sandbox runs: each by probability or by count."""
+"""Faults that can be switched on while the sandbox runs, each by probability or by count."""
 
 import random
 import threading
@@ -30,23 +30,23 @@ class _Fault:
 
 
 class Faults:
-    """What is switched on."""
+    """The faults that are switched on."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._on: dict[str, _Fault] = {}
 
-    def switch(self, wanted: Mapping[str, object]) -> None:
+    def switch(self, faults: Mapping[str, object]) -> None:
         """Set all faults: kind → probability, or {"times": N}, {"probability": P, "seconds": S}.
 
         Raises UserError for an unknown kind or a value of another form.
         """
-        made = {kind: _read(kind, value) for kind, value in wanted.items()}
+        parsed = {kind: _read(kind, value) for kind, value in faults.items()}
         with self._lock:
-            self._on = made
+            self._on = parsed
 
     def happens(self, kind: str) -> bool:
-        """Whether this fault strikes now."""
+        """Whether this fault happens now; counts down its ``times``."""
         with self._lock:
             fault = self._on.get(kind)
             if fault is None:
@@ -66,7 +66,7 @@ class Faults:
 def _read(kind: str, value: object) -> _Fault:
     if kind not in KINDS:
         raise UserError(
-            "there is no such fault", place=kind, hint=f"There are: {', '.join(KINDS)}."
+            "there is no such fault", place=kind, hint=f"Use one of: {', '.join(KINDS)}."
         )
     try:
         if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""The mailbox: a page where a person reads each mail as its recipient got it.
+"""The mailbox: pages that show each accepted email as its recipient got it.
 
-Needs no script. The mail stands in a sandboxed frame under a policy that runs nothing.
+They need no scripts. The email is in a sandboxed frame with a policy that runs none.
 """
 
 import re
@@ -30,21 +30,21 @@ _MAIL_POLICY = (
     "form-action 'none'; frame-ancestors 'self'; "
     "sandbox allow-popups allow-popups-to-escape-sandbox"
 )
-#: The mail's own dark styles follow the reader's system; these switch them by hand.
+#: An email's dark styles follow the operating system; the page replaces this to switch them.
 _SCHEME = re.compile(r"\(\s*prefers-color-scheme\s*:\s*(dark|light)\s*\)")
 
 
 def fill(text: str, part: Mapping[str, Any]) -> str:
-    """The text as one person reads it: each tag replaced in one pass, as it stands, unescaped."""
+    """The text for one recipient: each tag replaced in one pass, without escaping."""
     values: Mapping[str, str] = part.get("substitutions") or {}
     if not values:
         return text
     tags = re.compile("|".join(map(re.escape, sorted(values, key=len, reverse=True))))
-    return tags.sub(lambda found: values[found[0]], text)
+    return tags.sub(lambda match: values[match[0]], text)
 
 
 def routes(store: Store, one_click: Callable[[int], int]) -> list[Route]:
-    """The pages, and the same mails as JSON for tests."""
+    """The pages, and the same emails as JSON for tests."""
     pages = _Pages(store, one_click)
     return [
         Route("/", pages.index),
@@ -64,7 +64,7 @@ class _Pages:
         self._store, self._one_click = store, one_click
 
     async def index(self, request: Request) -> Response:
-        """The latest mails, or those to addresses that contain ``q``."""
+        """The latest emails, or those to addresses that contain ``q``."""
         mails = await self._mails(request)
         counts = await run_in_threadpool(self._store.summary)
         older = mails[-1].id if len(mails) == _PAGE else None
@@ -73,7 +73,7 @@ class _Pages:
         return _page("index.html", rows=rows, search=search, older=older, counts=counts)
 
     async def show(self, request: Request) -> Response:
-        """One mail: as HTML on two screens, as text, or its source."""
+        """One email: as HTML on two screens, as text, or its source."""
         mail = await self._mail(request)
         if mail is None:
             return _page("missing.html", status=404)
@@ -96,15 +96,15 @@ class _Pages:
             return _page("missing.html", status=404)
         scheme = "dark" if request.query_params.get("scheme") == "dark" else "light"
         text = _SCHEME.sub(
-            lambda found: "(min-width: 0)" if found[1] == scheme else "(max-width: 0)",
+            lambda match: "(min-width: 0)" if match[1] == scheme else "(max-width: 0)",
             _message(mail)["html"],
         )
-        # Links open in a window of their own, as in a mail client, not inside the frame.
+        # Links open in a new window, as in an email client, and not inside the frame.
         text = text.replace("<head>", '<head><base target="_blank">', 1)
         return HTMLResponse(text, headers={"Content-Security-Policy": _MAIL_POLICY})
 
     async def click(self, request: Request) -> Response:
-        """The button: unsubscribe as the mail's client would."""
+        """Unsubscribe as the recipient's email client would."""
         mail = await self._mail(request)
         status = await run_in_threadpool(self._one_click, mail.id) if mail else 0
         return RedirectResponse(f"/mail/{request.path_params['id']}?clicked={status}", 303)
@@ -114,12 +114,12 @@ class _Pages:
         return JSONResponse([_row(mail) for mail in await self._mails(request)])
 
     async def message(self, request: Request) -> Response:
-        """One mail as JSON."""
+        """One email as JSON."""
         mail = await self._mail(request)
         return JSONResponse(_message(mail) if mail else {}, 200 if mail else 404)
 
     async def style(self, _request: Request) -> Response:
-        """The pages' look."""
+        """The style sheet of the pages."""
         text = (_FOLDER / "mailbox.css").read_text(encoding="utf-8")
         return Response(text, media_type="text/css")
 
@@ -144,7 +144,7 @@ def _row(mail: SandboxEmail) -> dict[str, Any]:
 
 
 def _message(mail: SandboxEmail) -> dict[str, Any]:
-    """The mail as its recipient got it. Header values are not substituted, as with SendGrid."""
+    """The email as its recipient got it. As at SendGrid, tags in headers are not replaced."""
     parts = {part["type"]: part["value"] for part in mail.body["content"]}
     sender = mail.body["from"]
     headers = {

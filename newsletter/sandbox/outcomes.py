@@ -1,4 +1,7 @@
-"""What becomes of each mail: by its address if that is a magic one, else by rates, repeatably."""
+"""The outcome of each email: by its address if that is a magic one, otherwise by rates.
+
+The same address, request and seed always have the same outcome.
+"""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -23,7 +26,7 @@ MAGIC: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-#: Shares of all mails, for addresses that are not magic.
+#: Event kind → probability, for addresses that are not magic.
 DEFAULT_RATES: Mapping[str, float] = MappingProxyType(
     {
         "bounce": 0.012,
@@ -41,8 +44,8 @@ DEFAULT_RATES: Mapping[str, float] = MappingProxyType(
 _FINAL = ("bounce", "blocked")
 _LATER = ("machine_open", "open", "click", "spamreport", "unsubscribe", "oneclick")
 
-#: The account's own lists, and the words with which SendGrid drops what stands on them. Of an
-#: address that stands on several the first is told.
+#: The account's suppression lists, and SendGrid's reason for dropping an address that is on one.
+#: For an address on several lists, the first one counts.
 DROP_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "bounces": "Bounced Address",
@@ -55,42 +58,42 @@ DROP_REASONS: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What happens to one mail after ``processed``, in order; and why it is dropped, if it is."""
+class EmailOutcome:
+    """The event kinds of one email after ``processed``, in order, and why it was dropped."""
 
-    happenings: tuple[str, ...]
+    kinds: tuple[str, ...]
     drop_reason: str = ""
-    #: Dropped because it stood on one of the account's lists before.
+    #: Dropped because the address was on one of the account's lists before.
     listed: bool = False
 
 
-def fate(
+def outcome_of(
     email: str,
     message_id: str,
     *,
     rates: Mapping[str, float],
     seed: int,
     listed_on: Collection[str] | None = None,
-) -> Fate:
-    """The same address, request and seed have the same fate."""
+) -> EmailOutcome:
+    """The outcome of the email to ``email`` in this request."""
     for name, reason in DROP_REASONS.items():
         if name in (listed_on or ()):
-            return Fate(("dropped",), reason, listed=True)
+            return EmailOutcome(("dropped",), reason, listed=True)
     magic = email.partition("@")[0].partition("+")[0].lower()
     if magic in MAGIC:
-        return Fate(MAGIC[magic], "Invalid" if magic == "drop" else "")
+        return EmailOutcome(MAGIC[magic], "Invalid" if magic == "drop" else "")
     digest = hashlib.sha256(f"{seed}\0{message_id}\0{email.lower()}".encode()).digest()
-    chance = Chances(digest)
+    chance = _Chances(digest)
     for kind in _FINAL:
         if chance() < rates.get(kind, 0):
-            return Fate((kind,))
-    happenings = ["deferred"] if chance() < rates.get("deferred", 0) else []
-    happenings.append("delivered")
-    happenings += [kind for kind in _LATER if chance() < rates.get(kind, 0)]
-    return Fate(tuple(happenings))
+            return EmailOutcome((kind,))
+    kinds = ["deferred"] if chance() < rates.get("deferred", 0) else []
+    kinds.append("delivered")
+    kinds += [kind for kind in _LATER if chance() < rates.get(kind, 0)]
+    return EmailOutcome(tuple(kinds))
 
 
-class Chances:
+class _Chances:
     """Numbers in [0, 1) from a digest, three bytes each."""
 
     def __init__(self, digest: bytes) -> None:

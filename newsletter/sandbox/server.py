@@ -1,7 +1,7 @@
-"""SendGrid's HTTP on this machine, for what this product uses of it. A tool for trying and testing.
+"""A local server with the part of SendGrid's HTTP API that this product uses.
 
-It shares no code with the product's own edge to SendGrid, so that it proves things
-independently, and it listens on loopback unless told otherwise.
+It shares no code with newsletter.provider, so that tests against it are independent. It listens
+on the loopback interface by default.
 """
 
 import re
@@ -21,24 +21,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.errors import MachineError
 from newsletter.sandbox import account, mailbox, suppression_lists
-from newsletter.sandbox.api import TRANSPORT, Api
+from newsletter.sandbox.api import TRANSPORT, MailSendApi
 from newsletter.sandbox.config import SandboxConfig as SandboxConfig
-from newsletter.sandbox.event_plan import Planner
+from newsletter.sandbox.event_plan import EventPlanner
 from newsletter.sandbox.events import Poster, Signer, one_click
 from newsletter.sandbox.faults import Faults
 from newsletter.sandbox.store import Store
 
 
 class RunningSandbox:
-    """A sandbox that listens; use it as a context manager, or close it."""
+    """A running sandbox; use it as a context manager, or close it."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
         self.faults = Faults()
         self.signer = Signer()
-        #: Path → answer, where the account is not as healthy as by default.
+        #: Path → answer, or status code, that replaces the answer of a healthy account.
         self.account: dict[str, Any] = {}
-        # Whatever was opened is closed again if a later step fails.
+        # If a step fails, everything opened before it is closed again.
         with ExitStack() as opened:
             listening = opened.enter_context(_listen(config.host, config.port))
             self.url = f"http://{config.host}:{listening.getsockname()[1]}"
@@ -54,8 +54,8 @@ class RunningSandbox:
             self.poster.url = config.webhook_url
             self.poster.start()
             opened.callback(self.poster.stop)
-            # What is said of the account counts from then on.
-            self.planner = Planner(
+            # A lambda, because the account's settings may change while the sandbox runs.
+            self.planner = EventPlanner(
                 config, self.store, lambda what: account.tracks(self.account, what)
             )
             self._start(listening)
@@ -83,19 +83,19 @@ class RunningSandbox:
 
     @property
     def public_key(self) -> str:
-        """The key that proves its events: base64 DER, as SendGrid shows it."""
+        """The key that verifies its events: base64 DER, as SendGrid shows it."""
         return self.signer.public_key
 
     def set_webhook_url(self, url: str | None) -> None:
-        """Where events are posted from now on; None posts none."""
+        """Set where events are posted from now on; None posts none."""
         self.poster.url = url
 
-    def set_faults(self, **wanted: object) -> None:
-        """Switch faults: see newsletter.sandbox.faults. None given switches all off."""
-        self.faults.switch(wanted)
+    def set_faults(self, **faults: object) -> None:
+        """Set all faults (newsletter.sandbox.faults); without arguments there are none."""
+        self.faults.switch(faults)
 
     def one_click(self, mail_id: int) -> int:
-        """Unsubscribe as the mail's recipient's client would; the status of the answer."""
+        """Unsubscribe as an email client would; returns the HTTP status, 0 for none."""
         mail = self.store.mail(mail_id)
         header = mail.part.get("headers", {}).get("List-Unsubscribe", "") if mail else ""
         link = re.search(r"<(https?://[^>]+)>", header)
@@ -122,13 +122,13 @@ class RunningSandbox:
 
 
 def start_sandbox(config: SandboxConfig) -> RunningSandbox:
-    """A running sandbox; MachineError when the port is in use."""
+    """Start a sandbox; MachineError when the port is in use."""
     return RunningSandbox(config)
 
 
 def create_app(sandbox: RunningSandbox) -> Starlette:
-    """The sandbox's HTTP."""
-    api = Api(
+    """The sandbox's HTTP application."""
+    api = MailSendApi(
         sandbox.config,
         sandbox.store,
         sandbox.faults,
@@ -152,13 +152,13 @@ def create_app(sandbox: RunningSandbox) -> Starlette:
 
 
 def _with_transport(app: ASGIApp) -> ASGIApp:
-    """Keep the connection at hand: only uvicorn's own ``send`` knows it."""
+    """Put the connection into the scope, because only uvicorn's own ``send`` knows it."""
 
-    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+    async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
         scope[TRANSPORT] = send.__self__.transport  # type: ignore[attr-defined]
         await app(scope, receive, send)
 
-    return door
+    return with_transport
 
 
 def _temporary(opened: ExitStack) -> Path:
@@ -173,5 +173,5 @@ def _listen(host: str, port: int) -> socket.socket:
         raise MachineError(
             f"cannot listen there: {error.strerror or error}",
             place=f"{host}:{port}",
-            hint="Stop what uses it, or choose another with --port.",
+            hint="Stop the program that uses the port, or choose another port with --port.",
         ) from None

@@ -1,7 +1,7 @@
-"""What the sandbox keeps, in one SQLite file: requests, mails, events, suppressions.
+"""The sandbox's storage in one SQLite file: requests, emails, events, suppressions.
 
-A request's shared body is stored once and each person's part as one row, so a
-million mails cost no memory; a mail is put together when somebody reads it.
+A request's body is stored once, and each recipient's part as one row, so a million emails need no
+memory. An email is composed when somebody reads it.
 """
 
 import sqlite3
@@ -13,15 +13,31 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from newsletter.sandbox.schema import SCHEMA
-
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS request (
+    id INTEGER PRIMARY KEY, message_id TEXT NOT NULL UNIQUE, at REAL NOT NULL, body TEXT NOT NULL,
+    args TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS mail (
+    id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL REFERENCES request, number INTEGER NOT NULL,
+    email TEXT NOT NULL, part TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'processed');
+CREATE INDEX IF NOT EXISTS mail_email ON mail (email);
+CREATE TABLE IF NOT EXISTS event (
+    id INTEGER PRIMARY KEY, mail_id INTEGER NOT NULL, due REAL NOT NULL, kind TEXT NOT NULL,
+    body TEXT NOT NULL, posted INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS event_due ON event (due) WHERE posted = 0;
+CREATE INDEX IF NOT EXISTS event_mail ON event (mail_id);
+CREATE TABLE IF NOT EXISTS suppression (
+    kind TEXT NOT NULL, email TEXT NOT NULL, reason TEXT NOT NULL, created INTEGER NOT NULL,
+    PRIMARY KEY (kind, email)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS suppression_email ON suppression (email);
+"""
 _NEW_EVENT = "INSERT INTO event (mail_id, due, kind, body) VALUES (?, ?, ?, ?)"
 #: An event to come: (mail, due time, kind, body).
-EventRow = tuple[int, float, str, str]
+PlannedEvent = tuple[int, float, str, str]
 
 
 class SandboxEmail(NamedTuple):
-    """One person's mail, as it was accepted."""
+    """The email to one recipient, as it was accepted."""
 
     id: int
     message_id: str
@@ -34,7 +50,7 @@ class SandboxEmail(NamedTuple):
 
 
 class DueEvent(NamedTuple):
-    """An event whose time has come."""
+    """An event that is due."""
 
     id: int
     mail_id: int
@@ -43,15 +59,15 @@ class DueEvent(NamedTuple):
 
 
 class Store:
-    """The sandbox's memory; safe to share between threads."""
+    """The database; may be shared between threads."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
-        # A stand-in may forget its last second in a power cut; the product may not.
+        # Fast, and a sandbox may lose its last second in a power cut.
         self._db.execute("PRAGMA synchronous=OFF")
-        self._db.executescript(SCHEMA)
+        self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -64,7 +80,7 @@ class Store:
         body: dict[str, Any],
         parts: Sequence[tuple[str, dict[str, Any]]],
     ) -> int:
-        """Keep a request and its (address, personalization) parts; returns the first mail's id."""
+        """Store a request and its (address, personalization) parts; returns the first ID."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             request = self._db.execute(
@@ -87,15 +103,15 @@ class Store:
             self._db.execute("COMMIT")
             return int(first)
 
-    def schedule(self, events: Sequence[EventRow]) -> None:
-        """Keep events."""
+    def schedule(self, events: Sequence[PlannedEvent]) -> None:
+        """Store events to be posted when they are due."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(_NEW_EVENT, events)
             self._db.execute("COMMIT")
 
     def due(self, limit: int) -> list[DueEvent]:
-        """The events whose time has come, earliest first."""
+        """The events that are due, the earliest first."""
         rows = self._read(
             "SELECT id, mail_id, kind, body FROM event WHERE posted = 0 AND due <= ?"
             " ORDER BY due, id LIMIT ?",
@@ -104,7 +120,7 @@ class Store:
         return [DueEvent(*row) for row in rows]
 
     def posted(self, events: Sequence[DueEvent]) -> None:
-        """Mark events as delivered to the webhook, and show their kinds on the mails."""
+        """Mark events as posted, and set the states of their emails."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
@@ -115,16 +131,8 @@ class Store:
             )
             self._db.execute("COMMIT")
 
-    def put_off(self, events: Sequence[DueEvent], seconds: float) -> None:
-        """Try these again later."""
-        with self._lock:
-            due = time.time() + seconds
-            self._db.executemany(
-                "UPDATE event SET due = ? WHERE id = ?", ((due, e.id) for e in events)
-            )
-
     def suppress(self, kind: str, email: str, reason: str, at: float | None = None) -> None:
-        """Put an address on one of the account's own lists."""
+        """Put an address on one of the account's suppression lists."""
         with self._lock:
             self._db.execute(
                 "INSERT OR IGNORE INTO suppression VALUES (?, ?, ?, ?)",
@@ -132,7 +140,7 @@ class Store:
             )
 
     def unsuppress(self, kind: str, email: str) -> bool:
-        """Take an address off a list."""
+        """Take an address off a list; returns whether it was on it."""
         with self._lock:
             return (
                 self._db.execute(
@@ -142,21 +150,21 @@ class Store:
             )
 
     def lists_of(self, emails: Sequence[str], lists: Collection[str]) -> dict[str, frozenset[str]]:
-        """Address (lower case) → those of these lists that it stands on."""
-        found: dict[str, set[str]] = {}
+        """Address (lower case) → those of ``lists`` that it is on."""
+        by_address: dict[str, set[str]] = {}
         for begin in range(0, len(emails), 500):
             chunk = [email.lower() for email in emails[begin : begin + 500]]
             marks = ",".join("?" * len(chunk))
             sql = f"SELECT email, kind FROM suppression WHERE email IN ({marks})"  # noqa: S608
             for email, kind in self._read(sql, chunk):
                 if kind in lists:
-                    found.setdefault(email, set()).add(kind)
-        return {email: frozenset(kinds) for email, kinds in found.items()}
+                    by_address.setdefault(email, set()).add(kind)
+        return {email: frozenset(kinds) for email, kinds in by_address.items()}
 
     def suppressions(
         self, kind: str, *, email: str, begin: int, end: int, limit: int, offset: int
     ) -> list[tuple[str, str, int]]:
-        """(address, reason, created) of a list, a page of it."""
+        """A page of a list: (address, reason, created)."""
         return self._read(
             "SELECT email, reason, created FROM suppression WHERE kind = ? AND email LIKE ? || '%'"
             " AND created BETWEEN ? AND ? ORDER BY created DESC, email LIMIT ? OFFSET ?",
@@ -164,7 +172,7 @@ class Store:
         )
 
     def mails(self, *, search: str, before: int | None, limit: int) -> list[SandboxEmail]:
-        """The latest mails to addresses that contain ``search``, those before an id."""
+        """The latest emails before an ID, to addresses that contain ``search``."""
         rows = self._read(
             "SELECT mail.id, message_id, number, at, email, state, body, part FROM mail"
             " JOIN request ON request.id = request_id"
@@ -174,7 +182,7 @@ class Store:
         return [_mail(row) for row in rows]
 
     def mail(self, mail_id: int) -> SandboxEmail | None:
-        """One mail."""
+        """One email; None when there is no such ID."""
         rows = self._read(
             "SELECT mail.id, message_id, number, at, email, state, body, part FROM mail"
             " JOIN request ON request.id = request_id WHERE mail.id = ?",
@@ -183,14 +191,14 @@ class Store:
         return _mail(rows[0]) if rows else None
 
     def events_of(self, mail_id: int) -> list[dict[str, Any]]:
-        """What happened to a mail so far, in order."""
+        """The posted events of an email, in order."""
         rows = self._read(
             "SELECT body FROM event WHERE mail_id = ? AND posted = 1 ORDER BY due, id", (mail_id,)
         )
         return [orjson.loads(row[0]) for row in rows]
 
     def accepted(self, after: int) -> Iterator[SandboxEmail]:
-        """Every mail behind an id, in order, in slices; of the body only its custom args."""
+        """Every email after an ID, in order. Its ``body`` has the custom args only."""
         while True:
             rows = self._read(
                 "SELECT mail.id, message_id, number, at, email, state, args, part FROM mail"
@@ -205,7 +213,7 @@ class Store:
             after = rows[-1][0]
 
     def summary(self) -> dict[str, Any]:
-        """Counts of everything."""
+        """The numbers of requests, recipients and events."""
         (requests,), (mails,) = (
             self._read(f"SELECT count(*) FROM {table}", ())[0]  # noqa: S608
             for table in ("request", "mail")
@@ -220,7 +228,7 @@ class Store:
         }
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         with self._lock:
             for table in ("event", "mail", "request", "suppression"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608

@@ -1,6 +1,6 @@
-"""The account's own suppression lists, as SendGrid's API shows them (tsg_suppressions_v3).
+"""The account's suppression lists, as SendGrid's API shows them (tsg_suppressions_v3).
 
-The one group is not stored apart: its members stand on a list of the same shape.
+The one unsubscribe group is stored as a list like the others.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from newsletter.sandbox.store import Store
 
 _KINDS = ("bounces", "blocks", "invalid_emails", "spam_reports", "unsubscribes")
 GROUP = "group"
-#: 1 to 500 rows to a page.
+#: Rows in a page, at most.
 _MAX_PAGE = 500
 
 
@@ -48,7 +48,7 @@ class _Lists:
             return refusal
         if kind not in _KINDS:
             return JSONResponse({"errors": [{"message": "not found"}]}, 404)
-        given = {
+        parsed = {
             name: whole_number(query.get(field, str(default)))
             for name, field, default in (
                 ("limit", "limit", _MAX_PAGE),
@@ -57,8 +57,8 @@ class _Lists:
                 ("end", "end_time", 2**40),
             )
         }
-        numbers = {name: number for name, number in given.items() if number is not None}
-        if len(numbers) < len(given):
+        numbers = {name: number for name, number in parsed.items() if number is not None}
+        if len(numbers) < len(parsed):
             return JSONResponse({"errors": [{"message": "expected a number"}]}, 400)
         numbers["limit"] = min(max(numbers["limit"], 1), _MAX_PAGE)
         email = query.get("email", "")
@@ -81,7 +81,7 @@ class _Lists:
         return Response(status_code=204 if found else 404)
 
     async def remove_all(self, request: Request) -> Response:
-        """Take many addresses off a list: ``emails``, or everybody with ``delete_all``."""
+        """Take addresses off a list: ``emails``, or all of them with ``delete_all``."""
         kind = request.path_params["kind"]
         if refusal := self._authorised(request):
             return refusal
@@ -89,13 +89,13 @@ class _Lists:
             return JSONResponse({"errors": [{"message": "not found"}]}, 404)
         try:
             body = orjson.loads(await request.body())
-            everybody, emails = body.get("delete_all", False), body.get("emails", [])
+            delete_all, emails = body.get("delete_all", False), body.get("emails", [])
         except (orjson.JSONDecodeError, AttributeError):
-            everybody, emails = False, []
-        if bool(everybody) == bool(emails):
-            said = "one of delete_all and emails is required, and not both"
-            return JSONResponse({"errors": [{"message": said}]}, 400)
-        if everybody:
+            delete_all, emails = False, []
+        if bool(delete_all) == bool(emails):
+            message = "one of delete_all and emails is required, and not both"
+            return JSONResponse({"errors": [{"message": message}]}, 400)
+        if delete_all:
             rows = await run_in_threadpool(
                 self._store.suppressions, kind, email="", begin=0, end=2**40, limit=-1, offset=0
             )
@@ -105,7 +105,7 @@ class _Lists:
         return Response(status_code=204)
 
     async def grouped(self, request: Request) -> Response:
-        """Everybody who left a group; this list has no pages."""
+        """The addresses that unsubscribed from a group; this list has no pages."""
         if refusal := self._authorised(request):
             return refusal
         rows = await run_in_threadpool(

@@ -1,4 +1,4 @@
-"""Tables of what comes by the clock: schedules, and what became of each due time."""
+"""Tables of scheduling: schedules, their segments and their runs."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,28 +10,28 @@ from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
 
 
 class ScheduleState(StrEnum):
-    """Where a schedule stands."""
+    """The state of a schedule."""
 
-    #: It comes due by its rule.
+    #: It runs by its rule.
     ACTIVE = "active"
-    #: Nothing comes due before an operator resumes it.
+    #: It does not run until an operator resumes it.
     PAUSED = "paused"
-    #: Its rule names no time any more: it was for one day, and that is past.
+    #: Its rule has no further time: it was for one day, which is past.
     ENDED = "ended"
 
 
 class RunOutcome(StrEnum):
-    """What became of one due time of a schedule."""
+    """The outcome of one run of a schedule."""
 
-    #: A send was made.
+    #: It created a send.
     SENT = "sent"
-    #: Everything is in order, and there was nothing to send or nobody to send it to.
+    #: There was no issue to send, or no recipient.
     NOTHING = "nothing"
-    #: The day stands on the schedule's list of days to leave out.
+    #: The day is one of the schedule's days to skip.
     SKIPPED = "skipped"
-    #: Nothing ran at that time, or for too long after it.
+    #: The service did not run at that time, nor soon enough after it.
     MISSED = "missed"
-    #: A send could not be made; the reason says what stands in the way.
+    #: It could not create a send; the reason says why.
     FAILED = "failed"
 
 
@@ -48,26 +48,26 @@ class Schedule(Model, table=True):
     rule: str = Field(max_length=100)
     #: The IANA zone on whose clock the rule is read.
     zone: str = Field(max_length=64)
-    #: Read the rule on each person's own clock instead.
+    #: Read the rule on each subscriber's own clock instead.
     own_clock: bool = False
-    #: Days (ISO, on the clock of the rule) on which nothing goes out.
+    #: Days (ISO, on the clock of the rule) on which it does not send.
     skips: list[str] = Field(default_factory=list, sa_type=Json)
     #: newsletter.sending.pacing.timetable.Timetable as JSON: how its sends are paced.
     timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: What its sends say of measuring clicks and opens; None leaves it to issue and settings.
+    #: Whether its sends measure clicks and opens; None leaves it to the issue and the settings.
     track_clicks: bool | None = None
     track_opens: bool | None = None
     state: str = Field(default=ScheduleState.ACTIVE, max_length=10)
-    #: When it is due next, days to leave out among them; None while it is not active.
+    #: When it is due next, be it on a day to skip; None while it is not active.
     next_at: datetime | None = None
-    #: What the clock of the rule shows then. A government may move the moment of it; None where
-    #: no version has written it yet.
+    #: The local time of ``next_at``. A government may change the zone, which moves ``next_at`` and
+    #: not the local time. None while the schedule is not active.
     next_wall: datetime | None = Field(default=None, sa_type=DateTime)
     created_at: datetime
 
 
 class ScheduleSegment(Model, table=True):
-    """A segment that a schedule sends to, or leaves out: it cannot be deleted meanwhile."""
+    """A segment that a schedule sends to or excludes. It cannot be deleted meanwhile."""
 
     __tablename__ = "schedule_segment"
 
@@ -79,7 +79,7 @@ class ScheduleSegment(Model, table=True):
 
 
 class ScheduleRun(Model, table=True):
-    """One due time of a schedule and what became of it: the key lets it come only once."""
+    """One time at which a schedule was due, and its outcome. The key lets each time run once."""
 
     __tablename__ = "schedule_run"
     __table_args__ = (one_of("outcome", RunOutcome), Index(None, "due_at"))
@@ -88,9 +88,9 @@ class ScheduleRun(Model, table=True):
         primary_key=True, sa_type=Id, foreign_key="schedule.id", ondelete="CASCADE"
     )
     due_at: datetime = Field(primary_key=True)
-    #: When it was dealt with.
+    #: When it ran.
     at: datetime
     outcome: str = Field(max_length=10)
-    #: Why nothing was sent, in the operator's words.
+    #: Why nothing was sent, or why it was late, as the operator reads it.
     reason: str = Field(default="", max_length=1000)
     send_id: int | None = Field(default=None, sa_type=Id, foreign_key="send.id", index=True)

@@ -1,6 +1,6 @@
-"""When a schedule comes due: its rule, on its clock."""
+"""When a schedule runs: its rule, in its time zone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Protocol
@@ -12,17 +12,18 @@ from newsletter.db.orm import Session, table_of
 from newsletter.scheduling import recurrence
 from newsletter.scheduling.models import Schedule, ScheduleState
 from newsletter.scheduling.recurrence import Occurrence, RecurrenceRule
+from newsletter.sending.pacing.sending_windows import FIRST_ZONE
 
 _schedule = table_of(Schedule)
 
-#: What goes out next, or is to be skipped next, is looked for among so many due times.
-SOON = 1000
-#: What is asked for after a moment does not contain it.
+#: The search for the next time that is not skipped ends after this many times.
+MAX_SKIPPED = 1000
+#: ``upcoming`` excludes ``after``; subtract this to include it.
 INSTANT = timedelta(microseconds=1)
 
 
 class Timed(Protocol):
-    """A schedule, stored or asked for."""
+    """The fields of a schedule, or of the options for one, that say when it runs."""
 
     @property
     def rule(self) -> str: ...
@@ -35,25 +36,25 @@ class Timed(Protocol):
 
 
 def due(session: Session, *, now: datetime) -> list[int]:
-    """Schedules whose time has come, the one that has waited longest first."""
-    wanted = (
+    """The IDs of the schedules that are due, the one due longest first."""
+    ids = (
         select(_schedule.c.id)
         .where(_schedule.c.state == ScheduleState.ACTIVE, _schedule.c.next_at <= now)
         .order_by(_schedule.c.next_at, _schedule.c.id)
     )
-    return list(session.scalars(wanted))
+    return list(session.scalars(ids))
 
 
 def upcoming(schedule: Timed, *, after: datetime) -> Iterator[Occurrence]:
-    """Each time that its rule names after a moment, those on days left out among them."""
+    """Each time of its rule after ``after`` (excluded), including those on days to skip."""
     return recurrence.occurrences(rule_of(schedule), zone_of(schedule), after=after)
 
 
-def coming(schedule: Schedule) -> Iterator[Occurrence]:
-    """Each time from the next one on; none while it is not active.
+def from_next(schedule: Schedule) -> Iterator[Occurrence]:
+    """Each time from ``next_at`` on; none while the schedule is not active.
 
-    They are found by what the clock shows: by the moment alone, one that a government has
-    made an earlier moment since would be lost, and one that it made a later one come twice.
+    It continues from the local time. A government may have changed the zone since ``next_at`` was
+    computed; from ``next_at`` itself, a time could be lost or come twice.
     """
     if schedule.next_at is None:
         return iter(())
@@ -63,29 +64,35 @@ def coming(schedule: Schedule) -> Iterator[Occurrence]:
 
 
 def next_send(schedule: Schedule) -> datetime | None:
-    """When something goes out next: no day that is left out, and None while nothing comes due."""
-    soon = islice(coming(schedule), SOON)
-    return next((one.due for one in soon if not skips(schedule, one)), None)
+    """When it sends next, days to skip excluded; None while it does not run."""
+    following = first_not_skipped(schedule, from_next(schedule))
+    return following.due if following else None
 
 
-def skips(schedule: Schedule, one: Occurrence) -> bool:
-    """Whether its day is left out."""
-    return one.wall.date().isoformat() in schedule.skips
+def first_not_skipped(schedule: Schedule, occurrences: Iterable[Occurrence]) -> Occurrence | None:
+    """The first of these times that is not on a day to skip."""
+    candidates = islice(occurrences, MAX_SKIPPED)
+    return next((one for one in candidates if not skips(schedule, one)), None)
+
+
+def skips(schedule: Schedule, occurrence: Occurrence) -> bool:
+    """Whether the time is on a day to skip."""
+    return occurrence.wall.date().isoformat() in schedule.skips
 
 
 def rule_of(schedule: Timed) -> RecurrenceRule:
-    """When it is due."""
+    """The parsed rule; SendError where it is wrong."""
     return recurrence.parse(schedule.rule, place="when")
 
 
 def zone_of(schedule: Timed) -> ZoneInfo:
-    """On whose clock its rule is read: for everybody's own, where each day begins."""
-    name = recurrence.FIRST_ZONE if schedule.own_clock else schedule.zone
+    """The zone of its rule; with ``own_clock`` the zone where each day begins first."""
+    name = FIRST_ZONE if schedule.own_clock else schedule.zone
     return recurrence.find_zone(name, place="zone")
 
 
 def set_next_run(schedule: Schedule, following: Occurrence | None) -> None:
-    """Set when it is due next; it ends where its rule names no time any more."""
+    """Set when the schedule is due next; without a next time it ends."""
     schedule.next_at = following.due if following else None
     schedule.next_wall = following.wall if following else None
     if following is None:

@@ -1,4 +1,4 @@
-"""Emails to owners and approvers about what waits for them."""
+"""Emails to owners and approvers about what needs their decision."""
 
 from dataclasses import dataclass
 from datetime import datetime

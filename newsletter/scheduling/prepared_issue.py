@@ -1,6 +1,7 @@
-"""What a schedule sends next, rendered and checked before the transaction that sends it.
+"""Renders and checks the next issue of a schedule, before the transaction that sends it.
 
-That takes seconds where an issue is long, and on SQLite nobody else could write meanwhile.
+This takes seconds for a long issue. Inside the transaction, no other process could write to an
+SQLite database meanwhile.
 """
 
 from collections.abc import Callable
@@ -26,19 +27,19 @@ _schedule, _send = table_of(Schedule), table_of(Send)
 
 @dataclass(frozen=True, slots=True)
 class IssueRenderer:
-    """What a firing makes sends with."""
+    """Renders and checks issues of schedules, and has the settings of their sends."""
 
     checker: Checker
     late_limit: timedelta
     batch_size: int
     warm_up: WarmUp | None = None
-    #: What the publication has measured.
+    #: What the publication measures by default.
     publication: Tracked = TRACK_EVERYTHING
-    #: Calls a function that works on what an author wrote; by itself, where nobody else waits.
+    #: Calls a function in a text worker (newsletter.text_workers); None calls it here.
     on_text: Callable[..., Any] | None = None
 
     def examine(self, issue: ApprovedIssue) -> ExaminedIssue:
-        """Read, render and check what is to be sent; raises UserError."""
+        """Read, render and check an issue; raises UserError."""
         examine, name = self.checker.examine_text, f"{issue.slug}.md"
         if self.on_text is None:
             return examine(issue.source, name=name)
@@ -47,51 +48,54 @@ class IssueRenderer:
 
 
 def next_issue(session: Session, series: str) -> ApprovedIssue | None:
-    """What goes out next of a series: approved, and named by no send so far.
+    """The next approved issue of a series that no send has used.
 
-    Nor by one that was forgotten when the database was restored, once nobody is left for it.
+    Sends that a restored database has forgotten count, too, once they have no recipients left.
     """
-    taken = select(_send.c.issue_id).union(forgotten_sends.over()).subquery()
+    taken = select(_send.c.issue_id).union(forgotten_sends.finished_issues()).subquery()
     return approval.next_approved(session, series, taken=select(taken.c.issue_id))
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedIssue:
-    """A revision's text, rendered and checked before the transaction that sends it, or why not."""
+    """A revision, rendered and checked; or the error that this raised."""
 
     revision_id: int
     made: ExaminedIssue | UserError
 
 
 def prepare(
-    session: Session, schedule_id: int, press: IssueRenderer
+    session: Session, schedule_id: int, renderer: IssueRenderer
 ) -> Callable[[], PreparedIssue] | None:
-    """Find what a schedule would send next; what is returned renders it, without a transaction.
+    """Find the next issue of a schedule; returns a function that renders it, without a transaction.
 
-    None where there is nothing.
+    None where there is no issue.
     """
     series = session.scalar(select(_schedule.c.series).where(_schedule.c.id == schedule_id))
     issue = next_issue(session, series) if series is not None else None
     if issue is None:
         return None
 
-    def made() -> PreparedIssue:
+    def render() -> PreparedIssue:
         try:
-            return PreparedIssue(issue.revision_id, press.examine(issue))
+            return PreparedIssue(issue.revision_id, renderer.examine(issue))
         except UserError as error:
             return PreparedIssue(issue.revision_id, error)
 
-    return made
+    return render
 
 
 def examined(
-    issue: ApprovedIssue, press: IssueRenderer, prepared: PreparedIssue | None
+    issue: ApprovedIssue, renderer: IssueRenderer, prepared: PreparedIssue | None
 ) -> ExaminedIssue:
-    """What was prepared; made now where nothing was."""
+    """The prepared issue; without one, it is rendered now.
+
+    Raises BusyError when another issue has become the next one since it was prepared.
+    """
     if prepared is None:
-        return press.examine(issue)
+        return renderer.examine(issue)
     if prepared.revision_id != issue.revision_id:
-        raise BusyError(f"issue {issue.slug} has become the next meanwhile")
+        raise BusyError(f"issue {issue.slug} has become the next one meanwhile")
     if isinstance(prepared.made, UserError):
         raise prepared.made
     return prepared.made

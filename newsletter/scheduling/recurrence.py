@@ -1,9 +1,8 @@
-"""When a schedule is due: what operators write, and which moments that means. Pure.
+"""Recurrence rules: parses what operators write, and computes the times of a rule. Pure.
 
-A rule is read on the wall clock of a zone, and each time that it names comes once. A time
-that the clocks skip that day is due at the first moment after the gap; a time that they
-show twice is due at the first of both. Walls are naive datetimes, moments are aware
-ones in UTC.
+A rule is read on the wall clock of a time zone, and each of its times comes once. A time in a gap
+(the clocks are set forward over it) is due at the end of the gap; a time that the clocks show
+twice is due the first time. ``wall`` names naive local datetimes; ``due`` names aware ones in UTC.
 """
 
 import re
@@ -18,40 +17,38 @@ from cronsim import CronSim, CronSimError
 from newsletter.errors import SendError
 from newsletter.sending.pacing import sending_windows
 
-#: The zone where each day begins: a time on everybody's own clock comes here first.
-FIRST_ZONE = "Pacific/Kiritimati"
-#: More of them are no list of holidays.
-MOST_SKIPS = 1000
+#: Days to skip of one schedule.
+MAX_SKIPS = 1000
 _HINT = (
     "Write days and a time, like “daily 07:00”, “mon-fri 07:00”, “first tuesday 09:00”, "
     "“last day 18:00” or “day 15 09:00”; a day, like “2026-12-01 09:00”; or cron’s five fields."
 )
 _ORDER = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "last": "L"}
 _ORDER |= {"1st": 1, "2nd": 2, "3rd": 3, "4th": 4, "5th": 5}
-_EVERY = {"daily", "day", "every day", "days"}
-_BY_DATE = {"last day": "L", "last weekday": "LW", "first day": "1"}
-_LONGEST = 100
+_EVERY_DAY = {"daily", "day", "every day", "days"}
+_DAYS_OF_MONTH = {"last day": "L", "last weekday": "LW", "first day": "1"}
+_MAX_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class RecurrenceRule:
-    """When something happens: by a cron expression for ever, or once."""
+    """A cron expression, or one date and time."""
 
-    #: As the operator wrote it, tidied.
+    #: What the operator wrote, in lower case and with single spaces.
     text: str
-    #: Five fields; empty for what happens once.
+    #: Five fields; empty for a rule that runs once.
     cron: str = ""
     once: datetime | None = None
 
     @property
     def words(self) -> str:
-        """What it means, for people."""
+        """The rule in English."""
         if self.once is not None:
             return f"Once, on {self.once.day} {self.once:%B %Y at %H:%M}"
         return CronSim(self.cron, datetime(2000, 1, 1)).explain()  # noqa: DTZ001 (a wall clock)
 
     def walls(self, after: datetime) -> Iterator[datetime]:
-        """What the clock shows each time, from ``after`` (excluded) on."""
+        """The local times of the rule after ``after`` (excluded)."""
         if self.once is not None:
             return iter([self.once] if self.once > after else [])
         return CronSim(self.cron, after)
@@ -59,19 +56,19 @@ class RecurrenceRule:
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """One time that a rule names: what the wall clock shows, and the moment that this is."""
+    """One time of a rule: the local time, and the same in UTC."""
 
     wall: datetime
     due: datetime
-    #: What the change of clocks does to it, if it does.
+    #: How a change of clocks affects it; empty where none does.
     note: str = ""
 
 
 def parse(text: str, *, place: str = "rule") -> RecurrenceRule:
-    """The rule of these words or this cron expression; SendError says what can be written."""
+    """Parse a rule in English or as a cron expression; SendError says what is allowed."""
     tidy = " ".join(text.lower().split())
-    if not tidy or len(tidy) > _LONGEST:
-        raise SendError("that says no time", place=place, hint=_HINT)
+    if not tidy or len(tidy) > _MAX_LENGTH:
+        raise SendError("the rule has no time of day", place=place, hint=_HINT)
     if re.match(r"\d{4}-", tidy, re.ASCII):
         return RecurrenceRule(tidy, once=_parse_once(tidy, place))
     if match := re.fullmatch(r"(?:every )?(\S.*?),? (?:at )?(\d?\d:\d\d)", tidy, re.ASCII):
@@ -82,14 +79,14 @@ def parse(text: str, *, place: str = "rule") -> RecurrenceRule:
 
 
 def occurrences(rule: RecurrenceRule, zone: ZoneInfo, *, after: datetime) -> Iterator[Occurrence]:
-    """Each time of a rule after a moment (excluded), in order; no two at one moment."""
-    # Times that this day shows twice may lie before, times in a gap only before its end.
+    """Each time of a rule after ``after`` (excluded), in order; no two are at the same time."""
+    # The local time of ``after`` may come twice that day. ``_in_order`` drops the earlier ones.
     walls = rule.walls(after.astimezone(zone).replace(tzinfo=None, microsecond=0))
     return _in_order(walls, zone, after)
 
 
 def from_wall(rule: RecurrenceRule, zone: ZoneInfo, wall: datetime) -> Iterator[Occurrence]:
-    """Each time of a rule from the one on at which the clock shows ``wall``, as above."""
+    """Each time of a rule from the local time ``wall`` (included) on, as in ``occurrences``."""
     return _in_order(rule.walls(wall - timedelta(minutes=1)), zone, None)
 
 
@@ -97,41 +94,44 @@ def _in_order(
     walls: Iterable[datetime], zone: ZoneInfo, last: datetime | None
 ) -> Iterator[Occurrence]:
     for wall in walls:
-        found = _on_clock(wall, zone)
-        if last is None or found.due > last:
-            last = found.due
-            yield found
+        occurrence = _on_clock(wall, zone)
+        if last is None or occurrence.due > last:
+            last = occurrence.due
+            yield occurrence
 
 
 def parse_dates(text: str, *, place: str = "dates") -> list[date]:
-    """Dates like 2026-12-25, by lines or commas, without those named twice; # begins a comment."""
-    found: set[date] = set()
+    """Parse dates like 2026-12-25, separated by lines or commas; # begins a comment.
+
+    Returns each date once, in order. SendError names the line of a wrong date.
+    """
+    dates: set[date] = set()
     for number, line in enumerate(text.splitlines(), 1):
         for word in line.partition("#")[0].replace(",", " ").split():
             try:
-                found.add(date.fromisoformat(word))
+                dates.add(date.fromisoformat(word))
             except ValueError:
-                hint = "Write days like 2026-12-25, one on each line; # begins a comment."
+                hint = "Write dates like 2026-12-25, one on each line; # begins a comment."
                 raise SendError(
-                    f"“{word[:40]}” is no day", place=f"{place}:{number}", hint=hint
+                    f"“{word[:40]}” is not a date", place=f"{place}:{number}", hint=hint
                 ) from None
-    if len(found) > MOST_SKIPS:
-        raise SendError(f"these are more than {MOST_SKIPS:,} days", place=place)
-    return sorted(found)
+    if len(dates) > MAX_SKIPS:
+        raise SendError(f"these are more than {MAX_SKIPS:,} dates", place=place)
+    return sorted(dates)
 
 
 def find_zone(name: str, *, place: str = "zone") -> ZoneInfo:
-    """The zone of an IANA name; SendError when there is none of it."""
+    """The zone of an IANA name; SendError when there is no such zone."""
     zone = sending_windows.find_zone(name.strip())
     if zone is None:
-        hint = "Write a name of the IANA list, like Europe/Berlin or UTC."
-        raise SendError(f"there is no zone “{name[:60]}”", place=place, hint=hint)
+        hint = "Write an IANA name, like Europe/Berlin or UTC."
+        raise SendError(f"there is no time zone “{name[:60]}”", place=place, hint=hint)
     return zone
 
 
-def first(occurring: Iterable[Occurrence], count: int) -> list[Occurrence]:
-    """So many of them, or all where there are fewer."""
-    return list(islice(occurring, count))
+def first(occurrences: Iterable[Occurrence], count: int) -> list[Occurrence]:
+    """The first ``count`` of these, or all where there are fewer."""
+    return list(islice(occurrences, count))
 
 
 def _on_clock(wall: datetime, zone: ZoneInfo) -> Occurrence:
@@ -140,7 +140,8 @@ def _on_clock(wall: datetime, zone: ZoneInfo) -> Occurrence:
     if early < late:
         return Occurrence(wall, early, f"the clocks show {shown} twice: the first time counts")
     if early > late:
-        # In a gap the offset after it (fold=1) leads before it, the offset before it behind it.
+        # In a gap, fold=1 uses the offset after the gap, which gives a time before it; and fold=0
+        # the other way round (PEP 495).
         end = sending_windows.clock_change(late, early, zone)
         note = f"the clocks skip {shown}: it is due at {end.astimezone(zone):%H:%M}"
         return Occurrence(wall, end, note)
@@ -151,38 +152,38 @@ def _parse_once(text: str, place: str) -> datetime:
     try:
         wall = datetime.fromisoformat(text.replace(" at ", " "))
     except ValueError:
-        raise SendError("that is no day with a time", place=place, hint=_HINT) from None
+        raise SendError("this is not a date and a time", place=place, hint=_HINT) from None
     if wall.tzinfo is not None or ":" not in text:
-        hint = "Write it like 2026-12-01 09:00; the zone is named by itself."
-        raise SendError("that is no time on the clock of a zone", place=place, hint=hint)
+        hint = "Write it like 2026-12-01 09:00; the time zone has a field of its own."
+        raise SendError("the rule needs a time of day without a zone", place=place, hint=hint)
     sending_windows.require_year(wall, place=place)
     return wall.replace(second=0, microsecond=0)
 
 
 def _parse_days(words: str, place: str) -> tuple[str, str]:
-    """Cron's day of the month and day of the week, of which one at least is a star."""
-    if words in _EVERY:
+    """Cron's day of the month and day of the week; at least one of them is a star."""
+    if words in _EVERY_DAY:
         return "*", "*"
     if words in {"weekdays", "weekday"}:
         return "*", "1-5"
-    if words in _BY_DATE:
-        return _BY_DATE[words], "*"
+    if words in _DAYS_OF_MONTH:
+        return _DAYS_OF_MONTH[words], "*"
     if match := re.fullmatch(r"(?:day )?(\d\d?)(?:st|nd|rd|th)?", words, re.ASCII):
         if not 1 <= int(match[1]) <= 31:
-            raise SendError("no month has that day", place=place, hint=_HINT)
+            raise SendError("no month has this day", place=place, hint=_HINT)
         return match[1], "*"
     order, _, name = words.partition(" ")
     if order in _ORDER:
         days = sending_windows.parse_days(name, place=place)
         if len(days) > 1:
             hint = "Write one day of the week, like “first tuesday 09:00”."
-            raise SendError("which day is meant?", place=place, hint=hint)
+            raise SendError("the rule names more than one day", place=place, hint=hint)
         number, which = (min(days) + 1) % 7, _ORDER[order]
         return "*", f"{number}L" if which == "L" else f"{number}#{which}"
     try:
         days = sending_windows.parse_days(words, place=place)
     except SendError:
-        raise SendError("these are no days", place=place, hint=_HINT) from None
+        raise SendError("these are not days of the week", place=place, hint=_HINT) from None
     numbers = sorted((day + 1) % 7 for day in days)
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return "*", f"{numbers[0]}-{numbers[-1]}"
@@ -192,14 +193,15 @@ def _parse_days(words: str, place: str) -> tuple[str, str]:
 def _checked_cron(text: str, place: str) -> str:
     fields = text.split()
     if len(fields) != 5:
-        raise SendError("that says no time", place=place, hint=_HINT)
+        raise SendError("the rule has no time of day", place=place, hint=_HINT)
     if not re.fullmatch(r"\d\d?", fields[0], re.ASCII):
-        hint = f"Write the one minute of the hour at which it is due: 0 {' '.join(fields[1:])}"
-        raise SendError("it would be due more than once an hour", place=place, hint=hint)
-    # Cron takes either of the two, which surprises nearly everybody.
+        hint = f"Write one minute of the hour: 0 {' '.join(fields[1:])}"
+        raise SendError("the rule would run more than once an hour", place=place, hint=hint)
+    # Cron would run on either of the two, which surprises nearly everybody.
     if not fields[2].startswith("*") and not fields[4].startswith("*"):
         hint = "Leave one of them *. The first Tuesday is: 0 9 * * tue#1, or “first tuesday 09:00”."
-        raise SendError("it names days of the month and of the week", place=place, hint=hint)
+        message = "the rule names both days of the month and days of the week"
+        raise SendError(message, place=place, hint=hint)
     try:
         next(CronSim(text, datetime(2000, 1, 1)))  # noqa: DTZ001 (a wall clock)
     except CronSimError as error:
@@ -207,5 +209,5 @@ def _checked_cron(text: str, place: str) -> str:
         hint = "Minute, hour, day, month, day of the week: mon-sun, or 0 to 7, where 0 is Sunday."
         raise SendError(what, place=place, hint=hint) from None
     except StopIteration:
-        raise SendError("that never comes", place=place) from None
+        raise SendError("no date matches the rule", place=place) from None
     return text

@@ -1,7 +1,7 @@
-"""Schedules as operators keep them: made, changed, paused, skipped, removed; each is logged.
+"""Operations on schedules: create, change, pause, resume, skip, remove. Each is audited.
 
-A change counts from the moment at which it is made: what would have been due before is
-neither made up nor missed.
+A change counts from the time at which it is made: times before it neither run late nor count as
+missed.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import date, datetime
-from itertools import islice
 
 from sqlalchemy import delete, func, insert, select
 
@@ -32,16 +31,16 @@ from newsletter.sending.queries import archive as archive_queries
 from subscribers.models import Segment
 from subscribers.segments import store as segment_store
 
-_schedule, _link, _firing = table_of(Schedule), table_of(ScheduleSegment), table_of(ScheduleRun)
+_schedule, _link, _run = table_of(Schedule), table_of(ScheduleSegment), table_of(ScheduleRun)
 _segment, _issue = table_of(Segment), table_of(Issue)
 _NAME_LENGTH = 64
-#: As issues spell it (docs/reference/issue-format.md).
+#: The same as in issues (docs/reference/issue-format.md).
 _SERIES = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleOptions:
-    """A schedule as an operator asks for it."""
+    """What an operator sets of a schedule."""
 
     name: str
     series: str
@@ -57,52 +56,53 @@ class ScheduleOptions:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleAudience:
-    """Names of the segments that a schedule sends to, and of those that it leaves out."""
+    """Names of the segments that a schedule sends to, and of those that it excludes."""
 
     segments: tuple[str, ...]
     excluded: tuple[str, ...]
 
 
-def create(session: Session, wanted: ScheduleOptions, *, by: Actor, now: datetime) -> Schedule:
-    """Store a schedule; SendError or SegmentError says what cannot be kept of it."""
-    _check_name(wanted.name)
-    if session.scalar(select(_schedule.c.id).where(_schedule.c.name == wanted.name)) is not None:
-        hint = "Choose another name, or change it: newsletter schedule change"
-        raise SendError("a schedule of this name exists", place=wanted.name, hint=hint)
-    schedule = Schedule(name=wanted.name, series="", rule="", zone="", created_at=now)
-    _write(session, schedule, wanted, now)
-    audit.record(session, by, "schedule made", now=now, subject=wanted.name, rule=schedule.rule)
+def create(session: Session, options: ScheduleOptions, *, by: Actor, now: datetime) -> Schedule:
+    """Create a schedule; SendError or SegmentError says which option is wrong."""
+    _check_name(options.name)
+    if session.scalar(select(_schedule.c.id).where(_schedule.c.name == options.name)) is not None:
+        hint = "Choose another name, or change that schedule."
+        raise SendError("a schedule of this name exists", place=options.name, hint=hint)
+    schedule = Schedule(name=options.name, series="", rule="", zone="", created_at=now)
+    _write(session, schedule, options, now)
+    audit.record(session, by, "schedule made", now=now, subject=options.name, rule=schedule.rule)
     return schedule
 
 
 def change(
     session: Session,
     name: str,
-    wanted: ScheduleOptions,
+    options: ScheduleOptions,
     *,
     by: Actor,
     now: datetime,
     base: str | None = None,
 ) -> Schedule:
-    """Make a schedule another; one that is paused stays so. Its name can change too.
+    """Change a schedule, and perhaps its name. A paused schedule stays paused.
 
-    With ``base``, the fingerprint of what was changed, SendError when it is another since.
+    ``base`` is the fingerprint of the options that the user saw; SendError when they have changed
+    since.
     """
-    _check_name(wanted.name)
+    _check_name(options.name)
     schedule = find(session, name, lock=True)
     if base is not None and base != fingerprint(options_of(session, schedule)):
-        hint = "What you typed is not stored. Open it again, and put your change into it."
-        raise SendError("somebody changed it since", place=f"schedule {name}", hint=hint)
-    taken = select(_schedule.c.id).where(_schedule.c.name == wanted.name)
-    if session.scalar(taken.where(_schedule.c.id != schedule.id)) is not None:
-        raise SendError("another schedule has this name", place=wanted.name)
-    _write(session, schedule, wanted, now)
-    audit.record(session, by, "schedule changed", now=now, subject=wanted.name, rule=schedule.rule)
+        hint = "Your change is not saved. Open the schedule again, and make your change there."
+        raise SendError("somebody else changed it meanwhile", place=f"schedule {name}", hint=hint)
+    same_name = select(_schedule.c.id).where(_schedule.c.name == options.name)
+    if session.scalar(same_name.where(_schedule.c.id != schedule.id)) is not None:
+        raise SendError("another schedule has this name", place=options.name)
+    _write(session, schedule, options, now)
+    audit.record(session, by, "schedule changed", now=now, subject=options.name, rule=schedule.rule)
     return schedule
 
 
 def pause(session: Session, name: str, *, by: Actor, now: datetime) -> None:
-    """Let nothing come due."""
+    """Pause an active schedule."""
     schedule = find(session, name, lock=True)
     if schedule.state != ScheduleState.ACTIVE:
         raise SendError(f"it is {schedule.state} already", place=f"schedule {name}")
@@ -112,7 +112,7 @@ def pause(session: Session, name: str, *, by: Actor, now: datetime) -> None:
 
 
 def resume(session: Session, name: str, *, by: Actor, now: datetime) -> datetime | None:
-    """Go on with what comes from now on; returns when that is."""
+    """Resume a paused schedule from now on; returns when it is due next."""
     schedule = find(session, name, lock=True)
     if schedule.state != ScheduleState.PAUSED:
         raise SendError(f"it is {schedule.state}, not paused", place=f"schedule {name}")
@@ -125,35 +125,36 @@ def resume(session: Session, name: str, *, by: Actor, now: datetime) -> datetime
 def skip(
     session: Session, name: str, days: Iterable[date], *, by: Actor, now: datetime
 ) -> list[date]:
-    """Leave out these days, or the next one that is due if none is given; returns them."""
+    """Skip these days, or without any the next day on which it runs; returns them."""
     schedule, days = find(session, name, lock=True), list(days)
-    left_out = {date.fromisoformat(day) for day in schedule.skips}
+    skipped = {date.fromisoformat(day) for day in schedule.skips}
     if not days:
-        coming = islice(next_run.upcoming(schedule, after=now), next_run.SOON)
-        following = next((one for one in coming if not next_run.skips(schedule, one)), None)
+        upcoming = next_run.upcoming(schedule, after=now)
+        following = next_run.first_not_skipped(schedule, upcoming)
         if following is None:
-            raise SendError("nothing of it is due that could be skipped", place=f"schedule {name}")
+            raise SendError("it has no coming day to skip", place=f"schedule {name}")
         days = [following.wall.date()]
-    if len(left_out.union(days)) > recurrence.MOST_SKIPS:
-        raise SendError("too many days are left out", place=f"schedule {name}")
-    schedule.skips = _as_text(left_out.union(days))
-    said = ", ".join(_as_text(days))
-    audit.record(session, by, "schedule skips", now=now, subject=name, days=said[:300])
+    if len(skipped.union(days)) > recurrence.MAX_SKIPS:
+        hint = f"A schedule can skip {recurrence.MAX_SKIPS:,} days at most."
+        raise SendError("it would skip too many days", place=f"schedule {name}", hint=hint)
+    schedule.skips = _as_text(skipped.union(days))
+    detail = ", ".join(_as_text(days))[:300]
+    audit.record(session, by, "schedule skips", now=now, subject=name, days=detail)
     return sorted(days)
 
 
 def unskip(session: Session, name: str, days: Iterable[date], *, by: Actor, now: datetime) -> None:
-    """Send on these days after all."""
-    schedule, named = find(session, name, lock=True), _as_text(days)
-    if unknown := [day for day in named if day not in schedule.skips]:
+    """Stop skipping these days."""
+    schedule, chosen = find(session, name, lock=True), _as_text(days)
+    if unknown := [day for day in chosen if day not in schedule.skips]:
         raise SendError(f"it does not skip {', '.join(unknown)}", place=f"schedule {name}")
-    schedule.skips = [day for day in schedule.skips if day not in named]
-    said = ", ".join(named)
-    audit.record(session, by, "schedule skips no more", now=now, subject=name, days=said[:300])
+    schedule.skips = [day for day in schedule.skips if day not in chosen]
+    detail = ", ".join(chosen)[:300]
+    audit.record(session, by, "schedule skips no more", now=now, subject=name, days=detail)
 
 
 def remove(session: Session, name: str, *, by: Actor, now: datetime) -> None:
-    """Remove a schedule and what is known of its due times; sends that it made stay."""
+    """Delete a schedule and its runs. Its sends stay."""
     schedule = find(session, name, lock=True)
     session.execute(delete(_schedule).where(_schedule.c.id == schedule.id))
     session.expunge(schedule)
@@ -162,27 +163,25 @@ def remove(session: Session, name: str, *, by: Actor, now: datetime) -> None:
 
 def find(session: Session, name: str, *, lock: bool = False) -> Schedule:
     """The schedule of this name; SendError when there is none."""
-    wanted = select(Schedule).where(_schedule.c.name == name)
+    query = select(Schedule).where(_schedule.c.name == name)
     if lock:
-        wanted = wanted.with_for_update().execution_options(populate_existing=True)
-    # PostgreSQL knows no such character.
-    schedule = None if "\0" in name else session.scalar(wanted)
+        query = query.with_for_update().execution_options(populate_existing=True)
+    # PostgreSQL refuses NUL characters.
+    schedule = None if "\0" in name else session.scalar(query)
     if schedule is None:
-        hint = "See newsletter schedule list."
+        hint = "The list of schedules has all names."
         raise SendError("there is no such schedule", place=f"schedule {name}", hint=hint)
     return schedule
 
 
 def listed(session: Session) -> list[tuple[Schedule, ScheduleAudience, ScheduleRun | None]]:
-    """All schedules by name, with their segments and what became of the last due time."""
+    """All schedules by name, each with its segments and its last run."""
     latest = (
-        select(_firing.c.schedule_id, func.max(_firing.c.due_at).label("due_at"))
-        .group_by(_firing.c.schedule_id)
+        select(_run.c.schedule_id, func.max(_run.c.due_at).label("due_at"))
+        .group_by(_run.c.schedule_id)
         .subquery()
     )
-    is_latest = (_firing.c.schedule_id == latest.c.schedule_id) & (
-        _firing.c.due_at == latest.c.due_at
-    )
+    is_latest = (_run.c.schedule_id == latest.c.schedule_id) & (_run.c.due_at == latest.c.due_at)
     last = {
         one.schedule_id: one for one in session.scalars(select(ScheduleRun).join(latest, is_latest))
     }
@@ -193,16 +192,16 @@ def listed(session: Session) -> list[tuple[Schedule, ScheduleAudience, ScheduleR
 
 
 def goes_to_all(session: Session, schedule_id: int) -> bool:
-    """Whether it sends to the whole publication, or to a topic: what it sends is public then."""
-    to, without = (
+    """Whether it sends to the whole publication or a topic. Then its issues are public."""
+    chosen, excluded = (
         [segment_store.find(session, name).expression for name in names]
         for names in astuple(audience(session, schedule_id))
     )
-    return archive_queries.is_for_all(to, excluded=without, topics=())
+    return archive_queries.is_for_all(chosen, excluded=excluded, topics=())
 
 
 def audience(session: Session, schedule_id: int) -> ScheduleAudience:
-    """Whom a schedule sends to."""
+    """The segments that a schedule sends to and excludes."""
     rows = session.execute(
         select(_segment.c.name, _link.c.excluded)
         .join(_link, _link.c.segment_id == _segment.c.id)
@@ -216,29 +215,29 @@ def audience(session: Session, schedule_id: int) -> ScheduleAudience:
 
 
 def next_up(session: Session, *, limit: int = 5) -> list[tuple[datetime, Schedule]]:
-    """The schedules by which something goes out next, each with when that is."""
+    """The next times at which schedules send, and the schedule of each."""
     active = select(Schedule).where(_schedule.c.state == ScheduleState.ACTIVE)
-    found = [(next_run.next_send(one), one) for one in session.scalars(active).all()]
-    coming = [(at, one) for at, one in found if at is not None]
-    return sorted(coming, key=lambda pair: (pair[0], pair[1].name))[:limit]
+    next_times = [(next_run.next_send(one), one) for one in session.scalars(active).all()]
+    pairs = [(at, one) for at, one in next_times if at is not None]
+    return sorted(pairs, key=lambda pair: (pair[0], pair[1].name))[:limit]
 
 
-def maker_of(session: Session, send_id: int) -> Schedule | None:
-    """The schedule that made a send; None where somebody did."""
-    made = select(_firing.c.schedule_id).where(_firing.c.send_id == send_id)
-    return session.scalar(select(Schedule).where(_schedule.c.id.in_(made)))
+def creator_of(session: Session, send_id: int) -> Schedule | None:
+    """The schedule that created a send; None where a user did."""
+    ids = select(_run.c.schedule_id).where(_run.c.send_id == send_id)
+    return session.scalar(select(Schedule).where(_schedule.c.id.in_(ids)))
 
 
 def options_of(session: Session, schedule: Schedule) -> ScheduleOptions:
-    """What would have to be asked for to get this schedule."""
-    those = audience(session, schedule.id)
+    """The options of a stored schedule."""
+    segments = audience(session, schedule.id)
     return ScheduleOptions(
         name=schedule.name,
         series=schedule.series,
         rule=schedule.rule,
         zone=schedule.zone,
-        segments=those.segments,
-        excluded=those.excluded,
+        segments=segments.segments,
+        excluded=segments.excluded,
         own_clock=schedule.own_clock,
         skips=[date.fromisoformat(day) for day in schedule.skips],
         timetable=Timetable.from_json(schedule.timetable),
@@ -246,17 +245,17 @@ def options_of(session: Session, schedule: Schedule) -> ScheduleOptions:
     )
 
 
-def fingerprint(wanted: ScheduleOptions) -> str:
-    """By which one is told from what somebody else made of it meanwhile."""
-    return hashlib.sha256(repr(wanted).encode()).hexdigest()[:16]
+def fingerprint(options: ScheduleOptions) -> str:
+    """A hash of the options, to notice a change by somebody else."""
+    return hashlib.sha256(repr(options).encode()).hexdigest()[:16]
 
 
 def runs(session: Session, schedule_id: int, *, limit: int = 20) -> Sequence[ScheduleRun]:
-    """What became of its due times, the latest first."""
+    """The runs of a schedule, the latest first."""
     return session.scalars(
         select(ScheduleRun)
-        .where(_firing.c.schedule_id == schedule_id)
-        .order_by(_firing.c.due_at.desc())
+        .where(_run.c.schedule_id == schedule_id)
+        .order_by(_run.c.due_at.desc())
         .limit(limit)
     ).all()
 
@@ -266,25 +265,25 @@ def recent_failures(
 ) -> list[tuple[str, datetime, str]]:
     """(schedule, due time, reason) of the latest runs that should have sent and did not."""
     rows = session.execute(
-        select(_schedule.c.name, _firing.c.due_at, _firing.c.reason)
-        .join(_schedule, _schedule.c.id == _firing.c.schedule_id)
+        select(_schedule.c.name, _run.c.due_at, _run.c.reason)
+        .join(_schedule, _schedule.c.id == _run.c.schedule_id)
         .where(
-            _firing.c.due_at > since,
-            _firing.c.outcome.in_([RunOutcome.MISSED, RunOutcome.FAILED]),
+            _run.c.due_at > since,
+            _run.c.outcome.in_([RunOutcome.MISSED, RunOutcome.FAILED]),
         )
-        .order_by(_firing.c.due_at.desc())
+        .order_by(_run.c.due_at.desc())
         .limit(limit)
     )
     return [(row.name, row.due_at, row.reason) for row in rows]
 
 
 def known_series(session: Session) -> list[str]:
-    """Series of the issues that there are."""
+    """The series of all issues."""
     return list(session.scalars(select(_issue.c.series).distinct().order_by(_issue.c.series)))
 
 
 def using_segment(session: Session, name: str) -> Sequence[str]:
-    """Names of the schedules that send to this segment or leave it out."""
+    """Names of the schedules that send to this segment or exclude it."""
     return session.scalars(
         select(_schedule.c.name)
         .join(_link, _link.c.schedule_id == _schedule.c.id)
@@ -294,26 +293,31 @@ def using_segment(session: Session, name: str) -> Sequence[str]:
     ).all()
 
 
-def _write(session: Session, schedule: Schedule, wanted: ScheduleOptions, now: datetime) -> None:
-    _check_series(wanted.series)
-    rule = next_run.rule_of(wanted)
-    recurrence.find_zone(wanted.zone)
-    if rule.once is not None and next(next_run.upcoming(wanted, after=now), None) is None:
-        raise SendError("this time is past", place=f"when {rule.text}")
-    if wanted.timetable.local_time:
-        raise SendError("a schedule has no such pace", place=f"schedule {wanted.name}")
-    chosen = {name: segment_store.find(session, name).id for name in wanted.segments}
-    excluded = {name: segment_store.find(session, name).id for name in wanted.excluded}
+def _write(session: Session, schedule: Schedule, options: ScheduleOptions, now: datetime) -> None:
+    _check_series(options.series)
+    rule = next_run.rule_of(options)
+    recurrence.find_zone(options.zone)
+    if rule.once is not None and next(next_run.upcoming(options, after=now), None) is None:
+        raise SendError("this time is in the past", place=f"when {rule.text}")
+    if options.timetable.local_time:
+        message = "a schedule has no local time in its pace"
+        hint = "Let the schedule read its rule on each subscriber's own clock instead."
+        raise SendError(message, place=f"schedule {options.name}", hint=hint)
+    chosen = {name: segment_store.find(session, name).id for name in options.segments}
+    excluded = {name: segment_store.find(session, name).id for name in options.excluded}
     if not chosen:
-        raise SendError("it sends to nobody", place="segments", hint="Name a segment or more.")
+        raise SendError(
+            "the schedule has no segment", place="segments", hint="Choose at least one."
+        )
     if both := sorted(set(chosen) & set(excluded)):
-        raise SendError(f"{', '.join(both)} cannot be sent to and left out", place="segments")
-    schedule.name, schedule.series, schedule.rule = wanted.name, wanted.series, rule.text
-    schedule.zone, schedule.own_clock = wanted.zone.strip(), wanted.own_clock
-    schedule.skips = _as_text(wanted.skips)
-    schedule.timetable = wanted.timetable.to_json()
-    schedule.track_clicks = wanted.tracking.clicks
-    schedule.track_opens = wanted.tracking.opens
+        message = f"{', '.join(both)} cannot be both sent to and excluded"
+        raise SendError(message, place="segments")
+    schedule.name, schedule.series, schedule.rule = options.name, options.series, rule.text
+    schedule.zone, schedule.own_clock = options.zone.strip(), options.own_clock
+    schedule.skips = _as_text(options.skips)
+    schedule.timetable = options.timetable.to_json()
+    schedule.track_clicks = options.tracking.clicks
+    schedule.track_opens = options.tracking.opens
     if schedule.state != ScheduleState.PAUSED:
         schedule.state = ScheduleState.ACTIVE
         next_run.set_next_run(schedule, next(next_run.upcoming(schedule, after=now), None))
@@ -330,15 +334,15 @@ def _write(session: Session, schedule: Schedule, wanted: ScheduleOptions, now: d
 
 def _check_name(name: str) -> None:
     if not name.strip() or name != name.strip() or len(name) > _NAME_LENGTH or "/" in name:
-        hint = f"Choose 1 to {_NAME_LENGTH} characters, without / and without blanks at its ends."
+        hint = f"Choose 1 to {_NAME_LENGTH} characters, without / and without spaces at its ends."
         raise SendError("this cannot be the name of a schedule", place=repr(name[:80]), hint=hint)
     if not name.isprintable():
-        raise SendError("its name holds what cannot be printed", place=repr(name[:80]))
+        raise SendError("the name has unprintable characters", place=repr(name[:80]))
 
 
 def _check_series(series: str) -> None:
     if not _SERIES.fullmatch(series):
-        hint = "Write it as the issues do: a-z, 0-9 and single dashes, like weekly-letter."
+        hint = "Write it as in the issues: a-z, 0-9 and single hyphens, like weekly-letter."
         raise SendError("this cannot be the name of a series", place=repr(series[:80]), hint=hint)
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from newsletter.scheduling.prepared_issue import IssueRenderer
 
 _log = logging.getLogger(__name__)
-#: Single mails hold an address and a link; they are kept to answer "did it leave?".
+#: Single emails contain an address and a link. They are kept to see whether they left.
 _KEEP_NOTICES = timedelta(days=30)
 _KEEP_MESSAGES = timedelta(days=90)
 #: A segment's figures are counted again after this time at the earliest.
@@ -106,7 +106,7 @@ def decide_tests() -> None:
 
 
 def check_circuit_breakers() -> None:
-    """Pause every send whose mails come back more often than the rules allow."""
+    """Pause every send for which a rule opens the circuit breaker."""
     desk = _context[0]
     with transaction(desk.database) as session:
         for send_id, why in circuit_breaker.check_sends(
@@ -129,9 +129,9 @@ def settle_uncertain() -> None:
 
 
 def recover_abandoned(desk: TaskContext) -> None:
-    """The same, for whoever works without the clock."""
+    """``settle_uncertain`` for a process without a clock."""
     with transaction(desk.database) as session:
-        swept = uncertain_batches.sweep(
+        swept = uncertain_batches.recover(
             session,
             now=datetime.now(UTC),
             grace=desk.doubt_grace,
@@ -143,12 +143,12 @@ def recover_abandoned(desk: TaskContext) -> None:
     if desk.database.dialect.name == "postgresql":
         with transaction(desk.database) as session:
             _distributed().sweep(session)
-    if swept.freed or swept.doubtful or swept.resent:
+    if swept.requeued or swept.uncertain or swept.resent:
         _log.warning("abandoned batches: %s", swept)
 
 
 def delete_expired() -> None:
-    """Forget what is kept for a time only: limits, links that ended, old mails, network data."""
+    """Delete expired data: rate limits, links, single emails, network data of consent records."""
     desk, now = _context[0], datetime.now(UTC)
     with transaction(desk.database) as session:
         rate_limit.sweep(session, now=now)
@@ -221,14 +221,14 @@ def reconcile() -> None:
 
 
 def tell_operators() -> None:
-    """Email owners and approvers what waits for them."""
+    """Email owners and approvers about what needs their decision."""
     desk, now = _context[0], datetime.now(UTC)
     if desk.tell_operators is None:
         return
     # Of uncertain batches once a day, for as long as nobody has decided.
     kind, today = MessageKind.SEND_UNCERTAIN, now.date()
     with reading(desk.database) as session:
-        overdue = uncertain_batches.overdue(session, before=now - desk.doubt_grace)
+        overdue = uncertain_batches.count_overdue(session, before=now - desk.doubt_grace)
         new = [one for one in overdue if not operator_messages.is_posted(session, kind, one, today)]
         if not new and not operator_messages.not_emailed(session, limit=1):
             return
@@ -262,7 +262,7 @@ def fire_due(desk: TaskContext, *, now: datetime) -> None:
         return
     with reading(desk.database) as session:
         due = next_run.due(session, now=now)
-        waits = bool(due and restore_gate.waited_for(session))
+        waits = bool(due and restore_gate.unsettled_logs(session))
     if not due or waits:
         return
     # What renders and checks takes 10 MB, for nothing where no schedule is.
@@ -296,7 +296,7 @@ def start_due(desk: TaskContext) -> list[int]:
     now, kept = datetime.now(UTC), []
     with transaction(desk.database) as session:
         due = send_lifecycle.due(session, now=now)
-        if due and restore_gate.waited_for(session):
+        if due and restore_gate.unsettled_logs(session):
             return [send_id for send_id, _ in due]
     for send_id, scheduled_for in due:
         try:

@@ -1,8 +1,8 @@
-"""From a due time to a send, or to the reason why there is none.
+"""Runs a schedule that is due: creates a send, or records why there is none.
 
-What is due is claimed from its row, which only one clock can, and each due time has one
-row by its key: two clocks make one send of it. Of times that came while nothing ran, the
-last one is made up for if it is not too late; the others are written down as missed.
+The row of the schedule is locked, and each due time has one row by its key, so two clocks create
+one send. Of the times that came while the service did not run, the last one runs late if it is
+not too late; the others are recorded as missed.
 """
 
 import logging
@@ -33,12 +33,12 @@ from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.estimate import AlreadySentError, SendOptions
 
 _log = logging.getLogger(__name__)
-_schedule, _firing = table_of(Schedule), table_of(ScheduleRun)
+_schedule, _run = table_of(Schedule), table_of(ScheduleRun)
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What became of one due time."""
+    """The outcome of one due time."""
 
     schedule: str
     due: datetime
@@ -47,22 +47,22 @@ class RunResult:
     send_id: int | None = None
 
     def __str__(self) -> str:
-        said = f"send {self.send_id}" if self.outcome is RunOutcome.SENT else self.outcome.value
-        return f"{self.schedule}, due {self.due:%Y-%m-%d %H:%M} UTC: {said} {self.reason}".strip()
+        what = f"send {self.send_id}" if self.outcome is RunOutcome.SENT else self.outcome.value
+        return f"{self.schedule}, due {self.due:%Y-%m-%d %H:%M} UTC: {what} {self.reason}".strip()
 
 
 def run_schedule(
     session: Session,
     schedule_id: int,
-    press: IssueRenderer,
+    renderer: IssueRenderer,
     *,
     now: datetime,
     prepared: PreparedIssue | None = None,
 ) -> list[RunResult]:
-    """Deal with all that is due of a schedule by now, in this transaction.
+    """Run a schedule for all its times that are due by now, in the caller's transaction.
 
-    One send at most comes of it. Empty when another process was faster. What was ``prepared``
-    has to be the next still: BusyError where somebody was faster than that.
+    Creates one send at most. Returns an empty list when another process was faster. Raises
+    BusyError when ``prepared`` is not the next issue any more.
     """
     schedule = session.scalar(
         select(Schedule)
@@ -76,33 +76,33 @@ def run_schedule(
     )
     if schedule is None or schedule.next_at is None:
         return []
-    came: list[Occurrence] = []
+    due: list[Occurrence] = []
     following = None
-    for one in next_run.coming(schedule):
+    for one in next_run.from_next(schedule):
         if one.due > now:
             following = one
             break
-        came.append(one)
-    came = _without_sent(session, schedule.id, came)
-    last = next((one for one in reversed(came) if not next_run.skips(schedule, one)), None)
-    fired = []
-    for one in came:
+        due.append(one)
+    due = _without_sent(session, schedule.id, due)
+    last = next((one for one in reversed(due) if not next_run.skips(schedule, one)), None)
+    results = []
+    for one in due:
         if next_run.skips(schedule, one):
-            outcome, reason, send_id = RunOutcome.SKIPPED, "on the list of days to leave out", None
+            outcome, reason, send_id = RunOutcome.SKIPPED, "the schedule skips this day", None
         elif one is not last:
             outcome, reason, send_id = RunOutcome.MISSED, _PASSED, None
-        elif now - one.due > press.late_limit:
+        elif now - one.due > renderer.late_limit:
             outcome, reason, send_id = RunOutcome.MISSED, _too_late(schedule, one, now=now), None
         else:
             outcome, reason, send_id = _send_next(
-                session, schedule, one, press, now=now, prepared=prepared
+                session, schedule, one, renderer, now=now, prepared=prepared
             )
-        fired.append(RunResult(schedule.name, one.due, outcome, reason, send_id))
+        results.append(RunResult(schedule.name, one.due, outcome, reason, send_id))
     next_run.set_next_run(schedule, following)
-    if not fired:
-        return []  # a government, or somebody, moved clocks since this time was worked out
+    if not results:
+        return []  # the zone's rules or the machine's clock changed since next_at was computed
     session.execute(
-        insert(_firing),
+        insert(_run),
         [
             {
                 "schedule_id": schedule.id,
@@ -112,76 +112,80 @@ def run_schedule(
                 "reason": one.reason[:1000],
                 "send_id": one.send_id,
             }
-            for one in fired
+            for one in results
         ],
     )
-    _tell(session, schedule, fired, now)
-    return fired
+    _record(session, schedule, results, now)
+    return results
 
 
-def _without_sent(session: Session, schedule_id: int, came: list[Occurrence]) -> list[Occurrence]:
-    """Those of which no send was made. A clock that was set back may bring a time once more.
+def _without_sent(session: Session, schedule_id: int, due: list[Occurrence]) -> list[Occurrence]:
+    """The times that have created no send yet. A clock that was set back may bring a time again.
 
-    What is known of the others goes: they come now.
+    Deletes the recorded runs of the others, because they run again.
     """
-    if not came:
+    if not due:
         return []
-    those = (
-        _firing.c.schedule_id == schedule_id,
-        _firing.c.due_at.between(came[0].due, came[-1].due),
+    recorded = (
+        _run.c.schedule_id == schedule_id,
+        _run.c.due_at.between(due[0].due, due[-1].due),
     )
-    session.execute(delete(_firing).where(*those, _firing.c.outcome != RunOutcome.SENT))
-    sent = set(session.scalars(select(_firing.c.due_at).where(*those)))
-    return [one for one in came if one.due not in sent]
+    session.execute(delete(_run).where(*recorded, _run.c.outcome != RunOutcome.SENT))
+    sent = set(session.scalars(select(_run.c.due_at).where(*recorded)))
+    return [one for one in due if one.due not in sent]
 
 
 def _send_next(
     session: Session,
     schedule: Schedule,
     one: Occurrence,
-    press: IssueRenderer,
+    renderer: IssueRenderer,
     *,
     now: datetime,
     prepared: PreparedIssue | None,
 ) -> tuple[RunOutcome, str, int | None]:
-    before = forgotten_sends.of_occasion(session, schedule.name, one.due)
-    issue = _claimed(session, schedule.series)
+    before = forgotten_sends.slug_of_run(session, schedule.name, one.due)
+    issue = _lock_next_issue(session, schedule.series)
     if issue is None:
         return RunOutcome.NOTHING, f"no approved issue in series {schedule.series}", None
-    if before is not None and not forgotten_sends.is_of(session, issue.issue_id):
+    if before is not None and not forgotten_sends.has_issue(session, issue.issue_id):
         return RunOutcome.NOTHING, f"issue {before} {_BEFORE}", None
     try:
-        # What fails leaves nothing of the send behind, and the reason is kept.
+        # A failure undoes the send, and not the record of this run.
         with session.begin_nested():
-            made = _make(session, schedule, one, examined(issue, press, prepared), press, now=now)
+            created = _create_send(
+                session, schedule, one, examined(issue, renderer, prepared), renderer, now=now
+            )
     except AlreadySentError:
-        # The series goes on as it had gone on then.
-        forgotten_sends.end(session, issue.issue_id, now=now)
+        # The restored database forgot that send. Continue with the next issue of the series.
+        forgotten_sends.mark_finished(session, issue.issue_id, now=now)
         if before == issue.slug:
             return RunOutcome.NOTHING, f"issue {before} {_BEFORE}", None
-        return _send_next(session, schedule, one, press, now=now, prepared=None)
+        return _send_next(session, schedule, one, renderer, now=now, prepared=None)
     except NothingToDoError as error:
-        return RunOutcome.NOTHING, _said(issue, error), None
+        return RunOutcome.NOTHING, _reason_of(issue, error), None
     except (BusyError, MachineError):
-        raise  # that is not the issue's fault, and the next tick finds it due again
+        raise  # not the issue's fault; the next tick tries again
     except UserError as error:
-        return RunOutcome.FAILED, _said(issue, error), None
+        return RunOutcome.FAILED, _reason_of(issue, error), None
     except SQLAlchemyError:
-        raise  # the database's own trouble passes, and the next tick finds it due again
-    except Exception as error:  # noqa: BLE001 (whatever it is, the schedule must not spin)
+        raise  # a failure of the database; the next tick tries again
+    except Exception as error:  # noqa: BLE001 (recorded, or each tick would fail again)
         _log.exception("schedule %s cannot send %s", schedule.name, issue.slug)
         return RunOutcome.FAILED, f"issue {issue.slug}: {type(error).__name__}: {error}", None
     late = now - one.due
-    reason = f"{_hours(late)} late: {_why_late(schedule, one)}" if late >= _LATE else ""
-    return RunOutcome.SENT, reason, made
+    reason = (
+        f"{send_lifecycle.how_late(late)} late: {_why_late(schedule, one)}" if late >= _LATE else ""
+    )
+    return RunOutcome.SENT, reason, created
 
 
-def _make(
+def _create_send(
     session: Session,
     schedule: Schedule,
     one: Occurrence,
     issue: ExaminedIssue,
-    press: IssueRenderer,
+    renderer: IssueRenderer,
     *,
     now: datetime,
 ) -> int:
@@ -193,27 +197,27 @@ def _make(
     terms = SendOptions(
         excluded=audience.excluded,
         timetable=timetable,
-        batch_size=press.batch_size,
-        warm_up=press.warm_up,
+        batch_size=renderer.batch_size,
+        warm_up=renderer.warm_up,
         tracking=TrackingChoice(schedule.track_clicks, schedule.track_opens),
-        publication=press.publication,
+        publication=renderer.publication,
     )
     plan = Plan(
         session,
         audience.segments,
         audience.excluded,
         timetable,
-        press.batch_size,
-        press.warm_up,
+        renderer.batch_size,
+        renderer.warm_up,
     )
-    # Neither DNS nor links: nobody outside is asked while this transaction lasts.
-    findings = press.checker.check(
+    # Without DNS and links: no requests over the network inside this transaction.
+    findings = renderer.checker.check(
         draft, rendered, now=now, plan=plan, blocking_only=True, examined=issue
     )
-    if found := blocking(findings):
-        said = "; ".join(one.message for one in found)
-        hint = f"Everything: newsletter check {draft.slug}."
-        raise SendError(f"checks found what must be mended first: {said}", hint=hint)
+    if errors := blocking(findings):
+        messages = "; ".join(one.message for one in errors)
+        hint = "The page of the issue lists all findings."
+        raise SendError(f"checks found errors: {messages}", hint=hint)
     return send_lifecycle.create(
         session,
         draft,
@@ -227,40 +231,41 @@ def _make(
     ).id
 
 
-def _claimed(session: Session, series: str) -> ApprovedIssue | None:
-    """The next issue, which nobody edits or sends before this transaction ends."""
+def _lock_next_issue(session: Session, series: str) -> ApprovedIssue | None:
+    """Lock the next issue, so that nobody edits or sends it before this transaction ends."""
     while issue := next_issue(session, series):
         store.find(session, issue.slug, lock=True)
-        # Another schedule of the series, or an editor, may have been faster than the lock.
+        # Another schedule of the series, or an editor, may have come before the lock.
         if next_issue(session, series) == issue:
             return issue
     return None
 
 
-def _tell(session: Session, schedule: Schedule, fired: list[RunResult], now: datetime) -> None:
-    """Into the log that operators read: the last of each kind, and how often it came."""
-    who = Actor(None, f"schedule {schedule.name}")
-    for outcome in dict.fromkeys(one.outcome for one in fired):
-        those = [one for one in fired if one.outcome is outcome]
-        detail = {"reason": those[-1].reason} if those[-1].reason else {}
-        if those[-1].send_id:
-            detail["send"] = str(those[-1].send_id)
-        if len(those) > 1:
-            detail["times"] = str(len(those))
-        subject = f"due {those[-1].due:%Y-%m-%d %H:%M} UTC"
+def _record(session: Session, schedule: Schedule, results: list[RunResult], now: datetime) -> None:
+    """Write an audit entry for each outcome, with its last run and the number of runs."""
+    actor = Actor(None, f"schedule {schedule.name}")
+    for outcome in dict.fromkeys(one.outcome for one in results):
+        alike = [one for one in results if one.outcome is outcome]
+        last = alike[-1]
+        detail = {"reason": last.reason} if last.reason else {}
+        if last.send_id:
+            detail["send"] = str(last.send_id)
+        if len(alike) > 1:
+            detail["times"] = str(len(alike))
+        subject = f"due {last.due:%Y-%m-%d %H:%M} UTC"
         if outcome in {RunOutcome.MISSED, RunOutcome.FAILED}:
             operator_messages.post(
                 session,
                 MessageKind.SCHEDULE_FAILED,
                 schedule.id,
                 now=now,
-                occasion=those[-1].due.isoformat(),
-                detail=those[-1].reason,
+                occasion=last.due.isoformat(),
+                detail=last.reason,
             )
-        audit.record(session, who, _LOGGED[outcome], now=now, subject=subject, **detail)
+        audit.record(session, actor, _AUDIT_ACTIONS[outcome], now=now, subject=subject, **detail)
 
 
-_LOGGED = {
+_AUDIT_ACTIONS = {
     RunOutcome.SENT: "made a send",
     RunOutcome.NOTHING: "sent nothing",
     RunOutcome.SKIPPED: "skipped a day",
@@ -268,29 +273,24 @@ _LOGGED = {
     RunOutcome.FAILED: "could not send",
 }
 _BEFORE = "was sent at this time before the database was restored"
-_PASSED = "nothing ran when it was due, and a later time has come since"
-#: What is later than this is said to be late.
+_PASSED = "the service did not run when it was due, and a later time has come since"
+#: A run that is later than this gets a reason.
 _LATE = timedelta(minutes=1)
 
 
 def _too_late(schedule: Schedule, one: Occurrence, *, now: datetime) -> str:
     return (
-        f"{_why_late(schedule, one)}, {_hours(now - one.due)} ago, "
-        "which is later than sending.late_limit allows; the issue waits for the next time"
+        f"{_why_late(schedule, one)}, {send_lifecycle.how_late(now - one.due)} ago, "
+        "which is more than sending.late_limit; the issue waits for the next run"
     )
 
 
 def _why_late(schedule: Schedule, one: Occurrence) -> str:
     if schedule.next_at is not None and one.due < schedule.next_at:
-        return "the clocks of its zone were moved after this time was worked out"
-    return "nothing ran when it was due"
+        return "the rules of its time zone changed after this time was computed"
+    return "the service did not run when it was due"
 
 
-def _said(issue: ApprovedIssue, error: UserError) -> str:
+def _reason_of(issue: ApprovedIssue, error: UserError) -> str:
     hint = f" {error.hint}" if error.hint else ""
     return f"issue {issue.slug}: {error.message}.{hint}"
-
-
-def _hours(late: timedelta) -> str:
-    minutes = int(late.total_seconds() // 60)
-    return f"{minutes // 60} h {minutes % 60} min"

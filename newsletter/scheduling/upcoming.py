@@ -1,4 +1,4 @@
-"""What goes out in a stretch of days: due times to come and past, and sends made by hand."""
+"""The calendar of sends: past and coming times of schedules, and sends by users."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,39 +12,39 @@ from newsletter.db.orm import Session, table_of
 from newsletter.issues.models import Issue
 from newsletter.scheduling import next_run
 from newsletter.scheduling.models import Schedule, ScheduleRun, ScheduleState
-from newsletter.scheduling.recurrence import FIRST_ZONE
 from newsletter.sending.models import Send
+from newsletter.sending.pacing.sending_windows import FIRST_ZONE
 
-_schedule, _firing = table_of(Schedule), table_of(ScheduleRun)
+_schedule, _run = table_of(Schedule), table_of(ScheduleRun)
 _send, _issue = table_of(Send), table_of(Issue)
-#: Zones lie at most so far apart that a day here has begun there.
-_APART = timedelta(days=1)
+#: Local dates of two zones differ by at most this much, so a wider range contains them all.
+_MARGIN = timedelta(days=1)
 
 
 class EntryKind(StrEnum):
-    """What an entry is."""
+    """The kind of a calendar entry."""
 
-    #: Due later, or due now and about to be dealt with.
+    #: A schedule is due later, or due now and about to run.
     COMING = "coming"
-    #: Due later, on a day that is left out.
+    #: A schedule is due later, on a day to skip.
     SKIPPING = "skipping"
-    #: Was due; ``word`` is what became of it.
-    FIRED = "fired"
-    #: A send that no schedule made; ``word`` is its state.
+    #: A schedule ran; ``status`` is the outcome.
+    RUN = "fired"
+    #: A send that no schedule created; ``status`` is its state.
     SEND = "send"
 
 
 @dataclass(frozen=True, slots=True)
 class UpcomingEntry:
-    """One thing on one day."""
+    """One entry of the calendar."""
 
-    #: What the clock shows: of the zone asked for, or of each person.
+    #: The local time, in the calendar's zone or on each subscriber's own clock.
     wall: datetime
     kind: EntryKind
     #: The schedule's name, or the issue's slug.
     title: str
-    word: str = ""
-    #: Why nothing went out, or what a change of clocks does.
+    status: str = ""
+    #: Why nothing was sent, or how a change of clocks affects the time.
     reason: str = ""
     own_clock: bool = False
     schedule_id: int | None = None
@@ -54,32 +54,32 @@ class UpcomingEntry:
 def upcoming_entries(
     session: Session, first: date, last: date, *, zone: ZoneInfo, now: datetime
 ) -> list[UpcomingEntry]:
-    """All that stands on these days (both included) on the clock of a zone, in order."""
-    begin = datetime.combine(first, time.min, zone).astimezone(UTC) - _APART
-    end = datetime.combine(last, time.max, zone).astimezone(UTC) + _APART
-    found = [
-        *_fired(session, begin, end, zone),
+    """The entries from ``first`` to ``last`` (both included) in a zone, in order of time."""
+    begin = datetime.combine(first, time.min, zone).astimezone(UTC) - _MARGIN
+    end = datetime.combine(last, time.max, zone).astimezone(UTC) + _MARGIN
+    candidates = [
+        *_runs(session, begin, end, zone),
         *_coming(session, begin, end, zone, now),
-        *_by_hand(session, begin, end, zone),
+        *_sends_by_users(session, begin, end, zone),
     ]
-    within = [entry for entry in found if first <= entry.wall.date() <= last]
-    return sorted(within, key=lambda entry: (entry.wall, entry.title))
+    entries = [entry for entry in candidates if first <= entry.wall.date() <= last]
+    return sorted(entries, key=lambda entry: (entry.wall, entry.title))
 
 
-def _fired(
+def _runs(
     session: Session, begin: datetime, end: datetime, zone: ZoneInfo
 ) -> Iterator[UpcomingEntry]:
     rows = session.execute(
-        select(_firing, _schedule.c.name, _schedule.c.own_clock)
-        .join(_schedule, _schedule.c.id == _firing.c.schedule_id)
-        .where(_firing.c.due_at.between(begin, end))
+        select(_run, _schedule.c.name, _schedule.c.own_clock)
+        .join(_schedule, _schedule.c.id == _run.c.schedule_id)
+        .where(_run.c.due_at.between(begin, end))
     )
     for row in rows:
         yield UpcomingEntry(
             _wall(row.due_at, zone, own_clock=row.own_clock),
-            EntryKind.FIRED,
+            EntryKind.RUN,
             row.name,
-            word=row.outcome,
+            status=row.outcome,
             reason=row.reason,
             own_clock=row.own_clock,
             schedule_id=row.schedule_id,
@@ -92,7 +92,7 @@ def _coming(
 ) -> Iterator[UpcomingEntry]:
     active = select(Schedule).where(_schedule.c.state == ScheduleState.ACTIVE)
     for schedule in session.scalars(active).all():
-        # What was due before and was not dealt with yet still comes.
+        # A time that is due and has not run yet still comes.
         since = min(now, schedule.next_at or now) - next_run.INSTANT
         for one in next_run.upcoming(schedule, after=max(begin, since)):
             if one.due > end:
@@ -108,10 +108,10 @@ def _coming(
             )
 
 
-def _by_hand(
+def _sends_by_users(
     session: Session, begin: datetime, end: datetime, zone: ZoneInfo
 ) -> Iterator[UpcomingEntry]:
-    by_schedule = select(_firing.c.send_id).where(_firing.c.send_id.is_not(None))
+    by_schedule = select(_run.c.send_id).where(_run.c.send_id.is_not(None))
     rows = session.execute(
         select(_send.c.id, _send.c.state, _send.c.scheduled_for, _send.c.reason, _issue.c.slug)
         .join(_issue, _issue.c.id == _send.c.issue_id)
@@ -122,6 +122,6 @@ def _by_hand(
         yield UpcomingEntry(wall, EntryKind.SEND, row.slug, row.state, row.reason, send_id=row.id)
 
 
-def _wall(moment: datetime, zone: ZoneInfo, *, own_clock: bool) -> datetime:
-    shown = ZoneInfo(FIRST_ZONE) if own_clock else zone
-    return moment.astimezone(shown).replace(tzinfo=None)
+def _wall(at: datetime, zone: ZoneInfo, *, own_clock: bool) -> datetime:
+    clock = ZoneInfo(FIRST_ZONE) if own_clock else zone
+    return at.astimezone(clock).replace(tzinfo=None)

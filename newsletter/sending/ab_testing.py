@@ -1,7 +1,7 @@
-"""Tests of variants: a sample gets them first, the rest gets the one that did best.
+"""A/B tests: a sample gets the variants first, and the rest gets the winner.
 
-Who gets what is settled by the plan and never drawn again: a person's place follows from
-the issue and the person alone, so that a plan made anew draws the same sample.
+The plan decides which subscriber gets which variant. A subscriber's rank depends only on the
+issue and the subscriber, so a plan that is made again draws the same sample.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ from newsletter.sending.models import Batch, Part, Send, Variant
 
 _send, _batch, _variant = table_of(Send), table_of(Batch), table_of(Variant)
 
-#: Labels in the order in which variants are given.
+#: The labels of variants, in their order.
 LABELS = "ABCDEFGH"
-#: A prime below 2**31: squares of smaller numbers fit both databases' integers.
+#: A prime below 2**31: the squares of smaller numbers fit 64-bit integers.
 _PRIME = 2_147_483_647
-#: Keys of front matter that a send has once, for all of its variants.
+#: Front matter keys that must be the same in all variants of a send.
 _SHARED = ("tracking", "archive", "topics", "series")
 
 
 class Measure(StrEnum):
-    """By what the winner is chosen."""
+    """What the winner is chosen by."""
 
     OPENS = "opens"
     CLICKS = "clicks"
@@ -39,30 +39,30 @@ class Measure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ABTest:
-    """How a send tests its variants."""
+    """The A/B test of a send."""
 
     __test__ = False  # not one of pytest's
 
-    #: The part of the audience that is in the sample, shared equally by the variants.
+    #: The share of the audience in the sample, 0 to 1; the variants split it equally.
     share: float
     by: Measure
-    #: From when the sample has left until the winner is chosen and the rest goes out.
+    #: The time between the sample's departure and the choice of the winner.
     wait: timedelta
 
     def to_json(self) -> dict[str, Any]:
-        """For the send's row."""
+        """The JSON value of ``send.test``."""
         return {"share": self.share, "by": self.by.value, "wait": self.wait.total_seconds()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "ABTest | None":
-        """The test of a send's row; None where there is none."""
+        """The test stored in ``send.test``; None if there is none."""
         if not stored:
             return None
         wait = timedelta(seconds=stored["wait"])
         return cls(share=stored["share"], by=Measure(stored["by"]), wait=wait)
 
     def require(self, tracked: Tracked) -> None:
-        """Raise SendError where the winner is chosen by what is not measured."""
+        """Raise SendError if the winner is chosen by a measure that is not tracked."""
         measured = {Measure.OPENS: tracked.opens, Measure.CLICKS: tracked.clicks}
         if measured.get(self.by, True):
             return
@@ -70,21 +70,21 @@ class ABTest:
         ways = ["me" if one == Measure.OPERATOR.value else one for one in others]
         raise SendError(
             f"no winner can be chosen by {self.by}: {self.by} are not measured in this send",
-            place="test of variants",
-            hint=f"Choose it by {' or '.join(ways)} (--winner), or have them measured: "
+            place="A/B test",
+            hint=f"Choose the winner by {' or '.join(ways)} (--winner), or measure {self.by}: "
             f"--{self.by}.",
         )
 
     def sizes(self, people: int, variants: int) -> list[int]:
-        """How many of so many people get each variant in the sample: equal but for one."""
+        """How many subscribers of the sample get each variant; sizes differ by one at most."""
         sample = min(people, max(variants, round(people * self.share)))
         return [sample // variants + (n < sample % variants) for n in range(variants)]
 
 
 def require_alike(issue: Draft, others: Sequence[Draft]) -> None:
-    """Raise IssueError, with file and key, for a variant that says what its send would not do.
+    """Raise IssueError, with file and line, if a variant differs in a shared key.
 
-    A send measures, reaches and shows by what the issue says; a variant has words of its own.
+    A send has one value of each of these keys, that of the issue; variants differ in their text.
     """
     for other in others:
         for key in _SHARED:
@@ -94,25 +94,23 @@ def require_alike(issue: Draft, others: Sequence[Draft]) -> None:
                 raise IssueError(
                     f"{key} of this variant differs from that of the issue, {issue.name}",
                     place=f"{other.name}:{at}",
-                    hint="Variants differ in their words. What is measured, who gets it, what it "
-                    f"is the next of and whether all may read it is one for all: let {key} "
-                    "say the same in both files, or leave it out of both.",
+                    hint="Variants may differ only in their text. Give "
+                    f"{key} the same value in both files, or remove it from both.",
                 )
 
 
-def sample_rank(issue_id: int, person: ColumnElement[int]) -> ColumnElement[int]:
-    """The person's place in the draw for this issue's sample: scattered, and always the same.
+def sample_rank(issue_id: int, subscriber_id: ColumnElement[int]) -> ColumnElement[int]:
+    """A pseudo-random rank of a subscriber for this issue's sample; it never changes.
 
-    Squaring modulo a prime scatters numbers that follow each other; ties are few, and whoever
-    orders by this orders by the person's id after it.
+    Squaring modulo a prime scatters consecutive ids. Ties are rare: order by the id after it.
     """
-    shifted = (person + issue_id % 1_000_003 * 7_919) % _PRIME
+    shifted = (subscriber_id + issue_id % 1_000_003 * 7_919) % _PRIME
     return (shifted * shifted) % _PRIME * 48_271 % _PRIME
 
 
-def write(session: Session, send_id: int, words: Sequence[Rendered]) -> None:
-    """Write down what a send says, the first variant first."""
-    for label, one in zip(LABELS, words, strict=False):
+def write(session: Session, send_id: int, variants: Sequence[Rendered]) -> None:
+    """Store the rendered variants of a send, the first variant first."""
+    for label, one in zip(LABELS, variants, strict=False):
         session.add(
             Variant(
                 send_id=send_id,
@@ -130,9 +128,10 @@ def write(session: Session, send_id: int, words: Sequence[Rendered]) -> None:
 
 
 def set_winner(session: Session, send_id: int, label: str) -> int:
-    """Give the rest of a send the variant of this label; returns how many people that are.
+    """Give the rest of a send the variant of this label; returns how many recipients.
 
-    Raises SendError when there is no such variant, or the winner is chosen already.
+    Raises SendError when there is no such variant, when the winner is chosen already, and when
+    the send has not started.
     """
     rows = session.execute(
         select(_variant.c.label, _variant.c.id).where(_variant.c.send_id == send_id)
@@ -140,9 +139,9 @@ def set_winner(session: Session, send_id: int, label: str) -> int:
     labels = {row.label: row.id for row in rows}
     if label not in labels:
         raise SendError(
-            f"there is no variant {label}",
+            f"this send has no variant {label}",
             place=f"send {send_id}",
-            hint=f"There are: {', '.join(sorted(labels))}.",
+            hint=f"Choose one of: {', '.join(sorted(labels))}.",
         )
     chosen = session.execute(
         update(_send)
@@ -152,7 +151,7 @@ def set_winner(session: Session, send_id: int, label: str) -> int:
     ).one_or_none()
     if chosen is None:
         raise SendError(
-            "the winner of its test is chosen already, or it has not started",
+            "the winner is chosen already, or the send has not started",
             place=f"send {send_id}",
         )
     sizes = session.scalars(

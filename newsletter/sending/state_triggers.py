@@ -1,8 +1,7 @@
-"""Illegal transitions are impossible in the database too: a trigger for each table with states.
+"""Database triggers that refuse illegal state transitions of sends, batches and deliveries.
 
-Made from the tables in states.py whenever the schema is brought up to date, so that a
-statement typed by hand, or another program, can break the life of a send no more than
-this code can.
+They are generated from the tables in states.py whenever the schema is upgraded. They also
+refuse illegal changes that an operator types by hand or that another program makes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ GUARDED: Mapping[str, Mapping[Any, frozenset[Any]]] = {
 
 
 def install(connection: Connection) -> None:
-    """Write the triggers of today's tables in place of whatever was there."""
+    """Create the triggers of the current transition tables; replaces existing ones."""
     make = _postgresql if connection.dialect.name == "postgresql" else _sqlite
     for table, next_states in GUARDED.items():
         for statement in make(table, next_states):
@@ -28,7 +27,7 @@ def install(connection: Connection) -> None:
 
 
 def _illegal(next_states: Mapping[Any, frozenset[Any]]) -> str:
-    """The condition on OLD and NEW. Plain comparisons: SQLite needs thrice as long for IN lists."""
+    """The SQL condition of an illegal change. SQLite needs three times as long for IN lists."""
     cases = " ".join(
         f"WHEN '{state}' THEN "
         + (" AND ".join(f"NEW.state <> '{target}'" for target in sorted(after)) or "TRUE")

@@ -1,4 +1,4 @@
-"""What a setting's value may be: kinds of text, each with an error that says how it is written."""
+"""The types of settings. Each error message shows how a valid value is written."""
 
 import json
 import re
@@ -14,29 +14,29 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-#: Parameters of a URL whose values are nobody's business.
+#: Parameters of a URL whose values are masked.
 _SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
-#: Names that mean something to segments and imports beyond an attribute's text.
+#: Names with a special meaning for segments and imports, which forms may not set.
 _NOT_BY_FORMS = frozenset(
     ("tags", "status", "source", "email", "created_at", "confirmed_at", "topics", "attributes")
 )
-#: What our own pages' paths begin with.
+#: First parts of the paths of our own pages.
 OWN_PATHS = frozenset(
     "archive client-address confirm console healthz openapi.json preferences request robots.txt "
     "shared sitemap.xml static subscribe unsubscribe view webhooks".split()
 )
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
-#: Dates are computed with lengths of time; a longer one leads out of the calendar.
+#: Durations are added to dates; a longer one would leave the calendar.
 _LONGEST = timedelta(days=3660)
-#: Characters of a text that people read, of an address in the web, and of a secret.
+#: The most characters of a text, a URL and a secret.
 _MOST_TEXT, _MOST_ADDRESS, _MOST_SECRET = 2000, 2000, 1000
-#: What databases and clocks count to without trouble.
+#: The greatest whole number that databases and clocks handle.
 _MOST = 1_000_000_000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def duration(text: object) -> timedelta:
-    """``30s``, ``15m``, ``6h``, ``2d`` or ``1w``; ValueError says so otherwise."""
+    """The duration in a text like ``30s``, ``15m``, ``6h``, ``2d`` or ``1w``; else ValueError."""
     if isinstance(text, timedelta):
         return text
     match = re.fullmatch(r"([0-9]{1,9})\s*([smhdw])", str(text)[:100].strip())
@@ -56,7 +56,7 @@ def _lasting(text: object) -> timedelta:
 
 
 def _whole(value: object) -> object:
-    """A boolean of TOML is no number, though Python takes it for one."""
+    """Refuse a boolean of TOML, which Python accepts as a number."""
     if isinstance(value, bool):
         raise ValueError("a whole number is written like 20")  # noqa: TRY004 (pydantic's way)
     return value
@@ -64,7 +64,7 @@ def _whole(value: object) -> object:
 
 def _web_address(text: str) -> str:
     parts = urlsplit(text[: _MOST_ADDRESS + 1])
-    # What urlsplit removes, and where it looks only when it is asked, the wire refuses later.
+    # urlsplit removes or ignores these, but a request with them would fail later.
     if re.search(r"[\x00-\x20\x7f]", text) or parts.port == 0:
         raise ValueError("a web address has no spaces, no line breaks and no port 0")
     if parts.scheme not in {"http", "https"} or not parts.hostname or set(text) & {"?", "#"}:
@@ -77,7 +77,7 @@ def _web_address(text: str) -> str:
 
 
 def _in_ascii(text: str, parts: SplitResult) -> str:
-    """The address with its host as names are asked for on the wire (RFC 5891)."""
+    """The URL with its host in ASCII (RFC 5891)."""
     host = parts.hostname or ""
     if host.isascii():
         return text
@@ -90,7 +90,7 @@ def _in_ascii(text: str, parts: SplitResult) -> str:
 
 
 def _site_address(text: str) -> str:
-    """Below a path, that path stands in pages, cookies and redirects: it has to be plain there."""
+    """Check the path of a URL. Pages, cookies and redirects use it, so it has to be plain."""
     path = urlsplit(text).path
     if not _PLAIN_PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
         raise ValueError(
@@ -99,7 +99,7 @@ def _site_address(text: str) -> str:
         )
     first = path.removeprefix("/").partition("/")[0]
     if first in OWN_PATHS:
-        # Whether a proxy took the path off could not be told then.
+        # Otherwise we could not tell whether a proxy has removed the path.
         raise ValueError(f"our own pages are below /{first}: choose another path, like /news")
     return text
 
@@ -111,7 +111,7 @@ def _origin(text: str) -> str:
 
 
 def masked_url(text: str) -> str:
-    """The text with … for each password in a URL, also one whose signs were not escaped."""
+    """The URL with passwords masked, also those with characters that were not escaped."""
     begin, separator, rest = text.partition("://")
     if not separator:
         return text
@@ -120,7 +120,7 @@ def masked_url(text: str) -> str:
     if at and not place.startswith("/"):
         name, colon, _ = user.partition(":")
         place = f"{name}{colon}{'********' if colon else ''}@{host}"
-    # Without a host, the password stands where a port would.
+    # Without a host, the password is in the place of the port.
     elif found := re.match(r"([^/:@\[\]]*):(?!\d*(?:/|$))[^/]*", place):
         place = f"{found[1]}:********{place[found.end() :]}"
     pairs = [pair.partition("=") for pair in query.split("&")]
@@ -132,7 +132,7 @@ def masked_url(text: str) -> str:
 
 
 def _is_host(name: str) -> bool:
-    """Whether it is spelled as a host's name (RFC 1035 §2.3.4), in any letters, or an address."""
+    """Whether it is a host name (RFC 1035 §2.3.4), in any alphabet, or an IP address."""
     try:
         ip_address(name)
     except ValueError:
@@ -163,7 +163,7 @@ def _line(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    """As long as PATH_MAX and NAME_MAX let it be on Linux (limits.h): 4,095 and 255 bytes."""
+    """Check the length of a path by Linux's PATH_MAX and NAME_MAX: 4,095 and 255 bytes."""
     _one_line(text, most=4095)
     parts = text.split("/")
     if len(text.encode()) > 4095 or any(len(part.encode()) > 255 for part in parts):
@@ -187,7 +187,7 @@ def _day(value: object) -> date | None:
         day = value if isinstance(value, date) else date.fromisoformat(str(value)[:100].strip())
     except ValueError:
         day = None
-    # A datetime is a date as well.
+    # datetime is a subclass of date.
     if type(day) is not date or not 2000 <= day.year <= 2200:
         raise ValueError("a day is written like 2026-12-01")
     return day
@@ -209,12 +209,12 @@ def _database(text: str) -> str:
 
 
 def fits_header(secret: str) -> bool:
-    """Whether an HTTP header can carry it: a line break or a typographic sign cannot be sent."""
+    """Whether an HTTP header can contain it: only visible ASCII characters."""
     return re.fullmatch(r"[\x21-\x7e]*", secret) is not None
 
 
 def _secret(secret: SecretStr) -> str:
-    """Its text, if that can be one; the message never repeats it."""
+    """The text of a secret; ValueError if it is invalid. The message never contains it."""
     text = secret.get_secret_value()
     if len(text) > _MOST_SECRET:
         raise ValueError(f"a key has {_MOST_SECRET:,} characters at most")
@@ -234,7 +234,7 @@ def _token(secret: SecretStr) -> SecretStr:
 
 def _mailbox(text: str) -> str:
     local, _, domain = text[:321].rpartition("@")
-    # RFC 5322 §3.4.1 without quotes; a name of any letters is for Punycode to spell.
+    # RFC 5322 §3.4.1 without quotes; domains may have any letters, which Punycode encodes.
     if text and not (re.fullmatch(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}", local) and _is_host(domain)):
         raise ValueError("an address is written like editors@example.com, without a name")
     return text
@@ -267,7 +267,7 @@ def _network(value: object) -> object:
 
 
 def _listed(value: object) -> object:
-    """A list from the environment is written as JSON or separated by commas."""
+    """Parse a list from the environment: JSON, or separated by commas."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -312,21 +312,21 @@ def duration_text(value: timedelta) -> str:
 #: For lists, in TOML or in the environment.
 ListSetting = BeforeValidator(_listed)
 Duration = Annotated[timedelta, BeforeValidator(duration)]
-#: The same, where nothing works without some time.
+#: A duration of at least one second.
 Lasting = Annotated[timedelta, BeforeValidator(_lasting)]
-#: The same, where empty means never, as 0s does.
+#: A duration where empty or 0s means never.
 Period = Annotated[timedelta, BeforeValidator(_period)]
-#: For how long something is kept; empty for ever. Machines' journals and late events reach
-#: back by a month, so nothing that they speak of may be gone earlier.
+#: A retention time; empty for ever. At least 35 days, because departure logs and late events refer
+#: to data of the last month.
 Kept = Annotated[timedelta | None, BeforeValidator(_kept)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Origin = Annotated[WebAddress, AfterValidator(_origin)]
-#: A web address that may stand below a path of its own.
+#: A URL that may have a path.
 SiteAddress = Annotated[WebAddress, AfterValidator(_site_address)]
 Line = Annotated[str, AfterValidator(_line)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]
 Key = Annotated[SecretStr, AfterValidator(_long_enough)]
-#: A key that another service made, and that goes to it in a header.
+#: A key of another service, which is sent in a header.
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Day = Annotated[date | None, BeforeValidator(_day)]
@@ -334,10 +334,10 @@ Hours = Annotated[str, AfterValidator(_hours)]
 #: A file or folder of this machine; empty for none.
 PathText = Annotated[str, AfterValidator(_path)]
 DatabaseAddress = Annotated[str, AfterValidator(_database)]
-#: Where a server listens.
+#: A network address to listen on.
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=65535)]
-#: A whole number from nothing on, or from one on.
+#: A whole number from 0, and one from 1.
 Amount = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_MOST)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=_MOST)]
 #: The name of an attribute that signup forms may set.

@@ -1,7 +1,7 @@
-"""Settings: config/default.toml, then the operator's file, then the environment.
+"""Loads the settings from config/default.toml, the operator's file and the environment.
 
-Each value remembers where it came from. A key that is unknown or of the wrong kind
-stops the start, and says where it stands and what is allowed there.
+Later sources override earlier ones, and each value records its source. An unknown key or an
+invalid value raises SettingsError, which names the source and what is allowed.
 """
 
 import json
@@ -43,12 +43,12 @@ from newsletter.settings.sections import (
 )
 
 _PREFIX = "NEWSLETTER_"
-#: Names the operator's file, so it is not itself a setting.
+#: The environment variable that names the operator's file.
 _FILE_VARIABLE = "NEWSLETTER_CONFIG"
 _DEFAULT = "default.toml"
 _MOST_BYTES = 1_000_000
 _TOML = "It has to be a TOML file like config/production.example.toml."
-#: How a value is written, by what pydantic calls its complaint.
+#: How a value is written, by the type of pydantic's error.
 _HINTS = {
     "string": 'Write it in quotes: "…".',
     "bool": "Write true or false.",
@@ -58,13 +58,13 @@ _HINTS = {
 
 
 def resource(name: str) -> Path:
-    """A folder of files for operators (``templates/email``), in the repository or the wheel."""
+    """The path of a folder such as ``templates/email``, in the repository or the wheel."""
     packed = Path(__file__).parents[1] / f"_{name}"
     return packed if packed.is_dir() else Path(__file__).parents[2] / name
 
 
 class Settings(Section):
-    """Everything in force."""
+    """All settings in force."""
 
     database_url: DatabaseAddress
     site: Site
@@ -93,7 +93,7 @@ class Settings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One value in force: dotted key, the text to show (secrets masked), and its source."""
+    """One setting: its dotted key, the text to show (secrets masked), and its source."""
 
     key: str
     shown: str
@@ -106,7 +106,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Origin]]:
-    """The settings in force, and where each came from, in the order of default.toml."""
+    """The settings in force and the source of each, in the order of default.toml."""
     environ = os.environ if environ is None else environ
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -145,7 +145,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"cannot be read: {error.strerror}", place=str(path), hint=f"{_FILE_VARIABLE} names it."
         ) from None
-    except (ValueError, RecursionError) as error:  # what is no UTF-8, no TOML, no path
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or not a path
         said = "nested too deeply" if isinstance(error, RecursionError) else error
         raise SettingsError(
             f"cannot be read as TOML: {said}", place=str(path), hint=_TOML
@@ -181,7 +181,7 @@ def _leaves(
 
 
 def _require_known(key: tuple[str, ...], source: str) -> None:
-    """SettingsError unless a setting stands there: not a section, and nothing below a setting."""
+    """Raise SettingsError unless the key names a setting, not a section or a part of a setting."""
     place = f"{source}: {'.'.join(key)}"
     model: type[BaseModel] | None = Settings
     for number, part in enumerate(key):
@@ -215,12 +215,12 @@ def _put(into: dict[str, Any], key: Sequence[str], value: object) -> None:
 
 
 def _explained(error: ValidationError, sources: Mapping[str, str]) -> SettingsError:
-    """The first complaint, in the operator's words."""
+    """The first validation error as a message for the operator."""
     first = error.errors(include_url=False, include_input=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if key not in sources:
-        # Of a whole section: the settings that it names, and of them one that somebody wrote.
+        # The error is about a section: prefer a setting in the message that the operator has set.
         named = [one for word in message.split() if (one := f"{key}.{word}") in sources]
         written = [one for one in named if sources[one] != _DEFAULT]
         key = next(iter([*written, *named]), key)

@@ -1,4 +1,4 @@
-"""The sections of the settings: their keys, and what a value of each may be."""
+"""The sections of the settings: their keys and types. config/default.toml explains each."""
 
 from typing import Annotated, Literal
 
@@ -31,13 +31,13 @@ from newsletter.settings.kinds import (
 
 
 class Section(BaseModel):
-    """What is not known is an error; nothing changes while the service runs."""
+    """Unknown keys are errors, and values never change while the service runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Site(Section):
-    """What the publication is called and where it is reached."""
+    """The publication's name, URL, address, language and time zone."""
 
     name: Line
     base_url: SiteAddress
@@ -48,7 +48,7 @@ class Site(Section):
 
 
 class Sender(Section):
-    """From whom mails come."""
+    """The sender of emails."""
 
     email: Annotated[Mailbox, Field(min_length=3)]
     name: Line
@@ -56,7 +56,7 @@ class Sender(Section):
 
 
 class SendGrid(Section):
-    """How the provider is reached, and how its events are told from forgeries."""
+    """Access to the provider, and verification of its events."""
 
     host: WebAddress
     api_key: Token
@@ -66,26 +66,26 @@ class SendGrid(Section):
 
 
 class LinkKeys(Section):
-    """Keys of the links in mails."""
+    """Keys that sign the links in emails."""
 
     keys: Annotated[list[Key], ListSetting]
 
 
 class AudienceSection(Section):
-    """What the audience is kept with."""
+    """The key of address hashes."""
 
     address_key: Key
 
 
 class Inbound(Section):
-    """How mail to us comes in: SendGrid's Inbound Parse posts it to a secret URL."""
+    """Incoming email, which SendGrid's Inbound Parse posts to a secret URL."""
 
     address: Mailbox
     key: Key
 
 
 class SignupSection(Section):
-    """How people come in, and what keeps abusers out."""
+    """Signup forms and their protection against abuse."""
 
     origins: Annotated[list[Origin], ListSetting]
     fields: Annotated[list[FormField], ListSetting, Field(max_length=20)]
@@ -103,26 +103,26 @@ class SignupSection(Section):
 
 
 class ReviewSection(Section):
-    """Who has to have read an issue before it is sent."""
+    """Whether issues need approval before they are sent."""
 
     required: bool
     second_person: bool
 
 
 class Checks(Section):
-    """What is looked at before an issue is sent."""
+    """The checks before an issue is sent."""
 
     file: PathText
 
 
 class PublicArchive(Section):
-    """Sent issues on the web, for everybody."""
+    """The public archive of sent issues."""
 
     enabled: bool
 
 
 class Sending(Section):
-    """Size and pace of requests, and what happens in doubt."""
+    """Size and pace of requests, retries, and uncertain batches."""
 
     batch_size: Annotated[Count, Field(le=1000)]
     concurrency: Annotated[Count, Field(le=64)]
@@ -138,7 +138,7 @@ class Sending(Section):
 
 
 class Tracking(Section):
-    """What is measured, what events come to, and how suppressions are kept the same."""
+    """Click and open tracking, effects of events, reconciling suppressions, and retention."""
 
     clicks: bool
     opens: bool
@@ -153,7 +153,7 @@ class Tracking(Section):
 
 
 class Console(Section):
-    """Who gets into the operators' pages, and for how long."""
+    """Sign-in to the console."""
 
     idle_time: Lasting
     absolute_time: Lasting
@@ -168,7 +168,7 @@ class Console(Section):
 
 
 class Imports(Section):
-    """Lists that operators upload."""
+    """Uploaded lists of subscribers."""
 
     folder: Annotated[PathText, Field(min_length=1)]
     max_megabytes: Count
@@ -176,7 +176,7 @@ class Imports(Section):
 
 
 class Web(Section):
-    """Where the service listens, to how many, and which proxies in front of it are believed."""
+    """Where the service listens, its connections, and the trusted proxies."""
 
     host: Host
     port: Port
@@ -187,6 +187,6 @@ class Web(Section):
 
 
 class Templates(Section):
-    """Where the email templates are."""
+    """The folder of the email templates."""
 
     directory: PathText

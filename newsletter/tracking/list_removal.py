@@ -108,8 +108,8 @@ def add(
 def removals(session: Session, address_hashes: Iterable[bytes]) -> dict[bytes, Removal]:
     """The removals of these addresses."""
     columns = _removal.c.address_hash, _removal.c.since, _removal.c.own_wish, _removal.c.done_at
-    wanted = select(*columns).where(_removal.c.address_hash.in_(sorted(set(address_hashes))))
-    return {row[0]: Removal(*row[1:]) for row in session.execute(wanted)}
+    query = select(*columns).where(_removal.c.address_hash.in_(sorted(set(address_hashes))))
+    return {row[0]: Removal(*row[1:]) for row in session.execute(query)}
 
 
 def lift_bounces(

@@ -91,7 +91,7 @@ def save(session: Session, slug: str, *, name: str, description: str = "") -> To
             "a topic's slug is made of a-z, 0-9 and hyphens", place=slug, hint="Like: engineering"
         )
     if session.scalar(select(_topic.c.id).where(_topic.c.slug == slug)) is not None:
-        raise TopicError("this topic exists", place=slug, hint="See newsletter topic list.")
+        raise TopicError("this topic exists", place=slug, hint="Choose another slug.")
     topic = Topic(slug=slug, name=name[:200], description=description[:1000])
     session.add(topic)
     session.flush()

@@ -131,9 +131,7 @@ def delete(session: Session, name: str) -> Segment:
         with session.begin_nested():
             session.delete(segment)
     except IntegrityError:
-        raise SegmentError(
-            "it is still in use", place=name, hint="See newsletter schedule list."
-        ) from None
+        raise SegmentError("it is still in use", place=name, hint="A schedule uses it.") from None
     return segment
 
 
@@ -147,9 +145,7 @@ def find(session: Session, name: str) -> Segment:
         raise SegmentError(
             "there is no segment of this name",
             place=name,
-            hint=f"There are: {', '.join(names)}."
-            if names
-            else "Make one: newsletter segment create",
+            hint=f"There are: {', '.join(names)}." if names else "Create one first.",
         )
     return segment
 

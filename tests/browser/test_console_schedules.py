@@ -140,7 +140,7 @@ def test_what_is_typed_is_not_lost_by_a_mistake(tab: Page, desk: Desk) -> None:
     tab.get_by_role("group", name="Goes to").get_by_label("engineers").check()
     tab.get_by_role("button", name="Make the schedule").click()
     expect(tab.get_by_role("alert")).to_contain_text(
-        "When: it would be due more than once an hour."
+        "When: the rule would run more than once an hour."
     )
     assert tab.get_by_label("Name").input_value() == "mine"
     expect(tab.get_by_role("group", name="Goes to").get_by_label("engineers")).to_be_checked()

@@ -274,7 +274,7 @@ def schedule(erin: Operator) -> datetime:
             break
     else:
         raise AssertionError("no way to type a day and a time")
-    erin.reach(tab.get_by_text("Pace and quiet hours"))
+    erin.reach(tab.get_by_text("Pace, quiet hours and sending windows"))
     erin.press("Enter")
     erin.fill("People a second", str(A_SECOND))
     erin.leave("Enter")
@@ -345,7 +345,7 @@ def test_an_operators_day_by_keyboard_alone(browser: Browser, tmp_path: Path) ->
 
         with reading(parts.database) as session:
             number = session.scalars(select(table_of(Send).c.id)).one()
-            stand = send_status.of(session, number)
+            stand = send_status.get_status(session, number)
         assert stand.adds_up
         assert stand.send.planned == PEOPLE
         with urllib.request.urlopen(f"{sandbox.url}/sandbox/accepted", timeout=30) as lines:

@@ -128,7 +128,7 @@ def test_the_preferences_are_sound_at_every_width_and_in_every_state(
     tab.goto(link)
     sound(tab)
     tab.get_by_role("button", name="Save").click()
-    assert tab.get_by_role("status").inner_text().startswith("SavedRevision.")
+    assert tab.get_by_role("status").inner_text().startswith("Saved.")
     sound(tab)
     tab.get_by_label("New email address").fill("sound@example.org")
     tab.get_by_role("button", name="Change").click()

@@ -154,7 +154,7 @@ def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
         ask.get_by_label("Engineering").check()
         ask.get_by_label("Product").check()
         ask.get_by_role("button", name="Save").click()
-        expect(ask.get_by_role("status")).to_contain_text("SavedRevision")
+        expect(ask.get_by_role("status")).to_contain_text("Saved")
         assert chosen(parts) == {"engineering", "product"}
 
         draft = parse_issue(ISSUE, name="first.md")
@@ -174,7 +174,7 @@ def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
         preferences = follow(open_mail(page, sandbox, "First issue"), "references")
         preferences.get_by_label("Product").uncheck()
         preferences.get_by_role("button", name="Save").click()
-        expect(preferences.get_by_role("status")).to_contain_text("SavedRevision")
+        expect(preferences.get_by_role("status")).to_contain_text("Saved")
         assert chosen(parts) == {"engineering"}
 
         leave = follow(open_mail(page, sandbox, "First issue"), "nsubscribe")

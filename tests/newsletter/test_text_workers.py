@@ -161,7 +161,7 @@ def at_work_forever(workers: TextWorkers) -> tuple[threading.Thread, list[str]]:
 def test_few_wait_and_the_others_are_told_so() -> None:
     workers = TextWorkers(waiting=0, time_limit=60.0)
     thread, ended = at_work_forever(workers)
-    with pytest.raises(BusyError, match="1 texts are being worked on"):
+    with pytest.raises(BusyError, match="1 texts are in work"):
         while thread.is_alive():
             workers(len, "abc")  # as long as the other has not begun
     workers.stop()

@@ -152,7 +152,7 @@ def test_a_send_at_a_time_without_an_offset_is_at_the_publications_time(
     at = datetime(day.year, day.month, day.day, 7, tzinfo=ZoneInfo(zone))
     assert written(at, ZoneInfo(zone)) in done.stdout
     with reading(database) as session:
-        made = send_status.listed(session)[0][0]
+        made = send_status.latest_sends(session)[0][0]
         assert made.scheduled_for == at.astimezone(UTC)
 
 
@@ -207,4 +207,4 @@ def test_the_doctor_names_the_version(environment: dict[str, str], tmp_path: Pat
     done = command(["doctor", "--json"], environment=environment, folder=tmp_path)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     (zones,) = [one for one in found if one["subject"] == "time zones"]
-    assert (zones["verdict"], tzdata.IANA_VERSION in zones["found"]) == ("ok", True)
+    assert (zones["verdict"], tzdata.IANA_VERSION in zones["message"]) == ("ok", True)

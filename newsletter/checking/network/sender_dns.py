@@ -44,7 +44,7 @@ def sender_domain(case: CheckContext) -> Iterator[CheckFinding]:
         # Receivers look up SPF at the return path, a name that SendGrid chooses.
         yield CheckFinding(
             f"SPF of {name}: unknown, because the SendGrid account has no such domain",
-            "See newsletter doctor; in SendGrid: Settings, Sender Authentication.",
+            "See Settings, Sender Authentication in SendGrid.",
             line,
             is_note=True,
         )

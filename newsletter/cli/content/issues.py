@@ -101,7 +101,7 @@ def send_test(
         secret=assembly.address_key,
         slug=draft.slug,
     )
-    out.print(f"“{test_email.MARK}{rendered.title}” went to {', '.join(emails)}.")
+    out.print(f"“{test_email.SUBJECT_PREFIX}{rendered.title}” went to {', '.join(emails)}.")
 
 
 def render_issue(

@@ -97,7 +97,7 @@ def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> Sen
     watch(on.assembly, send_id, stop)
     _await_events(on, stop)
     with reading(on.assembly.database) as session:
-        return send_status.of(session, send_id)
+        return send_status.get_status(session, send_id)
 
 
 def _await_events(on: DemoStage, stop: Stop) -> None:

@@ -33,7 +33,7 @@ def list_logs(context: typer.Context, as_json: AsJson = False) -> None:
 
 def _list(*, as_json: bool) -> None:
     with reading(Container(load()).database) as session:
-        logs = known_logs.listed(session)
+        logs = known_logs.list_logs(session)
         records = [
             {
                 "log": one.log.id,
@@ -48,7 +48,7 @@ def _list(*, as_json: bool) -> None:
         # Of one with nobody left the operator has said that nobody had it.
         sends = [
             (send.slug, send.id, people)
-            for send, people in forgotten_sends.listed(session)
+            for send, people in forgotten_sends.list_all(session)
             if people
         ]
         unanswered = forgotten_sends.unanswered(session)
@@ -84,7 +84,7 @@ def look() -> None:
     found = Container(load()).compare_departures()
     told = [
         (found.accepted, "batches had been sent"),
-        (found.doubtful, "batches had left without an answer"),
+        (found.uncertain, "batches had left without an answer"),
         (found.forgotten, "people were in sends that the database has forgotten"),
         (found.suppressed, "people had left, or their address had failed"),
         (found.stopped, "sends had been paused or cancelled: they wait for you"),

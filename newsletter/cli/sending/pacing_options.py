@@ -9,11 +9,12 @@ import typer
 from newsletter.container import Container
 from newsletter.errors import SendError
 from newsletter.sending.pacing.sending_windows import (
-    local_moment,
+    first_moment,
     parse_hours,
     parse_moment,
     parse_time,
     parse_window,
+    require_future,
     require_year,
 )
 from newsletter.sending.pacing.timetable import Timetable
@@ -58,9 +59,6 @@ Opens = Annotated[
         help="Measure who opens it, or do not; else as the issue and tracking.opens say.",
     ),
 ]
-
-#: The zone where each day begins.
-_FIRST_ZONE = ZoneInfo("Pacific/Kiritimati")
 
 
 def timetable(
@@ -109,15 +107,8 @@ def moment(
             hint = "With --local-time it is a day, like 2026-04-01."
             raise SendError("not a time", place=place, hint=hint) from None
         require_year(day, place=place)
-        start = local_moment(day, parse_time(local_time, place="--local-time"), _FIRST_ZONE)
+        start = first_moment(day, parse_time(local_time, place="--local-time"))
     else:
         start = parse_moment(at, zone, place=place)
-    if start < now:
-        hint = (
-            "On that day this time has come somewhere already. Leave --at out: everybody gets "
-            "it when it next comes."
-            if local_time
-            else "Leave --at out to send now."
-        )
-        raise SendError("this time is past", place=f"--at {at}", hint=hint)
+    require_future(start, now, place=place, is_local=day is not None)
     return start, day

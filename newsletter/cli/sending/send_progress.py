@@ -102,7 +102,7 @@ def watch(
                 break
             stop.wait(0.2)
     with reading(assembly.database) as session:
-        return send_status.of(session, send_id)
+        return send_status.get_status(session, send_id)
 
 
 def _tell_how_it_goes_on(assembly: Container, send_id: int) -> None:
@@ -185,11 +185,11 @@ def summary(assembly: Container, stands: SendStatus) -> None:
     send, now = stands.send, datetime.now(UTC)
     with reading(assembly.database) as session:
         happened = counters.of_send(session, send.id)
-        maker = schedules.maker_of(session, send.id)
+        maker = schedules.creator_of(session, send.id)
         outlook = send_status.throughput(session, send.id, now=now)
         waits = provider_backoff.in_force(session, now=now)
-        unsent = recipient_list.apart(session, send).get(recipient_list.NOT_SENT, 0)
-        logs = restore_gate.waited_for(session)
+        unsent = recipient_list.problem_counts(session, send).get(recipient_list.NOT_SENT, 0)
+        logs = restore_gate.unsettled_logs(session)
         at_work = heartbeat.alive(session, now)
         winner = send.winner or (
             _undecided(*ab_test_results.decision(session, send.id)) if send.test else ""

@@ -52,9 +52,9 @@ def list_sends(context: typer.Context, as_json: AsJson = False) -> None:
                 "scheduled for": made.scheduled_for,
                 "reason": made.reason,
             }
-            for made, slug in send_status.listed(session)
+            for made, slug in send_status.latest_sends(session)
         ]
-        waits = restore_gate.waited_for(session)
+        waits = restore_gate.unsettled_logs(session)
     columns = ["send", "issue", "segments", "state", "planned", "scheduled for", "reason"]
     rows(records, columns, as_json=as_json, empty="There are no sends yet.")
     say_what_waits(waits)
@@ -81,8 +81,8 @@ def show(
         _list_people(assembly, number, state, email, as_json=as_json)
         return
     with reading(assembly.database) as session:
-        stands = send_status.of(session, number)
-        doubtful = uncertain_batches.listed(session, number)
+        stands = send_status.get_status(session, number)
+        doubtful = uncertain_batches.list_uncertain(session, number)
         around = silent_batches.silence_of(session, doubtful)
         happened = counters.of_send(session, number)
     if as_json:
@@ -132,7 +132,7 @@ def _list_people(
                 "reason": row.reason,
                 "batch": row.batch,
             }
-            for row in send_status.people(session, number, state=state, email=email)
+            for row in send_status.stream_recipients(session, number, state=state, email=email)
         )
         stream(records, _PEOPLE, as_json=as_json, empty="There is nobody like that in this send.")
 

@@ -1,8 +1,9 @@
-"""Sends that the database has forgotten, by being restored, and who was in their requests.
+"""Sends that a restored database has lost, and the recipients of their requests.
 
-Only departure logs know of them. Whoever was in one gets its issue from no other send: the
-issue of the same slug, or of the same text under another. People are known by the beginning of
-the keyed hash of their address, because a restored database gives numbers once more.
+Only the departure logs know these "forgotten sends". Their recipients get the issue from no
+other send; that is the issue with the same slug, or with the same text under another slug. A
+recipient is identified by the first bytes of the keyed hash of the address, because a restored
+database may give the same id to another subscriber.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -42,20 +43,20 @@ _sent, _recipient = table_of(ForgottenSend), table_of(ForgottenRecipient)
 _issue, _revision, _subscriber = table_of(Issue), table_of(Revision), table_of(Subscriber)
 _batch, _delivery = table_of(Batch), table_of(Delivery)
 
-#: How much of an address hash a log keeps.
-PREFIX: Final = 8  # bytes
-#: The reasons shown for people who are excluded.
+#: Bytes of an address hash that a log keeps.
+PREFIX: Final = 8
+#: The exclusion reasons of recipients of forgotten sends.
 HAD_BEFORE: Final = "had this issue before the restore"
 MAY_HAVE_HAD: Final = "may have had this issue before the restore"
 _LAST = b"\xff" * 8
 _CHUNK = 5000
-#: Where a batch waits, so that its people can still be taken out.
+#: Batches in these states have not left, so their recipients can still be skipped.
 _WAITING = (BatchState.PENDING, BatchState.CLAIMED)
 
 
 @dataclass(frozen=True, slots=True)
 class ForgottenSendInfo:
-    """What a departure log says of a send, so that it can be known without the database."""
+    """What a departure log records of a send, to identify its issue without the database."""
 
     slug: str
     content: str
@@ -65,9 +66,10 @@ class ForgottenSendInfo:
 
 @dataclass(frozen=True, slots=True)
 class UnansweredRequests:
-    """A request of a forgotten send whose answer nobody heard.
+    """A request of a forgotten send that the provider did not answer.
 
-    ``send`` is our own number of it: the one then is given once more by a restored database.
+    ``send`` is the id of the row in ``forgotten_send``: a restored database may give the
+    original id to another send.
     """
 
     slug: str
@@ -78,12 +80,12 @@ class UnansweredRequests:
 
     @property
     def made(self) -> str:
-        """When the send was made, in words."""
+        """When the send was created, as text."""
         return f"{self.made_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _is_of(issue_id: int) -> ColumnElement[bool]:
-    """Whether a forgotten send was of this issue."""
+    """The SQL condition that a forgotten send was of this issue."""
     slug = select(_issue.c.slug).where(_issue.c.id == issue_id)
     texts = select(_revision.c.content).where(
         _revision.c.issue_id == issue_id, _revision.c.content != ""
@@ -102,8 +104,8 @@ def _issues_of(*which: ColumnElement[bool]) -> Select[Any]:
     return select(by_slug.union(by_text).subquery().c.id)
 
 
-def reason(issue_id: int) -> ColumnElement[Any]:
-    """Why somebody does not get this issue; NULL for those in no forgotten send of it."""
+def exclusion_reason(issue_id: int) -> ColumnElement[Any]:
+    """The SQL expression of the exclusion reason; NULL for recipients of no forgotten send."""
     sends = select(_sent.c.id).where(_is_of(issue_id))
     was_in = (
         _recipient.c.forgotten_id.in_(sends),
@@ -119,10 +121,10 @@ def _prefix_of_subscriber() -> ColumnElement[bytes]:
     return func.substr(_subscriber.c.address_hash, 1, PREFIX)
 
 
-def remember(
+def get_or_create(
     session: Session, number: int, made_at: datetime, about: ForgottenSendInfo, *, now: datetime
 ) -> int:
-    """The row of a forgotten send, made when it is not there; returns its id."""
+    """Return the id of a forgotten send's row; creates the row if there is none."""
     row = {
         "number": number,
         "made_at": made_at,
@@ -137,12 +139,12 @@ def remember(
     return session.execute(select(_sent.c.id).where(*this)).scalar_one()  # type: ignore[no-any-return]
 
 
-def add(
+def add_recipients(
     session: Session, forgotten_id: int, batch: int, prefixes: Iterable[bytes], *, answered: bool
 ) -> int:
-    """Write down who was in a request; returns how many were not known yet."""
+    """Add the recipients of a request; returns how many of them are new to this send."""
     unique = sorted(set(prefixes))
-    before = _how_many(session, forgotten_id)
+    before = _count_recipients(session, forgotten_id)
     for begin in range(0, len(unique), _CHUNK):
         rows = [
             {
@@ -153,7 +155,7 @@ def add(
             }
             for prefix in unique[begin : begin + _CHUNK]
         ]
-        # Whoever surely had it had it, whatever else is in doubt.
+        # An answered request is never replaced by an unanswered one.
         bulk_rows.insert(
             session,
             _recipient,
@@ -164,17 +166,17 @@ def add(
                 where=_recipient.c.answered.is_(False),
             ),
         )
-    return _how_many(session, forgotten_id) - before
+    return _count_recipients(session, forgotten_id) - before
 
 
-def _how_many(session: Session, forgotten_id: int) -> int:
+def _count_recipients(session: Session, forgotten_id: int) -> int:
     mine = select(func.count()).where(_recipient.c.forgotten_id == forgotten_id)
     return int(session.execute(mine).scalar_one())
 
 
-def take_out_of_plans(session: Session, forgotten_ids: Collection[int]) -> int:
-    """Skip these people where they wait in a send of the same issue; returns how many."""
-    waits = exists(
+def skip_planned_recipients(session: Session, forgotten_ids: Collection[int]) -> int:
+    """Skip these recipients in pending batches of sends of the same issue; returns how many."""
+    not_departed = exists(
         select(1).where(
             _batch.c.send_id == _delivery.c.send_id,
             _batch.c.number == _delivery.c.batch,
@@ -200,7 +202,7 @@ def take_out_of_plans(session: Session, forgotten_ids: Collection[int]) -> int:
                 .where(
                     _delivery.c.issue_id.in_(_issues_of(_sent.c.id == forgotten_id)),
                     _delivery.c.state == DeliveryState.PLANNED,
-                    waits,
+                    not_departed,
                     was_in,
                 )
                 .values(state=DeliveryState.SKIPPED, reason=why),
@@ -208,36 +210,36 @@ def take_out_of_plans(session: Session, forgotten_ids: Collection[int]) -> int:
     return skipped
 
 
-def of_occasion(session: Session, schedule: str, due: datetime) -> str | None:
-    """The slug of what went out at this due time of a schedule before the restore, if anything."""
+def slug_of_run(session: Session, schedule: str, due: datetime) -> str | None:
+    """The slug of the issue that a schedule's run at ``due`` sent before the restore, if any."""
     this = _sent.c.schedule == schedule, _sent.c.due_at == due
     return session.scalar(select(_sent.c.slug).where(*this).order_by(_sent.c.id.desc()).limit(1))
 
 
-def is_of(session: Session, issue_id: int) -> bool:
+def has_issue(session: Session, issue_id: int) -> bool:
     """Whether a forgotten send was of this issue."""
     return session.scalar(select(_sent.c.id).where(_is_of(issue_id)).limit(1)) is not None
 
 
-def end(session: Session, issue_id: int, *, now: datetime) -> None:
-    """Let schedules take the next issue: of this one nobody is left who should get it."""
+def mark_finished(session: Session, issue_id: int, *, now: datetime) -> None:
+    """Mark the forgotten sends of an issue as finished, so that schedules take the next issue."""
     session.execute(update(_sent).where(_is_of(issue_id)).values(over_at=now))
 
 
-def over() -> Select[Any]:
-    """Selects the issues that are at their end so."""
+def finished_issues() -> Select[Any]:
+    """Selects the issues whose forgotten sends are finished."""
     return _issues_of(_sent.c.over_at.is_not(None))
 
 
-def listed(session: Session) -> Sequence[tuple[ForgottenSend, int]]:
-    """Every forgotten send with how many people of it are known, the latest first."""
+def list_all(session: Session) -> Sequence[tuple[ForgottenSend, int]]:
+    """Every forgotten send with the number of its known recipients, the latest first."""
     people = select(func.count()).where(_recipient.c.forgotten_id == _sent.c.id).scalar_subquery()
     rows = session.execute(select(ForgottenSend, people).order_by(_sent.c.made_at.desc())).all()
     return [(row[0], row[1]) for row in rows]
 
 
 def unanswered(session: Session) -> list[UnansweredRequests]:
-    """Requests of forgotten sends of which nobody knows whether the provider took them."""
+    """The unanswered requests of forgotten sends; the provider may have accepted them."""
     which = _sent.c.slug, _sent.c.id, _sent.c.made_at, _recipient.c.batch
     rows = session.execute(
         select(*which, func.count())
@@ -259,23 +261,23 @@ def resolve(
     by: Actor,
     now: datetime,
 ) -> int:
-    """Settle by the operator's word whether a request left; returns how many people it had.
+    """Resolve an unanswered request as sent or not sent; returns the number of its recipients.
 
-    Those who did not get it are in the audience of the next send of the issue. SendError when
-    nothing like that is in doubt, or in several sends and ``send`` does not say which.
+    If it was not sent, the next send of the issue has them in its audience. Raises SendError
+    if there is no such unanswered request, or if several sends have one and ``send`` is None.
     """
-    doubtful = [one for one in unanswered(session) if one.slug == slug]
-    found = [one for one in doubtful if one.batch == batch and send in {None, one.send}]
-    if len(found) != 1:
-        known = [f"batch {one.batch} of send {one.send}, made {one.made}" for one in doubtful]
-        what = "several sends have such a request, and one word is for one: say which, --send N"
+    uncertain = [one for one in unanswered(session) if one.slug == slug]
+    matching = [one for one in uncertain if one.batch == batch and send in {None, one.send}]
+    if len(matching) != 1:
+        known = [f"batch {one.batch} of send {one.send}, made {one.made}" for one in uncertain]
+        what = "several sends have an uncertain request for this batch: choose one with --send N"
         raise SendError(
-            what if found else "this request is not in doubt",
+            what if matching else "this request is not uncertain",
             place=f"issue {slug}, batch {batch}" + (f" of send {send}" if send else ""),
-            hint=f"In doubt: {'; '.join(known) or 'none'}.",
+            hint=f"Uncertain: {'; '.join(known) or 'none'}.",
         )
     this = (
-        _recipient.c.forgotten_id == found[0].send,
+        _recipient.c.forgotten_id == matching[0].send,
         _recipient.c.batch == batch,
         _recipient.c.answered.is_(False),
     )
@@ -290,18 +292,18 @@ def resolve(
         "request called sent" if sent else "request called not sent",
         now=now,
         subject=slug,
-        send=found[0].send,
-        made=found[0].made,
+        send=matching[0].send,
+        made=matching[0].made,
         batch=batch,
         people=people,
     )
     return people
 
 
-def prove(session: Session, carried: Collection[tuple[int, int, int]]) -> int:
-    """Settle requests of which an event shows that the provider took them; how many people.
+def mark_answered(session: Session, carried: Collection[tuple[int, int, int]]) -> int:
+    """Resolve requests that an event proves accepted; returns the number of their recipients.
 
-    Each is (number of the send, mark of when it was made (events.made_mark), batch).
+    Each of ``carried`` is (id of the send, ``events.made_mark`` of its creation time, batch).
     """
     if not carried:
         return 0
@@ -309,31 +311,31 @@ def prove(session: Session, carried: Collection[tuple[int, int, int]]) -> int:
         (row.number, made_mark(row.made_at)): row.id
         for row in session.execute(select(_sent.c.id, _sent.c.number, _sent.c.made_at))
     }
-    proved = sorted(
+    accepted = sorted(
         {(sends[number, made], batch) for number, made, batch in carried if (number, made) in sends}
     )
-    if not proved:
+    if not accepted:
         return 0
     return changed(
         session,
         update(_recipient)
         .where(
-            tuple_(_recipient.c.forgotten_id, _recipient.c.batch).in_(proved),
+            tuple_(_recipient.c.forgotten_id, _recipient.c.batch).in_(accepted),
             _recipient.c.answered.is_(False),
         )
         .values(answered=True),
     )
 
 
-def ids_of(session: Session, prefixes: Sequence[bytes]) -> dict[bytes, int]:
-    """Prefix of an address hash → whose it is by now; whom nobody knows is not in it."""
-    found: dict[bytes, int] = {}
+def subscriber_ids(session: Session, prefixes: Sequence[bytes]) -> dict[bytes, int]:
+    """Prefix of an address hash → id of the subscriber; unknown prefixes are omitted."""
+    ids: dict[bytes, int] = {}
     for begin in range(0, len(prefixes), _CHUNK):
         given_prefix = values(column("prefix", LargeBinary), column("last", LargeBinary), name="g")
         some = prefixes[begin : begin + _CHUNK]
         asked = given_prefix.data([(prefix, prefix + _LAST) for prefix in some]).cte("asked")
-        # In the order of the index, one look for each: the whole of a hash is not known.
-        whose = (
+        # One index lookup for each: a range scan, because only a prefix of the hash is known.
+        subscriber_id = (
             select(_subscriber.c.id)
             .where(
                 _subscriber.c.address_hash >= asked.c.prefix,
@@ -344,7 +346,7 @@ def ids_of(session: Session, prefixes: Sequence[bytes]) -> dict[bytes, int]:
             .correlate(asked)
             .scalar_subquery()
         )
-        for row in session.execute(select(asked.c.prefix, whose.label("id"))):
+        for row in session.execute(select(asked.c.prefix, subscriber_id.label("id"))):
             if row.id is not None:
-                found[bytes(row.prefix)] = row.id
-    return found
+                ids[bytes(row.prefix)] = row.id
+    return ids

@@ -1,8 +1,8 @@
-"""Remembers in the departure log when an operator pauses, cancels or resumes a send.
+"""Records in the departure log when an operator pauses, cancels or resumes a send.
 
-Each intervention is a line in the log, and its time is a column of the send. A line later than
-that time is an intervention that a restored database has forgotten. The send is paused then,
-so that a cancelled one does not run again, and the operator decides.
+Each intervention is a line in the log, and ``send.intervened_at`` has the time of the latest. A
+line with a later time is an intervention that a restored database has lost. The send is then
+paused, so that a cancelled send does not go on, and the operator decides.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from newsletter.sending.states import SendState
 
 _send = table_of(Send)
 
-#: Where a session's ``info`` keeps its interventions, for the departure log.
+#: The key of ``Session.info`` under which interventions wait for the departure log.
 INTERVENTIONS: Final = "interventions"
 PAUSED, CANCELLED, WENT_ON = "paused", "cancelled", "went on"
 KINDS: Final = frozenset({PAUSED, CANCELLED, WENT_ON})
@@ -32,7 +32,7 @@ _KIND: Final[Mapping[SendState, str]] = {
 
 
 class Intervention(NamedTuple):
-    """What an operator did with a send, identified by its number and when it was made."""
+    """What an operator did with a send; ``send_id`` and ``made_at`` identify the send."""
 
     send_id: int
     made_at: datetime
@@ -41,15 +41,21 @@ class Intervention(NamedTuple):
 
 
 def record(session: Session, send: Send, target: SendState, *, now: datetime) -> None:
-    """Record that an operator moved a send to ``target``; later than any before, by any clock."""
+    """Record that an operator moved a send to this state.
+
+    Its time is later than that of the intervention before, even if a machine's clock is behind.
+    """
     at = max(now, send.intervened_at + timedelta(microseconds=1)) if send.intervened_at else now
     session.execute(update(_send).where(_send.c.id == send.id).values(intervened_at=at))
     noted = session.info.setdefault(INTERVENTIONS, [])
     noted.append(Intervention(send.id, send.created_at, _KIND[target], at))
 
 
-def recall(session: Session, send_id: int, what: str, at: datetime, *, now: datetime) -> bool:
-    """Pause a send that an operator had paused or cancelled, if the database has forgotten it."""
+def restore(session: Session, send_id: int, what: str, at: datetime, *, now: datetime) -> bool:
+    """Pause a send whose pause or cancellation the restored database has lost.
+
+    Returns whether it was paused.
+    """
     send = session.execute(select(_send).where(_send.c.id == send_id).with_for_update()).one()
     if send.intervened_at is not None and send.intervened_at >= at:
         return False
@@ -57,10 +63,7 @@ def recall(session: Session, send_id: int, what: str, at: datetime, *, now: date
     if what == WENT_ON:
         return False
     when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    reason = (
-        f"it was {what} before the database was restored ({when}); emails that left since the "
-        "backup cannot be recalled"
-    )
+    reason = f"it was {what} at {when}, and the database was restored from an older backup"
     if send.state == SendState.PAUSED:
         why = {"reason": reason, "paused_by": PauseCause.RESTORE}
         session.execute(update(_send).where(_send.c.id == send.id).values(**why))

@@ -1,4 +1,4 @@
-"""Reads which recipients of a claimed batch may be emailed right now. Writes nothing."""
+"""Reads the recipients of a claimed batch, and which of them are skipped."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -25,62 +25,63 @@ _suppression = table_of(Suppression)
 def recipients(
     session: Session, batch: ClaimedBatch, *, now: datetime, with_attributes: bool = True
 ) -> tuple[list[EligibleRecipient], list[SkippedRecipient]]:
-    """The recipients of a claimed batch who may be emailed right now, and those to skip.
+    """The recipients of a claimed batch who may be emailed now, and those who are skipped.
 
-    Skipped are subscribers who unsubscribed, paused, were suppressed or erased since planning.
-    Writes nothing, so that no writer waits. The database returns one JSON text: to fetch a
-    thousand single rows would cost as much as everything else, and take the interpreter's
-    lock for each.
+    Skipped are those who unsubscribed, or were suppressed, paused or erased, since planning.
+    Writes nothing, so that no other writer waits. The database returns one JSON text: to fetch
+    a thousand rows would take as long as all else, and would pass the GIL around for each row.
     """
     values = {"now": now, "of_send": batch.send_id, "of_batch": batch.number}
-    asked = _asked(
+    query = _recipients_query(
         batch.topics,
         with_attributes=with_attributes,
         postgresql=session.get_bind().dialect.name == "postgresql",
     )
-    people = json_rows(session, asked, values)
-    barred = [
-        SkippedRecipient(person=p["id"], hash=p["hash"], why=p["objection"])
+    people = json_rows(session, query, values)
+    skipped = [
+        SkippedRecipient(person=p["id"], hash=p["hash"], why=p["exclusion"])
         for p in people
-        if p["objection"]
+        if p["exclusion"]
     ]
-    if barred:
-        people = [person for person in people if not person["objection"]]
-    return cast("list[EligibleRecipient]", people), barred
+    if skipped:
+        people = [person for person in people if not person["exclusion"]]
+    return cast("list[EligibleRecipient]", people), skipped
 
 
 def values_of(session: Session, subscriber_id: int) -> EligibleRecipient:
-    """The values of one subscriber for placeholders, for a preview.
+    """The merge values of one subscriber, for a preview.
 
-    Raises NoResultFound when there is no subscriber with this id.
+    Raises NoResultFound if there is no subscriber with this id.
     """
-    who = session.execute(select(_subscriber).where(_subscriber.c.id == subscriber_id)).one()
+    subscriber = session.execute(select(_subscriber).where(_subscriber.c.id == subscriber_id)).one()
     return EligibleRecipient(
-        id=who.id,
-        hash=who.address_hash[:PREFIX].hex(),
-        email=who.email,
-        name=who.name,
-        attributes=who.attributes,
+        id=subscriber.id,
+        hash=subscriber.address_hash[:PREFIX].hex(),
+        email=subscriber.email,
+        name=subscriber.name,
+        attributes=subscriber.attributes,
     )
 
 
-# Built once for the batches of a send: building the statement costs as much as running it.
+# Cached for the batches of a send: building the statement takes as long as running it.
 @lru_cache(maxsize=16)
-def _asked(topics: tuple[str, ...], *, with_attributes: bool, postgresql: bool) -> Select[Any]:
-    objection = case(
+def _recipients_query(
+    topics: tuple[str, ...], *, with_attributes: bool, postgresql: bool
+) -> Select[Any]:
+    exclusion = case(
         (_subscriber.c.id.is_(None), literal("erased")),
         else_=segment_store.exclusion_reason(bindparam("now", type_=UTCDateTime()), topics),
     )
-    begins = func.substr(_subscriber.c.address_hash, 1, PREFIX)
+    prefix = func.substr(_subscriber.c.address_hash, 1, PREFIX)
     attributes = _subscriber.c.attributes if with_attributes else literal_column("NULL")
     return (
         select(
             _delivery.c.subscriber_id.label("id"),
-            (func.encode(begins, "hex") if postgresql else func.hex(begins)).label("hash"),
+            (func.encode(prefix, "hex") if postgresql else func.hex(prefix)).label("hash"),
             _subscriber.c.email.label("email"),
             _subscriber.c.name.label("name"),
             attributes.label("attributes"),
-            objection.label("objection"),
+            exclusion.label("exclusion"),
         )
         .select_from(
             _delivery.outerjoin(

@@ -1,4 +1,4 @@
-"""Recomputes the times of pending batches: after a pause, a new pace or a decided A/B test."""
+"""Recomputes when pending batches leave: after a pause, a new pace, or a decided A/B test."""
 
 from datetime import datetime
 
@@ -10,7 +10,12 @@ from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.pacing import warmup_usage
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.pacing.timetable import ExistingBatch, Timetable, is_paced, retime
+from newsletter.sending.pacing.timetable import (
+    ExistingBatch,
+    Timetable,
+    departure_times,
+    is_paced,
+)
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, SendState
 
@@ -30,14 +35,16 @@ _MOVE = (
 def reschedule(
     session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None = None
 ) -> int:
-    """Give the pending batches of a send new times, from ``now`` on; returns how many.
+    """Set new departure times, from ``now`` on, for the pending batches; returns how many.
 
-    Their order stays. Batches that wait for the winner of a test are left to ``choose_winner``.
+    Their order stays. Batches that wait for the winner of an A/B test are not changed:
+    ``choose_winner`` reschedules them. Raises SendError when the timetable needs longer than a
+    send may take.
     """
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     timetable = Timetable.from_json(send.timetable)
-    others = warmup_usage.with_others(session, warm_up, timetable, send_id)
-    # Without the lock, two that do this at once would both count on the same places.
+    others = warmup_usage.with_other_sends(session, warm_up, timetable, send_id)
+    # Two that reschedule one send at once would give the same quota to different batches.
     session.execute(select(_send.c.id).where(_send.c.id == send_id).with_for_update())
     rows = session.execute(
         select(_batch.c.number, _batch.c.size, _batch.c.zone)
@@ -48,13 +55,13 @@ def reschedule(
         )
         .order_by(_batch.c.not_before, _batch.c.number)
     ).all()
-    times = retime(
+    times = departure_times(
         timetable,
         [ExistingBatch(row.zone, row.size, now) for row in rows],
         start=now,
         warm_up=others,
         began=send.started_at,
-        left=warmup_usage.of_its_own(session, send_id, now=now),
+        departed=warmup_usage.usage_of_send(session, send_id, now=now),
     )
     values = [
         {"of_send": send_id, "of_number": row.number, "leaves": time}
@@ -68,7 +75,7 @@ def reschedule(
 def reschedule_or_pause(
     session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None
 ) -> None:
-    """``reschedule`` where no operator could see its error: the send is paused instead."""
+    """``reschedule`` where no operator waits for the answer: on SendError the send is paused."""
     try:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     except SendError as error:
@@ -76,7 +83,7 @@ def reschedule_or_pause(
 
 
 def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None) -> None:
-    """Let batches that were made pending at ``now``, to be resent, keep to their timetable."""
+    """Apply the timetables to uncertain batches that were set to be sent again at ``now``."""
     again = session.execute(
         select(_send.c.id, _send.c.timetable).where(
             _send.c.state.in_([SendState.SENDING, SendState.PAUSED]),

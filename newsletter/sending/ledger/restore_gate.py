@@ -1,7 +1,7 @@
-"""Nothing is sent or planned until every departure log was compared with the database.
+"""Stops planning and sending until every departure log has been compared.
 
-Every statement that lets an email leave checks this. A restored database does not know what
-was sent since the backup until it has read the departure logs.
+Every statement that lets a batch leave checks this. A restored database does not know what
+left after its backup; the departure logs do.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from newsletter.sending.states import SETTLED_LOGS
 _log = table_of(DepartureLog)
 
 _UNSETTLED = [_log.c.state != state for state in sorted(SETTLED_LOGS)]
-#: Whether any departure log keeps all sending waiting.
+#: The SQL condition that some departure log blocks sending.
 CLOSED: ColumnElement[bool] = exists(select(1).select_from(_log).where(*_UNSETTLED))
 
 
@@ -24,16 +24,16 @@ class NotComparedError(SendError):
     """A departure log has not been compared with the database yet."""
 
 
-def waited_for(session: Session) -> Sequence[DepartureLog]:
-    """The departure logs that keep all sending waiting; empty when there are none."""
+def unsettled_logs(session: Session) -> Sequence[DepartureLog]:
+    """The departure logs that block sending; usually none."""
     return session.scalars(select(DepartureLog).where(*_UNSETTLED).order_by(_log.c.seen_at)).all()
 
 
 def require_open(session: Session) -> None:
-    """Raise NotComparedError as long as any departure log keeps all sending waiting."""
-    if logs := waited_for(session):
+    """Raise NotComparedError while a departure log blocks sending."""
+    if logs := unsettled_logs(session):
         raise NotComparedError(
-            "nothing is sent until it is known what left before the database was restored",
+            "sending waits until the departure logs are compared with the restored database",
             place=f"departure log {logs[0].id}",
-            hint="newsletter departures says what it waits for, and how to go on.",
+            hint="The list of departure logs says what it waits for, and how to go on.",
         )

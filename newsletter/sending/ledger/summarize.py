@@ -1,7 +1,7 @@
-"""Counts the deliveries of old issues into their sends, and then removes them.
+"""Retention of deliveries: stores their totals in the send, then deletes them.
 
-Once the first delivery is removed, who had the issue is unknown. So counting closes the
-issue: no send may send it any more.
+Without its deliveries nobody knows who has an issue. So an issue with totals is closed: no
+send may send it again.
 """
 
 from datetime import datetime
@@ -18,21 +18,21 @@ _ENDED = (SendState.SENT, SendState.CANCELLED)
 
 
 def require_open(session: Session, issue_id: int) -> None:
-    """Raise SendError when the issue is closed, because it is unknown who already has it."""
+    """Raise SendError if the issue is closed, because it is not known who has it."""
     closed = select(_send.c.summarized_at).where(
         _send.c.issue_id == issue_id, _send.c.summarized_at.is_not(None)
     )
     when = session.execute(closed.limit(1)).scalar()
     if when is not None:
         raise SendError(
-            f"who had this issue is not kept any more, since {when:%Y-%m-%d}",
+            f"its recipients were deleted on {when:%Y-%m-%d}, after their retention time",
             place=f"issue {issue_id}",
-            hint="Send its text under another slug, as an issue of its own.",
+            hint="Send its text under another slug, as a new issue.",
         )
 
 
 def old_issues(session: Session, *, before: datetime) -> list[int]:
-    """Issues that are not closed yet and all of whose sends ended before ``before``."""
+    """Issues that are not closed and whose sends all ended before this time."""
     last = func.max(func.coalesce(_send.c.finished_at, _send.c.created_at))
     under_way = func.count().filter(_send.c.state.not_in(_ENDED))
     rows = (
@@ -44,27 +44,29 @@ def old_issues(session: Session, *, before: datetime) -> list[int]:
     return list(session.scalars(rows))
 
 
-def close(session: Session, issue_id: int, *, now: datetime) -> None:
-    """Write the number of deliveries by state into each send of an issue; removes none yet."""
-    sums: dict[int, dict[str, int]] = {}
+def close_issue(session: Session, issue_id: int, *, now: datetime) -> None:
+    """Store the totals by state in each send of an issue; deletes no deliveries yet."""
+    totals: dict[int, dict[str, int]] = {}
     for send_id, state, people in session.execute(
         select(_delivery.c.send_id, _delivery.c.state, func.count())
         .where(_delivery.c.issue_id == issue_id)
         .group_by(_delivery.c.send_id, _delivery.c.state)
     ):
-        sums.setdefault(send_id, {})[state] = people
+        totals.setdefault(send_id, {})[state] = people
     for send_id in session.scalars(select(_send.c.id).where(_send.c.issue_id == issue_id)).all():
         session.execute(
             update(_send)
             .where(_send.c.id == send_id)
-            .values(summarized_at=now, final_counts=sums.get(send_id, {}))
+            .values(summarized_at=now, final_counts=totals.get(send_id, {}))
         )
 
 
-def remove(session: Session, *, at_most: int) -> int:
-    """Remove up to ``at_most`` deliveries of closed issues; returns how many, 0 at the end."""
-    left = exists(select(1).where(_delivery.c.issue_id == _send.c.issue_id))
-    closed = select(_send.c.issue_id).where(_send.c.summarized_at.is_not(None), left).limit(1)
+def delete_deliveries(session: Session, *, at_most: int) -> int:
+    """Delete up to ``at_most`` deliveries of a closed issue; returns how many, 0 at the end."""
+    has_deliveries = exists(select(1).where(_delivery.c.issue_id == _send.c.issue_id))
+    closed = (
+        select(_send.c.issue_id).where(_send.c.summarized_at.is_not(None), has_deliveries).limit(1)
+    )
     issue_id = session.scalar(closed)
     if issue_id is None:
         return 0

@@ -5,7 +5,7 @@ Each operation writes its audit entry in the same transaction.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, update
@@ -38,7 +38,7 @@ _ENDED = (SendState.SENT, SendState.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class CreatedSend:
-    """A send that was made, and when its last batch leaves by its timetable."""
+    """A new send, and when its last batch leaves by its timetable."""
 
     id: int
     people: int
@@ -61,20 +61,17 @@ def create(
     base: int | None = None,
     occasion: Mapping[str, str] | None = None,
 ) -> CreatedSend:
-    """Freeze the issue as it is rendered now and schedule it to these segments.
+    """Schedule the issue, as it is rendered now, for these segments.
 
-    Only what was approved can be sent; ``approved_by`` approves a file by sending it. A draft
-    that was read from the store names its revision as ``base``, and a schedule that makes it
-    itself and its time as ``occasion``. Raises IssueError when
-    nobody approved it, or somebody stored another revision since.
+    Only an approved revision can be sent; ``approved_by`` approves a file by sending it. A
+    stored draft gives its revision as ``base``; a schedule gives itself and the due time as
+    ``occasion``. Raises IssueError if the revision is not approved, or is not the latest.
 
-    Raises SendError when other words were sent under its slug before: whoever had those would
-    be left out. ``terms.same_issue`` says that this is meant.
-
-    Raises SegmentError or TopicError for an unknown one, NothingToDoError when nobody
-    would get it, SendError when its limits stretch it over more than a year, when its test
-    asks for what is not measured, and when nobody knows any more who had the issue, or not
-    yet.
+    Raises SendError if another text was sent under the same slug, because its recipients would
+    be excluded; ``terms.same_issue`` allows that. Raises SegmentError or TopicError for an
+    unknown one, and NothingToDoError if there are no recipients. Raises SendError if the
+    timetable needs more than a year, if the A/B test needs a measure that is not tracked, if
+    the deliveries of the issue were deleted, and while a departure log is not compared.
     """
     restore_gate.require_open(session)
     revision = _approved(session, draft, terms, approved_by, now, base=base)
@@ -118,20 +115,20 @@ def create(
         now=now,
         people=foreseen.people,
         segments=", ".join(segment_names)[:300],
-        starts=at.isoformat(timespec="minutes"),
+        starts=f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
     )
     return CreatedSend(send.id, foreseen.people, foreseen.last_at, is_public)
 
 
 def _as_it_is_now(segment: Segment) -> dict[str, Any]:
-    """What the send keeps of a segment: its rule, and its number, which outlives its name."""
+    """What the send stores of a segment: id, name and expression; the name may change later."""
     return {"id": segment.id, "name": segment.name, "expression": segment.expression}
 
 
 def other_words(session: Session, draft: Draft, issue_id: int) -> int | None:
-    """The latest send of an issue in which other words went out, or are to; None if there is none.
+    """The latest send of an issue, if all its sends have another text than the draft.
 
-    A text that was sent once may be sent to newcomers, whatever else was sent since.
+    None if there is no send, or if one of them has this text: new subscribers may get it.
     """
     sent = session.execute(
         select(_send.c.id, _revision.c.source)
@@ -149,20 +146,20 @@ def other_words(session: Session, draft: Draft, issue_id: int) -> int | None:
         try:
             before = store.draft_from(draft.slug, one.source)
         except IssueError:
-            continue  # written when other things were allowed
+            continue  # valid when it was sent, but no longer
         if _words(before) == words:
             return None
     return sent[0].id if sent else None
 
 
 def _words(draft: Draft) -> tuple[str, ...]:
-    """What readers get of a draft, as far as blanks do not matter."""
+    """The text of a draft that recipients see, with white space collapsed."""
     parts = (draft.subject, draft.preheader, draft.title, draft.body)
     return tuple(" ".join(part.split()) for part in parts)
 
 
 def refuse_other_words(session: Session, draft: Draft, issue_id: int) -> None:
-    """Raise SendError when what was sent of an issue has other words than this draft."""
+    """Raise SendError if an issue was sent with another text than this draft."""
     if (before := other_words(session, draft, issue_id)) is not None:
         raise SendError(
             f"send {before} of this issue has other words, and whoever had it would be left out",
@@ -211,13 +208,13 @@ def resume(
 ) -> None:
     """Go on where it stopped: with its batches, or with its schedule if it was not planned yet.
 
-    A timetable is shifted: what should have left during the pause leaves at the same pace.
+    Batches that were due during the pause are rescheduled, so they leave at the same pace.
     """
     send = find(session, send_id)
     resumed: dict[str, Any] = {"reason": "", "paused_at": None}
     provider_backoff.begin_anew(session, now=now)
     if send.started_at is None:
-        # Its time stays; only one that was missed is now.
+        # A time in the future stays; a missed one becomes now.
         at = max(send.scheduled_for, now)
         _move(
             session,
@@ -257,16 +254,16 @@ def retry(
     batch_size: int,
     warm_up: WarmUp | None = None,
 ) -> int:
-    """Send to those who missed the issue in an ended send, and to nobody else; counts them.
+    """Send an ended send again to recipients who missed the issue; returns how many.
 
-    Missed means rejected, dropped by the provider, or skipped and by now mailable again.
-    Raises NothingToDoError when there is nobody.
+    Missed means rejected, dropped by the provider, or skipped; they get it if they are active
+    now. Raises NothingToDoError if there are none.
     """
     begun_anew: dict[str, Any] = {"finished_at": None, "reason": ""}
     _move(session, send_id, SendState.SENDING, now=now, ended=True, **begun_anew)
     timetable = Timetable.from_json(find(session, send_id).timetable)
     if timetable.local_time is not None and timetable.local_date is None:
-        # A pause must not find that the time of those who missed it came when the send began.
+        # Otherwise a pause would compute their local time from the start of the send.
         _set_timetable(session, send_id, replace(timetable, since=now))
     people = plan_missed(session, send_id, now=now, batch_size=batch_size, warm_up=warm_up)
     if not people:
@@ -280,7 +277,7 @@ def retry(
 
 
 def require_work(session: Session, send_id: int, *, now: datetime) -> None:
-    """Raise NothingToDoError or SendError, with the next step, unless workers can go on with it."""
+    """Raise NothingToDoError or SendError, with the next step, unless workers can send it."""
     send = find(session, send_id)
     place = f"send {send_id}"
     if send.state in _ENDED:
@@ -356,14 +353,16 @@ def _set_timetable(session: Session, send_id: int, timetable: Timetable) -> None
 
 
 def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
-    """Pause a send that nothing started in time, for the operator to decide."""
+    """Pause a send that was not started in time, so that the operator decides."""
     late = now - find(session, send_id).scheduled_for
-    why = f"due {_hours(late)} ago while nothing ran: later than sending.late_limit allows"
-    sends.hold_back(session, send_id, PauseCause.LATE, reason=why, now=now)
+    reason = (
+        f"due {how_late(late)} ago while nothing ran, which is later than sending.late_limit allows"
+    )
+    sends.hold_back(session, send_id, PauseCause.LATE, reason=reason, now=now)
 
 
 def due(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:
-    """Scheduled sends whose time has come: (send, when it was due), earliest first."""
+    """Scheduled sends that are due: (id, due time), the earliest first."""
     rows = session.execute(
         select(_send.c.id, _send.c.scheduled_for)
         .where(_send.c.state == SendState.SCHEDULED, _send.c.scheduled_for <= now)
@@ -405,6 +404,7 @@ def _audit(
     audit.record(session, by, action, now=now, subject=send_subject(session, send_id), **detail)
 
 
-def _hours(late: timedelta) -> str:
+def how_late(late: timedelta) -> str:
+    """A delay in hours and minutes, such as ``3 h 5 min``."""
     minutes = int(late.total_seconds() // 60)
     return f"{minutes // 60} h {minutes % 60} min"

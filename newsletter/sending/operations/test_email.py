@@ -1,8 +1,8 @@
-"""Test mails: an issue to addresses that somebody names, before it goes to anybody else.
+"""Test emails: an issue sent to given addresses before it goes to subscribers.
 
-They are marked in the subject, make no delivery, and carry nobody's token: their links to
-leave open nothing. They go through the gateway with the same tags and substitutions as a
-send. Whoever left gets none of them either, and an hour has only so many.
+Their subject begins with SUBJECT_PREFIX. They create no delivery, and their unsubscribe links
+have no valid token. They use the gateway with the same tags and substitutions as a send.
+Suppressed addresses are refused, and the number per hour is limited.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,11 @@ from subscribers.models import Suppression
 
 _suppression = table_of(Suppression)
 
-MARK: Final = "[Test] "
-#: Addresses at a time, and in an hour by everybody together.
-MOST: Final = 10
-_AN_HOUR: Final = 60
+SUBJECT_PREFIX: Final = "[Test] "
+#: The most addresses of one test.
+MAX_ADDRESSES: Final = 10
+#: The most test emails per hour, of all users together.
+_MAX_PER_HOUR: Final = 60
 
 
 def send(
@@ -44,20 +45,20 @@ def send(
     secret: bytes,
     slug: str,
 ) -> list[str]:
-    """Send a test email to these addresses, with this person's values; returns the addresses.
+    """Send a test email to these addresses, with this subscriber's values; returns the addresses.
 
     The count and the audit entry are committed before the provider is called. Raises
     AddressError if one is not an address, SendError for too many addresses and for a suppressed
     one, and ProviderError if the provider did not accept the email.
     """
     with transaction(database) as session:
-        to = _allowed(session, emails, hash_of=hash_of, secret=secret, now=now)
+        to = _check_addresses(session, emails, hash_of=hash_of, secret=secret, now=now)
         audit.record(session, by, "test email sent", now=now, subject=slug, to=", ".join(to))
-    _hand_over(gateway, rendered, person, to)
+    _send(gateway, rendered, person, to)
     return to
 
 
-def _allowed(
+def _check_addresses(
     session: Session,
     emails: Sequence[str],
     *,
@@ -65,44 +66,54 @@ def _allowed(
     secret: bytes,
     now: datetime,
 ) -> list[str]:
-    """The addresses, each once, when a test may go to them; counts it.
+    """Return the distinct addresses, and count them against the hourly limit.
 
-    Raises AddressError for what is no address, and SendError for too
-    many and for those who left or whose mailbox does not exist.
+    Raises AddressError for an invalid address, and SendError for too many addresses, for a
+    suppressed one, and when the hourly limit is reached.
     """
     to = list(dict.fromkeys(parse(email).email for email in emails))
-    if not 0 < len(to) <= MOST:
-        raise SendError(f"a test goes to 1 to {MOST} addresses", place=f"{len(to)} addresses")
+    if not 0 < len(to) <= MAX_ADDRESSES:
+        raise SendError(
+            f"a test email needs 1 to {MAX_ADDRESSES} addresses", place=f"{len(to)} addresses"
+        )
     hashes = {hash_of(email): email for email in to}
-    barred = session.execute(
+    suppressed = session.execute(
         select(_suppression.c.address_hash, _suppression.c.reason).where(
             _suppression.c.address_hash.in_([hashed for hashed in hashes if hashed])
         )
     ).first()
-    if barred is not None:
+    if suppressed is not None:
         raise SendError(
-            f"this address must not be mailed ({barred.reason})",
-            place=hashes[barred.address_hash],
-            hint="Name another one.",
+            f"this address is suppressed ({suppressed.reason})",
+            place=hashes[suppressed.address_hash],
+            hint="Choose another address.",
         )
-    key = rate_limit.key_of(secret, "test mails", "")
+    key = rate_limit.key_of(secret, "test emails", "")
     for _ in to:
-        if not rate_limit.hit(session, key, limit=_AN_HOUR, window=timedelta(hours=1), now=now):
-            raise SendError(f"an hour has at most {_AN_HOUR} test mails", hint="Try again later.")
+        if not rate_limit.hit(
+            session, key, limit=_MAX_PER_HOUR, window=timedelta(hours=1), now=now
+        ):
+            raise SendError(
+                f"the limit of {_MAX_PER_HOUR} test emails per hour is reached",
+                hint="Try again later.",
+            )
     return to
 
 
-def _hand_over(
+def _send(
     gateway: Gateway, rendered: Rendered, person: Mapping[str, Any], emails: Sequence[str]
 ) -> None:
-    """Hand the test over, with this person's values; ProviderError when it was not taken."""
+    """Send the test email with this subscriber's values.
+
+    Raises ProviderError unless the provider accepted it.
+    """
     values = rendered.placeholders.substitutions(person, NO_TOKEN)
     outcome = gateway.send(
         MailRequest(
             sender_email=rendered.from_email,
             sender_name=rendered.from_name,
             reply_to=rendered.reply_to,
-            subject=MARK + rendered.subject,
+            subject=SUBJECT_PREFIX + rendered.subject,
             text=rendered.text,
             html=rendered.html,
             recipients=[Recipient(email, values, {}, {}) for email in emails],
@@ -113,9 +124,11 @@ def _hand_over(
         case Accepted():
             return
         case Refused(status, reason):
-            said = f"SendGrid refused it ({status}): {reason}"
+            message = f"SendGrid refused it ({status}): {reason}"
         case NotSent(reason):
-            said = reason
+            message = reason
         case _:
-            said = f"nobody knows whether it was taken: {outcome.reason}"
-    raise ProviderError(said, place="test mail", hint="See newsletter doctor.")
+            message = f"the provider did not confirm it: {outcome.reason}"
+    raise ProviderError(
+        message, place="test email", hint="Check the API key and the sender in SendGrid."
+    )

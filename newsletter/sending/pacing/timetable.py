@@ -1,8 +1,8 @@
-"""When each batch may leave. Pure.
+"""Computes when each batch may leave. Pure functions.
 
-The pace is written into the plan: a worker on any machine only has to look at the
-clock, and nobody counts tokens. Moments are aware datetimes in UTC; sizes and limits
-count recipients.
+The plan gives each batch its time, so a worker on any machine compares it with the clock and
+workers share no token bucket. Times are aware datetimes in UTC; sizes and limits count
+recipients.
 """
 
 import math
@@ -16,61 +16,65 @@ from zoneinfo import ZoneInfo
 
 from newsletter.errors import SendError
 from newsletter.sending.pacing import sending_windows
-from newsletter.sending.pacing.quotas import Limit, WarmUp, wrong
+from newsletter.sending.pacing.quotas import Limit, WarmUp, invalid_limit
 
-#: A plan that takes longer is a mistake in its limits, and would make an endless list.
+#: The longest that a send may take. Limits that need more are a mistake, and the list of
+#: batches could become endless.
 LONGEST = timedelta(days=366)
-#: With a rate, a request carries at most so many seconds' worth: the pace is even, a pause soon.
-_SECONDS_A_REQUEST = 10
+#: With a rate, a batch has at most this many seconds' worth of recipients: the pace is even and
+#: a pause takes effect soon.
+_SECONDS_PER_BATCH = 10
 _DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """The pace and the hours of a send; with nothing set it leaves as fast as it can."""
+    """The pace and the hours of a send; with nothing set it leaves as fast as possible."""
 
-    #: The rate: recipients a second over the whole send, kept by spacing out the batches.
+    #: Recipients per second over the whole send, kept by spacing out the batches.
     per_second: float | None = None
     #: Recipients within one clock hour of UTC.
     per_hour: int | None = None
     #: Recipients within one calendar day of ``zone``.
     per_day: int | None = None
-    #: The time of day on each person's own clock before which nothing leaves.
+    #: The time of day, in each recipient's time zone, before which nothing leaves.
     local_time: time | None = None
-    #: The day of ``local_time``; None means each person's next such time.
+    #: The day of ``local_time``; None means the next ``local_time`` of each recipient.
     local_date: date | None = None
-    #: From when each person's next such time counts; None means from the start of the send.
+    #: The time from which the next ``local_time`` is looked for; None means the send's start.
     since: datetime | None = None
-    #: Hours on each person's own clock in which nothing leaves.
+    #: Hours, in each recipient's time zone, in which nothing leaves.
     quiet: sending_windows.Hours | None = None
-    #: If there are any, hours on each person's own clock in which alone something leaves.
+    #: If there are any, emails leave only within these hours, in each recipient's time zone.
     windows: tuple[sending_windows.Window, ...] = ()
-    #: The publication's IANA zone: its days count, and people without a zone live by it.
+    #: The publication's IANA time zone, for ``per_day`` and for recipients without a zone.
     zone: str = "UTC"
 
     def __post_init__(self) -> None:
         if self.per_second is not None and not 0 < self.per_second < math.inf:
-            raise wrong("per_second", self.per_second, "Write a number above 0, like 50.")
+            raise invalid_limit("per_second", self.per_second, "Write a number above 0, like 50.")
         for name, limit in (("per_hour", self.per_hour), ("per_day", self.per_day)):
             if limit is not None and limit < 1:
-                raise wrong(name, limit, "Write a whole number from 1 on, like 10000.")
+                raise invalid_limit(name, limit, "Write a whole number from 1 on, like 10000.")
         if self.local_date and (self.local_time is None or self.local_date.year == date.max.year):
-            raise wrong("local_date", self.local_date, "It goes with a local time, like 09:00.")
+            raise invalid_limit(
+                "local_date", self.local_date, "It goes with a local time, like 09:00."
+            )
         if sending_windows.find_zone(self.zone) is None:
-            raise wrong("zone", self.zone, "Write a name like Europe/Berlin or UTC.")
-        # Hours that exclude each other are told to whoever sets them, not to the plan.
+            raise invalid_limit("zone", self.zone, "Write a name like Europe/Berlin or UTC.")
+        # Raises SendError when no hour is left: here the operator sees it, in the plan nobody.
         self.next_open(datetime(2001, 1, 1, tzinfo=UTC), ZoneInfo("UTC"))
 
     @property
     def by_zone(self) -> bool:
-        """Whether people of different zones need batches of their own."""
+        """Whether recipients of different time zones need separate batches."""
         return self.local_time is not None or self.quiet is not None or bool(self.windows)
 
     def largest(self, batch_size: int) -> int:
-        """Recipients a request: ``batch_size``, or ten seconds' worth of the rate if less."""
+        """Recipients per batch: ``batch_size``, or ten seconds' worth of the rate if less."""
         if self.per_second is None:
             return batch_size
-        return max(1, int(min(batch_size, self.per_second * _SECONDS_A_REQUEST)))
+        return max(1, int(min(batch_size, self.per_second * _SECONDS_PER_BATCH)))
 
     def zone_of(self, name: str) -> ZoneInfo:
         """The zone called ``name``, or the publication's where that is empty or unknown."""
@@ -81,7 +85,7 @@ class Timetable:
         return sending_windows.next_open(moment, zone, quiet=self.quiet, windows=self.windows)
 
     def to_json(self) -> dict[str, Any]:
-        """What is set, in JSON's own types; hours as operators write them."""
+        """The values that are set, in JSON's types; hours as operators write them."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         values |= {
             "local_time": None if self.local_time is None else f"{self.local_time:%H:%M}",
@@ -95,7 +99,7 @@ class Timetable:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Timetable":
-        """The timetable of ``to_json``; SendError when it says what this version cannot keep."""
+        """The timetable of ``to_json``. Raises SendError for an unknown key."""
         place, given = "timetable", dict(values)
         if unknown := sorted(set(given) - set(cls.__dataclass_fields__)):
             raise SendError(f"this version does not know {', '.join(unknown)}", place=place)
@@ -114,12 +118,12 @@ class Timetable:
 
 
 def is_paced(stored: Mapping[str, Any]) -> bool:
-    """Whether a timetable in JSON says when anything leaves."""
+    """Whether a stored timetable (JSON) sets anything that delays a batch."""
     return not stored.keys() <= {"zone"}
 
 
 class ZoneGroup(NamedTuple):
-    """People of one zone who have no batches yet; an unknown zone means the timetable's."""
+    """Recipients of one zone without batches; an unknown zone means that of the timetable."""
 
     zone: str
     people: int
@@ -127,7 +131,7 @@ class ZoneGroup(NamedTuple):
 
 
 class ExistingBatch(NamedTuple):
-    """A batch that is cut already, of people of one zone."""
+    """A batch that exists, of recipients of one zone."""
 
     zone: str
     size: int
@@ -135,72 +139,76 @@ class ExistingBatch(NamedTuple):
 
 
 class PlannedBatch(NamedTuple):
-    """A batch to be: so many people, from this moment on."""
+    """A batch to be created: its size, and the time from which it may leave."""
 
     size: int
     moment: datetime
 
 
-#: Those who leave one after the other, each with its place among all.
-_Line = deque[tuple[int, ExistingBatch]]
+#: Batches that leave one after the other, each with its index in the caller's list.
+_Queue = deque[tuple[int, ExistingBatch]]
 
 
-def cut(
+def cut_batches(
     timetable: Timetable,
     groups: Sequence[ZoneGroup],
     *,
     start: datetime,
     batch_size: int,
     warm_up: WarmUp | None = None,
-    left: Iterable[tuple[datetime, int]] = (),
+    departed: Iterable[tuple[datetime, int]] = (),
 ) -> list[list[PlannedBatch]]:
-    """The batches of each group, in the order of ``groups``; none above a limit.
+    """Cut the groups into batches; returns the batches of each, in the order of ``groups``.
 
-    Whoever can leave first does; of several, the group that stands first. A batch is
-    made smaller where an hour or a day has less left, by what has gone out before (``left``:
-    moments and sizes). Raises SendError when the limits
-    stretch the send over more than LONGEST.
+    The group that can leave first does; of several, the first in ``groups``. A batch is made
+    smaller where the quota of an hour or a day has less left. ``departed`` gives (time, size)
+    of batches that used quota before. Raises SendError when the send would take longer than
+    LONGEST.
     """
     if batch_size < 1:
-        raise wrong("batch_size", batch_size, "Write a whole number from 1 on, like 1000.")
+        raise invalid_limit("batch_size", batch_size, "Write a whole number from 1 on, like 1000.")
     pace, slots = (
-        _Pace(timetable, start, start, warm_up, left),
+        _Pace(timetable, start, start, warm_up, departed),
         [list[PlannedBatch]() for _ in groups],
     )
-    lines = [
+    queues = [
         deque([(n, ExistingBatch(*group))]) for n, group in enumerate(groups) if group.people > 0
     ]
-    for order, size, moment in _depart(pace, lines, timetable.largest(batch_size)):
+    for order, size, moment in _depart(pace, queues, timetable.largest(batch_size)):
         slots[order].append(PlannedBatch(size, moment))
     return slots
 
 
-def retime(
+def departure_times(
     timetable: Timetable,
-    lots: Sequence[ExistingBatch],
+    batches: Sequence[ExistingBatch],
     *,
     start: datetime,
     warm_up: WarmUp | None = None,
     began: datetime | None = None,
-    left: Iterable[tuple[datetime, int]] = (),
+    departed: Iterable[tuple[datetime, int]] = (),
 ) -> list[datetime]:
-    """Moments for batches that are cut already, after a pause or a change of the pace.
+    """When existing batches may leave, after a pause or a change of the pace.
 
-    Lots of one zone keep their order. A lot larger than a whole hour's or day's limit
-    leaves in an empty one and uses up the following ones; a warm-up's day is never
-    exceeded: the lot waits for one that is large enough. ``began`` is when the send first
-    started: people whose local time has come since then do not wait for tomorrow's. ``left`` are
-    moments and sizes of batches that have gone out: hours and days have so much less room.
+    Batches of one zone keep their order. A batch larger than the quota of an hour or a day
+    leaves in an unused one and uses up those after it. A warm-up's volume is never exceeded:
+    the batch waits for a day that is large enough. ``began`` is when the send first started:
+    recipients whose local time has passed since then do not wait for the next day.
+    ``departed`` gives (time, size) of batches that used quota before. Raises SendError when
+    the send would take longer than LONGEST.
     """
-    pace, lines = _Pace(timetable, start, began or start, warm_up, left), dict[ZoneInfo, _Line]()
-    for order, lot in enumerate(lots):
-        lines.setdefault(timetable.zone_of(lot.zone), deque()).append((order, lot))
-    moments = {order: moment for order, _, moment in _depart(pace, lines.values(), None)}
-    return [moments[order] for order in range(len(lots))]
+    pace, queues = (
+        _Pace(timetable, start, began or start, warm_up, departed),
+        dict[ZoneInfo, _Queue](),
+    )
+    for order, batch in enumerate(batches):
+        queues.setdefault(timetable.zone_of(batch.zone), deque()).append((order, batch))
+    moments = {order: moment for order, _, moment in _depart(pace, queues.values(), None)}
+    return [moments[order] for order in range(len(batches))]
 
 
 class _Pace:
-    """What the batches of a send share: the timetable, and what is left of its limits."""
+    """What the batches of a send share: the timetable and the remaining quotas."""
 
     def __init__(
         self,
@@ -208,7 +216,7 @@ class _Pace:
         start: datetime,
         began: datetime,
         warm_up: WarmUp | None,
-        left: Iterable[tuple[datetime, int]],
+        departed: Iterable[tuple[datetime, int]],
     ) -> None:
         self.timetable, self.start = timetable, start.astimezone(UTC)
         self.began = timetable.since or began
@@ -220,79 +228,82 @@ class _Pace:
             self.limits.append(Limit(lambda _: daily, zone, {}, stretches=True))
         if warm_up is not None:
             self.limits.append(Limit(warm_up.volume, zone, dict(warm_up.used), stretches=False))
-        for moment, size in left:
+        for moment, size in departed:
             self._count(moment, size)
 
     def _count(self, moment: datetime, size: int) -> None:
-        """Count what left before: it fills its hour and its day."""
+        """Use the quota of a batch's hour and day for one that left before."""
         for limit in self.limits:
-            window = limit.look(moment)[0]
+            window = limit.window_at(moment)[0]
             limit.taken[window] = limit.taken.get(window, 0) + size
 
-    def earliest(self, lot: ExistingBatch) -> datetime:
-        """The first moment that the start, the lot's own bound and its local time allow."""
-        bound = max(self.start, lot.not_before.astimezone(UTC))
-        zone = self.timetable.zone_of(lot.zone)
+    def earliest(self, batch: ExistingBatch) -> datetime:
+        """The first time that the start, the batch's ``not_before`` and its local time allow."""
+        bound = max(self.start, batch.not_before.astimezone(UTC))
+        zone = self.timetable.zone_of(batch.zone)
         if (at := self.timetable.local_time) is None:
             return bound
         if (day := self.timetable.local_date) is not None:
             return max(bound, sending_windows.local_moment(day, at, zone))
         today = self.began.astimezone(zone).date()
-        coming = (sending_windows.local_moment(today + n * _DAY, at, zone) for n in range(3))
-        return max(bound, next(moment for moment in coming if moment >= self.began))
+        candidates = (sending_windows.local_moment(today + n * _DAY, at, zone) for n in range(3))
+        return max(bound, next(moment for moment in candidates if moment >= self.began))
 
-    def possible(self, lot: ExistingBatch, moment: datetime, size: int) -> datetime:
-        """The first moment from ``moment`` on that is within open hours and all limits."""
-        before, zone = None, self.timetable.zone_of(lot.zone)
+    def first_possible(self, batch: ExistingBatch, moment: datetime, size: int) -> datetime:
+        """The first time from ``moment`` on that is within the open hours and all quotas."""
+        before, zone = None, self.timetable.zone_of(batch.zone)
         while moment != before and moment <= self.last:
             before = moment
             moment = self.timetable.next_open(moment, zone)
             for limit in self.limits:
-                moment = limit.wait(moment, size)
+                moment = limit.earliest(moment, size)
         return moment
 
-    def take(self, moment: datetime, size: int) -> datetime:
-        """Let so many leave; returns the moment from which the next batch may."""
+    def use(self, moment: datetime, size: int) -> datetime:
+        """Use the quotas for a batch; returns when the next one may leave."""
         for limit in self.limits:
-            limit.take(moment, size, self.last)
+            limit.use(moment, size, self.last)
         if (rate := self.timetable.per_second) is None:
             return moment
-        # Past the last moment the distance does not matter, and may lie beyond the calendar.
+        # Capped, because a date past the year 9999 would overflow; _depart fails past LONGEST.
         return moment + timedelta(seconds=min(size / rate, LONGEST.total_seconds() + 1))
 
 
 def _depart(
-    pace: _Pace, lines: Iterable[_Line], most: int | None
+    pace: _Pace, queues: Iterable[_Queue], most: int | None
 ) -> Iterator[tuple[int, int, datetime]]:
-    """Order, size and moment of batch after batch; without ``most``, lots stay whole.
+    """Yield (index, size, time) of one batch after the other.
 
-    ``now`` only moves on. A line waits by a moment before which it surely cannot leave and
-    is looked at again only then: the work grows with the batches, not with the lines.
+    ``most`` is the largest size; without it, batches are not cut. ``now`` only increases. A
+    queue waits in a heap until the earliest time at which its first batch can leave, so the
+    work grows with the number of batches, not with that of the queues.
     """
-    now, ready = pace.start, list[tuple[int, _Line]]()
-    waiting = [(pace.earliest(line[0][1]), line[0][0], line) for line in lines]
+    now, ready = pace.start, list[tuple[int, _Queue]]()
+    waiting = [(pace.earliest(queue[0][1]), queue[0][0], queue) for queue in queues]
     heapify(waiting)
     while waiting or ready:
         if not ready:
             now = max(now, waiting[0][0])
         if now > pace.last:
-            message = f"it would not be over within {LONGEST.days} days"
-            raise SendError(message, place="timetable", hint="Raise its limits or change its date.")
+            message = f"the send would take more than {LONGEST.days} days"
+            raise SendError(
+                message, place="timetable", hint="Raise its limits or choose an earlier date."
+            )
         while waiting and waiting[0][0] <= now:
             heappush(ready, heappop(waiting)[1:])
-        order, line = heappop(ready)
-        lot = line[0][1]
-        moment = pace.possible(lot, now, 1 if most else lot.size)
+        order, queue = heappop(ready)
+        batch = queue[0][1]
+        moment = pace.first_possible(batch, now, 1 if most else batch.size)
         if moment > now:
-            heappush(waiting, (moment, order, line))
+            heappush(waiting, (moment, order, queue))
             continue
-        room = [limit.look(now)[2] for limit in pace.limits] if most else []
-        size = min(lot.size, most or lot.size, *room)
+        remaining = [limit.window_at(now)[2] for limit in pace.limits] if most else []
+        size = min(batch.size, most or batch.size, *remaining)
         yield order, size, now
-        now = pace.take(now, size)
-        if size < lot.size:
-            line[0] = (order, lot._replace(size=lot.size - size))
+        now = pace.use(now, size)
+        if size < batch.size:
+            queue[0] = (order, batch._replace(size=batch.size - size))
         else:
-            line.popleft()
-        if line:
-            heappush(waiting, (pace.earliest(line[0][1]), line[0][0], line))
+            queue.popleft()
+        if queue:
+            heappush(waiting, (pace.earliest(queue[0][1]), queue[0][0], queue))

@@ -1,7 +1,6 @@
-"""What has been mailed on each day, and will be: by other sends, and by a send itself.
+"""Counts the emails of each day, sent and scheduled, against the volumes of a warm-up.
 
-The volumes of a warm-up are for all sends together. A mail counts on the day on which it
-goes out.
+The volumes are for all sends together. An email counts on the day on which it leaves.
 """
 
 from collections import Counter
@@ -19,37 +18,38 @@ from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.states import BatchState
 
 _batch = table_of(Batch)
-_TURN = "newsletter warm-up"
-#: No day is longer.
+#: The name of the advisory lock under which volumes are given to sends.
+_LOCK = "newsletter warm-up"
+#: A day on which the clocks are put back an hour.
 _LONGEST_DAY = timedelta(hours=25)
-#: Nobody gets these.
-_NEVER = (BatchState.REJECTED, BatchState.SKIPPED)
-_goes_out = case(
-    # Whatever was put back had left once, and did not arrive.
+#: Batches in these states reach no recipient.
+_NOT_SENT = (BatchState.REJECTED, BatchState.SKIPPED)
+_leaves_at = case(
+    # A batch that is pending again left once and was not accepted, so departed_at is past.
     (_batch.c.state.in_([BatchState.PENDING, BatchState.CLAIMED]), _batch.c.not_before),
     else_=func.coalesce(_batch.c.departed_at, _batch.c.not_before),
 )
 
 
-def with_others(
+def with_other_sends(
     session: Session, warm_up: WarmUp | None, timetable: Timetable, send_id: int | None
 ) -> WarmUp | None:
-    """The warm-up with what every other send has taken, or will take, of each day.
+    """The warm-up with what all other sends have used, or will use, of each day's volume.
 
-    Whoever writes a plan by it names the send, and has the days alone until the transaction
-    ends; without a send it is a look at what would be.
+    A caller that writes a plan gives ``send_id``: it then holds a lock until its transaction
+    ends, so that no other plan uses the same volume. Without ``send_id`` it is an estimate.
     """
     if warm_up is None or not warm_up.volumes:
         return None
     if send_id is not None and session.get_bind().dialect.name == "postgresql":
         # SQLite has one writer at a time anyway.
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(_TURN))))
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(_LOCK))))
     zone = ZoneInfo(timetable.zone)
     rows = session.execute(
-        select(_goes_out, _batch.c.size).where(
+        select(_leaves_at, _batch.c.size).where(
             _batch.c.send_id != (send_id or 0),
-            _batch.c.state.not_in(_NEVER),
-            _goes_out >= local_moment(warm_up.begins, time.min, zone),
+            _batch.c.state.not_in(_NOT_SENT),
+            _leaves_at >= local_moment(warm_up.begins, time.min, zone),
         )
     )
     used = Counter[date]()
@@ -59,13 +59,13 @@ def with_others(
     return replace(warm_up, used=used)
 
 
-def of_its_own(session: Session, send_id: int, *, now: datetime) -> list[tuple[datetime, int]]:
-    """What a send has mailed within the longest day, or will without being planned anew."""
+def usage_of_send(session: Session, send_id: int, *, now: datetime) -> list[tuple[datetime, int]]:
+    """(time, size) of the send's batches that left within the last day, or are about to leave."""
     rows = session.execute(
-        select(_batch.c.state, _goes_out, _batch.c.size).where(
+        select(_batch.c.state, _leaves_at, _batch.c.size).where(
             _batch.c.send_id == send_id,
-            _batch.c.state.not_in([*_NEVER, BatchState.PENDING]),
-            (_batch.c.state == BatchState.CLAIMED) | (_goes_out > now - _LONGEST_DAY),
+            _batch.c.state.not_in([*_NOT_SENT, BatchState.PENDING]),
+            (_batch.c.state == BatchState.CLAIMED) | (_leaves_at > now - _LONGEST_DAY),
         )
     )
     return [(now if state == BatchState.CLAIMED else at, size) for state, at, size in rows]

@@ -1,4 +1,4 @@
-"""Who is meant by a send, who of them gets it, and why the others do not."""
+"""Selects the recipients of a send and counts the excluded subscribers by reason."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,32 +16,37 @@ from subscribers.segments import store as segment_store
 
 _delivery, _subscriber = table_of(Delivery), table_of(Subscriber)
 
-#: The reason shown for people whom another send of the same issue has reached or will.
+#: The exclusion reason of subscribers who are recipients of another send of the same issue.
 HAD_IT = "had this issue"
-#: The reason shown for people of a segment that the send leaves out.
-EXCLUDED = "segment left out"
+#: The exclusion reason of subscribers in a segment that the send excludes.
+EXCLUDED = "in an excluded segment"
 
 
 @dataclass(frozen=True, slots=True)
 class SendAudience:
-    """Who is meant: expressions of segments, and what keeps people out."""
+    """Who is chosen for a send, and the rules that exclude some of them.
+
+    ``segments`` and ``excluded`` are segment expressions.
+    """
 
     segments: Sequence[str]
     excluded: Sequence[str] = ()
-    #: Slugs; whoever chose none of them is left out.
+    #: Slugs of topics. If there are any, subscribers who chose none of them are excluded.
     topics: Sequence[str] = ()
-    #: Whoever had this issue is left out.
+    #: Recipients of other sends of this issue are excluded, unless they missed it there.
     issue_id: int | None = None
-    #: Instead of segments: those who missed the issue in this send.
+    #: If set, the recipients of this send who missed the issue are chosen, not ``segments``.
     missed_in: int | None = None
-    #: Whoever is in this send already is not meant once more.
-    beside: int | None = None
+    #: If set, recipients of this send are not chosen again.
+    not_in_send: int | None = None
 
-    def reasons(self, now: datetime) -> ColumnElement[str | None]:
-        """Why somebody who is meant does not get it; NULL for those who do."""
-        why: list[ColumnElement[Any]] = [segment_store.exclusion_reason(now, self.topics)]
+    def exclusion_reason(self, now: datetime) -> ColumnElement[str | None]:
+        """The SQL expression of why a chosen subscriber is excluded; NULL for a recipient."""
+        reasons: list[ColumnElement[Any]] = [segment_store.exclusion_reason(now, self.topics)]
         if self.excluded:
-            why.append(case((segment_store.in_any_segment(self.excluded, now), literal(EXCLUDED))))
+            reasons.append(
+                case((segment_store.in_any_segment(self.excluded, now), literal(EXCLUDED)))
+            )
         if self.issue_id is not None:
             had_it = exists(
                 select(1).where(
@@ -50,14 +55,17 @@ class SendAudience:
                     _delivery.c.state.not_in(MISSED),
                 )
             )
-            why += [case((had_it, literal(HAD_IT))), forgotten_sends.reason(self.issue_id)]
-        return func.coalesce(*why) if len(why) > 1 else why[0]
+            reasons += [
+                case((had_it, literal(HAD_IT))),
+                forgotten_sends.exclusion_reason(self.issue_id),
+            ]
+        return func.coalesce(*reasons) if len(reasons) > 1 else reasons[0]
 
-    def meant(self, now: datetime) -> ColumnElement[bool]:
-        """Whether somebody is meant at all."""
+    def is_chosen(self, now: datetime) -> ColumnElement[bool]:
+        """The SQL condition that a subscriber is chosen, as a recipient or excluded."""
         if self.missed_in is None:
             within = segment_store.in_any_segment(self.segments, now)
-            return within if self.beside is None else within & ~self._in_send(self.beside)
+            return within if self.not_in_send is None else within & ~self._in_send(self.not_in_send)
         return self._in_send(self.missed_in, _delivery.c.state.in_(MISSED))
 
     def _in_send(self, send_id: int, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -73,27 +81,28 @@ class SendAudience:
 
 @dataclass(frozen=True, slots=True)
 class AudienceCounts:
-    """An audience in figures, as it was at one moment."""
+    """How many subscribers an audience has, counted at one time."""
 
-    #: Zones with how many there get it; one without a name where zones do not matter.
+    #: (IANA time zone, recipients); one pair with an empty name where zones are not told apart.
     zones: Sequence[tuple[str, int]]
-    #: Reason → people who are meant and do not get it.
+    #: Exclusion reason → excluded subscribers.
     excluded_counts: Mapping[str, int]
-    #: Of those who get it, as many as each of the conditions holds for that were counted too.
-    also: Sequence[int] = ()
+    #: For each of the caller's conditions, the recipients that meet it.
+    matching: Sequence[int] = ()
 
     @property
     def people(self) -> int:
-        """How many get it."""
+        """The number of recipients."""
         return sum(people for _, people in self.zones)
 
 
 def audience_of(
     send: Row[Any] | Send, *, missed: bool = False, recalled: bool = False
 ) -> SendAudience:
-    """The audience of a send, or those who missed the issue in it.
+    """The audience of a send; with ``missed``, only those who missed its issue.
 
-    With ``recalled`` the send has people already, and only the others are meant.
+    With ``recalled`` the departure log has already restored some recipients of the send, and
+    they are not chosen again.
     """
     return SendAudience(
         segments=[segment["expression"] for segment in send.segments],
@@ -101,7 +110,7 @@ def audience_of(
         topics=send.topics,
         issue_id=send.issue_id,
         missed_in=send.id if missed else None,
-        beside=send.id if recalled else None,
+        not_in_send=send.id if recalled else None,
     )
 
 
@@ -111,18 +120,19 @@ def count(
     *,
     now: datetime,
     split: bool = False,
-    also: Sequence[ColumnElement[bool]] = (),
+    conditions: Sequence[ColumnElement[bool]] = (),
 ) -> AudienceCounts:
-    """What an audience would come to if it were planned at ``now``: one look at everybody.
+    """Count the recipients and excluded subscribers of an audience at ``now``, in one query.
 
-    ``split`` tells time zones apart; ``also`` are conditions whose people are counted too.
+    ``split`` counts by time zone. For each of ``conditions``, the recipients that meet it are
+    counted as well.
     """
-    reason = audience.reasons(now).label("reason")
-    zone = zone_of_people(split=split).label("zone")
+    reason = audience.exclusion_reason(now).label("reason")
+    zone = zone_column(split=split).label("zone")
     rows = session.execute(
-        select(reason, zone, func.count(), *(func.count().filter(one) for one in also))
+        select(reason, zone, func.count(), *(func.count().filter(one) for one in conditions))
         .select_from(segment_store.PEOPLE)
-        .where(audience.meant(now))
+        .where(audience.is_chosen(now))
         .group_by(reason, zone)
         .order_by(zone, reason)
     ).all()
@@ -133,10 +143,10 @@ def count(
     reached = [row for row in rows if row[0] is None]
     zones = [(name, people) for _, name, people, *_ in reached]
     return AudienceCounts(
-        zones, excluded_counts, [sum(row[3 + n] for row in reached) for n in range(len(also))]
+        zones, excluded_counts, [sum(row[3 + n] for row in reached) for n in range(len(conditions))]
     )
 
 
-def zone_of_people(*, split: bool) -> ColumnElement[str]:
-    """The IANA zone that somebody gave, or nothing for all when zones do not matter."""
+def zone_column(*, split: bool) -> ColumnElement[str]:
+    """The SQL expression of a subscriber's IANA time zone; always empty without ``split``."""
     return func.coalesce(_subscriber.c.timezone, "") if split else literal("")

@@ -1,4 +1,4 @@
-"""What a send would be if it were made: who gets it, who not and why, and when the last leave."""
+"""Estimates a send before it is created: recipients, excluded subscribers, last batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,29 +30,32 @@ from subscribers.segments import store as segment_store
 
 
 class AlreadySentError(NothingToDoError):
-    """Nobody is left who should get this issue: it was sent before the database was restored."""
+    """No recipient is left: the issue was sent before the database was restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """How a send is wanted, beyond what, to whom and when."""
+    """Options of a send, beside its issue, segments and time."""
 
-    #: Names of segments whose people are left out.
+    #: Names of segments whose subscribers are excluded.
     excluded: Sequence[str] = ()
     timetable: Timetable = field(default_factory=Timetable)
-    #: Other variants than the first, in the order of their labels, as written and rendered.
+    #: The variants after the first, in the order of their labels: draft and rendered email.
     others: Sequence[tuple[Draft, Rendered]] = ()
     test: ABTest | None = None
-    #: What this send says of measuring clicks and opens, and what the publication says.
+    #: Whether opens and clicks are tracked: this send's choice, and the publication's setting.
     tracking: TrackingChoice = NO_CHOICE
     publication: Tracked = TRACK_EVERYTHING
-    #: Whether it is the issue that was sent under its slug before, though its words are others.
+    #: Allows a text that differs from what was sent under the same slug before.
     same_issue: bool = False
     batch_size: int = 1000
     warm_up: WarmUp | None = None
 
     def tracked(self, draft: Draft) -> Tracked:
-        """What is measured if this issue is sent so; SendError where its test asks for more."""
+        """What a send of this issue tracks.
+
+        Raises SendError when its A/B test needs a measure that is not tracked.
+        """
         tracked = self.tracking.over(draft.tracking.over(self.publication))
         if self.test:
             self.test.require(tracked)
@@ -61,7 +64,7 @@ class SendOptions:
 
 @dataclass(frozen=True, slots=True)
 class SendEstimate:
-    """What a send would be: its segments, how many get it, who not and why, when the last leave."""
+    """What a send would be: its segments, counts, and when its last batch would leave."""
 
     segments: Sequence[Segment]
     excluded: Sequence[Segment]
@@ -72,7 +75,7 @@ class SendEstimate:
 
     @property
     def is_for_all(self) -> bool:
-        """Whether it goes to the whole publication, or to a topic as a whole."""
+        """Whether it goes to all subscribers, or to all who chose one of its topics."""
         return archive_queries.is_for_all(
             [one.expression for one in self.segments],
             excluded=[one.expression for one in self.excluded],
@@ -81,12 +84,12 @@ class SendEstimate:
 
     @property
     def people(self) -> int:
-        """How many get it."""
+        """The number of recipients."""
         return self.counted.people
 
     @property
     def excluded_counts(self) -> Mapping[str, int]:
-        """Reason → people of the segments who do not get it."""
+        """Exclusion reason → excluded subscribers."""
         return self.counted.excluded_counts
 
 
@@ -100,13 +103,16 @@ def estimate(
     now: datetime,
     terms: SendOptions = SendOptions(),
 ) -> SendEstimate:
-    """What ``create`` would make of this, counted now; raises as it does, and changes nothing."""
+    """Estimate the send that ``lifecycle.create`` would create. Changes nothing.
+
+    Raises the errors of ``create``.
+    """
     require_alike(draft, [other for other, _ in terms.others])
     terms.tracked(draft)
     topics.require(session, draft.topics)
     require_open(session, issue_id)
-    chosen = _found(session, segment_names)
-    excluded = _found(session, terms.excluded)
+    chosen = _find_segments(session, segment_names)
+    excluded = _find_segments(session, terms.excluded)
     for segment in (*chosen, *excluded):
         require_measured(segment.expression, terms.publication, place=f"segment {segment.name}")
     audience = SendAudience(
@@ -125,7 +131,7 @@ def estimate(
         raise kind(
             "nobody would get this issue",
             place=f"segment {', '.join(segment.name for segment in chosen)}",
-            hint=f"Left out: {why}." if why else "The segment has no people.",
+            hint=f"Excluded: {why}." if why else "The segment has no subscribers.",
         )
     last_at = forecast(
         session,
@@ -147,7 +153,7 @@ def require_an_end(
     batch_size: int,
     warm_up: WarmUp | None,
 ) -> None:
-    """Raise SendError if a send that is not planned could not be planned by this timetable."""
+    """Raise SendError if this timetable cannot fit a send that is not planned yet."""
     forecast(
         session,
         count(session, audience_of(send), now=now, split=timetable.by_zone),
@@ -158,5 +164,5 @@ def require_an_end(
     )
 
 
-def _found(session: Session, names: Sequence[str]) -> list[Segment]:
+def _find_segments(session: Session, names: Sequence[str]) -> list[Segment]:
     return [segment_store.find(session, name) for name in dict.fromkeys(names)]

@@ -1,8 +1,9 @@
-"""From a send to its deliveries: one INSERT … SELECT writes them all, or none.
+"""Plans a send: writes its deliveries and batches.
 
-The audience is frozen here. The primary key (issue, subscriber) keeps out whoever has
-this issue through another send; nothing loops over people. Run it in a transaction that
-sees one snapshot: the counts by which batches are cut are those of the people written.
+One INSERT … SELECT writes all deliveries, which fixes the audience; no loop handles single
+subscribers. The primary key (issue, subscriber) excludes subscribers who get this issue by
+another send. The transaction must see one snapshot (SERIALIZABLE or REPEATABLE READ): batch
+sizes come from a count, which has to match the deliveries that are written.
 """
 
 from collections.abc import Sequence
@@ -31,13 +32,13 @@ from newsletter.sending.ledger.summarize import require_open
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.pacing import warmup_usage
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.pacing.timetable import PlannedBatch, Timetable, ZoneGroup, cut
+from newsletter.sending.pacing.timetable import PlannedBatch, Timetable, ZoneGroup, cut_batches
 from newsletter.sending.planning.audience import (
     AudienceCounts,
     SendAudience,
     audience_of,
     count,
-    zone_of_people,
+    zone_column,
 )
 from newsletter.sending.states import MISSED, BatchState, DeliveryState, SendState
 from subscribers.models import Subscriber
@@ -50,17 +51,17 @@ _variant, _subscriber = table_of(Variant), table_of(Subscriber)
 def plan(
     session: Session, send_id: int, *, now: datetime, batch_size: int, warm_up: WarmUp | None = None
 ) -> int:
-    """Write the deliveries and batches of a scheduled send and let it go; returns how many people.
+    """Write the deliveries and batches of a scheduled send and start it; returns its recipients.
 
-    Raises SendError when the send is not scheduled, and NotComparedError as long as a departure
-    log is not compared. All of it happens in the caller's
-    transaction: a crash leaves the send scheduled, with nothing planned.
+    Raises SendError when the send is not scheduled, and NotComparedError while a departure log
+    is not compared. Everything happens in the caller's transaction: a crash leaves the send
+    scheduled, with nothing planned.
     """
     restore_gate.require_open(session)
     if not sends.move_send(session, send_id, SendState.PLANNING, started_at=now):
-        raise SendError("it is not scheduled, so it cannot be planned", place=f"send {send_id}")
+        raise SendError("only a scheduled send can be planned", place=f"send {send_id}")
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
-    # Some stand in it already where a lost plan was written again from the journal.
+    # The departure log may have restored some batches of a plan that the database lost.
     recalled = session.scalar(_last_number(send_id)) is not None
     planned, excluded_counts = _write(
         session,
@@ -85,9 +86,9 @@ def plan(
 def plan_missed(
     session: Session, send_id: int, *, now: datetime, batch_size: int, warm_up: WarmUp | None = None
 ) -> int:
-    """Write new batches for those who missed a send's issue and may be mailed now; counts them.
+    """Write new batches for recipients who missed the issue and may get it now; counts them.
 
-    Whoever has the issue, or left, is in none of the batches.
+    Subscribers who have the issue, or unsubscribed, are in none of the batches.
     """
     restore_gate.require_open(session)
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
@@ -114,16 +115,17 @@ def forecast(
     batch_size: int,
     warm_up: WarmUp | None = None,
 ) -> datetime:
-    """When the last batch would leave if this were planned at ``start``; SendError if never.
+    """When the last batch would leave if the audience were planned at ``start``.
 
-    Zones are told apart in ``counted`` if they matter to the timetable.
+    ``counted`` must be split by zone if ``timetable.by_zone``. Raises SendError when the
+    timetable needs longer than a send may take.
     """
-    slots = cut(
+    slots = cut_batches(
         timetable,
         [ZoneGroup(zone, people, start) for zone, people in counted.zones],
         start=start,
         batch_size=batch_size,
-        warm_up=warmup_usage.with_others(session, warm_up, timetable, None),
+        warm_up=warmup_usage.with_other_sends(session, warm_up, timetable, None),
     )
     return max((slot.moment for batches in slots for slot in batches), default=start)
 
@@ -148,7 +150,7 @@ def _write(
     people = _people(audience, now, send.issue_id, sizes, by_zone=timetable.by_zone)
     groups = _groups(session, people) if test else [(0, zone, n) for zone, n in counted.zones]
     wait = test.wait if test and test.by is not Measure.OPERATOR else timedelta()
-    slots = cut(
+    slots = cut_batches(
         timetable,
         [
             ZoneGroup(zone, n, now if part < len(sizes) or not test else now + wait)
@@ -156,24 +158,24 @@ def _write(
         ],
         start=now,
         batch_size=batch_size,
-        warm_up=warmup_usage.with_others(session, warm_up, timetable, send.id),
-        left=warmup_usage.of_its_own(session, send.id, now=now),
+        warm_up=warmup_usage.with_other_sends(session, warm_up, timetable, send.id),
+        departed=warmup_usage.usage_of_send(session, send.id, now=now),
     )
     first = 1 + (session.scalar(_last_number(send.id)) or 0)
-    number = _number(slots, first, func.row_number().over(order_by=_order(people)))
+    number = _batch_number(slots, first, func.row_number().over(order_by=_order(people)))
     written = _insert(session, send, people, number)
     if written != total:
-        raise SendError("people changed while it was planned", place=f"send {send.id}")
+        raise SendError("the audience changed while the send was planned", place=f"send {send.id}")
     rows: list[dict[str, Any]] = []
     for (part, zone, _), batches in zip(groups, slots, strict=True):
-        words = variants[part] if part < len(variants) else variants[0]
+        variant_id = variants[part] if part < len(variants) else variants[0]
         in_test = (Part.SAMPLE if part < len(sizes) else Part.REST) if test else Part.WHOLE
         for slot in batches:
             rows.append(
                 {
                     "send_id": send.id,
                     "number": first + len(rows),
-                    "variant_id": words,
+                    "variant_id": variant_id,
                     "part": in_test,
                     "zone": zone,
                     "state": BatchState.PENDING,
@@ -189,7 +191,7 @@ def _write(
 
 
 def _variants(session: Session, send: Row[Any], *, again: bool) -> list[int]:
-    """The variants in the order of their labels; for a retry the one that won, or the first."""
+    """Variant ids in the order of their labels; for a retry only the winner, or the first."""
     rows = session.execute(
         select(_variant.c.label, _variant.c.id)
         .where(_variant.c.send_id == send.id)
@@ -202,22 +204,22 @@ def _variants(session: Session, send: Row[Any], *, again: bool) -> list[int]:
 def _people(
     audience: SendAudience, now: datetime, issue_id: int, sizes: Sequence[int], *, by_zone: bool
 ) -> FromClause:
-    """Everybody who gets it: id, zone, and the part of the test, in the order of the batches."""
-    columns: list[Any] = [_subscriber.c.id, zone_of_people(split=by_zone).label("zone")]
+    """Selects the recipients: id, zone and, in an A/B test, its part."""
+    columns: list[Any] = [_subscriber.c.id, zone_column(split=by_zone).label("zone")]
     if sizes:
-        drawn = [sample_rank(issue_id, _subscriber.c.id), _subscriber.c.id]
-        columns.append(func.row_number().over(order_by=drawn).label("place"))
-    found = (
+        rank = [sample_rank(issue_id, _subscriber.c.id), _subscriber.c.id]
+        columns.append(func.row_number().over(order_by=rank).label("place"))
+    chosen = (
         select(*columns)
         .select_from(segment_store.PEOPLE)
-        .where(audience.meant(now), audience.reasons(now).is_(None))
-        .subquery("found")
+        .where(audience.is_chosen(now), audience.exclusion_reason(now).is_(None))
+        .subquery("chosen")
     )
     if not sizes:
-        return found
+        return chosen
     ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
-    part = case(*((found.c.place <= end, n) for n, end in enumerate(ends)), else_=len(sizes))
-    return select(found.c.id, found.c.zone, part.label("part")).subquery("people")
+    part = case(*((chosen.c.place <= end, n) for n, end in enumerate(ends)), else_=len(sizes))
+    return select(chosen.c.id, chosen.c.zone, part.label("part")).subquery("people")
 
 
 def _groups(session: Session, people: FromClause) -> list[tuple[int, str, int]]:
@@ -233,45 +235,45 @@ def _order(people: FromClause) -> list[Any]:
     return [column for name in ("part", "zone", "id") if (column := people.c.get(name)) is not None]
 
 
-def _number(
+def _batch_number(
     slots: Sequence[Sequence[PlannedBatch]], first: int, row: ColumnElement[int]
 ) -> ColumnElement[int]:
-    """The batch of the row-th person: division within each stretch of equal batches."""
-    stretches: list[list[int]] = []  # first row, first batch, size
+    """The batch number of the row-th recipient: a division within each run of equal batches."""
+    runs: list[list[int]] = []  # first row, first batch, size
     at, number, closed = 1, first, True
     for slot in (slot for batches in slots for slot in batches):
-        if closed or slot.size > stretches[-1][2]:
-            stretches.append([at, number, slot.size])
+        if closed or slot.size > runs[-1][2]:
+            runs.append([at, number, slot.size])
             closed = False
-        # A smaller one may end a stretch, and only end it.
-        closed = slot.size != stretches[-1][2]
+        # Only the last batch of a run may be smaller.
+        closed = slot.size != runs[-1][2]
         at, number = at + slot.size, number + 1
-    return _choose(stretches, row) if stretches else literal(first)
+    return _find_run(runs, row) if runs else literal(first)
 
 
-def _choose(stretches: Sequence[Sequence[int]], row: ColumnElement[int]) -> ColumnElement[int]:
-    """By halves: a person's batch costs few comparisons, however many stretches there are."""
-    if len(stretches) == 1:
-        begin, number, size = stretches[0]
+def _find_run(runs: Sequence[Sequence[int]], row: ColumnElement[int]) -> ColumnElement[int]:
+    """Bisects the runs, so that a row needs few comparisons however many runs there are."""
+    if len(runs) == 1:
+        begin, number, size = runs[0]
         return (row - begin) // size + number
-    middle = len(stretches) // 2
+    middle = len(runs) // 2
     return case(
-        (row < stretches[middle][0], _choose(stretches[:middle], row)),
-        else_=_choose(stretches[middle:], row),
+        (row < runs[middle][0], _find_run(runs[:middle], row)),
+        else_=_find_run(runs[middle:], row),
     )
 
 
 def _insert(
     session: Session, send: Row[Any], people: FromClause, number: ColumnElement[int]
 ) -> int:
-    """Write the deliveries; whoever missed the issue before is taken over."""
+    """Write the deliveries; those of another send that missed the issue move to this one."""
     rows = select(
         literal(send.issue_id, _delivery.c.issue_id.type),
         people.c.id,
         literal(send.id, _delivery.c.send_id.type),
         number,
         literal(DeliveryState.PLANNED.value),
-        # SQLite cannot tell an upsert's ON from a join's without a WHERE.
+        # Without a WHERE, SQLite parses the ON of the upsert as that of a join.
     ).where(people.c.id.is_not(None))
     columns = ["issue_id", "subscriber_id", "send_id", "batch", "state"]
     statement = insert_into(session, _delivery).from_select(columns, rows)
@@ -287,21 +289,21 @@ def _insert(
 
 
 def _note_transferred(session: Session, send: Row[Any]) -> None:
-    """Other sends of the issue lose those whom this one took over; their sums must still hold.
+    """Update the counts of other sends whose recipients moved to this one.
 
-    What stays as it is is not written: a worker may be writing it meanwhile, and of two that
-    write the same row PostgreSQL lets a plan, which sees one snapshot, be the one that fails.
+    Rows whose count stays the same are not written: a worker may write them meanwhile, and
+    PostgreSQL would then abort this transaction, because it sees one snapshot.
     """
-    left = select(func.count()).where(_delivery.c.send_id == _send.c.id).scalar_subquery()
+    remaining = select(func.count()).where(_delivery.c.send_id == _send.c.id).scalar_subquery()
     others = session.scalars(
         update(_send)
         .where(
             _send.c.issue_id == send.issue_id,
             not_(_send.c.id == send.id),
             _send.c.started_at.is_not(None),
-            _send.c.transferred != _send.c.planned - left,
+            _send.c.transferred != _send.c.planned - remaining,
         )
-        .values(transferred=_send.c.planned - left)
+        .values(transferred=_send.c.planned - remaining)
         .returning(_send.c.id)
     ).all()
     if others:

@@ -1,11 +1,11 @@
-"""What of what was sent everybody may read.
+"""The public archive: which issues everybody may read on the web.
 
-An issue is published when a send of it is sent and somebody got it, so nobody reads on the
-web what readers still wait for, nor what an operator stopped. It is public if it says so
-itself, or an operator does. Where nobody has said anything, it is once a send has gone to the
-whole publication, or to a topic as a whole: a letter to a few is theirs. The first such send
-stays: what was public once does not change. A test shows the words of its winner, or of the
-first variant as long as there is none.
+An issue is published when a send of it is sent and at least one batch was accepted. So the
+archive shows no issue that recipients still wait for, and none whose send was cancelled. A
+published issue is public if its front matter or an operator says so. Without such a setting it
+is public once a send has gone to all subscribers, or to all of a topic: an issue to a smaller
+segment is private. The archive keeps the text of the first such send. An A/B test shows the
+winner, or the first variant while there is no winner.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,7 +26,7 @@ from subscribers.segments import parser as segment_parser
 _issue, _revision = table_of(Issue), table_of(Revision)
 _send, _variant, _batch = table_of(Send), table_of(Variant), table_of(Batch)
 _delivery = table_of(Delivery)
-#: Issues with the revision that was sent: what was edited since, nobody has approved.
+#: Issues with the revision that was sent; later revisions are not approved.
 _SENT = _issue.join(_send, _send.c.id == _issue.c.published_send).join(
     _revision, _revision.c.id == _send.c.revision_id
 )
@@ -35,12 +35,12 @@ _PUBLIC = _issue.c.archive.is_(True), _issue.c.published_at.is_not(None)
 
 @dataclass(frozen=True, slots=True)
 class PublishedIssue:
-    """An issue in the archive, with the words that were sent."""
+    """An issue in the archive, with the title and description that were sent."""
 
     slug: str
     series: str
     title: str
-    #: The preheader, speaking to nobody in particular; may be empty.
+    #: The preheader without personal values; may be empty.
     description: str
     created_at: datetime
     published_at: datetime
@@ -48,7 +48,7 @@ class PublishedIssue:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedEmail:
-    """A published issue with the HTML part that its readers got, tags still in it."""
+    """A published issue with the HTML part that was sent; its merge tags are not filled in."""
 
     issue: PublishedIssue
     html: str
@@ -57,7 +57,7 @@ class ArchivedEmail:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFilter:
-    """Which issues are wanted: of one series, and published in [``since``, ``until``)."""
+    """Filters issues by series and by publication time in [``since``, ``until``)."""
 
     series: str | None = None
     since: datetime | None = None
@@ -67,9 +67,9 @@ class ArchiveFilter:
 def is_for_all(
     segments: Sequence[str], *, excluded: Sequence[str], topics: Collection[str]
 ) -> bool:
-    """Whether a send goes to the whole publication, or to topics as a whole.
+    """Whether a send goes to all subscribers, or to all who chose one of its topics.
 
-    ``segments`` and ``excluded`` are the rules of both, ``topics`` the slugs of the issue's.
+    ``segments`` and ``excluded`` are segment expressions; ``topics`` are the issue's slugs.
     """
     wholes = [whole for rule in segments if (whole := segment_parser.takes_whole(rule)) is not None]
     if excluded or not wholes:
@@ -79,16 +79,17 @@ def is_for_all(
 
 
 def will_be_public(archive: bool | None, *, to_all: bool) -> bool:  # noqa: FBT001
-    """Whether an issue stands in the archive once it is sent, as far as is known now.
+    """Whether an issue will be in the archive once it is sent, as far as is known now.
 
-    ``archive`` is what it says itself or an operator has said, ``to_all`` as of ``is_for_all``.
+    ``archive`` is the setting of the issue or the operator, if any; ``to_all`` is the result
+    of ``is_for_all``.
     """
     return to_all if archive is None else archive
 
 
 def publish(session: Session, send_id: int, *, now: datetime) -> None:
-    """Note that the issue of this send, which is sent, is with its readers."""
-    somebody = exists(
+    """Mark the issue of a sent send as published, if any of its batches was accepted."""
+    was_accepted = exists(
         select(1).where(_batch.c.send_id == send_id, _batch.c.state == BatchState.ACCEPTED)
     )
     send = session.execute(
@@ -99,7 +100,7 @@ def publish(session: Session, send_id: int, *, now: datetime) -> None:
     of_send = _issue.c.id == send.issue_id
     session.execute(
         update(_issue)
-        .where(of_send, _issue.c.published_at.is_(None), somebody)
+        .where(of_send, _issue.c.published_at.is_(None), was_accepted)
         .values(published_at=now, published_send=send_id)
     )
     if is_for_all(
@@ -107,50 +108,52 @@ def publish(session: Session, send_id: int, *, now: datetime) -> None:
         excluded=[one["expression"] for one in send.excluded],
         topics=send.topics,
     ):
-        # What went to a few before is public from now on, with the words that all got.
+        # An issue that went to a smaller segment before becomes public, with this send's text.
         session.execute(
             update(_issue)
-            .where(of_send, _issue.c.archive_said.is_(False), somebody)
+            .where(of_send, _issue.c.archive_said.is_(False), was_accepted)
             .values(archive=True, archive_said=True, published_at=now, published_send=send_id)
         )
 
 
-def latest(
+def latest_issues(
     session: Session, choice: ArchiveFilter = ArchiveFilter(), *, limit: int, skip: int = 0
 ) -> Sequence[PublishedIssue]:
-    """Issues of the archive, the youngest first."""
-    wanted = _wanted(choice).order_by(_issue.c.published_at.desc(), _issue.c.id.desc())
-    return [_published(row) for row in session.execute(wanted.limit(limit).offset(skip))]
+    """Issues of the archive, the newest first."""
+    query = _select_public(choice).order_by(_issue.c.published_at.desc(), _issue.c.id.desc())
+    return [_published(row) for row in session.execute(query.limit(limit).offset(skip))]
 
 
-def find(session: Session, slug: str) -> ArchivedEmail | None:
-    """The issue of that slug with its words, if everybody may read it."""
-    if "\0" in slug:  # PostgreSQL knows no such character.
+def find_published(session: Session, slug: str) -> ArchivedEmail | None:
+    """The public issue of this slug with its HTML; None if there is none."""
+    if "\0" in slug:  # PostgreSQL refuses this character.
         return None
-    wanted = _wanted(ArchiveFilter()).add_columns(_variant.c.html).where(_issue.c.slug == slug)
-    row = session.execute(wanted).one_or_none()
+    query = (
+        _select_public(ArchiveFilter()).add_columns(_variant.c.html).where(_issue.c.slug == slug)
+    )
+    row = session.execute(query).one_or_none()
     if row is None:
         return None
     return ArchivedEmail(_published(row), row.html, Placeholders.from_json(row.placeholders))
 
 
-def series(session: Session) -> Sequence[str]:
-    """The series of which something is in the archive."""
+def list_series(session: Session) -> Sequence[str]:
+    """The series with issues in the archive."""
     name = _revision.c.series
-    wanted = select(name).select_from(_SENT).where(*_PUBLIC)
-    return session.scalars(wanted.distinct().order_by(name)).all()
+    query = select(name).select_from(_SENT).where(*_PUBLIC)
+    return session.scalars(query.distinct().order_by(name)).all()
 
 
-def span(session: Session) -> tuple[datetime, datetime] | None:
+def publication_range(session: Session) -> tuple[datetime, datetime] | None:
     """When the first and the last issue of the archive were published; None while it is empty."""
     moments = func.min(_issue.c.published_at), func.max(_issue.c.published_at)
     first, last = session.execute(select(*moments).where(*_PUBLIC)).one()
     return None if first is None else (first, last)
 
 
-def _wanted(choice: ArchiveFilter) -> Select[Any]:
-    shown = func.coalesce(_send.c.winner, LABELS[0])
-    wanted = (
+def _select_public(choice: ArchiveFilter) -> Select[Any]:
+    label = func.coalesce(_send.c.winner, LABELS[0])
+    query = (
         select(
             _issue.c.slug,
             _issue.c.created_at,
@@ -163,22 +166,22 @@ def _wanted(choice: ArchiveFilter) -> Select[Any]:
             _variant.c.placeholders,
         )
         .select_from(_SENT)
-        .join(_variant, (_variant.c.send_id == _send.c.id) & (_variant.c.label == shown))
+        .join(_variant, (_variant.c.send_id == _send.c.id) & (_variant.c.label == label))
         .where(*_PUBLIC)
     )
     if choice.series is not None:
-        wanted = wanted.where(_revision.c.series == choice.series)
+        query = query.where(_revision.c.series == choice.series)
     if choice.since is not None:
-        wanted = wanted.where(_issue.c.published_at >= choice.since)
+        query = query.where(_issue.c.published_at >= choice.since)
     if choice.until is not None:
-        wanted = wanted.where(_issue.c.published_at < choice.until)
-    return wanted
+        query = query.where(_issue.c.published_at < choice.until)
+    return query
 
 
 def _published(row: Row[Any]) -> PublishedIssue:
     title, description = row.title, row.description
     if row.label != LABELS[0]:
-        # The revision holds the first variant's words. Others are known by their subject.
+        # The revision has the title of the first variant; of another one use the subject.
         values = Placeholders.from_json(row.placeholders).substitutions({}, "")
         title, description = fill(row.subject, values), ""
     return PublishedIssue(

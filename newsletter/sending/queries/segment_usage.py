@@ -1,4 +1,4 @@
-"""Which sends that are not over are made for a segment. They keep the rule that they had."""
+"""Finds the unfinished sends that use a segment. They keep the expression of their creation."""
 
 from sqlalchemy import select
 
@@ -8,17 +8,17 @@ from newsletter.sending.states import SendState
 from subscribers.models import Segment
 
 _send = table_of(Send)
-_OVER = (SendState.SENT, SendState.CANCELLED)
+_ENDED = (SendState.SENT, SendState.CANCELLED)
 
 
-def unfinished(session: Session, segment: Segment) -> list[int]:
-    """The numbers of unfinished sends to this segment, or that leave it out; they are few.
+def unfinished_sends(session: Session, segment: Segment) -> list[int]:
+    """The ids of unfinished sends to this segment, or that exclude it.
 
-    Also those that were made when it had another name.
+    Includes sends that were created when the segment had another name.
     """
     rows = session.execute(
         select(_send.c.id, _send.c.segments, _send.c.excluded)
-        .where(_send.c.state.not_in(_OVER))
+        .where(_send.c.state.not_in(_ENDED))
         .order_by(_send.c.id)
     )
     return [

@@ -1,4 +1,4 @@
-"""Where sends stand: read, never written."""
+"""Reads the status of sends: state, progress and recipients."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from subscribers.models import Subscriber
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _issue, _subscriber = table_of(Issue), table_of(Subscriber)
-_NOT_HANDED_OVER = {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
+_NOT_ACCEPTED = {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
 class SendStatus:
-    """Where a send stands: its row, its issue's slug, and its people and batches by state."""
+    """A send, its issue's slug, and its recipients by state of their batch and delivery."""
 
     send: Send
     slug: str
@@ -30,16 +30,18 @@ class SendStatus:
 
     @property
     def adds_up(self) -> bool:
-        """Whether every planned person stands in one state, or went on to another send."""
+        """Whether each planned recipient is in one state, or was transferred to another send."""
         return sum(self.people.values()) + self.send.transferred == self.send.planned
 
 
 def find(session: Session, send_id: int) -> Send:
-    """The send of this number; SendError when there is none."""
+    """The send with this id. Raises SendError if there is none."""
     send = session.get(Send, send_id)
     if send is None:
         raise SendError(
-            "there is no such send", place=f"send {send_id}", hint="See newsletter sends."
+            "there is no such send",
+            place=f"send {send_id}",
+            hint="The list of sends has all numbers.",
         )
     return send
 
@@ -50,8 +52,11 @@ def send_subject(session: Session, send_id: int) -> str:
     return f"send {send_id} ({session.scalar(select(_issue.c.slug).where(of_send))})"
 
 
-def of(session: Session, send_id: int) -> SendStatus:
-    """Where a send stands, counted from its rows, or from their sums once they are gone."""
+def get_status(session: Session, send_id: int) -> SendStatus:
+    """The status of a send, counted from its deliveries, or from its totals once those are gone.
+
+    Raises SendError if there is no such send.
+    """
     send = find(session, send_id)
     slug = session.execute(select(_issue.c.slug).where(_issue.c.id == send.issue_id)).scalar_one()
     if send.summarized_at is not None:
@@ -67,7 +72,7 @@ def of(session: Session, send_id: int) -> SendStatus:
 
 
 def batch_states(session: Session, send_id: int) -> dict[str, int]:
-    """People of a send by the state of their batch: cheap, for progress."""
+    """State of batches → recipients in them. Reads batches only, so it is cheap."""
     rows = session.execute(
         select(_batch.c.state, func.sum(_batch.c.size))
         .where(_batch.c.send_id == send_id)
@@ -83,45 +88,45 @@ def accepted_by(session: Session, worker: str) -> int:
 
 
 def accepted_count(session: Session, sends: Sequence[Send]) -> dict[int, int]:
-    """Send → people whose mail was handed to the provider, without counting a million rows.
+    """Send → recipients that the provider accepted, without counting a million rows.
 
-    Of a send that is sent the number is kept. Of any other: the people of its accepted
-    batches, but for those who had left when the batch did, and those whom the provider
-    refused, without whom it went out again.
+    A sent send has the number stored. For any other it is the recipients of accepted batches,
+    minus those that were skipped when the batch left, and those that the provider rejected
+    before the batch was sent again without them.
     """
-    found = dict[int, int]()
+    counts = dict[int, int]()
     for send in sends:
         if send.summarized_at is not None:
-            found[send.id] = sum(
-                n for state, n in send.final_counts.items() if state not in _NOT_HANDED_OVER
+            counts[send.id] = sum(
+                n for state, n in send.final_counts.items() if state not in _NOT_ACCEPTED
             )
         elif send.state == SendState.SENT and send.accepted_count is not None:
-            found[send.id] = send.accepted_count
-    others = [send.id for send in sends if send.id not in found]
+            counts[send.id] = send.accepted_count
+    others = [send.id for send in sends if send.id not in counts]
     if not others:
-        return found
+        return counts
     accepted = (_batch.c.send_id.in_(others), _batch.c.state == BatchState.ACCEPTED)
-    taken = session.execute(
+    in_accepted = session.execute(
         select(_batch.c.send_id, func.sum(_batch.c.size)).where(*accepted).group_by("send_id")
     )
-    found |= dict.fromkeys(others, 0) | {row[0]: int(row[1]) for row in taken}
+    counts |= dict.fromkeys(others, 0) | {row[0]: int(row[1]) for row in in_accepted}
     in_batch = (_delivery.c.send_id == _batch.c.send_id) & (_delivery.c.batch == _batch.c.number)
-    left = session.execute(
+    not_accepted = session.execute(
         select(_delivery.c.send_id, func.count())
         .select_from(_batch.join(_delivery, in_batch))
         .where(
             *accepted,
             _delivery.c.state.in_([DeliveryState.SKIPPED, DeliveryState.REJECTED]),
-            _delivery.c.reason.is_not(None),  # they have one, and an index by it
+            _delivery.c.reason.is_not(None),  # these states always have one, and it is indexed
         )
         .group_by(_delivery.c.send_id)
     )
-    for send_id, people in left:
-        found[send_id] -= people
-    return found
+    for send_id, people in not_accepted:
+        counts[send_id] -= people
+    return counts
 
 
-def listed(session: Session, *, limit: int = 50) -> list[tuple[Send, str]]:
+def latest_sends(session: Session, *, limit: int = 50) -> list[tuple[Send, str]]:
     """The latest sends with their issues' slugs, newest first."""
     rows = session.execute(
         select(Send, _issue.c.slug)
@@ -134,11 +139,11 @@ def listed(session: Session, *, limit: int = 50) -> list[tuple[Send, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How a send goes on: how fast it went lately, and when its last batch may be over."""
+    """The current speed of a send, and when its remaining batches leave."""
 
-    #: Recipients a second over the last minute.
+    #: Recipients per second over the last minute.
     rate: float
-    #: People of batches that have not left.
+    #: Recipients in pending batches.
     waiting: int
     #: When the next batch, and the last, may leave by the timetable.
     next_at: datetime | None
@@ -146,7 +151,7 @@ class Throughput:
 
 
 def throughput(session: Session, send_id: int, *, now: datetime) -> Throughput:
-    """The pace and what is left of a send under way."""
+    """The speed and the remaining batches of a send."""
     since = now - timedelta(seconds=60)
     settled = session.execute(
         select(func.sum(_batch.c.size), func.min(_batch.c.settled_at)).where(
@@ -165,25 +170,25 @@ def throughput(session: Session, send_id: int, *, now: datetime) -> Throughput:
 
 
 def first_departure(session: Session, send_id: int) -> datetime | None:
-    """When the first request of a send left."""
-    wanted = select(func.min(_batch.c.departed_at)).where(_batch.c.send_id == send_id)
-    return session.execute(wanted).scalar_one()  # type: ignore[no-any-return]
+    """When the first batch of a send left; None if none has."""
+    query = select(func.min(_batch.c.departed_at)).where(_batch.c.send_id == send_id)
+    return session.execute(query).scalar_one()  # type: ignore[no-any-return]
 
 
-def people(
+def stream_recipients(
     session: Session, send_id: int, *, state: str | None = None, email: str | None = None
 ) -> Iterator[Row[Any]]:
-    """Everybody of a send: ``id``, ``email`` (None when erased), ``state``, ``reason``, ``batch``.
+    """Recipients of a send: ``id``, ``email`` (None if erased), ``state``, ``reason``, ``batch``.
 
-    In the order of the batches, streamed: there may be a million. SendError when they are
-    not kept any more.
+    They are in the order of the batches and are streamed, because there may be a million.
+    Raises SendError once they are deleted after their retention time.
     """
     gone = find(session, send_id).summarized_at
     if gone is not None:
         raise SendError(
-            f"its people are not kept any more, since {gone:%Y-%m-%d}",
+            f"its recipients were deleted on {gone:%Y-%m-%d}, after their retention time",
             place=f"send {send_id}",
-            hint="The sums by state are: leave --people out.",
+            hint="The totals by state remain: omit --people.",
         )
     rows = (
         select(

@@ -1,14 +1,14 @@
-"""The departure log: what this machine has handed over, written beside the database.
+"""The departure log: a record of what this machine sent, in files beside the database.
 
-A database that was restored has forgotten which batches left after the backup was made,
-and would send them again; and who left, and would mail them again. The log has not: each
-departure, each answer, each suppression and its end, and each pause,
-cancellation and resumption by an operator is a line in a file for the day.
-recollection.py compares the two.
+A database that is restored from a backup has lost which batches left since, and would send
+them again; it has also lost who unsubscribed since, and would email them again. The log has
+both: each departure, each answer, each suppression and its end, and each pause, cancellation
+and resumption by an operator is a line in the file of its day. restore_replay.py brings the
+database up to date from the log.
 
-A line is one JSON object and ends with a checksum of what stands before it. A departure is on
-the disk before its request leaves. It names the issue, and its people by the beginning of the
-keyed hash of their addresses: a restored database gives numbers to others.
+A line is one JSON object; its last key is a checksum of all before it. A departure is on the
+disk before its request leaves. It has the issue, and the first bytes of the keyed hash of each
+recipient's address: a restored database may give the same ids to other subscribers.
 """
 
 import errno
@@ -43,104 +43,107 @@ from subscribers.consent.suppression import NEWS, Lifted, Suppressed
 
 _log = logging.getLogger(__name__)
 
-#: A backup older than this is no longer compared.
-KEEP: Final = timedelta(days=31)
+#: Files older than this are deleted; older backups cannot be compared.
+RETENTION: Final = timedelta(days=31)
 
-LEFT, TAKEN, BACK = "left", "taken", "back"
-#: Lines about people, of no batch; never an address, only its keyed hash.
+#: A request left; the provider accepted it; the provider did not accept it.
+LEFT, ACCEPTED, NOT_ACCEPTED = "left", "taken", "back"
+#: Lines about suppressions; they have the keyed hash of an address, never the address.
 _SUPPRESSED, _LIFTED = "suppressed", "lifted"
 
-#: Which log this is, and of which database.
-_IDENTITY = "log.json"
+#: The file with the id of the log and of its database.
+_IDENTITY_FILE = "log.json"
 _FILES = "????-??-??.jsonl"
 
 
-class DamagedError(Exception):
-    """It cannot be told whose log this is; says why."""
+class DamagedLogError(Exception):
+    """The identity file of the log cannot be read; the message says why."""
 
 
 @dataclass(slots=True)
 class Departure:
-    """One request that left, and what came of it."""
+    """One request that left, and its outcome: LEFT, ACCEPTED or NOT_ACCEPTED."""
 
     batch: int
     attempt: int
     variant: int
     at: datetime
-    about: ForgottenSendInfo | None
+    send_info: ForgottenSendInfo | None
     what: str
     #: Where its line is: file and offset.
     line: tuple[str, int]
 
 
 @dataclass(slots=True)
-class LoggedUnsubscribe:
-    """What a stretch of a log tells."""
+class LogContents:
+    """What a part of a log records."""
 
-    #: (send, when it was made) → what left of it, in the order of the log.
+    #: (send, creation time) → its departures, in the order of the log.
     departures: dict[tuple[int, str], list[Departure]] = field(default_factory=dict)
-    #: (send, when it was made) → batches that were taken, by a line of which this stretch does
-    #: not have the departure.
-    taken: dict[tuple[int, str], set[int]] = field(default_factory=dict)
-    #: Whom this machine has suppressed and not lifted since: address → one of each reason.
+    #: (send, creation time) → accepted batches whose departure is not in this part of the log.
+    accepted: dict[tuple[int, str], set[int]] = field(default_factory=dict)
+    #: Suppressions that were not lifted since: address hash → reason → suppression.
     suppressions: dict[bytes, dict[str, Suppressed]] = field(default_factory=dict)
-    #: (send, when it was made) → what an operator last did with it, and when.
+    #: (send, creation time) → an operator's latest intervention, and its time.
     interventions: dict[tuple[int, str], tuple[str, datetime]] = field(default_factory=dict)
-    #: File → how far it was read.
+    #: File → bytes that were read.
     read: dict[str, int] = field(default_factory=dict)
-    #: Where it is not as it was written, or gone; the rest is told.
+    #: Damaged or missing parts, as text; everything else was read.
     damage: list[str] = field(default_factory=list)
 
 
 class LogReader:
-    """Reads the log in a folder; the processes that write there may go on meanwhile."""
+    """Reads the log in a folder, also while processes write to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        #: Its own name, the name of the database that it was written for ("" before it was first
-        #: compared), and how often it was compared.
+        #: Its own id, the id of its database ("" before the first comparison), and the number of
+        #: comparisons.
         self.id, self.database, self.compared = "", "", 0
 
     def identify(self) -> bool:
-        """Read whose log this is; False when there is none here. DamagedError when it says not."""
-        path = self.folder / _IDENTITY
+        """Read the identity file; returns False if there is none.
+
+        Raises DamagedLogError if it cannot be read.
+        """
+        path = self.folder / _IDENTITY_FILE
         try:
-            said = orjson.loads(path.read_bytes())
-            self.id, self.database = str(said["log"]), str(said["database"])
-            self.compared = int(said["compared"])
+            content = orjson.loads(path.read_bytes())
+            self.id, self.database = str(content["log"]), str(content["database"])
+            self.compared = int(content["compared"])
         except FileNotFoundError:
             return False
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{path}: {error}") from None
+            raise DamagedLogError(f"{path}: {error}") from None
         return True
 
-    def tell(self, after: Mapping[str, int] = {}) -> LoggedUnsubscribe:
-        """What it says behind these places, file → offset.
+    def read(self, after: Mapping[str, int] = {}) -> LogContents:
+        """Read what was written after these positions (file → offset).
 
-        A line that was torn off while it was written is passed over: its request did not leave.
+        A line that is incomplete because its process ended is skipped: its request did not leave.
         """
-        told = LoggedUnsubscribe()
+        contents = LogContents()
         for path in sorted(self.folder.glob(_FILES)):
             begin = after.get(path.name, 0)
             try:
-                self._read(path, begin, told)
+                self._read(path, begin, contents)
             except OSError as error:
-                told.damage.append(f"{path.name}: {error.strerror or error}")
-        oldest = (datetime.now(UTC) - KEEP).date().isoformat()
-        gone = sorted(name for name in after if name not in told.read and name[:10] > oldest)
-        told.damage += [f"{name} is gone" for name in gone]
-        return told
+                contents.damage.append(f"{path.name}: {error.strerror or error}")
+        oldest = (datetime.now(UTC) - RETENTION).date().isoformat()
+        gone = sorted(name for name in after if name not in contents.read and name[:10] > oldest)
+        contents.damage += [f"{name} is gone" for name in gone]
+        return contents
 
     def sizes(self) -> dict[str, int]:
-        """File → bytes in it: equal to what was read of it unless something was written since."""
+        """File → its size in bytes; equal to what was read unless something was written since."""
         return {path.name: path.stat().st_size for path in self.folder.glob(_FILES)}
 
-    def _read(self, path: Path, begin: int, told: LoggedUnsubscribe) -> None:
+    def _read(self, path: Path, begin: int, contents: LogContents) -> None:
         size = path.stat().st_size
         if size < begin:
-            told.damage.append(f"{path.name} has {size:,} bytes, and had {begin:,}")
+            contents.damage.append(f"{path.name} has {size:,} bytes, and had {begin:,}")
             begin = 0
-        told.read[path.name] = begin
+        contents.read[path.name] = begin
         if size == begin:
             return
         with path.open("rb") as file:
@@ -148,37 +151,37 @@ class LogReader:
             at = begin
             for text in file:
                 if not text.endswith(b"\n"):
-                    break  # somebody is writing it, or was cut off
+                    break  # another process is writing it, or ended while it did
                 place = f"{path.name} at byte {at:,}"
                 try:
-                    if line := _parsed(text, place):
-                        _take(told, line, (path.name, at))
+                    if line := _parse(text, place):
+                        _add_line(contents, line, (path.name, at))
                 except (KeyError, TypeError, ValueError):
-                    told.damage.append(f"{place} is not as it was written")
+                    contents.damage.append(f"{place} is damaged")
                 at += len(text)
-                told.read[path.name] = at
+                contents.read[path.name] = at
 
     def line_at(self, place: tuple[str, int]) -> dict[str, Any]:
-        """The line that stands there."""
+        """The line at this position (file, offset)."""
         name, offset = place
         with (self.folder / name).open("rb") as file:
             file.seek(offset)
-            line = _parsed(file.readline(), f"{name} at byte {offset:,}")
+            line = _parse(file.readline(), f"{name} at byte {offset:,}")
         assert line is not None, place
         return line
 
     def forget_old(self, known: Mapping[str, int], *, now: datetime) -> None:
-        """Remove the files of days long past of which the database knows everything."""
-        oldest = (now - KEEP).date().isoformat()
+        """Delete files past RETENTION of which the database knows all bytes (``known``)."""
+        oldest = (now - RETENTION).date().isoformat()
         for path in self.folder.glob(_FILES):
             if path.stem < oldest and known.get(path.name) == path.stat().st_size:
                 path.unlink(missing_ok=True)
 
 
 class DepartureLogFile(LogReader):
-    """Writes lines; threads and processes may share the folder.
+    """Writes the log; threads and processes may share its folder.
 
-    MachineError when the folder cannot be written to.
+    Raises MachineError if the folder is not writable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -189,80 +192,80 @@ class DepartureLogFile(LogReader):
         try:
             private_files.make_folder(folder)
             self._open(datetime.now(UTC))
-            if not (folder / _IDENTITY).exists():
-                self._give_name()
+            if not (folder / _IDENTITY_FILE).exists():
+                self._create_identity()
         except OSError as error:
             raise MachineError(
                 f"cannot be written to: {error.strerror or error}",
                 place=f"sending.journal: {folder}",
-                hint="Name a folder that this user can write to, on a disk of this machine.",
+                hint="Choose a folder on this machine that this user can write to.",
             ) from None
 
     def left(
         self,
         batch: ClaimedBatch,
-        about: ForgottenSendInfo,
+        send_info: ForgottenSendInfo,
         people: Sequence[EligibleRecipient],
-        barred: Sequence[SkippedRecipient],
+        skipped: Sequence[SkippedRecipient],
         *,
         now: datetime,
     ) -> None:
-        """The batch's request, to these people, is about to leave; on the disk on return."""
-        who = bytes.fromhex("".join(person["hash"] for person in people))
+        """Record that the batch's request is about to leave; it is on the disk on return."""
+        prefixes = bytes.fromhex("".join(person["hash"] for person in people))
         self._write(
             batch,
             now,
             what=LEFT,
             variant=batch.variant_id,
-            issue=about.slug,
-            content=about.content,
-            schedule=about.schedule,
-            due=about.due.isoformat() if about.due else None,
-            who=b64encode(who).decode(),
-            skip=[[one["hash"], one["why"]] for one in barred if one["hash"]],
+            issue=send_info.slug,
+            content=send_info.content,
+            schedule=send_info.schedule,
+            due=send_info.due.isoformat() if send_info.due else None,
+            who=b64encode(prefixes).decode(),
+            skip=[[one["hash"], one["why"]] for one in skipped if one["hash"]],
         )
 
     def answered(
         self, batch: ClaimedBatch, *, taken: bool, message_id: str | None = None, now: datetime
     ) -> None:
-        """The provider took the batch, or surely did not."""
-        self._write(batch, now, what=TAKEN if taken else BACK, id=message_id)
+        """Record that the provider accepted the batch, or certainly did not."""
+        self._write(batch, now, what=ACCEPTED if taken else NOT_ACCEPTED, id=message_id)
 
     def follow(self, database: Engine) -> None:
-        """From now on, write down whom this process suppresses in that database, or no longer, and
-        what an operator does with sends."""
+        """Record from now on what this process commits to this database: suppressions, their end,
+        and operators' interventions."""
         self._followed = database.url
         event.listen(Session, "after_commit", self._committed)
 
     def unfollow(self) -> None:
-        """Write down no more of that."""
+        """Stop recording commits."""
         if self._followed is not None:
             self._followed = None
             event.remove(Session, "after_commit", self._committed)
 
-    def belong(self, database: str, compared: int) -> None:
-        """Note of which database this is the log, and how often it was compared with it."""
+    def write_identity(self, database: str, compared: int) -> None:
+        """Write the id of the log's database and the number of comparisons with it."""
         self.database, self.compared = database, compared
         self._write_identity()
 
-    def begin_anew(self, *, now: datetime) -> None:
-        """Put what is here into a folder beside it, and begin another log."""
+    def start_new_log(self, *, now: datetime) -> None:
+        """Move all files into a subfolder and start an empty log with a new id."""
         aside = self.folder / f"aside-{now:%Y%m%dT%H%M%SZ}-{self.id[:8] or 'unnamed'}"
         with self._lock:
             aside.mkdir(mode=0o700, exist_ok=True)
-            for path in [*self.folder.glob(_FILES), self.folder / _IDENTITY]:
+            for path in [*self.folder.glob(_FILES), self.folder / _IDENTITY_FILE]:
                 if path.exists():
                     path.rename(aside / path.name)
-            self._give_name()
+            self._create_identity()
             self._open(now)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._file)
         self._file = -1
 
     def _committed(self, session: Session) -> None:
-        # A savepoint that is let go of counts with what is around it.
+        # The release of a savepoint is no commit: its changes are committed with the transaction.
         news: list[Suppressed | Lifted] = session.info.get(NEWS, [])
         interventions: list[Intervention] = session.info.get(INTERVENTIONS, [])
         if not (news or interventions) or session.in_nested_transaction():
@@ -271,15 +274,15 @@ class DepartureLogFile(LogReader):
             return
         now = datetime.now(UTC)
         try:
-            # In their order: what was lifted may have been suppressed again, and the reverse.
-            for what, some in groupby(news, key=_what):
-                who = [_who(one) for one in some]
+            # In order: an address may be suppressed, lifted and suppressed again.
+            for what, some in groupby(news, key=_suppression_kind):
+                who = [_suppression_fields(one) for one in some]
                 self._append({"what": what, "at": now.isoformat(), "who": who}, now)
             for one in interventions:
                 self._append(_line_of(one), now)
         except OSError:
-            # It is committed: only a restored database would miss it.
-            _log.exception("the journal cannot be written")
+            # The change is committed; only a later restore would lose it.
+            _log.exception("the departure log cannot be written")
         news.clear()
         interventions.clear()
 
@@ -293,20 +296,21 @@ class DepartureLogFile(LogReader):
             "what": what,
             **more,
         }
-        # An answer that a power cut takes back leaves a doubt; a departure, a second copy.
+        # If a power cut loses an answer, the batch is uncertain; if it loses a departure, the
+        # batch would be sent twice. So only departures wait for the disk.
         self._append(line, now, to_disk=what == LEFT)
 
     def _append(self, line: dict[str, object], now: datetime, *, to_disk: bool = False) -> None:
-        said = orjson.dumps(line)[:-1]
-        # A power cut or a full disk may have torn the line before, of whichever process: this
-        # one must not be lost with it, so it begins with a line break of its own.
-        text = b'\n%b,"crc":%d}\n' % (said, crc32(said))
+        content = orjson.dumps(line)[:-1]
+        # A power cut or a full disk may have left an incomplete line before this one, so each
+        # line begins with a line break.
+        text = b'\n%b,"crc":%d}\n' % (content, crc32(content))
         with self._lock:
-            if now.date().isoformat() != self._path.stem or not self._is_here():
+            if now.date().isoformat() != self._path.stem or not self._is_in_place():
                 self._open(now)
-            # One write of one line: appends of several processes do not mix.
+            # One write per line, so that lines of several processes do not mix.
             written = os.write(self._file, text)
-            # To wait for the disk, without the others who write meanwhile.
+            # A duplicate, to wait for the disk outside the lock while other threads write.
             mine = os.dup(self._file) if to_disk else None
         if mine is not None:
             try:
@@ -314,12 +318,12 @@ class DepartureLogFile(LogReader):
             finally:
                 os.close(mine)
         if written < len(text):
-            # The disk took what it had room for, which is no error to it.
+            # A full disk writes what fits, without an error.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _is_here(self) -> bool:
-        """Whether the file that is open still stands in the folder: another process may have
-        begun another log."""
+    def _is_in_place(self) -> bool:
+        """Whether the open file is still in the folder: another process may have started a new
+        log."""
         try:
             there, mine = self._path.stat(), os.fstat(self._file)
         except FileNotFoundError:
@@ -338,25 +342,26 @@ class DepartureLogFile(LogReader):
         if is_new:
             _sync_folder(self.folder)
 
-    def _give_name(self) -> None:
+    def _create_identity(self) -> None:
         self.id, self.database, self.compared = secrets.token_hex(16), "", 0
         self._write_identity(new=True)
 
     def _write_identity(self, *, new: bool = False) -> None:
-        said = {"log": self.id, "database": self.database, "compared": self.compared}
-        beside = self.folder / f"{_IDENTITY}.{secrets.token_hex(4)}"
+        content = {"log": self.id, "database": self.database, "compared": self.compared}
+        beside = self.folder / f"{_IDENTITY_FILE}.{secrets.token_hex(4)}"
         file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private_files.FILE_MODE)
         try:
-            os.write(file, orjson.dumps(said))
+            os.write(file, orjson.dumps(content))
             os.fsync(file)
         finally:
             os.close(file)
         try:
             if new:
-                # Two processes that start at once agree on the name of the first.
-                os.link(beside, self.folder / _IDENTITY)
+                # link fails if the file exists: of two processes that start at once, the first
+                # one's id is used.
+                os.link(beside, self.folder / _IDENTITY_FILE)
             else:
-                beside.rename(self.folder / _IDENTITY)
+                beside.rename(self.folder / _IDENTITY_FILE)
         except FileExistsError:
             self.identify()
         finally:
@@ -364,69 +369,74 @@ class DepartureLogFile(LogReader):
         _sync_folder(self.folder)
 
 
-def machine() -> str:
-    """By what this machine is known to operators."""
+def host_name() -> str:
+    """The host name of this machine, at most 100 characters."""
     return socket.gethostname()[:100]
 
 
-def people_of(line: Mapping[str, Any]) -> list[bytes]:
-    """Who was in a request: the beginnings of their address hashes."""
-    whole = b64decode(line["who"])
-    return [whole[begin : begin + PREFIX] for begin in range(0, len(whole), PREFIX)]
+def address_prefixes(line: Mapping[str, Any]) -> list[bytes]:
+    """The address hash prefixes of the recipients in a departure's line."""
+    joined = b64decode(line["who"])
+    return [joined[begin : begin + PREFIX] for begin in range(0, len(joined), PREFIX)]
 
 
-def _parsed(text: bytes, place: str) -> dict[str, Any] | None:
-    """The line, or None for one that is empty or torn; ValueError when it has been changed."""
+def _parse(text: bytes, place: str) -> dict[str, Any] | None:
+    """The line; None if it is empty or incomplete. Raises ValueError if the checksum differs."""
     text = text.strip()
     if not text:
         return None
     if not text.endswith(b"}"):
         _log.warning("departure log: %s was cut off while it was written", place)
         return None
-    said, has_sum, stated = text[:-1].rpartition(b',"crc":')
+    content, has_sum, stated = text[:-1].rpartition(b',"crc":')
     line: dict[str, Any] = orjson.loads(text)
     # Older versions wrote no checksum.
-    if has_sum and int(stated) != crc32(said):
+    if has_sum and int(stated) != crc32(content):
         raise ValueError(place)
     return line
 
 
-def _take(told: LoggedUnsubscribe, line: dict[str, Any], place: tuple[str, int]) -> None:
+def _add_line(contents: LogContents, line: dict[str, Any], place: tuple[str, int]) -> None:
     what = line["what"]
     if what == _SUPPRESSED:
         for hexed, reason, at in line["who"]:
             hashed = bytes.fromhex(hexed)
             one = Suppressed(hashed, reason, datetime.fromisoformat(at))
-            told.suppressions.setdefault(hashed, {})[reason] = one
+            contents.suppressions.setdefault(hashed, {})[reason] = one
     elif what == _LIFTED:
         for (hexed,) in line["who"]:
-            told.suppressions.pop(bytes.fromhex(hexed), None)
+            contents.suppressions.pop(bytes.fromhex(hexed), None)
     elif what == LEFT:
         key = line["send"], line["made"]
-        told.departures.setdefault(key, []).append(_departure(line, place))
-    elif what in {TAKEN, BACK}:
-        _answer(told, line, what)
+        contents.departures.setdefault(key, []).append(_departure(line, place))
+    elif what in {ACCEPTED, NOT_ACCEPTED}:
+        _answer(contents, line, what)
     elif what in KINDS:
-        told.interventions[line["send"], line["made"]] = what, datetime.fromisoformat(line["at"])
+        contents.interventions[line["send"], line["made"]] = (
+            what,
+            datetime.fromisoformat(line["at"]),
+        )
 
 
 def _departure(line: dict[str, Any], place: tuple[str, int]) -> Departure:
-    about = None
+    send_info = None
     if "issue" in line:
         due = datetime.fromisoformat(line["due"]) if line["due"] else None
-        about = ForgottenSendInfo(line["issue"], line["content"], line["schedule"], due)
+        send_info = ForgottenSendInfo(line["issue"], line["content"], line["schedule"], due)
     left_at = datetime.fromisoformat(line["at"])
-    return Departure(line["batch"], line["attempt"], line["variant"], left_at, about, LEFT, place)
+    return Departure(
+        line["batch"], line["attempt"], line["variant"], left_at, send_info, LEFT, place
+    )
 
 
-def _answer(told: LoggedUnsubscribe, line: dict[str, Any], what: str) -> None:
+def _answer(contents: LogContents, line: dict[str, Any], what: str) -> None:
     key = line["send"], line["made"]
-    for one in reversed(told.departures.get(key, [])):
+    for one in reversed(contents.departures.get(key, [])):
         if (one.batch, one.attempt) == (line["batch"], line["attempt"]):
             one.what = what
             return
-    if what == TAKEN:
-        told.taken.setdefault(key, set()).add(line["batch"])
+    if what == ACCEPTED:
+        contents.accepted.setdefault(key, set()).add(line["batch"])
 
 
 def _line_of(one: Intervention) -> dict[str, object]:
@@ -442,10 +452,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def _what(one: Suppressed | Lifted) -> str:
+def _suppression_kind(one: Suppressed | Lifted) -> str:
     return _SUPPRESSED if isinstance(one, Suppressed) else _LIFTED
 
 
-def _who(one: Suppressed | Lifted) -> list[str]:
+def _suppression_fields(one: Suppressed | Lifted) -> list[str]:
     hexed = one.address_hash.hex()
     return [hexed, one.reason, one.at.isoformat()] if isinstance(one, Suppressed) else [hexed]

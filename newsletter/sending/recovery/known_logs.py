@@ -1,9 +1,10 @@
-"""The departure logs that a database knows: each is compared, or an operator lets it go.
+"""The departure logs of a database: each is compared, or an operator sets it aside.
 
-A restored database is behind its logs. Before anything leaves, each machine compares its own;
-until the last has, everything waits (gate.py). That the database was restored shows in three ways:
-a log was compared more often than the database knows; a PostgreSQL database stands elsewhere
-than it stood; on SQLite, where there is one machine, a log that the database knows is not here.
+A restored database is behind its logs. Each machine compares its own log before it sends, and
+until all logs are compared nothing is sent (restore_gate.py). Three signs show that a database
+was restored: a log was compared more often than the database has recorded; a PostgreSQL
+database is on another server or timeline than before; on SQLite, which has one machine, a log
+that the database has recorded is missing.
 """
 
 import logging
@@ -27,11 +28,11 @@ from newsletter.errors import SendError
 from newsletter.sending.ledger import restore_gate
 from newsletter.sending.models import DepartureLog
 from newsletter.sending.recovery.departure_log import (
-    KEEP,
-    DamagedError,
+    RETENTION,
+    DamagedLogError,
     DepartureLogFile,
     LogReader,
-    machine,
+    host_name,
 )
 from newsletter.sending.recovery.restore_replay import ReplayReport, replay
 from newsletter.sending.states import SETTLED_LOGS, LogState
@@ -39,32 +40,32 @@ from newsletter.sending.states import SETTLED_LOGS, LogState
 _log = logging.getLogger(__name__)
 _known = table_of(DepartureLog)
 
-#: Seconds between two looks, while all is well and while everything waits.
-_OFTEN, _SELDOM = 5.0, 60.0
-#: A log that says nothing new is compared after this time, in seconds: its row stays recent.
-_AT_LEAST = 3600.0
-#: What only an operator can settle.
+#: Seconds between two comparisons: while sending waits for a log, and otherwise.
+_WAITING_INTERVAL, _NORMAL_INTERVAL = 5.0, 60.0
+#: An unchanged log is compared again after this many seconds, so that ``seen_at`` stays recent.
+_MAX_INTERVAL = 3600.0
+#: States that only an operator can resolve.
 _FOR_THE_OPERATOR: Final = frozenset(
     {LogState.UNREADABLE, LogState.FOREIGN, LogState.SHORT, LogState.UNNAMED}
 )
 
-#: What is wrong with a log, and what ends that.
-EXPLAINED: Final[Mapping[LogState, tuple[str, str]]] = {
-    LogState.CURRENT: ("all that it says is known here", ""),
+#: State → (what is wrong with the log, what to do).
+EXPLANATIONS: Final[Mapping[LogState, tuple[str, str]]] = {
+    LogState.CURRENT: ("everything in it is in the database", ""),
     LogState.WAITING: (
-        "the database was restored or moved, and this log was not compared with it since",
+        "the database was restored or moved, and this log has not been compared since",
         (
             "Start newsletter serve or newsletter worker on its machine. If the machine is lost, "
             "set the log aside."
         ),
     ),
     LogState.MISSING: (
-        "the log is not in its folder any more",
-        "Bring the folder back. If it is lost, set the log aside.",
+        "the log is no longer in its folder",
+        "Restore the folder. If it is lost, set the log aside.",
     ),
     LogState.UNREADABLE: (
-        "a part of the log is damaged or gone; all else was compared",
-        "Mend the file and compare the log once more. If it is lost, set the log aside.",
+        "a part of the log is damaged or missing; the rest was compared",
+        "Repair the file and compare the log again. If it is lost, set the log aside.",
     ),
     LogState.FOREIGN: (
         "the log was written for another database",
@@ -75,51 +76,54 @@ EXPLAINED: Final[Mapping[LogState, tuple[str, str]]] = {
     ),
     LogState.SHORT: (
         (
-            f"the database is older than what the log keeps, which is {KEEP.days} days; those were "
+            f"the database is older than the log, which keeps {RETENTION.days} days; those were "
             "compared"
         ),
-        "Set the log aside once you know what was sent before that.",
+        "Find out what was sent before them, then set the log aside.",
     ),
     LogState.UNNAMED: (
         (
-            "the log knows a send that the database does not, and an older version did not "
-            "write down of which issue"
+            "the log has a send that the database does not have, and an older version did not "
+            "record its issue"
         ),
-        "Set the log aside once you know which issue that was.",
+        "Find out which issue it was, then set the log aside.",
     ),
-    LogState.SET_ASIDE: ("an operator said that sending goes on without it", ""),
+    LogState.SET_ASIDE: ("an operator decided that sending goes on without it", ""),
 }
-#: What an operator has to know before a log is set aside.
+#: A warning for operators who set a log aside.
 RISK: Final = (
-    "If the database was restored from a backup, whoever stands in a log that is set aside, and "
-    "was not compared, may get an issue once more."
+    "If the database was restored from a backup, recipients in a log that is set aside before it "
+    "was compared may get an issue twice."
 )
 
 
-def look(database: Engine, journal: DepartureLogFile | None, *, now: datetime) -> ReplayReport:
-    """Compare what can be compared from this machine, and say in the database how that stands.
+def compare_logs(
+    database: Engine, journal: DepartureLogFile | None, *, now: datetime
+) -> ReplayReport:
+    """Compare the logs that this machine can read, and store their states in the database.
 
-    Without a ``journal`` this machine writes none, and others' are looked at alone.
+    ``journal`` is this machine's own log; without one, only the other logs are checked. Returns
+    what the own log added to the database.
     """
     with transaction(database) as session:
-        looked = _Look(session, journal, now)
-        recalled = looked.run()
-    if journal is not None and looked.compared:
-        journal.belong(looked.database, looked.compared)
-        journal.forget_old(recalled.read, now=now)
-    return recalled
+        comparison = _Comparison(session, journal, now)
+        report = comparison.run()
+    if journal is not None and comparison.compared:
+        journal.write_identity(comparison.database, comparison.compared)
+        journal.forget_old(report.read, now=now)
+    return report
 
 
 def is_current(database: Engine, journal: DepartureLogFile | None) -> bool:
-    """Whether ``look`` would find nothing new about this machine's log. Only reads."""
+    """Whether ``compare_logs`` would find nothing new in this machine's log. Only reads."""
     with reading(database) as session:
-        if restore_gate.waited_for(session) or identity.is_elsewhere(session):
+        if restore_gate.unsettled_logs(session) or identity.is_elsewhere(session):
             return False
         if journal is None:
             return True
         try:
             journal.identify()
-        except DamagedError:
+        except DamagedLogError:
             return False
         row = session.get(DepartureLog, journal.id)
         return (
@@ -130,20 +134,20 @@ def is_current(database: Engine, journal: DepartureLogFile | None) -> bool:
         )
 
 
-class _Look:
-    """One look at the logs, in one transaction."""
+class _Comparison:
+    """Compares all logs in one transaction."""
 
     def __init__(self, session: Session, journal: DepartureLogFile | None, now: datetime) -> None:
         self._session, self._journal, self._now = session, journal, now
         self.database = identity.database_id(session, now=now)
-        #: How often this machine's log was compared by now; 0 when it was not.
+        #: How often this machine's log has been compared; 0 if it was not compared now.
         self.compared = 0
         self._only_machine = session.get_bind().dialect.name == "sqlite"
 
     def run(self) -> ReplayReport:
-        """Look at all of them; returns what this machine's own told."""
+        """Compare all logs; returns what this machine's own log added."""
         session = self._session
-        moved = identity.was_moved(session, now=self._now)
+        was_moved = identity.was_moved(session, now=self._now)
         rows = {
             row.id: row
             for row in session.scalars(select(DepartureLog).order_by(_known.c.id).with_for_update())
@@ -153,68 +157,68 @@ class _Look:
         if self._journal is not None:
             try:
                 self._journal.identify()
-            except DamagedError as error:
+            except DamagedLogError as error:
                 damage = str(error)
             own = rows.get(self._journal.id)
             if own is not None and own.state == LogState.SET_ASIDE:
-                self._journal.begin_anew(now=self._now)
+                self._journal.start_new_log(now=self._now)
                 own, damage = None, ""
-        if moved or self._is_behind(own):
+        if was_moved or self._is_behind(own):
             for row in rows.values():
                 if row is not own and row.state == LogState.CURRENT:
                     self._move(row, LogState.WAITING)
         for row in rows.values():
             if row is not own and row.state != LogState.SET_ASIDE:
-                self._look_elsewhere(row)
-        recalled = self._look_here(own, damage) if self._journal is not None else ReplayReport()
+                self._compare_other(row)
+        report = self._compare_own(own, damage) if self._journal is not None else ReplayReport()
         session.flush()
-        return recalled
+        return report
 
     def _forget_old(self, rows: dict[str, DepartureLog]) -> None:
-        """Those that were last seen long before the others tell nothing that is asked for."""
+        """Delete settled logs that were last seen more than RETENTION before the latest."""
         latest = max((row.seen_at for row in rows.values()), default=self._now)
-        for row in [one for one in rows.values() if one.seen_at < latest - KEEP]:
+        for row in [one for one in rows.values() if one.seen_at < latest - RETENTION]:
             if row.state in SETTLED_LOGS:
                 self._session.delete(row)
                 del rows[row.id]
 
     def _is_behind(self, own: DepartureLog | None) -> bool:
-        """Whether this machine's log was compared more often than the database knows."""
+        """Whether this machine's log was compared more often than the database has recorded."""
         journal = self._journal
         if journal is None or journal.database != self.database:
             return False
         return own is None or journal.compared > own.compared
 
-    def _look_elsewhere(self, row: DepartureLog) -> None:
-        """A log that this process does not write, if it is on this machine all the same."""
+    def _compare_other(self, row: DepartureLog) -> None:
+        """Compare a log that this process does not write, if its folder is on this machine."""
         if row.state in _FOR_THE_OPERATOR:
             return
-        there = LogReader(Path(row.folder))
+        reader = LogReader(Path(row.folder))
         try:
-            is_here = there.identify() and there.id == row.id
-        except DamagedError as error:
+            is_here = reader.identify() and reader.id == row.id
+        except DamagedLogError as error:
             is_here = False
             row.detail = str(error)[:300]
         if is_here:
-            found = replay(self._session, there, now=self._now, after=row.read)
-            row.read = found.read
-            self._judge(row, found)
+            report = replay(self._session, reader, now=self._now, after=row.read)
+            row.read = report.read
+            self._set_state(row, report)
         elif self._only_machine:
             self._move(row, LogState.MISSING, row.folder)
 
-    def _look_here(self, own: DepartureLog | None, damage: str) -> ReplayReport:
+    def _compare_own(self, own: DepartureLog | None, damage: str) -> ReplayReport:
         journal = self._journal
         assert journal is not None
         row = own or DepartureLog(
-            id=journal.id or f"unnamed {machine()}"[:40],
-            host=machine(),
+            id=journal.id or f"unnamed {host_name()}"[:40],
+            host=host_name(),
             folder="",
             state=LogState.CURRENT,
             seen_at=self._now,
             since=self._now,
         )
         behind_for = self._now - row.seen_at if self._is_behind(own) else None
-        row.host, row.folder = machine(), str(journal.folder.absolute())[:1000]
+        row.host, row.folder = host_name(), str(journal.folder.absolute())[:1000]
         if own is None:
             self._session.add(row)
         is_foreign = journal.database not in {"", self.database}
@@ -224,21 +228,21 @@ class _Look:
         if is_foreign and row.state != LogState.WAITING:
             self._move(row, LogState.FOREIGN, row.folder)
             return ReplayReport()
-        recalled = replay(self._session, journal, now=self._now, after=row.read)
-        row.read, row.seen_at = recalled.read, self._now
+        report = replay(self._session, journal, now=self._now, after=row.read)
+        row.read, row.seen_at = report.read, self._now
         row.compared = self.compared = max(row.compared, journal.compared) + 1
-        if behind_for is not None and behind_for > KEEP:
+        if behind_for is not None and behind_for > RETENTION:
             self._move(row, LogState.SHORT, f"the database is {behind_for.days} days behind it")
         else:
-            self._judge(row, recalled)
-        return recalled
+            self._set_state(row, report)
+        return report
 
-    def _judge(self, row: DepartureLog, found: ReplayReport) -> None:
-        """Where a log stands that was just compared; what is for the operator stays."""
-        if found.damage:
-            self._move(row, LogState.UNREADABLE, found.damage[0])
-        elif found.unnamed:
-            self._move(row, LogState.UNNAMED, f"{found.unnamed:,} requests")
+    def _set_state(self, row: DepartureLog, report: ReplayReport) -> None:
+        """Set the state of a compared log; a state that the operator must resolve stays."""
+        if report.damage:
+            self._move(row, LogState.UNREADABLE, report.damage[0])
+        elif report.unnamed:
+            self._move(row, LogState.UNNAMED, f"{report.unnamed:,} requests")
         elif row.state not in _FOR_THE_OPERATOR:
             self._move(row, LogState.CURRENT)
 
@@ -246,71 +250,79 @@ class _Look:
         if row.state != state:
             row.state, row.since = state, self._now
             if state not in SETTLED_LOGS:
-                what, remedy = EXPLAINED[state]
-                said = f"{row.host}, {row.folder}: {what}. {remedy}"
+                what, remedy = EXPLANATIONS[state]
+                detail_text = f"{row.host}, {row.folder}: {what}. {remedy}"
                 operator_messages.post(
                     self._session,
                     MessageKind.LOG_WAITS,
                     row.id,
                     now=self._now,
                     occasion=f"{state} {self._now.isoformat()}",
-                    detail=said,
+                    detail=detail_text,
                 )
         row.detail = detail[:300]
 
 
 class LogKeeper:
-    """Compares this machine's log when a process begins to send, and from time to time after."""
+    """Compares this machine's log when a process begins to send, and regularly after that."""
 
     def __init__(self, database: Engine, journal: DepartureLogFile | None) -> None:
         self._database, self._journal = database, journal
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="departure-log")
-        self._said = ""
-        self._looked = 0.0
+        self._reported = ""
+        self._compared_at = 0.0
 
     def start(self) -> None:
-        """Compare, and from now on write down whom this process suppresses."""
-        self._look()
+        """Compare the logs, then record what this process commits and compare regularly."""
+        self._compare()
         if self._journal is not None:
             self._journal.follow(self._database)
         self._thread.start()
 
     def stop(self) -> None:
-        """Compare no more."""
+        """Stop comparing and recording."""
         self._stopping.set()
         self._thread.join()
         if self._journal is not None:
             self._journal.unfollow()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_OFTEN if self._said else _SELDOM):
+        while not self._stopping.wait(_WAITING_INTERVAL if self._reported else _NORMAL_INTERVAL):
             try:
-                recent = time.monotonic() - self._looked < _AT_LEAST
+                recent = time.monotonic() - self._compared_at < _MAX_INTERVAL
                 if not (recent and is_current(self._database, self._journal)):
-                    self._look()
-            except Exception:  # noqa: BLE001 (whatever it is, the next look may succeed)
+                    self._compare()
+            except Exception:  # noqa: BLE001 (the next comparison may succeed)
                 _log.exception("the departure log cannot be compared")
 
-    def _look(self) -> None:
-        found = look(self._database, self._journal, now=datetime.now(UTC))
-        self._looked = time.monotonic()
-        if found.accepted or found.doubtful or found.suppressed or found.forgotten or found.stopped:
-            _log.warning("this machine's departure log knew more than the database: %s", found)
+    def _compare(self) -> None:
+        report = compare_logs(self._database, self._journal, now=datetime.now(UTC))
+        self._compared_at = time.monotonic()
+        if (
+            report.accepted
+            or report.uncertain
+            or report.suppressed
+            or report.forgotten
+            or report.stopped
+        ):
+            _log.warning("the database was behind this machine's departure log: %s", report)
         with transaction(self._database) as session:
-            waits = [(one.id, one.state, one.detail) for one in restore_gate.waited_for(session)]
-        said = "; ".join(f"{log} is {state} ({detail})" for log, state, detail in waits)
-        if said != self._said:
-            if said:
-                _log.error("nothing is sent because of departure logs: %s", said)
+            waits = [
+                (one.id, one.state, one.detail) for one in restore_gate.unsettled_logs(session)
+            ]
+        waiting = "; ".join(f"{log} is {state} ({detail})" for log, state, detail in waits)
+        if waiting != self._reported:
+            if waiting:
+                _log.error("sending waits for departure logs: %s", waiting)
             else:
-                _log.warning("every departure log was compared: sending goes on")
-        self._said = said
+                _log.warning("every departure log is compared: sending goes on")
+        self._reported = waiting
 
 
 @dataclass(frozen=True, slots=True)
-class Stands:
-    """How a departure log stands, in words."""
+class LogStatus:
+    """A departure log, with an explanation of its state and what to do."""
 
     log: DepartureLog
     what: str
@@ -318,41 +330,47 @@ class Stands:
 
     @property
     def waits(self) -> bool:
-        """Whether everything waits because of it."""
+        """Whether sending waits for this log."""
         return LogState(self.log.state) not in SETTLED_LOGS
 
 
-def listed(session: Session) -> list[Stands]:
-    """Every departure log that the database knows, those that everything waits for first."""
+def list_logs(session: Session) -> list[LogStatus]:
+    """Every departure log of the database; first those that sending waits for."""
     rows = session.scalars(select(DepartureLog).order_by(_known.c.seen_at.desc())).all()
-    found = [Stands(row, *EXPLAINED[LogState(row.state)]) for row in rows]
-    return sorted(found, key=lambda one: not one.waits)
+    statuses = [LogStatus(row, *EXPLANATIONS[LogState(row.state)]) for row in rows]
+    return sorted(statuses, key=lambda one: not one.waits)
 
 
 def set_aside(session: Session, log: str, *, reason: str, by: Actor, now: datetime) -> None:
-    """Let sending go on without a log that everything waits for, by the operator's word."""
-    _say(session, log, LogState.SET_ASIDE, reason=reason, by=by, now=now)
+    """Let sending go on without a log that it waits for.
+
+    Raises SendError if sending does not wait for this log, and if the reason is empty.
+    """
+    _set_by_operator(session, log, LogState.SET_ASIDE, reason=reason, by=by, now=now)
 
 
 def compare_again(session: Session, log: str, *, reason: str, by: Actor, now: datetime) -> None:
-    """Have a log compared from its beginning, whatever was wrong with it; its machine does so."""
-    _say(session, log, LogState.WAITING, reason=reason, by=by, now=now)
+    """Have the log's machine compare it again from its beginning.
+
+    Raises SendError if sending does not wait for this log, and if the reason is empty.
+    """
+    _set_by_operator(session, log, LogState.WAITING, reason=reason, by=by, now=now)
     session.execute(update(_known).where(_known.c.id == log).values(read={}))
 
 
-def _say(
+def _set_by_operator(
     session: Session, log: str, state: LogState, *, reason: str, by: Actor, now: datetime
 ) -> None:
-    waits = {one.id: one for one in restore_gate.waited_for(session)}
+    waits = {one.id: one for one in restore_gate.unsettled_logs(session)}
     row = waits.get(log)
     if row is None:
         raise SendError(
-            "nothing waits for this departure log",
+            "sending does not wait for this departure log",
             place=f"departure log {log}",
-            hint=f"Waited for: {', '.join(waits) or 'none'}.",
+            hint=f"It waits for: {', '.join(waits) or 'none'}.",
         )
     if not reason.strip():
-        raise SendError("a reason is needed, for the log", place=f"departure log {log}")
+        raise SendError("a reason is required", place=f"departure log {log}")
     before, row.state, row.since = row.state, state, now
     session.flush()
     audit.record(

@@ -1,9 +1,8 @@
-"""Bringing a restored database up to what this machine remembers of its departures.
+"""Replays a departure log into a restored database.
 
-The departure log tells of each batch who was in its request and what came of it. Whatever part
-of the plan the database has lost is written again from there, so that a plan made anew
-leaves these people out. Of a send that it has lost as a whole the people are kept apart
-(forgotten.py).
+The log has the recipients and the outcome of each request. The parts of a plan that the
+database lost are written again from it, so that a new plan excludes these recipients. If the
+whole send is lost, its recipients are stored as those of a forgotten send (forgotten_sends.py).
 """
 
 import logging
@@ -26,12 +25,12 @@ from newsletter.sending.ledger import (
 from newsletter.sending.ledger.claimed_batch import SkippedRecipient
 from newsletter.sending.models import Batch, Delivery, Part, Send
 from newsletter.sending.recovery.departure_log import (
-    BACK,
+    ACCEPTED,
     LEFT,
-    TAKEN,
+    NOT_ACCEPTED,
     Departure,
     LogReader,
-    people_of,
+    address_prefixes,
 )
 from newsletter.sending.states import MISSED, BatchState, DeliveryState, SendState
 from subscribers.consent import records as consent_records
@@ -43,165 +42,176 @@ _log = logging.getLogger(__name__)
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _suppression = table_of(Suppression)
 
-_TAKEN = "by the journal, the provider took it"
+_ACCEPTED = "departure log: the provider accepted it"
 _UNANSWERED = (
-    "by the journal it left unanswered; the database, restored from a backup, did not know"
+    "departure log: it left and was not answered; the database was restored from a backup since"
 )
-_LEFT = "by the journal; the database, restored from a backup, did not know"
-#: Addresses looked up at once.
+_SUPPRESSED = "departure log; the database was restored from a backup since"
+#: Addresses per query.
 _CHUNK = 1000
-#: Deliveries that a line of the journal may say more about.
+#: Deliveries in these states are changed by the replay.
 _OPEN = frozenset({DeliveryState.PLANNED, *MISSED})
-_SURE = {BACK: 0, LEFT: 1, TAKEN: 2}
+#: Outcome → its certainty: of several lines of a batch the most certain one counts.
+_CERTAINTY = {NOT_ACCEPTED: 0, LEFT: 1, ACCEPTED: 2}
 
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What the journal knew better than the database, in batches."""
+    """What a replay changed: batches, sends, recipients and suppressions."""
 
     accepted: int = 0
-    doubtful: int = 0
-    #: Sends that the database has forgotten as a whole.
+    uncertain: int = 0
+    #: Sends that the database has lost entirely.
     unknown_sends: int = 0
-    #: People in their requests who were not known to have been.
+    #: Recipients of their requests that were not stored before.
     forgotten: int = 0
-    #: Requests of such sends of which an older version did not write down the issue.
+    #: Requests of such sends without an issue, written by an older version.
     unnamed: int = 0
-    #: People who had left, or whose address had failed.
+    #: Suppressions that the database had lost.
     suppressed: int = 0
-    #: Sends that an operator had paused or cancelled.
+    #: Sends that were paused because an operator had paused or cancelled them.
     stopped: int = 0
-    #: Where the log is damaged.
+    #: Damaged parts of the log, as text.
     damage: list[str] = field(default_factory=list)
-    #: File of the log → how far it is known now.
+    #: File of the log → bytes that the database knows now.
     read: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
 
 def replay(
     session: Session, log: LogReader, *, now: datetime, after: Mapping[str, int] | None = None
 ) -> ReplayReport:
-    """Write down what a departure log knows and the database does not.
+    """Write to the database what it lost and a departure log has.
 
-    Batches that were taken become accepted, those that left unanswered uncertain; people
-    whom it suppressed are suppressed. Of a send that the database has forgotten, who was in its
-    requests is kept: they get its issue from no other. ``after`` says what of each file is known
-    already.
+    Accepted batches become accepted, unanswered ones uncertain, and lost suppressions are
+    restored. The recipients of a send that the database has lost are stored, so that they get
+    its issue from no other send. ``after`` (file → bytes) is what the database knows already.
     """
-    told = log.tell(after or {})
-    work = _Replay(session, log, now, ReplayReport(damage=told.damage, read=told.read))
-    recalled = work.recalled
-    who = [(hashed, list(reasons.values())) for hashed, reasons in told.suppressions.items()]
-    for begin in range(0, len(who), _CHUNK):
-        recalled.suppressed += _suppress_again(session, dict(who[begin : begin + _CHUNK]))
-    ids = sorted({send_id for send_id, _ in [*told.departures, *told.taken, *told.interventions]})
+    contents = log.read(after or {})
+    work = _Replay(session, log, now, ReplayReport(damage=contents.damage, read=contents.read))
+    report = work.report
+    suppressed = [
+        (hashed, list(reasons.values())) for hashed, reasons in contents.suppressions.items()
+    ]
+    for begin in range(0, len(suppressed), _CHUNK):
+        report.suppressed += _restore_suppressions(
+            session, dict(suppressed[begin : begin + _CHUNK])
+        )
+    ids = sorted(
+        {
+            send_id
+            for send_id, _ in [*contents.departures, *contents.accepted, *contents.interventions]
+        }
+    )
     rows = session.execute(select(_send).where(_send.c.id.in_(ids))).all() if ids else []
     known = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
-    for key, departures in told.departures.items():
+    for key, departures in contents.departures.items():
         send = known.get(key)
         if send is None:
-            work.remember(key, departures)
+            work.store_forgotten(key, departures)
         elif send.summarized_at is None:
-            work.recall(send, departures)
-    for key, numbers in told.taken.items():
+            work.restore_batches(send, departures)
+    for key, numbers in contents.accepted.items():
         if key in known:
-            proved = [(key[0], number) for number in numbers]
-            recalled.accepted += batches.mark_accepted(
-                session, proved, now=now, detail=_TAKEN, finish=False
+            accepted = [(key[0], number) for number in numbers]
+            report.accepted += batches.mark_accepted(
+                session, accepted, now=now, detail=_ACCEPTED, finish=False
             )
-    forgotten_sends.take_out_of_plans(session, work.forgotten_ids)
-    for key, (what, at) in told.interventions.items():
+    forgotten_sends.skip_planned_recipients(session, work.forgotten_ids)
+    for key, (what, at) in contents.interventions.items():
         if key in known:
-            recalled.stopped += interventions.recall(session, key[0], what, at, now=now)
+            report.stopped += interventions.restore(session, key[0], what, at, now=now)
     sends.finish(session, now=now)
-    return recalled
+    return report
 
 
 @dataclass(frozen=True, slots=True)
 class _Members:
-    """The people of a request, by today's numbers."""
+    """The recipients of a request, by their current subscriber ids."""
 
     people: Sequence[int]
-    barred: Sequence[SkippedRecipient]
+    skipped: Sequence[SkippedRecipient]
 
 
 @dataclass(slots=True)
 class _Replay:
-    """One log, one database, and what has been found so far."""
+    """The replay of one log into one database, with its report."""
 
     session: Session
     log: LogReader
     now: datetime
-    recalled: ReplayReport
+    report: ReplayReport
     forgotten_ids: set[int] = field(default_factory=set)
 
-    def remember(self, key: tuple[int, str], departures: Sequence[Departure]) -> None:
-        """Keep who was in the requests of a forgotten send."""
+    def store_forgotten(self, key: tuple[int, str], departures: Sequence[Departure]) -> None:
+        """Store the recipients of a send that the database has lost."""
         new = 0
         for one in departures:
-            if one.what == BACK:
+            if one.what == NOT_ACCEPTED:
                 continue
-            if one.about is None:
-                self.recalled.unnamed += 1
+            if one.send_info is None:
+                self.report.unnamed += 1
                 continue
-            people = people_of(self.log.line_at(one.line))
-            new += self._keep(key[0], datetime.fromisoformat(key[1]), one, people)
-        self.recalled.unknown_sends += 1
-        self.recalled.forgotten += new
+            people = address_prefixes(self.log.line_at(one.line))
+            new += self._store_recipients(key[0], datetime.fromisoformat(key[1]), one, people)
+        self.report.unknown_sends += 1
+        self.report.forgotten += new
         if new:
-            _log.warning("the departure log knows send %s, made %s; this database not", *key)
+            _log.warning(
+                "send %s, created %s, is in the departure log but not in this database", *key
+            )
 
-    def _keep(
+    def _store_recipients(
         self, number: int, made_at: datetime, one: Departure, prefixes: Sequence[bytes]
     ) -> int:
-        assert one.about is not None
-        forgotten_id = forgotten_sends.remember(
-            self.session, number, made_at, one.about, now=self.now
+        assert one.send_info is not None
+        forgotten_id = forgotten_sends.get_or_create(
+            self.session, number, made_at, one.send_info, now=self.now
         )
         self.forgotten_ids.add(forgotten_id)
-        return forgotten_sends.add(
-            self.session, forgotten_id, one.batch, prefixes, answered=one.what == TAKEN
+        return forgotten_sends.add_recipients(
+            self.session, forgotten_id, one.batch, prefixes, answered=one.what == ACCEPTED
         )
 
-    def recall(self, send: Row[Any], departures: Sequence[Departure]) -> None:
-        """Bring the batches of a send to where its requests have got."""
-        session, now, recalled = self.session, self.now, self.recalled
+    def restore_batches(self, send: Row[Any], departures: Sequence[Departure]) -> None:
+        """Bring the batches of a send to the states of their requests in the log."""
+        session, now, report = self.session, self.now, self.report
         rows = {
             row.number: row
             for row in session.execute(select(_batch).where(_batch.c.send_id == send.id))
         }
-        before, last = recalled.accepted + recalled.doubtful, max(one.batch for one in departures)
-        for number, one in sorted(_best(departures).items()):
+        before, last = report.accepted + report.uncertain, max(one.batch for one in departures)
+        for number, one in sorted(_latest_by_batch(departures).items()):
             row = rows.get(number)
-            if one.what == BACK or (row is not None and not _behind(row, one)):
+            if one.what == NOT_ACCEPTED or (row is not None and not _is_behind(row, one)):
                 continue
-            _rewrite(session, send, one, self._members(send, one), row, beyond=last)
-            if one.what == TAKEN:
+            _rewrite_batch(session, send, one, self._members(send, one), row, beyond=last)
+            if one.what == ACCEPTED:
                 batches.mark_accepted(
-                    session, [(send.id, number)], now=now, detail=_TAKEN, finish=False
+                    session, [(send.id, number)], now=now, detail=_ACCEPTED, finish=False
                 )
-                recalled.accepted += 1
+                report.accepted += 1
             else:
                 batches.mark_uncertain(session, send.id, [number], now=now, detail=_UNANSWERED)
-                recalled.doubtful += 1
-        if recalled.accepted + recalled.doubtful > before:
-            _count_again(session, send)
+                report.uncertain += 1
+        if report.accepted + report.uncertain > before:
+            _update_counts(session, send)
             if send.state == SendState.SENT:
-                # It was retried since the backup: it is sent once more when all of that adds up.
+                # It was retried since the backup: sends.finish marks it sent again.
                 sends.move_send(session, send.id, SendState.SENDING, finished_at=None)
 
     def _members(self, send: Row[Any], one: Departure) -> _Members:
         line = self.log.line_at(one.line)
-        if one.about is None:  # of an older version, which wrote numbers
-            barred = [
+        if one.send_info is None:  # an older version wrote subscriber ids
+            recorded = [
                 SkippedRecipient(person=person, hash=None, why=why) for person, why in line["skip"]
             ]
-            return _Members(line["people"], barred)
-        prefixes = people_of(line)
+            return _Members(line["people"], recorded)
+        prefixes = address_prefixes(line)
         skipped = {bytes.fromhex(hexed): why for hexed, why in line["skip"]}
-        known = forgotten_sends.ids_of(self.session, [*prefixes, *skipped])
-        if lost := [prefix for prefix in prefixes if prefix not in known]:
-            # They signed up after the backup. Should they do so again, they have had it.
-            self._keep(send.id, send.created_at, one, lost)
+        known = forgotten_sends.subscriber_ids(self.session, [*prefixes, *skipped])
+        if unknown := [prefix for prefix in prefixes if prefix not in known]:
+            # They signed up after the backup. If they sign up again, they must not get it twice.
+            self._store_recipients(send.id, send.created_at, one, unknown)
         return _Members(
             [known[prefix] for prefix in prefixes if prefix in known],
             [
@@ -212,22 +222,22 @@ class _Replay:
         )
 
 
-def _suppress_again(session: Session, who: Mapping[bytes, Sequence[Suppressed]]) -> int:
-    """Suppress these unless they are, or have opted in again since; returns how many."""
-    rows = session.execute(select(_suppression).where(_suppression.c.address_hash.in_(who)))
+def _restore_suppressions(session: Session, logged: Mapping[bytes, Sequence[Suppressed]]) -> int:
+    """Restore lost suppressions, except of addresses that opted in since; returns how many."""
+    rows = session.execute(select(_suppression).where(_suppression.c.address_hash.in_(logged)))
     here = {row.address_hash: row for row in rows}
     lost = {
         hashed: missing
-        for hashed, words in who.items()
-        if (missing := [one for one in words if _is_lost(one, here.get(hashed))])
+        for hashed, ones in logged.items()
+        if (missing := [one for one in ones if _is_lost(one, here.get(hashed))])
     }
-    back = consent_records.opted_in(session, list(lost)) if lost else {}
+    opted_in = consent_records.opted_in(session, list(lost)) if lost else {}
     proofs: dict[SuppressionReason, dict[bytes, Proof]] = defaultdict(dict)
     for hashed, missing in lost.items():
         for one in missing:
-            if hashed not in back or back[hashed] <= one.at:
-                proofs[SuppressionReason(one.reason)][hashed] = Proof(one.at, _LEFT)
-    # The weakest first, so that an operator's word has the others beneath it.
+            if hashed not in opted_in or opted_in[hashed] <= one.at:
+                proofs[SuppressionReason(one.reason)][hashed] = Proof(one.at, _SUPPRESSED)
+    # The weakest first, so that a manual suppression keeps the others as underlying reason.
     for reason in SuppressionReason:
         suppression.add_proved(session, proofs[reason], reason)
     return len(set().union(*proofs.values()))
@@ -243,32 +253,32 @@ def _is_lost(one: Suppressed, here: Row[Any] | None) -> bool:
     )
 
 
-def _best(departures: Sequence[Departure]) -> dict[int, Departure]:
-    """Of each batch the request that was taken; else the last without an answer; else the last.
+def _latest_by_batch(departures: Sequence[Departure]) -> dict[int, Departure]:
+    """Batch → the accepted request, or else the last unanswered one, or else the last.
 
-    The log may tell of more than one past of a batch, where a backup was restored before.
+    The log may have several histories of a batch if a backup was restored before.
     """
-    best: dict[int, Departure] = {}
+    latest: dict[int, Departure] = {}
     for one in departures:
-        known = best.setdefault(one.batch, one)
-        if _SURE[one.what] >= _SURE[known.what]:
-            best[one.batch] = one
-    return best
+        known = latest.setdefault(one.batch, one)
+        if _CERTAINTY[one.what] >= _CERTAINTY[known.what]:
+            latest[one.batch] = one
+    return latest
 
 
-def _rewrite(
+def _rewrite_batch(
     session: Session,
     send: Row[Any],
     one: Departure,
-    who: _Members,
+    recipients: _Members,
     row: Row[Any] | None,
     *,
     beyond: int,
 ) -> None:
-    """Let the batch hold those who were in its request, and nobody else who is planned."""
-    members = [*who.people, *(barred["person"] for barred in who.barred)]
+    """Make the recipients of the logged request the only planned ones of the batch."""
+    members = [*recipients.people, *(skipped["person"] for skipped in recipients.skipped)]
     if row is None:
-        session.execute(insert(_batch).values(**_lost(send, one, len(who.people))))
+        session.execute(insert(_batch).values(**_lost_batch(send, one, len(recipients.people))))
     else:
         _move_others(session, send, row, members, beyond=beyond)
     if not members:
@@ -283,7 +293,7 @@ def _rewrite(
                 "state": written.excluded.state,
                 "reason": None,
             },
-            # Comparisons one by one: a statement for many rows takes no list.
+            # One comparison per state: executemany cannot expand an IN list.
             where=or_(*(_delivery.c.state == state for state in sorted(_OPEN))),
         ),
         [
@@ -297,10 +307,10 @@ def _rewrite(
             for person in members
         ],
     )
-    deliveries.skip(session, send.issue_id, who.barred)
+    deliveries.skip(session, send.issue_id, recipients.skipped)
 
 
-def _lost(send: Row[Any], one: Departure, size: int) -> dict[str, Any]:
+def _lost_batch(send: Row[Any], one: Departure, size: int) -> dict[str, Any]:
     return {
         "send_id": send.id,
         "number": one.batch,
@@ -319,7 +329,7 @@ def _lost(send: Row[Any], one: Departure, size: int) -> dict[str, Any]:
 def _move_others(
     session: Session, send: Row[Any], row: Row[Any], members: Sequence[int], *, beyond: int
 ) -> None:
-    """Whoever was planned here and was not in the request gets a batch of their own."""
+    """Move planned recipients that were not in the request to a new batch."""
     others = session.scalars(
         select(_delivery.c.subscriber_id).where(
             _delivery.c.send_id == send.id,
@@ -331,7 +341,7 @@ def _move_others(
     if not others:
         return
     last = select(func.max(_batch.c.number)).where(_batch.c.send_id == send.id)
-    # The journal may know batches that the database has lost, under numbers that follow.
+    # The log may have batches with the next numbers that the database has lost.
     number = max(session.execute(last).scalar_one(), beyond) + 1
     fresh = {"number": number, "state": BatchState.PENDING, "size": len(others)}
     session.execute(
@@ -344,8 +354,8 @@ def _move_others(
     )
 
 
-def _count_again(session: Session, send: Row[Any]) -> None:
-    """Sizes and the plan's sum, after people were written again or moved."""
+def _update_counts(session: Session, send: Row[Any]) -> None:
+    """Update batch sizes and ``send.planned`` after recipients were written or moved."""
     mine = select(func.count()).where(_delivery.c.send_id == send.id)
     sizes = mine.where(_delivery.c.batch == _batch.c.number).scalar_subquery()
     session.execute(update(_batch).where(_batch.c.send_id == send.id).values(size=sizes))
@@ -357,11 +367,11 @@ def _count_again(session: Session, send: Row[Any]) -> None:
         )
 
 
-def _behind(row: Row[Any], one: Departure) -> bool:
-    """Whether the database stands before the moment that the log tells of."""
+def _is_behind(row: Row[Any], one: Departure) -> bool:
+    """Whether the batch's state is older than the departure."""
     if row.state in {BatchState.ACCEPTED, BatchState.REJECTED, BatchState.SKIPPED}:
         return False
-    # A crash between the answer and its settlement, too.
-    if one.what == TAKEN or row.attempt < one.attempt:
+    # This is also so after a crash between the answer and its commit.
+    if one.what == ACCEPTED or row.attempt < one.attempt:
         return True
     return bool(row.attempt == one.attempt and row.state == BatchState.CLAIMED)

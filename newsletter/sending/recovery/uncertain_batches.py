@@ -1,4 +1,8 @@
-"""Doubtful batches: evidence first (newsletter.tracking), then policy, then the operator's word."""
+"""Recovers abandoned batches and resolves uncertain ones.
+
+A batch is uncertain if its request left and no answer came. Events may prove it accepted
+(newsletter.tracking); otherwise the policy resends it, or an operator decides.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,22 +23,22 @@ from newsletter.sending.states import BatchState
 _batch = table_of(Batch)
 #: What the audit log says of resolved batches: whether the operator said that they were sent.
 _RESOLVED = {True: "marked as sent", False: "sent again"}
-#: Who decides has to know that it may be a third copy.
+#: Tells the operator that resending may send a third copy.
 _RESENT = "; it was sent again before"
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What a look at abandoned and doubtful batches changed."""
+    """How many batches ``recover`` changed."""
 
-    freed: int
-    doubtful: int
+    requeued: int
+    uncertain: int
     resent: int
 
 
 @dataclass(frozen=True, slots=True)
 class UncertainBatch:
-    """A batch of which nobody knows whether the provider took it."""
+    """A batch whose request was not answered: the provider may have accepted it."""
 
     number: int
     people: int
@@ -42,7 +46,7 @@ class UncertainBatch:
     why: str
 
 
-def sweep(
+def recover(
     session: Session,
     *,
     now: datetime,
@@ -50,19 +54,22 @@ def sweep(
     policy: str,
     warm_up: WarmUp | None = None,
 ) -> RecoveryReport:
-    """Take back what dead workers held; after ``grace``, resend doubtful batches once if wanted."""
-    freed, doubtful = batches.recover_abandoned(session, now=now)
+    """Recover the batches of dead workers; with policy ``resend``, resend uncertain ones once.
+
+    A batch is resent when it left more than ``grace`` ago.
+    """
+    requeued, uncertain = batches.recover_abandoned(session, now=now)
     batches.drop_cancelled(session, now=now)
     resent = 0
     if policy == "resend":
         resent = batches.resend_uncertain(session, departed_before=now - grace, now=now)
     if resent:
         reschedule.reschedule_resent(session, now=now, warm_up=warm_up)
-    return RecoveryReport(freed, doubtful, resent)
+    return RecoveryReport(requeued, uncertain, resent)
 
 
-def listed(session: Session, send_id: int) -> list[UncertainBatch]:
-    """The doubtful batches of a send, with what is known of them."""
+def list_uncertain(session: Session, send_id: int) -> list[UncertainBatch]:
+    """The uncertain batches of a send, by number."""
     rows = session.execute(
         select(
             _batch.c.number, _batch.c.size, _batch.c.departed_at, _batch.c.detail, _batch.c.resent
@@ -76,8 +83,8 @@ def listed(session: Session, send_id: int) -> list[UncertainBatch]:
     ]
 
 
-def overdue(session: Session, *, before: datetime) -> dict[int, int]:
-    """Send → how many of its batches left before that time, and were not confirmed since."""
+def count_overdue(session: Session, *, before: datetime) -> dict[int, int]:
+    """Send → its uncertain batches that left before this time."""
     rows = session.execute(
         select(_batch.c.send_id, func.count().label("batches"))
         .where(_batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at < before)
@@ -97,14 +104,17 @@ def resolve(
     now: datetime,
     warm_up: WarmUp | None = None,
 ) -> None:
-    """Settle a doubtful batch by the operator's word; SendError when it is not in doubt."""
-    doubtful = _locked(session, send_id, _batch.c.number == number)
-    if not _settle(session, send_id, doubtful, sent=sent, now=now, warm_up=warm_up):
-        numbers = ", ".join(str(one.number) for one in listed(session, send_id)) or "none"
+    """Resolve an uncertain batch as the operator decided: it was sent, or it is sent again.
+
+    Raises SendError if the batch is not uncertain.
+    """
+    uncertain = _lock_uncertain(session, send_id, _batch.c.number == number)
+    if not _resolve(session, send_id, uncertain, sent=sent, now=now, warm_up=warm_up):
+        numbers = ", ".join(str(one.number) for one in list_uncertain(session, send_id)) or "none"
         raise SendError(
-            "this batch is not in doubt",
+            "this batch is not uncertain",
             place=f"send {send_id}, batch {number}",
-            hint=f"In doubt: {numbers}.",
+            hint=f"Uncertain batches: {numbers}.",
         )
     action = f"batch {number} {_RESOLVED[sent]}"
     audit.record(session, by, action, now=now, subject=send_subject(session, send_id))
@@ -120,17 +130,17 @@ def resolve_all(
     left_by: datetime | None = None,
     warm_up: WarmUp | None = None,
 ) -> int:
-    """Settle all doubtful batches of a send alike, by the operator's word; returns how many.
+    """Resolve all uncertain batches of a send in the same way; returns how many.
 
-    ``left_by`` leaves out what left later, and was not in doubt when the operator looked.
-    SendError when nothing is in doubt.
+    ``left_by`` limits this to batches that left by then, which the operator has seen. Raises
+    SendError if no batch is uncertain.
     """
-    meant = _batch.c.departed_at <= left_by if left_by else true()
-    doubtful = _locked(session, send_id, meant)
-    settled = _settle(session, send_id, doubtful, sent=sent, now=now, warm_up=warm_up)
+    condition = _batch.c.departed_at <= left_by if left_by else true()
+    uncertain = _lock_uncertain(session, send_id, condition)
+    settled = _resolve(session, send_id, uncertain, sent=sent, now=now, warm_up=warm_up)
     if not settled:
         raise SendError(
-            "nothing of it is in doubt",
+            "this send has no uncertain batch",
             place=f"send {send_id}",
             hint="Look at the send again: events have settled it, or another user has.",
         )
@@ -139,11 +149,11 @@ def resolve_all(
     return settled
 
 
-def _locked(session: Session, send_id: int, which: ColumnElement[bool]) -> list[int]:
-    """Numbers of doubtful batches, which stay so until the transaction ends.
+def _lock_uncertain(session: Session, send_id: int, which: ColumnElement[bool]) -> list[int]:
+    """Lock the uncertain batches that meet a condition until the transaction ends.
 
-    Evidence may prove any batch; the operator is asked of doubtful ones alone, and a wrong
-    number must not make one that still waits count as sent.
+    Returns their numbers. Only uncertain batches: a wrong number must not mark a pending batch
+    as sent.
     """
     return list(
         session.scalars(
@@ -155,7 +165,7 @@ def _locked(session: Session, send_id: int, which: ColumnElement[bool]) -> list[
     )
 
 
-def _settle(
+def _resolve(
     session: Session,
     send_id: int,
     numbers: Sequence[int],
@@ -169,10 +179,10 @@ def _settle(
     if sent:
         keys = [(send_id, number) for number in numbers]
         return batches.mark_accepted(
-            session, keys, now=now, detail="the operator says that it was sent"
+            session, keys, now=now, detail="resolved as sent by an operator"
         )
     settled = batches.resend_by_operator(session, send_id, numbers, now=now)
     reschedule.reschedule_resent(session, now=now, warm_up=warm_up)
-    # Of a send that was cancelled nothing goes out again: its people miss it, and say so.
+    # A cancelled send sends nothing again: its recipients are marked as not sent.
     batches.drop_cancelled(session, now=now)
     return settled

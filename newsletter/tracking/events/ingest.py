@@ -107,7 +107,7 @@ def ingest(
 ) -> IngestReport:
     """Store and apply the new ones among ``events``; repeats are only counted."""
     unique = {(event.at, event.key): event for event in events}
-    forgotten_sends.prove(
+    forgotten_sends.mark_answered(
         session,
         {
             (event.send_id, event.made, event.batch)

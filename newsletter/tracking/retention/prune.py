@@ -76,9 +76,9 @@ def prune(
         with transaction(database) as session:
             issues = summarize.old_issues(session, before=now - keep.deliveries)
             for issue_id in issues:
-                summarize.close(session, issue_id, now=now)
+                summarize.close_issue(session, issue_id, now=now)
         report.issues = len(issues)
-    while some := step(lambda s: summarize.remove(s, at_most=_SLICE)):
+    while some := step(lambda s: summarize.delete_deliveries(s, at_most=_SLICE)):
         report.deliveries += some
     return report
 

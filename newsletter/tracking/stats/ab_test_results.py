@@ -200,7 +200,7 @@ def winner_of(report: ABTestReport) -> tuple[str, str]:
     """
     by, place = report.test.by, f"send {report.send_id}"
     if by is Measure.OPERATOR:
-        raise SendError("you choose the winner", place=place, hint="See newsletter sends winner.")
+        raise SendError("you choose the winner", place=place, hint="Choose one of its variants.")
     if not report.measures(by):
         raise SendError(f"{by} are not measured in this send", place=place)
     verb, ranked = _VERBS[by], _ranked(report.variants, by)

@@ -28,7 +28,13 @@ from newsletter.web.console.sends import actions as send_actions
 from newsletter.web.console.sends import create as send_create
 from newsletter.web.console.sends import live as send_live
 from newsletter.web.console.sends import views as send_views
-from newsletter.web.console.subscribers import bounces, import_views, segments, subscriber_list
+from newsletter.web.console.subscribers import (
+    bounces,
+    import_views,
+    segments,
+    subscriber_list,
+    topics_page,
+)
 from newsletter.web.console.subscribers import detail as subscriber_detail
 
 #: Each module is a page or a few that belong together. Their routes declare who may open them.
@@ -56,6 +62,7 @@ _PAGES = (
     users,
     audit_log,
     bounces,
+    topics_page,
     subscriber_list,
     import_views,
     subscriber_detail,

@@ -50,10 +50,13 @@ def index(
     zone = _require_archive(parts)
     choice = ArchiveFilter(series, *(_bounds(year, zone) if year else (None, None)))
     with reading(parts.database) as session:
-        found = archive_queries.latest(
+        found = archive_queries.latest_issues(
             session, choice, limit=_A_PAGE + 1, skip=(number - 1) * _A_PAGE
         )
-        every, span = archive_queries.series(session), archive_queries.span(session)
+        every, span = (
+            archive_queries.list_series(session),
+            archive_queries.publication_range(session),
+        )
     if not found and (series is not None or year is not None or number > 1):
         raise HTTPException(404)
 
@@ -85,7 +88,7 @@ def feed(request: Request, parts: Parts, series: _Series = None) -> Response:
     """The latest issues as an Atom feed (RFC 4287)."""
     _require_archive(parts)
     with reading(parts.database) as session:
-        found = archive_queries.latest(session, ArchiveFilter(series), limit=_IN_FEED)
+        found = archive_queries.latest_issues(session, ArchiveFilter(series), limit=_IN_FEED)
     if not found and series is not None:
         raise HTTPException(404)
     body = feeds.atom(parts.publication, found, series=series)
@@ -98,7 +101,7 @@ def issue(slug: str, request: Request, parts: Parts) -> Response:
     """One issue as a page. It is what was sent, so it does not change."""
     zone, publication = _require_archive(parts), parts.publication
     with reading(parts.database) as session:
-        found = archive_queries.find(session, slug)
+        found = archive_queries.find_published(session, slug)
     if found is None:
         raise HTTPException(404)
     url = f"{publication.base_url}/archive/{slug}"
@@ -131,7 +134,7 @@ def sitemap(request: Request, parts: Parts) -> Response:
     issues = []
     if parts.settings.archive.enabled:
         with reading(parts.database) as session:
-            issues = list(archive_queries.latest(session, limit=_IN_MAP))
+            issues = list(archive_queries.latest_issues(session, limit=_IN_MAP))
     body = feeds.sitemap(parts.publication, issues, archive=parts.settings.archive.enabled)
     return _for_everybody(request, body, "application/xml; charset=utf-8")
 

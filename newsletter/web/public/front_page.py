@@ -17,5 +17,5 @@ def front(_request: Request, parts: Parts) -> RedirectResponse:
     shows = False
     if parts.settings.archive.enabled:
         with reading(parts.database) as session:
-            shows = bool(archive_queries.latest(session, limit=1))
+            shows = bool(archive_queries.latest_issues(session, limit=1))
     return RedirectResponse("/archive" if shows else "/subscribe", status_code=302)

@@ -35,7 +35,7 @@ def view(token: str, parts: Parts) -> Response:
     with reading(parts.database) as session:
         variant = archive_queries.variant_of(session, issue_id, subscriber_id)
         slug = archive_queries.slug_of(session, issue_id)
-        is_public = slug is not None and archive_queries.find(session, slug) is not None
+        is_public = slug is not None and archive_queries.find_published(session, slug) is not None
     if is_public and parts.settings.archive.enabled:
         return _to(parts, f"/archive/{slug}")
     if variant is None:

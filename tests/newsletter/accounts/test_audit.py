@@ -44,7 +44,7 @@ def behind_its_back(database: Engine, change: str) -> None:
             connection.execute(text("ALTER TABLE audit_entry ENABLE TRIGGER ALL"))
             return
         for verb in ("update", "delete"):
-            connection.execute(text(f"DROP TRIGGER audit_entry_stays_{verb}"))
+            connection.execute(text(f"DROP TRIGGER audit_entry_append_only_{verb}"))
         connection.execute(text(change))
 
 

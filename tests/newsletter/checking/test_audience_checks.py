@@ -68,7 +68,7 @@ def test_people_who_lack_a_value_are_counted_as_rendering_fills_it(
         one.line: one.message for one in ask("placeholders", "{{ attributes.company }}\n{{ name }}")
     }
     assert "6 of 8 recipients would see a gap" in found[5]
-    assert "5 of 8 people" in found[6]
+    assert "5 of 8 recipients" in found[6]
 
 
 def test_nobody_lacks_it_and_nothing_is_found(ask: Ask, cast: dict[str, int]) -> None:
@@ -109,14 +109,14 @@ def test_people_who_had_it_are_counted(database: Engine, ask: Ask, cast: dict[st
     make_plan(database, make_send(database, slug="news"))  # as look() calls its file
     drain(database, FakeGateway())
     (found,) = ask("had_it")
-    assert "3 people of the segments have this issue already" in found.message
+    assert "3 subscribers of the segments got this issue already" in found.message
 
 
 def test_how_long_it_takes_is_a_note_until_it_is_too_long(ask: Ask, cast: dict[str, int]) -> None:
     (note,) = ask("duration")
     assert (note.level, note.line) == (Level.NOTE, None)
     assert "3 subscribers get it within a second" in note.message
-    assert "nobody has measured" in note.message
+    assert "was not measured yet" in note.message
     (slow,) = ask("duration", timetable=Timetable(per_day=1))
     assert slow.level is Level.WARN
     assert "longer than 6 hours" in slow.message
@@ -135,13 +135,13 @@ def test_the_pace_is_that_of_the_last_send_that_tells(
     ended = {"state": SendState.SENT, "started_at": NOW, "finished_at": NOW + timedelta(seconds=50)}
     with transaction(database) as session:
         session.execute(update(_send).values(planned=500, **ended))
-    assert "nobody has measured" in ask("duration")[0].message
+    assert "was not measured yet" in ask("duration")[0].message
     with transaction(database) as session:
         session.execute(update(_send).values(planned=2000))
-    assert f"up to 40 mails a second, as send {send} did" in ask("duration")[0].message
+    assert f"up to 40 emails a second, as send {send} did" in ask("duration")[0].message
     with transaction(database) as session:
         session.execute(update(_send).values(timetable={"per_hour": 10}))
-    assert "nobody has measured" in ask("duration")[0].message
+    assert "was not measured yet" in ask("duration")[0].message
 
 
 def priced(most: int) -> CheckRules:

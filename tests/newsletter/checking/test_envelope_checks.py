@@ -42,7 +42,7 @@ def test_a_long_subject_is_found_at_its_line_without_counting_placeholders(look:
 
 def test_a_subject_of_a_placeholder_alone_is_empty_for_some(look: Look) -> None:
     (found,) = look("subject", "Hi", subject='"{{ name }}"')
-    assert "empty for people who lack" in found.message
+    assert "empty for recipients who lack" in found.message
     assert look("subject", "Hi", subject="'{{ name | default(\"you\") }}'") == []
 
 

@@ -38,7 +38,7 @@ def test_findings_come_with_line_and_remedy_and_a_code_when_one_blocks(
     done = run("check", "issue.md")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("check\tlevel\tline\tmessage\thint\n")
-    assert "links\twarn\t7\texample.com is no address" in done.stdout
+    assert "links\twarn\t7\texample.com is not a web address" in done.stdout
     (tmp_path / "issue.md").write_text(BROKEN)
     done = run("check", "issue.md", "--json")
     assert done.returncode == 1
@@ -54,7 +54,7 @@ def test_a_stored_issue_is_checked_by_its_slug(run: Run, tmp_path: Path) -> None
     assert run("issue", "store", "issue.md").returncode == 0
     (tmp_path / "issue.md").unlink()
     done = run("check", "issue")
-    assert "links\twarn\t7\texample.com is no address" in done.stdout
+    assert "links\twarn\t7\texample.com is not a web address" in done.stdout
     assert "no such issue" in complaint(run("check", "other"), 2)
 
 
@@ -100,7 +100,7 @@ def test_a_send_is_refused_for_what_blocks_unless_somebody_insists(
     send = ("send", "issue.md", "--segment", "all", "--at", "2099-01-01T07:00Z")
     done = run(*send, **own)
     assert done.returncode == 2
-    assert "issue.md:7: example.com is no address" in done.stderr
+    assert "issue.md:7: example.com is not a web address" in done.stderr
     assert "--despite-findings" in done.stderr
     assert "no sends" in run("sends").stderr
     assert "no preheader" not in done.stderr

@@ -69,10 +69,10 @@ def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> N
     with transaction(engine) as session:
         for day in (1, 2):
             made = datetime(2026, 3, day, tzinfo=UTC)
-            known = forgotten_sends.remember(
+            known = forgotten_sends.get_or_create(
                 session, 1, made, ForgottenSendInfo("one", ""), now=made
             )
-            forgotten_sends.add(session, known, 1, [b"%d" % day * 8], answered=False)
+            forgotten_sends.add_recipients(session, known, 1, [b"%d" % day * 8], answered=False)
     engine.dispose()
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +83,7 @@ def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> N
         assert f"batch 1 of the send {send}, made 2026-03-0{send} 00:00:00 UTC" in said
         assert f"resolve one --batch 1 --send {send} --sent|--resend" in said
     refused = complaint(run("resolve", "one", "--batch", "1", "--resend"), 2)
-    assert "say which, --send N" in refused
+    assert "choose one with --send N" in refused
     assert run("resolve", "one", "--batch", "1", "--send", "2", "--resend").returncode == 0
     said = " ".join(run().stderr.split())
     assert said.count("nobody knows") == 1
@@ -107,8 +107,8 @@ def test_to_continue_is_refused_while_a_log_is_waited_for(
     shutil.rmtree(home / "data" / "departures")
     for words in (["sends", "continue", "1"], send):
         said = complaint(command(words, environment=settings, folder=home, seconds=30), 2)
-        assert "nothing is sent until it is known what left" in said
-        assert "newsletter departures says what it waits for" in said
+        assert "sending waits until the departure logs are compared" in said
+        assert "list of departure logs says what it waits for" in said
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_days_are_left_out_by_a_list_and_sent_on_after_all(weekly: Run, tmp_path
     assert records(weekly, "next", "weekly", "--count", "1")[0]["note"] == "left out"
     (tmp_path / "days.txt").write_text("tomorrow\n")
     wrong = complaint(weekly("schedule", "skip", "weekly", "--file", "days.txt"), 2)
-    assert "days.txt:1: “tomorrow” is no day" in wrong
+    assert "days.txt:1: “tomorrow” is not a date" in wrong
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_mistakes_are_refused_with_a_remedy(weekly: Run) -> None:
     assert "0 7 * * *" in complaint(weekly(*make, "everybody", "--when", "* 7 * * *"), 2)
     assert "no segment of this name" in complaint(weekly(*make, "no", "--when", "daily 07:00"), 2)
     zone = weekly(*make, "everybody", "--when", "daily 07:00", "--zone", "Mars/Olympus")
-    assert "there is no zone “Mars/Olympus”" in complaint(zone, 2)
+    assert "there is no time zone “Mars/Olympus”" in complaint(zone, 2)
     assert "no such schedule" in complaint(weekly("schedule", "pause", "none"), 2)
     assert "name a schedule, or a rule" in complaint(weekly("schedule", "next"), 2)
     used = complaint(weekly("segment", "delete", "everybody"), 2)

@@ -101,7 +101,7 @@ def test_doubts_are_settled_together_or_one_by_one(readers: Run, sandbox: Runnin
         assert "say which" in complaint(readers("sends", "resolve", "1", *words, "--sent"), 2)
     done = readers("sends", "resolve", "1", "--all", "--sent")
     assert (done.returncode, done.stdout) == (0, "2 batches of send 1: counted as sent.\n")
-    assert "nothing of it is in doubt" in complaint(
+    assert "this send has no uncertain batch" in complaint(
         readers("sends", "resolve", "1", "--all", "--resend"), 2
     )
     assert {row["state"] for row in people(readers)} == {"accepted"}
@@ -126,7 +126,7 @@ def test_the_pace_is_kept_shown_and_changed(readers: Run) -> None:
         (("--local-time", "7"), "--local-time"),
         (("--local-time", "07:00", "--at", "2099-01-01T07:00"), "With --local-time it is a day"),
         (("--local-time", "07:00", "--at", "2020-01-01"), "this time is past"),
-        (("--local-time", "07:00", "--at", "0001-01-01"), "nothing can be due in the year 1"),
+        (("--local-time", "07:00", "--at", "0001-01-01"), "the year 1 is not supported"),
         (("--quiet", "22"), "--quiet"),
         (("--window", "someday 08:00-10:00"), "--window"),
         (("--quiet", "08:00-20:00", "--window", "09:00-10:00"), "leave no time"),

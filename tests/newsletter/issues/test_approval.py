@@ -138,7 +138,7 @@ def test_nobody_approves_words_that_they_have_not_seen(database: Engine) -> None
     assert refused.value.message == (
         "revision 1 is not the latest: carol@example.org saved revision 2 at 2026-03-27 07:00 UTC"
     )
-    assert refused.value.hint == "Read revision 2: newsletter issue show news"
+    assert refused.value.hint == "Read revision 2, then approve that one."
     assert state(database) == IssueState.REVIEW
 
 

@@ -326,16 +326,16 @@ def test_accepted_mails_are_listed_person_by_person(sandbox: RunningSandbox) -> 
 
 
 def test_the_same_address_and_seed_have_the_same_fate() -> None:
-    from newsletter.sandbox.outcomes import DEFAULT_RATES, fate
+    from newsletter.sandbox.outcomes import DEFAULT_RATES, outcome_of
 
     def fates(seed: int) -> list[object]:
         return [
-            fate(f"r{n}@x.example", "m", rates=DEFAULT_RATES, seed=seed, listed_on=None)
+            outcome_of(f"r{n}@x.example", "m", rates=DEFAULT_RATES, seed=seed, listed_on=None)
             for n in range(2000)
         ]
 
     assert fates(1) == fates(1) != fates(2)
-    bounces = sum("bounce" in one.happenings for one in fates(1))  # type: ignore[attr-defined]
+    bounces = sum("bounce" in one.kinds for one in fates(1))  # type: ignore[attr-defined]
     assert bounces / 2000 == pytest.approx(0.012, abs=0.01)
 
 

@@ -140,7 +140,7 @@ def test_a_send_that_cannot_be_planned_waits_for_the_operator_with_the_reason(
         found = send_status.find(session, send)
         [waiting] = attention.items(session, now=datetime.now(UTC))
     assert (found.state, found.started_at) == ("paused", None)
-    assert "it would not be over within 366 days. Raise its limits" in found.reason
+    assert "the send would take more than 366 days. Raise its limits" in found.reason
     assert (waiting.what, waiting.why) == ("Paused: Hello reader", found.reason)
 
 

@@ -116,27 +116,31 @@ def test_days_of_the_week_count_as_cron_counts_them() -> None:
 @pytest.mark.parametrize(
     ("written", "message", "hint"),
     [
-        ("", "says no time", "first tuesday 09:00"),
-        ("monday", "says no time", "mon-fri 07:00"),
-        ("sunny 07:00", "no days", "daily 07:00"),
-        ("daily 25:00", "no time of day", "07:00"),
-        ("first mon-fri 09:00", "which day", "first tuesday"),
-        ("day 32 09:00", "no month has that day", "day 15"),
+        ("", "no time of day", "first tuesday 09:00"),
+        ("monday", "no time of day", "mon-fri 07:00"),
+        ("sunny 07:00", "not days of the week", "daily 07:00"),
+        ("daily 25:00", "not a time of day", "07:00"),
+        ("first mon-fri 09:00", "more than one day", "first tuesday"),
+        ("day 32 09:00", "no month has this day", "day 15"),
         ("* 7 * * *", "more than once an hour", "0 7 * * *"),
         ("*/5 * * * *", "more than once an hour", "0 * * * *"),
-        ("0 9 1-7 * tue", "of the month and of the week", "tue#1"),
+        ("0 9 1-7 * tue", "days of the month and days of the week", "tue#1"),
         ("0 9 * * 8", "day-of-week", "0 is Sunday"),
         ("0 25 * * *", "hour", "Minute, hour"),
         ("0 9 31 2 *", "day-of-month", "Minute, hour"),
-        ("2026-02-30 09:00", "no day with a time", "2026-12-01 09:00"),
-        ("2026-12-01", "no time on the clock", "2026-12-01 09:00"),
-        ("2026-12-01T09:00+01:00", "no time on the clock", "the zone is named by itself"),
-        ("9999-12-31 23:30", "nothing can be due in the year 9999", "from 1970 to 2199"),
-        ("0001-01-01 00:00", "nothing can be due in the year 1", "from 1970 to 2199"),
-        ("day ٣ 09:00", "no days", "day 15"),
+        ("2026-02-30 09:00", "not a date and a time", "2026-12-01 09:00"),
+        ("2026-12-01", "a time of day without a zone", "2026-12-01 09:00"),
+        (
+            "2026-12-01T09:00+01:00",
+            "a time of day without a zone",
+            "the time zone has a field of its own",
+        ),
+        ("9999-12-31 23:30", "the year 9999 is not supported", "from 1970 to 2199"),
+        ("0001-01-01 00:00", "the year 1 is not supported", "from 1970 to 2199"),
+        ("day ٣ 09:00", "not days of the week", "day 15"),
         ("0 9 ٣ * *", "day-of-month", "Minute, hour"),
         ("٣ 9 * * *", "more than once an hour", "0 9 * * *"),
-        ("0 9 * * * " * 20, "says no time", "daily 07:00"),
+        ("0 9 * * * " * 20, "no time of day", "daily 07:00"),
     ],
 )
 def test_what_says_no_time_is_refused_with_what_to_write(
@@ -151,7 +155,7 @@ def test_what_says_no_time_is_refused_with_what_to_write(
 
 def test_unknown_zones_and_days_are_refused() -> None:
     for name in ("Europe/Atlantis", "", "../etc/passwd", "Europe"):
-        with pytest.raises(SendError, match="there is no zone"):
+        with pytest.raises(SendError, match="there is no time zone"):
             find_zone(name)
     assert parse_dates("2026-12-25, 2026-12-26 # feast\n\n# more\n2026-12-25\n") == [
         date(2026, 12, 25),
@@ -159,7 +163,7 @@ def test_unknown_zones_and_days_are_refused() -> None:
     ]
     with pytest.raises(SendError, match=r"holidays\.txt:2") as caught:
         parse_dates("2026-12-25\n26.12.2026", place="holidays.txt")
-    assert "“26.12.2026” is no day" in caught.value.message
+    assert "“26.12.2026” is not a date" in caught.value.message
     with pytest.raises(SendError, match="more than 1,000"):
         parse_dates("\n".join(str(date(2026, 1, 1) + timedelta(n)) for n in range(1001)))
 

@@ -107,7 +107,9 @@ def lift(database: Engine, **options: Any) -> int:
 
 def log(database: Engine) -> list[Any]:
     with reading(database) as session:
-        return [(row.actor, row.action, row.subject, row.detail) for row in audit.entries(session)]
+        entries = audit.entries(session)
+    actions = ("bounce lifted", "bounces lifted")
+    return [(e.actor, e.action, e.subject, e.detail) for e in entries if e.action in actions]
 
 
 # -- by an operator ---------------------------------------------------------------------------

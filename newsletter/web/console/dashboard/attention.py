@@ -35,7 +35,7 @@ class Item:
 
 def items(session: Session, *, now: datetime) -> list[Item]:
     """Everything that does not go on by itself."""
-    under_way = send_list.under_way(session, limit=50)
+    under_way = send_list.active(session, limit=50)
     found = [*_logs(session), *_doubt(session), *_paused(under_way), *_late(session, now)]
     return [*found, *_held(session, now), *_schedules(session, now), *_reviews(session)]
 
@@ -50,7 +50,7 @@ def _logs(session: Session) -> list[Item]:
             path,
             one.log.since,
         )
-        for one in known_logs.listed(session)
+        for one in known_logs.list_logs(session)
         if one.waits
     ]
     doubtful = [
@@ -73,7 +73,7 @@ def _doubt(session: Session) -> list[Item]:
             "An event will tell, or you decide.",
             f"/console/sends/{send_id}#doubt",
         )
-        for send_id, people in list(send_list.in_doubt(session).items())[:_AT_MOST]
+        for send_id, people in list(send_list.uncertain_counts(session).items())[:_AT_MOST]
     ]
 
 
@@ -90,11 +90,11 @@ def _late(session: Session, now: datetime) -> list[Item]:
         Item(
             "bad",
             f"Late: {one.title}",
-            "It is due and nothing starts it. Does newsletter serve run?",
+            "It is due and nothing starts it. Does the service run?",
             _path(one),
             one.send.scheduled_for,
         )
-        for one in send_list.coming(session, limit=_AT_MOST)
+        for one in send_list.scheduled(session, limit=_AT_MOST)
         if one.send.scheduled_for < now - _LATE
     ]
 

@@ -39,7 +39,7 @@ def show(
     now = datetime.now(UTC)
     with reading(parts.database) as session:
         since = now - timedelta(days=int(days))
-        entries = send_list.begun_since(session, since, limit=_SENDS)
+        entries = send_list.started_since(session, since, limit=_SENDS)
         done = send_rates.of_sends(session, [entry.send for entry in entries])
         chosen = whole_number(number)
         if chosen is None and entries:

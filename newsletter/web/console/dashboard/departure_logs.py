@@ -85,8 +85,8 @@ def _shown(request: Request, parts: Container, *, problem: SendError | None = No
         return page(
             request,
             "departure_logs.html",
-            logs=known_logs.listed(session),
-            sends=forgotten_sends.listed(session),
+            logs=known_logs.list_logs(session),
+            sends=forgotten_sends.list_all(session),
             unanswered=forgotten_sends.unanswered(session),
             risk=known_logs.RISK,
             problem=problem,

@@ -29,14 +29,14 @@ def show(
     """The page."""
     now = datetime.now(UTC)
     with reading(parts.database) as session:
-        last = send_list.over(session)
+        last = send_list.latest_sent(session)
         days = growth_history.since(session, (now - _SHOWN).date())
         return page(
             request,
             "overview.html",
             items=attention.items(session, now=now),
-            under_way=send_list.under_way(session, limit=5),
-            coming=send_list.coming(session),
+            under_way=send_list.active(session, limit=5),
+            coming=send_list.scheduled(session),
             next_up=schedules.next_up(session),
             last=last[0] if last else None,
             done=send_rates.of_send(session, last[0].send.id) if last else None,

@@ -192,7 +192,7 @@ def _page(
         view=view,
         frame=f"{HOME}/{slug}/mail?{view.query}",
         may_write=visitor.role.covers(Role.EDITOR),
-        most=test_email.MOST,
+        most=test_email.MAX_ADDRESSES,
         refused=refused,
         to=to,
         sent=sent,

@@ -1,7 +1,7 @@
 """The form of a schedule: made, changed, and looked at before it is stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated
@@ -16,7 +16,7 @@ from newsletter.errors import UserError
 from newsletter.numbers import whole_number
 from newsletter.scheduling import prepared_issue, recurrence, schedules
 from newsletter.scheduling.schedules import ScheduleOptions
-from newsletter.sending.pacing import sending_windows
+from newsletter.sending.pacing.sending_windows import FIRST_ZONE
 from newsletter.settings.load import Settings
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.schedules.views import HOME, Approver, find
@@ -56,11 +56,7 @@ class Typed:
 
     def wanted(self, settings: Settings) -> ScheduleOptions:
         """The schedule of these fields; SendError names the field that cannot be read."""
-        pace = Pace(self.rate, self.per_hour, self.per_day, self.quiet)
-        lines = [line for line in self.windows.splitlines() if line.strip()]
-        windows = tuple(
-            sending_windows.parse_window(line, place="Only in these hours") for line in lines
-        )
+        pace = Pace(self.rate, self.per_hour, self.per_day, self.quiet, self.windows)
         return ScheduleOptions(
             name=self.name.strip(),
             series=self.series.strip(),
@@ -70,7 +66,7 @@ class Typed:
             excluded=self.excluded,
             own_clock=bool(self.own_clock),
             skips=recurrence.parse_dates(self.skips, place="Days to leave out"),
-            timetable=replace(pace.timetable(settings, quiet_by_default=False), windows=windows),
+            timetable=pace.timetable(settings, quiet_by_default=False),
             tracking=tracking_of(self.clicks, self.opens),
         )
 
@@ -170,9 +166,7 @@ class _Coming:
 def _coming(session: Session, typed: Typed) -> _Coming:
     try:
         rule = recurrence.parse(typed.when, place="When")
-        zone = recurrence.find_zone(
-            recurrence.FIRST_ZONE if typed.own_clock else typed.zone, place="Zone"
-        )
+        zone = recurrence.find_zone(FIRST_ZONE if typed.own_clock else typed.zone, place="Zone")
         left_out = recurrence.parse_dates(typed.skips, place="Days to leave out")
     except UserError as error:
         return _Coming(problem=error)

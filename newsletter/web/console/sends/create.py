@@ -25,7 +25,13 @@ from newsletter.issues import store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.states import IssueState
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.pacing.sending_windows import local_moment, parse_time, require_year
+from newsletter.sending.pacing.sending_windows import (
+    first_moment,
+    local_moment,
+    parse_time,
+    require_future,
+    require_year,
+)
 from newsletter.sending.planning import estimate
 from newsletter.sending.planning.estimate import SendEstimate, SendOptions
 from newsletter.sending.queries import archive as archive_queries
@@ -40,8 +46,6 @@ from subscribers.segments import store as segment_store
 router = APIRouter()
 Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
 
-#: Where each day begins.
-_FIRST_ZONE = ZoneInfo("Pacific/Kiritimati")
 _Word = Annotated[str, Form(max_length=100)]
 _Names = Annotated[Sequence[str], Form(max_length=200)]
 
@@ -81,17 +85,10 @@ class Wish:
         day = wanted.date() if self.local_time else None
         if day is not None:
             clock = parse_time(self.local_time, place="Time of day")
-            start = local_moment(day, clock, _FIRST_ZONE)
+            start = first_moment(day, clock)
         else:
             start = local_moment(wanted.date(), wanted.time(), zone)
-        if start < now:
-            hint = (
-                "On that day this time has come somewhere already. Choose a later day, or now: "
-                "everybody gets it when it next comes."
-                if day
-                else "Choose a later time, or now."
-            )
-            raise SendError("this time is past", place="At a time", hint=hint)
+        require_future(start, now, place="At a time", is_local=day is not None)
         return start, day
 
 
@@ -138,7 +135,7 @@ def _form(
 ) -> Response:
     with reading(parts.database) as session:
         issues = list(store.listed(session, state=IssueState.APPROVED, limit=50))
-        sent = send_list.of_issues(session, [one.id for one in issues])
+        sent = send_list.send_ids_by_issue(session, [one.id for one in issues])
         segments = segment_store.rows(session, limit=500)
     return page(
         request,
@@ -168,7 +165,7 @@ def _confirm(request: Request, parts: Container, wish: Wish, pace: Pace) -> Resp
         )
         if not terms.same_issue:
             send_lifecycle.refuse_other_words(session, draft, issue.id)
-        sends = send_list.of_issues(session, [issue.id]).get(issue.id, [])
+        sends = send_list.send_ids_by_issue(session, [issue.id]).get(issue.id, [])
         archive = issue.publicity if draft.archive is None else draft.archive
         plan = replace(_plan(session, wish, terms), counted=foreseen.counted)
         # Nobody outside is asked for a page: domain and links are when it is made.
@@ -242,7 +239,7 @@ def _refuse_surprises(session: Session, issue: Issue, wish: Wish, rendered: int)
         raise IssueError(
             "it was edited meanwhile", place=f"issue {issue.slug}", hint="Look at it once more."
         )
-    sends = send_list.of_issues(session, [issue.id]).get(issue.id, [])
+    sends = send_list.send_ids_by_issue(session, [issue.id]).get(issue.id, [])
     if str(sends[0] if sends else "") != wish.latest:
         raise SendError(
             f"send {sends[0]} of this issue was made meanwhile",

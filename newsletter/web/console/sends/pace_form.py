@@ -8,7 +8,7 @@ from fastapi import Form
 
 from newsletter.errors import SendError
 from newsletter.issues.parsing.tracking_flags import TrackingChoice
-from newsletter.sending.pacing.sending_windows import parse_hours, parse_time
+from newsletter.sending.pacing.sending_windows import parse_hours, parse_time, parse_window
 from newsletter.sending.pacing.timetable import Timetable
 from newsletter.settings.load import Settings
 
@@ -25,6 +25,8 @@ class Pace:
     per_hour: _Text = ""
     per_day: _Text = ""
     quiet: _Text = ""
+    #: One sending window on each line.
+    windows: Annotated[str, Form(max_length=2000)] = ""
 
     def timetable(
         self,
@@ -43,6 +45,11 @@ class Pace:
             local_time=parse_time(local_time, place="Time of day") if local_time else None,
             local_date=local_date,
             quiet=parse_hours(quiet, place="Quiet hours") if quiet else None,
+            windows=tuple(
+                parse_window(line, place="Sending windows")
+                for line in self.windows.splitlines()
+                if line.strip()
+            ),
             zone=settings.site.timezone,
         )
 

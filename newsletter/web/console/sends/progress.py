@@ -89,7 +89,7 @@ def of(session: Session, send: Send, *, now: datetime) -> Progress:
     return Progress(
         send,
         _by_outcome(
-            send_status.batch_states(session, send.id), recipient_list.apart(session, send)
+            send_status.batch_states(session, send.id), recipient_list.problem_counts(session, send)
         ),
         send_status.throughput(session, send.id, now=now),
         provider_backoff.in_force(session, now=now),

@@ -54,8 +54,8 @@ def listing(
         found = send_list.page(
             session, phase=wanted, words=words, before=whole_number(before), limit=_A_PAGE + 1
         )
-        numbers = send_list.numbers(session)
-        waits = restore_gate.waited_for(session)
+        numbers = send_list.counts_by_phase(session)
+        waits = restore_gate.unsettled_logs(session)
     return page(
         request,
         "sends.html",
@@ -95,13 +95,13 @@ def people(
         if send.summarized_at is not None:
             rows = []
         elif address:
-            rows = list(recipient_list.one(session, send, parts.hash_of(address)))
+            rows = list(recipient_list.find_recipient(session, send, parts.hash_of(address)))
         else:
             start, limit = _place(after), _PEOPLE_A_PAGE + 1
             rows = list(
                 recipient_list.page(session, send_id, state=wanted, after=start, limit=limit)
             )
-        apart = recipient_list.apart(session, send)
+        apart = recipient_list.problem_counts(session, send)
     last = rows[_PEOPLE_A_PAGE - 1] if len(rows) > _PEOPLE_A_PAGE else None
     return page(
         request,
@@ -155,15 +155,15 @@ def show_send(
     now = datetime.now(UTC)
     with reading(parts.database) as session:
         send, issue = find(session, send_id)
-        doubtful = uncertain_batches.listed(session, send_id)
+        doubtful = uncertain_batches.list_uncertain(session, send_id)
         shown: dict[str, Any] = {
             "send": send,
             "issue": issue,
-            "maker": schedules.maker_of(session, send_id),
+            "maker": schedules.creator_of(session, send_id),
             "progress": send_progress.of(session, send, now=now),
             "doubtful": doubtful,
             "around": silent_batches.silence_of(session, doubtful),
-            "apart": recipient_list.apart(session, send),
+            "apart": recipient_list.problem_counts(session, send),
             "done_by_now": send_rates.of_send(session, send_id),
         }
         if send.test:

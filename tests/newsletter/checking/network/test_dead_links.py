@@ -113,7 +113,7 @@ def test_a_picture_has_to_be_one(look: Look, site: Site) -> None:
     text = f"![A]({site.url}/picture.png)\n![B]({site.url}/page)"
     (found,) = look("dead_links", text, **local(site))
     assert found.line == 6
-    assert "no picture, but text/html" in found.message
+    assert "not an image, but text/html" in found.message
 
 
 def test_personal_links_and_mailboxes_are_asked_of_nobody(look: Look, site: Site) -> None:

@@ -204,7 +204,7 @@ def test_a_lost_answer_is_held_in_doubt_and_never_sent_again_by_itself(
     drain(database, gateway)
     later = datetime.now(UTC) + timedelta(days=30)
     with transaction(database) as session:
-        uncertain_batches.sweep(session, now=later, grace=timedelta(minutes=30), policy="hold")
+        uncertain_batches.recover(session, now=later, grace=timedelta(minutes=30), policy="hold")
     drain(database, gateway)
     assert len(gateway.requests) == 1
     assert batches(database, send)[0].state == "uncertain"
@@ -222,7 +222,7 @@ def test_doubt_is_sent_again_after_the_grace_time_if_the_operator_wants_it(
         now = datetime.now(UTC) + timedelta(minutes=minutes)
         with transaction(database) as session:
             provider_backoff.lift(session)
-            uncertain_batches.sweep(session, now=now, grace=grace, policy="resend")
+            uncertain_batches.recover(session, now=now, grace=grace, policy="resend")
             session.execute(update(table_of(Batch)).values(not_before=NOW))
         drain(database, gateway)
         assert len(gateway.requests) == requests
@@ -235,7 +235,9 @@ def swept_for_days(database: Engine, gateway: FakeGateway) -> None:
         now = datetime.now(UTC) + timedelta(hours=hour)
         with transaction(database) as session:
             provider_backoff.lift(session)
-            uncertain_batches.sweep(session, now=now, grace=timedelta(minutes=30), policy="resend")
+            uncertain_batches.recover(
+                session, now=now, grace=timedelta(minutes=30), policy="resend"
+            )
             session.execute(update(table_of(Batch)).values(not_before=NOW))
         drain(database, gateway)
 
@@ -254,7 +256,7 @@ def test_doubt_is_sent_again_once_however_often_it_was_put_off_before(
         swept_for_days(database, gateway)
     assert len(gateway.requests) == 4
     with reading(database) as session:
-        [one] = uncertain_batches.listed(session, send)
+        [one] = uncertain_batches.list_uncertain(session, send)
     assert one.why.endswith("; it was sent again before")
 
 
@@ -299,7 +301,8 @@ def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: lis
         provider_backoff.lift(session)
     with transaction(database) as session:
         assert [
-            (one.number, one.people, one.why) for one in uncertain_batches.listed(session, send)
+            (one.number, one.people, one.why)
+            for one in uncertain_batches.list_uncertain(session, send)
         ] == [
             (1, 2, "lost"),
             (2, 2, "lost"),
@@ -310,7 +313,7 @@ def test_the_operators_word_settles_a_doubtful_batch(database: Engine, five: lis
     assert send_state(database, send) == "sent"
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
     assert [gateway.mailed.count(f"p{n}@example.org") for n in range(1, 6)] == [1, 1, 2, 2, 1]
-    with transaction(database) as session, pytest.raises(SendError, match="not in doubt"):
+    with transaction(database) as session, pytest.raises(SendError, match="not uncertain"):
         uncertain_batches.resolve(session, send, 1, by=Actor(None, "operator"), sent=False, now=NOW)
 
 
@@ -344,10 +347,10 @@ def test_a_worker_that_died_before_departure_costs_nothing(
     with transaction(database) as session:
         BatchStore("dead", lease=timedelta(seconds=-1)).claim(session, now=datetime.now(UTC))
     with transaction(database) as session:
-        swept = uncertain_batches.sweep(
+        swept = uncertain_batches.recover(
             session, now=datetime.now(UTC), grace=timedelta(minutes=30), policy="hold"
         )
-    assert (swept.freed, swept.doubtful) == (1, 0)
+    assert (swept.requeued, swept.uncertain) == (1, 0)
     gateway = FakeGateway()
     drain(database, gateway)
     assert len(gateway.mailed) == 5
@@ -364,7 +367,7 @@ def test_a_worker_that_died_after_departure_leaves_a_doubt(
         assert batch is not None
         assert BatchStore("w", lease=timedelta(seconds=-1)).depart(session, batch, [], now=now)
     with transaction(database) as session:
-        uncertain_batches.sweep(session, now=now, grace=timedelta(minutes=30), policy="hold")
+        uncertain_batches.recover(session, now=now, grace=timedelta(minutes=30), policy="hold")
     assert batches(database, send)[0].state == "uncertain"
     drain(database, FakeGateway())
     assert batches(database, send)[0].state == "uncertain"
@@ -377,7 +380,7 @@ def test_a_claim_that_was_taken_back_cannot_depart(database: Engine, five: list[
         slow = BatchStore("slow", lease=timedelta(seconds=-1)).claim(session, now=now)
         assert slow is not None
     with transaction(database) as session:
-        uncertain_batches.sweep(session, now=now, grace=timedelta(minutes=30), policy="hold")
+        uncertain_batches.recover(session, now=now, grace=timedelta(minutes=30), policy="hold")
         fast = BatchStore("fast", lease=timedelta(minutes=1)).claim(session, now=now)
         assert fast is not None
     with transaction(database) as session:
@@ -425,7 +428,7 @@ def test_cancelling_leaves_the_rest_in_the_list_with_the_reason(
     found = states(database, send)
     assert [found[person] for person in five[2:]] == [("rejected", "cancelled")] * 3
     with reading(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 def test_two_workers_share_the_batches_and_nobody_is_mailed_twice(
@@ -450,7 +453,7 @@ def test_a_late_answer_that_nothing_was_taken_ends_the_doubt(
     def given_up() -> None:
         with transaction(database) as session:
             session.execute(update(table_of(Batch)).values(lease_until=NOW))
-            uncertain_batches.sweep(
+            uncertain_batches.recover(
                 session, now=datetime.now(UTC), grace=timedelta(hours=1), policy="hold"
             )
         assert batches(database, send)[0].state == "uncertain"

@@ -233,7 +233,7 @@ def test_a_small_probe_then_a_batch_as_planned_and_then_everybody(
     assert send_state(database, send) == "sent"
     assert set(Counter(gateway.mailed).values()) == {1}
     with reading(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 @pytest.mark.parametrize("outcome", [LOST, REFUSED])
@@ -374,10 +374,10 @@ def test_a_probe_that_died_makes_room_for_another(
         drain(database, gateway)
         assert len(gateway.requests) == 1  # it may be at work
         with transaction(database) as session:
-            swept = uncertain_batches.sweep(
+            swept = uncertain_batches.recover(
                 session, now=moment, grace=timedelta(hours=1), policy="hold"
             )
-        assert (swept.freed, swept.doubtful) == ((0, 1) if departed else (1, 0))
+        assert (swept.requeued, swept.uncertain) == ((0, 1) if departed else (1, 0))
     drain(database, gateway)
     assert row(database).failures == 0
     assert not not_in_doubt(database, send)

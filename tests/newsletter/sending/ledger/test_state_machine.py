@@ -257,7 +257,7 @@ class Ledger(RuleBasedStateMachine):
             session.execute(table_of(WorkerRow).delete())
             # The wait is over; probes go on.
             session.execute(update(table_of(ProviderBackoff)).values(until=NOW))
-            uncertain_batches.sweep(
+            uncertain_batches.recover(
                 session, now=datetime.now(UTC), grace=timedelta(hours=1), policy="hold"
             )
 
@@ -320,14 +320,14 @@ class Ledger(RuleBasedStateMachine):
         found = set()
         for send in self.sends:
             with reading(self.database) as session:
-                for row in send_status.people(session, send, state="planned"):
+                for row in send_status.stream_recipients(session, send, state="planned"):
                     if self.provider.taken[row.email]:
                         found.add((send, row.batch))
         return found
 
     def _all_over(self) -> bool:
         with reading(self.database) as session:
-            stands = [send_status.of(session, send) for send in self.sends]
+            stands = [send_status.get_status(session, send) for send in self.sends]
         return all(
             one.send.state in {"sent", "cancelled"} and "planned" not in one.people
             for one in stands
@@ -345,8 +345,8 @@ class Ledger(RuleBasedStateMachine):
     def sums_hold(self) -> None:
         for send in getattr(self, "sends", ()):
             with reading(self.database) as session:
-                stands = send_status.of(session, send)
-                people = list(send_status.people(session, send))
+                stands = send_status.get_status(session, send)
+                people = list(send_status.stream_recipients(session, send))
             assert stands.adds_up
             rows = {batch.number: batch for batch in batches(self.database, send)}
             sizes = Counter(row.batch for row in people)
@@ -392,7 +392,7 @@ class Ledger(RuleBasedStateMachine):
                 break
         for send in self.sends:
             with reading(self.database) as session:
-                stands = send_status.of(session, send)
+                stands = send_status.get_status(session, send)
             assert stands.send.state in {"sent", "cancelled"}
             assert stands.adds_up
             assert "planned" not in stands.people

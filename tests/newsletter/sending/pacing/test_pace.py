@@ -151,7 +151,7 @@ def test_doubt_that_is_sent_again_keeps_quiet_hours(
     night = now + 3 * _HOUR
     with transaction(database) as session:
         if by == "policy":
-            uncertain_batches.sweep(session, now=night, grace=_HOUR, policy="resend")
+            uncertain_batches.recover(session, now=night, grace=_HOUR, policy="resend")
         else:
             uncertain_batches.resolve(
                 session, send, 1, by=Actor(None, "operator"), sent=False, now=night
@@ -173,7 +173,7 @@ def test_a_send_that_cannot_go_on_when_the_worker_comes_late_is_paused(
         pass
     stands = found(database, send)
     assert stands.state == "paused"  # type: ignore[attr-defined]
-    assert "would not be over within 366 days" in stands.reason  # type: ignore[attr-defined]
+    assert "would take more than 366 days" in stands.reason  # type: ignore[attr-defined]
 
 
 def test_what_has_no_timetable_leaves_however_late_it_is(
@@ -220,7 +220,7 @@ def test_a_pace_by_which_it_could_never_be_planned_is_refused(
             send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason="wait", now=NOW)
     with (
         transaction(database) as session,
-        pytest.raises(SendError, match="would not be over within 366 days"),
+        pytest.raises(SendError, match="would take more than 366 days"),
     ):
         send_lifecycle.change_pace(session, send, slow, by=Actor(None, "operator"), now=NOW)
     with transaction(database) as session:
@@ -244,7 +244,7 @@ def test_each_person_gets_it_at_their_own_time(database: Engine) -> None:
     assert make_plan(database, send) == 5
     at = {batch.number: batch.not_before.replace(tzinfo=UTC) for batch in batches(database, send)}
     with reading(database) as session:
-        got = {row.id: at[row.batch] for row in send_status.people(session, send)}
+        got = {row.id: at[row.batch] for row in send_status.stream_recipients(session, send)}
     day = datetime(2026, 3, 29, tzinfo=UTC)
     # Clocks went forward in Berlin that night; New York had changed before.
     assert [got[person] - day for person in people] == [n * _HOUR for n in (7, 13, 7, 9, 9)]
@@ -374,7 +374,9 @@ def test_the_sample_is_the_same_when_it_is_drawn_again(database: Engine) -> None
         make_plan(database, send, batch_size=50)
         with reading(database) as session:
             part = {b.number: (b.part, b.variant_id) for b in batches(database, send)}
-            drawn.append({r.id: part[r.batch][0] for r in send_status.people(session, send)})
+            drawn.append(
+                {r.id: part[r.batch][0] for r in send_status.stream_recipients(session, send)}
+            )
         with transaction(database) as session:
             for table in ("delivery", "batch", "variant", "send", "segment"):
                 session.connection().exec_driver_sql(f"DELETE FROM {table}")

@@ -26,8 +26,8 @@ from newsletter.sending.pacing.timetable import (
     Timetable,
     WarmUp,
     ZoneGroup,
-    cut,
-    retime,
+    cut_batches,
+    departure_times,
 )
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def plan(
     warm_up: WarmUp | None = None,
 ) -> list[list[PlannedBatch]]:
     groups = [ZoneGroup(zone, count, start) for zone, count in people]
-    return cut(timetable, groups, start=start, batch_size=batch_size, warm_up=warm_up)
+    return cut_batches(timetable, groups, start=start, batch_size=batch_size, warm_up=warm_up)
 
 
 def by_hour(slots: list[PlannedBatch]) -> dict[str, int]:
@@ -176,13 +176,13 @@ def test_without_limits_everything_leaves_at_once() -> None:
 
 
 def test_nobody_means_no_batches() -> None:
-    assert cut(Timetable(), [], start=START, batch_size=1000) == []
-    assert retime(Timetable(), [], start=START) == []
+    assert cut_batches(Timetable(), [], start=START, batch_size=1000) == []
+    assert departure_times(Timetable(), [], start=START) == []
 
 
 def test_a_group_waits_for_its_own_bound() -> None:
     groups = [ZoneGroup("", 5, after(60)), ZoneGroup("", 5, after(-60))]
-    slots = cut(Timetable(), groups, start=START, batch_size=10)
+    slots = cut_batches(Timetable(), groups, start=START, batch_size=10)
     assert slots == [[PlannedBatch(5, after(60))], [PlannedBatch(5, START)]]
 
 
@@ -204,14 +204,14 @@ def test_the_rate_spaces_out_batches_over_all_groups() -> None:
 
 def test_an_idle_time_is_not_saved_up() -> None:
     groups = [ZoneGroup("", 100, START), ZoneGroup("", 200, after(3600))]
-    first, second = cut(Timetable(per_second=10), groups, start=START, batch_size=1000)
+    first, second = cut_batches(Timetable(per_second=10), groups, start=START, batch_size=1000)
     assert first == [PlannedBatch(100, START)]
     assert second == [PlannedBatch(100, after(3600)), PlannedBatch(100, after(3610))]
 
 
 def test_a_group_that_may_leave_goes_before_one_that_waits() -> None:
     groups = [ZoneGroup("", 20, after(15)), ZoneGroup("", 30, START)]
-    first, second = cut(Timetable(per_second=1), groups, start=START, batch_size=10)
+    first, second = cut_batches(Timetable(per_second=1), groups, start=START, batch_size=10)
     assert [slot.moment for slot in second] == [START, after(10), after(40)]
     assert [slot.moment for slot in first] == [after(20), after(30)]
 
@@ -378,7 +378,7 @@ def test_a_new_pace_counts_from_its_start() -> None:
         ExistingBatch("", 50, START),
         ExistingBatch("Asia/Tokyo", 100, START),
     ]
-    moments = retime(Timetable(per_second=10), lots, start=after(1000))
+    moments = departure_times(Timetable(per_second=10), lots, start=after(1000))
     assert moments == [after(1000), after(1010), after(1015)]
 
 
@@ -387,18 +387,20 @@ def test_lots_of_all_zones_keep_their_order_when_nothing_tells_them_apart() -> N
         ExistingBatch(zone, 10, START)
         for zone in ("Asia/Tokyo", "", "Europe/Berlin", "", "Asia/Tokyo")
     ]
-    assert retime(Timetable(per_second=1), lots, start=START) == [after(10 * n) for n in range(5)]
+    assert departure_times(Timetable(per_second=1), lots, start=START) == [
+        after(10 * n) for n in range(5)
+    ]
 
 
 def test_a_lot_stays_whole_and_waits_for_an_hour_with_room() -> None:
     lots = [ExistingBatch("", size, START) for size in (600, 600, 400, 1000)]
-    moments = retime(Timetable(per_hour=1000), lots, start=START)
+    moments = departure_times(Timetable(per_hour=1000), lots, start=START)
     assert moments == [START, after(3600), after(3600), after(7200)]
 
 
 def test_a_lot_above_the_limit_takes_the_following_hours_too() -> None:
     lots = [ExistingBatch("", size, START) for size in (100, 700, 300, 300, 700)]
-    moments = retime(Timetable(per_hour=300), lots, start=START)
+    moments = departure_times(Timetable(per_hour=300), lots, start=START)
     # 700 need the hours 1, 2 and a third of 3; 300 do not fit in there.
     assert moments == [START, after(3600), after(4 * 3600), after(5 * 3600), after(6 * 3600)]
 
@@ -410,7 +412,7 @@ def test_a_lot_waits_for_a_day_of_the_warm_up_that_is_large_enough() -> None:
         ExistingBatch("", 80, START),
         ExistingBatch("", 500, START),
     ]
-    moments = retime(Timetable(), lots, start=START, warm_up=warm_up)
+    moments = departure_times(Timetable(), lots, start=START, warm_up=warm_up)
     assert moments == [utc("2026-06-03 00:00"), utc("2026-06-03 00:00"), utc("2026-06-04 00:00")]
 
 
@@ -419,16 +421,18 @@ def test_lots_of_another_zone_pass_by_those_that_sleep() -> None:
         ExistingBatch("Pacific/Kiritimati", 10, START),
         ExistingBatch("Europe/Berlin", 10, START),
     ]
-    moments = retime(Timetable(quiet=NIGHT), lots, start=START)
+    moments = departure_times(Timetable(quiet=NIGHT), lots, start=START)
     assert moments == [utc("2026-06-01 17:00"), START]
 
 
 def test_after_a_pause_nobody_waits_another_day_for_an_hour_that_has_come() -> None:
     timetable, lots = Timetable(local_time=time(9)), [ExistingBatch("Europe/Berlin", 10, START)]
     resumed = utc("2026-06-02 09:00")  # 11:00 in Berlin; the send started the day before
-    assert retime(timetable, lots, start=resumed) == [utc("2026-06-03 07:00")]
-    assert retime(timetable, lots, start=resumed, began=START) == [resumed]
-    assert retime(timetable, lots, start=after(5), began=START) == [utc("2026-06-02 07:00")]
+    assert departure_times(timetable, lots, start=resumed) == [utc("2026-06-03 07:00")]
+    assert departure_times(timetable, lots, start=resumed, began=START) == [resumed]
+    assert departure_times(timetable, lots, start=after(5), began=START) == [
+        utc("2026-06-02 07:00")
+    ]
 
 
 # ── Rules that always hold ─────────────────────────────────────────────────────────────
@@ -530,7 +534,7 @@ def test_a_plan_keeps_all_rules(
         for zone, count, bound in people
     ]
     plan = within_a_year(
-        lambda: cut(timetable, groups, start=start, batch_size=batch_size, warm_up=warm_up)
+        lambda: cut_batches(timetable, groups, start=start, batch_size=batch_size, warm_up=warm_up)
     )
     assert [sum(slot.size for slot in slots) for slots in plan] == [g.people for g in groups]
     for group, slots in zip(groups, plan, strict=True):
@@ -569,7 +573,7 @@ def test_batches_that_are_cut_keep_all_rules_that_they_can(
         ExistingBatch(zone, size, start + timedelta(minutes=bound or -60))
         for zone, size, bound in sizes
     ]
-    moments = within_a_year(lambda: retime(timetable, lots, start=start, warm_up=warm_up))
+    moments = within_a_year(lambda: departure_times(timetable, lots, start=start, warm_up=warm_up))
     for lot, moment in zip(lots, moments, strict=True):
         assert moment >= max(start, lot.not_before)
         check_hours(timetable, lot.zone, moment)
@@ -602,10 +606,10 @@ def test_the_same_timetable_gives_cut_batches_the_same_moments(
     timetable: Timetable, people: list[int], start: datetime
 ) -> None:
     groups = [ZoneGroup("", count, start) for count in people]
-    plan = within_a_year(lambda: cut(timetable, groups, start=start, batch_size=100))
+    plan = within_a_year(lambda: cut_batches(timetable, groups, start=start, batch_size=100))
     slots = [slot for of_group in plan for slot in of_group]
     lots = [ExistingBatch("", slot.size, start) for slot in slots]
-    assert retime(timetable, lots, start=start) == [slot.moment for slot in slots]
+    assert departure_times(timetable, lots, start=start) == [slot.moment for slot in slots]
 
 
 # ── Size ───────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,7 @@ from tests.newsletter.sending.conftest import (
 
 def adds_up(database: Engine, send: int) -> bool:
     with reading(database) as session:
-        return send_status.of(session, send).adds_up
+        return send_status.get_status(session, send).adds_up
 
 
 def retry(database: Engine, send: int) -> int:
@@ -45,7 +45,7 @@ def test_a_segment_can_be_left_out(database: Engine, five: list[int]) -> None:
     assert make_plan(database, send) == 3
     assert sorted(states(database, send)) == [five[1], five[2], five[4]]
     with reading(database) as session:
-        assert send_status.find(session, send).excluded_counts == {"segment left out": 2}
+        assert send_status.find(session, send).excluded_counts == {"in an excluded segment": 2}
 
 
 def test_another_send_of_an_issue_reaches_those_whom_the_cancelled_one_missed(
@@ -74,7 +74,7 @@ def test_a_retry_reaches_who_missed_it_and_nobody_else(database: Engine, five: l
     gateway = drain(database, FakeGateway(Refused(400, "bad", recipient=3)))
     refused = gateway.requests[0].recipients[3].email
     with reading(database) as session:
-        (one,) = send_status.people(session, send, email=refused)
+        (one,) = send_status.stream_recipients(session, send, email=refused)
     assert (one.state, one.reason) == ("rejected", "SendGrid refused it (400): bad")
     assert retry(database, send) == 1
     drain(database, gateway)
@@ -116,12 +116,12 @@ def test_people_are_listed_with_state_reason_and_address(database: Engine, five:
     gateway = drain(database, FakeGateway(Refused(400, "bad", recipient=3)))
     refused = gateway.requests[0].recipients[3].email
     with reading(database) as session:
-        everybody = list(send_status.people(session, send))
+        everybody = list(send_status.stream_recipients(session, send))
         assert [row.id for row in everybody] == five
-        (one,) = send_status.people(session, send, state="rejected")
+        (one,) = send_status.stream_recipients(session, send, state="rejected")
         assert (one.email, one.reason) == (refused, "SendGrid refused it (400): bad")
         another = gateway.requests[0].recipients[0].email
-        (other,) = send_status.people(session, send, email=f"{another.upper()} ")
+        (other,) = send_status.stream_recipients(session, send, email=f"{another.upper()} ")
         assert other.state == "accepted"
 
 

@@ -148,7 +148,7 @@ def test_the_audience_is_frozen_when_it_is_planned(database: Engine, five: list[
 def test_a_send_is_planned_once(database: Engine, five: list[int]) -> None:
     send = make_send(database)
     make_plan(database, send)
-    with pytest.raises(SendError, match="not scheduled"):
+    with pytest.raises(SendError, match="only a scheduled send"):
         make_plan(database, send)
 
 
@@ -187,7 +187,7 @@ def test_an_empty_segment_sends_nothing_and_says_so(database: Engine) -> None:
     with pytest.raises(NothingToDoError, match="nobody would get this issue"):
         make_send(database)
     with reading(database) as session:
-        assert send_status.listed(session) == []
+        assert send_status.latest_sends(session) == []
 
 
 def test_a_send_whose_people_have_all_left_by_its_time_is_finished_at_once(

@@ -41,7 +41,7 @@ from tests.newsletter.sending.conftest import (
 
 def slugs(database: Engine, **choice: object) -> list[str]:
     with reading(database) as session:
-        found = archive_queries.latest(session, ArchiveFilter(**choice), limit=10)  # type: ignore[arg-type]
+        found = archive_queries.latest_issues(session, ArchiveFilter(**choice), limit=10)  # type: ignore[arg-type]
         return [one.slug for one in found]
 
 
@@ -89,7 +89,7 @@ def test_what_was_public_once_does_not_change(database: Engine, five: list[int])
     with transaction(database) as session:
         store.switch_archive(session, "first", on=True, by=COMMAND_LINE, now=NOW)
     with reading(database) as session:
-        before = archive_queries.find(session, "first")
+        before = archive_queries.find_published(session, "first")
     changed = parse_issue(
         "---\nsubject: New words\nslug: first\n---\n\nNew words.\n", name="first.md"
     )
@@ -110,7 +110,7 @@ def test_what_was_public_once_does_not_change(database: Engine, five: list[int])
     drain(database, FakeGateway())
     assert send_state(database, second.id) == "sent"
     with reading(database) as session:
-        assert archive_queries.find(session, "first") == before
+        assert archive_queries.find_published(session, "first") == before
     assert published_send(database) == first
 
 
@@ -146,7 +146,7 @@ def test_a_test_shows_the_words_of_its_winner_or_the_first(
         table = table_of(Send)
         session.execute(update(table).where(table.c.id == send.id).values(winner=winner))
     with reading(database) as session:
-        found = archive_queries.find(session, "first")
+        found = archive_queries.find_published(session, "first")
     assert found is not None
     assert found.issue.title == ("Second words" if winner else "Hello")
     assert f"{words}" in found.html.split("<body")[1]
@@ -162,8 +162,8 @@ def test_an_issue_is_taken_out_and_put_back_and_the_log_knows(
             store.switch_archive(session, "first", on=on, by=COMMAND_LINE, now=NOW)
         assert slugs(database) == seen
         with reading(database) as session:
-            assert (archive_queries.find(session, "first") is not None) == bool(seen)
-            assert archive_queries.series(session) == ["letter"] * bool(seen)
+            assert (archive_queries.find_published(session, "first") is not None) == bool(seen)
+            assert archive_queries.list_series(session) == ["letter"] * bool(seen)
     with reading(database) as session:
         assert [(row.action, row.subject) for row in audit.entries(session)] == [
             ("issue put into the archive", "first"),
@@ -187,8 +187,8 @@ def test_issues_are_chosen_by_series_and_time(database: Engine, five: list[int])
     assert slugs(database, series="even") == ["c", "a"]
     assert slugs(database, since=NOW, until=NOW + timedelta(days=2)) == ["b", "a"]
     with reading(database) as session:
-        assert archive_queries.series(session) == ["even", "odd"]
-        assert archive_queries.span(session) == (NOW, NOW + timedelta(days=2))
+        assert archive_queries.list_series(session) == ["even", "odd"]
+        assert archive_queries.publication_range(session) == (NOW, NOW + timedelta(days=2))
         assert store.find(session, "c").published_send == 3
 
 
@@ -273,7 +273,7 @@ def test_an_issue_is_public_if_it_says_so_or_went_to_all(
     drain(database, FakeGateway())
     assert slugs(database) == ["first"] * wanted
     with reading(database) as session:
-        assert (archive_queries.find(session, "first") is not None) is wanted
+        assert (archive_queries.find_published(session, "first") is not None) is wanted
 
 
 def test_a_letter_to_one_person_is_public_once_it_went_to_everybody(
@@ -344,7 +344,7 @@ def test_other_words_under_a_slug_that_was_sent_are_refused(
     with reading(database) as session:
         # What was refused leaves no revision and no send behind.
         assert len(store.revisions(session, store.find(session, "first"))) == 1
-        assert send_list.of_issues(session, [1]) == {1: [first]}
+        assert send_list.send_ids_by_issue(session, [1]) == {1: [first]}
     # The same words go to newcomers, whatever else the front matter says by now.
     second = again(database, "Hello", front="archive: false\n")
     make_plan(database, second)

@@ -18,7 +18,7 @@ from tests.newsletter.sending.conftest import FakeGateway, dispatcher, drain, pl
 
 def counted(database: Engine, send: int) -> dict[str, int]:
     with reading(database) as session:
-        return send_status.of(session, send).people
+        return send_status.get_status(session, send).people
 
 
 def handed_over(database: Engine, send: int) -> int:
@@ -98,7 +98,7 @@ def test_those_set_apart_are_found_by_their_state(database: Engine, five: list[i
     with reading(database) as session:
         made = send_status.find(session, send)
         people = counted(database, send)
-        assert recipient_list.apart(session, made) == {
+        assert recipient_list.problem_counts(session, made) == {
             state: n for state, n in people.items() if state in recipient_list.FILTERS[1:]
         }
         for state in recipient_list.FILTERS:
@@ -119,7 +119,7 @@ def test_those_of_a_cancelled_send_add_up_too(database: Engine, five: list[int])
     people = counted(database, send)
     assert people == {"skipped": 1, "rejected": 4}
     with reading(database) as session:
-        apart = recipient_list.apart(session, send_status.find(session, send))
+        apart = recipient_list.problem_counts(session, send_status.find(session, send))
         assert apart == {"skipped": 1, "not_sent": 4}
         for state in recipient_list.FILTERS:
             rows = recipient_list.page(session, send, state=state, limit=10)
@@ -133,7 +133,9 @@ def test_what_a_rate_limit_put_back_was_not_refused_when_the_send_is_cancelled(
     dispatcher(database, FakeGateway(NotSent("rate limit"))).send_next()
     with transaction(database) as session:
         send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
-        assert recipient_list.apart(session, send_status.find(session, send)) == {"not_sent": 5}
+        assert recipient_list.problem_counts(session, send_status.find(session, send)) == {
+            "not_sent": 5
+        }
 
 
 def test_one_person_is_found_by_address(database: Engine, five: list[int]) -> None:
@@ -141,6 +143,6 @@ def test_one_person_is_found_by_address(database: Engine, five: list[int]) -> No
     with reading(database) as session:
         made = send_status.find(session, send)
         known = hash_address(address_key(ADDRESS_KEY), parse("P2@Example.org"))
-        assert [row.id for row in recipient_list.one(session, made, known)] == [five[1]]
-        assert recipient_list.one(session, made, b"\0" * 32) == []
-        assert recipient_list.one(session, made, None) == []
+        assert [row.id for row in recipient_list.find_recipient(session, made, known)] == [five[1]]
+        assert recipient_list.find_recipient(session, made, b"\0" * 32) == []
+        assert recipient_list.find_recipient(session, made, None) == []

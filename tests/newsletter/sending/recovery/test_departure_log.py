@@ -115,7 +115,7 @@ def test_what_left_without_an_answer_is_in_doubt(
     before = backup(database)
     dispatcher(database, FakeGateway(Unknown("lost")), journal).send_next()
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(doubtful=1)
+    assert compared(database, journal) == ReplayReport(uncertain=1)
     assert batches(database, send)[0].state == "uncertain"
     assert not dispatcher(database, FakeGateway(), journal).send_next()
 
@@ -180,7 +180,7 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     gateway.outcomes.append(Unknown("lost"))
     worker.send_next()
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(accepted=1, doubtful=1)
+    assert compared(database, journal) == ReplayReport(accepted=1, uncertain=1)
     assert compared(database, journal) == ReplayReport()
     make_plan(database, send)
     with transaction(database) as session:
@@ -189,7 +189,7 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
     assert [b.state for b in batches(database, send)] == ["accepted", "uncertain", "accepted"]
     with transaction(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
         uncertain_batches.resolve(session, send, 2, by=Actor(None, "operator"), sent=True, now=NOW)
         assert send_status.find(session, send).state == "sent"
 
@@ -209,7 +209,7 @@ def test_what_was_split_since_the_backup_is_put_together_from_its_parts(
     drain(database, gateway, journal)
     assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     with reading(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 def test_both_halves_of_a_split_that_left_since_the_backup_are_known(
@@ -226,7 +226,7 @@ def test_both_halves_of_a_split_that_left_since_the_backup_are_known(
     assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     assert send_state(database, send) == "sent"
     with reading(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 @pytest.mark.parametrize("ended", ["sent", "cancelled"])
@@ -261,7 +261,7 @@ def test_a_retry_that_left_after_the_backup_is_not_sent_again(
     assert missed == (1 if ended == "sent" else 2)
     assert send_state(database, send) == ended
     with reading(database) as session:
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
@@ -290,7 +290,7 @@ def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
         assert [b.state for b in batches(database, send)] == ["accepted", "uncertain"]
         assert send_state(database, send) == "sending"
         with reading(database) as session:
-            assert send_status.of(session, send).adds_up
+            assert send_status.get_status(session, send).adds_up
 
 
 def test_the_operators_word_is_not_taken_back(
@@ -372,7 +372,7 @@ def test_who_left_after_the_backup_is_not_mailed_again(
     with reading(database) as session:
         row = session.execute(select(table_of(Suppression))).one()
     assert (row.reason, row.at) == ("unsubscribed", NOW)
-    assert "by the journal" in row.evidence
+    assert "departure log" in row.evidence
     # The file tells nobody who it was.
     for file in following.folder.iterdir():
         assert b"example.org" not in file.read_bytes()
@@ -482,10 +482,10 @@ def test_what_was_not_committed_did_not_happen(
 
     with pytest.raises(ZeroDivisionError):
         broken()
-    assert following.tell().suppressions == {}
+    assert following.read().suppressions == {}
     following.unfollow()
     leave(database, five[0])
-    assert following.tell().suppressions == {}
+    assert following.read().suppressions == {}
 
 
 def test_torn_lines_and_old_files_do_no_harm(
@@ -499,7 +499,7 @@ def test_torn_lines_and_old_files_do_no_harm(
     journal = DepartureLogFile(folder)
     make_plan(database, make_send(database))
     dispatcher(database, FakeGateway(), journal).send_next()
-    told = journal.tell()
+    told = journal.read()
     assert [len(departures) for departures in told.departures.values()] == [1]
     assert told.damage == []
     # What the database surely knows goes, and nothing else.

@@ -56,7 +56,7 @@ def look(
     database: Engine, journal: DepartureLogFile | None, *, now: datetime | None = None
 ) -> None:
     """What a process does before it sends."""
-    known_logs.look(database, journal, now=now or datetime.now(UTC))
+    known_logs.compare_logs(database, journal, now=now or datetime.now(UTC))
 
 
 def log_states(database: Engine) -> list[str]:
@@ -109,7 +109,7 @@ def test_whoever_was_in_no_request_gets_it_and_nobody_else(
     assert sorted(gateway.mailed) == ALL
     with reading(database) as session:
         assert send_status.find(session, send).excluded_counts == {HAD_BEFORE: 2}
-        assert send_status.of(session, send).adds_up
+        assert send_status.get_status(session, send).adds_up
 
 
 def test_numbers_that_others_have_by_now_tell_nothing(
@@ -198,7 +198,7 @@ def test_a_request_without_an_answer_is_in_doubt_until_the_operator_says(
         forgotten_sends.resolve(session, "first", 2, sent=was_sent, by=ADA, now=NOW)
         assert forgotten_sends.unanswered(session) == []
         assert audit.entries(session)[0].subject == "first"
-    with pytest.raises(SendError, match="not in doubt"), transaction(database) as session:
+    with pytest.raises(SendError, match="not uncertain"), transaction(database) as session:
         forgotten_sends.resolve(session, "first", 2, sent=was_sent, by=ADA, now=NOW)
     if was_sent:
         with pytest.raises(NothingToDoError):
@@ -231,7 +231,7 @@ def test_a_send_that_was_stopped_does_not_come_back_to_life(
     assert len(gateway.mailed) == 2
     with reading(database) as session:
         found = send_status.find(session, send)
-        assert (found.state, f"it was {word} before" in found.reason) == ("paused", True)
+        assert (found.state, f"it was {word} at" in found.reason) == ("paused", True)
     with transaction(database) as session:
         send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
         session.execute(update(table_of(DepartureLog)).values(read={}))
@@ -287,11 +287,14 @@ def test_one_word_settles_one_request_of_several_forgotten_sends(
     with reading(database) as session:
         one, other = forgotten_sends.unanswered(session)
     assert (one.batch, other.batch) == (1, 1)
-    with pytest.raises(SendError, match="say which") as caught, transaction(database) as session:
+    with (
+        pytest.raises(SendError, match="choose one with") as caught,
+        transaction(database) as session,
+    ):
         forgotten_sends.resolve(session, "first", 1, sent=False, by=ADA, now=NOW)
     for of in (one, other):
         assert f"send {of.send}, made {of.made}" in str(caught.value.hint)
-    with pytest.raises(SendError, match="not in doubt"), transaction(database) as session:
+    with pytest.raises(SendError, match="not uncertain"), transaction(database) as session:
         forgotten_sends.resolve(session, "first", 1, send=9, sent=False, by=ADA, now=NOW)
     with transaction(database) as session:
         people = forgotten_sends.resolve(
@@ -560,7 +563,7 @@ def test_the_last_line_may_be_torn(
 def test_a_log_of_another_database_stops_everything_until_the_operator_says(
     database: Engine, known: list[int], journal: DepartureLogFile
 ) -> None:
-    journal.belong("another", 7)
+    journal.write_identity("another", 7)
     with transaction(database) as session:
         session.execute(text("DELETE FROM departure_log"))
     look(database, journal)
@@ -576,7 +579,7 @@ def test_a_log_of_the_databases_own_past_is_compared_by_the_operators_word(
     database: Engine, known: list[int], journal: DepartureLogFile, tmp_path: Path
 ) -> None:
     """The backup is from before the database was given its name."""
-    journal.belong("", 0)
+    journal.write_identity("", 0)
     with transaction(database) as session:
         session.execute(text("DELETE FROM departure_log"))
         session.execute(text("DELETE FROM identity"))

@@ -118,7 +118,7 @@ def test_an_error_that_nobody_expected_costs_one_batch_its_certainty_and_nothing
     assert until(lambda: sorted(b.state for b in batches(database, send)) == settled)
     with transaction(database) as session:
         later = datetime.now(UTC) + timedelta(hours=1)
-        uncertain_batches.sweep(session, now=later, grace=timedelta(minutes=30), policy="hold")
+        uncertain_batches.recover(session, now=later, grace=timedelta(minutes=30), policy="hold")
     time.sleep(0.5)
     assert sorted(b.state for b in batches(database, send)) == [*settled[:2], "uncertain"]
     assert len(gateway.mailed) == len(set(gateway.mailed)) == 5

@@ -138,11 +138,11 @@ def test_segments_that_nobody_can_know_are_refused_on_the_command_line(
     ):
         done = run(*words, **off)
         assert (done.returncode, done.stdout) == (2, ""), words
-        assert "clicks are not measured" in done.stderr
+        assert "clicks are not tracked" in done.stderr
         assert "tracking.clicks" in done.stderr
     (row,) = map(json.loads, run("segment", "list", "--json", **off).stdout.splitlines())
     assert (row["people"], row["may be mailed"]) == (None, None)
-    assert "clicks are not measured" in row["problem"]
+    assert "clicks are not tracked" in row["problem"]
     on = {"NEWSLETTER_DATABASE_URL": database_url}
     assert run("segment", "count", "readers", **on).returncode == 0
 
@@ -192,4 +192,4 @@ def test_the_doctor_compares_the_account_with_what_we_ask_for() -> None:
         (Tracked(clicks=False, opens=False), "click, open"),
     ):
         (found,) = account_findings._tracking(Account(), tracked)  # type: ignore[arg-type]
-        assert (f"differ from the account's for {differ}" in found.found) is (differ is not None)
+        assert (f"differ from the account's for {differ}" in found.message) is (differ is not None)

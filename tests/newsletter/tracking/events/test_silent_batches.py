@@ -39,7 +39,7 @@ def lose_one(database: Engine) -> None:
 
 def around(database: Engine, send: int) -> dict[int, Silence]:
     with reading(database) as session:
-        return silent_batches.silence_of(session, uncertain_batches.listed(session, send))
+        return silent_batches.silence_of(session, uncertain_batches.list_uncertain(session, send))
 
 
 def delivered(database: Engine, send: int, batch: int, person: int, *, key: str) -> None:

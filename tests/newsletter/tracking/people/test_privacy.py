@@ -64,7 +64,7 @@ def test_erasure_leaves_a_keyed_hash_and_figures_that_still_add_up(
         assert "p1@example.org" not in str(told)
         assert session.execute(select(table_of(SoftBounce))).all() == []
         assert session.execute(select(table_of(OutboxEmail))).all() == []
-        assert send_status.of(session, sent).adds_up
+        assert send_status.get_status(session, sent).adds_up
 
 
 def test_nobody_is_given_the_history_of_somebody_erased(

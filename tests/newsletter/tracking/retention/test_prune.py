@@ -92,25 +92,25 @@ def test_an_event_of_a_send_whose_figures_are_final_still_suppresses(
 def test_deliveries_become_sums(database: Engine, sent: int) -> None:
     take(database, entry(sent, 1, "delivered"), entry(sent, 2, "bounce", type="bounce"))
     with reading(database) as session:
-        before = send_status.of(session, sent).people
+        before = send_status.get_status(session, sent).people
     folded = prune(database, KEEP, now=when_ended(database, sent) + timedelta(days=401))
     assert (folded.issues, folded.deliveries) == (1, 5)
     with reading(database) as session:
-        where = send_status.of(session, sent)
+        where = send_status.get_status(session, sent)
         assert where.people == before == {"delivered": 1, "bounced": 1, "accepted": 3}
         assert where.adds_up
-        with pytest.raises(SendError, match="its people are not kept any more"):
-            send_status.people(session, sent)
+        with pytest.raises(SendError, match="its recipients were deleted on"):
+            send_status.stream_recipients(session, sent)
 
 
 def test_an_issue_whose_readers_are_forgotten_reaches_nobody_again(
     database: Engine, sent: int
 ) -> None:
     prune(database, KEEP, now=when_ended(database, sent) + timedelta(days=401))
-    with pytest.raises(SendError, match="who had this issue is not kept any more"):
+    with pytest.raises(SendError, match="its recipients were deleted on"):
         make_send(database)
     with (
-        pytest.raises(SendError, match="who had this issue is not kept any more"),
+        pytest.raises(SendError, match="its recipients were deleted on"),
         transaction(database) as session,
     ):
         send_lifecycle.retry(session, sent, by=Actor(None, "operator"), now=MARCH, batch_size=2)
@@ -122,8 +122,8 @@ def test_an_issue_with_a_send_to_come_stays_open(database: Engine, five: list[in
     dispatcher(database, FakeGateway()).send_next()
     assert prune(database, KEEP, now=datetime(2030, 1, 1, tzinfo=UTC)).issues == 0
     with transaction(database) as session:
-        summarize.close(session, 1, now=MARCH)
-    with pytest.raises(SendError, match="not kept any more"):
+        summarize.close_issue(session, 1, now=MARCH)
+    with pytest.raises(SendError, match="were deleted on"):
         make_plan(database, second)
 
 

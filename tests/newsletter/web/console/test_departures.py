@@ -17,10 +17,10 @@ def test_a_button_settles_the_request_of_its_own_send(office: Office) -> None:
     with transaction(database) as session:
         for day in (1, 2):
             made = datetime(2026, 3, day, tzinfo=UTC)
-            known = forgotten_sends.remember(
+            known = forgotten_sends.get_or_create(
                 session, 1, made, ForgottenSendInfo("one", ""), now=made
             )
-            forgotten_sends.add(session, known, 1, [b"%d" % day * 8], answered=False)
+            forgotten_sends.add_recipients(session, known, 1, [b"%d" % day * 8], answered=False)
         one, other = forgotten_sends.unanswered(session)
     approver = office.signed_in(Role.APPROVER)
     page = approver.get(HOME).text

@@ -103,7 +103,7 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
     assert post(other, "/1", **theirs | {"when": "daily 06:00"}).status_code == 303
     answer = post(editor, "/1", **mine | {"when": "daily 08:00"})
     assert answer.status_code == 400
-    assert "somebody changed it since" in answer.text
+    assert "somebody else changed it meanwhile" in answer.text
     assert 'value="daily 08:00"' in answer.text
     assert stored(database)[0].rule == "daily 06:00"
     assert post(editor, "/1", **opened(editor) | {"when": "daily 08:00"}).status_code == 303
@@ -115,20 +115,20 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
     ("field", "text", "said"),
     [
         ("name", "", "cannot be the name of a schedule"),
-        ("name", "a\0b", "its name holds what cannot be printed"),
+        ("name", "a\0b", "the name has unprintable characters"),
         ("series", "Our Letter", "cannot be the name of a series"),
         ("when", "* 7 * * *", "more than once an hour"),
-        ("when", "whenever", "When: that says no time"),
+        ("when", "whenever", "When: the rule has no time of day"),
         ("when", "9999-12-31 23:30", "nothing can be due in the year 9999"),
-        ("zone", "Mars/Olympus", "Zone: there is no zone"),
+        ("zone", "Mars/Olympus", "Zone: there is no time zone"),
         ("segments", "no\0body", "there is no segment of this name"),
-        ("skips", "soon", "“soon” is no day"),
+        ("skips", "soon", "“soon” is not a date"),
         ("rate", "fast", "People a second: that is no number"),
         ("rate", "nan", "0"),
         ("per_hour", "1.5", "no whole number"),
         ("per_day", "9" * 60, "no whole number"),
-        ("quiet", "always", "no time of day"),
-        ("windows", "never", "no window of the week"),
+        ("quiet", "always", "not a time of day"),
+        ("windows", "never", "not a weekly sending window"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_typed_is_lost(
@@ -158,7 +158,7 @@ def test_a_preview_shows_the_days_and_stores_nothing(editor: Browser, database: 
         "The clocks show 02:30 twice: the first time counts." in answer.text
     )
     wrong = post(editor, "/preview", **form | {"when": "whenever"})
-    assert "That says no time." in wrong.text
+    assert "The rule has no time of day." in wrong.text
     with reading(database) as session:
         assert schedules.listed(session) == []
 

@@ -78,7 +78,7 @@ def test_saving_changes_everything_at_once_and_shows_it(
     answer = client.post(link, data=form)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{link}?saved")
     page = client.get(answer.headers["location"]).text
-    assert "SavedRevision." in page
+    assert "Saved." in page
     assert 'value="engineering" checked' in page
     assert 'value="product">' in page
     person = alice(assembly, cast)
