@@ -153,7 +153,7 @@ def delete_expired() -> None:
         operator_messages.sweep(session, before=now - _KEEP_MESSAGES)
         sessions.sweep(session, now=now)
         outbox.sweep(session, settled_before=now - _KEEP_NOTICES)
-        consent_records.forget_network_data(session, before=now - desk.keep_network_data)
+        consent_records.erase_network_data(session, before=now - desk.keep_network_data)
 
 
 def count_people() -> None:
@@ -171,11 +171,11 @@ def count_people() -> None:
         if not small:
             segment, counted = segment_store.count_stalest(session, now=now, stale=_STALE)
     with transaction(desk.database) as session:
-        growth_history.keep(session, everybody, now=now)
+        growth_history.save_day(session, everybody, now=now)
         if not small:
-            status_counts.keep(session, everybody, now=now)
+            status_counts.save_counts(session, everybody, now=now)
         if segment is not None and counted is not None:
-            segment_store.keep_count(session, segment.id, segment.expression, counted, now=now)
+            segment_store.save_count(session, segment.id, segment.expression, counted, now=now)
 
 
 def _distributed() -> ModuleType:

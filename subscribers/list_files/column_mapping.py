@@ -11,17 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from newsletter.errors import UserError
-from subscribers.list_files import export_format
-from subscribers.list_files.row import (
-    Row,
-    UnfitError,
+from subscribers.field_values import (
+    InvalidValueError,
     checked_name,
     json_object,
     language,
-    listed,
-    moment,
     timezone,
 )
+from subscribers.list_files import export_format
+from subscribers.list_files.cell_values import listed, moment
+from subscribers.list_files.row import Row
 from subscribers.list_files.row_status import (
     STATE_ROLES,
     TEXT,
@@ -520,11 +519,11 @@ def _states(layout: Layout, chosen: Mapping[str, str]) -> Callable[[list[str]], 
     return told
 
 
-def unknown_word(column: Column, text: str) -> UnfitError:
+def unknown_word(column: Column, text: str) -> InvalidValueError:
     """The reason why a row with this cell cannot be taken."""
     shown = "".join(c if c.isprintable() else "�" for c in text.strip()[:40])
     what = "status" if column.role == "status" else f"word in the column {column.name[:40]},"
-    return UnfitError(f"the {what} “{shown}” is not known")
+    return InvalidValueError(f"the {what} “{shown}” is unknown")
 
 
 def _inside(text: str, path: Sequence[str]) -> str:

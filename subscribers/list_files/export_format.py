@@ -10,18 +10,10 @@ from typing import Any
 
 import orjson
 
+from subscribers.field_values import InvalidValueError, checked_name, json_value
+from subscribers.list_files.cell_values import moment, status, texts
 from subscribers.list_files.csv_safety import plain, safe
-from subscribers.list_files.row import (
-    ConsentGiven,
-    Kept,
-    Row,
-    UnfitError,
-    checked_name,
-    json_value,
-    moment,
-    status,
-    texts,
-)
+from subscribers.list_files.row import ConsentGiven, ExportedState, Row
 from subscribers.list_files.status_words import LEAVING
 
 COLUMNS = (
@@ -93,7 +85,7 @@ def from_values(values: Mapping[str, Any], line: int, extra: Callable[[str], str
     """The person that these values, by the names of our columns, tell of."""
     attributes = values["attributes"] or {}
     if not isinstance(attributes, dict):
-        raise UnfitError("attributes are a JSON object")
+        raise InvalidValueError("attributes are a JSON object")
     added = {
         key: value
         for name, value in values.items()
@@ -114,7 +106,7 @@ def from_values(values: Mapping[str, Any], line: int, extra: Callable[[str], str
         status=state,
         status_at=moment(_word(values, "status_at")),
         source=_word(values, "source", 100),
-        kept=Kept(
+        exported=ExportedState(
             paused_until=moment(_word(values, "paused_until")),
             last_open_at=moment(_word(values, "last_open_at")),
             last_click_at=moment(_word(values, "last_click_at")),
@@ -139,7 +131,7 @@ def _consent(act: object) -> ConsentGiven:
             _word(act, "user_agent", 500) or None,
         )
     except (AssertionError, KeyError, AttributeError):
-        raise UnfitError("the consent is not as it was exported") from None
+        raise InvalidValueError("the consent is not as it was exported") from None
 
 
 def _word(values: Mapping[str, Any], name: str, limit: int = 0) -> str:
@@ -147,7 +139,7 @@ def _word(values: Mapping[str, Any], name: str, limit: int = 0) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise UnfitError(f"{name} is not a text")
+        raise InvalidValueError(f"{name} is not a text")
     if limit and len(value) > limit:
-        raise UnfitError(f"{name} is longer than {limit} characters")
+        raise InvalidValueError(f"{name} is longer than {limit} characters")
     return value

@@ -16,7 +16,15 @@ import orjson
 
 from newsletter.errors import AddressError, UserError
 from subscribers.email_address import parse
+from subscribers.field_values import (
+    InvalidValueError,
+    checked_name,
+    json_object,
+    language,
+    timezone,
+)
 from subscribers.list_files import export_format, rejects
+from subscribers.list_files.cell_values import moment, texts
 from subscribers.list_files.column_mapping import (
     EXPECTED,
     TEXTS,
@@ -37,17 +45,7 @@ from subscribers.list_files.csv_safety import plain
 from subscribers.list_files.dates import ORDERS
 from subscribers.list_files.decoding import LONGEST, EndlessRowError, Lines, encoding_of, sample_of
 from subscribers.list_files.inspection import CHUNK, Inspection, Question
-from subscribers.list_files.row import (
-    RejectedRow,
-    Row,
-    UnfitError,
-    checked_name,
-    json_object,
-    language,
-    moment,
-    texts,
-    timezone,
-)
+from subscribers.list_files.row import RejectedRow, Row
 from subscribers.list_files.row_status import CellReader, UnknownWordError, key_of, strongest
 from subscribers.list_files.status_words import STRENGTH, SUBSCRIBED, UNCONFIRMED, state_of_file
 
@@ -371,7 +369,7 @@ class SubscriberFile:
         hidden = self._hidden
         try:
             return read([plain(cell) for cell in cells[hidden:]] if hidden else cells, line)
-        except UnfitError as error:
+        except InvalidValueError as error:
             return RejectedRow(line, str(error), self._text_of(lines))
 
     @staticmethod
@@ -438,7 +436,7 @@ class SubscriberFile:
     def _object(self, lines: Lines, text: str, line: int) -> dict[str, Any] | RejectedRow:
         try:
             return json_object(text)
-        except UnfitError as error:
+        except InvalidValueError as error:
             return RejectedRow(line, str(error), self._text_of(lines))
 
     def _rejected_objects(self, lines: Lines) -> Iterator[tuple[dict[str, Any] | RejectedRow, int]]:
@@ -462,7 +460,7 @@ class SubscriberFile:
                 continue
             try:
                 row = self._checked(read(value, line))
-            except UnfitError as error:
+            except InvalidValueError as error:
                 yield RejectedRow(line, str(error), self._text_of(lines))
             else:
                 yield row
@@ -581,7 +579,7 @@ class _JsonReader:
     def __call__(self, value: dict[str, Any], line: int) -> Row:
         if self._is_own:
             if not export_format.is_own(value):
-                raise UnfitError("some of the keys of our export are missing")
+                raise InvalidValueError("some of the keys of our export are missing")
             row = export_format.from_values(value, line, self._extra)
             return self._with_states(row, value)
         if export_format.is_own(value):  # after a first line that was too long to look at
@@ -617,10 +615,10 @@ class _JsonReader:
                 fields.setdefault(role, item)
         for role in fields.keys() & TEXTS:
             if not isinstance(fields[role], str):
-                raise UnfitError(f"{role} is not a text")
+                raise InvalidValueError(f"{role} is not a text")
         document = fields.get("attributes", {})
         if not isinstance(document, dict):
-            raise UnfitError("attributes are a JSON object")
+            raise InvalidValueError("attributes are a JSON object")
         for role in ("first", "last"):
             if fields.get(role, "").strip():
                 attributes.setdefault(f"{role}_name", fields[role])
@@ -646,7 +644,7 @@ class _JsonReader:
         if role == "confirmed_at" and isinstance(value, bool):
             return None
         if not isinstance(value, str):
-            raise UnfitError(f"{role} is not a text")
+            raise InvalidValueError(f"{role} is not a text")
         order = self._orders.get(role)
         return certain(value, order) if role == "confirmed_at" else moment(value, order)
 

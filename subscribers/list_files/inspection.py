@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 
 from newsletter.errors import UserError
+from subscribers.field_values import InvalidValueError
+from subscribers.list_files.cell_values import listed
 from subscribers.list_files.column_mapping import Column, Layout, text_of
 from subscribers.list_files.dates import ColumnOrder, is_date
-from subscribers.list_files.row import UnfitError, listed
 from subscribers.list_files.row_status import UNDECIDED, UnknownWordError, read_state
 from subscribers.list_files.status_words import (
     LOUD_SPELLINGS,
@@ -200,7 +201,7 @@ class Inspection:
         for text in distinct:
             try:
                 labels = listed(text)
-            except UnfitError:
+            except InvalidValueError:
                 continue
             for label in labels:
                 if seen.column.role == "topics" and len(self.topics) < MOST_TOPICS:

@@ -110,7 +110,7 @@ def change(
     return segment
 
 
-def keep_count(
+def save_count(
     session: Session, segment_id: int, text: str, counted: tuple[int, int], *, now: datetime
 ) -> None:
     """Keep what ``count_of`` found, if the rule is still the one that was counted."""
@@ -219,13 +219,13 @@ def count_stalest(
 
 
 def sample(session: Session, text: str, *, now: datetime, limit: int = 20) -> list[Row[Any]]:
-    """Some people of a segment of this rule: ``id``, ``email``, ``name`` and ``objection``."""
+    """Some subscribers whom this rule selects: id, email, name and exclusion_reason."""
     statement = (
         select(
             _subscriber.c.id,
             _subscriber.c.email,
             _subscriber.c.name,
-            exclusion_reason(now, ()).label("objection"),
+            exclusion_reason(now, ()).label("exclusion_reason"),
         )
         .select_from(PEOPLE)
         .where(_known(session, text, now))

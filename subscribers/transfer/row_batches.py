@@ -12,9 +12,10 @@ import orjson
 from newsletter.errors import AddressError
 from subscribers.consent.topics import Matcher
 from subscribers.email_address import Address, hash_address, parse
+from subscribers.field_values import InvalidValueError, checked_name
 from subscribers.list_files.file_reader import SubscriberFile
 from subscribers.list_files.rejects import Rejects
-from subscribers.list_files.row import Row, UnfitError, checked_name
+from subscribers.list_files.row import Row
 from subscribers.list_files.status_words import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.transfer.staging import Batch
 
@@ -67,7 +68,7 @@ class Batches:
             except AddressError as error:
                 try:
                     address, item = _called(item)  # noqa: PLW2901 (the same person)
-                except (AddressError, UnfitError):
+                except (AddressError, InvalidValueError):
                     reason = error.message if item.email.strip() else "no address"
                     self._rejects.add(item.line, reason, self._people.text)
                     continue
@@ -100,15 +101,15 @@ class Batches:
             confirmed,
             row.status,
         )
-        kept = row.kept
-        if kept or row.ip or row.status_at:
+        exported = row.exported
+        if exported or row.ip or row.status_at:
             rare = (
                 _moment(row.status_at),
-                kept.evidence if kept else "",
+                exported.evidence if exported else "",
                 row.ip,
-                kept is not None,
-                kept is not None and not vouched,
-                *((_moment(at) for at in kept[:3]) if kept else (None, None, None)),
+                exported is not None,
+                exported is not None and not vouched,
+                *((_moment(at) for at in exported[:3]) if exported else (None, None, None)),
             )
             batch.long_rows.append((*usual, *rare))
         else:
@@ -117,10 +118,10 @@ class Batches:
             self._choose(batch, number, row)
         elif row.status not in LEAVING:
             self.without_topic += 1
-        if kept:
+        if exported:
             batch.consents.extend(
                 (number, place, _moment(act.at), *act[1:])
-                for place, act in enumerate(kept.consents)
+                for place, act in enumerate(exported.consents)
             )
 
     def _choose(self, batch: Batch, number: int, row: Row) -> None:
@@ -142,7 +143,7 @@ class Batches:
 def _called(row: Row) -> tuple[Address, Row]:
     """The address of ``Ann <ann@example.org>`` or ``mailto:``, and the row with that name.
 
-    Raises AddressError, and UnfitError for a name that cannot be one.
+    Raises AddressError, and InvalidValueError for a name that cannot be one.
     """
     text = row.email.strip()
     name, sign, rest = text.rpartition("<")

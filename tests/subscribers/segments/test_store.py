@@ -69,7 +69,7 @@ def test_people_are_shown_with_what_bars_them(audience: Engine) -> None:
             (CHARLIE, "charlie@example.org", "Charlie", "unconfirmed"),
         ]
         (dora,) = segment_store.sample(session, 'name == "Dora"', now=NOW)
-        assert dora.objection == "paused"
+        assert dora.exclusion_reason == "paused"
 
 
 def test_a_segment_is_saved_found_listed_and_deleted(audience: Engine) -> None:
