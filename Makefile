@@ -18,6 +18,8 @@ $(VENV)/.runtime: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@# Compiled once: where PYTHONDONTWRITEBYTECODE is set, each start would compile all of it.
+	@$(BIN)/python -m compileall -q newsletter subscribers $(VENV)/lib
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime

@@ -236,7 +236,7 @@ def _sends(session: Session, first: int, people: int, sends: int, now: datetime)
         began = now - timedelta(days=sends - n)
         state = {sends: "sending", sends - 1: "paused"}.get(n, "sent")
         done = {"finished_at": began if state == "sent" else None, "planned": people}
-        done["handed_over"] = people if state == "sent" else None
+        done["accepted_count"] = people if state == "sent" else None
         rows.append({**row, "id": n, "issue_id": n, "revision_id": n, "state": state, **done})
         rows[-1] |= {"started_at": began, "reason": "the alarm" if state == "paused" else ""}
         variants.append({**words, "id": n, "send_id": n})

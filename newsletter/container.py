@@ -1,8 +1,10 @@
-"""Settings in, working parts out: the only place that builds clients.
+"""Builds every client and service of a process from its settings; nothing else builds clients.
 
-Floors below receive values and never read settings. What a process that only sends never
-needs is imported late: to render, to check and to ask DNS takes 10 MB.
+Lower layers receive values and never read settings. Each part is imported when it is first
+asked for, so that a command loads only what it uses.
 """
+
+from __future__ import annotations
 
 import hashlib
 import logging
@@ -14,13 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-from sqlalchemy import Engine
-
 from newsletter import identity, readiness
-from newsletter.accounts.audit import Actor
-from newsletter.accounts.passwords import Passwords
-from newsletter.checking import rules as checks
 from newsletter.db.engine import (
     beside,
     open_database,
@@ -31,35 +27,39 @@ from newsletter.db.engine import (
 )
 from newsletter.db.orm import Session
 from newsletter.errors import AddressError, MachineError, SettingsError
-from newsletter.imports.import_worker import Importer
-from newsletter.imports.upload_store import UploadStore
-from newsletter.issues.parsing.tracking_flags import Tracked
-from newsletter.links import Links
-from newsletter.provider.events import Event
-from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
-from newsletter.rendering.rendered import Publication
-from newsletter.scheduling.leader_clock import Clock
-from newsletter.scheduling.tasks import TaskContext
-from newsletter.sending.delivery.dispatcher import Dispatcher
-from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.recovery import known_logs
-from newsletter.sending.recovery.departure_log import DepartureLogFile
-from newsletter.sending.recovery.restore_replay import ReplayReport
-from newsletter.sending.workers.heartbeat import Heartbeat
-from newsletter.sending.workers.thread_pool import ThreadPool, WorkerPool, Workers
 from newsletter.settings.load import Settings, resource
-from newsletter.text_workers import TextWorkers
-from newsletter.tracking.circuit_breaker import BreakerRule, load_rules
-from newsletter.tracking.events.ingest import Ingested, ingest
-from newsletter.tracking.events.policy import Thresholds
-from newsletter.tracking.retention.prune import RetentionPolicy
-from newsletter.tracking.suppression_sync import Reconciler
 from subscribers.email_address import address_key, hash_address, parse
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from sqlalchemy import Engine
+
+    from newsletter.accounts.audit import Actor
+    from newsletter.accounts.passwords import Passwords
+    from newsletter.checking import rules as checks
     from newsletter.checking.checker import Checker
     from newsletter.checking.context import AskDns
+    from newsletter.imports.import_worker import Importer
+    from newsletter.imports.upload_store import UploadStore
+    from newsletter.issues.parsing.tracking_flags import Tracked
+    from newsletter.links import Links
+    from newsletter.provider.events import Event
+    from newsletter.provider.sendgrid import SendGridGateway, WebhookVerifier
+    from newsletter.rendering.rendered import Publication
+    from newsletter.scheduling.leader_clock import Clock
     from newsletter.scheduling.prepared_issue import IssueRenderer
+    from newsletter.scheduling.tasks import TaskContext
+    from newsletter.sending.delivery.dispatcher import Dispatcher
+    from newsletter.sending.pacing.quotas import WarmUp
+    from newsletter.sending.recovery.departure_log import DepartureLogFile
+    from newsletter.sending.recovery.restore_replay import ReplayReport
+    from newsletter.sending.workers.thread_pool import WorkerPool, Workers
+    from newsletter.text_workers import TextWorkers
+    from newsletter.tracking.circuit_breaker import BreakerRule
+    from newsletter.tracking.events.ingest import Ingested
+    from newsletter.tracking.events.policy import Thresholds
+    from newsletter.tracking.retention.prune import RetentionPolicy
+    from newsletter.tracking.suppression_sync import Reconciler
 
 
 _log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ class Container:
     @cached_property
     def on_text(self) -> TextWorkers:
         """Calls a function that reads, renders or checks what an author wrote."""
+        from newsletter.text_workers import TextWorkers
+
         return TextWorkers(processes=1 if self.apart else 0)
 
     @cached_property
@@ -111,6 +113,8 @@ class Container:
     def provider(self) -> SendGridGateway:
         """SendGrid, or whatever speaks its HTTP at ``sendgrid.host``, for what is no mail:
         questions about the account, and calling mail back."""
+        from newsletter.provider.sendgrid import SendGridGateway
+
         sendgrid = self.settings.sendgrid
         key = self._secret(sendgrid.api_key, "sendgrid.api_key")
         return SendGridGateway(api_key=key, host=sendgrid.host, timeout=sendgrid.timeout)
@@ -118,6 +122,8 @@ class Container:
     @cached_property
     def links(self) -> Links:
         """Makes and reads the tokens in mails."""
+        from newsletter.links import Links
+
         return Links(self._link_keys)
 
     @cached_property
@@ -148,18 +154,24 @@ class Container:
     @cached_property
     def passwords(self) -> Passwords:
         """Makes and checks the hashes of operators' passwords."""
+        from newsletter.accounts.passwords import Passwords
+
         console = self.settings.console
         return Passwords(memory=console.hash_memory, rounds=console.hash_rounds)
 
     @cached_property
     def verifier(self) -> WebhookVerifier:
         """Tells SendGrid's posts from forgeries; without a key it takes none."""
+        from newsletter.provider.sendgrid import WebhookVerifier
+
         sendgrid = self.settings.sendgrid
         return WebhookVerifier(sendgrid.webhook_public_keys, max_age=sendgrid.webhook_max_age)
 
     @property
     def house(self) -> Publication:
         """What every issue shares."""
+        from newsletter.rendering.rendered import Publication
+
         site, sender = self.settings.site, self.settings.sender
         return Publication(
             name=site.name,
@@ -175,13 +187,15 @@ class Container:
     @cached_property
     def check_rules(self) -> checks.CheckRules:
         """What the checks ask for."""
+        from newsletter.checking import rules as checks
+
         own = self.settings.checks.file
         return checks.load_rules(resource("config") / "checks.toml", Path(own) if own else None)
 
     @cached_property
-    def checker(self) -> "Checker":
+    def checker(self) -> Checker:
         """Looks at issues before they are sent."""
-        from newsletter.checking.checker import Checker  # noqa: PLC0415
+        from newsletter.checking.checker import Checker
 
         return Checker(
             self.house,
@@ -192,10 +206,10 @@ class Container:
         )
 
     @property
-    def dns(self) -> "AskDns | None":
+    def dns(self) -> AskDns | None:
         """Whom to ask about a sender's domain; nobody where no mail leaves the machine."""
-        from newsletter.checking.network.sender_dns import asking  # noqa: PLC0415
-        from newsletter.provider.dns_lookups import resolver  # noqa: PLC0415
+        from newsletter.checking.network.sender_dns import asking
+        from newsletter.provider.dns_lookups import resolver
 
         return None if self.is_local else asking(resolver(), lambda: self.provider.ask)
 
@@ -212,6 +226,8 @@ class Container:
     @cached_property
     def journal(self) -> DepartureLogFile | None:
         """What this machine writes down of its departures; None when it is switched off."""
+        from newsletter.sending.recovery.departure_log import DepartureLogFile
+
         folder = self.settings.sending.journal
         return DepartureLogFile(beside(self.settings.database_url, folder)) if folder else None
 
@@ -240,21 +256,29 @@ class Container:
 
     def compare_departures(self) -> ReplayReport:
         """Compare this machine's departure log, as a process does that begins to send."""
+        from newsletter.sending.recovery import known_logs
+
         return known_logs.look(self.database, self.journal, now=datetime.now(UTC))
 
     @property
     def shelf(self) -> UploadStore:
         """Where uploaded lists lie on this machine."""
+        from newsletter.imports.upload_store import UploadStore
+
         return UploadStore(str(beside(self.settings.database_url, self.settings.imports.folder)))
 
     def importer(self) -> Importer:
         """Who works on uploaded lists in this process."""
+        from newsletter.imports.import_worker import Importer
+
         imports = self.settings.imports
         return Importer(self.database, self.shelf, lambda: self.address_key, keep=imports.keep)
 
     @property
     def warm_up(self) -> WarmUp | None:
         """The volumes of a new sending address, if there is one."""
+        from newsletter.sending.pacing.quotas import WarmUp
+
         sending = self.settings.sending
         if not sending.warm_up or sending.warm_up_from is None:
             return None
@@ -263,12 +287,16 @@ class Container:
     @cached_property
     def alert_rules(self) -> tuple[BreakerRule, ...]:
         """When a send pauses itself."""
+        from newsletter.tracking.circuit_breaker import load_rules
+
         own = self.settings.sending.alerts
         return load_rules(Path(own) if own else resource("config") / "alerts.toml")
 
     @property
     def desk(self) -> TaskContext:
         """What the clock's jobs work with."""
+        from newsletter.scheduling.tasks import TaskContext
+
         sending = self.settings.sending
         return TaskContext(
             self.database,
@@ -286,19 +314,19 @@ class Container:
         )
 
     def _tell_operators(self, session: Session, now: datetime) -> int:
-        from newsletter.scheduling import operator_emails  # noqa: PLC0415
+        from newsletter.scheduling import operator_emails
 
         return operator_emails.send_waiting(
             session, house=self.house, templates=self.settings.templates_directory, now=now
         )
 
     @property
-    def press(self) -> "Callable[[], IssueRenderer]":
+    def press(self) -> Callable[[], IssueRenderer]:
         """Makes what schedules make sends with; wrong rules for checks are told before."""
         _, sending = self.check_rules, self.settings.sending
 
-        def made() -> "IssueRenderer":
-            from newsletter.scheduling.prepared_issue import IssueRenderer  # noqa: PLC0415
+        def made() -> IssueRenderer:
+            from newsletter.scheduling.prepared_issue import IssueRenderer
 
             return IssueRenderer(
                 self.checker,
@@ -314,12 +342,16 @@ class Container:
     @property
     def tracked(self) -> Tracked:
         """What the publication has measured, unless an issue or a send says otherwise."""
+        from newsletter.issues.parsing.tracking_flags import Tracked
+
         tracking = self.settings.tracking
         return Tracked(clicks=tracking.clicks, opens=tracking.opens)
 
     @property
     def keep(self) -> RetentionPolicy:
         """For how long events and deliveries are kept."""
+        from newsletter.tracking.retention.prune import RetentionPolicy
+
         tracking = self.settings.tracking
         return RetentionPolicy(
             tracking.keep_events, tracking.keep_deliveries, tracking.soft_bounce_days
@@ -328,6 +360,8 @@ class Container:
     @property
     def reconciler(self) -> Reconciler:
         """Compares our suppressions with the provider's lists."""
+        from newsletter.tracking.suppression_sync import Reconciler
+
         tracking = self.settings.tracking
         return Reconciler(
             self.database,
@@ -344,6 +378,8 @@ class Container:
 
     def dispatcher(self, worker: str) -> Dispatcher:
         """What one worker thread sends with."""
+        from newsletter.sending.delivery.dispatcher import Dispatcher
+
         return Dispatcher(
             self.database,
             self.gateway,
@@ -363,6 +399,9 @@ class Container:
 
     def workers(self, *, alone: bool = False) -> WorkerPool:
         """Whoever sends in this process: on PostgreSQL one of many, unless it is ``alone``."""
+        from newsletter.sending.workers.heartbeat import Heartbeat
+        from newsletter.sending.workers.thread_pool import ThreadPool, WorkerPool
+
         heartbeat = Heartbeat(self.database)
         threads = self.settings.sending.concurrency
 
@@ -372,7 +411,7 @@ class Container:
         workers: Workers
         if self.database.dialect.name == "postgresql" and not alone:
             # Its libraries take 10 MB, for nothing on SQLite.
-            from newsletter.sending.workers.procrastinate_queue import DistributedWorkers  # noqa: PLC0415
+            from newsletter.sending.workers.procrastinate_queue import DistributedWorkers
 
             workers = DistributedWorkers(self.database, dispatcher, concurrency=threads)
         else:
@@ -381,10 +420,14 @@ class Container:
 
     def clock(self) -> Clock:
         """The clock of this process."""
+        from newsletter.scheduling.leader_clock import Clock
+
         return Clock(self.database, self.desk)
 
     def ingest(self, events: list[Event]) -> Ingested:
         """Store and apply events, durably when this returns."""
+        from newsletter.tracking.events.ingest import ingest
+
         rules, now = self.thresholds, datetime.now(UTC)
         return retry_on_deadlock(
             self.database,
@@ -394,6 +437,8 @@ class Container:
     @property
     def thresholds(self) -> Thresholds:
         """Where lines are drawn between hard luck and a dead mailbox, a person and a scanner."""
+        from newsletter.tracking.events.policy import Thresholds
+
         tracking = self.settings.tracking
         return Thresholds(
             soft_bounces=tracking.soft_bounces,

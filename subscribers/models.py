@@ -132,7 +132,7 @@ class Segment(Model, table=True):
 class StatusCount(Model, table=True):
     """The latest count of subscribers, in all or with one status."""
 
-    __tablename__ = "headcount"
+    __tablename__ = "status_count"
 
     #: ``everybody``, or a status of subscribers.directory.status_counts.
     what: str = Field(primary_key=True, max_length=20)
@@ -165,8 +165,8 @@ class Suppression(Model, table=True):
     #: What proves it: an event's type and text, a page, an operator's note. Never an address.
     evidence: str = Field(default="", max_length=1000)
     #: The reason behind a manual suppression, and its time: it applies again when that is lifted.
-    beneath: str | None = Field(default=None, max_length=12)
-    beneath_at: datetime | None = None
+    underlying_reason: str | None = Field(default=None, max_length=12)
+    underlying_at: datetime | None = None
 
 
 class FormerAddress(Model, table=True):

@@ -52,7 +52,7 @@ def audience(case: CheckContext) -> Iterator[CheckFinding]:
     except UserError as error:
         yield CheckFinding(error.message, error.hint or "", line_of(case.draft, "topics"))
     if not people.number:
-        why = ", ".join(f"{number:,} {reason}" for reason, number in people.left_out.items())
+        why = ", ".join(f"{number:,} {reason}" for reason, number in people.excluded_counts.items())
         yield CheckFinding("nobody would get this issue", f"Left out: {why}." if why else "")
         return
     last = case.plan.session.execute(
@@ -79,7 +79,7 @@ def audience(case: CheckContext) -> Iterator[CheckFinding]:
 def had_it(case: CheckContext) -> Iterator[CheckFinding]:
     """Nobody gets an issue twice, so who had it is left out, which may not be what is meant."""
     people = case.people
-    if people and (number := people.left_out.get(HAD_IT, 0)):
+    if people and (number := people.excluded_counts.get(HAD_IT, 0)):
         yield CheckFinding(
             f"{number:,} people of the segments have this issue already, and do not get it again",
             "If it is another issue, give it a slug of its own.",

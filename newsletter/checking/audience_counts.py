@@ -30,9 +30,9 @@ class AudienceStats:
         return self.counted.people
 
     @property
-    def left_out(self) -> Mapping[str, int]:
+    def excluded_counts(self) -> Mapping[str, int]:
         """Reason → people of the segments who do not get it."""
-        return self.counted.left_out
+        return self.counted.excluded_counts
 
 
 def look_at(

@@ -33,6 +33,8 @@ from newsletter.errors import DatabaseError
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
+#: The version of the first release; migrations begin with it.
+_FIRST = "0100"
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
 #: PostgreSQL's code for a deadlock, whose victim may simply try again, and how often it does.
 _DEADLOCK, _DEADLOCKS = "40P01", 3
@@ -267,41 +269,33 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
     config.set_main_option("path_separator", "os")
     # Whoever starts meanwhile waits for its end, however long that takes.
     path = engine.url.database if engine.dialect.name == "sqlite" else None
-    with _turn(path), engine.connect() as connection, _without_foreign_keys(connection):
+    with _turn(path), engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
     return before, _head()
 
 
-@contextmanager
-def _without_foreign_keys(connection: Connection) -> Iterator[None]:
-    """To drop a table that was made anew would delete, on SQLite, what refers to its rows.
-
-    They can be switched only outside a transaction, so no migration can do it for itself.
-    """
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    driver.execute("PRAGMA foreign_keys=OFF")
-    try:
-        yield
-    finally:
-        connection.rollback()
-        driver.execute("PRAGMA foreign_keys=ON")
-
-
 def check_version(engine: Engine) -> str | None:
-    """The schema's version, None for an empty database.
+    """Return the schema's version, None for an empty database.
 
-    Raises DatabaseError when it was made by a newer release, whose rows this code may not grasp.
+    Raises DatabaseError for a database of a newer release, whose rows this code may misread, and
+    for one from before the first release, which no migration upgrades.
     """
     current = None
     with engine.connect().execution_options(reading=True) as connection:
         if inspect(connection).has_table("alembic_version"):
             current = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if current is not None and current < _FIRST:
+        raise DatabaseError(
+            f"the database is of version {current}, from before the first release, and cannot be "
+            "upgraded",
+            place="database_url",
+            hint="With the program that made it, run `newsletter subscribers export people.csv`. "
+            "Set database_url to a new database, run `newsletter db upgrade` and "
+            "`newsletter subscribers import people.csv` with this program, and save the issues "
+            "again from their files.",
+        )
     if current is not None and current not in _versions():
         raise DatabaseError(
             f"the database is of version {current}, this program knows up to {_head()}",

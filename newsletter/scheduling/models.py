@@ -91,7 +91,7 @@ class ScheduleSegment(Model, table=True):
 class ScheduleRun(Model, table=True):
     """One due time of a schedule and what became of it: the key lets it come only once."""
 
-    __tablename__ = "firing"
+    __tablename__ = "schedule_run"
     __table_args__ = (one_of("outcome", RunOutcome), Index(None, "due_at"))
 
     schedule_id: int = Field(

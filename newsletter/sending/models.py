@@ -56,14 +56,14 @@ class Send(Model, table=True):
     #: Deliveries written by the plan.
     planned: int = 0
     #: Of these, people whom this send missed and another send of the issue took over.
-    handed_on: int = 0
+    transferred: int = 0
     #: People whose mail was handed to the provider, counted when the send was sent.
-    handed_over: int | None = None
+    accepted_count: int | None = None
     #: People of the segments that the plan left out, by reason.
-    left_out: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+    excluded_counts: dict[str, int] = Field(default_factory=dict, sa_type=Json)
     #: When its deliveries were summed up to be removed, and the sums by state.
-    folded_at: datetime | None = None
-    folded: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+    summarized_at: datetime | None = None
+    final_counts: dict[str, int] = Field(default_factory=dict, sa_type=Json)
     #: The name of the schedule that made it and when that was due, as in departure logs; empty
     #: where an operator made it.
     occasion: dict[str, str] = Field(default_factory=dict, sa_type=Json)
@@ -186,7 +186,7 @@ class Delivery(Model, table=True):
 class ProviderBackoff(Model, table=True):
     """Nobody sends before ``until``: the provider asked for it, or does not answer properly."""
 
-    __tablename__ = "hold"
+    __tablename__ = "provider_backoff"
 
     #: What is held: there is one provider.
     name: str = Field(primary_key=True, max_length=40)
@@ -221,11 +221,11 @@ class Worker(Model, table=True):
 class OutboxEmail(Model, table=True):
     """One mail to one person outside any send: a confirmation, an answer to a request."""
 
-    __tablename__ = "notice"
+    __tablename__ = "outbox_email"
     __table_args__ = (
         one_of("state", BatchState),
         Index(
-            "ix_notice_due",
+            "ix_outbox_email_due",
             "not_before",
             "id",
             sqlite_where=text("state = 'pending'"),

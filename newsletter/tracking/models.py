@@ -58,7 +58,7 @@ class EventHorizon(Model, table=True):
 class SendCounter(Model, table=True):
     """How often something happened to the mails of a send, kept as events arrive."""
 
-    __tablename__ = "send_count"
+    __tablename__ = "send_counter"
 
     send_id: int = Field(primary_key=True, sa_type=Id)
     #: newsletter.tracking.stats.counters says which figures there are.
@@ -69,7 +69,7 @@ class SendCounter(Model, table=True):
 class VariantCounter(Model, table=True):
     """The same figures for a part of a send: what came on one day, to one domain, by one link."""
 
-    __tablename__ = "part_count"
+    __tablename__ = "variant_counter"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     send_id: int = Field(primary_key=True, sa_type=Id)
@@ -86,7 +86,7 @@ class RecipientCounter(Model, table=True):
     Only those who did something have rows, so there are fewer than deliveries.
     """
 
-    __tablename__ = "person_count"
+    __tablename__ = "recipient_counter"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     send_id: int = Field(primary_key=True, sa_type=Id)

@@ -147,8 +147,8 @@ def add_with_proofs(
         index_elements=["address_hash"],
         set_={
             **{column: insert.excluded[column] for column in ("reason", "at", "evidence")},
-            "beneath": _suppression.c.reason if hidden else null(),
-            "beneath_at": _suppression.c.at if hidden else null(),
+            "underlying_reason": _suppression.c.reason if hidden else null(),
+            "underlying_at": _suppression.c.at if hidden else null(),
         },
         where=_strength(insert.excluded.reason) > _strength(_suppression.c.reason),
     ).returning(_suppression.c.address_hash)
@@ -184,18 +184,18 @@ def lift_manual(session: Session, address_hash: bytes, *, evidence: str) -> str 
             f"this address stays suppressed: {row.reason}",
             hint="Only the person can come back, by signing up again and confirming it.",
         )
-    if row.beneath is None:
+    if row.underlying_reason is None:
         lift(session, [address_hash])
         return None
-    values = {"reason": row.beneath, "at": row.beneath_at, "evidence": evidence[:1000]}
+    values = {"reason": row.underlying_reason, "at": row.underlying_at, "evidence": evidence[:1000]}
     session.execute(
         update(_suppression)
         .where(_suppression.c.address_hash == address_hash)
-        .values(**values, beneath=None, beneath_at=None)
+        .values(**values, underlying_reason=None, underlying_at=None)
     )
-    remaining = Suppressed(address_hash, row.beneath, row.beneath_at)
+    remaining = Suppressed(address_hash, row.underlying_reason, row.underlying_at)
     _add_changes(session, [Lifted(address_hash), remaining])
-    return str(row.beneath)
+    return str(row.underlying_reason)
 
 
 def is_stronger(reason: SuppressionReason, other: str) -> bool:
@@ -212,8 +212,8 @@ def _set_underlying(
             _suppression.c.address_hash.in_(moments),
             _suppression.c.reason == SuppressionReason.MANUAL,
             or_(
-                _suppression.c.beneath.is_(None),
-                _strength(_suppression.c.beneath) < _strength(literal(reason.value)),
+                _suppression.c.underlying_reason.is_(None),
+                _strength(_suppression.c.underlying_reason) < _strength(literal(reason.value)),
             ),
         )
     )
@@ -222,7 +222,7 @@ def _set_underlying(
         session.execute(
             update(_suppression)
             .where(_suppression.c.address_hash == hashed)
-            .values(beneath=reason.value, beneath_at=moments[hashed])
+            .values(underlying_reason=reason.value, underlying_at=moments[hashed])
         )
     _add_changes(session, [Suppressed(hashed, reason.value, moments[hashed]) for hashed in changed])
 

@@ -195,7 +195,7 @@ def unsubscribable_address(session: Session, subscriber_id: int) -> str | None:
         case None | SuppressionReason.BOUNCED:
             return person.email
         case SuppressionReason.MANUAL:
-            underlying = row.beneath if row is not None else None
+            underlying = row.underlying_reason if row is not None else None
             return person.email if underlying in {None, SuppressionReason.BOUNCED} else None
         case SuppressionReason.ERASED:
             return None

@@ -76,7 +76,7 @@ def fill(desk: Desk, session: Session) -> None:
         session.execute(insert(revision).values({**text, "id": 100 + n, "issue_id": 100 + n}))
         began = now - timedelta(days=7 * (40 - n))
         values = {"id": 100 + n, "issue_id": 100 + n, "revision_id": 100 + n}
-        values |= {"planned": 40_000, "handed_over": 40_000}
+        values |= {"planned": 40_000, "accepted_count": 40_000}
         session.execute(
             insert(send).values(
                 {

@@ -96,7 +96,7 @@ def read(database: Engine, send_id: int) -> Books:
     """What the ledger says now."""
     with reading(database) as session:
         found = session.execute(
-            select(_send.c.state, _send.c.planned, _send.c.left_out, _send.c.reason).where(
+            select(_send.c.state, _send.c.planned, _send.c.excluded_counts, _send.c.reason).where(
                 _send.c.id == send_id
             )
         ).one_or_none()

@@ -166,11 +166,13 @@ def _faults(
         ):
             if not holds:
                 faults.append(words)
-    everybody = letter.send.planned + sum(letter.send.left_out.values())
+    everybody = letter.send.planned + sum(letter.send.excluded_counts.values())
     if everybody != _ENGINEERS + _LEADERS:
         faults.append(f"the letter speaks of {everybody} people")
-    if letter.send.left_out != dict(Counter(suppressed.values())):
-        faults.append(f"left out {letter.send.left_out}, suppressed {Counter(suppressed.values())}")
+    if letter.send.excluded_counts != dict(Counter(suppressed.values())):
+        faults.append(
+            f"left out {letter.send.excluded_counts}, suppressed {Counter(suppressed.values())}"
+        )
     if again := [who for who in suppressed if taken[letter.send.id, who]]:
         faults.append(f"{len(again)} people who had left got the letter")
     return faults
@@ -184,14 +186,14 @@ def _print(assembly: Container, *standings: SendStatus) -> None:
     with reading(assembly.database) as session:
         happened = [counters.of_send(session, standing.send.id) for standing in standings]
         total = session.execute(select(func.count()).select_from(_suppression)).scalar_one()
-    left_out = sorted({why for standing in standings for why in standing.send.left_out})
+    left_out = sorted({why for standing in standings for why in standing.send.excluded_counts})
     lines: list[tuple[str, list[int]]] = [
         (
             "people of the segments",
-            [s.send.planned + sum(s.send.left_out.values()) for s in standings],
+            [s.send.planned + sum(s.send.excluded_counts.values()) for s in standings],
         ),
         *(
-            (f"  left out: {why}", [s.send.left_out.get(why, 0) for s in standings])
+            (f"  left out: {why}", [s.send.excluded_counts.get(why, 0) for s in standings])
             for why in left_out
         ),
         ("planned", [s.send.planned for s in standings]),

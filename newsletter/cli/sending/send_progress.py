@@ -213,8 +213,8 @@ def summary(assembly: Container, stands: SendStatus) -> None:
             ("measured", send_rates.tracked_of(send).words),
             ("planned", send.planned),
             *((f"  {word}", number) for word, number in sorted(_people(stands, unsent).items())),
-            *((("  went on to another send", send.handed_on),) if send.handed_on else ()),
-            *((f"left out: {why}", number) for why, number in sorted(send.left_out.items())),
+            *((("  went on to another send", send.transferred),) if send.transferred else ()),
+            *((f"left out: {why}", number) for why, number in sorted(send.excluded_counts.items())),
             *(
                 (f"batches {state}", number - (unsent if state == BatchState.REJECTED else 0))
                 for state, number in stands.batches.items()
@@ -257,8 +257,8 @@ def record(
         "finished_at": send.finished_at,
         "planned": send.planned,
         "people": stands.people,
-        "went_on_to_another_send": send.handed_on,
-        "left_out": send.left_out,
+        "went_on_to_another_send": send.transferred,
+        "excluded_counts": send.excluded_counts,
         "batches": stands.batches,
         "events": happened,
         "in_doubt": [

@@ -48,7 +48,7 @@ _LEFT_OVER = select(func.count()).where(
 #: Whose mail was handed over, once nobody is planned any more.
 _HANDED_OVER = (
     _send.c.planned
-    - _send.c.handed_on
+    - _send.c.transferred
     - select(func.count())
     .where(
         _delivery.c.send_id == _send.c.id,
@@ -117,7 +117,9 @@ def finish(session: Session, *, now: datetime) -> int:
         if left_over:
             why = f"it does not add up: {left_over:,} planned people are in no open batch"
             move_send(session, send_id, SendState.PAUSED, reason=why, paused_at=now)
-        elif move_send(session, send_id, SendState.SENT, finished_at=now, handed_over=_HANDED_OVER):
+        elif move_send(
+            session, send_id, SendState.SENT, finished_at=now, accepted_count=_HANDED_OVER
+        ):
             archive_queries.publish(session, send_id, now=now)
     return len(done)
 

@@ -19,8 +19,8 @@ _ENDED = (SendState.SENT, SendState.CANCELLED)
 
 def require_open(session: Session, issue_id: int) -> None:
     """Raise SendError when the issue was closed: who has it is not known any more."""
-    closed = select(_send.c.folded_at).where(
-        _send.c.issue_id == issue_id, _send.c.folded_at.is_not(None)
+    closed = select(_send.c.summarized_at).where(
+        _send.c.issue_id == issue_id, _send.c.summarized_at.is_not(None)
     )
     when = session.execute(closed.limit(1)).scalar()
     if when is not None:
@@ -38,7 +38,7 @@ def old_issues(session: Session, *, before: datetime) -> list[int]:
     rows = (
         select(_send.c.issue_id)
         .group_by(_send.c.issue_id)
-        .having(last < before, under_way == 0, func.count(_send.c.folded_at) == 0)
+        .having(last < before, under_way == 0, func.count(_send.c.summarized_at) == 0)
         .order_by(_send.c.issue_id)
     )
     return list(session.scalars(rows))
@@ -57,14 +57,14 @@ def close(session: Session, issue_id: int, *, now: datetime) -> None:
         session.execute(
             update(_send)
             .where(_send.c.id == send_id)
-            .values(folded_at=now, folded=sums.get(send_id, {}))
+            .values(summarized_at=now, final_counts=sums.get(send_id, {}))
         )
 
 
 def remove(session: Session, *, at_most: int) -> int:
     """Remove so many deliveries of closed issues; returns how many there were, 0 at the end."""
     left = exists(select(1).where(_delivery.c.issue_id == _send.c.issue_id))
-    closed = select(_send.c.issue_id).where(_send.c.folded_at.is_not(None), left).limit(1)
+    closed = select(_send.c.issue_id).where(_send.c.summarized_at.is_not(None), left).limit(1)
     issue_id = session.scalar(closed)
     if issue_id is None:
         return 0

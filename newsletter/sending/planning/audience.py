@@ -78,7 +78,7 @@ class AudienceCounts:
     #: Zones with how many there get it; one without a name where zones do not matter.
     zones: Sequence[tuple[str, int]]
     #: Reason → people who are meant and do not get it.
-    left_out: Mapping[str, int]
+    excluded_counts: Mapping[str, int]
     #: Of those who get it, as many as each of the conditions holds for that were counted too.
     also: Sequence[int] = ()
 
@@ -126,14 +126,14 @@ def count(
         .group_by(reason, zone)
         .order_by(zone, reason)
     ).all()
-    left_out: dict[str, int] = {}
+    excluded_counts: dict[str, int] = {}
     for why, _, people, *_ in rows:
         if why is not None:
-            left_out[why] = left_out.get(why, 0) + people
+            excluded_counts[why] = excluded_counts.get(why, 0) + people
     reached = [row for row in rows if row[0] is None]
     zones = [(name, people) for _, name, people, *_ in reached]
     return AudienceCounts(
-        zones, left_out, [sum(row[3 + n] for row in reached) for n in range(len(also))]
+        zones, excluded_counts, [sum(row[3 + n] for row in reached) for n in range(len(also))]
     )
 
 

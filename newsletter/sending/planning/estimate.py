@@ -87,9 +87,9 @@ class SendEstimate:
         return self.counted.people
 
     @property
-    def left_out(self) -> Mapping[str, int]:
+    def excluded_counts(self) -> Mapping[str, int]:
         """Reason → people of the segments who do not get it."""
-        return self.counted.left_out
+        return self.counted.excluded_counts
 
 
 def estimate(
@@ -120,9 +120,9 @@ def estimate(
     counted = count(session, audience, now=now, split=terms.timetable.by_zone)
     if not counted.people:
         had_before = {forgotten_sends.HAD_BEFORE, forgotten_sends.MAY_HAVE_HAD} & set(
-            counted.left_out
+            counted.excluded_counts
         )
-        why = ", ".join(f"{people} {reason}" for reason, people in counted.left_out.items())
+        why = ", ".join(f"{people} {reason}" for reason, people in counted.excluded_counts.items())
         kind = AlreadySentError if had_before else NothingToDoError
         raise kind(
             "nobody would get this issue",

@@ -65,7 +65,7 @@ def plan(
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     # Some stand in it already where a lost plan was written again from the journal.
     recalled = session.scalar(_last_number(send_id)) is not None
-    planned, left_out = _write(
+    planned, excluded_counts = _write(
         session,
         send,
         audience_of(send, recalled=recalled),
@@ -73,11 +73,13 @@ def plan(
         batch_size=batch_size,
         warm_up=warm_up,
     )
-    _note_handed_on(session, send)
+    _note_transferred(session, send)
     if recalled:
         mine = select(func.count()).where(_delivery.c.send_id == send_id)
         planned = session.execute(mine).scalar_one()
-    send_store.move_send(session, send_id, SendState.SENDING, planned=planned, left_out=left_out)
+    send_store.move_send(
+        session, send_id, SendState.SENDING, planned=planned, excluded_counts=excluded_counts
+    )
     if not planned:
         send_store.finish(session, now=now)
     return planned
@@ -186,7 +188,7 @@ def _write(
             )
     if rows:
         session.execute(insert(_batch), rows)
-    return total, dict(counted.left_out)
+    return total, dict(counted.excluded_counts)
 
 
 def departure(timetable: Timetable, moment: datetime, now: datetime) -> dict[str, datetime | None]:
@@ -295,7 +297,7 @@ def _insert(
     )
 
 
-def _note_handed_on(session: Session, send: Row[Any]) -> None:
+def _note_transferred(session: Session, send: Row[Any]) -> None:
     """Other sends of the issue lose those whom this one took over; their sums must still hold.
 
     What stays as it is is not written: a worker may be writing it meanwhile, and of two that
@@ -308,9 +310,9 @@ def _note_handed_on(session: Session, send: Row[Any]) -> None:
             _send.c.issue_id == send.issue_id,
             not_(_send.c.id == send.id),
             _send.c.started_at.is_not(None),
-            _send.c.handed_on != _send.c.planned - left,
+            _send.c.transferred != _send.c.planned - left,
         )
-        .values(handed_on=_send.c.planned - left)
+        .values(transferred=_send.c.planned - left)
         .returning(_send.c.id)
     ).all()
     if others:

@@ -42,8 +42,8 @@ def apart(session: Session, send: Send) -> dict[str, int]:
     The rejected are those whom the provider refused; whoever was in a batch that never left is
     NOT_SENT. Of batches that nobody took up, which may be many, the index alone is read.
     """
-    if send.folded_at is not None:
-        found = {state: n for state in APART if (n := send.folded.get(state, 0))}
+    if send.summarized_at is not None:
+        found = {state: n for state in APART if (n := send.final_counts.get(state, 0))}
         size = select(func.sum(_batch.c.size)).where(_batch.c.send_id == send.id, _NOT_SENT)
         not_sent = min(int(session.scalar(size) or 0), found.get(DeliveryState.REJECTED, 0))
         found[DeliveryState.REJECTED] = found.get(DeliveryState.REJECTED, 0) - not_sent

@@ -31,7 +31,7 @@ class SendStatus:
     @property
     def adds_up(self) -> bool:
         """Whether every planned person stands in one state, or went on to another send."""
-        return sum(self.people.values()) + self.send.handed_on == self.send.planned
+        return sum(self.people.values()) + self.send.transferred == self.send.planned
 
 
 def find(session: Session, send_id: int) -> Send:
@@ -48,8 +48,8 @@ def of(session: Session, send_id: int) -> SendStatus:
     """Where a send stands, counted from its rows, or from their sums once they are gone."""
     send = find(session, send_id)
     slug = session.execute(select(_issue.c.slug).where(_issue.c.id == send.issue_id)).scalar_one()
-    if send.folded_at is not None:
-        return SendStatus(send, slug, batch_states(session, send_id), send.folded)
+    if send.summarized_at is not None:
+        return SendStatus(send, slug, batch_states(session, send_id), send.final_counts)
     people = session.execute(
         select(_delivery.c.state, func.count())
         .where(_delivery.c.send_id == send_id)
@@ -70,7 +70,7 @@ def batch_states(session: Session, send_id: int) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows}
 
 
-def handed_over(session: Session, sends: Sequence[Send]) -> dict[int, int]:
+def accepted_count(session: Session, sends: Sequence[Send]) -> dict[int, int]:
     """Send → people whose mail was handed to the provider, without counting a million rows.
 
     Of a send that is sent the number is kept. Of any other: the people of its accepted
@@ -79,12 +79,12 @@ def handed_over(session: Session, sends: Sequence[Send]) -> dict[int, int]:
     """
     found = dict[int, int]()
     for send in sends:
-        if send.folded_at is not None:
+        if send.summarized_at is not None:
             found[send.id] = sum(
-                n for state, n in send.folded.items() if state not in _NOT_HANDED_OVER
+                n for state, n in send.final_counts.items() if state not in _NOT_HANDED_OVER
             )
-        elif send.state == SendState.SENT and send.handed_over is not None:
-            found[send.id] = send.handed_over
+        elif send.state == SendState.SENT and send.accepted_count is not None:
+            found[send.id] = send.accepted_count
     others = [send.id for send in sends if send.id not in found]
     if not others:
         return found
@@ -166,7 +166,7 @@ def people(
     In the order of the batches, streamed: there may be a million. SendError when they are
     not kept any more.
     """
-    gone = find(session, send_id).folded_at
+    gone = find(session, send_id).summarized_at
     if gone is not None:
         raise SendError(
             f"its people are not kept any more, since {gone:%Y-%m-%d}",

@@ -100,7 +100,7 @@ def replay(
         send = sends.get(key)
         if send is None:
             work.remember(key, departures)
-        elif send.folded_at is None:
+        elif send.summarized_at is None:
             work.recall(send, departures)
     for key, numbers in told.taken.items():
         if key in sends:
@@ -240,7 +240,9 @@ def _is_lost(one: Suppressed, here: Row[Any] | None) -> bool:
     if here is None or suppression.is_stronger(reason, here.reason):
         return True
     hides = here.reason == SuppressionReason.MANUAL and reason != SuppressionReason.MANUAL
-    return hides and (here.beneath is None or suppression.is_stronger(reason, here.beneath))
+    return hides and (
+        here.underlying_reason is None or suppression.is_stronger(reason, here.underlying_reason)
+    )
 
 
 def _best(departures: Sequence[Departure]) -> dict[int, Departure]:
@@ -353,7 +355,7 @@ def _count_again(session: Session, send: Row[Any]) -> None:
         session.execute(
             update(_send)
             .where(_send.c.id == send.id)
-            .values(planned=mine.scalar_subquery() + _send.c.handed_on)
+            .values(planned=mine.scalar_subquery() + _send.c.transferred)
         )
 
 

@@ -49,7 +49,8 @@ _TO_FEED = text("""
     SELECT batch.send_id, batch.number, batch.not_before
     FROM batch JOIN send ON send.id = batch.send_id
     WHERE batch.state = 'pending' AND batch.not_before <= :until AND batch.part <> 'rest'
-      AND send.state = 'sending' AND NOT EXISTS (SELECT 1 FROM hold WHERE hold.until > :now)
+      AND send.state = 'sending'
+      AND NOT EXISTS (SELECT 1 FROM provider_backoff WHERE provider_backoff.until > :now)
       AND NOT EXISTS (SELECT 1 FROM departure_log WHERE state NOT IN ('current', 'set aside'))
       AND NOT EXISTS (
         SELECT 1 FROM procrastinate.procrastinate_jobs AS job

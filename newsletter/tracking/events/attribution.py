@@ -58,7 +58,7 @@ def _judged(event: Event, sends: Mapping[int, Row[Any]], people: _People, hash_o
     send = sends.get(event.send_id or 0)
     if event.made is None and send is not None and send.issue_id == event.issue_id:
         # Of whoever had their data erased the delivery stays, until the issue is closed.
-        erased = address is None and (had_it or send.folded_at is not None)
+        erased = address is None and (had_it or send.summarized_at is not None)
         if theirs or erased:
             return event
     # A send that the database has lost was theirs all the same, if the address says so.
@@ -69,7 +69,7 @@ def _judged(event: Event, sends: Mapping[int, Row[Any]], people: _People, hash_o
 def _sends(session: Session, send_ids: Collection[int]) -> dict[int, Row[Any]]:
     if not send_ids:
         return {}
-    columns = _send.c.id, _send.c.issue_id, _send.c.created_at, _send.c.folded_at
+    columns = _send.c.id, _send.c.issue_id, _send.c.created_at, _send.c.summarized_at
     rows = session.execute(select(*columns).where(_send.c.id.in_(sorted(send_ids))))
     return {row.id: row for row in rows}
 

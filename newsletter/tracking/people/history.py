@@ -77,8 +77,8 @@ def _suppressions(session: Session, person: Subscriber) -> list[HistoryEntry]:
     if row is None:
         return []
     found = [HistoryEntry(row.at, "suppression", row.reason, detail=row.evidence)]
-    if row.beneath:
-        found.append(HistoryEntry(row.beneath_at, "suppression", row.beneath))
+    if row.underlying_reason:
+        found.append(HistoryEntry(row.underlying_at, "suppression", row.underlying_reason))
     return sorted(found, key=lambda entry: entry.at, reverse=True)
 
 

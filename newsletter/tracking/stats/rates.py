@@ -86,7 +86,7 @@ def of_sends(session: Session, sends: Sequence[Send]) -> dict[int, Performance]:
     of = {send.id: tracked_of(send) for send in sends}
     return {
         send_id: Performance(people, figures.get(send_id, {}), of[send_id])
-        for send_id, people in send_status.handed_over(session, sends).items()
+        for send_id, people in send_status.accepted_count(session, sends).items()
     }
 
 

@@ -29,7 +29,9 @@ def lift(database: Engine) -> str | None:
 def kept(database: Engine) -> list[tuple]:
     row = table_of(Suppression).c
     with reading(database) as session:
-        return [tuple(r) for r in session.execute(select(row.reason, row.at, row.beneath))]
+        return [
+            tuple(r) for r in session.execute(select(row.reason, row.at, row.underlying_reason))
+        ]
 
 
 def test_what_an_operator_decided_an_operator_takes_back(database: Engine) -> None:

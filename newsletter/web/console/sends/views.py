@@ -91,7 +91,7 @@ def people(
     wanted = DeliveryState(state) if state in recipient_list.FILTERS else None
     with reading(parts.database) as session:
         send, issue = find(session, send_id)
-        if send.folded_at is not None:
+        if send.summarized_at is not None:
             rows = []
         elif address:
             rows = list(recipient_list.one(session, send, parts.hash_of(address)))

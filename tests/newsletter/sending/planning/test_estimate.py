@@ -42,7 +42,7 @@ def test_a_segment_can_be_left_out(database: Engine, five: list[int]) -> None:
     assert make_plan(database, send) == 3
     assert sorted(states(database, send)) == [five[1], five[2], five[4]]
     with reading(database) as session:
-        assert send_status.find(session, send).left_out == {"segment left out": 2}
+        assert send_status.find(session, send).excluded_counts == {"segment left out": 2}
 
 
 def test_another_send_of_an_issue_reaches_those_whom_the_cancelled_one_missed(
@@ -59,8 +59,8 @@ def test_another_send_of_an_issue_reaches_those_whom_the_cancelled_one_missed(
     drain(database, gateway)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
     with reading(database) as session:
-        assert send_status.find(session, second).left_out == {"had this issue": 2}
-        assert send_status.find(session, first).handed_on == 3
+        assert send_status.find(session, second).excluded_counts == {"had this issue": 2}
+        assert send_status.find(session, first).transferred == 3
     assert adds_up(database, first)
     assert adds_up(database, second)
 

@@ -53,7 +53,7 @@ def test_whoever_may_not_be_mailed_is_left_out_and_counted_by_reason(
     assert make_plan(database, send) == 4
     assert set(states(database, send)) == {*five[2:], back}
     with reading(database) as session:
-        assert send_status.find(session, send).left_out == {
+        assert send_status.find(session, send).excluded_counts == {
             "bounced": 1,
             "paused": 1,
             "unconfirmed": 1,
@@ -91,7 +91,7 @@ def test_a_second_send_of_the_same_issue_reaches_only_those_who_have_not_had_it(
     assert make_plan(database, again) == 1
     assert set(states(database, again)) == {late}
     with reading(database) as session:
-        assert send_status.find(session, again).left_out == {"had this issue": 5}
+        assert send_status.find(session, again).excluded_counts == {"had this issue": 5}
 
 
 def test_a_send_is_planned_while_another_of_the_same_issue_goes_out(
@@ -126,7 +126,7 @@ def test_the_sums_of_a_send_follow_whom_another_took_over(
     assert make_plan(database, again) == 1
     with reading(database) as session:
         one = send_status.find(session, first)
-        assert (one.planned, one.handed_on) == (5, 1)
+        assert (one.planned, one.transferred) == (5, 1)
     assert sum(b.size for b in batches(database, first)) == 4
 
 

@@ -22,7 +22,7 @@ def counted(database: Engine, send: int) -> dict[str, int]:
 
 def handed_over(database: Engine, send: int) -> int:
     with reading(database) as session:
-        return send_status.handed_over(session, [send_status.find(session, send)])[send]
+        return send_status.accepted_count(session, [send_status.find(session, send)])[send]
 
 
 def test_handed_over_are_those_of_accepted_batches_who_had_not_left(
@@ -60,7 +60,7 @@ def test_a_batch_of_which_all_had_left_hands_over_nobody(database: Engine, five:
     drain(database, FakeGateway())
     assert counted(database, send) == {"skipped": 5}
     with reading(database) as session:
-        assert send_status.find(session, send).handed_over == 0
+        assert send_status.find(session, send).accepted_count == 0
     assert handed_over(database, send) == 0
 
 
@@ -72,7 +72,7 @@ def test_what_was_handed_over_is_kept_when_a_send_is_sent(
         suppression.add(session, [five[0]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="x")
     drain(database, FakeGateway())
     with reading(database) as session:
-        assert send_status.find(session, send).handed_over == 4
+        assert send_status.find(session, send).accepted_count == 4
     assert handed_over(database, send) == 4
 
 

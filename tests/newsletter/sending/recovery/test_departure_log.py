@@ -442,7 +442,7 @@ def test_whom_an_operators_word_hid_is_not_revived(
     assert compared(database, following) == ReplayReport()
     with reading(database) as session:
         row = session.execute(select(table_of(Suppression))).one()
-    found = (row.reason, row.beneath, row.beneath_at)
+    found = (row.reason, row.underlying_reason, row.underlying_at)
     assert found == (("unsubscribed", None, None) if lifted else ("manual", "unsubscribed", NOW))
     assert make_plan(database, make_send(database)) == 4
 
@@ -453,7 +453,7 @@ def test_what_the_backup_knows_of_an_operators_word_gets_the_rest_beneath(
     bar(database, five[0])
     leave(database, five[0])
     with transaction(database) as session:
-        forgotten = {"beneath": None, "beneath_at": None}
+        forgotten = {"underlying_reason": None, "underlying_at": None}
         session.execute(update(table_of(Suppression)).values(**forgotten))
     assert compared(database, following) == ReplayReport(suppressed=1)
     assert lift(database, five[0]) == "unsubscribed"

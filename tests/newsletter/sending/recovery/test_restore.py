@@ -106,7 +106,7 @@ def test_whoever_was_in_no_request_gets_it_and_nobody_else(
     drain(database, gateway, journal)
     assert sorted(gateway.mailed) == ALL
     with reading(database) as session:
-        assert send_status.find(session, send).left_out == {HAD_BEFORE: 2}
+        assert send_status.find(session, send).excluded_counts == {HAD_BEFORE: 2}
         assert send_status.of(session, send).adds_up
 
 
@@ -189,7 +189,7 @@ def test_a_request_without_an_answer_is_in_doubt_until_the_operator_says(
     assert make_plan(database, send) == 1
     drain(database, gateway, journal)
     with reading(database) as session:
-        assert send_status.find(session, send).left_out == {HAD_BEFORE: 2, MAY_HAVE_HAD: 2}
+        assert send_status.find(session, send).excluded_counts == {HAD_BEFORE: 2, MAY_HAVE_HAD: 2}
         (one,) = forgotten_sends.unanswered(session)
     assert (one.slug, one.batch, one.people) == ("first", 2, 2)
     with transaction(database) as session:
@@ -297,7 +297,7 @@ def test_one_word_settles_one_request_of_several_forgotten_sends(
     send = make_send(database)
     make_plan(database, send)
     with reading(database) as session:
-        assert send_status.find(session, send).left_out == {HAD_BEFORE: other.people}
+        assert send_status.find(session, send).excluded_counts == {HAD_BEFORE: other.people}
 
 
 def test_an_event_proves_a_request_that_the_database_has_forgotten(

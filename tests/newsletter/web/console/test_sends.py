@@ -567,7 +567,7 @@ def test_words_from_outside_are_shown_as_words(office: Office, audience: list[in
     with transaction(database) as session:
         session.execute(update(store._issue).values(title=XSS))
         send_lifecycle.pause(session, send, reason=XSS, now=NOW)
-        values = {"left_out": {XSS: 3}, "segments": [{"name": XSS, "expression": ""}]}
+        values = {"excluded_counts": {XSS: 3}, "segments": [{"name": XSS, "expression": ""}]}
         session.execute(update(_send).where(_send.c.id == send).values(**values))
         session.execute(
             update(_batch)
