@@ -26,7 +26,7 @@ from subscribers.list_files.row_status import (
     TEXT,
     UNDECIDED,
     CellReader,
-    Said,
+    StatusAt,
     strongest,
 )
 from subscribers.list_files.row_status import UnknownWordError as UnknownWordError
@@ -489,7 +489,9 @@ def _order(layout: Layout, role: str) -> str | None:
     return found.order if found else None
 
 
-def _states(layout: Layout, chosen: Mapping[str, str]) -> Callable[[list[str]], list[Said]] | None:
+def _states(
+    layout: Layout, chosen: Mapping[str, str]
+) -> Callable[[list[str]], list[StatusAt]] | None:
     """What the columns of states say of a line."""
     columns = [one for one in layout.states if not one.is_own]
     if not columns:
@@ -498,13 +500,13 @@ def _states(layout: Layout, chosen: Mapping[str, str]) -> Callable[[list[str]], 
         (one.place, one.path[1:], CellReader(one.role or "", one.order, chosen)) for one in columns
     ]
 
-    def read(cells: list[str]) -> list[Said]:
+    def read(cells: list[str]) -> list[StatusAt]:
         return [
             reader(cells[place] if not path else _inside(cells[place], path))
             for place, path, reader in readers
         ]
 
-    def told(cells: list[str]) -> list[Said]:
+    def told(cells: list[str]) -> list[StatusAt]:
         try:
             return read(cells)
         except UnknownWordError:
@@ -553,7 +555,7 @@ def text_of(value: object) -> str:
     return str(value)
 
 
-def _own_reader(layout: Layout, states: Callable[[list[str]], list[Said]] | None) -> ReadCells:
+def _own_reader(layout: Layout, states: Callable[[list[str]], list[StatusAt]] | None) -> ReadCells:
     """Reads our own export, with columns that somebody added."""
     keys = {one.name: one.key for one in layout.columns if one.key}
     read = export_format.from_cells([one.name for one in layout.columns], keys.get)
@@ -572,8 +574,8 @@ def _own_reader(layout: Layout, states: Callable[[list[str]], list[Said]] | None
 def _state(
     layout: Layout,
     at: Mapping[str, int],
-    states: Callable[[list[str]], list[Said]] | None,
-) -> Callable[[list[str]], Said]:
+    states: Callable[[list[str]], list[StatusAt]] | None,
+) -> Callable[[list[str]], StatusAt]:
     """How the state of a person is told, and since when."""
     if layout.kind == "Mailchimp" and ("left_at" in at or "cleaned_at" in at):
         return _mailchimp(layout, at, states)
@@ -586,14 +588,14 @@ def _state(
 def _mailchimp(
     layout: Layout,
     at: Mapping[str, int],
-    states: Callable[[list[str]], list[Said]] | None,
-) -> Callable[[list[str]], Said]:
+    states: Callable[[list[str]], list[StatusAt]] | None,
+) -> Callable[[list[str]], StatusAt]:
     """Mailchimp writes one file for each state, told by its columns; everybody in it left."""
     left, cleaned, why = at.get("left_at"), at.get("cleaned_at"), at.get("left_why")
     words = [one.place for one in layout.columns if one.role == "status"]
     left_order, clean_order = _order(layout, "left_at"), _order(layout, "cleaned_at")
 
-    def read(cells: list[str]) -> Said:
+    def read(cells: list[str]) -> StatusAt:
         said = states(cells) if states else []
         now_subscribed = any(state_of(cells[place]) == SUBSCRIBED for place in words)
         if cleaned is not None and (cells[cleaned].strip() or not now_subscribed):

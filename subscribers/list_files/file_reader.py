@@ -362,7 +362,7 @@ class SubscriberFile:
         """
         reason = lines.flaws.pop(lines.first, None) or f"not CSV: {error}"
         reject = RejectedRow(lines.first, reason, lines.taken[0].rstrip("\r\n"))
-        lines.give_back(str(error))
+        lines.read_again(str(error))
         return reject
 
     def _row(self, lines: Lines, read: ReadCells, cells: list[str], line: int) -> Row | RejectedRow:

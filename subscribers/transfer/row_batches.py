@@ -1,6 +1,6 @@
-"""Rows of a file as batches for the stage: addresses are checked, values put as stored.
+"""Turns the rows of a file into batches for staging: checks addresses, converts values.
 
-This runs in Python for every row, so it is where an import spends its time.
+This is Python code that runs for each row, so it takes most of an import's time.
 """
 
 from collections import Counter
@@ -19,12 +19,12 @@ from subscribers.list_files.row import Row
 from subscribers.list_files.status_words import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.transfer.staging import Batch
 
-#: Different words of topics and tags that are counted: memory stays flat.
+#: Different topic and tag words that are counted, so that memory stays flat.
 _COUNTED = 1_000
 
 
-class Batches:
-    """The batches of a file, when it is iterated over; ``read`` counts the rows so far."""
+class RowBatches:
+    """The batches of a file, as an iterator; ``read`` counts the rows so far."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class Batches:
         topics: Matcher,
     ) -> None:
         self.read = 0
-        #: Topic → people of the file who have it, of those whom the file does not call gone.
+        #: Topic → people of the file who have it, without those who left.
         self.topics: Counter[str] = Counter()
-        #: Words of topics, and tags, that mean no topic.
+        #: Words of topic columns, and tags, that are no topic.
         self.unknown_topics: Counter[str] = Counter()
         self.other_tags: Counter[str] = Counter()
         #: People without any topic.
@@ -74,7 +74,7 @@ class Batches:
                     continue
             number += 1
             self._stage(batch, number, item, hash_address(key, address), address.email)
-            # Numbers count from 1 without a gap.
+            # Numbers count from 1 without gaps.
             if number % self._size == 0:
                 yield batch
                 batch = Batch()
@@ -82,7 +82,7 @@ class Batches:
             yield batch
 
     def _stage(self, batch: Batch, number: int, row: Row, hashed: bytes, email: str) -> None:
-        # Where one column says so and another does not, nobody has confirmed.
+        # If one column says so and another does not, the person is not confirmed.
         confirmed = None if row.status == UNCONFIRMED else _moment(row.confirmed_at)
         vouched = None
         if confirmed is None and row.status == SUBSCRIBED:
@@ -141,7 +141,7 @@ class Batches:
 
 
 def _called(row: Row) -> tuple[Address, Row]:
-    """The address of ``Ann <ann@example.org>`` or ``mailto:``, and the row with that name.
+    """The address in ``Ann <ann@example.org>`` or ``mailto:…``, and the row with that name.
 
     Raises AddressError, and InvalidValueError for a name that cannot be one.
     """
@@ -156,5 +156,5 @@ def _called(row: Row) -> tuple[Address, Row]:
 
 
 def _moment(value: datetime | None) -> str | None:
-    """A moment in UTC, as SQLAlchemy stores it in SQLite; PostgreSQL's COPY reads it too."""
+    """The time in UTC, as SQLAlchemy stores it in SQLite; PostgreSQL's COPY reads it too."""
     return None if value is None else value.isoformat(" ", "microseconds")[:26]
