@@ -200,7 +200,7 @@ def import_people(
         if options.all_or_nothing:
             done = run.at_once(reported)
         else:
-            done = run.by_batch(reported, stage_first=people.tells_who_left)
+            done = run.by_batch(reported, stage_first=people.may_exclude)
         merged()
     counts = inserter.counts
     return ImportReport(

@@ -292,7 +292,7 @@ def test_a_list_says_in_a_pipe_what_each_column_became_and_asks_before_it_mails(
     )
     asked = run("subscribers", "import", "hubspot.csv", "--confirmed")
     said = complaint(asked, 2)
-    assert "the column “Newsletter” may say who left or may be mailed: “yes” (line 2)" in said
+    assert "the column “Newsletter” may say who left or may be emailed: “yes” (line 2)" in said
     assert '--map "Newsletter=' in said
     assert "--ignore-column" in said
     dry = run("subscribers", "import", "hubspot.csv", "--dry-run", "--confirmed")
