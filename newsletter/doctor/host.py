@@ -93,7 +93,7 @@ def of_address_key(engine: Engine, key: bytes) -> DoctorFinding:
             subject, Verdict.OK, "not compared: the database has no tables for it yet"
         )
     with reading(engine) as session:
-        if identity.fits(session, key) is False:
+        if identity.is_address_key(session, key) is False:
             found = "not the key that this database was made with: commands that need it refuse"
             mend = "Set the key of this database; it is kept with its backups."
             return DoctorFinding(subject, Verdict.PROBLEM, found, mend)
