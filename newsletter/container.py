@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsletter import identity, readiness
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import (
     beside,
     open_database,
@@ -411,7 +412,7 @@ class Container:
             return self.dispatcher(heartbeat.name)
 
         workers: Workers
-        if self.database.dialect.name == "postgresql" and not alone:
+        if is_postgresql(self.database) and not alone:
             # Its libraries take 10 MB, for nothing on SQLite.
             from newsletter.sending.workers.procrastinate_queue import DistributedWorkers
 

@@ -10,7 +10,8 @@ from datetime import datetime
 
 from sqlalchemy import select, text
 
-from newsletter.db.orm import Field, Model, Session, insert_into, table_of
+from newsletter.db.dialect import insert_into, is_postgresql
+from newsletter.db.orm import Field, Model, Session, table_of
 from newsletter.errors import AddressError, SettingsError
 from subscribers.email_address import hash_address, parse
 from subscribers.models import Subscriber
@@ -54,7 +55,7 @@ def was_moved(session: Session, *, now: datetime) -> bool:
 
     That is so after a restore, and reported once. SQLite has no such information.
     """
-    if session.get_bind().dialect.name != "postgresql":
+    if not is_postgresql(session):
         return False
     # The row is locked, so that only one of several processes returns True.
     here = session.scalar(text(_SERVER))

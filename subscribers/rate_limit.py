@@ -11,7 +11,8 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from sqlalchemy import delete, func, select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from subscribers.models import RateLimit
 
 _limit = table_of(RateLimit)

@@ -26,7 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import LargeBinary, TypeEngine
 
-from newsletter.db.orm import Session, insert_into
+from newsletter.db.dialect import insert_into, is_postgresql
+from newsletter.db.orm import Session
 
 #: The name of the parameter with the rows.
 ROWS = "given_rows"
@@ -37,7 +38,7 @@ _STORED_OTHERWISE = frozenset({datetime, bool})
 def table(session: Session, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> FromClause:
     """The rows of the parameter ROWS as a table with these columns."""
     text = bindparam(ROWS, type_=Text)
-    if session.get_bind().dialect.name == "postgresql":
+    if is_postgresql(session):
         typed = [column(name, kind) for name, kind in columns.items()]
         unfolded = func.json_to_recordset(cast(text, JSON)).table_valued(*typed, name="given")
         return unfolded.render_derived(with_types=True)
@@ -57,7 +58,7 @@ def insert_new(
 
     On SQLite, the table must have ascending row ids (not WITHOUT ROWID).
     """
-    if session.get_bind().dialect.name == "postgresql":
+    if is_postgresql(session):
         new = insert(
             session, into, rows, lambda i: i.on_conflict_do_nothing().returning(into.c[key])
         )
@@ -95,7 +96,7 @@ def _moment(moment: datetime) -> str:
 
 def values(session: Session, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The parameter ROWS: the rows in JSON, with times as the database writes them."""
-    zone = "+00" if session.get_bind().dialect.name == "postgresql" else ""
+    zone = "+00" if is_postgresql(session) else ""
 
     def plain(value: object) -> str:
         if isinstance(value, bytes):
@@ -119,7 +120,7 @@ def insert(
     to run it, so all rows are one parameter there. SQLite takes the values row by row.
     """
     names, statement = list(rows[0]), insert_into(session, into)
-    if session.get_bind().dialect.name != "postgresql":
+    if not is_postgresql(session):
         return session.execute(then(statement), rows)
     binary = {name for name in names if isinstance(into.c[name].type, LargeBinary)}
     row = table(session, **{n: Text if n in binary else into.c[n].type for n in names})

@@ -27,6 +27,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import DatabaseError as DriverError
 
 from newsletter.db import private_files
+from newsletter.db.dialect import is_postgresql, with_snapshots
 from newsletter.db.orm import Session
 from newsletter.errors import DatabaseError
 
@@ -81,10 +82,10 @@ def open_database(url: str, *, connections: int = 10) -> Engine:
         raise DatabaseError(
             f"the folder cannot be created: {error}", place="database_url"
         ) from None
-    if engine.dialect.name == "sqlite":
-        _configure_sqlite(engine)
-    else:
+    if is_postgresql(engine):
         _configure_postgresql(engine)
+    else:
+        _configure_sqlite(engine)
     try:
         with engine.connect():
             return engine
@@ -209,14 +210,10 @@ def transaction(engine: Engine, *, snapshot: bool = False) -> Iterator[Session]:
 
     With ``snapshot``, all statements see the database as of the beginning, as always on SQLite.
     """
-    if engine.dialect.name == "sqlite":
-        with _write_lock(engine.url.database), Session(engine) as session, session.begin():
-            yield session
-    else:
-        if snapshot:
-            engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with Session(engine) as session, session.begin():
-            yield session
+    path = None if is_postgresql(engine) else engine.url.database
+    engine = with_snapshots(engine) if snapshot else engine
+    with _write_lock(path), Session(engine) as session, session.begin():
+        yield session
 
 
 def retry_on_deadlock(engine: Engine, work: Callable[[Session], T]) -> T:
@@ -269,7 +266,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
     # Other processes wait for the end of the upgrade, however long it takes.
-    path = engine.url.database if engine.dialect.name == "sqlite" else None
+    path = None if is_postgresql(engine) else engine.url.database
     with _write_lock(path), engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -311,7 +308,7 @@ def require_current(engine: Engine) -> None:
     current = check_version(engine)
     if current == _head():
         return
-    if engine.dialect.name == "sqlite":
+    if not is_postgresql(engine):
         upgrade(engine)
         return
     raise DatabaseError(

@@ -28,13 +28,14 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import AutoString as AutoString
 from sqlmodel import Field as Field
 from sqlmodel import Session as Session
 from sqlmodel import SQLModel
 from sqlmodel import UTCDateTime as UTCDateTime
+
+from newsletter.db.dialect import is_postgresql
 
 metadata: MetaData = SQLModel.metadata
 # Named constraints, so that migrations can drop one on either database, and code can tell
@@ -75,13 +76,6 @@ def one_of(column: str, values: Iterable[StrEnum | str]) -> CheckConstraint:
     return CheckConstraint(" OR ".join(f"{column} = '{value}'" for value in values), name=column)
 
 
-def insert_into(session: Session, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that can say ON CONFLICT, in the session's dialect."""
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
-
-
 def changed(
     session: Session,
     statement: Update | Delete | Insert,
@@ -102,14 +96,14 @@ def json_rows(
 
     ``values`` are the query's parameters, so that a frequent query is compiled once.
     """
-    text = session.scalar(_as_json(rows, session.get_bind().dialect.name), values)
+    text = session.scalar(_as_json(rows, postgresql=is_postgresql(session)), values)
     return orjson.loads(text or "[]")  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)
-def _as_json(rows: Select[Any], dialect: str) -> Select[Any]:
+def _as_json(rows: Select[Any], *, postgresql: bool) -> Select[Any]:
     row = rows.subquery()
-    if dialect == "postgresql":
+    if postgresql:
         return select(cast(func.json_agg(func.to_json(row.table_valued())), Text))
     # SQLite stores JSON as text, which would be quoted again.
     values = [func.json(c) if isinstance(c.type, JSON) else c for c in row.c]

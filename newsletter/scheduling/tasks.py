@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from newsletter.accounts import operator_messages, sessions
 from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import ignore_serialization_conflict, reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import BusyError, MachineError, ProviderError, UserError
@@ -114,7 +115,7 @@ def check_circuit_breakers() -> None:
 def queue_due_batches() -> None:
     """On PostgreSQL, give the workers of all machines their jobs."""
     desk = _context[0]
-    if desk.database.dialect.name == "postgresql":
+    if is_postgresql(desk.database):
         with transaction(desk.database) as session:
             _distributed().feed(session, now=datetime.now(UTC))
 
@@ -136,7 +137,7 @@ def recover_abandoned(desk: TaskContext) -> None:
         )
         outbox.recover_abandoned(session, now=datetime.now(UTC))
         heartbeat.forget_dead(session, now=datetime.now(UTC))
-    if desk.database.dialect.name == "postgresql":
+    if is_postgresql(desk.database):
         with transaction(desk.database) as session:
             _distributed().sweep(session)
     if swept.freed or swept.doubtful or swept.resent:

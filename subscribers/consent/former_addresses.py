@@ -8,7 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import delete, select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from subscribers.models import FormerAddress
 
 _former = table_of(FormerAddress)

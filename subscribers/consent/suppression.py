@@ -20,7 +20,8 @@ from sqlalchemy import (
     update,
 )
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers.models import Subscriber, Suppression, SuppressionReason
 

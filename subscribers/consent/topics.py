@@ -12,7 +12,8 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Table, delete, func, literal, select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers.list_files.status_words import fold
 from subscribers.models import DroppedTopic, Subscription, Topic

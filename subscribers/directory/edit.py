@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers import field_values
 from subscribers.consent import former_addresses, suppression, topics

@@ -4,7 +4,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from subscribers.directory.status_counts import StatusCounts, SubscriberStatus
 from subscribers.models import AudienceDay
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import AddressError
 from subscribers.consent import suppression
@@ -246,8 +247,7 @@ class _IndexRange:
 
 def _folded(session: Session, column: Column[Any]) -> ColumnElement[str]:
     """The text with A to Z in lower case, sorted by code points, as the index has it."""
-    postgresql = session.get_bind().dialect.name == "postgresql"
-    return func.lower(collate(column, "C") if postgresql else column)
+    return func.lower(collate(column, "C") if is_postgresql(session) else column)
 
 
 def _prefixes(text: str) -> set[str]:

@@ -11,7 +11,8 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, case, func, select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from subscribers.models import StatusCount, Subscriber, SuppressionReason
 from subscribers.segments import store as segment_store
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers import rate_limit
 from subscribers.consent import former_addresses, suppression, topics

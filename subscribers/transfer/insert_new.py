@@ -22,7 +22,6 @@ from sqlalchemy import (
     column,
     delete,
     exists,
-    false,
     func,
     insert,
     literal,
@@ -31,7 +30,8 @@ from sqlalchemy import (
     text,
 )
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into, is_postgresql, joined, lock_table
+from newsletter.db.orm import Session, table_of
 from subscribers.list_files.status_words import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.models import Consent, FormerAddress, Subscriber, Subscription, Suppression, Topic
 from subscribers.transfer.staging import ACT, PERSON, RowRange, Tables
@@ -87,7 +87,7 @@ class NewRowInserter:
     def create_tables(self, session: Session) -> None:
         """Create the temporary tables of the connection."""
         tables = self.tables.temporary
-        if _is_postgres(session):
+        if is_postgresql(session):
             tables += self.tables.staged
         for table in tables:
             table.create(session.connection(), checkfirst=False)
@@ -146,7 +146,7 @@ class NewRowInserter:
         self._batches += 1
         # A planner with statistics of an empty table would scan it for each row of the next
         # batch. So they are renewed each time that the audience may have doubled.
-        if self.apply and _is_postgres(session) and self._batches.bit_count() == 1:
+        if self.apply and is_postgresql(session) and self._batches.bit_count() == 1:
             session.execute(text("ANALYZE subscriber"))
 
     def _skip_unchanged(self, session: Session, row_range: RowRange) -> int:
@@ -194,17 +194,12 @@ class NewRowInserter:
 
     def lock(self, session: Session) -> None:
         """Prevent other transactions from adding the same people."""
-        if not self.apply:
-            return
-        if _is_postgres(session):
-            session.execute(text("LOCK TABLE subscriber IN SHARE ROW EXCLUSIVE MODE"))
-        else:
-            # A write that changes nothing takes SQLite's write lock.
-            session.execute(delete(_subscriber).where(false()))
+        if self.apply:
+            lock_table(session, _subscriber)
 
     def _new_id(self, session: Session) -> ColumnElement[int]:
         """Ids assigned beforehand save a lookup by hash for each consent record and topic."""
-        if _is_postgres(session):
+        if is_postgresql(session):
             return func.nextval(func.pg_get_serial_sequence("subscriber", "id"))
         given = select(func.max(_sequence.c.seq)).where(_sequence.c.name == _subscriber.name)
         last = func.max(
@@ -314,10 +309,9 @@ class NewRowInserter:
 
     def _create_topics(self, session: Session, row_range: RowRange) -> None:
         t = self.tables
-        join = func.string_agg if _is_postgres(session) else func.group_concat
         # One row for all: see ``insert``.
         slugs = session.scalar(
-            select(join(t.topic.c.slug, "\n")).where(
+            select(joined(session, t.topic.c.slug, "\n")).where(
                 t.topic.c.n.between(row_range.first, row_range.last),
                 t.topic.c.n.in_(select(t.fresh.c.n)),
                 t.topic.c.slug.not_in(select(_topic.c.slug)),
@@ -337,10 +331,6 @@ class NewRowInserter:
             ]
             statement = insert_into(session, _topic).on_conflict_do_nothing()
             session.connection().execute(statement, rows)
-
-
-def _is_postgres(session: Session) -> bool:
-    return session.get_bind().dialect.name == "postgresql"
 
 
 def _count(session: Session, statement: Any) -> int:  # noqa: ANN401 (any INSERT … SELECT)

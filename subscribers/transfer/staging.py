@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.schema import CreateTable
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.orm import Hash, table_of
 from subscribers.models import Consent, Subscriber
 
@@ -277,7 +278,7 @@ def open_stage(engine: Engine) -> Iterator[tuple[StagingTable, Connection]]:
     # Closed in the end, which drops what is temporary and attached.
     connection.detach()
     try:
-        if engine.dialect.name == "sqlite":
+        if not is_postgresql(engine):
             with TemporaryDirectory(prefix="newsletter-import-") as folder:
                 path = str(Path(folder) / "stage.db")
                 with closing(_connect(path)) as writer:

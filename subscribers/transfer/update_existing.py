@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Row, Table, bindparam, case, func, insert, select, update
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from subscribers.consent import former_addresses, suppression
 from subscribers.list_files.status_words import LEAVING, SUBSCRIBED
 from subscribers.models import (

@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, or_, select, update
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.sending.ledger import (
     batch_store,
     confirmations,

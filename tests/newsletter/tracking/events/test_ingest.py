@@ -396,7 +396,7 @@ def test_who_left_and_bounced_stays_out_under_any_address(
         assert wish
         assert (
             confirmed_requests.change_address(session, wish, now=NOW)
-            is confirmed_requests.Move.LEFT
+            is confirmed_requests.AddressChange.LEFT
         )
 
 

@@ -222,7 +222,7 @@ def many(people: int) -> bytes:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is told after each ten rows, and without waiting."""
     monkeypatch.setattr(import_run, "_BATCH", 10)
-    monkeypatch.setattr("newsletter.imports.import_worker._SAYS", 0.0)
+    monkeypatch.setattr("newsletter.imports.import_worker._PROGRESS_EVERY", 0.0)
 
 
 def started(office: Office, editor: Browser, people: int = 200) -> str:
@@ -330,7 +330,7 @@ def test_a_list_that_breaks_does_not_end_the_background(
     with monkeypatch.context() as patch:
         patch.setattr("newsletter.imports.import_worker.import_people", broken)
         work(office)
-    assert "It broke" in editor.get(path).text
+    assert "An internal error" in editor.get(path).text
     uploaded(editor, GOOD)
     work(office)
     assert job(office).state == JobState.CHECKED
@@ -350,7 +350,7 @@ def test_what_is_old_is_deleted_and_figures_stay(office: Office, editor: Browser
     importer: ImportWorker = office.parts.import_worker()
     importer.sweep()
     assert files(office) == {stray.name}  # an upload may be under way
-    assert "nobody started it" in editor.get(forgotten).text.lower()
+    assert "not started for a long time" in editor.get(forgotten).text.lower()
     page = editor.get(done).text
     assert "nonsense" not in page
     assert re.search(r"rows rejected</dt><dd>1<", page)
