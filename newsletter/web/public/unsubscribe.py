@@ -1,7 +1,7 @@
-"""Leaving: RFC 8058 one-click and a page for people, both under the same signed link.
+"""Unsubscribing: one-click (RFC 8058) and a page for people, both under the same signed link.
 
-POST leaves, at once and without any question; GET only shows a button, because link
-scanners follow every link in a mail.
+POST unsubscribes immediately. GET only shows a button, because link scanners follow every link
+in an email.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ def ask(token: str, request: Request, parts: Parts) -> Response:
 
 
 @router.post("/unsubscribe/{token}", dependencies=[Depends(whole_body)])
-def leave(token: str, request: Request, parts: Parts) -> Response:
-    """Leave. Whatever the body says: mail clients post theirs as urlencoded or as multipart.
+def unsubscribe(token: str, request: Request, parts: Parts) -> Response:
+    """Unsubscribe. The body is ignored: email clients post it as urlencoded or as multipart.
 
-    Answers 200 each time, without a redirect, as RFC 8058 §3.2 and Gmail ask.
+    Answers 200 each time, without a redirect, as RFC 8058 §3.2 and Gmail require.
     """
     issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
-    # Each click is its own happening: somebody who came back may leave again by an old mail.
+    # Each click is an event: a subscriber who came back can unsubscribe again with an old email.
     happening = f"one-click\0{subscriber_id}\0{issue_id}\0{datetime.now(UTC).isoformat()}"
     unsubscribe_token(parts, subscriber_id, issue_id, by="our link", happening=happening)
     return page(request, "unsubscribed.html")
@@ -50,10 +50,10 @@ def leave(token: str, request: Request, parts: Parts) -> Response:
 def unsubscribe_token(
     parts: Container, subscriber_id: int, issue_id: int | None, *, by: str, happening: str
 ) -> None:
-    """Let a person leave: the same event, and the same policy, as when the provider says so.
+    """Unsubscribe a subscriber, with the same event and policy as an event of the provider.
 
-    ``happening`` tells one leaving from another. What changes nothing is no event: a link can be
-    posted as often as somebody likes.
+    ``happening`` identifies the unsubscription: the same one is counted once. A post that changes
+    nothing creates no event, because a link can be posted any number of times.
     """
     now = datetime.now(UTC)
     key = hashlib.sha256(happening.encode()).digest()[:16]
@@ -76,7 +76,7 @@ def unsubscribe_token(
             kind=EventKind.UNSUBSCRIBE,
             at=before or now,
             key=key,
-            # Their mail domain counts in the figures.
+            # Its domain counts in the statistics by domain.
             email=email,
             issue_id=issue_id,
             send_id=send_id,

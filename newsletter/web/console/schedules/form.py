@@ -61,7 +61,7 @@ class Typed:
         pace = Pace(self.rate, self.per_hour, self.per_day, self.quiet)
         lines = [line for line in self.windows.splitlines() if line.strip()]
         windows = tuple(
-            sending_windows.parse_window(line, place="Only in these hours") for line in lines
+            sending_windows.parse_window(line, place="Sending windows") for line in lines
         )
         return ScheduleOptions(
             name=self.name.strip(),
@@ -71,7 +71,7 @@ class Typed:
             segments=self.segments,
             excluded=self.excluded,
             own_clock=bool(self.own_clock),
-            skips=recurrence.parse_dates(self.skips, place="Days to leave out"),
+            skips=recurrence.parse_dates(self.skips, place="Skip days"),
             timetable=replace(pace.timetable(settings, quiet_by_default=False), windows=windows),
             tracking=tracking_of(self.clicks, self.opens),
         )
@@ -175,7 +175,7 @@ def _coming(session: Session, typed: Typed) -> _Coming:
         zone = recurrence.find_zone(
             recurrence.FIRST_ZONE if typed.own_clock else typed.zone, place="Zone"
         )
-        left_out = recurrence.parse_dates(typed.skips, place="Days to leave out")
+        left_out = recurrence.parse_dates(typed.skips, place="Skip days")
     except UserError as error:
         return _Coming(problem=error)
     found = recurrence.occurrences(rule, zone, after=datetime.now(UTC))

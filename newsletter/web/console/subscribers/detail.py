@@ -105,7 +105,7 @@ def suppress(
 
     def change(session: Session, found: Subscriber, now: datetime) -> str:
         if not reason:
-            raise EditError("say why", place="why", hint="Whoever looks here later will ask.")
+            raise EditError("a reason is required", place="why", hint="It is kept in the history.")
         suppression.add(
             session,
             [found.id],
