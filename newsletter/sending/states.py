@@ -163,8 +163,8 @@ DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.REJECTED: frozenset({DeliveryState.PLANNED}),
 }
 
-#: What events tell of a delivery, weakest first. Each may become any that follows, so that the
-#: strongest stands in the end, in whatever order they come.
+#: States that events set, weakest first. Each may change to any later one, so that the strongest
+#: is final, in whatever order the events arrive.
 TOLD: Final = (
     DeliveryState.DROPPED,
     DeliveryState.DELIVERED,
@@ -172,7 +172,13 @@ TOLD: Final = (
     DeliveryState.COMPLAINED,
 )
 
-#: Deliveries that surely never reached the person's mail server.
+#: States of a send that is over.
+ENDED: Final = frozenset({SendState.SENT, SendState.CANCELLED})
+#: States of recipients whom the provider has not accepted.
+NOT_ACCEPTED: Final = frozenset(
+    {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
+)
+#: States of recipients whose mail server certainly never got the email.
 MISSED: Final = frozenset({DeliveryState.DROPPED, DeliveryState.SKIPPED, DeliveryState.REJECTED})
 
 #: Deliveries that are few, or that something went wrong with. All have a reason: an index finds it.

@@ -11,10 +11,9 @@ from sqlalchemy import delete, exists, func, select, update
 from newsletter.db.orm import Session, changed, table_of
 from newsletter.errors import SendError
 from newsletter.sending.models import Delivery, Send
-from newsletter.sending.states import SendState
+from newsletter.sending.states import ENDED
 
 _send, _delivery = table_of(Send), table_of(Delivery)
-_ENDED = (SendState.SENT, SendState.CANCELLED)
 
 
 def require_open(session: Session, issue_id: int) -> None:
@@ -34,7 +33,7 @@ def require_open(session: Session, issue_id: int) -> None:
 def old_issues(session: Session, *, before: datetime) -> list[int]:
     """Issues that are not closed and whose sends all ended before this time."""
     last = func.max(func.coalesce(_send.c.finished_at, _send.c.created_at))
-    under_way = func.count().filter(_send.c.state.not_in(_ENDED))
+    under_way = func.count().filter(_send.c.state.not_in(ENDED))
     rows = (
         select(_send.c.issue_id)
         .group_by(_send.c.issue_id)

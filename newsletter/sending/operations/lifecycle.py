@@ -28,11 +28,10 @@ from newsletter.sending.planning.planner import plan_missed
 from newsletter.sending.planning.reschedule import reschedule
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.queries.send_status import find, send_subject
-from newsletter.sending.states import SEND_NEXT, SendState
+from newsletter.sending.states import ENDED, SEND_NEXT, SendState
 from subscribers.models import Segment
 
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
-_ENDED = (SendState.SENT, SendState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +271,7 @@ def require_work(session: Session, send_id: int, *, now: datetime) -> None:
     """Raise NothingToDoError or SendError, with the next step, unless workers can send it."""
     send = find(session, send_id)
     place = f"send {send_id}"
-    if send.state in _ENDED:
+    if send.state in ENDED:
         hint = f"Who missed it gets it with: newsletter sends retry {send_id}"
         raise NothingToDoError(f"it is {send.state} already", place=place, hint=hint)
     if send.state == SendState.PAUSED:
@@ -375,7 +374,7 @@ def _move(
     **values: object,
 ) -> None:
     send = find(session, send_id)
-    sources = _ENDED if ended else [only] if only else None
+    sources = ENDED if ended else [only] if only else None
     moved = send_store.move_send(
         session, send_id, target, only_from=sources, by_operator=True, **values
     )

@@ -4,11 +4,10 @@ from sqlalchemy import select
 
 from newsletter.db.orm import Session, table_of
 from newsletter.sending.models import Send
-from newsletter.sending.states import SendState
+from newsletter.sending.states import ENDED
 from subscribers.models import Segment
 
 _send = table_of(Send)
-_ENDED = (SendState.SENT, SendState.CANCELLED)
 
 
 def unfinished_sends(session: Session, segment: Segment) -> list[int]:
@@ -18,7 +17,7 @@ def unfinished_sends(session: Session, segment: Segment) -> list[int]:
     """
     rows = session.execute(
         select(_send.c.id, _send.c.segments, _send.c.excluded)
-        .where(_send.c.state.not_in(_ENDED))
+        .where(_send.c.state.not_in(ENDED))
         .order_by(_send.c.id)
     )
     return [

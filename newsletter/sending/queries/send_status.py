@@ -11,12 +11,11 @@ from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
 from newsletter.issues.models import Issue
 from newsletter.sending.models import Batch, Delivery, Send
-from newsletter.sending.states import BatchState, DeliveryState, SendState
+from newsletter.sending.states import NOT_ACCEPTED, BatchState, DeliveryState, SendState
 from subscribers.models import Subscriber
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 _issue, _subscriber = table_of(Issue), table_of(Subscriber)
-_NOT_ACCEPTED = {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def accepted_count(session: Session, sends: Sequence[Send]) -> dict[int, int]:
     for send in sends:
         if send.summarized_at is not None:
             counts[send.id] = sum(
-                n for state, n in send.final_counts.items() if state not in _NOT_ACCEPTED
+                n for state, n in send.final_counts.items() if state not in NOT_ACCEPTED
             )
         elif send.state == SendState.SENT and send.accepted_count is not None:
             counts[send.id] = send.accepted_count

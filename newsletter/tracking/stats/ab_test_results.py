@@ -25,7 +25,7 @@ from newsletter.sending.ledger import send_store
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.operations.lifecycle import choose_winner
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.states import UNSETTLED, BatchState, DeliveryState, SendState
+from newsletter.sending.states import NOT_ACCEPTED, UNSETTLED, BatchState, SendState
 from newsletter.tracking.event_horizon import final_sends
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.stats.significance import fisher_exact, ratio_interval, wilson_interval
@@ -38,7 +38,6 @@ _delivery, _event = table_of(Delivery), table_of(EventRow)
 
 #: The significance level: one test in twenty shows a difference where there is none.
 _ALPHA = 0.05
-_NOT_ACCEPTED = (DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED)
 #: A click counts as an open: many email clients block the images by which an open is noticed.
 _OPENED = (EventKind.OPEN, EventKind.CLICK)
 _UNSUBSCRIBED = (EventKind.UNSUBSCRIBE, EventKind.GROUP_UNSUBSCRIBE)
@@ -271,7 +270,7 @@ def _sample(session: Session, send_id: int) -> tuple[int, datetime | None]:
 def _variant_results(session: Session, send_id: int, issue_id: int) -> tuple[VariantResult, ...]:
     in_batch = (_batch.c.send_id == _delivery.c.send_id) & (_batch.c.number == _delivery.c.batch)
     accepted = select(_batch.c.variant_id).select_from(_batch.join(_delivery, in_batch))
-    accepted = accepted.where(_batch.c.part == Part.SAMPLE, _delivery.c.state.not_in(_NOT_ACCEPTED))
+    accepted = accepted.where(_batch.c.part == Part.SAMPLE, _delivery.c.state.not_in(NOT_ACCEPTED))
     sizes = accepted.add_columns(func.count()).where(_batch.c.send_id == send_id)
     size = {row[0]: row[1] for row in session.execute(sizes.group_by(_batch.c.variant_id))}
     flags = [
