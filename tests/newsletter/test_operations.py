@@ -94,13 +94,10 @@ def paused_send(parts: Container, session: Session) -> None:
     lifecycle.pause(session, create_send(parts, session), by=SETUP, now=datetime.now(UTC))
 
 
-def test_to_decide(parts: Container, session: Session) -> None:
+def undecided_ab_test(parts: Container, session: Session) -> None:
     create_send(parts, session, at=datetime.now(UTC), test=True)
     session.commit()
     make_plan(parts.database, 1, now=datetime.now(UTC))
-
-
-test_to_decide.__test__ = False  # type: ignore[attr-defined]
 
 
 def missed_send(parts: Container, session: Session) -> None:
@@ -265,7 +262,7 @@ OPERATIONS = (
         ("1", "B"),
         f"{SENDS}/{{send_id:int}}/winner",
         {"label": "B"},
-        test_to_decide,
+        undecided_ab_test,
     ),
     Operation(
         "issue test",
@@ -474,7 +471,7 @@ COMMANDS_ALONE = {
     "subscribers import": "reads a file of this machine; the console takes an upload",
     "user password": "for somebody whom no email reaches; the console emails a link",
     "segment index": "changes the schema of the database",
-    "db fold": "the service does it each hour",
+    "db prune": "the service does it each hour",
     "reconcile": "the service does it by itself",
 }
 #: Forms of the console alone, and why: what is somebody's own, and what changes nothing.

@@ -1,4 +1,4 @@
-"""`newsletter reconcile`: our suppressions and the provider's lists, made to agree."""
+"""`newsletter reconcile`: synchronize suppressions with the provider's lists."""
 
 import time
 from dataclasses import asdict
@@ -20,14 +20,12 @@ _COLUMNS = ["list", "listed", "known", "new_here", "removed_there", "unreadable"
 
 def reconcile(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
+        bool, typer.Option("--dry-run", help="Report what would change; change nothing.")
     ] = False,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="Read the lists from their beginning.")
-    ] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Read the complete lists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare our suppressions with SendGrid's lists, and repair both.
+    """Synchronize suppressions with SendGrid's lists.
 
     Who stands on SendGrid's lists of bounces, invalid addresses, spam reports and
     unsubscribes is suppressed here, too. Who opted in again here after that is taken off

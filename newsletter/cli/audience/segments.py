@@ -1,4 +1,4 @@
-"""`newsletter segment`: rules over subscribers, saved under names."""
+"""`newsletter segment`: save, count and index segments."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -24,11 +24,11 @@ app = typer.Typer(help="Save and count segments of subscribers.", no_args_is_hel
 def create(
     name: str,
     expression: Annotated[
-        str, typer.Argument(help="A rule such as 'plan == \"pro\"'; empty for everybody.")
+        str, typer.Argument(help="A rule such as 'plan == \"pro\"'; empty for all subscribers.")
     ] = "",
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
 ) -> None:
-    """Save a rule under a name."""
+    """Save a segment."""
     now, assembly = datetime.now(UTC), Container(load())
     with transaction(assembly.database) as session:
         segment_operations.create(
@@ -53,7 +53,7 @@ def change(
     ] = None,
     description: Annotated[str | None, typer.Option(help="Another description.")] = None,
 ) -> None:
-    """Rename a segment, or change its rule or description. What you leave out stays."""
+    """Rename a segment, or change its rule or description. Options left out stay as they are."""
     assembly = Container(load())
     with transaction(assembly.database) as session:
         changed = segment_operations.change(
@@ -73,7 +73,7 @@ def change(
 
 @app.command("count")
 def count(name: str) -> None:
-    """Count the people of a segment, and those of them who may be mailed."""
+    """Count the subscribers of a segment, and those who may be emailed."""
     assembly = Container(load())
     with reading(assembly.database) as session:
         segment = segment_store.find(session, name)
@@ -116,7 +116,7 @@ def _unmeasured(assembly: Container, segment: Segment) -> SegmentError | None:
 
 @app.command("show")
 def show(name: str) -> None:
-    """Show a segment's rule, its counts, and some of its people."""
+    """Show a segment's rule, its counts and some of its subscribers."""
     now, assembly = datetime.now(UTC), Container(load())
     with reading(assembly.database) as session:
         segment = segment_store.find(session, name)
@@ -137,7 +137,7 @@ def show(name: str) -> None:
 
 @app.command("delete")
 def delete(name: str) -> None:
-    """Delete a segment that no schedule and no unfinished send is made for."""
+    """Delete a segment. Refused while a schedule or an unfinished send uses it."""
     with transaction(Container(load()).database) as session:
         segment_operations.delete(session, name, by=who(), now=datetime.now(UTC))
     out.print(f"Segment {name} is deleted.")
@@ -148,7 +148,7 @@ def index(
     attribute: Annotated[str, typer.Argument(help="The attribute that rules compare often.")],
     drop: Annotated[bool, typer.Option("--drop", help="Remove the index.")] = False,
 ) -> None:
-    """Make counting and sending by an attribute fast on large lists."""
+    """Index an attribute, so that rules with it are fast on large lists."""
     with transaction(Container(load()).database) as session:
         write = segment_operations.drop_index if drop else segment_operations.create_index
         write(session, attribute, by=who(), now=datetime.now(UTC))

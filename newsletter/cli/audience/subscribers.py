@@ -1,4 +1,4 @@
-"""`newsletter subscribers`: bring people in, take them out, and their rights over their data."""
+"""`newsletter subscribers`: import, export, add, edit, suppress and erase subscribers."""
 
 import json
 import sys
@@ -30,62 +30,72 @@ from subscribers.self_service import erasure
 from subscribers.transfer.export import export_people
 from subscribers.transfer.import_run import ImportOptions, ImportReport
 
-app = typer.Typer(help="Import, export, and look after people's data.", no_args_is_help=True)
+app = typer.Typer(help="Import, export and manage subscribers.", no_args_is_help=True)
 
-Email = Annotated[str, typer.Argument(help="The person's address, however it is spelt.")]
+Email = Annotated[str, typer.Argument(help="The subscriber's address.")]
 
 
 @app.command("import")
 def import_file(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON Lines, or an export.")],
-    name: Annotated[str, typer.Option(help="Where they come from; else the file's name.")] = "",
+    name: Annotated[
+        str, typer.Option(help="The source of the list; by default the file's name.")
+    ] = "",
     topic: Annotated[
         list[str] | None, typer.Option(help="Topic for all, by slug or name; repeatable.")
     ] = None,
     create_topics: Annotated[
-        bool, typer.Option("--create-topics", help="Make the topics that only the file names.")
+        bool, typer.Option("--create-topics", help="Create topics that only the file has.")
     ] = False,
     confirmed: Annotated[
-        bool, typer.Option("--confirmed", help="You vouch that these people opted in.")
+        bool, typer.Option("--confirmed", help="Confirm that these subscribers opted in.")
     ] = False,
-    wording: Annotated[str, typer.Option(help="What they agreed to; kept as consent.")] = "",
+    wording: Annotated[
+        str, typer.Option(help="What they consented to; kept in the consent record.")
+    ] = "",
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="COLUMN=MEANING", help="What a column means; repeatable."),
     ] = None,
     ignore_column: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; repeatable.")
+        list[str] | None, typer.Option(metavar="COLUMN", help="Ignore a column; repeatable.")
     ] = None,
     value: Annotated[
         list[str] | None,
-        typer.Option(metavar="WORD=STATE", help="What a word of a status means; repeatable."),
+        typer.Option(
+            metavar="WORD=STATE", help="What a value of a status column means; repeatable."
+        ),
     ] = None,
     read_as: Annotated[
         str | None,
-        typer.Option("--as", metavar="STATE", help="What everybody is: unsubscribed, bounced …"),
+        typer.Option(
+            "--as", metavar="STATE", help="The status of all rows: unsubscribed, bounced …"
+        ),
     ] = None,
     dates: Annotated[
         str | None, typer.Option(metavar="dmy|mdy", help="How dates like 3/4/2023 are written.")
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="CSV for rows that cannot be taken, to be mended.")
+        Path | None, typer.Option(help="CSV file for rejected rows, to correct them.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")
+        bool, typer.Option("--dry-run", help="Report what would happen; change nothing.")
     ] = False,
     all_or_nothing: Annotated[
-        bool, typer.Option("--all-or-nothing", help="Take every row, or none.")
+        bool, typer.Option("--all-or-nothing", help="Import all rows or none.")
     ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave people as they are who are known already.")
+        bool, typer.Option("--keep", help="Do not update existing subscribers.")
     ] = False,
-    encoding: Annotated[str | None, typer.Option(help="Where the guess is wrong.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="The file's encoding, if it is not recognized.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import people. Whoever left or bounced stays out, and is counted.
+    """Import subscribers. Those who unsubscribed or bounced stay suppressed and are counted.
 
-    A column that may say who left is understood, or stops the import until you say what it
-    means. A run that was interrupted is simply run again. Exit code 2 when rows were rejected
+    A column that may contain unsubscribes is recognized, or stops the import until you say what
+    it means. Run an interrupted import again. Exit code 2 when rows were rejected
     or questions are open.
     """
     assembly = Container(load())
@@ -131,7 +141,7 @@ def import_file(
 
 
 def _pairs(texts: Iterable[str], option: str, example: str) -> tuple[tuple[str, str], ...]:
-    """What stands on either side of each text's last equals sign."""
+    """Split each text at its last equals sign."""
     found = []
     for text in texts:
         name, sign, meaning = text.rpartition("=")
@@ -184,7 +194,7 @@ def _print(report: ImportReport, *, as_json: bool) -> None:
 
 
 def _about_topics(report: ImportReport) -> Iterator[tuple[str, object]]:
-    """How many of the file's people have each topic, and how many have none."""
+    """Print the number of subscribers with each topic of the file, and with none."""
     for slug, number in sorted(report.topics.items()):
         yield f"topic {slug}", number
     for word, number in _most(report.unknown_topics):
@@ -196,7 +206,7 @@ def _about_topics(report: ImportReport) -> Iterator[tuple[str, object]]:
 
 
 def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The twenty words that most people have."""
+    """The twenty most frequent values."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
 
 
@@ -233,10 +243,12 @@ def _as_json(report: ImportReport) -> dict[str, object]:
 @app.command("export")
 def export_file(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, or JSON Lines by .jsonl.")],
-    segment: Annotated[str | None, typer.Option(help="Only the people of this segment.")] = None,
+    segment: Annotated[
+        str | None, typer.Option(help="Only the subscribers of this segment.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
-    """Export people with their topics and consent, to be imported again as they are."""
+    """Export subscribers with topics and consent, in a form that import reads."""
     if target.exists() and not overwrite:
         raise UserError("the file exists", place=str(target), hint="Add --overwrite.")
     now = datetime.now(UTC)
@@ -254,7 +266,7 @@ def export_file(
 
 @app.command("data")
 def data(email: Email) -> None:
-    """Print everything that is kept of a person, as JSON."""
+    """Print all data of a subscriber as JSON."""
     assembly = Container(load())
     with transaction(assembly.database) as session:
         number = erasure.find(session, email, address_key=assembly.address_key)
@@ -270,7 +282,7 @@ def erase(
     email: Email,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete all that is kept of a person; a keyed hash stays, so that they stay out."""
+    """Delete all data of a subscriber. A keyed hash stays, so that no import adds them again."""
     assembly = Container(load())
     with assembly.journaling(), transaction(assembly.database) as session:
         number = erasure.find(session, email, address_key=assembly.address_key)
@@ -319,7 +331,7 @@ def change(
         str, typer.Option(help="What they consented to and how; needed for a new topic.")
     ] = "",
 ) -> None:
-    """Change a subscriber's details. What you leave out stays."""
+    """Change a subscriber's details. Options left out stay as they are."""
     assembly = Container(load())
     with transaction(assembly.database) as session:
         found = _subscriber(session, assembly, email)
@@ -350,7 +362,7 @@ def suppress(
     email: Email,
     reason: Annotated[str, typer.Option(help="Why; it is kept with the suppression.")],
 ) -> None:
-    """Send a subscriber no more email."""
+    """Suppress a subscriber: they get no more emails."""
     assembly = Container(load())
     with assembly.journaling(), transaction(assembly.database) as session:
         found = _subscriber(session, assembly, email)
@@ -362,7 +374,7 @@ def suppress(
 
 @app.command("lift")
 def lift(email: Email) -> None:
-    """Lift a suppression by an operator. Bounces: newsletter suppressions lift."""
+    """Lift a suppression that an operator made. For bounces: newsletter suppressions lift."""
     assembly = Container(load())
     with assembly.journaling(), transaction(assembly.database) as session:
         found = _subscriber(session, assembly, email)

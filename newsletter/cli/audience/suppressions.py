@@ -1,4 +1,4 @@
-"""`newsletter suppressions`: let subscribers be emailed again whose mailboxes work after all."""
+"""`newsletter suppressions`: lift suppressions of bounced mailboxes that work."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -16,21 +16,21 @@ from newsletter.sending.pacing.sending_windows import parse_moment
 from newsletter.settings.load import load
 from newsletter.tracking import list_removal
 
-app = typer.Typer(help="Lift bounces of mailboxes that work after all.", no_args_is_help=True)
+app = typer.Typer(help="Lift the suppression of bounced mailboxes that work.", no_args_is_help=True)
 
 _COLUMNS = ["email", "at", "evidence"]
 
 
 @app.callback()
 def group() -> None:
-    """Make this a group of commands, although it has one."""
+    """Makes this a group of commands, although it has only one."""
 
 
 @app.command("lift")
 def lift(
     email: Annotated[str, typer.Argument(help="One address.", show_default=False)] = "",
-    since: Annotated[str, typer.Option(help="All that bounced from this time on.")] = "",
-    until: Annotated[str, typer.Option(help="The last of these times; now unless given.")] = "",
+    since: Annotated[str, typer.Option(help="All that bounced since this time.")] = "",
+    until: Annotated[str, typer.Option(help="The end of this period; by default now.")] = "",
     text: Annotated[str, typer.Option(help="Only where the server's answer has this text.")] = "",
     reason: Annotated[str, typer.Option(help="Why; the audit log keeps it.")] = "",
     dry_run: Annotated[

@@ -1,4 +1,4 @@
-"""`newsletter topic`: what people opt in to."""
+"""`newsletter topic`: create and list topics."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -14,16 +14,18 @@ from newsletter.operations import topics as topic_operations
 from newsletter.settings.load import load
 from subscribers.consent import topics
 
-app = typer.Typer(help="Make topics that people can opt in to.", no_args_is_help=True)
+app = typer.Typer(help="Create topics that subscribers opt in to.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
-    slug: Annotated[str, typer.Argument(help="What issues name, of a-z, 0-9 and hyphens.")],
-    name: Annotated[str, typer.Option(help="What people read; the slug unless given.")] = "",
-    description: Annotated[str, typer.Option(help="A line about it, for forms.")] = "",
+    slug: Annotated[str, typer.Argument(help="The name in issue files: a-z, 0-9 and hyphens.")],
+    name: Annotated[
+        str, typer.Option(help="The name that subscribers read; by default the slug.")
+    ] = "",
+    description: Annotated[str, typer.Option(help="One line of description for forms.")] = "",
 ) -> None:
-    """Make a topic. An issue on topics goes only to people who chose one of them."""
+    """Create a topic. An issue with topics goes only to subscribers of one of them."""
     with transaction(Container(load()).database) as session:
         topic_operations.create(
             session, slug, by=who(), now=datetime.now(UTC), name=name, description=description
@@ -36,7 +38,7 @@ def create(
 
 @app.command("list")
 def listed(as_json: AsJson = False) -> None:
-    """List the topics and how many people chose each."""
+    """List the topics and the number of subscribers of each."""
     with reading(Container(load()).database) as session:
         records = [
             {"topic": one.topic.slug, "name": one.topic.name, "people": one.people}

@@ -26,7 +26,7 @@ from newsletter.sending.operations import test_email
 from newsletter.settings.load import load
 from subscribers.self_service import erasure
 
-app = typer.Typer(help="Make, store, review and approve issues.", no_args_is_help=True)
+app = typer.Typer(help="Create, save, review and approve issues.", no_args_is_help=True)
 app.add_typer(reviews.app)
 
 

@@ -1,4 +1,4 @@
-"""`newsletter demo`: two real issues from file to inbox, and a proof that the figures add up."""
+"""`newsletter demo`: send two real issues to a local mailbox and check every count."""
 
 import time
 import urllib.request
@@ -37,9 +37,11 @@ _PATIENCE = 90.0
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="Exit when all events are in.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Exit when all events have arrived.")
+    ] = False,
 ) -> None:
-    """Send two sample issues to 4,000 sample people on this machine; needs no account."""
+    """Send two sample issues to 4,000 sample subscribers on this machine; needs no account."""
     with stopping() as stop, stage(fixed_ports=not once) as on:
         people(on.assembly, engineers=_ENGINEERS, leaders=_LEADERS)
         err.print(f"{_ENGINEERS + _LEADERS:,} sample subscribers in two segments.\n")
@@ -62,7 +64,7 @@ def demo(
 
 
 def _show_around(on: DemoStage) -> None:
-    """Where to look, and the way into the console."""
+    """Print the addresses to open and the password of the console."""
     password = owner(on.assembly, _OWNER)
     for name, place in (
         ("mailbox", on.sandbox.url),
@@ -76,7 +78,7 @@ def _show_around(on: DemoStage) -> None:
 
 
 def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> SendStatus:
-    """Send one issue through the scheduler and wait until all that happens has happened."""
+    """Send one issue through the scheduler and wait for its last event."""
     draft, rendered = read_and_render(on.assembly, resource("issues") / name)
     now = datetime.now(UTC)
     with transaction(on.assembly.database) as session:
@@ -118,7 +120,7 @@ def _sandbox(on: DemoStage, path: str) -> dict[str, int]:
 
 
 def _accepted(on: DemoStage) -> Counter[tuple[int, int]]:
-    """(send, subscriber) → how many mails the provider took."""
+    """(send, subscriber) → the number of emails that the provider accepted."""
     url = f"{on.sandbox.url}/sandbox/accepted"
     taken: Counter[tuple[int, int]] = Counter()
     with urllib.request.urlopen(url, timeout=60) as lines:  # noqa: S310 (loopback)
@@ -129,7 +131,7 @@ def _accepted(on: DemoStage) -> Counter[tuple[int, int]]:
 
 
 def _suppressed(assembly: Container) -> dict[int, str]:
-    """Subscriber → why they must not be mailed, at this moment."""
+    """Subscriber → the reason of the current suppression."""
     with reading(assembly.database) as session:
         return suppression.reasons(session)
 
@@ -137,7 +139,7 @@ def _suppressed(assembly: Container) -> dict[int, str]:
 def _faults(
     on: DemoStage, digest: SendStatus, letter: SendStatus, suppressed: dict[int, str]
 ) -> list[str]:
-    """Every way in which the figures of ledger and sandbox disagree."""
+    """The differences between the counts of the ledger and of the sandbox."""
     faults = []
     taken = _accepted(on)
     for one in (digest, letter):

@@ -1,4 +1,4 @@
-"""A stage for the demo: a sandbox and a service of their own, in a folder that goes with them."""
+"""The demo's sandbox and service, with their data in a temporary folder."""
 
 import secrets
 import socket
@@ -41,7 +41,7 @@ Moore Naur O’Neil Perlman Quinlan Ritchie Søndergaard Thompson Ungar Wirth Ya
 
 @dataclass(frozen=True, slots=True)
 class DemoStage:
-    """What the demo plays on."""
+    """The running parts of the demo."""
 
     assembly: Container
     sandbox: RunningSandbox
@@ -50,7 +50,7 @@ class DemoStage:
 
 @contextmanager
 def stage(*, fixed_ports: bool) -> Iterator[DemoStage]:
-    """Sandbox and service, running; nothing of the user's is read or touched."""
+    """Run the sandbox and the service; reads and writes none of the user's settings and data."""
     with tempfile.TemporaryDirectory(prefix="newsletter-demo-") as folder:
         config = SandboxConfig(
             port=_MAILBOX_PORT if fixed_ports and _free(_MAILBOX_PORT) else 0,
@@ -132,7 +132,7 @@ def people(assembly: Container, *, engineers: int, leaders: int) -> None:
 
 
 def owner(assembly: Container, email: str) -> str:
-    """Let an owner into the console; returns their password, which is nowhere else."""
+    """Create an owner of the console; returns the password, which is stored nowhere."""
     password, now = passwords.generated(), datetime.now(UTC)
     hashed = assembly.passwords.hashed(password)
     with transaction(assembly.database) as session:

@@ -1,4 +1,4 @@
-"""`newsletter check`: what is to be said of an issue before it is sent."""
+"""`newsletter check`: check an issue before it is sent."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,20 +30,21 @@ def check(
     issue: Chosen,
     segment: Annotated[
         list[str] | None,
-        typer.Option(help="Look at this segment's people as well; may be given again."),
+        typer.Option(help="Also check the recipients of this segment; repeatable."),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--except", help="Segment to leave out; may be given again."),
+        typer.Option("--except", help="Exclude this segment; repeatable."),
     ] = None,
     links: Annotated[
-        bool, typer.Option("--links", help="Ask every link whether something answers there.")
+        bool,
+        typer.Option("--links", help="Request every link and report those that do not answer."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at an issue before it is sent; change nothing.
+    """Check an issue before it is sent; change nothing.
 
-    What is found stands with its line and a way to mend it. config/checks.toml says which
+    Each finding names its line and what to do. config/checks.toml defines which
     checks warn and which block; the exit code is 1 when one blocks.
     """
     assembly = Container(load())
@@ -65,7 +66,7 @@ def check(
 def _plan(
     assembly: Container, session: Session, segment: Sequence[str], exclude: Sequence[str]
 ) -> Plan:
-    """As a send without a pace of its own would go."""
+    """The timetable of a send without options for its pace."""
     return Plan(
         session,
         segment,
@@ -77,7 +78,7 @@ def _plan(
 
 
 def show(findings: Sequence[Finding], *, place: str, as_json: bool = False) -> None:
-    """Findings for people on a terminal, for programs elsewhere; their number on stderr."""
+    """Print the findings as text or JSON, and their number on stderr."""
     if as_json or not out.is_terminal:
         rows(
             [asdict(finding) for finding in findings],
@@ -93,7 +94,7 @@ def show(findings: Sequence[Finding], *, place: str, as_json: bool = False) -> N
 
 
 def tell(finding: Finding, place: str, *, to_stderr: bool = False) -> None:
-    """One finding, as a person reads it."""
+    """Format one finding as text."""
     console, colour = err if to_stderr else out, _COLOURS[finding.level]
     where = f"{place}:{finding.line}" if finding.line else place
     console.print(

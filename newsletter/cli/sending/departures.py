@@ -1,4 +1,4 @@
-"""`newsletter departures`: what left before the database was restored, and who still has to say."""
+"""`newsletter departures`: departure logs, and what they know that a restored database does not."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -15,7 +15,7 @@ from newsletter.sending.recovery import known_logs
 from newsletter.settings.load import load
 
 app = typer.Typer(
-    help="See the departure logs, which remember what left, and go on after a restore.",
+    help="Show the departure logs, which record what left, and continue after a restore.",
     invoke_without_command=True,
 )
 
@@ -26,7 +26,7 @@ _COLUMNS = ["log", "machine", "folder", "state", "since", "seen"]
 
 @app.callback()
 def list_logs(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the departure logs of this database, and the sends that only they know of."""
+    """List the departure logs of this database, and the sends that only the logs have."""
     if not context.invoked_subcommand:
         _list(as_json=as_json)
 
@@ -77,7 +77,7 @@ def _list(*, as_json: bool) -> None:
 
 @app.command("look")
 def look() -> None:
-    """Compare this machine's log with the database now, and say what it told; nothing is sent.
+    """Compare this machine's log with the database now, and report the result.
 
     Processes that send do so when they start. After a restore, look before you start them.
     """
@@ -96,7 +96,7 @@ def look() -> None:
 
 @app.command("set-aside")
 def set_aside(log: Log, reason: Reason) -> None:
-    """Go on without a log that everything waits for: it is lost, or of no use."""
+    """Continue sending without a log that is lost or unusable."""
     with transaction(Container(load()).database) as session:
         known_logs.set_aside(session, log, reason=reason, by=who(), now=datetime.now(UTC))
     out.print(f"Sending goes on without {log}, within a minute. {known_logs.RISK}")
@@ -104,7 +104,7 @@ def set_aside(log: Log, reason: Reason) -> None:
 
 @app.command("compare")
 def compare(log: Log, reason: Reason) -> None:
-    """Have a log compared from its beginning; the service on its machine does so."""
+    """Request that the service on a log's machine compares the whole log again."""
     with transaction(Container(load()).database) as session:
         known_logs.compare_again(session, log, reason=reason, by=who(), now=datetime.now(UTC))
     out.print(f"{log} is compared by the service on its machine, within a minute.")
@@ -116,14 +116,16 @@ def resolve(
     batch: Annotated[int, typer.Option(help="The batch's number, as listed.")],
     send: Annotated[
         int | None,
-        typer.Option(help="Which send, as listed, when several have such a batch in doubt."),
+        typer.Option(
+            help="The send, as listed; needed if several have an uncertain batch of this number."
+        ),
     ] = None,
     *,
     sent: Annotated[
-        bool, typer.Option("--sent/--resend", help="It was sent, or it is to be sent again.")
+        bool, typer.Option("--sent/--resend", help="Mark it as sent, or send it again.")
     ],
 ) -> None:
-    """Settle by your word whether a request of a forgotten send left."""
+    """Resolve a request of a send that the restored database does not know."""
     with transaction(Container(load()).database) as session:
         people = forgotten_sends.resolve(
             session, issue, batch, send=send, sent=sent, by=who(), now=datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Options of when and how fast a send leaves, as `send` and `sends pace` share them."""
+"""The options for start time and pace that `send`, `schedule` and `sends pace` share."""
 
 from datetime import date, datetime
 from typing import Annotated
@@ -19,44 +19,44 @@ from newsletter.sending.pacing.sending_windows import (
 )
 from newsletter.sending.pacing.timetable import Timetable
 
-Rate = Annotated[float | None, typer.Option(min=0.01, help="Recipients a second at most.")]
-PerHour = Annotated[int | None, typer.Option(min=1, help="Recipients in a clock hour at most.")]
+Rate = Annotated[float | None, typer.Option(min=0.01, help="The most recipients per second.")]
+PerHour = Annotated[int | None, typer.Option(min=1, help="The most recipients per clock hour.")]
 PerDay = Annotated[
-    int | None, typer.Option(min=1, help="Recipients in a day of site.timezone at most.")
+    int | None, typer.Option(min=1, help="The most recipients per day in site.timezone.")
 ]
 LocalTime = Annotated[
     str | None,
     typer.Option(
-        metavar="HH:MM", help="Not before this time on each person's own clock, e.g. 07:00."
+        metavar="HH:MM", help="Not before this time in each subscriber's time zone, e.g. 07:00."
     ),
 ]
 Quiet = Annotated[
     str | None,
     typer.Option(
         metavar="HH:MM-HH:MM",
-        help="Nothing leaves in these hours of each person's clock (sending.quiet_hours).",
+        help="Send nothing in these hours of each subscriber's time zone (sending.quiet_hours).",
     ),
 ]
 Window = Annotated[
     list[str] | None,
     typer.Option(
         metavar="DAYS HOURS",
-        help='Only in these hours of each person\'s clock, e.g. "mon-fri 08:00-18:00"; '
-        "may be given again.",
+        help='Send only in these hours of the subscriber\'s time zone, e.g. "mon-fri 08:00-18:00"; '
+        "repeatable.",
     ),
 ]
 Clicks = Annotated[
     bool | None,
     typer.Option(
         "--clicks/--no-clicks",
-        help="Measure who clicks which link, or do not; else as the issue and tracking.clicks say.",
+        help="Track clicks, or not; by default as the issue and tracking.clicks say.",
     ),
 ]
 Opens = Annotated[
     bool | None,
     typer.Option(
         "--opens/--no-opens",
-        help="Measure who opens it, or do not; else as the issue and tracking.opens say.",
+        help="Track opens, or not; by default as the issue and tracking.opens say.",
     ),
 ]
 
@@ -72,7 +72,7 @@ def timetable(
     quiet: str | None = None,
     window: list[str] | None = None,
 ) -> Timetable:
-    """The timetable of these options; SendError names the option that cannot be kept."""
+    """Build the timetable from the options; SendError names a wrong option."""
     settings = assembly.settings
     quiet_place = "--quiet"
     if quiet is None:

@@ -1,4 +1,4 @@
-"""`newsletter schedule`: when the next approved issue of a series goes out, and to whom."""
+"""`newsletter schedule`: create and control schedules."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -23,11 +23,11 @@ from newsletter.scheduling.schedules import ScheduleOptions
 from newsletter.sending.pacing.timetable import Timetable
 from newsletter.settings.load import load
 
-app = typer.Typer(help="Send issues by the calendar.", no_args_is_help=True)
+app = typer.Typer(help="Send the issues of a series on a schedule.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 Days = Annotated[list[str] | None, typer.Argument(metavar="[DAY]...", help="Days like 2026-12-25.")]
-Series = Annotated[str, typer.Option(help="The series whose next approved issue goes out.")]
+Series = Annotated[str, typer.Option(help="The series whose next approved issue is sent.")]
 When = Annotated[
     str,
     typer.Option(
@@ -36,25 +36,23 @@ When = Annotated[
         '"day 15 09:00", once "2026-12-01 09:00", or cron "0 7 * * mon-fri".',
     ),
 ]
-Zone = Annotated[
-    str | None, typer.Option(help="IANA zone of these times; site.timezone unless given.")
-]
+Zone = Annotated[str | None, typer.Option(help="IANA time zone of these times (site.timezone).")]
 OwnClock = Annotated[
     bool | None,
-    typer.Option("--own-clock/--one-clock", help="At these times on each person's own clock."),
+    typer.Option("--own-clock/--one-clock", help="At these times in each subscriber's time zone."),
 ]
-To = Annotated[list[str], typer.Option(help="Segment to send to; may be given again.")]
+To = Annotated[list[str], typer.Option(help="Send to this segment; repeatable.")]
 Except = Annotated[
     list[str] | None,
-    typer.Option("--except", help="Segment to leave out; may be given again."),
+    typer.Option("--except", help="Exclude this segment; repeatable."),
 ]
 Skip = Annotated[
     list[str] | None,
-    typer.Option(metavar="DAY", help="Nothing goes out on this day; may be given again."),
+    typer.Option(metavar="DAY", help="Send nothing on this day; repeatable."),
 ]
 SkipFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Days to leave out, one on each line; # is a comment."),
+    typer.Option(metavar="FILE", help="Days to skip, one per line; # starts a comment."),
 ]
 
 
@@ -77,7 +75,7 @@ def create(
     clicks: pacing_options.Clicks = None,
     opens: pacing_options.Opens = None,
 ) -> None:
-    """Make a schedule: at each of its times the next approved issue of the series goes out."""
+    """Create a schedule. At each of its times it sends the next approved issue of its series."""
     parts, now = Container(load()), datetime.now(UTC)
     wanted = ScheduleOptions(
         name=name,
@@ -111,7 +109,7 @@ def change(
     series: Annotated[str | None, typer.Option(help="Another series.")] = None,
     when: Annotated[str | None, typer.Option(metavar="RULE", help="Other times.")] = None,
     segment: Annotated[
-        list[str] | None, typer.Option(help="Send to this instead; may be given again.")
+        list[str] | None, typer.Option(help="Send to this segment instead; repeatable.")
     ] = None,
     exclude: Except = None,
     zone: Zone = None,
@@ -125,7 +123,7 @@ def change(
     clicks: pacing_options.Clicks = None,
     opens: pacing_options.Opens = None,
 ) -> None:
-    """Change a schedule; what is not named stays, the pace as a whole. It counts from now on."""
+    """Change a schedule from now on. Options left out stay, and the pace stays as a whole."""
     parts, now = Container(load()), datetime.now(UTC)
     with transaction(parts.database) as session:
         before = schedules.options_of(session, schedules.find(session, name))
@@ -154,7 +152,7 @@ def change(
 
 @app.command("list")
 def listed(as_json: AsJson = False) -> None:
-    """List the schedules, each with what became of its last time."""
+    """List the schedules and the result of the latest run of each."""
     with reading(Container(load()).database) as session:
         records = [
             {
@@ -182,10 +180,10 @@ _NOT_PUBLIC = "only issues that say archive: true"
 @app.command("show")
 def show(
     name: Name,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many past times.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many runs.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show a schedule, and what became of each of its past times."""
+    """Show a schedule and the results of its runs."""
     with reading(Container(load()).database) as session:
         one = schedules.find(session, name)
         audience = schedules.audience(session, one.id)
@@ -236,7 +234,7 @@ def coming(
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Show when a schedule, or a rule that you try, is due next; and what changes of clocks do."""
+    """Show the next times of a schedule or of a rule, with the effect of clock changes."""
     if (name is None) == (when is None):
         raise SendError("name a schedule, or a rule with --when", place="schedule next")
     parts, now = Container(load()), datetime.now(UTC)
@@ -265,7 +263,7 @@ def coming(
 
 @app.command("pause")
 def pause(name: Name) -> None:
-    """Let nothing come due until it is resumed; sends under way go on."""
+    """Pause a schedule. Its sends under way continue."""
     with transaction(Container(load()).database) as session:
         schedules.pause(session, name, by=who(), now=datetime.now(UTC))
     out.print(f"Schedule {name} is paused. What comes due meanwhile is not made up for.")
@@ -273,7 +271,7 @@ def pause(name: Name) -> None:
 
 @app.command("resume")
 def resume(name: Name) -> None:
-    """Go on with what comes from now on."""
+    """Resume a schedule. Times that passed meanwhile are skipped."""
     with transaction(Container(load()).database) as session:
         following = schedules.resume(session, name, by=who(), now=datetime.now(UTC))
     said = f"goes on: next {shown(following)}" if following else "has ended: its day is past"
@@ -285,11 +283,12 @@ def skip(
     name: Name,
     days: Days = None,
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Days, one on each line; # is a comment.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Days to skip, one per line; # starts a comment."),
     ] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Send on these days after all.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Do not skip these days.")] = False,
 ) -> None:
-    """Leave out days; without any, the next one that it is due."""
+    """Skip days; without arguments, the next day on which it is due."""
     named, now = _days(days, file), datetime.now(UTC)
     if undo and not named:
         raise SendError("name the days to send on after all", place="schedule skip --undo")
@@ -304,7 +303,7 @@ def skip(
 
 @app.command("delete")
 def delete(name: Name) -> None:
-    """Delete a schedule and what is known of its past times; its sends stay."""
+    """Delete a schedule and the results of its runs. Its sends stay."""
     with transaction(Container(load()).database) as session:
         schedules.remove(session, name, by=who(), now=datetime.now(UTC))
     out.print(f"Schedule {name} is deleted. Sends that it made stay as they are.")

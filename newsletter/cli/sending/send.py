@@ -1,4 +1,4 @@
-"""`newsletter send`: an issue to segments, now or at a time, and with a test of variants."""
+"""`newsletter send`: send an issue to segments, now or later, with an A/B test if wanted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -37,12 +37,12 @@ from newsletter.settings.load import load
 
 def send(
     issue: Annotated[
-        str, typer.Argument(help="An issue file, or the slug of a stored issue that is approved.")
+        str, typer.Argument(help="An issue file, or the slug of a saved and approved issue.")
     ],
-    segment: Annotated[list[str], typer.Option(help="Segment to send to; may be given again.")],
+    segment: Annotated[list[str], typer.Option(help="Send to this segment; repeatable.")],
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--except", help="Segment to leave out; may be given again."),
+        typer.Option("--except", help="Exclude this segment; repeatable."),
     ] = None,
     at: Annotated[
         str | None,
@@ -60,21 +60,26 @@ def send(
     window: pacing_options.Window = None,
     subject: Annotated[
         list[str] | None,
-        typer.Option(help="ABTest: the same issue with this subject; may be given again."),
+        typer.Option(help="A/B test: the same issue with this subject; repeatable."),
     ] = None,
     variant: Annotated[
-        list[Path] | None, typer.Option(help="ABTest: another issue file; may be given again.")
+        list[Path] | None, typer.Option(help="A/B test: another issue file; repeatable.")
     ] = None,
     sample: Annotated[
         str,
-        typer.Option(metavar="SHARE", help="ABTest: this share of all gets the variants first."),
+        typer.Option(
+            metavar="SHARE", help="A/B test: the share of recipients who get the variants first."
+        ),
     ] = "20%",
     winner: Annotated[
         str,
-        typer.Option(metavar="BY", help="ABTest: the rest gets what won by opens, clicks or me."),
+        typer.Option(metavar="BY", help="A/B test: choose the winner by opens, clicks or me."),
     ] = "opens",
     after: Annotated[
-        str, typer.Option(metavar="TIME", help="ABTest: how long after its sample it is decided.")
+        str,
+        typer.Option(
+            metavar="TIME", help="A/B test: the time from the sample to the choice of the winner."
+        ),
     ] = "4h",
     clicks: pacing_options.Clicks = None,
     opens: pacing_options.Opens = None,
@@ -82,17 +87,15 @@ def send(
         bool,
         typer.Option(
             "--same-issue",
-            help="Other words were sent under this slug: send these to whoever lacks them.",
+            help="Send this text to those without the issue, although an earlier text differs.",
         ),
     ] = False,
     despite_findings: Annotated[
         bool,
-        typer.Option(
-            "--despite-findings", help="Send although a check that blocks found something."
-        ),
+        typer.Option("--despite-findings", help="Send although a blocking check reports an error."),
     ] = False,
 ) -> None:
-    """Send an issue to segments: now, with progress, or at a time, by the running service."""
+    """Send an issue to segments: now, or at a time through the running service."""
     assembly = Container(load())
     now = datetime.now(UTC)
     zone = ZoneInfo(assembly.settings.site.timezone)
@@ -170,7 +173,7 @@ def send(
 
 
 def _tell_publicity(assembly: Container, made: send_lifecycle.CreatedSend, where: Console) -> None:
-    """Whether everybody may read the issue on the web, before it goes out."""
+    """Say on stderr whether the issue becomes public, before it is sent."""
     if not assembly.settings.archive.enabled:
         return
     if made.is_public:
@@ -182,7 +185,7 @@ def _tell_publicity(assembly: Container, made: send_lifecycle.CreatedSend, where
 
 
 def _chosen(assembly: Container, issue: str) -> tuple[Draft, int | None]:
-    """The issue of that file; where there is none, the stored one, with its revision's number."""
+    """Read the issue file, or else the saved issue and the number of its revision."""
     if Path(issue).exists() or not is_slug(issue):
         return read_issue(Path(issue)), None
     with reading(assembly.database) as session:
@@ -191,7 +194,7 @@ def _chosen(assembly: Container, issue: str) -> tuple[Draft, int | None]:
 
 
 def _takes_long(timetable: Timetable, test: ABTest | None) -> bool:
-    """Whether the send lasts longer than a command should."""
+    """Whether the send lasts longer than a command should run."""
     return bool(test or timetable.by_zone or timetable.per_hour or timetable.per_day)
 
 
@@ -201,7 +204,7 @@ def _refuse_findings(
     plan: Callable[[Session], Plan],
     now: datetime,
 ) -> None:
-    """SendError when a check that blocks finds something, all of which is told first."""
+    """Print all findings; SendError if a blocking check reports an error."""
     for draft, rendered in issues:
         found = assembly.checker.before_sending(
             draft, rendered, assembly.database, plan, now=now, dns=assembly.dns

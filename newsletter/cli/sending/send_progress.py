@@ -1,4 +1,4 @@
-"""Watching a send go out, and saying in the end where it stands."""
+"""Shows the progress of a send, and its status at the end."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,27 +21,26 @@ from newsletter.sending.models import DepartureLog, ProviderBackoff, Send
 from newsletter.sending.queries import recipient_list, send_status
 from newsletter.sending.queries.send_status import SendStatus, Throughput
 from newsletter.sending.recovery.uncertain_batches import UncertainBatch
-from newsletter.sending.states import BatchState, DeliveryState, SendState
+from newsletter.sending.states import ENDED, BatchState, DeliveryState, SendState
 from newsletter.tracking.stats import ab_test_results, counters
 from newsletter.tracking.stats import rates as send_rates
 
-#: A send in one of these goes no further by itself.
+#: States in which a send waits for the operator or is finished.
 _RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
-_ENDED = frozenset({SendState.SENT, SendState.CANCELLED})
 _STARTS = 5
-#: What dead workers held is looked for this often, in seconds.
+#: Seconds between two searches for batches of dead workers.
 _TEND = 5.0
 _TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PENDING})
 
 
 def run_to_rest(assembly: Container, send_id: int, stop: Stop) -> SendStatus:
-    """Work in this process until the send rests; safe beside a service that works on it too.
+    """Send in this process until the send is paused or over; a service may send it as well.
 
-    Whatever ends it earlier (a signal, the database, a mistake of ours) lets the requests under
-    way end, and says by what the send goes on. Raises StoppedError when ``stop`` was set.
+    If a signal or an error ends this earlier, the requests under way finish, and the command
+    prints how to continue. Raises StoppedError when ``stop`` was set.
     """
     try:
-        # What left before the database was restored has to be known before it is planned.
+        # A restored database has to know what left before anything is planned.
         assembly.compare_departures()
         _start(assembly, send_id)
         workers = assembly.workers(alone=True)
@@ -59,11 +58,11 @@ def _start(assembly: Container, send_id: int) -> None:
     for _ in range(_STARTS):
         if send_id not in start_due(assembly.desk):
             return
-        # It may have given way to somebody at the same rows.
+        # Another process may have changed the same rows first.
         time.sleep(0.2)
-    # It would be watched for ever: here nothing ticks.
+    # No clock runs in this process, so nothing would start it later.
     raise MachineError(
-        "it could not be started, and is still due",
+        "the send is due and could not be started",
         place=f"send {send_id}",
         hint="The log says why. `newsletter serve` tries again each second.",
     )
@@ -76,7 +75,7 @@ def watch(
     *,
     tend: Callable[[], object] = lambda: None,
 ) -> SendStatus:
-    """Show progress until the send rests, then say where it stands.
+    """Show progress until the send is paused or over; returns its status.
 
     ``tend`` is called every few seconds. Raises StoppedError when ``stop`` is set.
     """
@@ -85,7 +84,7 @@ def watch(
         task = bar.add_task(f"Send {send_id}", total=None, said="planning")
         while True:
             if stop.is_set():
-                err.print("\nstopping: the requests under way end first")
+                err.print("\nstopping when the requests under way have finished")
                 raise StoppedError(stop.signal)
             if time.monotonic() - tended > _TEND:
                 tend()
@@ -106,7 +105,7 @@ def watch(
 
 
 def _tell_how_it_goes_on(assembly: Container, send_id: int) -> None:
-    """Where a send stands that this process leaves, and by what it goes on."""
+    """Print the status of a send that this process stops working on, and how to continue."""
     again = f"newsletter sends continue {send_id}"
     try:
         with reading(assembly.database) as session:
@@ -118,23 +117,23 @@ def _tell_how_it_goes_on(assembly: Container, send_id: int) -> None:
     except SQLAlchemyError:
         err.print(f"Send {send_id} may not be finished. See: newsletter sends show {send_id}")
         return
-    if send.state in _ENDED:
+    if send.state in ENDED:
         return
     if send.started_at is None:
         err.print(f"Send {send_id} has not begun.")
     else:
         err.print(
             f"Send {send_id} is not finished: {_settled(batches):,} of {send.planned:,} "
-            "recipients are dealt with."
+            "recipients are done."
         )
     if doubtful := batches.get(BatchState.UNCERTAIN):
-        err.print(f"In doubt: {doubtful:,}. See: newsletter sends show {send_id}")
+        err.print(f"Uncertain batches: {doubtful:,}. See: newsletter sends show {send_id}")
     if send.state == SendState.PAUSED:
-        err.print(f"It is paused and goes on with: newsletter sends resume {send_id}")
+        err.print(f"It is paused. To resume it: newsletter sends resume {send_id}")
     elif at_work:
-        err.print("Another process goes on with it: see newsletter sends.")
+        err.print("Another process continues it: see newsletter sends.")
     else:
-        err.print(f"It goes on by itself when `newsletter serve` runs, or with: {again}")
+        err.print(f"`newsletter serve` continues it by itself; or run: {again}")
 
 
 def _settled(batches: Mapping[str, int]) -> int:
@@ -145,7 +144,7 @@ def _settled(batches: Mapping[str, int]) -> int:
 
 
 def _pace(outlook: Throughput, waits: ProviderBackoff | None, now: datetime) -> str:
-    """How fast it goes and how long it will take, by its rate or its timetable."""
+    """The throughput and the remaining time, by the rate or the timetable."""
     if waits is not None and waits.failures:
         return f"stopped since {shown(waits.since)}: {waits.reason}; {_next_probe(waits, now)}"
     if waits is not None:
@@ -159,8 +158,8 @@ def _pace(outlook: Throughput, waits: ProviderBackoff | None, now: datetime) -> 
 
 def _next_probe(waits: ProviderBackoff, now: datetime) -> str:
     if waits.until <= now:
-        return "a few people's mails are tried now"
-    return f"the next try, with a few people's mails, is at {shown(waits.until)}"
+        return "a probe of a few emails is sent now"
+    return f"the next probe of a few emails is at {shown(waits.until)}"
 
 
 def _lasting(seconds: float) -> str:
@@ -181,7 +180,7 @@ def _only_doubt_is_left(batches: dict[str, int]) -> bool:
 
 
 def summary(assembly: Container, stands: SendStatus) -> None:
-    """Where a send stands, in figures that add up."""
+    """Print the status of a send in counts that add up."""
     send, now = stands.send, datetime.now(UTC)
     with reading(assembly.database) as session:
         happened = counters.of_send(session, send.id)
@@ -204,11 +203,11 @@ def summary(assembly: Container, stands: SendStatus) -> None:
             ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
             *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),
             *((("winner", winner),) if winner else ()),
-            ("measured", send_rates.tracked_of(send).words),
+            ("tracked", send_rates.tracked_of(send).words),
             ("planned", send.planned),
             *((f"  {word}", number) for word, number in sorted(_people(stands, unsent).items())),
-            *((("  went on to another send", send.transferred),) if send.transferred else ()),
-            *((f"left out: {why}", number) for why, number in sorted(send.excluded_counts.items())),
+            *((("  transferred to another send", send.transferred),) if send.transferred else ()),
+            *((f"excluded: {why}", number) for why, number in sorted(send.excluded_counts.items())),
             *(
                 (f"batches {state}", number - (unsent if state == BatchState.REJECTED else 0))
                 for state, number in stands.batches.items()
@@ -221,7 +220,7 @@ def summary(assembly: Container, stands: SendStatus) -> None:
                 else ()
             ),
             *(
-                (("at work", f"nobody: newsletter serve, or newsletter sends continue {send.id}"),)
+                (("worker", f"none: newsletter serve, or newsletter sends continue {send.id}"),)
                 if not at_work and _wants_work(send, outlook, now)
                 else ()
             ),
@@ -235,7 +234,7 @@ def summary(assembly: Container, stands: SendStatus) -> None:
 def record(
     stands: SendStatus, doubtful: Sequence[UncertainBatch], happened: Mapping[str, int]
 ) -> dict[str, object]:
-    """What ``sends show --json`` prints: the same facts under names that do not change."""
+    """The facts for ``sends show --json``, under stable names."""
     send = stands.send
     return {
         "send": send.id,
@@ -250,11 +249,11 @@ def record(
         "finished_at": send.finished_at,
         "planned": send.planned,
         "people": stands.people,
-        "went_on_to_another_send": send.transferred,
+        "transferred": send.transferred,
         "excluded_counts": send.excluded_counts,
         "batches": stands.batches,
         "events": happened,
-        "in_doubt": [
+        "uncertain": [
             {
                 "batch": one.number,
                 "people": one.people,
@@ -267,7 +266,7 @@ def record(
 
 
 def say_what_waits(logs: Sequence[DepartureLog]) -> None:
-    """Say that nothing is sent because of these departure logs, if there are any."""
+    """Print that these departure logs block all sending, if there are any."""
     for one in logs:
         err.print(
             f"Nothing is sent: the departure log of {one.host} is {one.state}. "
@@ -276,7 +275,7 @@ def say_what_waits(logs: Sequence[DepartureLog]) -> None:
 
 
 def _people(stands: SendStatus, unsent: int) -> dict[str, int]:
-    """Recipients by what became of them: to cancel a send is not to have it refused."""
+    """Recipients by state; those of a cancelled send are not sent, not rejected."""
     people = dict(stands.people)
     if unsent := min(unsent, people.get(DeliveryState.REJECTED, 0)):
         people["not sent"] = unsent
@@ -292,8 +291,8 @@ def _wants_work(send: Send, outlook: Throughput, now: datetime) -> bool:
 
 def _undecided(at: datetime | None, waiting: int) -> str:
     if waiting:
-        return f"not chosen yet; {waiting:,} people of the sample are still waited for"
-    return f"is chosen at {shown(at)}" if at else "not chosen yet"
+        return f"not chosen yet; {waiting:,} recipients of the sample are still open"
+    return f"chosen at {shown(at)}" if at else "not chosen yet"
 
 
 def _in_words(timetable: dict[str, object]) -> str:
@@ -301,19 +300,20 @@ def _in_words(timetable: dict[str, object]) -> str:
 
 
 def exit_by(stands: SendStatus) -> None:
-    """Scripts are told by the exit code whether everybody has the issue."""
+    """Exit with a code that tells scripts whether every recipient has the issue."""
     send = stands.send
     if send.state == SendState.PAUSED:
         raise ProviderError(send.reason, place=f"send {send.id}")
     if rejected := stands.people.get("rejected", 0):
         raise ProviderError(
-            f"{rejected:,} people did not get it",
+            f"{rejected:,} recipients did not get it",
             place=f"send {send.id}",
             hint=f"Who and why: newsletter sends show {send.id} --people --state rejected",
         )
     if BatchState.UNCERTAIN in stands.batches:
         raise ProviderError(
-            f"it is not known whether {stands.batches[BatchState.UNCERTAIN]:,} people have it",
+            f"{stands.batches[BatchState.UNCERTAIN]:,} batches are uncertain: "
+            "the provider did not confirm them",
             place=f"send {send.id}",
-            hint="An event from SendGrid will tell; `newsletter serve` takes them in.",
+            hint="Events of SendGrid confirm them; `newsletter serve` receives these.",
         )

@@ -1,4 +1,4 @@
-"""`newsletter sends`: see and control sends."""
+"""`newsletter sends`: list and control sends."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -30,7 +30,7 @@ from newsletter.tracking.events import silent_batches
 from newsletter.tracking.events.silent_batches import Silence
 from newsletter.tracking.stats import ab_test_results, counters
 
-app = typer.Typer(help="See and control sends.", invoke_without_command=True)
+app = typer.Typer(help="List and control sends.", invoke_without_command=True)
 
 Number = Annotated[int, typer.Argument(metavar="N", help="The send's number.")]
 _PEOPLE = ["subscriber", "email", "state", "reason", "batch"]
@@ -64,7 +64,7 @@ def list_sends(context: typer.Context, as_json: AsJson = False) -> None:
 def show(
     number: Number,
     people: Annotated[
-        bool, typer.Option("--people", help="List everybody: address, state and reason.")
+        bool, typer.Option("--people", help="List all recipients: address, state and reason.")
     ] = False,
     state: Annotated[
         DeliveryState | None,
@@ -75,7 +75,7 @@ def show(
     email: Annotated[str | None, typer.Option(help="With --people: only this address.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show where a send stands, or where each of its people does."""
+    """Show the status of a send, or of each of its recipients."""
     assembly = Container(load())
     if people or state or email:
         _list_people(assembly, number, state, email, as_json=as_json)
@@ -104,7 +104,7 @@ def show(
 
 
 def _beside(known: Silence) -> str:
-    """What helps to decide, and what it is worth."""
+    """The facts that help to resolve uncertain batches."""
     if not known.later_batches:
         return "No events of what left later have come either: wait for them before you decide."
     since = f" since {shown(known.since)}" if known.since else ""
@@ -145,14 +145,13 @@ def resolve(
         int | None, typer.Option(help="The batch's number, as shown.", show_default=False)
     ] = None,
     together: Annotated[
-        bool, typer.Option("--all", help="All doubtful batches of the send, alike.")
+        bool, typer.Option("--all", help="All uncertain batches of the send.")
     ] = False,
     sent: Annotated[
-        bool, typer.Option("--sent/--resend", help="It was sent, or it is to be sent again.")
+        bool, typer.Option("--sent/--resend", help="Mark it as sent, or send it again.")
     ],
 ) -> None:
-    """Settle a doubtful batch, or all of a send, by your word. Look in SendGrid's Activity Feed
-    first."""
+    """Resolve uncertain batches of a send. Look in SendGrid's Activity Feed first."""
     if (batch is None) is not together:
         raise SendError(
             "say which",
@@ -179,7 +178,7 @@ def resolve(
 
 @app.command("pause")
 def pause(number: Number) -> None:
-    """Let no further batch leave; requests under way end as they end."""
+    """Pause a send. Requests under way finish."""
     assembly = Container(load())
     now = datetime.now(UTC)
     with assembly.journaling(required=False), transaction(assembly.database) as session:
@@ -189,7 +188,7 @@ def pause(number: Number) -> None:
 
 @app.command("resume")
 def resume(number: Number) -> None:
-    """Go on with a paused send, where it stopped; a timetable is shifted by the pause."""
+    """Resume a paused send. Its timetable shifts by the length of the pause."""
     assembly = Container(load())
     with assembly.journaling(), transaction(assembly.database) as session:
         send_lifecycle.resume(
@@ -200,7 +199,7 @@ def resume(number: Number) -> None:
 
 @app.command("cancel")
 def cancel(number: Number) -> None:
-    """End a send; what had left has left."""
+    """Cancel a send. Emails already sent cannot be recalled."""
     assembly = Container(load())
     with assembly.journaling(required=False), transaction(assembly.database) as session:
         without = send_lifecycle.cancel(session, number, by=who(), now=datetime.now(UTC))
@@ -209,7 +208,7 @@ def cancel(number: Number) -> None:
 
 @app.command("retry")
 def retry(number: Number) -> None:
-    """Send to those who missed the issue in an ended send, and to nobody else."""
+    """Send an ended send's issue to those of its recipients who did not get it."""
     assembly = Container(load())
     _ = assembly.gateway, assembly.links
     assembly.compare_departures()
@@ -234,7 +233,7 @@ def retry(number: Number) -> None:
 
 @app.command("continue")
 def go_on(number: Number) -> None:
-    """Work on a send that was broken off, here and until its end; `newsletter serve` does, too.
+    """Finish an interrupted send in this process; `newsletter serve` does this by itself.
 
     Nobody gets it twice, also where the service works on it meanwhile.
     """
@@ -259,7 +258,7 @@ def pace(
     quiet: options.Quiet = None,
     window: options.Window = None,
 ) -> None:
-    """Change how fast a send goes on; what is not named has no limit any more."""
+    """Change the pace of a send. Options left out are removed."""
     assembly = Container(load())
     wanted = options.timetable(
         assembly, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
@@ -282,7 +281,7 @@ def pace(
 
 @app.command("test")
 def show_test(number: Number) -> None:
-    """Show what a send's test of variants has found."""
+    """Show the results of a send's A/B test."""
     with reading(Container(load()).database) as session:
         found = ab_test_results.report(session, number)
     for variant in found.variants:
@@ -332,7 +331,7 @@ def winner(
     number: Number,
     label: Annotated[str, typer.Argument(metavar="LABEL", help="The variant, e.g. B.")],
 ) -> None:
-    """Give the rest of a test this variant, now."""
+    """Choose the winner of an A/B test and send it to the rest."""
     assembly = Container(load())
     with transaction(assembly.database) as session:
         people = send_lifecycle.choose_winner(

@@ -1,4 +1,4 @@
-"""`newsletter stats`: how sends did, and whether the kept figures are what the events say."""
+"""`newsletter stats`: results of sends, and verification of the stored counters."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -14,7 +14,7 @@ from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import rates as send_rates
 from newsletter.tracking.stats import verify as verify_counters
 
-app = typer.Typer(help="See how sends did, and check the figures.", no_args_is_help=True)
+app = typer.Typer(help="Show the results of sends, and verify the counters.", no_args_is_help=True)
 
 #: Figures of a send by their names in the table, in the order of a mail's life.
 _FIGURES = {
@@ -56,7 +56,7 @@ def show(
     number: Annotated[int, typer.Argument(metavar="SEND", help="The send's number.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show figures and rates of a send, by mail domain and by link.
+    """Show the counts and rates of a send, by email domain and by link.
 
     docs/reference/metrics.md defines them.
     """
@@ -136,11 +136,11 @@ def show(
 @app.command("verify")
 def verify(
     number: Annotated[
-        int | None, typer.Argument(metavar="SEND", help="Only this send; else all of them.")
+        int | None, typer.Argument(metavar="SEND", help="Only this send; by default all sends.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count the events again and compare; exits with 1 when a kept figure differs."""
+    """Count the events again and compare; exits with 1 when a stored counter differs."""
     with reading(_snapshots(Container(load()).database)) as session:
         numbers = verify_counters.sends(session) if number is None else [number]
         found = [
@@ -156,7 +156,7 @@ def verify(
 
 
 def _snapshots(database: Engine) -> Engine:
-    """Events arrive meanwhile: all queries have to see the same ones, as on SQLite they do."""
+    """An engine whose queries see one snapshot, because events arrive meanwhile."""
     if database.dialect.name == "postgresql":
         return database.execution_options(isolation_level="REPEATABLE READ")
     return database

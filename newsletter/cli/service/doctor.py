@@ -1,4 +1,4 @@
-"""`newsletter doctor`: what stands in the way of mail that arrives, and how to mend it."""
+"""`newsletter doctor`: check this machine, the SendGrid account and DNS."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -31,7 +31,7 @@ _PROBLEMS = 1
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look at this machine, SendGrid's account and DNS; change nothing.
+    """Check this machine, the SendGrid account and DNS; change nothing.
 
     Each finding is ok, a warning or a problem, with what to do about it. The exit code is 1
     when there is a problem. With a sandbox on this machine, DNS is not checked.
@@ -52,7 +52,7 @@ def doctor(as_json: AsJson = False) -> None:
 def examine(
     settings: Settings, lookup: Lookup, fetch: Fetch = proxy_findings.fetch_page
 ) -> Iterator[DoctorFinding]:
-    """Every finding, the machine's first."""
+    """All findings, those of this machine first."""
     assembly = Container(settings)
     sandbox = assembly.is_local
     yield from _of_machine(settings)
@@ -121,7 +121,7 @@ def _wanted(settings: Settings) -> ExpectedSetup:
 
 
 def _authenticated(account: Account | None, name: str) -> Domain | None:
-    """For the names of its records; that it cannot be asked has been said already."""
+    """The account's authenticated domains, for their DNS names. Errors were reported before."""
     try:
         return account_findings.authenticated(account, name) if account is not None else None
     except ProviderError:

@@ -1,4 +1,4 @@
-"""How many files the process may have open: each connection, database file and request is one."""
+"""The limit of open files: each connection, database file and request needs one."""
 
 import resource
 from typing import Final
@@ -15,7 +15,7 @@ _EACH: Final = 2
 
 
 def raise_limit() -> int:
-    """Raise the soft limit to the hard one, which needs no right; returns what is in force."""
+    """Raise the soft limit to the hard limit; returns the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -29,5 +29,5 @@ def raise_limit() -> int:
 
 
 def connections_within(files: int, *, most: int) -> int:
-    """How many connections fit into so many files: at most ``most``, and at least a few."""
+    """The number of connections that this many files allow: at most ``most``, at least a few."""
     return max(10, min(most, (files - _OURS - BACKLOG) // _EACH))

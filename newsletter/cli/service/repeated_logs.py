@@ -1,4 +1,4 @@
-"""A log that does not repeat: what anybody can cause, nobody can fill a disk with."""
+"""Limits repeated log lines, so that outsiders cannot fill the disk by causing them."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ _KINDS: Final = 1000
 
 
 class Repeats(logging.Filter):
-    """Lets a kind of line through a few times a minute, and then says how many were left out.
+    """Passes each kind of line a few times a minute, then reports how many it dropped.
 
     A kind is what stands in the code: logger, level and the message before its values.
     """
@@ -24,7 +24,7 @@ class Repeats(logging.Filter):
         self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written."""
+        """Whether the line passes."""
         kind, now = (record.name, record.levelno, str(record.msg)), record.created
         with self._lock:
             if kind not in self._seen and len(self._seen) >= _KINDS:
@@ -41,7 +41,7 @@ class Repeats(logging.Filter):
 
 
 def install() -> None:
-    """Filter whatever the process writes to its log from now on."""
+    """Filter all log lines of this process from now on."""
     repeats = Repeats()
     for handler in logging.getLogger().handlers:
         handler.addFilter(repeats)

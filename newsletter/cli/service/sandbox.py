@@ -13,21 +13,23 @@ from newsletter.sandbox.server import SandboxConfig, start_sandbox
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.")] = 8025,
-    key: Annotated[str, typer.Option(help="API key that it takes.")] = "SG.sandbox",
+    key: Annotated[str, typer.Option(help="The API key that it accepts.")] = "SG.sandbox",
     sender: Annotated[
-        list[str] | None, typer.Option(help="Verified sender; without any, every sender is.")
+        list[str] | None,
+        typer.Option(help="A verified sender; by default every sender is verified."),
     ] = None,
     webhook: Annotated[
         str | None,
         typer.Option(
-            help="Where it posts events, e.g. http://127.0.0.1:8000/webhooks/sendgrid/events"
+            help="The URL that it posts events to, e.g. http://127.0.0.1:8000/webhooks/sendgrid/events"
         ),
     ] = None,
     database: Annotated[
-        Path | None, typer.Option(help="File to keep mails in; else they go at the end.")
+        Path | None,
+        typer.Option(help="File that keeps the emails; by default they are deleted at the end."),
     ] = None,
 ) -> None:
-    """Speak SendGrid's HTTP on this machine and show every mail as its recipient gets it."""
+    """Run a local stand-in for SendGrid, with a mailbox for every email."""
 
     config = SandboxConfig(
         host=host,

@@ -22,7 +22,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (web.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (web.port).")] = None,
 ) -> None:
-    """Run the service: pages, webhooks, the clock and the sending, until it is told to stop."""
+    """Run the service: pages, webhooks, the clock and the sending."""
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
     repeated_logs.install()
@@ -44,7 +44,7 @@ def serve(
 
 
 def server_of(assembly: Container) -> uvicorn.Server:
-    """The web server around the service: see connections.py for how long it waits for clients."""
+    """The web server of the service; web/connections.py limits how long it waits for clients."""
     app = create_app(assembly, background=True)
     most = open_files.connections_within(
         open_files.raise_limit(), most=assembly.settings.web.max_connections
@@ -72,7 +72,7 @@ def server_of(assembly: Container) -> uvicorn.Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; MachineError when somebody else listens there."""
+    """Open a listening socket; MachineError when the port is in use."""
     try:
         return socket.create_server((host, port))
     except OSError as error:

@@ -15,13 +15,13 @@ from newsletter.db.backup import backup
 from newsletter.operations import maintenance
 from newsletter.settings.load import load, load_with_origins
 
-database = typer.Typer(help="Look after the database.", no_args_is_help=True)
+database = typer.Typer(help="Back up, upgrade and prune the database.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object to a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 def show(as_json: AsJson = False) -> None:
-    """Print every setting in force and where it came from, secrets masked."""
+    """Print all settings and their origins; secrets are masked."""
     _, origins = load_with_origins()
     records = [{"setting": o.key, "value": o.shown, "from": o.source} for o in origins]
     rows(records, ["setting", "value", "from"], as_json=as_json, empty="")
@@ -31,7 +31,7 @@ def show(as_json: AsJson = False) -> None:
 def make_backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the copy.")],
 ) -> None:
-    """Copy the SQLite database to a file, whole and sound, while the service goes on.
+    """Copy the SQLite database to a file while the service runs.
 
     The file is this user's alone. What else belongs to a backup: docs/guides/backup-and-restore.md.
     """
@@ -39,11 +39,12 @@ def make_backup(
     out.print(f"{file}: {size:,} bytes, found sound. Keep the keys and uploads with it.")
 
 
-@database.command("fold")
+@database.command("prune")
 def fold_old(as_json: AsJson = False) -> None:
-    """Remove events and deliveries that are older than they are kept for, now.
+    """Delete events and deliveries past their retention time.
 
-    The running service does it each hour. Figures of sends stay (docs/how-it-works/privacy.md).
+    The running service does this each hour. The totals of sends stay
+    (docs/how-it-works/privacy.md).
     """
     assembly = Container(load())
     folded = maintenance.prune_now(assembly, by=who(), now=datetime.now(UTC))

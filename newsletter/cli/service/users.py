@@ -1,4 +1,4 @@
-"""`newsletter user`: who works with the console, also when nobody can get into it."""
+"""`newsletter user`: manage users, even when nobody can sign in to the console."""
 
 import sys
 from datetime import UTC, datetime
@@ -17,22 +17,22 @@ from newsletter.errors import AccountError
 from newsletter.operations import users as user_operations
 from newsletter.settings.load import load
 
-app = typer.Typer(help="Add and remove people who work with the console.", no_args_is_help=True)
+app = typer.Typer(help="Manage the users of the console.", no_args_is_help=True)
 
 _FromInput = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input.")
 ]
-Email = Annotated[str, typer.Argument(help="Their email address.")]
+Email = Annotated[str, typer.Argument(help="The user's email address.")]
 
 
 @app.command("create")
 def create(
     email: Email,
-    role: Annotated[Role, typer.Option(help="What they may do.")] = Role.VIEWER,
-    name: Annotated[str, typer.Option(help="What others see.")] = "",
+    role: Annotated[Role, typer.Option(help="The role.")] = Role.VIEWER,
+    name: Annotated[str, typer.Option(help="The name that other users see.")] = "",
     password_stdin: _FromInput = False,
 ) -> None:
-    """Add somebody, with a password that is printed once unless you give one."""
+    """Add a user. Without --password-stdin, a new password is printed once."""
     parts, now = Container(load()), datetime.now(UTC)
     password = _password(email, given=password_stdin)
     hashed = parts.passwords.hashed(password)
@@ -52,8 +52,8 @@ def create(
 
 
 @app.command("list")
-def listed(as_json: AsJson = False) -> None:
-    """List the people of the console."""
+def list_users(as_json: AsJson = False) -> None:
+    """List the users of the console."""
     with reading(Container(load()).database) as session:
         records = [
             {
@@ -71,13 +71,13 @@ def listed(as_json: AsJson = False) -> None:
         records,
         ["user", "name", "role", "password", "second factor", "sessions", "signed in"],
         as_json=as_json,
-        empty="Nobody yet: newsletter user create EMAIL --role owner",
+        empty="No users yet: newsletter user create EMAIL --role owner",
     )
 
 
 @app.command("password")
 def password(email: Email, password_stdin: _FromInput = False) -> None:
-    """Give somebody a new password. All their sessions end."""
+    """Set a user's password. All their sessions end."""
     parts, now = Container(load()), datetime.now(UTC)
     new = _password(email, given=password_stdin)
     hashed = parts.passwords.hashed(new)
@@ -89,10 +89,8 @@ def password(email: Email, password_stdin: _FromInput = False) -> None:
 
 
 @app.command("role")
-def role(
-    email: Email, role: Annotated[Role, typer.Argument(help="What they may do from now on.")]
-) -> None:
-    """Give somebody another role."""
+def role(email: Email, role: Annotated[Role, typer.Argument(help="The new role.")]) -> None:
+    """Change a user's role."""
     parts, now = Container(load()), datetime.now(UTC)
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
@@ -102,7 +100,7 @@ def role(
 
 @app.command("remove")
 def remove(email: Email) -> None:
-    """Remove somebody. What they did stays in the log."""
+    """Remove a user. Their entries stay in the audit log."""
     parts = Container(load())
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
@@ -112,17 +110,17 @@ def remove(email: Email) -> None:
 
 @app.command("reset-factor")
 def reset_factor(email: Email) -> None:
-    """Take somebody's authenticator app and recovery codes away, and end their sessions."""
+    """Remove a user's authenticator app and recovery codes, and end their sessions."""
     parts = Container(load())
     with transaction(parts.database) as session:
         user = users.by_email(session, email)
         user_operations.reset_two_factor(session, parts, user, by=who(), now=datetime.now(UTC))
-    out.print(f"{email} sets up another app when they sign in.")
+    out.print(f"{email} has to set up an authenticator app at the next sign-in.")
 
 
 @app.command("end-sessions")
 def end_sessions(email: Email) -> None:
-    """Sign somebody out everywhere."""
+    """End all sessions of a user."""
     with transaction(Container(load()).database) as session:
         user = users.by_email(session, email)
         user_operations.end_sessions(session, user, by=who(), now=datetime.now(UTC))
@@ -135,16 +133,16 @@ def log(
     check: Annotated[bool, typer.Option("--check", help="Look for changed entries.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show who did what, the youngest first; or check that no entry was changed."""
+    """Show the audit log, newest first, or check that no entry was changed."""
     with reading(Container(load()).database) as session:
         if check:
             broken = audit.first_broken(session)
             if broken is not None:
                 raise AccountError(
-                    f"entry {broken} of the log was changed, or one before it is gone",
-                    hint="Compare with a backup: somebody wrote to the database itself.",
+                    f"entry {broken} of the audit log was changed, or one before it is missing",
+                    hint="Compare with a backup: somebody changed the database directly.",
                 )
-            out.print("Every entry is as it was written.")
+            out.print("No entry was changed.")
             return
         records = [
             {
@@ -161,7 +159,7 @@ def log(
         records,
         ["at", "who", "what", "to", "from", "detail"],
         as_json=as_json,
-        empty="Nobody has done anything yet.",
+        empty="The audit log is empty.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`newsletter worker`: more hands for the sending, on this machine or another."""
+"""`newsletter worker`: an additional sending worker, on this machine or another."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ def worker(
         typer.Option(min=1, max=64, help="Requests under way at once (sending.concurrency)."),
     ] = None,
 ) -> None:
-    """Send batches beside `newsletter serve`, until it is told to stop.
+    """Run an additional sending worker beside `newsletter serve`.
 
     Start as many as you want: with PostgreSQL on as many machines, with SQLite on the one
     where its file is, for more cores. Each batch is sent by one of them, and when one dies
@@ -58,6 +58,6 @@ def worker(
 
 
 def _sent(assembly: Container, name: str) -> int:
-    """How many batches this process sent."""
+    """The number of batches that this process sent."""
     with reading(assembly.database) as session:
         return send_status.accepted_by(session, name)

@@ -125,8 +125,8 @@ def test_a_signal_lets_requests_end_and_says_how_it_goes_on(
         assert "newsletter sends continue 1" in terminal.words
         assert "is not finished" in terminal.words
     shown = command(["sends", "show", "1"], environment=slow, folder=folder).stdout
-    assert "in doubt" not in shown
-    assert "nobody: newsletter serve, or newsletter sends continue 1" in shown
+    assert "uncertain" not in shown
+    assert "none: newsletter serve, or newsletter sends continue 1" in shown
     assert "sent" in continued(sandbox, slow, folder)
     again = command(["sends", "continue", "1"], environment=slow, folder=folder)
     assert again.returncode == 3
@@ -141,7 +141,9 @@ def test_a_terminal_that_is_closed_ends_it_orderly(
         terminal.hang_up()
         terminal.process.join(60)
         assert terminal.process.exitcode == 128 + signal.SIGHUP
-    assert "in doubt" not in command(["sends", "show", "1"], environment=slow, folder=folder).stdout
+    assert (
+        "uncertain" not in command(["sends", "show", "1"], environment=slow, folder=folder).stdout
+    )
     continued(sandbox, slow, folder)
 
 
@@ -181,7 +183,7 @@ def test_what_a_killed_command_held_is_taken_back(
     assert doubtful <= 2 * 50
     if doubtful:
         assert done.returncode == 4
-        assert "not known whether" in done.stderr
+        assert "did not confirm" in done.stderr
 
 
 @pytest.mark.slow

@@ -240,7 +240,7 @@ STORY: Sequence[tuple[str, int]] = (
     ("user reset-factor bob@example.org", 0),
     ("user remove bob@example.org", 0),
     ("user log", 0),
-    ("db fold", 0),
+    ("db prune", 0),
 )
 #: Commands that run until they are told to stop, and what they say once they are ready.
 STAYING = {"serve --port 0": "newsletter is at", "worker": "worker", "sandbox --port 0": "mailbox:"}
