@@ -197,8 +197,7 @@ def require_approved(saved: store.SavedRevision) -> None:
         raise IssueError(
             f"revision {number} is not approved" if not saved.is_new else "nobody approved it",
             place=f"issue {slug}",
-            hint=f"newsletter issue review {slug}, then somebody reads it and: "
-            f"newsletter issue approve {slug} --revision {number}",
+            hint=f"Request a review of {slug}; an approver reads and approves revision {number}.",
         )
 
 

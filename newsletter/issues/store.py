@@ -143,8 +143,7 @@ def find(session: Session, slug: str, *, lock: bool = False) -> Issue:
         raise IssueError(
             "there is no such issue",
             place=f"issue {slug}",
-            hint="List issues with newsletter issue list; save one with "
-            "newsletter issue store FILE.",
+            hint="The list of issues has all slugs. A new issue has to be saved first.",
         )
     return issue
 

@@ -317,7 +317,7 @@ def _start(desk: TaskContext, send_id: int, *, now: datetime, late: timedelta) -
         with transaction(desk.database, snapshot=True) as session:
             if late > desk.late_limit:
                 send_lifecycle.reschedule_late(session, send_id, now=now)
-                _log.error("send %s is too late and waits for you: newsletter sends", send_id)
+                _log.error("send %s is too late, and is paused for an operator", send_id)
                 return
             planned = plan(
                 session, send_id, now=now, batch_size=desk.batch_size, warm_up=desk.warm_up

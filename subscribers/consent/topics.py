@@ -152,7 +152,7 @@ def _unknown(known: Matcher, word: str) -> TopicError:
     elif known.slugs:
         hint = f"There are: {', '.join(sorted(known.slugs)[:20])}."
     else:
-        hint = f"Make it: newsletter topic create {slug_of(word) or 'SLUG'}"
+        hint = f"Create the topic first, for example as {slug_of(word) or 'news'}."
     return TopicError("there is no topic of this name", place=word, hint=hint)
 
 

@@ -55,7 +55,7 @@ EXPLANATIONS: Final[Mapping[LogState, tuple[str, str]]] = {
     LogState.WAITING: (
         "the database was restored or moved, and this log has not been compared since",
         (
-            "Start newsletter serve or newsletter worker on its machine. If the machine is lost, "
+            "Start the service or a worker on its machine. If the machine is lost, "
             "set the log aside."
         ),
     ),

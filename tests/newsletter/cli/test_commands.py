@@ -227,7 +227,7 @@ def test_topics_are_made_and_unknown_ones_are_named(run: Run, tmp_path: Path) ->
     add_readers(tmp_path, run, 1)
     (tmp_path / "issue.md").write_text(ISSUE.replace("subject", "topics: [tech]\nsubject"))
     said = complaint(run("send", "issue.md", "--segment", "all"), 2)
-    assert "newsletter topic create tech" in said
+    assert "Create the topic first, for example as tech" in said
     assert run("topic", "create", "tech").returncode == 0
     assert "1 topic" in complaint(run("send", "issue.md", "--segment", "all"), 3)
     assert json.loads(run("topic", "list", "--json").stdout)["people"] == 0

@@ -40,7 +40,7 @@ def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     assert "Saved revision 1 of spring" in done(run, "issue", "store", "spring.md")
     said = refused(run, *send)
     assert "revision 1 is not approved" in said
-    assert "newsletter issue review spring" in said
+    assert "Request a review of spring" in said
     assert "approve spring --revision 1" in done(run, "issue", "review", "spring")
     approve = ("issue", "approve", "spring", "--revision", "1")
     assert "newsletter send spring" in done(run, *approve)
@@ -117,7 +117,7 @@ def test_issues_are_listed_by_state_and_series(run: Run, write: Path) -> None:
 @pytest.mark.slow
 def test_what_is_not_there_or_no_issue_is_said_so(run: Run, tmp_path: Path) -> None:
     for command in ("show", "history", "review"):
-        assert "newsletter issue store FILE" in refused(run, "issue", command, "winter")
+        assert "has to be saved first" in refused(run, "issue", command, "winter")
     (tmp_path / "bad.md").write_text("---\nsubject: x\n---\n\n{{ nmae }}\n")
     assert "bad.md:5" in refused(run, "issue", "store", "bad.md")
     assert run("issue", "list").stdout == ""

@@ -236,7 +236,7 @@ def test_only_the_very_text_that_was_approved_passes(database: Engine) -> None:
         saved = store.save(session, draft, by=ALICE, now=NOW)
         with pytest.raises(IssueError, match="nobody approved it") as refused:
             approval.require_approved(saved)
-    assert "newsletter issue approve news --revision 2" in (refused.value.hint or "")
+    assert "approves revision 2" in (refused.value.hint or "")
 
 
 def test_the_next_of_a_series_is_the_one_that_was_approved_first_with_its_latest_text(
