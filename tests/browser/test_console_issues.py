@@ -85,14 +85,14 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
     expect(tab.frame_locator(FRAME).get_by_text("Hello, world.")).to_be_visible()
     assert "Dear Robin Example" in mail(tab)
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 1.")).to_be_visible()
     # The words are there before the script that puts the cursor back.
     tab.wait_for_load_state()
     assert latest(desk, "typed") == TEXT.format(slug="typed", words="Hello, world.", title="Typed")
     # Where the cursor was, it is.
     tab.keyboard.insert_text(" Again.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     assert "Hello, world. Again." in latest(desk, "typed")
 
 
@@ -116,14 +116,14 @@ def test_what_is_not_stored_survives_a_closed_page(tab: Page, desk: Desk) -> Non
     keep(desk, "closed")
     editor(tab, desk, "closed")
     type_at_the_end(tab, "Never stored.")
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     editor(tab, desk, "closed")
     assert "Never stored." not in tab.locator("#text").input_value()
     expect(tab.locator("#kept")).to_contain_text("is kept in this browser")
     tab.get_by_role("button", name="Take it back").click()
     assert tab.locator("#text").input_value().endswith("Never stored.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     expect(tab.locator("#kept")).to_be_hidden()
     assert latest(desk, "closed").rstrip().endswith("Never stored.")
     editor(tab, desk, "closed")
@@ -134,7 +134,7 @@ def test_a_kept_text_can_be_thrown_away(tab: Page, desk: Desk) -> None:
     keep(desk, "thrown")
     editor(tab, desk, "thrown")
     type_at_the_end(tab, "Nonsense.")
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     editor(tab, desk, "thrown")
     tab.get_by_role("button", name="Throw it away").click()
     editor(tab, desk, "thrown")
@@ -146,13 +146,13 @@ def test_a_kept_text_overwrites_nobody_who_stored_since(tab: Page, desk: Desk) -
     keep(desk, "since", "The first word.")
     editor(tab, desk, "since")
     type_at_the_end(tab, "Mine.")
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     keep(desk, "since", "The second word.")
     editor(tab, desk, "since")
     expect(tab.locator("#kept")).to_contain_text("made from revision 1, which is not the latest")
     tab.get_by_role("button", name="Take it back").click()
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_role("alert").first).to_contain_text("ada@example.org stored revision 2")
+    expect(tab.get_by_role("alert").first).to_contain_text("ada@example.org saved revision 2")
     expect(tab.locator(".diff del")).to_contain_text(["second"])
     assert tab.locator("#text").input_value().endswith("Mine.")
     sound_here(tab)
@@ -168,13 +168,13 @@ def test_a_session_that_ends_in_mid_edit_is_told_and_loses_nothing(tab: Page, de
     expect(tab.locator("#lost").get_by_role("link")).to_have_attribute("href", "/console/sign-in")
     # Whoever stores all the same has the text given back by the server as well.
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_role("heading", name="Not stored yet")).to_be_visible()
+    expect(tab.get_by_role("heading", name="Not saved yet")).to_be_visible()
     assert tab.get_by_label("What you wrote").input_value().endswith("Typed too late.")
     tab.context.add_cookies(cookies)  # type: ignore[arg-type]
     editor(tab, desk, "lost")
     tab.get_by_role("button", name="Take it back").click()
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     assert latest(desk, "lost").rstrip().endswith("Typed too late.")
 
 
@@ -203,16 +203,16 @@ def test_what_is_typed_while_the_text_is_stored_goes_on(tab: Page, desk: Desk) -
     type_at_the_end(tab, "Before.")
     with a_store_under_way(tab):
         tab.keyboard.type(" After.")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     assert latest(desk, "under-way").endswith("Before.")
     expect(tab.locator("#text")).to_have_value(re.compile(r"Before\. After\.$"))
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     expect(tab.locator("#kept")).to_be_hidden()
     tab.wait_for_load_state()
     # Made from one's own revision, and at the place where it was: nobody is in conflict here.
     tab.keyboard.type(" And on.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 3.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 3.")).to_be_visible()
     assert latest(desk, "under-way").endswith("Before. After. And on.")
     editor(tab, desk, "under-way")
     expect(tab.locator("#kept")).to_be_hidden()
@@ -224,7 +224,7 @@ def test_what_is_typed_while_a_store_is_refused_goes_on(tab: Page, desk: Desk) -
     type_at_the_end(tab, "{{ nmae")
     with a_store_under_way(tab):
         tab.keyboard.type(" }}")
-    expect(tab.get_by_role("alert").first).to_contain_text("Not stored")
+    expect(tab.get_by_role("alert").first).to_contain_text("Not saved")
     expect(tab.locator("#text")).to_have_value(re.compile(r"\{\{ nmae \}\}$"))
     expect(tab.locator("#kept")).to_be_hidden()
 
@@ -234,8 +234,8 @@ def test_a_text_that_was_refused_is_kept_before_it_is_mended(tab: Page, desk: De
     editor(tab, desk, "mended")
     type_at_the_end(tab, "A long day's work. {{ nmae }}")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_role("alert").first).to_contain_text("Not stored")
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.get_by_role("alert").first).to_contain_text("Not saved")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     tab.keyboard.type("x")
     tab.keyboard.press("Backspace")
     editor(tab, desk, "mended")
@@ -250,7 +250,7 @@ def test_a_kept_text_outlives_a_store_of_another(tab: Page, desk: Desk) -> None:
     # Put off: a word is mended first.
     type_at_the_end(tab, "A word.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     expect(tab.locator("#kept")).to_contain_text("is kept in this browser, made from revision 1")
     tab.get_by_role("button", name="Take it back").click()
     expect(tab.locator("#text")).to_have_value(re.compile("An afternoon's work.$"))
@@ -267,7 +267,7 @@ def test_a_new_issue_that_is_stored_takes_no_other_with_it(tab: Page, desk: Desk
     expect(tab.locator("#kept")).to_be_visible()
     type_at_the_end(tab, "A word.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 1.")).to_be_visible()
     expect(tab.locator("#kept")).to_be_hidden()
     begin("digest")
     tab.get_by_role("button", name="Take it back").click()
@@ -321,8 +321,8 @@ def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:
     tab.locator("#text").fill(TEXT.format(slug="plain", words="By hand.", title="Plain"))
     tab.get_by_role("button", name="Preview").click()
     expect(tab.frame_locator(FRAME).get_by_text("By hand.")).to_be_visible()
-    tab.get_by_role("button", name="Store").click()
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    tab.get_by_role("button", name="Save").click()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     plain.close()
     signed_in.context.close()
 
@@ -395,7 +395,7 @@ def test_a_test_and_the_checks_are_of_whom_was_chosen(tab: Page, desk: Desk, sho
         tab.keyboard.press("Enter")
         expect(tab.locator("#shown iframe")).to_have_attribute("src", re.compile("person=stranger"))
         expect(to).to_have_value("me@example.com")
-    for name, path in (("Ask links and domain", "ask"), ("Send the test", "preview")):
+    for name, path in (("Check links and domain", "ask"), ("Send test email", "preview")):
         # What somebody sees is the answer; nothing outside has to be there for this.
         tab.route(f"**/chosen/{path}?*", lambda route: route.fulfill(status=204), times=1)
         with tab.expect_request(lambda one: one.method == "POST") as asked:

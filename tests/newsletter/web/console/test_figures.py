@@ -61,7 +61,7 @@ def overview(office: Office) -> str:
 
 def test_a_quiet_service_says_that_nothing_waits(office: Office) -> None:
     text = overview(office)
-    assert "Nothing waits for you." in text
+    assert "Nothing needs your attention." in text
     assert "Nothing is scheduled." in text
 
 
@@ -102,10 +102,10 @@ def test_whatever_does_not_go_on_by_itself_is_listed_and_nothing_else(office: Of
     waits = overview(office).split('class="todo"')[1].split("</ul>")[0]
     assert len(re.findall("<li", waits)) == 6
     assert "5 % of its mails bounced" in waits
-    assert f"2 people have the issue of send {doubted}" in waits
+    assert f"2 recipients of send {doubted}: the provider did not confirm" in waits
     assert f'/console/sends/{late}"' in waits
     assert "the provider asked to wait" in waits
-    assert "To review: Read me" in waits
+    assert "Review requested: Read me" in waits
     assert "missed 1 days ago" in waits
 
 

@@ -92,8 +92,8 @@ def test_a_list_is_looked_at_first_and_then_taken_over(office: Office, editor: B
     data = GOOD + b"left@example.org,Lea,pro\nnonsense,No,\n"
     path = uploaded(editor, data, "C:\\lists\\May 2026.csv")
     assert (
-        "Looking at the list" in editor.get(path).text
-        or "Waits to be looked at" in editor.get(path).text
+        "Checking the file" in editor.get(path).text
+        or "Waiting for the check" in editor.get(path).text
     )
     work(office)
     page = editor.get(path).text
@@ -511,7 +511,7 @@ def test_a_list_that_there_is_not_is_404(editor: Browser, number: str) -> None:
 
 def choices(page: str) -> dict[str, list[str]]:
     """The form that says what columns mean, as the page gives it."""
-    form = page[page.index("/read-again") : page.index("Look at it again")]
+    form = page[page.index("/read-again") : page.index("Check again")]
     columns = re.findall(r'name="column" value="([^"]*)"', form)
     return {
         "column": [html.unescape(one) for one in columns],
@@ -531,7 +531,7 @@ def test_what_a_list_leaves_open_is_answered_on_the_page_before_it_starts(
     work(office)
     page = editor.get(path).text
     assert "No column holds addresses" in page
-    assert "Start the import" not in page
+    assert ">Import</button>" not in page
     refused = editor.post(f"{path}/start", confirmed="yes", wording="x")
     assert refused.status_code == 400
     assert "leaves open who may be mailed" in refused.text
@@ -552,7 +552,7 @@ def test_what_a_list_leaves_open_is_answered_on_the_page_before_it_starts(
     editor.post(f"{path}/read-again", **form)
     work(office)
     page = editor.get(path).text
-    assert "0 of 2; 1 if you vouch for them" in page
+    assert "0 of 2; 1 if you confirm that they opted in" in page
     assert "1 unsubscribed elsewhere" in page
     assert editor.post(f"{path}/start", confirmed="yes", wording="x").status_code == 303
     work(office)

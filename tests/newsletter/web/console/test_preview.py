@@ -194,7 +194,7 @@ def test_a_test_goes_to_the_named_addresses_with_a_mark_and_the_persons_values(
     path = f"{PREVIEW}?person=ada%40example.org"
     answer = editor.post(path, to="one@example.com, two@example.com;one@example.com")
     assert answer.status_code == 200
-    assert "Handed over for one@example.com, two@example.com." in answer.text
+    assert "Test email sent to one@example.com, two@example.com." in answer.text
     mailbox = httpx.get(sandbox.url).text
     assert mailbox.count("[Test] Hello Ada") == 2
     for refused, said in (

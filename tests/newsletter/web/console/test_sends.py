@@ -142,8 +142,8 @@ def test_a_sends_page_shows_where_its_people_stand(office: Office, going: int) -
     dispatcher(office.parts.database, gateway).send_next()
     dispatcher(office.parts.database, gateway).send_next()
     text = office.signed_in(Role.VIEWER).get(f"/console/sends/{going}").text
-    assert "2 handed over" in text
-    assert "2 in doubt" in text
+    assert "2 accepted" in text
+    assert "2 uncertain" in text
     assert "1 waiting" in text
     assert "no answer" in text
     assert "40 %" in text
@@ -194,11 +194,11 @@ def test_what_was_done_is_said_only_as_long_as_it_is_so(office: Office, going: i
     approver = office.signed_in(Role.APPROVER)
     act(approver, going, "pause")
     answer = act(approver, going, "resume")
-    assert "It goes on." in approver.get(answer.headers["location"]).text
+    assert "Sending resumed." in approver.get(answer.headers["location"]).text
     while dispatcher(office.parts.database, FakeGateway()).send_next():
         pass
     assert send_state(office.parts.database, going) == "sent"
-    assert "It goes on." not in approver.get(answer.headers["location"]).text
+    assert "Sending resumed." not in approver.get(answer.headers["location"]).text
 
 
 def lost(database: Engine, requests: int) -> None:
@@ -261,7 +261,7 @@ def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
         )
     for page in ("/console/", f"/console/sends/{going}"):
         text = viewer.get(page).text
-        assert "the provider does not answer as it should" in text
+        assert "the provider does not accept emails" in text
         assert "no answer" in text
         assert "The next try, with a few people" in text
     with transaction(office.parts.database) as session:
@@ -387,7 +387,7 @@ def test_what_is_shown_is_what_is_made_and_only_then(office: Office, audience: l
         suppression.add(session, [audience[0]], SuppressionReason.BOUNCED, at=NOW, evidence="x")
     shown = approver.post("/console/sends/new", **wish())
     assert "4 people get it" in shown.text
-    assert "Left out: bounced" in shown.text
+    assert "Excluded: bounced" in shown.text
     with reading(office.parts.database) as session:
         assert send_status.latest_sends(session) == []
     made = approver.post("/console/sends/new", **{**hidden(shown), "step": "send"})
@@ -570,7 +570,7 @@ def test_a_cancelled_send_counts_who_was_not_sent_to_apart_and_figures_add_up(
     shown = approver.get(f"/console/sends/{going}").text
     with reading(office.parts.database) as session:
         people = send_status.get_status(session, going).people
-    assert "refused by the provider" not in shown
+    assert "rejected by the provider" not in shown
     assert f"{people['rejected']:,} not sent" in shown
     assert '<p class="figure">100 %</p>' not in shown
     words = re.findall(r"<li><span class=\"dot dot-\w+\"></span>([\d,]+) ", shown)

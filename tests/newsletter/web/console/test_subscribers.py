@@ -121,7 +121,7 @@ def test_somebody_is_added_with_the_consent_that_was_stated(
     )
     assert answer.status_code == 303
     page = editor.get(answer.headers["location"]).text
-    assert "The person is added" in page
+    assert "Subscriber added" in page
     assert "asked by phone" in page
     assert "News" in page
     consent = table_of(Consent)
@@ -334,11 +334,11 @@ def test_the_history_is_paged_and_marks_what_machines_did(office: Office, editor
     first = editor.get(f"/console/subscribers/{person}").text
     assert first.index("550 no such box") < first.index("Opened")
     assert first.count(">Opened<") == 49
-    assert first.count('class="badge">Machine') == 24
-    assert "Came into the list" not in first
+    assert first.count('class="badge">Bot') == 24
+    assert "Added" not in first
     second = editor.get(f"/console/subscribers/{person}?history=1").text
     assert second.count(">Opened<") == 11
-    assert "Came into the list" in second
+    assert "Added" in second
 
 
 # What others wrote.

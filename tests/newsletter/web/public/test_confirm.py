@@ -243,7 +243,7 @@ def test_the_pages_say_which_topics_come_and_those_come(
     path = ask(client, **ticked)
     assert f"every issue on {names}, and those" in client.get(path, headers=HTML).text
     page = client.post(path, headers=HTML).text
-    assert f"on {names}, or on no topic, comes to your inbox" in page
+    assert f"on {names}, and issues without a topic" in page
     with reading(assembly.database) as session:
         wanted = [
             one

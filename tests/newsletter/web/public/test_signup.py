@@ -554,7 +554,7 @@ def test_one_network_signs_up_so_many_an_hour_on_all_processes_together(
     assert refused.headers["access-control-allow-origin"] == ORIGIN
     page = one.post("/subscribe", data={"email": "b@example.org", "name": "Bo"}, headers=HTML)
     assert page.status_code == 429
-    assert "Too many signups came from your network." in page.text
+    assert "Too many sign-ups from your network." in page.text
     assert 'value="Bo"' in page.text
     assert len(mails(one)) == 5
 
