@@ -22,7 +22,7 @@ def reset(parts: Container, user_id: int, stamp: int, *, now: datetime) -> Outgo
         parts,
         "Choose a new password",
         [
-            f"Somebody requested a new password for the console of {parts.publication.name}.",
+            f"Someone requested a new password for the console of {parts.publication.name}.",
             f"The link works once, for {_duration(within)}.",
             "If it was not you, ignore this email: your password does not change.",
         ],

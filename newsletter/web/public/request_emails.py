@@ -14,7 +14,7 @@ from subscribers.self_service.confirmed_requests import Request, RequestResult
 TAKE_BACK: Final = 1
 
 _NOT_YOU = "If you did not request this, ignore this email: nothing changes."
-_WHY = "You get this email because somebody requested it on the preferences page of {house}."
+_WHY = "You get this email because someone requested it on the preferences page of {house}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def written(
             label = "Delete my data"
         case Request.ADDRESS:
             title = "Confirm your new address"
-            text = f"Somebody asked {house} to send its emails to this address from now on."
+            text = f"Someone asked {house} to send its emails to this address from now on."
             label = "Confirm this address"
     ask = _mail(parts, title, [text, _NOT_YOU], (label, link))
     return RequestEmails(
@@ -67,7 +67,7 @@ def _warning(
 ) -> OutgoingEmail:
     link = _link(parts, asked.confirmation_id, TAKE_BACK, expires=expires + take_back)
     what = (
-        f"Somebody asked {parts.publication.name} to send its emails to another address "
+        f"Someone asked {parts.publication.name} to send its emails to another address "
         "instead of this one. Your address changes only if the new address confirms it."
     )
     stop = (

@@ -15,7 +15,7 @@ from subscribers.signup.double_opt_in import SignupResult
 
 #: The issue number in a link that belongs to no issue.
 _NO_ISSUE = 0
-_WHY = "You get this email because somebody entered this address at {house}."
+_WHY = "You get this email because someone entered this address at {house}."
 
 
 def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
@@ -33,7 +33,7 @@ def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
         case double_opt_in.ConfirmationEmail.KNOWN:
             title = f"You are subscribed to {house}"
             paragraphs = [
-                f"Somebody asked to subscribe this address to {house}.",
+                f"Someone asked to subscribe this address to {house}.",
                 "It is already subscribed, so nothing was changed.",
                 "You can choose topics, pause or unsubscribe at any time.",
             ]

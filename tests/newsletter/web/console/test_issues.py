@@ -291,7 +291,7 @@ def test_from_the_request_over_changes_to_approval(office: Office) -> None:
     page = approver.get("/console/issues/news").text
     assert "By Friday?" in page
     assert hidden(page, "revision") == "1"
-    assert "say what should be different" in (
+    assert "say what to change" in (
         approver.post("/console/issues/news/return", note=" ").text.lower()
     )
     approver.post("/console/issues/news/return", note="Shorter!")

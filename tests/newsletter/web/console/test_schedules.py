@@ -123,7 +123,7 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
         ("zone", "Mars/Olympus", "Zone: there is no time zone"),
         ("segments", "no\0body", "there is no segment of this name"),
         ("skips", "soon", "“soon” is not a date"),
-        ("rate", "fast", "Recipients per second: that is no number"),
+        ("rate", "fast", "Recipients per second: not a number"),
         ("rate", "nan", "0"),
         ("per_hour", "1.5", "no whole number"),
         ("per_day", "9" * 60, "no whole number"),
