@@ -118,8 +118,8 @@ def test_the_last_sends_rates_are_those_of_its_figures(office: Office) -> None:
                 insert(table_of(SendCounter)).values(send_id=send, what=what, count=count)
             )
     text = overview(office)
-    assert "to 5 people" in text
-    for share, name in (("80.0 %", "delivered"), ("50.0 %", "opened"), ("20.0 %", "bounced")):
+    assert "to 5 recipients" in text
+    for share, name in (("80.0 %", "Delivered"), ("50.0 %", "Opened"), ("20.0 %", "Bounced")):
         assert re.search(rf"<dt>{name}</dt><dd>{share}</dd>", text), name
 
 
@@ -144,12 +144,12 @@ def test_the_clock_writes_a_day_of_the_audience_once_an_hour(office: Office) -> 
 @pytest.mark.usefixtures("audience")
 def test_the_audience_is_compared_with_a_month_ago(office: Office) -> None:
     now = datetime.now(UTC)
-    assert "<dt>in 30 days</dt><dd>–</dd>" in overview(office)
+    assert "<dt>Change in 30 days</dt><dd>–</dd>" in overview(office)
     with transaction(office.parts.database) as session:
         for days, active in ((100, 1), (31, 3), (29, 4), (0, 1005)):
             day = (now - timedelta(days=days)).date().isoformat()
             session.add(AudienceDay(day=day, people=active, active=active, counted_at=now))
-    assert "<dt>in 30 days</dt><dd>+1,002</dd>" in overview(office)
+    assert "<dt>Change in 30 days</dt><dd>+1,002</dd>" in overview(office)
 
 
 @pytest.mark.usefixtures("audience")

@@ -108,7 +108,7 @@ def test_a_list_is_looked_at_first_and_then_taken_over(office: Office, editor: B
     assert answer.status_code == 303
     work(office)
     page = editor.get(path).text
-    assert "The list is imported" in page
+    assert "Import finished" in page
     assert re.search(r"added</dt><dd>2<", page)
     assert "1 unsubscribed here" in page
     assert emails(office) == ["left@example.org", "a@example.org", "b@example.org"]
@@ -271,7 +271,7 @@ def test_a_service_that_stops_puts_the_list_back_and_the_next_one_ends_it(
     monkeypatch.setattr(import_jobs, "tell", told)
     work(office)
     assert len(emails(office)) == 200
-    assert "it began again" in editor.get(path).text
+    assert "so the import started again" in editor.get(path).text
 
 
 def test_a_dead_process_s_list_is_taken_up_when_its_lease_is_over(
@@ -289,7 +289,7 @@ def test_a_dead_process_s_list_is_taken_up_when_its_lease_is_over(
         session.execute(update(_job).values(alive_until=now - timedelta(seconds=1)))
     work(office)
     assert (job(office).state, job(office).interruptions) == (JobState.DONE, 1)
-    assert "it began again" in editor.get(path).text
+    assert "so the import started again" in editor.get(path).text
     # The dead process awakes, and changes nothing.
     with pytest.raises(import_jobs.LostError), transaction(office.parts.database) as session:
         import_jobs.tell(session, lost, 1, 0.5, now=now)

@@ -390,7 +390,7 @@ def test_issues_are_listed_searched_and_paged(office: Office) -> None:
     assert "Newer" in second
     assert "Older" not in second
     found = viewer.get("/console/issues?q=number+54&state=draft&series=letter").text
-    assert found.count('data-name="State"') == 1
+    assert found.count('data-name="Status"') == 1
     assert "No matching issues." in viewer.get("/console/issues?state=approved").text
     weekly = viewer.get("/console/issues?series=weekly").text
     assert "Of the week" in weekly

@@ -100,6 +100,6 @@ def test_a_schedule_keeps_what_was_chosen(office: Office) -> None:
         number = schedule.id
     text = editor.get(f"/console/schedules/{number}").text
     assert "<dt>Click tracking</dt><dd>off" in text
-    assert "<dt>Opens</dt><dd>measured" in text
+    assert "<dt>Open tracking</dt><dd>on" in text
     form = editor.get(f"/console/schedules/{number}/edit").text
     assert re.search(r'id="clicks".*?value="no" selected', form)

@@ -129,7 +129,7 @@ def test_what_is_outside_is_asked_when_an_editor_says_so(office: Office) -> None
     editor = keep(office, letter).signed_in(Role.EDITOR)
     said = "it leads into a private network, so it is not requested"
     before = html.unescape(editor.get(PREVIEW).text)
-    assert "Of the words alone" in before
+    assert "Text only" in before
     assert "has no default" in before
     assert said not in before
     answer = editor.post("/console/issues/news/ask?person=stranger&part=text")

@@ -41,10 +41,10 @@ def make(office: Office, name: str = "pros", rule: str = 'plan == "pro"') -> int
 
 def test_a_rule_is_tried_out_before_it_is_saved(office: Office, editor: Browser) -> None:
     page = editor.post(f"{HOME}/try", name="x", expression='plan == "pro"').text
-    assert re.search(r">3</strong>\s*people", page)
+    assert re.search(r">3</strong>\s*subscribers", page)
     assert "p1@example.org" in page
     assert "p0@example.org" not in page
-    assert "There are no segments yet" in editor.get(HOME).text
+    assert "No segments yet" in editor.get(HOME).text
 
 
 def test_a_segment_is_made_listed_renamed_and_deleted(office: Office, editor: Browser) -> None:

@@ -218,8 +218,8 @@ def test_doubts_are_settled_together_by_who_may_send_and_the_log_says_so(
     assert "Send all again" not in office.signed_in(Role.VIEWER).get(page).text
     text = approver.get(page).text
     assert "Send all 2 batches again" in text
-    assert "4 people in all" in text
-    assert "No events of what left later have come either" in text
+    assert "4 recipients in total" in text
+    assert "No events for later batches have arrived either" in text
     (shown,) = set(re.findall(r'name="left_by" value="([^"]+)"', text))
     # What came into doubt after the page was shown is not meant.
     lost(database, 1)
@@ -263,7 +263,7 @@ def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
         text = viewer.get(page).text
         assert "the provider does not accept emails" in text
         assert "no answer" in text
-        assert "The next try, with a few people" in text
+        assert "ext attempt, with a few emails" in text
     with transaction(office.parts.database) as session:
         session.execute(update(table_of(ProviderBackoff)).values(until=datetime.now(UTC)))
     for page in ("/console/", f"/console/sends/{going}"):
@@ -326,7 +326,7 @@ def test_those_who_missed_it_get_it_and_nobody_else(office: Office, going: int) 
         pass
     refused = gateway.requests[0].recipients[0].email
     assert send_state(database, going) == "sent"
-    assert "Those who missed it" in approver.get(f"/console/sends/{going}").text
+    assert "Retry</h2>" in approver.get(f"/console/sends/{going}").text
     assert act(approver, going, "retry").status_code == 303
     while dispatcher(database, gateway).send_next():
         pass
@@ -386,7 +386,7 @@ def test_what_is_shown_is_what_is_made_and_only_then(office: Office, audience: l
     with transaction(office.parts.database) as session:
         suppression.add(session, [audience[0]], SuppressionReason.BOUNCED, at=NOW, evidence="x")
     shown = approver.post("/console/sends/new", **wish())
-    assert "4 people get it" in shown.text
+    assert ">4 recipients</h2>" in shown.text
     assert "Excluded: bounced" in shown.text
     with reading(office.parts.database) as session:
         assert send_status.latest_sends(session) == []
