@@ -267,7 +267,7 @@ def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
     with transaction(office.parts.database) as session:
         session.execute(update(table_of(ProviderBackoff)).values(until=datetime.now(UTC)))
     for page in ("/console/", f"/console/sends/{going}"):
-        assert "are tried now" in viewer.get(page).text
+        assert "ttempt with a few emails is running" in viewer.get(page).text
     # Nobody is kept waiting by it: nothing is to be done.
     with transaction(office.parts.database) as session:
         send_lifecycle.pause(
