@@ -65,7 +65,7 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
         tab.keyboard.press("Enter")
     expect(tab.get_by_role("heading", name="New issue")).to_be_visible()
     tab.keyboard.press("Control+k")
-    tab.keyboard.type("begin a letter")
+    tab.keyboard.type("write a letter")
     with tab.expect_navigation():
         tab.keyboard.press("Enter")
     text = tab.locator("#text")
@@ -119,8 +119,8 @@ def test_what_is_not_stored_survives_a_closed_page(tab: Page, desk: Desk) -> Non
     expect(tab.locator("#standing")).to_have_text("Not saved yet")
     editor(tab, desk, "closed")
     assert "Never stored." not in tab.locator("#text").input_value()
-    expect(tab.locator("#kept")).to_contain_text("is kept in this browser")
-    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.locator("#kept")).to_contain_text("is in this browser")
+    tab.get_by_role("button", name="Restore").click()
     assert tab.locator("#text").input_value().endswith("Never stored.")
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
@@ -136,7 +136,7 @@ def test_a_kept_text_can_be_thrown_away(tab: Page, desk: Desk) -> None:
     type_at_the_end(tab, "Nonsense.")
     expect(tab.locator("#standing")).to_have_text("Not saved yet")
     editor(tab, desk, "thrown")
-    tab.get_by_role("button", name="Throw it away").click()
+    tab.get_by_role("button", name="Discard").click()
     editor(tab, desk, "thrown")
     expect(tab.locator("#kept")).to_be_hidden()
 
@@ -149,8 +149,10 @@ def test_a_kept_text_overwrites_nobody_who_stored_since(tab: Page, desk: Desk) -
     expect(tab.locator("#standing")).to_have_text("Not saved yet")
     keep(desk, "since", "The second word.")
     editor(tab, desk, "since")
-    expect(tab.locator("#kept")).to_contain_text("made from revision 1, which is not the latest")
-    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.locator("#kept")).to_contain_text(
+        "based on revision 1, which is no longer the latest"
+    )
+    tab.get_by_role("button", name="Restore").click()
     tab.keyboard.press("Control+s")
     expect(tab.get_by_role("alert").first).to_contain_text("ada@example.org saved revision 2")
     expect(tab.locator(".diff del")).to_contain_text(["second"])
@@ -169,10 +171,10 @@ def test_a_session_that_ends_in_mid_edit_is_told_and_loses_nothing(tab: Page, de
     # Whoever stores all the same has the text given back by the server as well.
     tab.keyboard.press("Control+s")
     expect(tab.get_by_role("heading", name="Not saved yet")).to_be_visible()
-    assert tab.get_by_label("What you wrote").input_value().endswith("Typed too late.")
+    assert tab.get_by_label("Your text").input_value().endswith("Typed too late.")
     tab.context.add_cookies(cookies)  # type: ignore[arg-type]
     editor(tab, desk, "lost")
-    tab.get_by_role("button", name="Take it back").click()
+    tab.get_by_role("button", name="Restore").click()
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     assert latest(desk, "lost").rstrip().endswith("Typed too late.")
@@ -239,7 +241,7 @@ def test_a_text_that_was_refused_is_kept_before_it_is_mended(tab: Page, desk: De
     tab.keyboard.type("x")
     tab.keyboard.press("Backspace")
     editor(tab, desk, "mended")
-    tab.get_by_role("button", name="Take it back").click()
+    tab.get_by_role("button", name="Restore").click()
     expect(tab.locator("#text")).to_have_value(re.compile("A long day's work."))
     expect(tab.locator("#kept")).to_be_hidden()
 
@@ -251,8 +253,8 @@ def test_a_kept_text_outlives_a_store_of_another(tab: Page, desk: Desk) -> None:
     type_at_the_end(tab, "A word.")
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
-    expect(tab.locator("#kept")).to_contain_text("is kept in this browser, made from revision 1")
-    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.locator("#kept")).to_contain_text("is in this browser, based on revision 1")
+    tab.get_by_role("button", name="Restore").click()
     expect(tab.locator("#text")).to_have_value(re.compile("An afternoon's work.$"))
 
 
@@ -270,7 +272,7 @@ def test_a_new_issue_that_is_stored_takes_no_other_with_it(tab: Page, desk: Desk
     expect(tab.get_by_text("Saved as revision 1.")).to_be_visible()
     expect(tab.locator("#kept")).to_be_hidden()
     begin("digest")
-    tab.get_by_role("button", name="Take it back").click()
+    tab.get_by_role("button", name="Restore").click()
     expect(tab.locator("#text")).to_have_value(re.compile("A letter for next week.$"))
     expect(tab.locator("#kept")).to_be_hidden()
 
@@ -281,16 +283,16 @@ def test_what_is_typed_beside_a_kept_text_is_kept_too(tab: Page, desk: Desk) -> 
     cookies = tab.context.cookies()
     tab.context.clear_cookies()
     type_at_the_end(tab, "The newer one.")
-    expect(tab.locator("#lost")).to_contain_text("Your text is kept in this browser")
+    expect(tab.locator("#lost")).to_contain_text("Your text is saved in this browser")
     tab.context.add_cookies(cookies)  # type: ignore[arg-type]
     editor(tab, desk, "beside")
-    text, take = tab.locator("#text"), tab.get_by_role("button", name="Take it back")
+    text, take = tab.locator("#text"), tab.get_by_role("button", name="Restore")
     expect(tab.locator("#kept")).to_contain_text("1 more after this one")
     # The newest first, and each of them as often as one likes.
     for words in ("newer", "older", "newer"):
         take.click()
         expect(text).to_have_value(re.compile(f"The {words} one.$"))
-    tab.get_by_role("button", name="Throw it away").click()
+    tab.get_by_role("button", name="Discard").click()
     expect(tab.locator("#kept")).to_be_hidden()
     editor(tab, desk, "beside")
     take.click()
@@ -304,8 +306,8 @@ def test_who_is_signed_out_is_told_when_the_browser_keeps_nothing(tab: Page, des
     tab.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
     tab.context.clear_cookies()
     type_at_the_end(tab, "A word.")
-    expect(tab.locator("#lost")).to_contain_text("keeps no copy")
-    expect(tab.locator("#lost")).not_to_contain_text("is kept", use_inner_text=True)
+    expect(tab.locator("#lost")).to_contain_text("cannot save a copy")
+    expect(tab.locator("#lost")).not_to_contain_text("is saved", use_inner_text=True)
 
 
 def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:

@@ -113,7 +113,7 @@ def test_the_palette_only_brings_what_does_harm_to_the_fingers(tab: Page, desk: 
     tab.keyboard.type("remove")
     tab.keyboard.press("Enter")
     expect(tab.get_by_text("Remove…", exact=True)).to_be_focused()
-    expect(tab.get_by_role("button", name="Remove for good")).to_be_hidden()
+    expect(tab.get_by_role("button", name="Remove user")).to_be_hidden()
 
 
 def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
@@ -136,7 +136,7 @@ def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
           window.pressed.push(event.submitter.textContent);
         }, true); }"""
     )
-    for name in ("Remove the app", "End them all"):
+    for name in ("Remove app", "End all sessions"):
         tab.keyboard.press("Control+k")
         tab.keyboard.type(name)
         tab.keyboard.press("Enter")

@@ -197,8 +197,8 @@ def test_a_list_is_uploaded_looked_at_and_taken_over(
     wrong = ["not an address,Nobody,pro", "x@example.net,Zoë,too,many,cells", ",,"]
     people = tmp_path / "Stand in Vienna, May 2026.csv"
     people.write_text("\n".join(["email,name,plan", *lines, *wrong]), encoding="utf-8")
-    tab.get_by_label("File").set_input_files(people)
-    tab.get_by_role("button", name="Upload and look at it").click()
+    tab.get_by_label("File", exact=True).set_input_files(people)
+    tab.get_by_role("button", name="Upload and check").click()
     # The page goes on by itself, without being loaded again.
     expect(tab.get_by_role("heading", name="Import", exact=True)).to_be_visible()
     expect(tab.locator(".tile", has_text="would be added")).to_contain_text("300")
@@ -249,7 +249,7 @@ def test_an_import_can_be_stopped_by_keyboard(desk: Desk, tab: Page) -> None:
         expect(tab.locator("#status[data-seen]")).to_have_count(0)
         expect(stop).to_be_focused()
     tab.keyboard.press("Enter")
-    expect(tab.get_by_text("It stops at the next step")).to_be_visible()
+    expect(tab.get_by_text("Stopping")).to_be_visible()
 
 
 @pytest.mark.slow
@@ -292,7 +292,7 @@ def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
     tab.get_by_role("textbox", name="Rule").fill('plan == "pro" and topic("engineering")')
     tab.get_by_role("button", name="Save").click()
     expect(tab.get_by_text("Segment saved.")).to_be_visible()
-    tab.get_by_text("The language of rules").click()
+    tab.get_by_text("Rule syntax").click()
     sound(tab, "segment")
     tab.goto(f"{desk.url}/console/segments")
     expect(tab.get_by_role("link", name="Ada and her like")).to_be_visible()

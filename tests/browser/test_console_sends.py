@@ -205,7 +205,7 @@ def test_a_sends_page_is_sound_under_way_and_paused(desk: Desk, tab: Page) -> No
     sound(tab, "send-people")
     end(desk, number)
     tab.goto(f"{desk.url}/console/sends/{number}")
-    expect(tab.get_by_role("heading", name="Those who missed it")).to_be_visible()
+    expect(tab.get_by_role("heading", name="Retry")).to_be_visible()
     sound(tab, "send-cancelled")
 
 
@@ -267,7 +267,7 @@ def test_a_send_is_made_by_keyboard_alone(desk: Desk, tab: Page) -> None:
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("heading", name="1,200 recipients")).to_be_visible()
     # Asked by POST, so looked at as it is: a reload would ask once more.
-    tab.get_by_role("button", name="Send it to 1,200 people").focus()
+    tab.get_by_role("button", name="Send to 1,200 recipients").focus()
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("status").first).to_have_text("Send created.")
     sound(tab, "send-scheduled")
@@ -280,7 +280,7 @@ def test_the_report_of_a_test_is_sound_and_its_winner_chosen(desk: Desk, tab: Pa
     tab.goto(f"{desk.url}/console/sends/{number}/test")
     sound(tab, "send-test")
     tab.locator("summary", has_text="Choose…").first.click()
-    tab.get_by_role("button", name="Give the rest A").click()
+    tab.get_by_role("button", name="Send A to the rest").click()
     expect(tab.get_by_role("heading", name="A won")).to_be_visible()
     with transaction(desk.parts.database) as session:
         send_store.move_send(session, number, SendState.CANCELLED)

@@ -139,7 +139,7 @@ def test_the_preferences_are_sound_at_every_width_and_in_every_state(
             session, [person], SuppressionReason.BOUNCED, at=datetime.now(UTC), evidence="x"
         )
     tab.goto(link)
-    assert "came back" in tab.locator(".note").inner_text()
+    assert "bounced" in tab.locator(".note").inner_text()
     sound(tab)
 
 

@@ -273,7 +273,7 @@ def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
         send_lifecycle.pause(
             session, going, by=Actor(None, "operator"), reason="wait", now=datetime.now(UTC)
         )
-    assert "does not answer as it should" not in viewer.get("/console/").text
+    assert "does not accept emails" not in viewer.get("/console/").text
 
 
 def test_a_doubt_is_settled_by_the_operators_word_and_only_a_doubt(
