@@ -229,6 +229,30 @@ def test_segment_rules_are_valid(page: str, rule: str) -> None:
     segment_parser.condition(rule, now=datetime(2026, 1, 1, tzinfo=UTC))
 
 
+# Labels of pages
+
+#: A label of the console stands in the guides in italics: *Sends → New send*.
+_LABEL = re.compile(r"(?<!\*)\*([A-Z][^*\n]{2,60})\*(?!\*)")
+
+
+def test_the_guides_name_labels_as_the_console_has_them() -> None:
+    shown = " ".join(
+        re.sub(r"\s+", " ", path.read_text(encoding="utf-8")).lower()
+        for suffix in ("html", "py", "js")
+        for path in (ROOT / "newsletter" / "web").rglob(f"*.{suffix}")
+    )
+    guides = sorted((ROOT / "docs" / "guides").glob("*.md"))
+    named = [
+        (guide.name, label)
+        for guide in guides
+        for found in _LABEL.findall(guide.read_text(encoding="utf-8"))
+        for label in found.split(" → ")
+    ]
+    assert len(named) > 20
+    books = {"Statistical Methods for Rates and Proportions"}
+    assert [one for one in named if one[1].lower() not in shown and one[1] not in books] == []
+
+
 # Links
 
 

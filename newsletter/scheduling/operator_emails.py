@@ -1,4 +1,4 @@
-"""Emails to owners and approvers about what needs their decision."""
+"""Emails to owners and approvers about problems that they have to resolve."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,7 +46,7 @@ def send_waiting(
             title=words.title,
             paragraphs=[words.lead, *([message.detail] if message.detail else [])],
             button=("Open the console", f"{publication.base_url}{words.path}"),
-            footer=f"You get this email because you decide about sends of {publication.name}.",
+            footer=f"You get this email as an owner or approver of {publication.name}.",
         )
         for address in to:
             mail = OutgoingEmail(email.subject, email.html, email.text)
@@ -61,8 +61,8 @@ def _words(session: Session, message: Row[Any]) -> _Words:
             title = _title_of_send(session, int(message.subject))
             return _Words(
                 f"Paused: {title}",
-                f"The send of “{title}” paused itself. No further email leaves until you resume "
-                "or cancel it.",
+                f"The send of “{title}” was paused automatically. No further email is sent until "
+                "you resume or cancel it.",
                 f"/console/sends/{message.subject}",
             )
         case MessageKind.SEND_UNCERTAIN:
@@ -77,14 +77,14 @@ def _words(session: Session, message: Row[Any]) -> _Words:
             title = _title_of_issue(session, message.subject)
             return _Words(
                 f"Please review: {title}",
-                f"A review of “{title}” was asked for. It is sent once somebody approves it.",
+                f"A review of “{title}” was requested. It can be sent after it is approved.",
                 f"/console/issues/{quote(message.subject, safe='')}",
             )
         case MessageKind.LOG_WAITS:
             return _Words(
-                "Nothing is sent: a departure log was not compared",
-                "Until every departure log was compared with the database, nobody knows who has "
-                "which issue. No email of any send leaves until then.",
+                "Sending is stopped: a departure log was not compared",
+                "A departure log has not been compared with the database since it was restored or "
+                "moved. Without it, recipients could get an issue twice, so no send continues.",
                 "/console/sends/departures",
             )
         case MessageKind.SCHEDULE_FAILED:

@@ -1,7 +1,7 @@
-"""What tells people from programs without asking anything of the network.
+"""Bot checks for the sign-up form that call no other service.
 
-A stamp in our own form says when it was opened; ALTCHA makes a browser work for a second.
-Both are signed by keys made of those of the links, and kept nowhere until they are used.
+A stamp in the hosted form says when it was opened; ALTCHA makes the browser compute for a second.
+Both are signed with keys derived from the link keys, and stored nowhere until they are used.
 """
 
 import hmac
@@ -16,30 +16,30 @@ from newsletter.db.orm import Session
 from newsletter.errors import UserError
 from subscribers import rate_limit
 
-#: A form may lie open for so long.
+#: How long a form may stay open.
 STAMP_LIFE = timedelta(days=1)
 _CHALLENGE_LIFE = timedelta(minutes=20)
 _ALGORITHM = "PBKDF2/SHA-256"
 #: One try is 5,000 rounds, about 1.5 ms of one core; some 300 tries are half a second of a
-#: desktop and two of an old phone. The counter is drawn, so that nobody is unlucky.
+#: desktop and two of an old phone. The counter is drawn from a narrow range.
 _ROUNDS = 5_000
 _LEAST_TRIES, _MOST_TRIES = 200, 400
-#: A solution of ours is some 700 characters.
+#: Characters of a solution; a valid one has about 700.
 _MAX_SOLUTION = 4_000
 
 
 class ChallengeError(UserError):
-    """No proof of work, or one that is wrong, too old or used already."""
+    """The proof of work is missing, wrong, expired or already used."""
 
 
 def stamp(keys: Sequence[bytes], now: datetime) -> str:
-    """A text that says when a form was opened."""
+    """A signed text with the time at which a form was opened."""
     opened = str(int(now.timestamp()))
     return f"{opened}.{_signature(keys[0], opened)}"
 
 
 def opened_at(keys: Sequence[bytes], text: str) -> datetime | None:
-    """When the form with this stamp was opened; None when the stamp is not ours."""
+    """When the form with this stamp was opened; None if the signature is wrong."""
     opened, _, signature = text[:100].partition(".")
     given = signature.encode(errors="replace")
     if not any(hmac.compare_digest(_signature(key, opened).encode(), given) for key in keys):
@@ -48,7 +48,7 @@ def opened_at(keys: Sequence[bytes], text: str) -> datetime | None:
 
 
 def challenge(keys: Sequence[bytes], now: datetime) -> dict[str, Any]:
-    """A new challenge, as ALTCHA's widget wants it."""
+    """A new challenge in the format of the ALTCHA widget."""
     made = create_challenge(
         _ALGORITHM,
         _ROUNDS,
@@ -60,20 +60,23 @@ def challenge(keys: Sequence[bytes], now: datetime) -> dict[str, Any]:
 
 
 def solved(keys: Sequence[bytes], text: str) -> bytes:
-    """What stands for the challenge solved in ``text``; ChallengeError when it is not solved."""
+    """The nonce of the challenge solved in ``text``; ChallengeError if it is not solved."""
     if not text:
-        raise ChallengeError("one more step", hint="Let your browser prove that you are no robot.")
+        raise ChallengeError(
+            "the bot check is missing",
+            hint="Wait until the check is done, then send the form again.",
+        )
     for key in keys:
         if len(text) <= _MAX_SOLUTION and verify_solution(text, key).verified:
             return str(Payload.from_base64(text).challenge.parameters.nonce).encode()
-    raise ChallengeError("the proof is too old or does not fit", hint="It is made anew: try again.")
+    raise ChallengeError("the bot check has expired or is not valid", hint="Try again.")
 
 
 def use_up(session: Session, secret: bytes, proof: bytes, *, now: datetime) -> None:
-    """Let a proof count this once; ChallengeError when it has counted before."""
+    """Mark a proof as used; ChallengeError if it was used before."""
     key = rate_limit.key_of(secret, "challenge", proof.decode())
     if not rate_limit.hit(session, key, limit=1, window=_CHALLENGE_LIFE, now=now):
-        raise ChallengeError("this proof was used before", hint="It is made anew: try again.")
+        raise ChallengeError("this bot check was used before", hint="Try again.")
 
 
 def _signature(key: bytes, text: str) -> str:

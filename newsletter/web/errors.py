@@ -1,4 +1,4 @@
-"""From an error to an answer: a page for people, problem+json (RFC 9457) for programs."""
+"""Error responses: a page for browsers, problem+json (RFC 9457) for programs."""
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,17 +12,17 @@ from newsletter.web.console.base.permissions import StaleFormError
 from newsletter.web.console.base.unsaved_draft import given_back
 from newsletter.web.dependencies import page
 
-#: Seconds after which too many at once may be fewer.
+#: Retry-After in seconds for BusyError.
 _A_MOMENT = "5"
 _TITLES = {
-    404: "There is no such page.",
-    405: "This page cannot be used that way.",
-    413: "This is more than this page takes.",
+    404: "Page not found.",
+    405: "This page does not support this request.",
+    413: "The request is too large for this page.",
 }
 
 
 def register(app: FastAPI) -> None:
-    """Answer errors in the reader's words, and never with a traceback."""
+    """Register handlers that answer errors without a traceback."""
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(StaleFormError, _too_old)
@@ -47,27 +47,27 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _too_old(request: Request, error: Exception) -> Response:
-    """The form once more, with a new token, where somebody may have typed for long."""
+    """The form again with a new token, so that a long text is not lost."""
     return await given_back(request, "") or _http_error(request, error)
 
 
 def too_large(request: Request) -> Response:
-    """The answer to a body that is longer than its route takes."""
+    """The answer to a body that is larger than its route allows."""
     return problem(request, 413, _TITLES[413], "")
 
 
 def _not_understood(request: Request, _error: Exception) -> Response:
-    """What was sent is of another kind. It may be personal, so it is not shown."""
-    return problem(request, 422, "This page cannot read what was sent to it.", "")
+    """The answer to invalid input. The input may be personal, so it is not shown."""
+    return problem(request, 422, "The request is not valid.", "")
 
 
 def _gone(_request: Request, _error: Exception) -> Response:
-    """Whoever broke off in the middle of a body reads no answer; to the log it is no fault."""
+    """The answer to a client that disconnected: it reads none, and the log gets no error."""
     return Response(status_code=400)
 
 
 def problem(request: Request, status: int, title: str, detail: str) -> Response:
-    """The same words as a page or as problem+json, whichever the client asked for."""
+    """The error as a page or as problem+json, whichever the client accepts."""
     if "text/html" in request.headers.get("accept", ""):
         if request.url.path.startswith("/console"):
             return console_page(request, "problem.html", status=status, title=title, detail=detail)

@@ -87,7 +87,7 @@ def test_an_issue_is_written_looked_at_and_stored(desk: Desk, tab: Page, asked: 
     text.fill("---\nsubject: Typed\nslug: typed\n---\n\nHello, world.\n")
     expect(tab.frame_locator(FRAME).get_by_text("Hello, world.")).to_be_visible()
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 1.")).to_be_visible()
     assert tab.url.startswith(f"{desk.url}/console/issues/typed")
 
 

@@ -155,7 +155,7 @@ def test_the_full_pages_are_sound_and_have_charts(full: Desk, tab: Page) -> None
     expect(tab.locator(".chart canvas")).to_have_count(2)
     sound(tab, "deliverability")
     expect(tab.get_by_role("link", name="Queues are not databases").first).to_be_hidden()
-    tab.get_by_text("The figures as a table").click()
+    tab.get_by_text("Show as table").click()
     expect(tab.get_by_role("link", name="Queues are not databases").first).to_be_visible()
 
 

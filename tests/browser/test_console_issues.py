@@ -65,7 +65,7 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
         tab.keyboard.press("Enter")
     expect(tab.get_by_role("heading", name="New issue")).to_be_visible()
     tab.keyboard.press("Control+k")
-    tab.keyboard.type("begin a letter")
+    tab.keyboard.type("write a letter")
     with tab.expect_navigation():
         tab.keyboard.press("Enter")
     text = tab.locator("#text")
@@ -85,14 +85,14 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
     expect(tab.frame_locator(FRAME).get_by_text("Hello, world.")).to_be_visible()
     assert "Dear Robin Example" in mail(tab)
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 1.")).to_be_visible()
     # The words are there before the script that puts the cursor back.
     tab.wait_for_load_state()
     assert latest(desk, "typed") == TEXT.format(slug="typed", words="Hello, world.", title="Typed")
     # Where the cursor was, it is.
     tab.keyboard.insert_text(" Again.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     assert "Hello, world. Again." in latest(desk, "typed")
 
 
@@ -116,14 +116,14 @@ def test_what_is_not_stored_survives_a_closed_page(tab: Page, desk: Desk) -> Non
     keep(desk, "closed")
     editor(tab, desk, "closed")
     type_at_the_end(tab, "Never stored.")
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     editor(tab, desk, "closed")
     assert "Never stored." not in tab.locator("#text").input_value()
-    expect(tab.locator("#kept")).to_contain_text("is kept in this browser")
-    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.locator("#kept")).to_contain_text("is in this browser")
+    tab.get_by_role("button", name="Restore").click()
     assert tab.locator("#text").input_value().endswith("Never stored.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     expect(tab.locator("#kept")).to_be_hidden()
     assert latest(desk, "closed").rstrip().endswith("Never stored.")
     editor(tab, desk, "closed")
@@ -134,9 +134,9 @@ def test_a_kept_text_can_be_thrown_away(tab: Page, desk: Desk) -> None:
     keep(desk, "thrown")
     editor(tab, desk, "thrown")
     type_at_the_end(tab, "Nonsense.")
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     editor(tab, desk, "thrown")
-    tab.get_by_role("button", name="Throw it away").click()
+    tab.get_by_role("button", name="Discard").click()
     editor(tab, desk, "thrown")
     expect(tab.locator("#kept")).to_be_hidden()
 
@@ -146,13 +146,15 @@ def test_a_kept_text_overwrites_nobody_who_stored_since(tab: Page, desk: Desk) -
     keep(desk, "since", "The first word.")
     editor(tab, desk, "since")
     type_at_the_end(tab, "Mine.")
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     keep(desk, "since", "The second word.")
     editor(tab, desk, "since")
-    expect(tab.locator("#kept")).to_contain_text("made from revision 1, which is not the latest")
-    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.locator("#kept")).to_contain_text(
+        "based on revision 1, which is no longer the latest"
+    )
+    tab.get_by_role("button", name="Restore").click()
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_role("alert").first).to_contain_text("ada@example.org stored revision 2")
+    expect(tab.get_by_role("alert").first).to_contain_text("ada@example.org saved revision 2")
     expect(tab.locator(".diff del")).to_contain_text(["second"])
     assert tab.locator("#text").input_value().endswith("Mine.")
     sound_here(tab)
@@ -168,13 +170,13 @@ def test_a_session_that_ends_in_mid_edit_is_told_and_loses_nothing(tab: Page, de
     expect(tab.locator("#lost").get_by_role("link")).to_have_attribute("href", "/console/sign-in")
     # Whoever stores all the same has the text given back by the server as well.
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_role("heading", name="Not stored yet")).to_be_visible()
-    assert tab.get_by_label("What you wrote").input_value().endswith("Typed too late.")
+    expect(tab.get_by_role("heading", name="Not saved yet")).to_be_visible()
+    assert tab.get_by_label("Your text").input_value().endswith("Typed too late.")
     tab.context.add_cookies(cookies)  # type: ignore[arg-type]
     editor(tab, desk, "lost")
-    tab.get_by_role("button", name="Take it back").click()
+    tab.get_by_role("button", name="Restore").click()
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     assert latest(desk, "lost").rstrip().endswith("Typed too late.")
 
 
@@ -203,16 +205,16 @@ def test_what_is_typed_while_the_text_is_stored_goes_on(tab: Page, desk: Desk) -
     type_at_the_end(tab, "Before.")
     with a_store_under_way(tab):
         tab.keyboard.type(" After.")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     assert latest(desk, "under-way").endswith("Before.")
     expect(tab.locator("#text")).to_have_value(re.compile(r"Before\. After\.$"))
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     expect(tab.locator("#kept")).to_be_hidden()
     tab.wait_for_load_state()
     # Made from one's own revision, and at the place where it was: nobody is in conflict here.
     tab.keyboard.type(" And on.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 3.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 3.")).to_be_visible()
     assert latest(desk, "under-way").endswith("Before. After. And on.")
     editor(tab, desk, "under-way")
     expect(tab.locator("#kept")).to_be_hidden()
@@ -224,7 +226,7 @@ def test_what_is_typed_while_a_store_is_refused_goes_on(tab: Page, desk: Desk) -
     type_at_the_end(tab, "{{ nmae")
     with a_store_under_way(tab):
         tab.keyboard.type(" }}")
-    expect(tab.get_by_role("alert").first).to_contain_text("Not stored")
+    expect(tab.get_by_role("alert").first).to_contain_text("Not saved")
     expect(tab.locator("#text")).to_have_value(re.compile(r"\{\{ nmae \}\}$"))
     expect(tab.locator("#kept")).to_be_hidden()
 
@@ -234,12 +236,12 @@ def test_a_text_that_was_refused_is_kept_before_it_is_mended(tab: Page, desk: De
     editor(tab, desk, "mended")
     type_at_the_end(tab, "A long day's work. {{ nmae }}")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_role("alert").first).to_contain_text("Not stored")
-    expect(tab.locator("#standing")).to_have_text("Not stored yet")
+    expect(tab.get_by_role("alert").first).to_contain_text("Not saved")
+    expect(tab.locator("#standing")).to_have_text("Not saved yet")
     tab.keyboard.type("x")
     tab.keyboard.press("Backspace")
     editor(tab, desk, "mended")
-    tab.get_by_role("button", name="Take it back").click()
+    tab.get_by_role("button", name="Restore").click()
     expect(tab.locator("#text")).to_have_value(re.compile("A long day's work."))
     expect(tab.locator("#kept")).to_be_hidden()
 
@@ -250,9 +252,9 @@ def test_a_kept_text_outlives_a_store_of_another(tab: Page, desk: Desk) -> None:
     # Put off: a word is mended first.
     type_at_the_end(tab, "A word.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
-    expect(tab.locator("#kept")).to_contain_text("is kept in this browser, made from revision 1")
-    tab.get_by_role("button", name="Take it back").click()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
+    expect(tab.locator("#kept")).to_contain_text("is in this browser, based on revision 1")
+    tab.get_by_role("button", name="Restore").click()
     expect(tab.locator("#text")).to_have_value(re.compile("An afternoon's work.$"))
 
 
@@ -267,10 +269,10 @@ def test_a_new_issue_that_is_stored_takes_no_other_with_it(tab: Page, desk: Desk
     expect(tab.locator("#kept")).to_be_visible()
     type_at_the_end(tab, "A word.")
     tab.keyboard.press("Control+s")
-    expect(tab.get_by_text("Stored as revision 1.")).to_be_visible()
+    expect(tab.get_by_text("Saved as revision 1.")).to_be_visible()
     expect(tab.locator("#kept")).to_be_hidden()
     begin("digest")
-    tab.get_by_role("button", name="Take it back").click()
+    tab.get_by_role("button", name="Restore").click()
     expect(tab.locator("#text")).to_have_value(re.compile("A letter for next week.$"))
     expect(tab.locator("#kept")).to_be_hidden()
 
@@ -281,16 +283,16 @@ def test_what_is_typed_beside_a_kept_text_is_kept_too(tab: Page, desk: Desk) -> 
     cookies = tab.context.cookies()
     tab.context.clear_cookies()
     type_at_the_end(tab, "The newer one.")
-    expect(tab.locator("#lost")).to_contain_text("Your text is kept in this browser")
+    expect(tab.locator("#lost")).to_contain_text("Your text is saved in this browser")
     tab.context.add_cookies(cookies)  # type: ignore[arg-type]
     editor(tab, desk, "beside")
-    text, take = tab.locator("#text"), tab.get_by_role("button", name="Take it back")
+    text, take = tab.locator("#text"), tab.get_by_role("button", name="Restore")
     expect(tab.locator("#kept")).to_contain_text("1 more after this one")
     # The newest first, and each of them as often as one likes.
     for words in ("newer", "older", "newer"):
         take.click()
         expect(text).to_have_value(re.compile(f"The {words} one.$"))
-    tab.get_by_role("button", name="Throw it away").click()
+    tab.get_by_role("button", name="Discard").click()
     expect(tab.locator("#kept")).to_be_hidden()
     editor(tab, desk, "beside")
     take.click()
@@ -304,8 +306,8 @@ def test_who_is_signed_out_is_told_when_the_browser_keeps_nothing(tab: Page, des
     tab.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
     tab.context.clear_cookies()
     type_at_the_end(tab, "A word.")
-    expect(tab.locator("#lost")).to_contain_text("keeps no copy")
-    expect(tab.locator("#lost")).not_to_contain_text("is kept", use_inner_text=True)
+    expect(tab.locator("#lost")).to_contain_text("cannot save a copy")
+    expect(tab.locator("#lost")).not_to_contain_text("is saved", use_inner_text=True)
 
 
 def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:
@@ -321,8 +323,8 @@ def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:
     tab.locator("#text").fill(TEXT.format(slug="plain", words="By hand.", title="Plain"))
     tab.get_by_role("button", name="Preview").click()
     expect(tab.frame_locator(FRAME).get_by_text("By hand.")).to_be_visible()
-    tab.get_by_role("button", name="Store").click()
-    expect(tab.get_by_text("Stored as revision 2.")).to_be_visible()
+    tab.get_by_role("button", name="Save").click()
+    expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     plain.close()
     signed_in.context.close()
 
@@ -395,7 +397,7 @@ def test_a_test_and_the_checks_are_of_whom_was_chosen(tab: Page, desk: Desk, sho
         tab.keyboard.press("Enter")
         expect(tab.locator("#shown iframe")).to_have_attribute("src", re.compile("person=stranger"))
         expect(to).to_have_value("me@example.com")
-    for name, path in (("Ask links and domain", "ask"), ("Send the test", "preview")):
+    for name, path in (("Check links and domain", "ask"), ("Send test email", "preview")):
         # What somebody sees is the answer; nothing outside has to be there for this.
         tab.route(f"**/chosen/{path}?*", lambda route: route.fulfill(status=204), times=1)
         with tab.expect_request(lambda one: one.method == "POST") as asked:

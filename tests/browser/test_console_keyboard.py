@@ -62,7 +62,7 @@ def test_help_lists_the_keys_and_gives_the_focus_back(tab: Page) -> None:
 
 def test_single_keys_can_be_switched_off_and_stay_off(tab: Page, desk: Desk) -> None:
     tab.keyboard.type("?")
-    tab.get_by_label("Single keys").uncheck()
+    tab.get_by_label("Single-key shortcuts").uncheck()
     tab.keyboard.press("Escape")
     tab.reload()
     tab.keyboard.type("gu?")
@@ -73,7 +73,7 @@ def test_single_keys_can_be_switched_off_and_stay_off(tab: Page, desk: Desk) -> 
     expect(tab.get_by_role("combobox")).to_be_focused()
     tab.keyboard.press("Escape")
     tab.get_by_role("button", name="Keyboard").click()
-    tab.get_by_label("Single keys").check()
+    tab.get_by_label("Single-key shortcuts").check()
     tab.keyboard.press("Escape")
     tab.keyboard.type("gu")
     expect(tab).to_have_url(f"{desk.url}/console/users")
@@ -113,7 +113,7 @@ def test_the_palette_only_brings_what_does_harm_to_the_fingers(tab: Page, desk: 
     tab.keyboard.type("remove")
     tab.keyboard.press("Enter")
     expect(tab.get_by_text("Remove…", exact=True)).to_be_focused()
-    expect(tab.get_by_role("button", name="Remove for good")).to_be_hidden()
+    expect(tab.get_by_role("button", name="Remove user")).to_be_hidden()
 
 
 def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
@@ -136,7 +136,7 @@ def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
           window.pressed.push(event.submitter.textContent);
         }, true); }"""
     )
-    for name in ("Remove the app", "End them all"):
+    for name in ("Remove app", "End all sessions"):
         tab.keyboard.press("Control+k")
         tab.keyboard.type(name)
         tab.keyboard.press("Enter")
@@ -148,7 +148,7 @@ def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
 
 def test_every_button_that_removes_or_stops_something_is_marked_for_the_palette() -> None:
     doing = re.compile(
-        "Cancel|Delete|End|Erase|Keep it out|Leave out|Lift|Make new|Pause|Remove|Stop|Suppress"
+        "Cancel|Create new|Delete|End|Erase|Hide|Lift|Pause|Remove|Skip|Stop|Suppress|Withdraw"
         "|Throw"
     )
     pages = Path(newsletter.web.__file__).with_name("pages") / "console"

@@ -177,7 +177,7 @@ def test_a_persons_page_reads_well_everywhere(desk: Desk, tab: Page) -> None:
     tab.goto(ada(desk))
     tab.get_by_text("Edit name, topics and attributes").click()
     expect(tab.get_by_role("textbox", name="Attributes")).to_be_visible()
-    expect(tab.locator(".moment", has_text="Machine")).to_have_count(2)
+    expect(tab.locator(".moment", has_text="Bot")).to_have_count(2)
     sound(tab, "subscriber")
 
 
@@ -191,16 +191,16 @@ def test_a_list_is_uploaded_looked_at_and_taken_over(
     desk: Desk, tab: Page, background: None, tmp_path: Path
 ) -> None:
     tab.goto(f"{desk.url}/console/subscribers")
-    tab.get_by_role("link", name="Import a list").click()
+    tab.get_by_role("link", name="Import").click()
     sound(tab, "imports")
     lines = [f"reader{n}@example.net,Reader {n},{('pro', 'free')[n % 2]}" for n in range(300)]
     wrong = ["not an address,Nobody,pro", "x@example.net,Zoë,too,many,cells", ",,"]
     people = tmp_path / "Stand in Vienna, May 2026.csv"
     people.write_text("\n".join(["email,name,plan", *lines, *wrong]), encoding="utf-8")
-    tab.get_by_label("File").set_input_files(people)
-    tab.get_by_role("button", name="Upload and look at it").click()
+    tab.get_by_label("File", exact=True).set_input_files(people)
+    tab.get_by_role("button", name="Upload and check").click()
     # The page goes on by itself, without being loaded again.
-    expect(tab.get_by_role("heading", name="Take these people over")).to_be_visible()
+    expect(tab.get_by_role("heading", name="Import", exact=True)).to_be_visible()
     expect(tab.locator(".tile", has_text="would be added")).to_contain_text("300")
     expect(tab.get_by_text("not an address", exact=False).first).to_be_visible()
     tab.set_viewport_size({"width": 1440, "height": 900})
@@ -209,13 +209,13 @@ def test_a_list_is_uploaded_looked_at_and_taken_over(
         tab.get_by_role("link", name="Download all as CSV").click()
     assert "not an address" in download.value.path().read_text()
     tab.get_by_label("Engineering").check()
-    tab.get_by_label("I vouch for all of them").check()
-    tab.get_by_role("button", name="Start the import").click()
+    tab.get_by_label("Yes, all of them").check()
+    tab.get_by_role("button", name="Import", exact=True).click()
     expect(tab.get_by_role("alert")).to_contain_text("What did these people agree to")
     expect(tab.get_by_label("Engineering")).to_be_checked()
     tab.get_by_label("What did they agree to, and where?").fill("Signed up at our stand")
-    tab.get_by_role("button", name="Start the import").click()
-    expect(tab.get_by_text("The list is imported.")).to_be_visible()
+    tab.get_by_role("button", name="Import", exact=True).click()
+    expect(tab.get_by_text("Import finished.")).to_be_visible()
     sound(tab, "import-done")
     tab.goto(f"{desk.url}/console/subscribers?q=reader77@example.net")
     tab.get_by_role("link", name="reader77@example.net").click()
@@ -249,7 +249,7 @@ def test_an_import_can_be_stopped_by_keyboard(desk: Desk, tab: Page) -> None:
         expect(tab.locator("#status[data-seen]")).to_have_count(0)
         expect(stop).to_be_focused()
     tab.keyboard.press("Enter")
-    expect(tab.get_by_text("It stops at the next step")).to_be_visible()
+    expect(tab.get_by_text("Stopping")).to_be_visible()
 
 
 @pytest.mark.slow
@@ -291,8 +291,8 @@ def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
     tab.emulate_media(color_scheme="light")
     tab.get_by_role("textbox", name="Rule").fill('plan == "pro" and topic("engineering")')
     tab.get_by_role("button", name="Save").click()
-    expect(tab.get_by_text("The segment is saved.")).to_be_visible()
-    tab.get_by_text("The language of rules").click()
+    expect(tab.get_by_text("Segment saved.")).to_be_visible()
+    tab.get_by_text("Rule syntax").click()
     sound(tab, "segment")
     tab.goto(f"{desk.url}/console/segments")
     expect(tab.get_by_role("link", name="Ada and her like")).to_be_visible()

@@ -105,11 +105,11 @@ def test_a_schedule_is_made_with_the_keyboard_alone(tab: Page, desk: Desk) -> No
     tab.keyboard.type("Europe/Berlin")
     tab.keyboard.press("Tab")
     expect(tab.get_by_text(re.compile("The clocks (skip|show) 02:30")).first).to_be_visible()
-    tab.get_by_role("group", name="Goes to").get_by_label("everybody").focus()
+    tab.get_by_role("group", name="Segments").get_by_label("everybody").focus()
     tab.keyboard.press("Space")
-    tab.get_by_role("button", name="Make the schedule").focus()
+    tab.get_by_role("button", name="Create schedule").focus()
     tab.keyboard.press("Enter")
-    expect(tab.get_by_role("status")).to_have_text("The schedule is made.")
+    expect(tab.get_by_role("status")).to_have_text("Schedule created.")
     expect(tab.get_by_role("heading", name="keys", exact=True)).to_be_visible()
     with transaction(desk.parts.database) as session:
         made = schedules.find(session, "keys")
@@ -124,7 +124,7 @@ def test_the_times_follow_what_is_typed_while_they_are_asked_for(tab: Page, desk
     tab.get_by_label("Name").fill("keys")
     with tab.expect_request("**/console/schedules/preview"):
         tab.keyboard.press("Tab")
-    tab.get_by_label("When").fill("last sunday 02:30")
+    tab.get_by_label("When", exact=True).fill("last sunday 02:30")
     tab.keyboard.press("Tab")
     # The answer to the name alone comes only after the rule was typed.
     for route in held:
@@ -136,14 +136,14 @@ def test_what_is_typed_is_not_lost_by_a_mistake(tab: Page, desk: Desk) -> None:
     tab.goto(f"{desk.url}/console/schedules/new")
     tab.get_by_label("Name").fill("mine")
     tab.get_by_label("Series").fill("letter")
-    tab.get_by_label("When").fill("* 7 * * *")
-    tab.get_by_role("group", name="Goes to").get_by_label("engineers").check()
-    tab.get_by_role("button", name="Make the schedule").click()
+    tab.get_by_label("When", exact=True).fill("* 7 * * *")
+    tab.get_by_role("group", name="Segments").get_by_label("engineers").check()
+    tab.get_by_role("button", name="Create schedule").click()
     expect(tab.get_by_role("alert")).to_contain_text(
         "When: the rule would run more than once an hour."
     )
     assert tab.get_by_label("Name").input_value() == "mine"
-    expect(tab.get_by_role("group", name="Goes to").get_by_label("engineers")).to_be_checked()
+    expect(tab.get_by_role("group", name="Segments").get_by_label("engineers")).to_be_checked()
 
 
 def test_the_calendar_goes_from_month_to_month_and_leads_to_what_stands_there(
@@ -163,10 +163,10 @@ def test_the_calendar_goes_from_month_to_month_and_leads_to_what_stands_there(
 
 def test_a_day_is_left_out_and_the_schedule_paused_and_resumed(tab: Page, desk: Desk) -> None:
     tab.goto(f"{desk.url}/console/schedules/2")
-    tab.get_by_role("button", name=re.compile("^Leave out")).first.click()
-    expect(tab.get_by_role("status")).to_have_text("The days to leave out are changed.")
-    tab.get_by_role("button", name=re.compile("^Send on .* after all")).click()
+    tab.get_by_role("button", name=re.compile("^Skip")).first.click()
+    expect(tab.get_by_role("status")).to_have_text("Skipped days saved.")
+    tab.get_by_role("button", name=re.compile("^Do not skip")).click()
     tab.get_by_role("button", name="Pause").click()
     expect(tab.get_by_role("status")).to_contain_text("paused")
     tab.get_by_role("button", name="Resume").click()
-    expect(tab.get_by_role("status")).to_contain_text("goes on")
+    expect(tab.get_by_role("status")).to_contain_text("resumed")

@@ -166,7 +166,7 @@ def end(desk: Desk, number: int) -> None:
 @pytest.mark.slow
 def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
     tab.goto(f"{desk.url}/console/sends")
-    expect(tab.get_by_text("Nothing was sent yet")).to_be_visible()
+    expect(tab.get_by_text("No sends yet")).to_be_visible()
     sound(tab, "sends-empty")
     for n, title in enumerate(TITLES):
         number = begun(desk, f"list-{n}", title=title)
@@ -196,7 +196,7 @@ def test_a_sends_page_is_sound_under_way_and_paused(desk: Desk, tab: Page) -> No
     sound(tab, "send")
     tab.get_by_text("Send again…").click()
     tab.get_by_role("button", name="Send batch 7 again").click()
-    expect(tab.get_by_role("status").first).to_have_text("The batch goes out again.")
+    expect(tab.get_by_role("status").first).to_have_text("The batch is sent again.")
     tab.get_by_role("button", name="Pause").click()
     expect(tab.get_by_text("paused by approver@example.org")).to_be_visible()
     sound(tab, "send-paused")
@@ -205,19 +205,19 @@ def test_a_sends_page_is_sound_under_way_and_paused(desk: Desk, tab: Page) -> No
     sound(tab, "send-people")
     end(desk, number)
     tab.goto(f"{desk.url}/console/sends/{number}")
-    expect(tab.get_by_role("heading", name="Those who missed it")).to_be_visible()
+    expect(tab.get_by_role("heading", name="Retry")).to_be_visible()
     sound(tab, "send-cancelled")
 
 
 def test_figures_move_while_one_looks_and_the_page_follows_the_state(desk: Desk, tab: Page) -> None:
     number = begun(desk, "live")
     tab.goto(f"{desk.url}/console/sends/{number}")
-    expect(tab.get_by_text("300 handed over", exact=True)).to_be_visible()
+    expect(tab.get_by_text("300 accepted", exact=True)).to_be_visible()
     with transaction(desk.parts.database) as session:
         eighth = (_batch.c.send_id == number) & (_batch.c.number == 8)
         for state in ("claimed", "in_flight", "accepted"):
             session.execute(update(_batch).where(eighth).values(state=state))
-    expect(tab.get_by_text("350 handed over", exact=True)).to_be_visible()
+    expect(tab.get_by_text("350 accepted", exact=True)).to_be_visible()
     with transaction(desk.parts.database) as session:
         send_lifecycle.pause(
             session,
@@ -233,8 +233,8 @@ def test_figures_move_while_one_looks_and_the_page_follows_the_state(desk: Desk,
 def test_nobody_loses_what_they_type_when_the_state_changes(desk: Desk, tab: Page) -> None:
     number = begun(desk, "typing")
     tab.goto(f"{desk.url}/console/sends/{number}")
-    expect(tab.get_by_text("300 handed over", exact=True)).to_be_visible()
-    tab.get_by_label("People an hour").fill("1234")
+    expect(tab.get_by_text("300 accepted", exact=True)).to_be_visible()
+    tab.get_by_label("Recipients per hour").fill("1234")
     with transaction(desk.parts.database) as session:
         send_lifecycle.pause(
             session,
@@ -243,8 +243,8 @@ def test_nobody_loses_what_they_type_when_the_state_changes(desk: Desk, tab: Pag
             reason="the circuit breaker",
             now=datetime.now(UTC),
         )
-    expect(tab.get_by_text("The send has gone on to another state.")).to_be_visible()
-    assert tab.get_by_label("People an hour").input_value() == "1234"
+    expect(tab.get_by_text("The status of this send has changed.")).to_be_visible()
+    assert tab.get_by_label("Recipients per hour").input_value() == "1234"
     end(desk, number)
 
 
@@ -263,13 +263,13 @@ def test_a_send_is_made_by_keyboard_alone(desk: Desk, tab: Page) -> None:
     tab.keyboard.press("Space")
     tab.get_by_label(re.compile("everybody")).first.focus()
     tab.keyboard.press("Space")
-    tab.get_by_role("button", name="Look who gets it").focus()
+    tab.get_by_role("button", name="Preview recipients").focus()
     tab.keyboard.press("Enter")
-    expect(tab.get_by_role("heading", name="1,200 people get it")).to_be_visible()
+    expect(tab.get_by_role("heading", name="1,200 recipients")).to_be_visible()
     # Asked by POST, so looked at as it is: a reload would ask once more.
-    tab.get_by_role("button", name="Send it to 1,200 people").focus()
+    tab.get_by_role("button", name="Send to 1,200 recipients").focus()
     tab.keyboard.press("Enter")
-    expect(tab.get_by_role("status").first).to_have_text("The send is made.")
+    expect(tab.get_by_role("status").first).to_have_text("Send created.")
     sound(tab, "send-scheduled")
     end(desk, int(tab.url.rsplit("/", 1)[1].split("?")[0]))
 
@@ -280,7 +280,7 @@ def test_the_report_of_a_test_is_sound_and_its_winner_chosen(desk: Desk, tab: Pa
     tab.goto(f"{desk.url}/console/sends/{number}/test")
     sound(tab, "send-test")
     tab.locator("summary", has_text="Choose…").first.click()
-    tab.get_by_role("button", name="Give the rest A").click()
+    tab.get_by_role("button", name="Send A to the rest").click()
     expect(tab.get_by_role("heading", name="A won")).to_be_visible()
     with transaction(desk.parts.database) as session:
         send_store.move_send(session, number, SendState.CANCELLED)

@@ -86,7 +86,7 @@ def test_a_mail_is_found_read_and_left_with_the_keyboard_alone(
     page.keyboard.press("Enter")
     page.get_by_role("link", name="click+ada@example.org").focus()
     page.keyboard.press("Enter")
-    frame = page.frame_locator("iframe[title='The mail on a desktop']")
+    frame = page.frame_locator("iframe[title='The email on a desktop']")
     expect(frame.get_by_role("heading", name="Signal of the Day")).to_be_visible()
     # Processed, delivered, opened: this digest links to our own pages only, which are not measured.
     expect(page.locator("ol.events li")).to_have_count(3)

@@ -139,7 +139,7 @@ def test_the_preferences_are_sound_at_every_width_and_in_every_state(
             session, [person], SuppressionReason.BOUNCED, at=datetime.now(UTC), evidence="x"
         )
     tab.goto(link)
-    assert "came back" in tab.locator(".note").inner_text()
+    assert "bounced" in tab.locator(".note").inner_text()
     sound(tab)
 
 
@@ -237,9 +237,9 @@ def test_a_wish_goes_by_a_further_mail_and_its_pages_are_sound(
     tab.goto(service.link("preferences", person))
     if kind == "address":
         tab.get_by_label("New email address").fill(f"new{kind}@example.org")
-    button = {"data": "Download my data", "erase": "Erase me", "address": "Change"}[kind]
+    button = {"data": "Download my data", "erase": "Delete my data", "address": "Change"}[kind]
     tab.get_by_role("button", name=button).click()
-    assert heading(tab) == "Look into your inbox."
+    assert heading(tab) == "Check your inbox."
     sound(tab)
     links = links_mailed_for(service, kind)
     for link in links:
@@ -252,10 +252,10 @@ def test_a_wish_goes_by_a_further_mail_and_its_pages_are_sound(
         assert download.value.suggested_filename == "my-data.json"
         return
     act.click()
-    assert heading(tab) in {"Your data is erased.", "You keep your address."}
+    assert heading(tab) in {"Your data was deleted.", "You keep your address."}
     sound(tab)
     tab.goto(links[-1])
-    assert heading(tab) == "Nothing left to do here."
+    assert heading(tab) == "This link no longer works."
     sound(tab)
 
 
@@ -272,7 +272,7 @@ def test_signing_up_is_sound_from_the_empty_form_to_the_answer(service: Service,
     tab.get_by_label("Email address").fill("new@example.org")
     tab.get_by_label("Engineering").check()
     tab.get_by_role("button", name="Subscribe").click()
-    assert heading(tab) == "Look into your inbox."
+    assert heading(tab) == "Check your inbox."
     sound(tab)
     notice = table_of(OutboxEmail)
     with reading(service.parts.database) as session:

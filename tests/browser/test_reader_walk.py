@@ -108,7 +108,7 @@ def open_mail(page: Page, sandbox: RunningSandbox, subject: str) -> Page:
 
 def follow(page: Page, words: str) -> Page:
     """Follow a link of the open mail, which a mail client opens in a new window."""
-    frame = page.frame_locator("iframe[title='The mail on a desktop']")
+    frame = page.frame_locator("iframe[title='The email on a desktop']")
     with page.expect_popup() as popup:
         frame.get_by_role("link", name=re.compile(words)).first.click()
     return popup.value

@@ -1,7 +1,7 @@
-"""The public archive: sent issues for everybody, an index, an Atom feed, and a map for crawlers.
+"""The public archive: sent issues, an index, an Atom feed, and a sitemap for crawlers.
 
-Nothing here is for one person, so shared caches may keep it, but not for long: an issue
-that is switched off is gone from them within ``_CACHED``.
+Nothing here is personal, so shared caches may store it, but not for long: an issue that is hidden
+from the archive is gone from them within ``_CACHED``.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ router = APIRouter()
 
 _CACHED = "public, max-age=300"
 _A_PAGE = 30
-#: What one sitemap may hold (sitemaps.org), and what readers of a feed fetch each time.
+#: Entries of the sitemap (sitemaps.org allows 50,000) and of the feed.
 _IN_MAP, _IN_FEED = 49_000, 20
-#: A mail styles itself and shows pictures from anywhere on the web; it runs nothing.
+#: An email has inline styles and images from any site; it runs no script.
 _POLICY = (
     "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' https: data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-popups "
@@ -46,7 +46,7 @@ def index(
     year: Annotated[int | None, Query(ge=1970, le=9998)] = None,
     number: Annotated[int, Query(alias="page", ge=1, le=100_000)] = 1,
 ) -> Response:
-    """Issues, the youngest first; 404 where a choice of them is empty."""
+    """Issues, latest first; 404 if a filter matches none."""
     zone = _require_archive(parts)
     choice = ArchiveFilter(series, *(_bounds(year, zone) if year else (None, None)))
     with reading(parts.database) as session:
@@ -175,7 +175,7 @@ def _years(span: tuple[datetime, datetime] | None, zone: ZoneInfo) -> list[int]:
 def _for_everybody(
     request: Request, body: bytes, kind: str, *, modified: datetime | None = None
 ) -> Response:
-    """The body, or 304 for who has it already; a tag outranks a date (RFC 9110 §13.2.2)."""
+    """The body, or 304 if the client has it; an ETag outranks a date (RFC 9110 §13.2.2)."""
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"Cache-Control": _CACHED, "ETag": tag}
     if modified is not None:

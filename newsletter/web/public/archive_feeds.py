@@ -12,16 +12,16 @@ from newsletter.sending.queries.archive import PublishedIssue
 
 _ATOM = "http://www.w3.org/2005/Atom"
 _MAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
-#: An empty feed has to say when it changed, too.
+#: The required "updated" time of an empty feed.
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-#: What XML 1.0 cannot hold, not even escaped.
+#: Characters that XML 1.0 does not allow, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def atom(
     publication: Publication, issues: Sequence[PublishedIssue], *, series: str | None
 ) -> bytes:
-    """A feed of these issues, the youngest first."""
+    """A feed of these issues, latest first."""
     query = f"?{urlencode({'series': series})}" if series is not None else ""
     own = f"{publication.base_url}/archive/feed.xml{query}"
     feed = ET.Element("feed", {"xmlns": _ATOM, "xml:lang": _text(publication.language)})
@@ -47,13 +47,13 @@ def atom(
 
 
 def entry_id(issue: PublishedIssue) -> str:
-    """The same for ever, also when the site moves to another address (RFC 4287 §4.2.6)."""
+    """A permanent id, which does not change when the site moves (RFC 4287 §4.2.6)."""
     made = issue.created_at.astimezone(UTC).isoformat(timespec="microseconds")
     return uuid.uuid5(uuid.NAMESPACE_OID, f"newsletter issue {issue.slug} {made}").urn
 
 
 def sitemap(publication: Publication, issues: Sequence[PublishedIssue], *, archive: bool) -> bytes:
-    """The pages that everybody may read."""
+    """The public pages."""
     found = ET.Element("urlset", xmlns=_MAP)
     pages = ["/subscribe", *(["/archive"] if archive else [])]
     for path in pages:

@@ -1,4 +1,4 @@
-"""The link of a confirmation mail: GET asks, POST subscribes. Link scanners only GET."""
+"""The link of a confirmation email: GET shows a button, POST subscribes. Link scanners only GET."""
 
 from datetime import UTC, datetime
 
@@ -37,11 +37,11 @@ def ask(token: str, request: Request, parts: Parts) -> Response:
 
 @router.post("/confirm/{token}")
 def confirm(token: str, request: Request, parts: Parts) -> Response:
-    """Subscribe. A second press shows the same page and changes nothing."""
+    """Subscribe. A second click shows the same page and changes nothing."""
     try:
         number = _number(parts, token)
         now, ip, agent = datetime.now(UTC), network_address(request), browser(request)
-        # Two links of somebody new, pressed at once, may each hold what the other wants next.
+        # Two links of a new subscriber, clicked at the same time, can deadlock.
         subscriber_id = retry_on_deadlock(
             parts.database, lambda session: _confirm(session, number, now=now, ip=ip, agent=agent)
         )
@@ -64,14 +64,14 @@ def _confirm(
 ) -> int:
     done = double_opt_in.confirm(session, number, now=now, ip=ip, user_agent=agent)
     if done.came_back:
-        # The provider drops what is sent to them for as long as its own lists name them.
+        # The provider drops emails to an address as long as its own suppression lists contain it.
         addresses = {done.address_hash: done.email}
         list_removal.add(session, addresses, now=now, since=now, own_wish=True)
     return done.subscriber_id
 
 
 def _number(parts: Container, token: str) -> int:
-    """Which confirmation a link is about; a link of another kind is about none."""
+    """The id of the confirmation in a link; -1, which no confirmation has, for another kind."""
     number, *more = parts.links.read(token, Purpose.CONFIRM).numbers
     return -1 if more else number
 

@@ -1,6 +1,7 @@
-"""What a person asked for, done from the link in the further mail: GET asks, POST does.
+"""Carries out a request that a subscriber confirms with the link in an email.
 
-A link that has done its work, or whose person is gone, says so and does nothing.
+GET shows a button, POST acts. A link that was used, or whose subscriber was erased, shows a page
+that says so and does nothing.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from subscribers.self_service.confirmed_requests import Request as Kind
 router = APIRouter()
 
 
-#: What a page is about, where a link takes a change of address back.
+#: What the page shows for a link that undoes a change of address.
 _BACK = "back"
 
 
@@ -32,7 +33,7 @@ _BACK = "back"
 @router.get("/request/{token}")
 def ask(token: str, request: Request, parts: Parts) -> Response:
     """The page with the button. Changes nothing."""
-    confirmation_id, back = _wish(parts, token)
+    confirmation_id, back = _request_of(parts, token)
     with reading(parts.database) as session:
         asked = confirmed_requests.find(session, confirmation_id, now=datetime.now(UTC))
         what = _what(asked, back=back)
@@ -43,8 +44,8 @@ def ask(token: str, request: Request, parts: Parts) -> Response:
 
 @router.post("/request/{token}")
 def act(token: str, request: Request, parts: Parts) -> Response:
-    """Do it. A second press finds it done and changes nothing."""
-    (confirmation_id, back), now = _wish(parts, token), datetime.now(UTC)
+    """Carry out the request. A second click changes nothing."""
+    (confirmation_id, back), now = _request_of(parts, token), datetime.now(UTC)
     with transaction(parts.database) as session:
         asked = confirmed_requests.take(session, confirmation_id, now=now)
         what = _what(asked, back=back)
@@ -65,8 +66,8 @@ def act(token: str, request: Request, parts: Parts) -> Response:
     return page(request, "request_done.html", status=status, what=what, move=move)
 
 
-def _wish(parts: Container, token: str) -> tuple[int, bool]:
-    """Which confirmation a link is about, and whether it takes it back."""
+def _request_of(parts: Container, token: str) -> tuple[int, bool]:
+    """The id of the confirmation in a link, and whether the link undoes it."""
     confirmation_id, *rest = parts.links.read(token, Purpose.CONFIRM).numbers
     return confirmation_id, rest == [TAKE_BACK]
 
@@ -82,7 +83,7 @@ def _over(request: Request) -> Response:
 
 
 def _download(data: Mapping[str, Any]) -> Response:
-    """One file for the person to keep; readable as it is."""
+    """The data as one indented JSON file."""
     return Response(
         orjson.dumps(data, option=orjson.OPT_INDENT_2),
         media_type="application/json",

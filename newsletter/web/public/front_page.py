@@ -1,4 +1,4 @@
-"""The front page: there is none of its own, it leads to what there is to read, or to sign up."""
+"""The front page: redirects to the archive, or to the sign-up form if the archive is empty."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse
@@ -13,7 +13,7 @@ router = APIRouter()
 @router.head("/", include_in_schema=False)
 @router.get("/")
 def front(_request: Request, parts: Parts) -> RedirectResponse:
-    """To the archive where everybody may read an issue, else to the signup form."""
+    """Redirect to the archive if it has an issue, else to the sign-up form."""
     shows = False
     if parts.settings.archive.enabled:
         with reading(parts.database) as session:

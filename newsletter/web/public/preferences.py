@@ -1,8 +1,8 @@
-"""The preference centre, from the link in every mail: plain forms, no script.
+"""The preference center, linked from every email: plain forms, no script.
 
-Taste is saved at once. A new address, the data and erasing each send a further mail and
-happen only from there (``newsletter.web.public.confirmed_requests``): this link travels with every
-mail that is passed on. For the same reason the page shows the address only in part.
+Topics, pause and language are saved immediately. A new address, a download and an erasure are
+confirmed with a link in another email (``newsletter.web.public.confirmed_requests``), because a
+forwarded email contains the link to this page. For the same reason the page masks the address.
 """
 
 import re
@@ -37,7 +37,7 @@ from subscribers.signup.mailboxes import mailbox_of
 
 router = APIRouter()
 
-#: Offered to everybody, each in its own words; a person's other language is kept.
+#: Languages to choose from, each by its own name; a subscriber's other language is kept.
 LANGUAGES: Final = {
     "da": "Dansk",
     "de": "Deutsch",
@@ -52,7 +52,7 @@ LANGUAGES: Final = {
 }
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _WEEKS = (1, 2, 3, 4, 6, 8, 12, 26)
-#: How long the link in the further mail works.
+#: How long the link in the confirmation email works.
 _WITHIN = {
     Kind.ADDRESS: timedelta(days=7),
     Kind.DATA: timedelta(days=1),
@@ -62,7 +62,7 @@ _WITHIN = {
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the page shows beside the person's decisions."""
+    """What the page shows besides the preferences."""
 
     email: str
     paused_until: str | None
@@ -73,7 +73,7 @@ class _Form:
 @router.head("/preferences/{token}", include_in_schema=False)
 @router.get("/preferences/{token}")
 def show(token: str, request: Request, parts: Parts) -> Response:
-    """The form, as things stand. Changes nothing."""
+    """The form with the current preferences. Changes nothing."""
     return _show(request, parts, token, saved="saved" in request.query_params)
 
 
@@ -87,7 +87,7 @@ def save(
     pause: Annotated[str, Form()] = "",
     language: Annotated[str, Form()] = "",
 ) -> Response:
-    """Save the form and show it again, by a redirect: reloading the page saves nothing twice."""
+    """Save the form, then redirect to it, so that a reload does not save it again."""
     subscriber_id = _person(parts, token)
     try:
         choice = PreferenceChoice(frozenset(topic or ()), _language(language), _weeks(pause))
@@ -104,7 +104,7 @@ def save(
 def ask_address(
     token: str, request: Request, parts: Parts, email: Annotated[str, Form()] = ""
 ) -> Response:
-    """Send a mail to the new address, and tell the old one."""
+    """Send a confirmation email to the new address and a warning to the old one."""
 
     def write_down(session: Session, person: int, now: datetime) -> RequestResult | None:
         address = parse(email)
@@ -121,13 +121,13 @@ def ask_address(
 
 @router.post("/preferences/{token}/data")
 def ask_data(token: str, request: Request, parts: Parts) -> Response:
-    """Send a mail with a link to the person's data."""
+    """Send an email with a link to download the subscriber's data."""
     return _ask(request, parts, token, Kind.DATA, _by_own_mail(Kind.DATA))
 
 
 @router.post("/preferences/{token}/erase")
 def ask_erase(token: str, request: Request, parts: Parts) -> Response:
-    """Send a mail with a link that erases."""
+    """Send an email with a link to erase the subscriber."""
     return _ask(request, parts, token, Kind.ERASE, _by_own_mail(Kind.ERASE))
 
 
@@ -161,7 +161,7 @@ def _ask(
 def _send(
     session: Session, parts: Container, kind: Kind, asked: RequestResult, now: datetime
 ) -> None:
-    """Both mails are written whether or not they leave: the time it takes tells nothing."""
+    """Renders both emails even if they are not sent, so that the response time reveals nothing."""
     mails = request_emails.written(
         parts, kind, asked, expires=now + _WITHIN[kind], take_back=confirmed_requests.TAKE_BACK
     )
@@ -212,22 +212,22 @@ def _person(parts: Container, token: str) -> int:
 
 
 def _weeks(pause: str) -> int | None:
-    """Weeks from the form's own words; anything else did not come from the form as it is."""
+    """Weeks of pause; PreferenceError for a value that the form does not offer."""
     if pause == "keep":
         return None
     if not re.fullmatch(r"[0-9]{1,2}", pause):
-        raise PreferenceError("the form arrived incomplete", hint="Nothing was saved. Try again.")
+        raise PreferenceError("the form was incomplete", hint="Nothing was saved. Try again.")
     return int(pause)
 
 
 def _language(tag: str) -> str | None:
     if tag and (len(tag) > 35 or not _LANGUAGE.fullmatch(tag)):
-        raise PreferenceError("this is not a language", hint="Choose one from the list.")
+        raise PreferenceError("unknown language", hint="Choose one from the list.")
     return tag or None
 
 
 def masked(email: str) -> str:
-    """Enough of an address for its owner to know it, too little for anybody else to use it."""
+    """``j…@example.com``: its owner recognizes it, nobody else can use it."""
     local, _, domain = email.rpartition("@")
     return f"{local[:1]}…@{domain}"
 

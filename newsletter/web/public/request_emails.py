@@ -1,4 +1,4 @@
-"""The words of the mails by which a person confirms what they asked for."""
+"""Texts of the emails with which subscribers confirm a new address, a download or an erasure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,18 +10,18 @@ from newsletter.rendering.transactional import render_transactional
 from newsletter.sending.delivery.outbox import OutgoingEmail
 from subscribers.self_service.confirmed_requests import Request, RequestResult
 
-#: Second number of a token that takes a change of address back instead of confirming it.
+#: Second number of a token that undoes a change of address instead of confirming it.
 TAKE_BACK: Final = 1
 
-_NOT_YOU = "If you did not ask for this, do nothing: without a press of the button nothing happens."
-_WHY = "You get this mail because somebody asked for it on the preferences page of {house}."
+_NOT_YOU = "If you did not request this, ignore this email: nothing changes."
+_WHY = "You get this email because someone requested it on the preferences page of {house}."
 
 
 @dataclass(frozen=True, slots=True)
-class Mails:
-    """What leaves because of one wish."""
+class RequestEmails:
+    """The emails of one request."""
 
-    #: To the address that confirms.
+    #: To the address that has to confirm.
     ask: OutgoingEmail
     #: To the address that would lose the subscription.
     warn: OutgoingEmail | None
@@ -34,28 +34,30 @@ def written(
     *,
     expires: datetime,
     take_back: timedelta,
-) -> Mails:
-    """The mails for a wish of this kind."""
+) -> RequestEmails:
+    """The emails for a request of this kind."""
     house = parts.publication.name
     link = _link(parts, asked.confirmation_id, expires=expires)
     match kind:
         case Request.DATA:
             title = "Download your data"
-            text = f"Here is the way to everything that {house} keeps about you, as one file."
-            label = "To my data"
-        case Request.ERASE:
-            title = "Erase your data"
             text = (
-                f"You asked {house} to erase everything that it keeps about you. "
-                "This also ends your subscription, and it cannot be undone."
+                f"Use the button to download all data that {house} stores about you, as one file."
             )
-            label = "To erasing my data"
+            label = "Download my data"
+        case Request.ERASE:
+            title = "Delete your data"
+            text = (
+                f"You asked {house} to delete all data that it stores about you. "
+                "This also ends your subscription. It cannot be undone."
+            )
+            label = "Delete my data"
         case Request.ADDRESS:
             title = "Confirm your new address"
-            text = f"{house} was asked to send its mails to this address from now on."
+            text = f"Someone asked {house} to send its emails to this address from now on."
             label = "Confirm this address"
     ask = _mail(parts, title, [text, _NOT_YOU], (label, link))
-    return Mails(
+    return RequestEmails(
         ask, _warning(parts, asked, expires, take_back) if kind is Request.ADDRESS else None
     )
 
@@ -65,12 +67,12 @@ def _warning(
 ) -> OutgoingEmail:
     link = _link(parts, asked.confirmation_id, TAKE_BACK, expires=expires + take_back)
     what = (
-        f"Somebody asked {parts.publication.name} to send its mails to another address instead of "
-        "this one. It happens only when that address confirms it."
+        f"Someone asked {parts.publication.name} to send its emails to another address "
+        "instead of this one. Your address changes only if the new address confirms it."
     )
     stop = (
-        "Was it you? Then there is nothing to do here. If not, stop it: this also works for "
-        f"{take_back.days} days after the change."
+        "If it was you, there is nothing to do. If not, keep this address with the button below: "
+        f"this also works for {take_back.days} days after the change."
     )
     button = ("Keep this address", link)
     return _mail(parts, "Your address is about to change", [what, stop], button)

@@ -1,7 +1,7 @@
-"""Signing up: a hosted form, and the address that forms and programs of other sites post to.
+"""Sign-up: a hosted form, and the endpoint that forms and programs of other sites post to.
 
-Any site may post, so there is no CSRF token; a link in a mail proves who wants what. The
-answer is the same whether or not an address is known, and made of the same work.
+Any site may post, so there is no CSRF token; the link in the confirmation email proves consent.
+The answer and the work for it are the same whether or not an address is known.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,9 +36,9 @@ router = APIRouter()
 #: The name under which the hosted form is recorded.
 _HOSTED = "hosted"
 _HOUR = timedelta(hours=1)
-#: When a full limit may have opened again.
+#: Retry-After in seconds when a rate limit is reached.
 _LATER = str(15 * 60)
-#: What the form shows; the rest of a post that has to be mended travels in hidden fields.
+#: Visible fields; on an error the other fields are kept as hidden fields.
 _SHOWN = ("email", "name", "topics")
 _KEPT = ("language", "timezone", "form", "next")
 _POLICY = (
@@ -57,7 +57,7 @@ def form(request: Request, parts: Parts) -> Response:
 
 @router.post("/subscribe")
 async def subscribe(request: Request, parts: Parts) -> Response:
-    """One signup, from a form or from a program."""
+    """Accept one sign-up, from a form or from a program."""
     shared = _shared(request, parts)
     try:
         post = await read_post(request)
@@ -72,7 +72,7 @@ async def subscribe(request: Request, parts: Parts) -> Response:
 @router.options("/subscribe")
 @router.options("/subscribe/challenge")
 def preflight(request: Request, parts: Parts) -> Response:
-    """May a page of that origin post by script?"""
+    """CORS preflight: whether scripts of that origin may post."""
     shared = _shared(request, parts)
     if "Access-Control-Allow-Origin" not in shared:
         return Response(status_code=403, headers=shared)
@@ -87,7 +87,7 @@ def preflight(request: Request, parts: Parts) -> Response:
 @router.head("/subscribe/challenge", include_in_schema=False)
 @router.get("/subscribe/challenge")
 def new_challenge(request: Request, parts: Parts) -> Response:
-    """A challenge for ALTCHA's widget."""
+    """A new challenge for the ALTCHA widget."""
     if parts.settings.signup.challenge == "none":
         raise HTTPException(404)
     made = challenge.challenge(parts.form_keys, datetime.now(UTC))
@@ -97,13 +97,13 @@ def new_challenge(request: Request, parts: Parts) -> Response:
 
 def _take(request: Request, parts: Container, post: Post) -> Response:
     if post.fields.get("homepage"):
-        # No person sees that field. Whoever filled it in shall think that all went well.
+        # People do not see this field: a bot filled it in, and gets the usual answer.
         return _thanks(request, parts, post)
     settings, now = parts.settings.signup, datetime.now(UTC)
     try:
         _check_stamp(parts, post, now)
         offered = {topic.slug: topic.name for topic in _topics(parts)}
-        wish = parse_signup(
+        signup = parse_signup(
             post.fields,
             SignupRules(
                 topics=list(offered),
@@ -121,26 +121,26 @@ def _take(request: Request, parts: Container, post: Post) -> Response:
             if settings.challenge == "altcha"
             else None
         )
-        if full := _write_down(request, parts, wish, proof, now=now):
+        if full := _write_down(request, parts, signup, proof, now=now):
             return _too_often(request, parts, post, full)
     except SignupError as error:
-        return _mend(request, parts, post, error.problems)
+        return _errors(request, parts, post, error.problems)
     except ChallengeError as error:
-        return _mend(request, parts, post, [FieldError("altcha", error.message, hint=error.hint)])
+        return _errors(request, parts, post, [FieldError("altcha", error.message, hint=error.hint)])
     return _thanks(request, parts, post)
 
 
 def _write_down(
-    request: Request, parts: Container, wish: Signup, proof: bytes | None, *, now: datetime
+    request: Request, parts: Container, signup: Signup, proof: bytes | None, *, now: datetime
 ) -> str | None:
-    """Keep the wish and put its mail into the outbox; says whose limit is full, if one is."""
+    """Store the sign-up and enqueue its email; returns which limit is reached, if any."""
     settings, secret = parts.settings.signup, parts.address_key
     host = rate_limit.network_of(request.client.host if request.client else "")
     network = rate_limit.key_of(secret, "signup network", host)
     with transaction(parts.database) as session:
         if not rate_limit.hit(session, network, limit=settings.per_ip, window=_HOUR, now=now):
             return "from your network"
-        house = house_of(wish.address)
+        house = house_of(signup.address)
         if house is not None:
             domain = rate_limit.key_of(secret, "signup domain", house)
             if not rate_limit.hit(
@@ -151,17 +151,17 @@ def _write_down(
             challenge.use_up(session, secret, proof, now=now)
         asked = double_opt_in.request(
             session,
-            wish,
+            signup,
             address_key=secret,
             now=now,
             confirm_within=settings.confirm_within,
             per_address=settings.per_address,
             double_opt_in=settings.double_opt_in,
         )
-        # Also a mail that may not leave is made and put out, and taken back: equal work.
+        # An email that must not be sent is rendered and rolled back too, so that the work is equal.
         with session.begin_nested() as point:
             mail = signup_emails.written(parts, asked)
-            email = wish.address.email
+            email = signup.address.email
             outbox.enqueue(session, kind=asked.mail, email=email, mail=mail, now=now)
             if not asked.send:
                 point.rollback()
@@ -169,23 +169,25 @@ def _write_down(
 
 
 def _check_stamp(parts: Container, post: Post, now: datetime) -> None:
-    """Our own form says when it was opened; a snippet on another site cannot, and need not."""
+    """Check when the hosted form was opened; forms on other sites have no such stamp."""
     stamp = post.fields.get("opened")
     if stamp is None:
         return
     opened = challenge.opened_at(parts.form_keys, post.text("opened"))
     if opened is None or not now - challenge.STAMP_LIFE < opened <= now:
-        raise SignupError(
-            [FieldError("opened", "this form lay open for long", hint="Send it once more.")]
-        )
+        raise SignupError([FieldError("opened", "this form has expired", hint="Send it again.")])
     if now - opened < parts.settings.signup.fill_time:
         raise SignupError(
-            [FieldError("opened", "that was very fast", hint="Wait a moment and send it again.")]
+            [
+                FieldError(
+                    "opened", "the form was sent too fast", hint="Wait a moment and send it again."
+                )
+            ]
         )
 
 
 def _thanks(request: Request, parts: Container, post: Post) -> Response:
-    """The one answer to everybody."""
+    """The answer to every accepted sign-up, whether or not the address is known."""
     at_once = not parts.settings.signup.double_opt_in
     if _wants_json(request, post):
         return JSONResponse({"status": "subscribed" if at_once else "check your mail"}, 202)
@@ -195,23 +197,23 @@ def _thanks(request: Request, parts: Container, post: Post) -> Response:
     return page(request, "check_mail.html", email=post.text("email").strip(), at_once=at_once)
 
 
-def _mend(
+def _errors(
     request: Request, parts: Container, post: Post, problems: Iterable[FieldError]
 ) -> Response:
-    """What has to be changed: the form, filled in again, or the fields' names with words."""
+    """The errors: in the form, filled in again, or as JSON by field."""
     listed = list(problems)
     if not _wants_json(request, post):
         return _form(request, parts, post.fields, listed, status=400)
     words = {problem.field: _sentence(problem) for problem in listed}
-    return _problem(400, "This signup cannot be taken.", errors=words)
+    return _problem(400, "The sign-up has errors.", errors=words)
 
 
 def _too_often(request: Request, parts: Container, post: Post, whose: str) -> Response:
-    title = f"Too many signups came {whose}."
+    title = f"Too many sign-ups {whose}."
     if _wants_json(request, post):
         answer = _problem(429, title, detail="Try again later.")
     else:
-        sorry = FieldError("network", f"too many signups came {whose}", hint="Try later.")
+        sorry = FieldError("network", f"too many sign-ups {whose}", hint="Try again later.")
         answer = _form(request, parts, post.fields, [sorry], status=429)
     answer.headers["Retry-After"] = _LATER
     return answer
@@ -228,7 +230,7 @@ def _form(
     settings = parts.settings.signup
     attributes = fields.get("attributes") or {}
     kept = [(name, fields.get(name)) for name in _KEPT]
-    # What this form may not set does not come back with it: the next try passes.
+    # Attributes that the form may not set are dropped, so that the next attempt passes.
     kept += [(f"attributes.{name}", attributes.get(name)) for name in settings.fields]
     answer = page(
         request,
@@ -245,7 +247,7 @@ def _form(
         stamp=challenge.stamp(parts.form_keys, datetime.now(UTC)),
         challenge=settings.challenge,
     )
-    # Chromium holds the redirect after a post against form-action as well.
+    # Chromium applies form-action to the redirect after a post as well.
     answer.headers["Content-Security-Policy"] = _POLICY.format(
         scripts=_SCRIPTS if settings.challenge == "altcha" else "",
         origins="".join(f" {origin}" for origin in settings.origins),
@@ -261,14 +263,14 @@ def _topics(parts: Container) -> list[Topic]:
 
 
 def _shared(request: Request, parts: Container) -> dict[str, str]:
-    """The CORS headers for whoever asks: exact origins only, and no cookies ever."""
+    """The CORS headers: exact origins only, and no cookies."""
     origin = request.headers.get("origin", "")
     known = _origin(origin) in {_origin(known) for known in parts.settings.signup.origins}
     return {"Vary": "Origin"} | ({"Access-Control-Allow-Origin": origin} if known else {})
 
 
 def _may_return_to(url: str, settings: SignupSettings, base_url: str) -> bool:
-    """Whether a post may lead on to this address; anything else would help phishers."""
+    """Whether a sign-up may redirect to this URL: open redirects would help phishers."""
     if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
         return False
     origin = _origin(url)
@@ -276,7 +278,7 @@ def _may_return_to(url: str, settings: SignupSettings, base_url: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str, int] | None:
-    """Scheme, host and port; None for what is no plain web address."""
+    """Scheme, host and port; None if it is not a plain web URL."""
     try:
         parts = urlsplit(url)
         port = parts.port

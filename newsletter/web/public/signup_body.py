@@ -1,7 +1,7 @@
-"""The body of a signup, as HTML forms and programs send it, to fields.
+"""Parses the body of a sign-up, from an HTML form or from a program, into fields.
 
-Nothing here is believed: sizes, kinds, encodings and repeated names are checked before
-a field is looked at. What cannot be read at all is an HTTPException.
+The body is not trusted: size, type, encoding and repeated names are checked before a field is
+used. A body that cannot be parsed raises HTTPException.
 """
 
 import json
@@ -28,10 +28,10 @@ _DOTTED = _ATTRIBUTES + "."
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What was sent. Of a form every value is text; of JSON it is whatever stood there."""
+    """The fields of a request. Values of a form are text; values of JSON can have any type."""
 
     fields: Mapping[str, Any]
-    #: Sent by a program, which is answered in its own language.
+    #: Whether the body was JSON, so that the answer is JSON too.
     json: bool
 
     def text(self, name: str) -> str:
@@ -50,26 +50,26 @@ async def read_post(request: Request) -> Post:
         )
     charset = parameters.partition("charset=")[2].partition(";")[0].strip(' "').lower()
     if charset not in {"", "utf-8", "utf8", "us-ascii"}:
-        raise HTTPException(415, "Send it in UTF-8.")
+        raise HTTPException(415, "Use UTF-8.")
     body = await request.body()
     try:
         return _READERS[kind](body, request.headers["content-type"])
     except UnicodeError:
-        raise HTTPException(400, "This is not UTF-8.") from None
+        raise HTTPException(400, "The body is not valid UTF-8.") from None
     except (ValueError, RecursionError, FormParserError):
-        raise HTTPException(400, "This cannot be read.") from None
+        raise HTTPException(400, "The body cannot be parsed.") from None
 
 
 def _from_json(body: bytes, _content_type: str) -> Post:
     fields = json.loads(body.decode(), object_pairs_hook=_once, parse_constant=_no_number)
     if not isinstance(fields, dict):
-        raise HTTPException(400, "Send an object with the field “email”.")
-    # Half a surrogate pair can be written in JSON, and nowhere else.
+        raise HTTPException(400, "The body must be an object with the field “email”.")
+    # JSON can contain half a surrogate pair, which UTF-8 cannot encode.
     json.dumps(fields, ensure_ascii=False).encode()
     known = {*_TEXTS, _TOPICS, _ATTRIBUTES}
     if unknown := sorted(fields.keys() - known):
         raise HTTPException(
-            400, f"There is no field “{unknown[0][:40]}”. Known: {', '.join(sorted(known))}."
+            400, f"Unknown field “{unknown[0][:40]}”. Known: {', '.join(sorted(known))}."
         )
     return Post(fields, json=True)
 
@@ -90,7 +90,7 @@ def _from_multipart(body: bytes, content_type: str) -> Post:
         found.append(((field.field_name or b"").decode(), (field.value or b"").decode()))
 
     def refuse(_file: File) -> None:
-        raise HTTPException(400, "No files are taken here.")
+        raise HTTPException(400, "File uploads are not allowed.")
 
     parse_form({"Content-Type": content_type.encode()}, BytesIO(body), keep, refuse)
     return Post(_fields(found), json=False)
@@ -104,7 +104,7 @@ _READERS = {
 
 
 def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """A form's fields; the names of buttons and other people's fields are passed over."""
+    """The known fields of a form; other fields, such as names of buttons, are ignored."""
     topics: list[str] = []
     attributes: dict[str, str] = {}
     fields: dict[str, Any] = {_TOPICS: topics, _ATTRIBUTES: attributes}
@@ -120,7 +120,7 @@ def _fields(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 def _add(into: dict[str, Any], name: str, value: str) -> None:
     if name in into:
-        raise HTTPException(400, f"The field “{name[:40]}” came twice.")
+        raise HTTPException(400, f"The field “{name[:40]}” occurs twice.")
     into[name] = value
 
 

@@ -1,7 +1,7 @@
-"""The words of the mail that answers a signup.
+"""Texts of the email that answers a signup.
 
-Anybody can have it sent to anybody. So nothing that was typed into the form stands in
-it, or our mails would carry strangers' messages to their victims.
+Anyone can enter anyone's address. So the email contains nothing that was typed into the form:
+otherwise strangers could send their own messages through it.
 """
 
 from datetime import datetime
@@ -13,37 +13,37 @@ from newsletter.sending.delivery import outbox
 from subscribers.signup import double_opt_in
 from subscribers.signup.double_opt_in import SignupResult
 
-#: Stands for the issue in a link that came with none.
+#: The issue number in a link that belongs to no issue.
 _NO_ISSUE = 0
-_WHY = "You get this mail because somebody entered this address at {house}. Nobody else sees it."
+_WHY = "You get this email because someone entered this address at {house}."
 
 
 def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
-    """The mail for a signup."""
+    """The email that answers a signup."""
     house = parts.publication.name
     match asked.mail:
         case double_opt_in.ConfirmationEmail.CONFIRM:
             title = f"Confirm your subscription to {house}"
             paragraphs = [
-                f"One click and {house} comes to this address.",
+                f"Click the button to get {house} at this address.",
                 f"The link works until {_day(asked.expires)}.",
-                "You did not ask for it? Do nothing: without your click no further mail comes.",
+                "You did not request this? Ignore this email: we send nothing without your click.",
             ]
             label, url = "Confirm my subscription", _confirm_url(parts, asked)
         case double_opt_in.ConfirmationEmail.KNOWN:
             title = f"You are subscribed to {house}"
             paragraphs = [
-                f"Somebody asked to subscribe this address to {house}.",
-                "It is subscribed already, so nothing was changed.",
-                "You can choose topics, take a break or leave at any time.",
+                f"Someone asked to subscribe this address to {house}.",
+                "It is already subscribed, so nothing was changed.",
+                "You can choose topics, pause or unsubscribe at any time.",
             ]
             label, url = "Manage my subscription", _preferences_url(parts, asked)
         case double_opt_in.ConfirmationEmail.WELCOME:
             title = f"Welcome to {house}"
             paragraphs = [
-                f"{house} comes to this address from now on.",
-                "You can choose topics, take a break or leave at any time.",
-                "It was not you who asked for it? Then leave with one click.",
+                f"From now on, {house} is sent to this address.",
+                "You can choose topics, pause or unsubscribe at any time.",
+                "You did not request this? Unsubscribe with one click.",
             ]
             label, url = "Manage my subscription", _preferences_url(parts, asked)
     words = render_transactional(
@@ -58,13 +58,13 @@ def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
 
 
 def preferences_url(parts: Container, subscriber_id: int) -> str:
-    """Where a person manages their subscription."""
+    """URL of the preference center of a subscriber."""
     token = parts.links.token(Purpose.RECIPIENT, _NO_ISSUE, subscriber_id)
     return f"{parts.publication.base_url}/preferences/{token}"
 
 
 def _preferences_url(parts: Container, asked: SignupResult) -> str:
-    assert asked.subscriber_id is not None, "who is in the audience has a number"
+    assert asked.subscriber_id is not None, "a subscriber has an id"
     return preferences_url(parts, asked.subscriber_id)
 
 

@@ -1,7 +1,7 @@
-"""Leaving: RFC 8058 one-click and a page for people, both under the same signed link.
+"""Unsubscribing: one-click (RFC 8058) and a page for people, both under the same signed link.
 
-POST leaves, at once and without any question; GET only shows a button, because link
-scanners follow every link in a mail.
+POST unsubscribes immediately. GET only shows a button, because link scanners follow every link
+in an email.
 """
 
 from datetime import UTC, datetime
@@ -24,10 +24,10 @@ def ask(token: str, request: Request, parts: Parts) -> Response:
 
 
 @router.post("/unsubscribe/{token}", dependencies=[Depends(whole_body)])
-def leave(token: str, request: Request, parts: Parts) -> Response:
-    """Leave. Whatever the body says: mail clients post theirs as urlencoded or as multipart.
+def one_click(token: str, request: Request, parts: Parts) -> Response:
+    """Unsubscribe. The body is ignored: email clients post it as urlencoded or as multipart.
 
-    Answers 200 each time, without a redirect, as RFC 8058 §3.2 and Gmail ask.
+    Answers 200 each time, without a redirect, as RFC 8058 §3.2 and Gmail require.
     """
     issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
     now = datetime.now(UTC)

@@ -1,8 +1,8 @@
-"""An issue on the web: what was sent, for whoever somebody passes its address on to.
+"""An issue in the browser, under a URL that can be shared.
 
-The link in a mail is its reader's own, and opens doors to leave and to choose topics. So it
-shows nothing itself: it leads to the public archive, or else to an address that says which
-words were sent and not to whom. The page there has nobody's values, and nobody's links.
+The link in an email is personal: with its token, anyone can unsubscribe its reader. So it only
+redirects, to the public archive or to a URL whose token identifies the text that was sent, not the
+reader. The page there has no personal values and no personal links.
 """
 
 from fastapi import APIRouter, Request, Response
@@ -19,7 +19,7 @@ from newsletter.web.dependencies import Parts, page
 
 router = APIRouter()
 
-#: A mail styles itself and shows pictures from anywhere on the web; it runs nothing.
+#: An email has inline styles and images from any site; it runs no script.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src https: data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-popups "
@@ -30,7 +30,7 @@ _POLICY = (
 @router.head("/view/{token}", include_in_schema=False)
 @router.get("/view/{token}")
 def view(token: str, parts: Parts) -> Response:
-    """Lead from a reader's own link to where the issue can be read by whoever has the address."""
+    """Redirect from a personal link to a URL that can be shared."""
     issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
     with reading(parts.database) as session:
         variant = archive_queries.variant_of(session, issue_id, subscriber_id)
@@ -46,7 +46,7 @@ def view(token: str, parts: Parts) -> Response:
 @router.head("/shared/{token}", include_in_schema=False)
 @router.get("/shared/{token}")
 def shared(token: str, request: Request, parts: Parts) -> Response:
-    """The HTML part as it reads for somebody of whom nothing is known."""
+    """The HTML part for a reader without any data."""
     (number,) = parts.links.read(token, Purpose.VIEW).numbers
     with reading(parts.database) as session:
         found = archive_queries.shared(session, number)
@@ -70,4 +70,6 @@ def _to(parts: Container, path: str) -> Response:
 
 
 def _gone() -> LinkError:
-    return LinkError("this issue is no longer kept", hint="Newer issues are in your inbox.")
+    return LinkError(
+        "this issue is no longer available", hint="You can find newer issues in your inbox."
+    )

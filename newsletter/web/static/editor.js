@@ -1,6 +1,5 @@
 // The editor of an issue. Without it everything works by buttons; it adds three things:
-// Ctrl S stores, the preview follows what is typed, and what is not stored is kept in this
-// browser until it is.
+// Ctrl S saves, the preview follows what is typed, and an unsaved text is kept in this browser.
 "use strict";
 (() => {
   const form = document.querySelector("#editor");
@@ -25,7 +24,7 @@
   // Whether what stands here would be found again.
   function keep() {
     const changed = text.value !== stored;
-    standing.textContent = changed ? "Not stored yet" : standing.dataset.was;
+    standing.textContent = changed ? "Not saved yet" : standing.dataset.was;
     try {
       if (!changed) localStorage.removeItem(key);
       // The same text keeps its base: it is not newer than what somebody stored since.
@@ -33,7 +32,7 @@
         localStorage.setItem(key, JSON.stringify({ text: text.value, base: base.value, at: Date.now() }));
       return true;
     } catch {
-      standing.textContent = "Not stored yet, and this browser keeps no copy";
+      standing.textContent = "Not saved yet, and this browser cannot save a copy";
       return false;
     }
   }
@@ -69,9 +68,9 @@
     offer.hidden = !copy;
     if (!copy) return;
     const at = new Date(copy.at).toLocaleString([], { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
-    const older = copy.base !== base.value ? `, made from revision ${copy.base}, which is not the latest any more` : "";
+    const older = copy.base !== base.value ? `, based on revision ${copy.base}, which is no longer the latest` : "";
     const more = copies.length > 1 ? ` ${copies.length - 1} more after this one.` : "";
-    offer.querySelector(".lead").textContent = `A text of ${at} that was never stored is kept in this browser${older}.${more}`;
+    offer.querySelector(".lead").textContent = `An unsaved text from ${at} is in this browser${older}.${more}`;
   }
   ask();
   offer.querySelector("[data-take]").addEventListener("click", () => {

@@ -127,12 +127,12 @@ def require_password(request: Request, parts: Container, visitor: Visitor, given
             now=datetime.now(UTC),
         )
     if not may:
-        raise AccountError("too many tries", hint="Wait a quarter of an hour.")
+        raise AccountError("too many attempts", hint="Try again in 15 minutes.")
     with reading(parts.database) as session:
         user = session.get(User, visitor.user_id)
         hashed = user.password if user else ""
     if not parts.passwords.fits(hashed, given):
-        raise AccountError("this is not your current password")
+        raise AccountError("wrong current password")
 
 
 def renew(session: Session, request: Request, parts: Container, visitor: Visitor) -> str:

@@ -26,9 +26,9 @@ from newsletter.web.visitor import browser, network_address
 
 router = APIRouter()
 
-_WRONG = "This address and this password do not fit together."
-_WRONG_CODE = "This code does not fit, or was used before. Apps show a new one every 30 seconds."
-_TOO_OFTEN = "Too many tries. Wait a quarter of an hour, then try again."
+_WRONG = "Wrong email address or password."
+_WRONG_CODE = "Wrong code, or already used. Your app shows a new code every 30 seconds."
+_TOO_OFTEN = "Too many attempts. Try again in 15 minutes."
 _LATER = {"Retry-After": str(int(sign_in_throttle.WINDOW.total_seconds()))}
 _CodeStage = Annotated[Visitor, Depends(halfway(SignInStage.CODE))]
 _Asked = Annotated[str, Query(alias="next")]

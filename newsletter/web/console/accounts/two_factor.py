@@ -62,7 +62,7 @@ def prove(
             session, parts.address_key, user_id=visitor.user_id, now=now
         )
     if not may:
-        return _show(request, parts, visitor, problem="Too many tries. Wait a quarter of an hour.")
+        return _show(request, parts, visitor, problem="Too many attempts. Try again in 15 minutes.")
     with transaction(parts.database) as session:
         codes = two_factor.prove(session, visitor.user_id, code, now=now)
         if codes is not None:
@@ -70,7 +70,9 @@ def prove(
             tell(session, parts, visitor.email, "An authenticator app was set up")
             audit.record(session, actor(request, visitor), "authenticator set up", now=now)
     if codes is None:
-        return _show(request, parts, visitor, problem="This code does not fit. Try the next one.")
+        return _show(
+            request, parts, visitor, problem="Wrong code. Enter the next code that your app shows."
+        )
     request.state.visitor = replace(visitor, stage=SignInStage.FULL)
     return page(request, "recovery_codes.html", token=token, codes=codes)
 
@@ -112,7 +114,7 @@ def remove(
 
 def _require_freedom(parts: Container) -> None:
     if parts.settings.console.require_second_factor:
-        raise AccountError("everybody needs an authenticator app here")
+        raise AccountError("all users need an authenticator app")
 
 
 def _show(request: Request, parts: Container, visitor: Visitor, *, problem: str = "") -> Response:

@@ -187,7 +187,7 @@ def _change(
 def _still_no_owner(user: User) -> None:
     """AccountError for who became an owner since it was decided that no password is needed."""
     if user.role == Role.OWNER:
-        raise AccountError("this is an owner by now", hint="Open the page again.")
+        raise AccountError("this user is now an owner", hint="Reload the page.")
 
 
 def _find(session: Session, user_id: int) -> User:

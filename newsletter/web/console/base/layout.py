@@ -52,7 +52,7 @@ NAVIGATION = (
     NavigationEntry("Schedules", "/console/schedules", "c"),
     NavigationEntry("Deliverability", "/console/deliverability", "d"),
     NavigationEntry("Users", "/console/users", "u", Role.OWNER),
-    NavigationEntry("Log", "/console/log", "l", Role.OWNER),
+    NavigationEntry("Audit log", "/console/log", "l", Role.OWNER),
 )
 
 

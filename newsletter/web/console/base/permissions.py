@@ -64,7 +64,7 @@ class Access:
         if visitor.stage not in self.stages:
             raise SignInNeeded(STEPS[visitor.stage])
         if self.least is not None and not visitor.role.covers(self.least):
-            raise HTTPException(403, f"This page is for those who are at least {self.least}.")
+            raise HTTPException(403, f"Only the role {self.least} or higher can open this page.")
         return visitor
 
 

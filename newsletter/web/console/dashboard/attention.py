@@ -1,4 +1,4 @@
-"""What waits for the operator: the list at the top of the overview, the most urgent first."""
+"""The list of problems at the top of the overview, most urgent first."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,16 +14,16 @@ from newsletter.sending.recovery import known_logs
 from newsletter.sending.states import SendState
 from newsletter.web.sentences import sentence
 
-#: The clock starts what is due each second: after this nobody does.
+#: The clock starts due sends each second. A send that is later than this has no running clock.
 _LATE = timedelta(minutes=2)
-#: What a schedule could not do is history after this time.
+#: A failed run of a schedule is listed for this long.
 _RECENT = timedelta(days=7)
 _AT_MOST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to look at."""
+    """One problem, with a link to the page where the user resolves it."""
 
     #: ``bad``, ``warn`` or ``info``.
     kind: str
@@ -34,7 +34,7 @@ class Item:
 
 
 def items(session: Session, *, now: datetime) -> list[Item]:
-    """Everything that does not go on by itself."""
+    """All problems that do not resolve themselves."""
     under_way = send_list.active(session, limit=50)
     found = [*_logs(session), *_doubt(session), *_paused(under_way), *_late(session, now)]
     return [*found, *_held(session, now), *_schedules(session, now), *_reviews(session)]
@@ -45,7 +45,7 @@ def _logs(session: Session) -> list[Item]:
     waits = [
         Item(
             "bad",
-            f"Nothing is sent: the departure log of {one.log.host} is {one.log.state}",
+            f"Sending is stopped: the departure log of {one.log.host} is {one.log.state}",
             f"{sentence(one.what)} {one.remedy}",
             path,
             one.log.since,
@@ -56,8 +56,8 @@ def _logs(session: Session) -> list[Item]:
     doubtful = [
         Item(
             "bad",
-            f"It is not known whether {one.people:,} people have the issue {one.slug}",
-            "It left before the database was restored. An event will tell, or you decide.",
+            f"{one.people:,} recipients of the issue {one.slug}: the provider did not confirm",
+            "They were sent before the database was restored. Wait for events, or resolve them.",
             path,
         )
         for one in forgotten_sends.unanswered(session)
@@ -69,8 +69,8 @@ def _doubt(session: Session) -> list[Item]:
     return [
         Item(
             "bad",
-            f"It is not known whether {people:,} people have the issue of send {send_id}",
-            "An event will tell, or you decide.",
+            f"{people:,} recipients of send {send_id}: the provider did not confirm",
+            "Wait for events, or mark the batches as sent or send them again.",
             f"/console/sends/{send_id}#doubt",
         )
         for send_id, people in list(send_list.uncertain_counts(session).items())[:_AT_MOST]
@@ -90,7 +90,7 @@ def _late(session: Session, now: datetime) -> list[Item]:
         Item(
             "bad",
             f"Late: {one.title}",
-            "It is due and nothing starts it. Does the service run?",
+            "The send is due, but the service that starts sends is not running.",
             _path(one),
             one.send.scheduled_for,
         )
@@ -105,13 +105,15 @@ def _held(session: Session, now: datetime) -> list[Item]:
         return []
     sends = "/console/sends"
     if not waits.failures:
-        return [Item("warn", "Everything waits for the provider", waits.reason, sends)]
+        return [Item("warn", "Sending waits for the provider", waits.reason, sends)]
     if not provider_backoff.keeps_somebody(session, now=now):
         return []
-    what = "Sending is stopped: the provider does not answer as it should"
+    what = "Sending is stopped: the provider does not accept emails"
     if waits.until <= now:
-        return [Item("bad", what, f"{waits.reason}. A few people's mails are tried now.", sends)]
-    why = f"{waits.reason}. The next try, with a few people's mails:"
+        return [
+            Item("bad", what, f"{waits.reason}. An attempt with a few emails is running.", sends)
+        ]
+    why = f"{waits.reason}. Next attempt, with a few emails:"
     return [Item("bad", what, why, sends, waits.until)]
 
 
@@ -132,7 +134,7 @@ def _schedules(session: Session, now: datetime) -> list[Item]:
 def _reviews(session: Session) -> list[Item]:
     issues = store.listed(session, state=IssueState.REVIEW, limit=_AT_MOST)
     return [
-        Item("info", f"To review: {one.title}", "", f"/console/issues/{one.slug}", one.since)
+        Item("info", f"Review requested: {one.title}", "", f"/console/issues/{one.slug}", one.since)
         for one in issues
     ]
 

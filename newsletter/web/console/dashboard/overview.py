@@ -1,4 +1,4 @@
-"""The first page of the console: what waits for the operator, and how things stand."""
+"""The overview page of the console: problems, sends in progress, and the audience."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -48,11 +48,11 @@ def show(
 
 
 def _grown(days: list[AudienceDay], now: datetime) -> int | None:
-    """How many more get mail than a month ago; None as long as nobody knows."""
+    """Change of active subscribers in 30 days; None without a count that old."""
     before = [one for one in days if one.day <= (now - _MONTH).date().isoformat()]
     return days[-1].active - before[-1].active if before else None
 
 
 def _stamp(day: str) -> int:
-    """A day as a chart's time: its noon in UTC, which is the same day nearly everywhere."""
+    """A day as a Unix time for the chart: noon in UTC, the same day in nearly every time zone."""
     return int(datetime.fromisoformat(f"{day}T12:00:00+00:00").timestamp())

@@ -79,7 +79,7 @@ def return_to_draft(
 
     def step(session: Session, by: Actor, now: datetime) -> object:
         if not note.strip():
-            raise IssueError("say what should be different", place="note")
+            raise IssueError("say what to change", place="note")
         return approval.return_to_draft(session, slug, by=by, now=now, note=note)
 
     return _take(request, parts, visitor, slug, step=step, note=note, done="returned")
@@ -97,7 +97,7 @@ def archive(
 
     def step(session: Session, by: Actor, now: datetime) -> object:
         if shown not in {"on", "off"}:
-            raise IssueError("say whether everybody may read it", place="archive")
+            raise IssueError("choose whether to show the issue", place="archive")
         return store.switch_archive(session, slug, on=shown == "on", by=by, now=now)
 
     return _take(request, parts, visitor, slug, step=step, note="", done=f"archive-{shown}")

@@ -65,7 +65,7 @@ class Typed:
             segments=self.segments,
             excluded=self.excluded,
             own_clock=bool(self.own_clock),
-            skips=recurrence.parse_dates(self.skips, place="Days to leave out"),
+            skips=recurrence.parse_dates(self.skips, place="Skip days"),
             timetable=pace.timetable(settings, quiet_by_default=False),
             tracking=tracking_of(self.clicks, self.opens),
         )
@@ -167,7 +167,7 @@ def _coming(session: Session, typed: Typed) -> _Coming:
     try:
         rule = recurrence.parse(typed.when, place="When")
         zone = recurrence.find_zone(FIRST_ZONE if typed.own_clock else typed.zone, place="Zone")
-        left_out = recurrence.parse_dates(typed.skips, place="Days to leave out")
+        left_out = recurrence.parse_dates(typed.skips, place="Skip days")
     except UserError as error:
         return _Coming(problem=error)
     found = recurrence.occurrences(rule, zone, after=datetime.now(UTC))

@@ -253,9 +253,9 @@ def _approved(session: Session, wish: Wish) -> tuple[Issue, Revision]:
     if not wish.issue:
         raise IssueError("choose an issue", place="Issue")
     if not wish.segment:
-        raise SendError("choose a segment: who is to get it?", place="To whom")
+        raise SendError("choose at least one segment", place="Recipients")
     if any("\0" in name for name in (*wish.segment, *wish.excluded)):
-        raise SendError("no segment is called like that", place="To whom")
+        raise SendError("there is no such segment", place="Recipients")
     issue = store.find(session, wish.issue)
     if issue.state != IssueState.APPROVED:
         raise IssueError(

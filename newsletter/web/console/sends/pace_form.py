@@ -39,9 +39,9 @@ class Pace:
         """The timetable of these fields; SendError names the field that cannot be kept."""
         quiet = self.quiet.strip() or (settings.sending.quiet_hours if quiet_by_default else "")
         return Timetable(
-            per_second=_number(self.rate, "People a second"),
-            per_hour=_whole(self.per_hour, "People an hour"),
-            per_day=_whole(self.per_day, "People a day"),
+            per_second=_number(self.rate, "Recipients per second"),
+            per_hour=_whole(self.per_hour, "Recipients per hour"),
+            per_day=_whole(self.per_day, "Recipients per day"),
             local_time=parse_time(local_time, place="Time of day") if local_time else None,
             local_date=local_date,
             quiet=parse_hours(quiet, place="Quiet hours") if quiet else None,
@@ -70,7 +70,7 @@ def _number(text: str, place: str) -> float | None:
         # Both ways of grouping thousands are read as such, never as a decimal point.
         return float(text.replace(",", "").strip()) if text.strip() else None
     except ValueError:
-        raise SendError("that is no number", place=place, hint="Write it like 50.") from None
+        raise SendError("not a number", place=place, hint="Write it like 50.") from None
 
 
 def _whole(text: str, place: str) -> int | None:
@@ -78,5 +78,5 @@ def _whole(text: str, place: str) -> int | None:
     if number is None:
         return None
     if not (number.is_integer() and number <= _MOST):
-        raise SendError("that is no whole number", place=place, hint="Write it like 10000.")
+        raise SendError("not a whole number", place=place, hint="Write it like 10000.")
     return int(number)

@@ -1,4 +1,4 @@
-"""How far a send has come, as its page and the live figures show it."""
+"""Progress of a send, for its page and its live updates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from newsletter.sending.queries import recipient_list, send_status
 from newsletter.sending.queries.send_status import Throughput
 from newsletter.sending.states import BatchState, DeliveryState, SendState
 
-#: People by what became of their batch, in the order of the bar. A test reads the words.
+#: Recipients by the state of their batch, in the order of the bar: kind → label and states.
 PARTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "good": ("handed over", (BatchState.ACCEPTED,)),
+    "good": ("accepted", (BatchState.ACCEPTED,)),
     "plain": ("skipped", (BatchState.SKIPPED,)),
-    "bad": ("refused by the provider", (BatchState.REJECTED,)),
-    "warn": ("in doubt", (BatchState.UNCERTAIN,)),
-    "info": ("on the way", (BatchState.CLAIMED, BatchState.IN_FLIGHT)),
+    "bad": ("rejected by the provider", (BatchState.REJECTED,)),
+    "warn": ("uncertain", (BatchState.UNCERTAIN,)),
+    "info": ("sending", (BatchState.CLAIMED, BatchState.IN_FLIGHT)),
     "rest": ("waiting", (BatchState.PENDING,)),
     "unsent": ("not sent", (recipient_list.NOT_SENT,)),
 }
-#: In these a page is worth looking at again by itself.
+#: States in which the page updates itself.
 MOVING = frozenset({SendState.SCHEDULED, SendState.PLANNING, SendState.SENDING})
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A stretch of the bar, its ends in percent."""
+    """A segment of the progress bar; ``begin`` and ``width`` in percent."""
 
     kind: str
     words: str
@@ -38,7 +38,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A send's people by the state of their batch, its pace, and what holds it up."""
+    """Recipients of a send by the state of their batch, its pace and the backoff."""
 
     send: Send
     batches: Mapping[str, int]
@@ -48,7 +48,7 @@ class Progress:
 
     @property
     def slices(self) -> list[Slice]:
-        """The bar, without empty stretches."""
+        """The segments of the bar, without empty ones."""
         found, whole, begin = list[Slice](), sum(self.batches.values()) or 1, 0.0
         for kind, (words, states) in PARTS.items():
             people = sum(self.batches.get(state, 0) for state in states)
@@ -60,24 +60,24 @@ class Progress:
 
     @property
     def settled(self) -> int:
-        """People of whom it is over, one way or the other."""
+        """Recipients in a final state: accepted, skipped or rejected."""
         over = (BatchState.ACCEPTED, BatchState.SKIPPED, BatchState.REJECTED)
         return sum(self.batches.get(state, 0) for state in over)
 
     @property
     def percent(self) -> int:
-        """The whole percents that are done: 100 only when all is."""
+        """Whole percent done, rounded down: 100 only when all recipients are done."""
         return 100 * self.settled // self.send.planned if self.send.planned else 0
 
     @property
     def pace(self) -> str:
-        """How fast it went within the last minute, in the unit that reads best."""
+        """Pace of the last minute, per second or per minute."""
         rate = self.outlook.rate
-        return f"{rate:,.0f} a second" if rate >= 10 else f"{60 * rate:,.0f} a minute"
+        return f"{rate:,.0f} per second" if rate >= 10 else f"{60 * rate:,.0f} per minute"
 
     @property
     def left(self) -> str:
-        """How long it will take: by its rate or its timetable, whichever is later."""
+        """Time left, by its rate or by its timetable, whichever is longer."""
         by_rate = self.outlook.waiting / self.outlook.rate if self.outlook.rate else 0.0
         last = self.outlook.last_at
         by_plan = (last - self.now).total_seconds() if last else 0.0
@@ -85,7 +85,7 @@ class Progress:
 
 
 def of(session: Session, send: Send, *, now: datetime) -> Progress:
-    """Read it: sums of batches, and the few people whom something set apart."""
+    """Read the progress of a send."""
     return Progress(
         send,
         _by_outcome(
@@ -98,7 +98,7 @@ def of(session: Session, send: Send, *, now: datetime) -> Progress:
 
 
 def _by_outcome(batches: Mapping[str, int], apart: Mapping[str, int]) -> dict[str, int]:
-    """Recipients by the state of their batch, but those of an ended batch by their own.
+    """Recipients by the state of their batch, or by their own state if the batch has ended.
 
     A batch that was accepted may have recipients who were skipped, and one that the provider
     refused goes out again without the recipient whom it refused.
@@ -114,7 +114,7 @@ def _by_outcome(batches: Mapping[str, int], apart: Mapping[str, int]) -> dict[st
 
 
 def lasting(time: timedelta) -> str:
-    """A length of time, as exactly as anybody wants to know it."""
+    """A duration for people, such as ``3 min 20 s`` or ``2 days 4 h``."""
     seconds = round(time.total_seconds())
     if seconds < 60:
         return f"{seconds} s"

@@ -1,4 +1,4 @@
-"""A person's history in words: one line for each thing that can happen, and the list is total."""
+"""Labels for the history of a subscriber; a test checks that every entry type has one."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,61 +20,64 @@ class HistoryLine:
 
 
 _ACTS = {
-    "requested": ("Asked to subscribe", ""),
+    "requested": ("Signed up", ""),
     "confirmed": ("Confirmed", "good"),
-    "imported": ("Consent stated by an operator", "good"),
-    "withdrawn": ("Withdrew", "warn"),
+    "imported": ("Consent recorded by a user", "good"),
+    "withdrawn": ("Withdrew consent", "warn"),
 }
 _DELIVERIES = {
-    DeliveryState.PLANNED: ("Is to get", ""),
-    DeliveryState.ACCEPTED: ("Was sent", "info"),
-    DeliveryState.DELIVERED: ("Got", "good"),
-    DeliveryState.BOUNCED: ("Came back:", "bad"),
-    DeliveryState.DROPPED: ("Was not tried by the provider:", "bad"),
-    DeliveryState.COMPLAINED: ("Called spam:", "bad"),
-    DeliveryState.SKIPPED: ("Was left out of", "warn"),
-    DeliveryState.REJECTED: ("Was refused by the provider:", "bad"),
+    DeliveryState.PLANNED: ("Scheduled:", ""),
+    DeliveryState.ACCEPTED: ("Sent:", "info"),
+    DeliveryState.DELIVERED: ("Delivered:", "good"),
+    DeliveryState.BOUNCED: ("Bounced:", "bad"),
+    DeliveryState.DROPPED: ("Dropped by the provider:", "bad"),
+    DeliveryState.COMPLAINED: ("Marked as spam:", "bad"),
+    DeliveryState.SKIPPED: ("Skipped:", "warn"),
+    DeliveryState.REJECTED: ("Rejected by the provider:", "bad"),
 }
 _EVENTS = {
-    EventKind.PROCESSED: ("Taken on by the provider", ""),
-    EventKind.DEFERRED: ("Put off by the receiving server", "warn"),
+    EventKind.PROCESSED: ("Accepted by the provider", ""),
+    EventKind.DEFERRED: ("Deferred by the receiving server", "warn"),
     EventKind.DELIVERED: ("Delivered", "good"),
     EventKind.BOUNCE: ("Bounced", "bad"),
     EventKind.BLOCKED: ("Blocked by the receiving server", "bad"),
     EventKind.DROPPED: ("Dropped by the provider", "bad"),
     EventKind.OPEN: ("Opened", "info"),
     EventKind.CLICK: ("Clicked", "info"),
-    OwnKind.OWN_CLICK: ("Opened a link of their own (does not count as a click)", ""),
-    EventKind.SPAM_REPORT: ("Reported as spam", "bad"),
+    OwnKind.OWN_CLICK: (
+        "Clicked an unsubscribe or preferences link (does not count as a click)",
+        "",
+    ),
+    EventKind.SPAM_REPORT: ("Marked as spam", "bad"),
     EventKind.UNSUBSCRIBE: ("Unsubscribed", "warn"),
-    EventKind.GROUP_UNSUBSCRIBE: ("Unsubscribed by the provider's link", "warn"),
-    EventKind.GROUP_RESUBSCRIBE: ("Came back by the provider's link (does not count)", ""),
-    EventKind.OTHER: ("Something that this version does not know", ""),
+    EventKind.GROUP_UNSUBSCRIBE: ("Unsubscribed with the provider's link", "warn"),
+    EventKind.GROUP_RESUBSCRIBE: ("Resubscribed with the provider's link (has no effect)", ""),
+    EventKind.OTHER: ("Unknown event", ""),
 }
 _SUPPRESSIONS = {
-    SuppressionReason.UNSUBSCRIBED: ("Gets no more mail: left", "warn"),
+    SuppressionReason.UNSUBSCRIBED: ("Suppressed: unsubscribed", "warn"),
     SuppressionReason.BOUNCED: ("Suppressed: an email bounced", "bad"),
-    SuppressionReason.COMPLAINED: ("Gets no more mail: called it spam", "bad"),
-    SuppressionReason.MANUAL: ("Gets no more mail: an operator decided so", "bad"),
-    SuppressionReason.ERASED: ("Gets no more mail: erased", "bad"),
+    SuppressionReason.COMPLAINED: ("Suppressed: marked as spam", "bad"),
+    SuppressionReason.MANUAL: ("Suppressed by a user", "bad"),
+    SuppressionReason.ERASED: ("Suppressed: erased", "bad"),
 }
 _MAILS: dict[BatchState | EventKind, tuple[str, str]] = {
-    BatchState.PENDING: ("A single mail waits to be sent", ""),
-    BatchState.CLAIMED: ("A single mail is being sent", ""),
-    BatchState.IN_FLIGHT: ("A single mail is being sent", ""),
-    BatchState.ACCEPTED: ("A single mail was sent", "info"),
-    BatchState.REJECTED: ("A single mail was refused by the provider", "bad"),
-    BatchState.UNCERTAIN: ("A single mail was sent, its answer lost", "warn"),
-    BatchState.SKIPPED: ("A single mail was not sent", "warn"),
+    BatchState.PENDING: ("A single email is waiting to be sent", ""),
+    BatchState.CLAIMED: ("A single email is being sent", ""),
+    BatchState.IN_FLIGHT: ("A single email is being sent", ""),
+    BatchState.ACCEPTED: ("A single email was sent", "info"),
+    BatchState.REJECTED: ("A single email was rejected by the provider", "bad"),
+    BatchState.UNCERTAIN: ("A single email was sent, but not confirmed by the provider", "warn"),
+    BatchState.SKIPPED: ("A single email was not sent", "warn"),
     EventKind.DELIVERED: ("A single email was delivered", "good"),
     EventKind.BLOCKED: ("A single email was blocked by the receiving server", "bad"),
     EventKind.BOUNCE: ("A single email bounced", "bad"),
-    EventKind.DROPPED: ("A single email was dropped by the provider: it was not sent", "bad"),
+    EventKind.DROPPED: ("A single email was dropped by the provider", "bad"),
     EventKind.SPAM_REPORT: ("A single email was marked as spam", "bad"),
 }
-#: Sort of an entry → what → words and tone.
+#: Type of an entry → what happened → label and tone.
 WORDS: dict[str, dict[str, tuple[str, str]]] = {
-    "person": {"joined": ("Came into the list", "good")},
+    "person": {"joined": ("Added", "good")},
     "consent": dict(_ACTS),
     "delivery": {state.value: said for state, said in _DELIVERIES.items()},
     "event": {kind.value: said for kind, said in _EVENTS.items()},
@@ -84,6 +87,6 @@ WORDS: dict[str, dict[str, tuple[str, str]]] = {
 
 
 def told(entry: HistoryEntry) -> HistoryLine:
-    """The entry in words; what another release wrote is shown by its name."""
+    """The entry with its label; a value that this release does not know is shown as it is."""
     words, tone = WORDS[entry.sort].get(entry.what, (entry.what, ""))
     return HistoryLine(entry.at, words, "" if entry.by_machine else tone, entry)

@@ -61,7 +61,7 @@ def overview(office: Office) -> str:
 
 def test_a_quiet_service_says_that_nothing_waits(office: Office) -> None:
     text = overview(office)
-    assert "Nothing waits for you." in text
+    assert "Nothing needs your attention." in text
     assert "Nothing is scheduled." in text
 
 
@@ -102,10 +102,10 @@ def test_whatever_does_not_go_on_by_itself_is_listed_and_nothing_else(office: Of
     waits = overview(office).split('class="todo"')[1].split("</ul>")[0]
     assert len(re.findall("<li", waits)) == 6
     assert "5 % of its mails bounced" in waits
-    assert f"2 people have the issue of send {doubted}" in waits
+    assert f"2 recipients of send {doubted}: the provider did not confirm" in waits
     assert f'/console/sends/{late}"' in waits
     assert "the provider asked to wait" in waits
-    assert "To review: Read me" in waits
+    assert "Review requested: Read me" in waits
     assert "missed 1 days ago" in waits
 
 
@@ -118,8 +118,8 @@ def test_the_last_sends_rates_are_those_of_its_figures(office: Office) -> None:
                 insert(table_of(SendCounter)).values(send_id=send, what=what, count=count)
             )
     text = overview(office)
-    assert "to 5 people" in text
-    for share, name in (("80.0 %", "delivered"), ("50.0 %", "opened"), ("20.0 %", "bounced")):
+    assert "to 5 recipients" in text
+    for share, name in (("80.0 %", "Delivered"), ("50.0 %", "Opened"), ("20.0 %", "Bounced")):
         assert re.search(rf"<dt>{name}</dt><dd>{share}</dd>", text), name
 
 
@@ -144,12 +144,12 @@ def test_the_clock_writes_a_day_of_the_audience_once_an_hour(office: Office) -> 
 @pytest.mark.usefixtures("audience")
 def test_the_audience_is_compared_with_a_month_ago(office: Office) -> None:
     now = datetime.now(UTC)
-    assert "<dt>in 30 days</dt><dd>–</dd>" in overview(office)
+    assert "<dt>Change in 30 days</dt><dd>–</dd>" in overview(office)
     with transaction(office.parts.database) as session:
         for days, active in ((100, 1), (31, 3), (29, 4), (0, 1005)):
             day = (now - timedelta(days=days)).date().isoformat()
             session.add(AudienceDay(day=day, people=active, active=active, counted_at=now))
-    assert "<dt>in 30 days</dt><dd>+1,002</dd>" in overview(office)
+    assert "<dt>Change in 30 days</dt><dd>+1,002</dd>" in overview(office)
 
 
 @pytest.mark.usefixtures("audience")

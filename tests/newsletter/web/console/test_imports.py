@@ -92,8 +92,8 @@ def test_a_list_is_looked_at_first_and_then_taken_over(office: Office, editor: B
     data = GOOD + b"left@example.org,Lea,pro\nnonsense,No,\n"
     path = uploaded(editor, data, "C:\\lists\\May 2026.csv")
     assert (
-        "Looking at the list" in editor.get(path).text
-        or "Waits to be looked at" in editor.get(path).text
+        "Checking the file" in editor.get(path).text
+        or "Waiting for the check" in editor.get(path).text
     )
     work(office)
     page = editor.get(path).text
@@ -108,7 +108,7 @@ def test_a_list_is_looked_at_first_and_then_taken_over(office: Office, editor: B
     assert answer.status_code == 303
     work(office)
     page = editor.get(path).text
-    assert "The list is imported" in page
+    assert "Import finished" in page
     assert re.search(r"added</dt><dd>2<", page)
     assert "1 unsubscribed here" in page
     assert emails(office) == ["left@example.org", "a@example.org", "b@example.org"]
@@ -271,7 +271,7 @@ def test_a_service_that_stops_puts_the_list_back_and_the_next_one_ends_it(
     monkeypatch.setattr(import_jobs, "tell", told)
     work(office)
     assert len(emails(office)) == 200
-    assert "it began again" in editor.get(path).text
+    assert "so the import started again" in editor.get(path).text
 
 
 def test_a_dead_process_s_list_is_taken_up_when_its_lease_is_over(
@@ -289,7 +289,7 @@ def test_a_dead_process_s_list_is_taken_up_when_its_lease_is_over(
         session.execute(update(_job).values(alive_until=now - timedelta(seconds=1)))
     work(office)
     assert (job(office).state, job(office).interruptions) == (JobState.DONE, 1)
-    assert "it began again" in editor.get(path).text
+    assert "so the import started again" in editor.get(path).text
     # The dead process awakes, and changes nothing.
     with pytest.raises(import_jobs.LostError), transaction(office.parts.database) as session:
         import_jobs.tell(session, lost, 1, 0.5, now=now)
@@ -511,7 +511,7 @@ def test_a_list_that_there_is_not_is_404(editor: Browser, number: str) -> None:
 
 def choices(page: str) -> dict[str, list[str]]:
     """The form that says what columns mean, as the page gives it."""
-    form = page[page.index("/read-again") : page.index("Look at it again")]
+    form = page[page.index("/read-again") : page.index("Check again")]
     columns = re.findall(r'name="column" value="([^"]*)"', form)
     return {
         "column": [html.unescape(one) for one in columns],
@@ -531,7 +531,7 @@ def test_what_a_list_leaves_open_is_answered_on_the_page_before_it_starts(
     work(office)
     page = editor.get(path).text
     assert "No column holds addresses" in page
-    assert "Start the import" not in page
+    assert ">Import</button>" not in page
     refused = editor.post(f"{path}/start", confirmed="yes", wording="x")
     assert refused.status_code == 400
     assert "leaves open who may be mailed" in refused.text
@@ -552,7 +552,7 @@ def test_what_a_list_leaves_open_is_answered_on_the_page_before_it_starts(
     editor.post(f"{path}/read-again", **form)
     work(office)
     page = editor.get(path).text
-    assert "0 of 2; 1 if you vouch for them" in page
+    assert "0 of 2; 1 if you confirm that they opted in" in page
     assert "1 unsubscribed elsewhere" in page
     assert editor.post(f"{path}/start", confirmed="yes", wording="x").status_code == 303
     work(office)

@@ -70,7 +70,7 @@ def test_a_new_issue_begins_with_a_text_that_can_be_stored(office: Office) -> No
         slug = answer.headers["location"].removesuffix("/edit?done=stored").rpartition("/")[2]
         assert revisions(office, slug) == [begun]
         page = editor.get(answer.headers["location"]).text
-        assert "Stored as revision 1." in page
+        assert "Saved as revision 1." in page
         assert typed(page) == begun
 
 
@@ -171,7 +171,7 @@ def test_who_was_slower_gets_the_text_back_with_what_differs_and_can_go_on(offic
     edit(other, "The second word of many.", base=1)
     slower = edit(editor, "The third word of many.", base=1)
     assert slower.status_code == 409
-    assert "bob@example.org stored revision 2" in slower.text
+    assert "bob@example.org saved revision 2" in slower.text
     assert "<del>second</del>" in slower.text
     assert "<ins>third</ins>" in slower.text
     assert typed(slower.text) == text("The third word of many.")
@@ -291,7 +291,7 @@ def test_from_the_request_over_changes_to_approval(office: Office) -> None:
     page = approver.get("/console/issues/news").text
     assert "By Friday?" in page
     assert hidden(page, "revision") == "1"
-    assert "say what should be different" in (
+    assert "say what to change" in (
         approver.post("/console/issues/news/return", note=" ").text.lower()
     )
     approver.post("/console/issues/news/return", note="Shorter!")
@@ -333,7 +333,7 @@ def test_nobody_approves_words_that_they_have_not_seen(office: Office) -> None:
 def test_an_approver_keeps_an_issue_out_of_the_archive_and_lets_it_in(office: Office) -> None:
     keep(office, text())
     approver, page = office.signed_in(Role.APPROVER), "/console/issues/news"
-    for shown, said in (("off", "It is kept out."), ("on", "Everybody can read it once")):
+    for shown, said in (("off", "Hidden."), ("on", "Anyone can read it after")):
         answer = approver.post(f"{page}/archive", shown=shown)
         assert said in approver.get(answer.headers["location"]).text
         with reading(office.parts.database) as session:
@@ -353,7 +353,7 @@ def test_a_second_person_has_to_approve_where_that_is_asked_for(
     writer.post("/console/issues/_edit", text=text())
     writer.post("/console/issues/news/review")
     page = writer.get("/console/issues/news").text
-    assert "Somebody else has to approve it." in page
+    assert "Another user has to approve this revision." in page
     assert "Approve revision" not in page
     refused = writer.post("/console/issues/news/approve", revision="1")
     assert refused.status_code == 409
@@ -371,14 +371,14 @@ def test_two_revisions_are_compared(office: Office) -> None:
     assert "<ins> now</ins>" in latest
     whole = viewer.get("/console/issues/news/changes?from=1&to=2").text
     assert "<del>alert</del>" in whole
-    assert "Nothing differs." in viewer.get("/console/issues/news/changes?from=2&to=2").text
+    assert "No differences." in viewer.get("/console/issues/news/changes?from=2&to=2").text
     for wrong in ("from=9", "to=0", "to=x", "from=-1"):
         assert viewer.get(f"/console/issues/news/changes?{wrong}").status_code == 404
 
 
 def test_issues_are_listed_searched_and_paged(office: Office) -> None:
     viewer = office.signed_in(Role.VIEWER)
-    assert "No issue is stored yet." in viewer.get("/console/issues").text
+    assert "No issues yet." in viewer.get("/console/issues").text
     for number in range(55):
         keep(office, text(slug=f"news-{number}", title=f"Number {number}"), later=number)
     keep(office, text(slug="weekly-1", series="weekly", title="Of the week"), later=99)
@@ -390,8 +390,8 @@ def test_issues_are_listed_searched_and_paged(office: Office) -> None:
     assert "Newer" in second
     assert "Older" not in second
     found = viewer.get("/console/issues?q=number+54&state=draft&series=letter").text
-    assert found.count('data-name="State"') == 1
-    assert "No issue is like that." in viewer.get("/console/issues?state=approved").text
+    assert found.count('data-name="Status"') == 1
+    assert "No matching issues." in viewer.get("/console/issues?state=approved").text
     weekly = viewer.get("/console/issues?series=weekly").text
     assert "Of the week" in weekly
     assert "Number" not in weekly

@@ -84,7 +84,7 @@ def test_figures_come_as_they_change_and_end_with_the_state(office: Office, goin
     with serving(office) as (url, _, _), watching(url, viewer, going) as lines:
         until(lines, "5 waiting")
         dispatcher(database, FakeGateway()).send_next()
-        until(lines, "2 handed over")
+        until(lines, "2 accepted")
         with transaction(database) as session:
             send_lifecycle.pause(
                 session, going, by=Actor(None, "operator"), reason="enough", now=NOW

@@ -36,10 +36,10 @@ def test_pages_say_what_is_not_measured(office: Office) -> None:
     for clicks in (True, False):
         measure(database, send, clicks=clicks, opens=True)
         for path in ("/console/", f"/console/sends/{send}", deliverability):
-            assert ("not measured" in viewer.get(path).text) is not clicks, path
+            assert ("not tracked" in viewer.get(path).text) is not clicks, path
         text = viewer.get(deliverability).text
         assert (A in text) is clicks
-        assert ("Clicks are not measured in this send." in text) is not clicks
+        assert ("Click tracking is off for this send." in text) is not clicks
 
 
 def test_the_editor_of_segments_refuses_what_nobody_can_know(
@@ -59,8 +59,8 @@ def test_the_editor_of_segments_refuses_what_nobody_can_know(
     assert "Clicks are not tracked" in editor.get(f"/console/segments/{number}").text
     assert editor.get("/console/segments").status_code == 200
     text = editor.get(f"/console/subscribers/{person}").text
-    assert re.search(r"Last clicked</dt><dd>not measured", text)
-    assert not re.search(r"Last opened</dt><dd>not measured", text)
+    assert re.search(r"Last clicked</dt><dd>not tracked", text)
+    assert not re.search(r"Last opened</dt><dd>not tracked", text)
 
 
 def test_a_send_is_made_with_what_was_chosen(office: Office) -> None:
@@ -99,7 +99,7 @@ def test_a_schedule_keeps_what_was_chosen(office: Office) -> None:
         )
         number = schedule.id
     text = editor.get(f"/console/schedules/{number}").text
-    assert "<dt>Clicks</dt><dd>not measured" in text
-    assert "<dt>Opens</dt><dd>measured" in text
+    assert "<dt>Click tracking</dt><dd>off" in text
+    assert "<dt>Open tracking</dt><dd>on" in text
     form = editor.get(f"/console/schedules/{number}/edit").text
     assert re.search(r'id="clicks".*?value="no" selected', form)

@@ -231,7 +231,7 @@ def test_an_owner_is_changed_only_with_the_password_and_the_others_are_told(
         browser.post(f"/console/users/{numbers['other']}/role", role="viewer", current=PASSWORD)
         answer = browser.post(path, **form, current=PASSWORD)
     assert answer.status_code == 303, answer.text
-    told = [email for email, text in mailed(office) if "look at the users and the log" in text]
+    told = [email for email, text in mailed(office) if "check the users and the audit log" in text]
     assert "third@example.org" in told
     assert "me@example.org" not in told
 

@@ -129,7 +129,7 @@ def test_what_is_outside_is_asked_when_an_editor_says_so(office: Office) -> None
     editor = keep(office, letter).signed_in(Role.EDITOR)
     said = "it leads into a private network, so it is not requested"
     before = html.unescape(editor.get(PREVIEW).text)
-    assert "Of the words alone" in before
+    assert "Text only" in before
     assert "has no default" in before
     assert said not in before
     answer = editor.post("/console/issues/news/ask?person=stranger&part=text")
@@ -194,7 +194,7 @@ def test_a_test_goes_to_the_named_addresses_with_a_mark_and_the_persons_values(
     path = f"{PREVIEW}?person=ada%40example.org"
     answer = editor.post(path, to="one@example.com, two@example.com;one@example.com")
     assert answer.status_code == 200
-    assert "Handed over for one@example.com, two@example.com." in answer.text
+    assert "Test email sent to one@example.com, two@example.com." in answer.text
     mailbox = httpx.get(sandbox.url).text
     assert mailbox.count("[Test] Hello Ada") == 2
     for refused, said in (

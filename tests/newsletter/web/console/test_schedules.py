@@ -70,12 +70,12 @@ def test_what_is_typed_is_stored_and_logged(editor: Browser, database: Engine) -
     assert (last.actor, last.action) == ("approver@example.org", "schedule made")
     page = editor.get(f"{HOME}/1?done=made").text
     assert "At 09:00 on the first Tuesday of the month" in page
-    assert "No issue of the series letter is approved" in page
-    assert "Its issues stand there once they are sent" in page
+    assert "No approved issue in the series letter" in page
+    assert "Shows its issues after they are sent" in page
     with transaction(database) as session:
         segment_store.save(session, "some", 'domain == "example.org"', now=datetime.now(UTC))
     assert post(editor, "/1", **FORM | {"number": "1", "segments": "some"}).status_code == 303
-    assert "Its issues stay out of it" in editor.get(f"{HOME}/1").text
+    assert "Does not show its issues" in editor.get(f"{HOME}/1").text
 
 
 def test_the_form_of_a_schedule_stores_what_it_shows(editor: Browser, database: Engine) -> None:
@@ -123,10 +123,10 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
         ("zone", "Mars/Olympus", "Zone: there is no time zone"),
         ("segments", "no\0body", "there is no segment of this name"),
         ("skips", "soon", "“soon” is not a date"),
-        ("rate", "fast", "People a second: that is no number"),
+        ("rate", "fast", "Recipients per second: not a number"),
         ("rate", "nan", "0"),
-        ("per_hour", "1.5", "no whole number"),
-        ("per_day", "9" * 60, "no whole number"),
+        ("per_hour", "1.5", "not a whole number"),
+        ("per_day", "9" * 60, "not a whole number"),
         ("quiet", "always", "not a time of day"),
         ("windows", "never", "not a weekly sending window"),
     ],
@@ -185,7 +185,7 @@ def test_days_pauses_and_the_end_of_a_schedule(editor: Browser, database: Engine
     assert (again.status_code, "It does not skip 2099-01-06." in again.text) == (400, True)
     assert post(editor, "/1/pause").status_code == 303
     assert post(editor, "/1/pause").status_code == 400
-    assert "It is paused: nothing comes" in editor.get(f"{HOME}/1").text
+    assert "The schedule is paused." in editor.get(f"{HOME}/1").text
     assert post(editor, "/1/resume").status_code == 303
     gone = post(editor, "/1/delete")
     assert gone.headers["location"] == f"{HOME}?done=deleted"
@@ -205,18 +205,20 @@ def test_the_calendar_shows_what_comes_what_came_and_what_is_sent_by_hand(
     march = editor.get(f"{HOME}/calendar?month=2026-03").text
     for words in (
         "nothing to send: no approved issue in series letter",
-        "left out",
+        "skipped",
         "send, scheduled",
     ):
         assert words in march
     assert "/console/sends/1" in march
     assert march.count("by-hand") == 1
     april = editor.get(f"{HOME}/calendar?month=2026-04").text
-    assert "will be due" in april
+    assert "scheduled" in april
     assert "missed" in april or "nothing ran" in april
     assert "month=2026-03" in april
     assert "month=2026-05" in april
-    assert "Nothing goes out in this month." in editor.get(f"{HOME}/calendar?month=2001-01").text
+    assert (
+        "Nothing is scheduled in this month." in editor.get(f"{HOME}/calendar?month=2001-01").text
+    )
     for month in ("2026-13", "1026-01", "2026-1", "x", "20260101"):
         assert editor.get(f"{HOME}/calendar?month={month}").status_code == 400
 
@@ -248,7 +250,7 @@ def test_a_time_on_everybodys_own_clock_stands_on_its_own_day(
     make_schedule(database, rule=f"{day} 09:00", own_clock=True, now=datetime.now(UTC))
     page = editor.get(f"{HOME}/calendar?month={day:%Y-%m}").text
     assert f'<time datetime="{day}T09:00">09:00</time>' in page
-    assert "on each person’s own clock" in page
+    assert "scheduled, local time" in page
 
 
 def test_names_and_reasons_are_words_and_no_markup(editor: Browser, database: Engine) -> None:

@@ -41,10 +41,10 @@ def make(office: Office, name: str = "pros", rule: str = 'plan == "pro"') -> int
 
 def test_a_rule_is_tried_out_before_it_is_saved(office: Office, editor: Browser) -> None:
     page = editor.post(f"{HOME}/try", name="x", expression='plan == "pro"').text
-    assert re.search(r">3</strong>\s*people", page)
+    assert re.search(r">3</strong>\s*subscribers", page)
     assert "p1@example.org" in page
     assert "p0@example.org" not in page
-    assert "There are no segments yet" in editor.get(HOME).text
+    assert "No segments yet" in editor.get(HOME).text
 
 
 def test_a_segment_is_made_listed_renamed_and_deleted(office: Office, editor: Browser) -> None:
@@ -53,7 +53,7 @@ def test_a_segment_is_made_listed_renamed_and_deleted(office: Office, editor: Br
     path = made.headers["location"].partition("?")[0]
     listed = editor.get(HOME).text
     assert "who pay" in listed
-    assert re.search(r'data-name="People" class="number">3<', listed)
+    assert re.search(r'data-name="Subscribers" class="number">3<', listed)
     renamed = editor.post(path, name="paying", expression='plan in ["pro"]')
     assert renamed.status_code == 303
     assert "paying" in editor.get(path).text
@@ -150,7 +150,7 @@ def test_large_lists_show_figures_that_were_kept(
 ) -> None:
     number = make(office)
     monkeypatch.setattr(status_counts, "SMALL", 2)
-    assert "Within some minutes" in editor.get(HOME).text
+    assert "In a few minutes" in editor.get(HOME).text
     with transaction(office.parts.database) as session:
         found, counted = segment_store.count_stalest(session, now=NOW, stale=timedelta(minutes=15))
         assert found is not None
@@ -160,12 +160,12 @@ def test_large_lists_show_figures_that_were_kept(
             None,
             None,
         )
-    assert re.search(r'data-name="People" class="number">3<', editor.get(HOME).text)
+    assert re.search(r'data-name="Subscribers" class="number">3<', editor.get(HOME).text)
     # Another rule has no figures yet.
     editor.post(f"{HOME}/{number}", name="pros", expression='plan == "free"')
     with reading(office.parts.database) as session:
         assert session.scalar(select(_segment.c.people)) is None
-    assert "Within some minutes" in editor.get(HOME).text
+    assert "In a few minutes" in editor.get(HOME).text
 
 
 def test_a_viewer_looks_and_changes_nothing(office: Office, editor: Browser) -> None:

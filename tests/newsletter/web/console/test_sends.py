@@ -142,8 +142,8 @@ def test_a_sends_page_shows_where_its_people_stand(office: Office, going: int) -
     dispatcher(office.parts.database, gateway).send_next()
     dispatcher(office.parts.database, gateway).send_next()
     text = office.signed_in(Role.VIEWER).get(f"/console/sends/{going}").text
-    assert "2 handed over" in text
-    assert "2 in doubt" in text
+    assert "2 accepted" in text
+    assert "2 uncertain" in text
     assert "1 waiting" in text
     assert "no answer" in text
     assert "40 %" in text
@@ -194,11 +194,11 @@ def test_what_was_done_is_said_only_as_long_as_it_is_so(office: Office, going: i
     approver = office.signed_in(Role.APPROVER)
     act(approver, going, "pause")
     answer = act(approver, going, "resume")
-    assert "It goes on." in approver.get(answer.headers["location"]).text
+    assert "Sending resumed." in approver.get(answer.headers["location"]).text
     while dispatcher(office.parts.database, FakeGateway()).send_next():
         pass
     assert send_state(office.parts.database, going) == "sent"
-    assert "It goes on." not in approver.get(answer.headers["location"]).text
+    assert "Sending resumed." not in approver.get(answer.headers["location"]).text
 
 
 def lost(database: Engine, requests: int) -> None:
@@ -218,8 +218,8 @@ def test_doubts_are_settled_together_by_who_may_send_and_the_log_says_so(
     assert "Send all again" not in office.signed_in(Role.VIEWER).get(page).text
     text = approver.get(page).text
     assert "Send all 2 batches again" in text
-    assert "4 people in all" in text
-    assert "No events of what left later have come either" in text
+    assert "4 recipients in total" in text
+    assert "No events for later batches have arrived either" in text
     (shown,) = set(re.findall(r'name="left_by" value="([^"]+)"', text))
     # What came into doubt after the page was shown is not meant.
     lost(database, 1)
@@ -261,19 +261,19 @@ def test_the_pages_say_that_sending_is_stopped_and_when_it_is_tried_again(
         )
     for page in ("/console/", f"/console/sends/{going}"):
         text = viewer.get(page).text
-        assert "the provider does not answer as it should" in text
+        assert "the provider does not accept emails" in text
         assert "no answer" in text
-        assert "The next try, with a few people" in text
+        assert "ext attempt, with a few emails" in text
     with transaction(office.parts.database) as session:
         session.execute(update(table_of(ProviderBackoff)).values(until=datetime.now(UTC)))
     for page in ("/console/", f"/console/sends/{going}"):
-        assert "are tried now" in viewer.get(page).text
+        assert "ttempt with a few emails is running" in viewer.get(page).text
     # Nobody is kept waiting by it: nothing is to be done.
     with transaction(office.parts.database) as session:
         send_lifecycle.pause(
             session, going, by=Actor(None, "operator"), reason="wait", now=datetime.now(UTC)
         )
-    assert "does not answer as it should" not in viewer.get("/console/").text
+    assert "does not accept emails" not in viewer.get("/console/").text
 
 
 def test_a_doubt_is_settled_by_the_operators_word_and_only_a_doubt(
@@ -326,7 +326,7 @@ def test_those_who_missed_it_get_it_and_nobody_else(office: Office, going: int) 
         pass
     refused = gateway.requests[0].recipients[0].email
     assert send_state(database, going) == "sent"
-    assert "Those who missed it" in approver.get(f"/console/sends/{going}").text
+    assert "Retry</h2>" in approver.get(f"/console/sends/{going}").text
     assert act(approver, going, "retry").status_code == 303
     while dispatcher(database, gateway).send_next():
         pass
@@ -386,8 +386,8 @@ def test_what_is_shown_is_what_is_made_and_only_then(office: Office, audience: l
     with transaction(office.parts.database) as session:
         suppression.add(session, [audience[0]], SuppressionReason.BOUNCED, at=NOW, evidence="x")
     shown = approver.post("/console/sends/new", **wish())
-    assert "4 people get it" in shown.text
-    assert "Left out: bounced" in shown.text
+    assert ">4 recipients</h2>" in shown.text
+    assert "Excluded: bounced" in shown.text
     with reading(office.parts.database) as session:
         assert send_status.latest_sends(session) == []
     made = approver.post("/console/sends/new", **{**hidden(shown), "step": "send"})
@@ -570,7 +570,7 @@ def test_a_cancelled_send_counts_who_was_not_sent_to_apart_and_figures_add_up(
     shown = approver.get(f"/console/sends/{going}").text
     with reading(office.parts.database) as session:
         people = send_status.get_status(session, going).people
-    assert "refused by the provider" not in shown
+    assert "rejected by the provider" not in shown
     assert f"{people['rejected']:,} not sent" in shown
     assert '<p class="figure">100 %</p>' not in shown
     words = re.findall(r"<li><span class=\"dot dot-\w+\"></span>([\d,]+) ", shown)

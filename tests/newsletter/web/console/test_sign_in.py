@@ -328,7 +328,7 @@ def test_a_recovery_code_works_once_however_it_is_typed(office: Office) -> None:
     browser = half_signed_in(office, "alice@example.org")
     answer = browser.post("/console/sign-in/code", code=f" {codes[0].upper().replace('-', ' ')}")
     assert answer.headers["location"] == "/console/account#recovery"
-    assert "9 of 10 are left" in browser.get("/console/account").text
+    assert "9 of 10 left" in browser.get("/console/account").text
     again = half_signed_in(office, "alice@example.org")
     assert again.post("/console/sign-in/code", code=codes[0]).status_code == 400
 

@@ -64,7 +64,7 @@ def test_the_list_finds_people_by_address_name_and_state(office: Office, editor:
     everybody = editor.get("/console/subscribers").text
     assert "alice@example.org" in everybody
     assert "left@example.org" in everybody
-    assert "2 people" in everybody
+    assert "2 subscribers" in everybody
     found = editor.get("/console/subscribers?q=ALICE@example.org").text
     assert "alice@example.org" in found
     assert "left@example.org" not in found
@@ -72,7 +72,7 @@ def test_the_list_finds_people_by_address_name_and_state(office: Office, editor:
     suppressed = editor.get("/console/subscribers?state=suppressed").text
     assert "left@example.org" in suppressed
     assert "alice@example.org" not in suppressed
-    assert "Nobody is found" in editor.get("/console/subscribers?q=zz").text
+    assert "No subscribers found." in editor.get("/console/subscribers?q=zz").text
 
 
 def test_the_list_goes_on_page_by_page(office: Office, editor: Browser) -> None:
@@ -94,7 +94,7 @@ def test_an_erased_address_is_told_to_be_kept_out(office: Office, editor: Browse
     owner = office.signed_in(Role.OWNER)
     owner.post(f"/console/subscribers/{person}/erase", email="gone@example.org")
     page = editor.get("/console/subscribers?q=gone@example.org").text
-    assert "A keyed hash of it is kept" in page
+    assert "it is suppressed by its keyed hash" in page
     assert "erased" in page
 
 
@@ -121,7 +121,7 @@ def test_somebody_is_added_with_the_consent_that_was_stated(
     )
     assert answer.status_code == 303
     page = editor.get(answer.headers["location"]).text
-    assert "The person is added" in page
+    assert "Subscriber added" in page
     assert "asked by phone" in page
     assert "News" in page
     consent = table_of(Consent)
@@ -334,11 +334,11 @@ def test_the_history_is_paged_and_marks_what_machines_did(office: Office, editor
     first = editor.get(f"/console/subscribers/{person}").text
     assert first.index("550 no such box") < first.index("Opened")
     assert first.count(">Opened<") == 49
-    assert first.count('class="badge">Machine') == 24
-    assert "Came into the list" not in first
+    assert first.count('class="badge">Bot') == 24
+    assert "Added" not in first
     second = editor.get(f"/console/subscribers/{person}?history=1").text
     assert second.count(">Opened<") == 11
-    assert "Came into the list" in second
+    assert "Added" in second
 
 
 # What others wrote.
@@ -388,7 +388,7 @@ def test_a_bounce_is_lifted_with_a_reason_that_the_log_keeps(
     assert editor.post(f"{path}/lift-bounce", reason=" ").status_code == 400
     assert reasons(office) == ["bounced"]
     answer = editor.post(f"{path}/lift-bounce", reason="she wrote")
-    assert "The bounce is lifted" in editor.get(answer.headers["location"]).text
+    assert "Bounce lifted" in editor.get(answer.headers["location"]).text
     assert reasons(office) == []
     assert log(office)[-1] == ("bounce lifted", f"subscriber {person}")
 

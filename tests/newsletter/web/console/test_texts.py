@@ -94,8 +94,8 @@ def test_a_text_that_somebody_else_was_faster_than_comes_back_without_what_diffe
     failing(ERRORS[0], compare)
     slower = edit(editor, "Third.", base=1)
     assert slower.status_code == 409
-    assert "bob@example.org stored revision 2" in slower.text
-    assert "This cannot be shown: This text takes more than 20 seconds" in slower.text
+    assert "bob@example.org saved revision 2" in slower.text
+    assert "The comparison cannot be shown: This text takes more than 20 seconds" in slower.text
     assert typed(slower.text) == text("Third.")
     assert hidden(slower.text, "base") == "2"
 

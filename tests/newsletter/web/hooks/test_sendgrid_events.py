@@ -151,5 +151,5 @@ def test_an_unknown_page_is_a_page_for_people_and_a_problem_for_programs(
 ) -> None:
     page = client.get("/nowhere", headers={"accept": "text/html"})
     assert page.status_code == 404
-    assert "There is no such page." in page.text
+    assert "Page not found." in page.text
     assert client.get("/nowhere").json()["status"] == 404

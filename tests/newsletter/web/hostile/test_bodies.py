@@ -171,7 +171,7 @@ def test_a_path_that_does_not_exist_reads_nothing_either(office: Office) -> None
 def test_who_is_refused_is_told_so_in_their_own_way(office: Office) -> None:
     told = {"content-type": FORM, "content-length": str(2**30)}
     page = ask(office.app, "POST", "/console/sign-in", {**told, "accept": "text/html"}, zeros(9))
-    assert b"This is more than this page takes." in page.body
+    assert b"The request is too large for this page." in page.body
     assert page.headers["content-type"].startswith("text/html")
     program = ask(office.app, "POST", "/subscribe", told, zeros(9))
     assert program.headers["content-type"] == "application/problem+json"

@@ -417,7 +417,7 @@ def test_an_issue_that_is_no_longer_kept_says_so(
     ):
         answer = client.get(path)
         assert answer.status_code < 500
-        assert "no longer kept" in answer.text
+        assert "no longer available" in answer.text
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -241,9 +241,9 @@ def test_the_pages_say_which_topics_come_and_those_come(
         topics.save(session, "tech", name="Tech")
     names = "News" if ticked else "News, Tech"
     path = ask(client, **ticked)
-    assert f"every issue on {names}, and those" in client.get(path, headers=HTML).text
+    assert f"every issue on {names}, and issues" in client.get(path, headers=HTML).text
     page = client.post(path, headers=HTML).text
-    assert f"on {names}, or on no topic, comes to your inbox" in page
+    assert f"on {names}, and issues without a topic" in page
     with reading(assembly.database) as session:
         wanted = [
             one
@@ -259,4 +259,4 @@ def test_the_pages_say_which_topics_come_and_those_come(
     assert found
     preferences = client.get(found[1], headers=HTML).text
     assert preferences.count(" checked>") == (1 if ticked else 2)
-    assert "With none ticked, only those do" in preferences
+    assert "If you select no topics, you get only those." in preferences

@@ -554,7 +554,7 @@ def test_one_network_signs_up_so_many_an_hour_on_all_processes_together(
     assert refused.headers["access-control-allow-origin"] == ORIGIN
     page = one.post("/subscribe", data={"email": "b@example.org", "name": "Bo"}, headers=HTML)
     assert page.status_code == 429
-    assert "Too many signups came from your network." in page.text
+    assert "Too many sign-ups from your network." in page.text
     assert 'value="Bo"' in page.text
     assert len(mails(one)) == 5
 
@@ -593,7 +593,7 @@ def test_a_form_sent_faster_than_a_person_can_is_to_be_sent_again(client: TestCl
     form = hidden(client.get("/subscribe").text) | {"email": "ada@example.org"}
     answer = client.post("/subscribe", data=form, headers=HTML)
     assert answer.status_code == 400
-    assert "That was very fast." in answer.text
+    assert "The form was sent too fast." in answer.text
     assert 'value="ada@example.org"' in answer.text
     assert rows(client, Confirmation) == 0
 
@@ -605,7 +605,7 @@ def test_a_stamp_of_somebody_elses_making_does_not_count(client: TestClient, sta
     form = {"email": "ada@example.org", "opened": stamp}
     answer = client.post("/subscribe", data=form, headers=HTML)
     assert answer.status_code == 400
-    assert "This form lay open for long." in answer.text
+    assert "This form has expired." in answer.text
 
 
 def test_a_form_that_lay_open_for_days_is_to_be_sent_again(client: TestClient) -> None:
@@ -691,7 +691,7 @@ def test_a_snippet_without_proof_is_led_to_the_form_that_makes_one(open_service:
     client = open_service(challenge="altcha")
     answer = client.post("/subscribe", data={"email": "ada@example.org"}, headers=HTML)
     assert answer.status_code == 400
-    assert "One more step." in answer.text
+    assert "The bot check is missing." in answer.text
     assert "<altcha-widget" in answer.text
     assert 'value="ada@example.org"' in answer.text
     policy = answer.headers["content-security-policy"]
@@ -721,7 +721,7 @@ def test_who_ticks_no_topic_gets_all_of_them_as_the_form_says(
     client: TestClient, given: dict[str, list[str]]
 ) -> None:
     offer_topics(client)
-    assert "With none ticked, you get all of them" in client.get("/subscribe", headers=HTML).text
+    assert "If you select none, you get all of them" in client.get("/subscribe", headers=HTML).text
     answer = client.post("/subscribe", json={"email": "ada@example.org", **given})
     assert answer.status_code == 202
     assert asked(client)["topics"] == ["engineering", "product"]
