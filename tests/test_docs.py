@@ -241,14 +241,15 @@ def test_the_guides_name_labels_as_the_console_has_them() -> None:
         for suffix in ("html", "py", "js")
         for path in (ROOT / "newsletter" / "web").rglob(f"*.{suffix}")
     )
-    guides = sorted((ROOT / "docs" / "guides").glob("*.md"))
+    # sendgrid.md names the labels of SendGrid's own pages.
+    guides = sorted({*(ROOT / "docs" / "guides").glob("*.md")} - {ROOT / "docs/guides/sendgrid.md"})
     named = [
         (guide.name, label)
         for guide in guides
         for found in _LABEL.findall(guide.read_text(encoding="utf-8"))
         for label in found.split(" → ")
     ]
-    assert len(named) > 20
+    assert len(named) > 10
     books = {"Statistical Methods for Rates and Proportions"}
     assert [one for one in named if one[1].lower() not in shown and one[1] not in books] == []
 
