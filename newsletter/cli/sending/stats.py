@@ -70,7 +70,7 @@ def show(
         record = {
             "send": number,
             "sent": whole.sent,
-            "measured": asdict(tracked),
+            "tracked": asdict(tracked),
             "figures": send_rates.measured_counters(whole.figures, tracked),
             "rates": asdict(whole.rates),
             "domains": {
@@ -92,7 +92,7 @@ def show(
     facts(
         [
             ("sent", whole.sent),
-            ("measured", tracked.words),
+            ("tracked", tracked.words),
             *(
                 (name, whole.figures.get(what, 0) if whole.measures(what) else _UNMEASURED)
                 for name, what in _FIGURES.items()

@@ -82,7 +82,7 @@ def test_json_and_tables_say_so(
         return done.stdout + ("" if words else done.stderr)
 
     said = json.loads(stats("--json"))
-    assert said["measured"] == {"clicks": clicks, "opens": opens}
+    assert said["tracked"] == {"clicks": clicks, "opens": opens}
     assert (said["links"] is None) is (not clicks)
     for figures in (
         said["figures"],
@@ -152,7 +152,7 @@ def test_a_send_says_on_the_command_line_what_is_measured(
 ) -> None:
     measure(database, read, clicks=False, opens=True)
     done = run("sends", "show", str(read), NEWSLETTER_DATABASE_URL=database_url)
-    assert re.search(r"measured\s+opens, not clicks", done.stdout), done.stderr
+    assert re.search(r"tracked\s+opens, not clicks", done.stdout), done.stderr
 
 
 # By the calendar
