@@ -196,7 +196,7 @@ def _history(parts: Container, people: int, sends: int) -> int:
             count = people - 300 * n
             session.add(AudienceDay(day=day, people=count, active=count, counted_at=now))
     # The clock and the database would do this in the background.
-    tasks.configure_tasks(parts.desk)
+    tasks.configure_tasks(parts.task_context)
     tasks.count_people()
     with parts.database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(

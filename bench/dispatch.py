@@ -169,7 +169,7 @@ def _requests(container: Container) -> list[bytes]:
     """The first requests of such a send, as the provider gets them."""
     recorder = _Recorder()
     stage.make_send(container, "recorded", at=datetime.now(UTC))
-    start_due(container.desk)
+    start_due(container.task_context)
     dispatcher = Dispatcher(
         container.database,
         recorder,

@@ -134,7 +134,7 @@ def _row(
 def _sent(container: Container) -> int:
     """A sent send, all of whose batches are accepted."""
     send_id = stage.make_send(container, "sent", at=datetime.now(UTC))
-    start_due(container.desk)
+    start_due(container.task_context)
     with transaction(container.database) as session:
         connection = session.connection()
         for table_name, before in (("batch", "claimed"), ("batch", "in_flight")):

@@ -73,14 +73,14 @@ class Container:
 
     settings: Settings
     #: Whether a separate process works on authors' texts: true for long-running processes.
-    apart: bool = False
+    text_process: bool = False
 
     @cached_property
-    def on_text(self) -> TextWorkers:
+    def text_workers(self) -> TextWorkers:
         """Runs functions that parse, render or check authors' texts."""
         from newsletter.text_workers import TextWorkers
 
-        return TextWorkers(processes=1 if self.apart else 0)
+        return TextWorkers(processes=1 if self.text_process else 0)
 
     @cached_property
     def database(self) -> Engine:
@@ -226,7 +226,7 @@ class Container:
         return None if review.required or review.second_person else actor
 
     @cached_property
-    def journal(self) -> DepartureLogFile | None:
+    def departure_log(self) -> DepartureLogFile | None:
         """The departure log of this machine; None when it is turned off."""
         from newsletter.sending.recovery.departure_log import DepartureLogFile
 
@@ -234,14 +234,14 @@ class Container:
         return DepartureLogFile(beside(self.settings.database_url, folder)) if folder else None
 
     @contextmanager
-    def journaling(self, *, required: bool = True) -> Iterator[None]:
+    def writing_departure_log(self, *, required: bool = True) -> Iterator[None]:
         """Write down meanwhile whom a command suppresses, and what it says of a send.
 
         Processes that send do so anyhow. Raises MachineError where that cannot be written, or,
         if it is not ``required``, logs it: to stop a send must not wait for a full disk.
         """
         try:
-            journal = self.journal
+            journal = self.departure_log
         except MachineError as error:
             if required:
                 raise
@@ -260,10 +260,10 @@ class Container:
         """Compare this machine's departure log, as a process does that begins to send."""
         from newsletter.sending.recovery import known_logs
 
-        return known_logs.compare_logs(self.database, self.journal, now=datetime.now(UTC))
+        return known_logs.compare_logs(self.database, self.departure_log, now=datetime.now(UTC))
 
     @property
-    def shelf(self) -> UploadStore:
+    def uploads(self) -> UploadStore:
         """The store of uploaded lists on this machine."""
         from newsletter.imports.upload_store import UploadStore
 
@@ -275,7 +275,11 @@ class Container:
 
         imports = self.settings.imports
         return Importer(
-            self.database, self.shelf, lambda: self.address_key, self.wakeups, keep=imports.keep
+            self.database,
+            self.uploads,
+            lambda: self.address_key,
+            self.wakeups,
+            keep=imports.keep,
         )
 
     @property
@@ -297,7 +301,7 @@ class Container:
         return load_rules(Path(own) if own else resource("config") / "alerts.toml")
 
     @property
-    def desk(self) -> TaskContext:
+    def task_context(self) -> TaskContext:
         """What the clock's jobs work with."""
         from newsletter.scheduling.tasks import TaskContext
 
@@ -312,8 +316,8 @@ class Container:
             warm_up=self.warm_up,
             breaker_rules=self.breaker_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
-            keep=self.keep,
-            press=self.press,
+            retention=self.retention,
+            make_issue_renderer=self.make_issue_renderer,
             tell_operators=self._tell_operators,
         )
 
@@ -328,7 +332,7 @@ class Container:
         )
 
     @property
-    def press(self) -> Callable[[], IssueRenderer]:
+    def make_issue_renderer(self) -> Callable[[], IssueRenderer]:
         """Makes what schedules make sends with; wrong rules for checks are told before."""
         _, sending = self.check_rules, self.settings.sending
 
@@ -341,7 +345,7 @@ class Container:
                 sending.batch_size,
                 self.warm_up,
                 self.tracked,
-                self.on_text,
+                self.text_workers,
             )
 
         return made
@@ -355,7 +359,7 @@ class Container:
         return Tracked(clicks=tracking.clicks, opens=tracking.opens)
 
     @property
-    def keep(self) -> RetentionPolicy:
+    def retention(self) -> RetentionPolicy:
         """How long events and deliveries are kept."""
         from newsletter.tracking.retention.prune import RetentionPolicy
 
@@ -408,7 +412,7 @@ class Container:
             publication=self.settings.site.name,
             mailbox=self.settings.inbound.address,
             request_timeout=self.settings.sendgrid.timeout,
-            journal=self.journal,
+            journal=self.departure_log,
             patience=self.settings.sending.retry_for,
             warm_up=self.warm_up,
         )
@@ -432,13 +436,13 @@ class Container:
             workers = DistributedWorkers(self.database, dispatcher, concurrency=threads)
         else:
             workers = ThreadPool(self.wakeups, dispatcher, concurrency=threads)
-        return WorkerPool(self.database, workers, heartbeat, self.journal)
+        return WorkerPool(self.database, workers, heartbeat, self.departure_log)
 
     def clock(self) -> Clock:
         """The clock of this process."""
         from newsletter.scheduling.leader_clock import Clock
 
-        return Clock(self.database, self.desk, self.wakeups)
+        return Clock(self.database, self.task_context, self.wakeups)
 
     def ingest(self, events: list[Event]) -> IngestReport:
         """Store and apply events, durably when this returns."""

@@ -146,7 +146,7 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def assembly(environment: dict[str, str]) -> Iterator[Container]:
+def container(environment: dict[str, str]) -> Iterator[Container]:
     """The parts of a service on that database."""
     parts = Container(load(environment))
     yield parts

@@ -16,7 +16,7 @@ from newsletter.tracking.suppression_sync import ReconcileReport
 
 def prune_now(parts: Container, *, by: Actor, now: datetime) -> PruneReport:
     """Delete events and deliveries that are past their retention time."""
-    report = prune(parts.database, parts.keep, now=now)
+    report = prune(parts.database, parts.retention, now=now)
     with transaction(parts.database) as session:
         audit.record(
             session,

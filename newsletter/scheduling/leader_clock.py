@@ -52,9 +52,9 @@ _NOT_AT_ONCE = frozenset({"reconcile"})
 class Clock:
     """Runs the jobs while this process leads, and waits for the lead while it does not."""
 
-    def __init__(self, database: Engine, desk: tasks.TaskContext, wakeups: Wakeups) -> None:
+    def __init__(self, database: Engine, context: tasks.TaskContext, wakeups: Wakeups) -> None:
         self._leadership = leadership(database)
-        self._desk = desk
+        self._context = context
         self._wakeups = wakeups
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="clock")
@@ -64,7 +64,7 @@ class Clock:
 
     def start(self) -> None:
         """Begin to lead, or to wait for the lead."""
-        tasks.configure_tasks(self._desk)
+        tasks.configure_tasks(self._context)
         self._wakeups.enter()
         self._keeper.start()
 

@@ -36,14 +36,14 @@ class IssueRenderer:
     #: What the publication measures by default.
     publication: Tracked = TRACK_EVERYTHING
     #: Calls a function in a text worker (newsletter.text_workers); None calls it here.
-    on_text: Callable[..., Any] | None = None
+    text_workers: Callable[..., Any] | None = None
 
     def examine(self, issue: ApprovedIssue) -> ExaminedIssue:
         """Read, render and check an issue; raises UserError."""
         examine, name = self.checker.examine_text, f"{issue.slug}.md"
-        if self.on_text is None:
+        if self.text_workers is None:
             return examine(issue.source, name=name)
-        found: ExaminedIssue = self.on_text(examine, issue.source, name=name)
+        found: ExaminedIssue = self.text_workers(examine, issue.source, name=name)
         return found
 
 

@@ -67,10 +67,10 @@ class TaskContext:
     breaker_rules: tuple[BreakerRule, ...] = ()
     #: None where there is no key to ask the provider with.
     reconciler: Reconciler | None = None
-    keep: RetentionPolicy = field(default_factory=RetentionPolicy)
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
     #: Makes what schedules make sends with, once one is due. None where this process makes no
     #: sends: schedules wait for one that does.
-    press: "Callable[[], IssueRenderer] | None" = None
+    make_issue_renderer: "Callable[[], IssueRenderer] | None" = None
     #: Puts emails to operators into the outbox (newsletter.scheduling.operator_emails).
     tell_operators: Callable[[Session, datetime], int] | None = None
 
@@ -80,9 +80,9 @@ _context: list[TaskContext] = []
 leaving = threading.Event()
 
 
-def configure_tasks(desk: TaskContext) -> None:
+def configure_tasks(context: TaskContext) -> None:
     """Give the jobs of this process what they work with."""
-    _context[:] = [desk]
+    _context[:] = [context]
 
 
 def start_due_sends() -> None:
@@ -97,28 +97,30 @@ def fire_schedules() -> None:
 
 def decide_tests() -> None:
     """Choose the winner of every test of variants whose time has come."""
-    desk = _context[0]
-    with transaction(desk.database) as session:
-        decided = ab_test_results.decide_due(session, now=datetime.now(UTC), warm_up=desk.warm_up)
+    context = _context[0]
+    with transaction(context.database) as session:
+        decided = ab_test_results.decide_due(
+            session, now=datetime.now(UTC), warm_up=context.warm_up
+        )
     for send_id, label, why in decided:
         _log.info("send %s: the rest gets variant %s (%s)", send_id, label, why)
 
 
 def check_circuit_breakers() -> None:
     """Pause every send for which a rule opens the circuit breaker."""
-    desk = _context[0]
-    with transaction(desk.database) as session:
+    context = _context[0]
+    with transaction(context.database) as session:
         for send_id, why in circuit_breaker.check_sends(
-            session, desk.breaker_rules, now=datetime.now(UTC)
+            session, context.breaker_rules, now=datetime.now(UTC)
         ):
             _log.error("send %s paused itself: %s", send_id, why)
 
 
 def queue_due_batches() -> None:
     """On PostgreSQL, give the workers of all machines their jobs."""
-    desk = _context[0]
-    if desk.database.dialect.name == "postgresql":
-        with transaction(desk.database) as session:
+    context = _context[0]
+    if context.database.dialect.name == "postgresql":
+        with transaction(context.database) as session:
             _distributed().feed(session, now=datetime.now(UTC))
 
 
@@ -127,20 +129,20 @@ def settle_uncertain() -> None:
     recover_abandoned(_context[0])
 
 
-def recover_abandoned(desk: TaskContext) -> None:
+def recover_abandoned(context: TaskContext) -> None:
     """``settle_uncertain`` for a process without a clock."""
-    with transaction(desk.database) as session:
+    with transaction(context.database) as session:
         swept = uncertain_batches.recover(
             session,
             now=datetime.now(UTC),
-            grace=desk.doubt_grace,
-            policy=desk.doubt_policy,
-            warm_up=desk.warm_up,
+            grace=context.doubt_grace,
+            policy=context.doubt_policy,
+            warm_up=context.warm_up,
         )
         outbox.recover_abandoned(session, now=datetime.now(UTC))
         heartbeat.forget_dead(session, now=datetime.now(UTC))
-    if desk.database.dialect.name == "postgresql":
-        with transaction(desk.database) as session:
+    if context.database.dialect.name == "postgresql":
+        with transaction(context.database) as session:
             _distributed().sweep(session)
     if swept.requeued or swept.uncertain or swept.resent:
         _log.warning("abandoned batches: %s", swept)
@@ -148,15 +150,15 @@ def recover_abandoned(desk: TaskContext) -> None:
 
 def delete_expired() -> None:
     """Delete expired data: rate limits, links, single emails, network data of consent records."""
-    desk, now = _context[0], datetime.now(UTC)
-    with transaction(desk.database) as session:
+    context, now = _context[0], datetime.now(UTC)
+    with transaction(context.database) as session:
         rate_limit.sweep(session, now=now)
         double_opt_in.sweep(session, now=now)
         list_removal.delete_old(session, now=now)
         operator_messages.sweep(session, before=now - _KEEP_MESSAGES)
         sessions.sweep(session, now=now)
         outbox.sweep(session, settled_before=now - _KEEP_NOTICES)
-        consent_records.forget_network_data(session, before=now - desk.keep_network_data)
+        consent_records.forget_network_data(session, before=now - context.keep_network_data)
 
 
 def count_people() -> None:
@@ -164,9 +166,9 @@ def count_people() -> None:
 
     Counted in a reading transaction: nobody waits to write meanwhile.
     """
-    desk = _context[0]
+    context = _context[0]
     segment, counted, now = None, None, datetime.now(UTC)
-    with reading(desk.database) as session:
+    with reading(context.database) as session:
         small, growth_is_due = (
             status_counts.is_small(session),
             growth_history.is_due(session, now=now),
@@ -179,7 +181,7 @@ def count_people() -> None:
             kept = status_counts.headcounts(session, now=now)
             if kept == everybody and segment is None and not growth_is_due:
                 return
-    with transaction(desk.database) as session:
+    with transaction(context.database) as session:
         growth_history.keep(session, everybody, now=now)
         if not small:
             status_counts.keep(session, everybody, now=now)
@@ -196,9 +198,12 @@ def _distributed() -> ModuleType:
 
 def prune_old_data() -> None:
     """Remove the events and deliveries of old sends; their figures stay."""
-    desk = _context[0]
+    context = _context[0]
     folded = prune(
-        desk.database, desk.keep, now=datetime.now(UTC), may_continue=lambda: not leaving.is_set()
+        context.database,
+        context.retention,
+        now=datetime.now(UTC),
+        may_continue=lambda: not leaving.is_set(),
     )
     if folded.events or folded.deliveries:
         _log.info("of old sends went: %s", folded)
@@ -221,21 +226,21 @@ def reconcile() -> None:
 
 def tell_operators() -> None:
     """Email owners and approvers about what needs their decision."""
-    desk, now = _context[0], datetime.now(UTC)
-    if desk.tell_operators is None:
+    context, now = _context[0], datetime.now(UTC)
+    if context.tell_operators is None:
         return
     # Of uncertain batches once a day, for as long as nobody has decided.
     kind, today = MessageKind.SEND_UNCERTAIN, now.date()
-    with reading(desk.database) as session:
-        overdue = uncertain_batches.count_overdue(session, before=now - desk.doubt_grace)
+    with reading(context.database) as session:
+        overdue = uncertain_batches.count_overdue(session, before=now - context.doubt_grace)
         new = [one for one in overdue if not operator_messages.is_posted(session, kind, one, today)]
         if not new and not operator_messages.not_emailed(session, limit=1):
             return
-    with transaction(desk.database) as session:
+    with transaction(context.database) as session:
         for send_id in new:
             detail = f"Batches: {overdue[send_id]}"
             operator_messages.post(session, kind, send_id, now=now, occasion=today, detail=detail)
-        desk.tell_operators(session, now)
+        context.tell_operators(session, now)
 
 
 def remove_from_provider_lists() -> None:
@@ -255,11 +260,11 @@ def remove_from_provider_lists() -> None:
             _log.info("%s addresses left the provider's suppression lists", removed)
 
 
-def fire_due(desk: TaskContext, *, now: datetime) -> None:
+def fire_due(context: TaskContext, *, now: datetime) -> None:
     """Deal with each schedule that is due by now in a transaction of its own."""
-    if desk.press is None:
+    if context.make_issue_renderer is None:
         return
-    with reading(desk.database) as session:
+    with reading(context.database) as session:
         due = next_run.due(session, now=now)
         waits = bool(due and restore_gate.unsettled_logs(session))
     if not due or waits:
@@ -267,15 +272,15 @@ def fire_due(desk: TaskContext, *, now: datetime) -> None:
     # What renders and checks takes 10 MB, for nothing where no schedule is.
     from newsletter.scheduling import prepared_issue, trigger  # noqa: PLC0415
 
-    press = desk.press()
+    renderer = context.make_issue_renderer()
     for schedule_id in due:
         try:
-            with reading(desk.database) as session:
-                prepare = prepared_issue.prepare(session, schedule_id, press)
+            with reading(context.database) as session:
+                prepare = prepared_issue.prepare(session, schedule_id, renderer)
             prepared = prepare() if prepare else None
-            with transaction(desk.database) as session:
+            with transaction(context.database) as session:
                 fired = trigger.run_schedule(
-                    session, schedule_id, press, now=now, prepared=prepared
+                    session, schedule_id, renderer, now=now, prepared=prepared
                 )
         except (BusyError, MachineError) as error:
             _log.warning("schedule %s waits for the next tick: %s", schedule_id, error.message)
@@ -287,20 +292,20 @@ def fire_due(desk: TaskContext, *, now: datetime) -> None:
             _log.log(logging.INFO if one.outcome is RunOutcome.SENT else logging.WARNING, "%s", one)
 
 
-def start_due(desk: TaskContext) -> list[int]:
+def start_due(context: TaskContext) -> list[int]:
     """Start or hold each due send; returns those that stay due, because trouble kept them.
 
     All do as long as a departure log was not compared: how late they are is asked after that.
     """
     now, kept = datetime.now(UTC), []
-    with transaction(desk.database) as session:
+    with transaction(context.database) as session:
         due = send_lifecycle.due(session, now=now)
         if due and restore_gate.unsettled_logs(session):
             return [send_id for send_id, _ in due]
     for send_id, scheduled_for in due:
         try:
             with ignore_serialization_conflict(f"the start of send {send_id}"):
-                _start(desk, send_id, now=now, late=now - scheduled_for)
+                _start(context, send_id, now=now, late=now - scheduled_for)
                 continue
         except restore_gate.NotComparedError as error:
             _log.info("send %s: %s", send_id, error)
@@ -310,24 +315,24 @@ def start_due(desk: TaskContext) -> list[int]:
     return kept
 
 
-def _start(desk: TaskContext, send_id: int, *, now: datetime, late: timedelta) -> None:
+def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta) -> None:
     try:
         # What cannot be planned has to leave nothing of a plan behind: a send that seems to be
         # under way, with nobody in it, would add up, and be called sent.
-        with transaction(desk.database, snapshot=True) as session:
-            if late > desk.late_limit:
+        with transaction(context.database, snapshot=True) as session:
+            if late > context.late_limit:
                 send_lifecycle.reschedule_late(session, send_id, now=now)
                 _log.error("send %s is too late, and is paused for an operator", send_id)
                 return
             planned = plan(
-                session, send_id, now=now, batch_size=desk.batch_size, warm_up=desk.warm_up
+                session, send_id, now=now, batch_size=context.batch_size, warm_up=context.warm_up
             )
     except restore_gate.NotComparedError:
         raise
     except UserError as error:
         why = " ".join(f"{error.message}. {error.hint or ''}".split())
         reason = f"could not start: {why} Fix it, then resume the send"
-        with transaction(desk.database) as session:
+        with transaction(context.database) as session:
             held = send_store.hold_back(session, send_id, reason=reason, now=now)
         if held:
             _log.error("send %s %s", send_id, reason)

@@ -44,7 +44,7 @@ _FIELDS: Final = 1000
 _FILES: Final = 4
 
 
-def create_app(assembly: Container, *, background: bool) -> FastAPI:
+def create_app(container: Container, *, background: bool) -> FastAPI:
     """The web application; with ``background`` also the clock and the workers, in its lifetime."""
 
     @asynccontextmanager
@@ -52,7 +52,7 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
         if not background:
             yield
             return
-        clock, workers, importer = assembly.clock(), assembly.workers(), assembly.importer()
+        clock, workers, importer = container.clock(), container.workers(), container.importer()
         workers.start()
         clock.start()
         importer.start()
@@ -61,7 +61,7 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
         finally:
             # Orderly: requests under way are answered and written down before we go. What the
             # clock has rendered for a schedule can be rendered again.
-            await run_in_threadpool(assembly.on_text.stop)
+            await run_in_threadpool(container.text_workers.stop)
             await run_in_threadpool(importer.stop)
             await run_in_threadpool(clock.stop)
             await run_in_threadpool(workers.stop)
@@ -73,7 +73,7 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
         redoc_url=None,
         routes=[*_routes().routes],
     )
-    app.state.assembly = assembly
+    app.state.container = container
     # Whether the server was told to stop: streams end by themselves then.
     app.state.stopping = lambda: False
     # Session → how many live pages it has open.
@@ -86,11 +86,11 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
     # says so beside its path (max_body_size); files of parts go to disk within the same limit.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=SMALL_BODY)
 
-    base_url = assembly.settings.site.base_url
+    base_url = container.settings.site.base_url
     app.add_middleware(EveryAnswer)
     app.add_middleware(OwnCookieOnly, base_url=base_url)
     # Nothing sees a request before it is known whose it is.
-    app.add_middleware(Proxies, web=assembly.settings.web)
+    app.add_middleware(Proxies, web=container.settings.web)
     # Outermost: inside, paths begin at /.
     app.add_middleware(BasePath, base_url=base_url)
     return app
@@ -127,8 +127,8 @@ def client_address(request: Request) -> PlainTextResponse:
 
 def health(request: Request, response: Response) -> dict[str, str]:
     """Whether this process can do its work: 200, or 503 when the database does not answer."""
-    assembly: Container = request.app.state.assembly
-    if not responds(assembly.database):
+    container: Container = request.app.state.container
+    if not responds(container.database):
         response.status_code = 503
         return {"status": "database unreachable"}
     return {"status": "ok"}

@@ -22,8 +22,8 @@ def _pages(path: str) -> Jinja2Templates:
 
 
 def _assembly(request: Request) -> Container:
-    assembly: Container = request.app.state.assembly
-    return assembly
+    container: Container = request.app.state.container
+    return container
 
 
 #: Parameter of a handler that needs the parts of the process.

@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page
 
 from newsletter.accounts.models import Role
 from tests.browser.chromium import chromium
-from tests.browser.console import Desk, running_desk
+from tests.browser.console import RunningService, running_service
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Desk]:
-    with running_desk(tmp_path_factory.mktemp("desk"), browser) as opened:
+def service(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[RunningService]:
+    with running_service(tmp_path_factory.mktemp("service"), browser) as opened:
         yield opened
 
 
@@ -29,7 +29,7 @@ def role() -> Role:
 
 
 @pytest.fixture
-def tab(desk: Desk, role: Role) -> Iterator[Page]:
-    page = desk.signed_in(role)
+def tab(service: RunningService, role: Role) -> Iterator[Page]:
+    page = service.signed_in(role)
     yield page
     page.context.close()

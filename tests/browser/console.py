@@ -33,7 +33,7 @@ SCHEMES = ("light", "dark")
 
 
 @dataclass(frozen=True)
-class Desk:
+class RunningService:
     """A running service, and the browser that looks at it."""
 
     parts: Container
@@ -64,14 +64,14 @@ class Desk:
 
 
 @contextmanager
-def running_desk(
+def running_service(
     folder: Path,
     browser: Browser,
     *,
     path: str = "",
     behind: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     **more: str,
-) -> Iterator[Desk]:
+) -> Iterator[RunningService]:
     """The service without its workers, on a port and a database of its own.
 
     It stands below ``path``, and behind what ``behind`` puts before it.
@@ -100,7 +100,7 @@ def running_desk(
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
-    yield Desk(parts, url, browser)
+    yield RunningService(parts, url, browser)
     server.should_exit = True
     thread.join()
     parts.database.dispose()

@@ -20,7 +20,7 @@ from newsletter.sending.planning.planner import plan
 from newsletter.tracking.models import SendCounter, VariantCounter
 from subscribers.models import AudienceDay, Subscriber
 from subscribers.segments import store as segment_store
-from tests.browser.console import Desk, sound
+from tests.browser.console import RunningService, sound
 
 pytestmark = pytest.mark.browser
 
@@ -38,7 +38,7 @@ LINKS = (
 )
 
 
-def fill(desk: Desk, session: Session) -> None:
+def fill(service: RunningService, session: Session) -> None:
     """A year of weekly sends with figures, one paused, one to come, one issue to review."""
     now, send = datetime.now(UTC), table_of(Send)
     people = [
@@ -55,7 +55,9 @@ def fill(desk: Desk, session: Session) -> None:
     session.execute(insert(table_of(Subscriber)), people)
     segment_store.save(session, "everybody", "", now=now)
     draft = parse_issue(f"---\nsubject: {TITLES[0]}\nslug: first\n---\n\nHello.\n", name="x.md")
-    words = render(draft, desk.parts.publication, templates=desk.parts.settings.templates_directory)
+    words = render(
+        draft, service.parts.publication, templates=service.parts.settings.templates_directory
+    )
 
     def make(at: datetime) -> int:
         return send_lifecycle.create(
@@ -130,23 +132,23 @@ def fill(desk: Desk, session: Session) -> None:
 
 
 @pytest.fixture(scope="module")
-def full(desk: Desk) -> Desk:
-    """The desk, with figures from now on."""
-    with transaction(desk.parts.database) as session:
-        fill(desk, session)
-    return desk
+def full(service: RunningService) -> RunningService:
+    """The service, with figures from now on."""
+    with transaction(service.parts.database) as session:
+        fill(service, session)
+    return service
 
 
 @pytest.mark.slow
-def test_the_empty_pages_are_sound(desk: Desk, tab: Page) -> None:
-    tab.goto(f"{desk.url}/console/")
+def test_the_empty_pages_are_sound(service: RunningService, tab: Page) -> None:
+    tab.goto(f"{service.url}/console/")
     sound(tab, "overview-empty")
-    tab.goto(f"{desk.url}/console/deliverability")
+    tab.goto(f"{service.url}/console/deliverability")
     sound(tab, "deliverability-empty")
 
 
 @pytest.mark.slow
-def test_the_full_pages_are_sound_and_have_charts(full: Desk, tab: Page) -> None:
+def test_the_full_pages_are_sound_and_have_charts(full: RunningService, tab: Page) -> None:
     tab.goto(f"{full.url}/console/")
     expect(tab.get_by_text("5.2 % of 4,000 emails bounced")).to_be_visible()
     expect(tab.locator(".chart canvas")).to_have_count(1)
@@ -159,7 +161,7 @@ def test_the_full_pages_are_sound_and_have_charts(full: Desk, tab: Page) -> None
     expect(tab.get_by_role("link", name="Queues are not databases").first).to_be_visible()
 
 
-def test_without_scripts_the_table_is_open(full: Desk, tab: Page) -> None:
+def test_without_scripts_the_table_is_open(full: RunningService, tab: Page) -> None:
     context = full.browser.new_context(java_script_enabled=False)
     context.add_cookies(tab.context.cookies())  # type: ignore[arg-type]
     page = context.new_page()

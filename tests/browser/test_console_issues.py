@@ -14,7 +14,7 @@ from newsletter.db.engine import reading, transaction
 from newsletter.issues import approval, store
 from newsletter.issues.parsing.issue_file import parse_issue
 from tests.browser.chromium import accessible
-from tests.browser.console import Desk, sound
+from tests.browser.console import RunningService, sound
 
 pytestmark = pytest.mark.browser
 
@@ -27,20 +27,22 @@ FRAME = "#pane iframe >> nth=-1"
 ADA = Actor(None, "ada@example.org")
 
 
-def keep(desk: Desk, slug: str, words: str = "Good day.", *, title: str = "Four alarms") -> None:
-    with transaction(desk.parts.database) as session:
+def keep(
+    service: RunningService, slug: str, words: str = "Good day.", *, title: str = "Four alarms"
+) -> None:
+    with transaction(service.parts.database) as session:
         draft = parse_issue(TEXT.format(slug=slug, words=words, title=title), name="x.md")
         store.save(session, draft, by=ADA, now=datetime.now(UTC))
 
 
-def latest(desk: Desk, slug: str) -> str:
-    with reading(desk.parts.database) as session:
+def latest(service: RunningService, slug: str) -> str:
+    with reading(service.parts.database) as session:
         return store.revision_of(session, store.find(session, slug)).source
 
 
-def editor(tab: Page, desk: Desk, slug: str) -> Page:
+def editor(tab: Page, service: RunningService, slug: str) -> Page:
     """The editor, with the checks of what stands in it done."""
-    tab.goto(f"{desk.url}/console/issues/{slug}/edit")
+    tab.goto(f"{service.url}/console/issues/{slug}/edit")
     expect(tab.locator("#findings [data-looked]")).to_be_visible()
     return tab
 
@@ -57,8 +59,10 @@ def type_at_the_end(tab: Page, words: str) -> None:
     tab.keyboard.type(words)
 
 
-def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, desk: Desk) -> None:
-    tab.goto(f"{desk.url}/console/issues")
+def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(
+    tab: Page, service: RunningService
+) -> None:
+    tab.goto(f"{service.url}/console/issues")
     tab.keyboard.press("Control+k")
     tab.keyboard.type("new issue")
     with tab.expect_navigation():
@@ -88,18 +92,22 @@ def test_an_issue_is_written_mended_and_stored_by_the_keyboard_alone(tab: Page, 
     expect(tab.get_by_text("Saved as revision 1.")).to_be_visible()
     # The words are there before the script that puts the cursor back.
     tab.wait_for_load_state()
-    assert latest(desk, "typed") == TEXT.format(slug="typed", words="Hello, world.", title="Typed")
+    assert latest(service, "typed") == TEXT.format(
+        slug="typed", words="Hello, world.", title="Typed"
+    )
     # Where the cursor was, it is.
     tab.keyboard.insert_text(" Again.")
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
-    assert "Hello, world. Again." in latest(desk, "typed")
+    assert "Hello, world. Again." in latest(service, "typed")
 
 
 @pytest.mark.slow
-def test_the_mail_follows_what_is_typed_and_the_history_stays_short(tab: Page, desk: Desk) -> None:
-    keep(desk, "followed")
-    editor(tab, desk, "followed")
+def test_the_mail_follows_what_is_typed_and_the_history_stays_short(
+    tab: Page, service: RunningService
+) -> None:
+    keep(service, "followed")
+    editor(tab, service, "followed")
     before = tab.evaluate("history.length")
     for number in range(3):
         type_at_the_end(tab, f"Sentence {number}. ")
@@ -112,12 +120,12 @@ def test_the_mail_follows_what_is_typed_and_the_history_stays_short(tab: Page, d
     expect(back).to_have_css("background-color", "rgb(21, 20, 19)")
 
 
-def test_what_is_not_stored_survives_a_closed_page(tab: Page, desk: Desk) -> None:
-    keep(desk, "closed")
-    editor(tab, desk, "closed")
+def test_what_is_not_stored_survives_a_closed_page(tab: Page, service: RunningService) -> None:
+    keep(service, "closed")
+    editor(tab, service, "closed")
     type_at_the_end(tab, "Never stored.")
     expect(tab.locator("#standing")).to_have_text("Not saved yet")
-    editor(tab, desk, "closed")
+    editor(tab, service, "closed")
     assert "Never stored." not in tab.locator("#text").input_value()
     expect(tab.locator("#kept")).to_contain_text("is in this browser")
     tab.get_by_role("button", name="Restore").click()
@@ -125,30 +133,30 @@ def test_what_is_not_stored_survives_a_closed_page(tab: Page, desk: Desk) -> Non
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
     expect(tab.locator("#kept")).to_be_hidden()
-    assert latest(desk, "closed").rstrip().endswith("Never stored.")
-    editor(tab, desk, "closed")
+    assert latest(service, "closed").rstrip().endswith("Never stored.")
+    editor(tab, service, "closed")
     expect(tab.locator("#kept")).to_be_hidden()
 
 
-def test_a_kept_text_can_be_thrown_away(tab: Page, desk: Desk) -> None:
-    keep(desk, "thrown")
-    editor(tab, desk, "thrown")
+def test_a_kept_text_can_be_thrown_away(tab: Page, service: RunningService) -> None:
+    keep(service, "thrown")
+    editor(tab, service, "thrown")
     type_at_the_end(tab, "Nonsense.")
     expect(tab.locator("#standing")).to_have_text("Not saved yet")
-    editor(tab, desk, "thrown")
+    editor(tab, service, "thrown")
     tab.get_by_role("button", name="Discard").click()
-    editor(tab, desk, "thrown")
+    editor(tab, service, "thrown")
     expect(tab.locator("#kept")).to_be_hidden()
 
 
 @pytest.mark.slow
-def test_a_kept_text_overwrites_nobody_who_stored_since(tab: Page, desk: Desk) -> None:
-    keep(desk, "since", "The first word.")
-    editor(tab, desk, "since")
+def test_a_kept_text_overwrites_nobody_who_stored_since(tab: Page, service: RunningService) -> None:
+    keep(service, "since", "The first word.")
+    editor(tab, service, "since")
     type_at_the_end(tab, "Mine.")
     expect(tab.locator("#standing")).to_have_text("Not saved yet")
-    keep(desk, "since", "The second word.")
-    editor(tab, desk, "since")
+    keep(service, "since", "The second word.")
+    editor(tab, service, "since")
     expect(tab.locator("#kept")).to_contain_text(
         "based on revision 1, which is no longer the latest"
     )
@@ -160,9 +168,11 @@ def test_a_kept_text_overwrites_nobody_who_stored_since(tab: Page, desk: Desk) -
     sound_here(tab)
 
 
-def test_a_session_that_ends_in_mid_edit_is_told_and_loses_nothing(tab: Page, desk: Desk) -> None:
-    keep(desk, "lost")
-    editor(tab, desk, "lost")
+def test_a_session_that_ends_in_mid_edit_is_told_and_loses_nothing(
+    tab: Page, service: RunningService
+) -> None:
+    keep(service, "lost")
+    editor(tab, service, "lost")
     cookies = tab.context.cookies()
     tab.context.clear_cookies()
     type_at_the_end(tab, "Typed too late.")
@@ -173,18 +183,18 @@ def test_a_session_that_ends_in_mid_edit_is_told_and_loses_nothing(tab: Page, de
     expect(tab.get_by_role("heading", name="Not saved yet")).to_be_visible()
     assert tab.get_by_label("Your text").input_value().endswith("Typed too late.")
     tab.context.add_cookies(cookies)  # type: ignore[arg-type]
-    editor(tab, desk, "lost")
+    editor(tab, service, "lost")
     tab.get_by_role("button", name="Restore").click()
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
-    assert latest(desk, "lost").rstrip().endswith("Typed too late.")
+    assert latest(service, "lost").rstrip().endswith("Typed too late.")
 
 
-def left_unstored(tab: Page, desk: Desk, slug: str, words: str) -> None:
+def left_unstored(tab: Page, service: RunningService, slug: str, words: str) -> None:
     """An editor that was closed with these words in it, and is opened again."""
-    editor(tab, desk, slug)
+    editor(tab, service, slug)
     type_at_the_end(tab, words)
-    editor(tab, desk, slug)
+    editor(tab, service, slug)
     expect(tab.locator("#kept")).to_be_visible()
 
 
@@ -199,14 +209,14 @@ def a_store_under_way(tab: Page) -> Iterator[None]:
     asked[0].continue_()
 
 
-def test_what_is_typed_while_the_text_is_stored_goes_on(tab: Page, desk: Desk) -> None:
-    keep(desk, "under-way")
-    editor(tab, desk, "under-way")
+def test_what_is_typed_while_the_text_is_stored_goes_on(tab: Page, service: RunningService) -> None:
+    keep(service, "under-way")
+    editor(tab, service, "under-way")
     type_at_the_end(tab, "Before.")
     with a_store_under_way(tab):
         tab.keyboard.type(" After.")
     expect(tab.get_by_text("Saved as revision 2.")).to_be_visible()
-    assert latest(desk, "under-way").endswith("Before.")
+    assert latest(service, "under-way").endswith("Before.")
     expect(tab.locator("#text")).to_have_value(re.compile(r"Before\. After\.$"))
     expect(tab.locator("#standing")).to_have_text("Not saved yet")
     expect(tab.locator("#kept")).to_be_hidden()
@@ -215,14 +225,14 @@ def test_what_is_typed_while_the_text_is_stored_goes_on(tab: Page, desk: Desk) -
     tab.keyboard.type(" And on.")
     tab.keyboard.press("Control+s")
     expect(tab.get_by_text("Saved as revision 3.")).to_be_visible()
-    assert latest(desk, "under-way").endswith("Before. After. And on.")
-    editor(tab, desk, "under-way")
+    assert latest(service, "under-way").endswith("Before. After. And on.")
+    editor(tab, service, "under-way")
     expect(tab.locator("#kept")).to_be_hidden()
 
 
-def test_what_is_typed_while_a_store_is_refused_goes_on(tab: Page, desk: Desk) -> None:
-    keep(desk, "refused")
-    editor(tab, desk, "refused")
+def test_what_is_typed_while_a_store_is_refused_goes_on(tab: Page, service: RunningService) -> None:
+    keep(service, "refused")
+    editor(tab, service, "refused")
     type_at_the_end(tab, "{{ nmae")
     with a_store_under_way(tab):
         tab.keyboard.type(" }}")
@@ -231,24 +241,26 @@ def test_what_is_typed_while_a_store_is_refused_goes_on(tab: Page, desk: Desk) -
     expect(tab.locator("#kept")).to_be_hidden()
 
 
-def test_a_text_that_was_refused_is_kept_before_it_is_mended(tab: Page, desk: Desk) -> None:
-    keep(desk, "mended")
-    editor(tab, desk, "mended")
+def test_a_text_that_was_refused_is_kept_before_it_is_mended(
+    tab: Page, service: RunningService
+) -> None:
+    keep(service, "mended")
+    editor(tab, service, "mended")
     type_at_the_end(tab, "A long day's work. {{ nmae }}")
     tab.keyboard.press("Control+s")
     expect(tab.get_by_role("alert").first).to_contain_text("Not saved")
     expect(tab.locator("#standing")).to_have_text("Not saved yet")
     tab.keyboard.type("x")
     tab.keyboard.press("Backspace")
-    editor(tab, desk, "mended")
+    editor(tab, service, "mended")
     tab.get_by_role("button", name="Restore").click()
     expect(tab.locator("#text")).to_have_value(re.compile("A long day's work."))
     expect(tab.locator("#kept")).to_be_hidden()
 
 
-def test_a_kept_text_outlives_a_store_of_another(tab: Page, desk: Desk) -> None:
-    keep(desk, "asked")
-    left_unstored(tab, desk, "asked", "An afternoon's work.")
+def test_a_kept_text_outlives_a_store_of_another(tab: Page, service: RunningService) -> None:
+    keep(service, "asked")
+    left_unstored(tab, service, "asked", "An afternoon's work.")
     # Put off: a word is mended first.
     type_at_the_end(tab, "A word.")
     tab.keyboard.press("Control+s")
@@ -258,9 +270,11 @@ def test_a_kept_text_outlives_a_store_of_another(tab: Page, desk: Desk) -> None:
     expect(tab.locator("#text")).to_have_value(re.compile("An afternoon's work.$"))
 
 
-def test_a_new_issue_that_is_stored_takes_no_other_with_it(tab: Page, desk: Desk) -> None:
+def test_a_new_issue_that_is_stored_takes_no_other_with_it(
+    tab: Page, service: RunningService
+) -> None:
     def begin(template: str) -> None:
-        tab.goto(f"{desk.url}/console/issues/_edit?template={template}")
+        tab.goto(f"{service.url}/console/issues/_edit?template={template}")
         expect(tab.locator("#findings [data-looked]")).to_be_visible()
 
     begin("letter")
@@ -277,15 +291,15 @@ def test_a_new_issue_that_is_stored_takes_no_other_with_it(tab: Page, desk: Desk
     expect(tab.locator("#kept")).to_be_hidden()
 
 
-def test_what_is_typed_beside_a_kept_text_is_kept_too(tab: Page, desk: Desk) -> None:
-    keep(desk, "beside")
-    left_unstored(tab, desk, "beside", "The older one.")
+def test_what_is_typed_beside_a_kept_text_is_kept_too(tab: Page, service: RunningService) -> None:
+    keep(service, "beside")
+    left_unstored(tab, service, "beside", "The older one.")
     cookies = tab.context.cookies()
     tab.context.clear_cookies()
     type_at_the_end(tab, "The newer one.")
     expect(tab.locator("#lost")).to_contain_text("Your text is saved in this browser")
     tab.context.add_cookies(cookies)  # type: ignore[arg-type]
-    editor(tab, desk, "beside")
+    editor(tab, service, "beside")
     text, take = tab.locator("#text"), tab.get_by_role("button", name="Restore")
     expect(tab.locator("#kept")).to_contain_text("1 more after this one")
     # The newest first, and each of them as often as one likes.
@@ -294,15 +308,17 @@ def test_what_is_typed_beside_a_kept_text_is_kept_too(tab: Page, desk: Desk) -> 
         expect(text).to_have_value(re.compile(f"The {words} one.$"))
     tab.get_by_role("button", name="Discard").click()
     expect(tab.locator("#kept")).to_be_hidden()
-    editor(tab, desk, "beside")
+    editor(tab, service, "beside")
     take.click()
     expect(text).to_have_value(re.compile("The newer one.$"))
     expect(tab.locator("#kept")).to_be_hidden()
 
 
-def test_who_is_signed_out_is_told_when_the_browser_keeps_nothing(tab: Page, desk: Desk) -> None:
-    keep(desk, "full")
-    editor(tab, desk, "full")
+def test_who_is_signed_out_is_told_when_the_browser_keeps_nothing(
+    tab: Page, service: RunningService
+) -> None:
+    keep(service, "full")
+    editor(tab, service, "full")
     tab.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
     tab.context.clear_cookies()
     type_at_the_end(tab, "A word.")
@@ -310,13 +326,13 @@ def test_who_is_signed_out_is_told_when_the_browser_keeps_nothing(tab: Page, des
     expect(tab.locator("#lost")).not_to_contain_text("is saved", use_inner_text=True)
 
 
-def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:
-    signed_in = desk.signed_in(Role.EDITOR)
-    plain = desk.browser.new_context(java_script_enabled=False)
+def test_without_a_script_everything_works_by_buttons(service: RunningService) -> None:
+    signed_in = service.signed_in(Role.EDITOR)
+    plain = service.browser.new_context(java_script_enabled=False)
     plain.add_cookies(signed_in.context.cookies())  # type: ignore[arg-type]
     tab = plain.new_page()
-    keep(desk, "plain")
-    tab.goto(f"{desk.url}/console/issues/plain/edit")
+    keep(service, "plain")
+    tab.goto(f"{service.url}/console/issues/plain/edit")
     tab.locator("#text").fill(TEXT.format(slug="plain", words="{{ nmae }}", title="Plain"))
     tab.get_by_role("button", name="Check").click()
     expect(tab.locator("#findings")).to_contain_text("there is no placeholder nmae".capitalize())
@@ -329,15 +345,17 @@ def test_without_a_script_everything_works_by_buttons(desk: Desk) -> None:
     signed_in.context.close()
 
 
-def test_a_hostile_mail_runs_nothing_and_reaches_nothing(tab: Page, desk: Desk) -> None:
-    keep(desk, "hostile", "<script>top.hacked = 1</script> [x](javascript:top.hacked=1)")
+def test_a_hostile_mail_runs_nothing_and_reaches_nothing(
+    tab: Page, service: RunningService
+) -> None:
+    keep(service, "hostile", "<script>top.hacked = 1</script> [x](javascript:top.hacked=1)")
     dialogs: list[str] = []
     tab.on("dialog", lambda dialog: dialogs.append(dialog.message))
-    tab.goto(f"{desk.url}/console/issues/hostile/preview")
+    tab.goto(f"{service.url}/console/issues/hostile/preview")
     body = tab.frame_locator(".mail-stage iframe").locator("body")
     expect(body).to_contain_text("top.hacked")
     # What the sanitiser lets nobody write, put there all the same: the frame holds.
-    answer = tab.request.get(f"{desk.url}/console/issues/hostile/mail")
+    answer = tab.request.get(f"{service.url}/console/issues/hostile/mail")
     policy = answer.headers["content-security-policy"]
 
     def evil(route) -> None:
@@ -354,15 +372,15 @@ def test_a_hostile_mail_runs_nothing_and_reaches_nothing(tab: Page, desk: Desk) 
     go.click()
     assert tab.evaluate("window.hacked") is None
     assert dialogs == []
-    tab.goto(f"{desk.url}/console/")
+    tab.goto(f"{service.url}/console/")
     expect(tab.get_by_role("heading", name="Overview")).to_be_visible()
 
 
 def test_the_preview_changes_without_a_button_and_its_address_says_how(
-    tab: Page, desk: Desk
+    tab: Page, service: RunningService
 ) -> None:
-    keep(desk, "seen")
-    tab.goto(f"{desk.url}/console/issues/seen/preview")
+    keep(service, "seen")
+    tab.goto(f"{service.url}/console/issues/seen/preview")
     tab.get_by_role("radio", name="Phone").check()
     expect(tab.locator("iframe.mail-phone")).to_be_visible()
     tab.get_by_role("radio", name="Text").check()
@@ -385,9 +403,11 @@ def test_the_preview_changes_without_a_button_and_its_address_says_how(
 
 
 @pytest.mark.parametrize("shown", [True, False], ids=["shown", "only typed"])
-def test_a_test_and_the_checks_are_of_whom_was_chosen(tab: Page, desk: Desk, shown: bool) -> None:
-    keep(desk, "chosen")
-    tab.goto(f"{desk.url}/console/issues/chosen/preview")
+def test_a_test_and_the_checks_are_of_whom_was_chosen(
+    tab: Page, service: RunningService, shown: bool
+) -> None:
+    keep(service, "chosen")
+    tab.goto(f"{service.url}/console/issues/chosen/preview")
     to = tab.get_by_label("Addresses")
     to.fill("me@example.com")
     tab.get_by_role("radio", name="Phone").check()
@@ -416,10 +436,12 @@ def sound_here(tab: Page) -> None:
 
 
 @pytest.mark.slow
-def test_every_page_is_sound_at_every_width_light_and_dark(tab: Page, desk: Desk) -> None:
-    keep(desk, "sound", "Delete the alert.\n\n[Here](https://example.com/" + "x" * 200 + ")")
-    keep(desk, "sound", "Delete the " + "Donaudampfschifffahrt" * 8 + " alarm.", title="W" * 120)
-    with transaction(desk.parts.database) as session:
+def test_every_page_is_sound_at_every_width_light_and_dark(
+    tab: Page, service: RunningService
+) -> None:
+    keep(service, "sound", "Delete the alert.\n\n[Here](https://example.com/" + "x" * 200 + ")")
+    keep(service, "sound", "Delete the " + "Donaudampfschifffahrt" * 8 + " alarm.", title="W" * 120)
+    with transaction(service.parts.database) as session:
         approval.request(session, "sound", by=ADA, now=datetime.now(UTC), note="Please.")
     for name, path in (
         ("issues", ""),
@@ -431,5 +453,5 @@ def test_every_page_is_sound_at_every_width_light_and_dark(tab: Page, desk: Desk
         ("issue-preview", "/sound/preview?width=phone"),
         ("issue-source", "/sound/preview?part=source"),
     ):
-        tab.goto(f"{desk.url}/console/issues{path}")
+        tab.goto(f"{service.url}/console/issues{path}")
         sound(tab, name)

@@ -13,38 +13,38 @@ from newsletter.accounts import sessions, two_factor, users
 from newsletter.accounts.models import Role, SignInStage
 from newsletter.db.engine import transaction
 from tests.browser.chromium import accessible
-from tests.browser.console import Desk
+from tests.browser.console import RunningService
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def tab(tab: Page, desk: Desk) -> Page:
-    tab.goto(f"{desk.url}/console/")
+def tab(tab: Page, service: RunningService) -> Page:
+    tab.goto(f"{service.url}/console/")
     return tab
 
 
-def test_g_and_a_letter_open_a_page(tab: Page, desk: Desk) -> None:
+def test_g_and_a_letter_open_a_page(tab: Page, service: RunningService) -> None:
     for key, path in (("u", "users"), ("l", "log"), ("o", "")):
         tab.keyboard.type(f"g{key}")
         # Loaded, and not only begun: its script has to be there for the next keys.
-        tab.wait_for_url(f"{desk.url}/console/{path}")
+        tab.wait_for_url(f"{service.url}/console/{path}")
 
 
-def test_a_letter_without_g_before_it_does_nothing(tab: Page, desk: Desk) -> None:
+def test_a_letter_without_g_before_it_does_nothing(tab: Page, service: RunningService) -> None:
     tab.keyboard.type("u")
     tab.keyboard.type("gxu")
     tab.wait_for_timeout(100)
-    expect(tab).to_have_url(f"{desk.url}/console/")
+    expect(tab).to_have_url(f"{service.url}/console/")
 
 
-def test_what_is_typed_into_a_field_is_typed(tab: Page, desk: Desk) -> None:
-    tab.goto(f"{desk.url}/console/users")
+def test_what_is_typed_into_a_field_is_typed(tab: Page, service: RunningService) -> None:
+    tab.goto(f"{service.url}/console/users")
     name = tab.get_by_label("Name")
     name.focus()
     tab.keyboard.type("gl?/")
     assert name.input_value() == "gl?/"
-    expect(tab).to_have_url(f"{desk.url}/console/users")
+    expect(tab).to_have_url(f"{service.url}/console/users")
 
 
 def test_help_lists_the_keys_and_gives_the_focus_back(tab: Page) -> None:
@@ -60,14 +60,14 @@ def test_help_lists_the_keys_and_gives_the_focus_back(tab: Page) -> None:
     expect(opener).to_be_focused()
 
 
-def test_single_keys_can_be_switched_off_and_stay_off(tab: Page, desk: Desk) -> None:
+def test_single_keys_can_be_switched_off_and_stay_off(tab: Page, service: RunningService) -> None:
     tab.keyboard.type("?")
     tab.get_by_label("Single-key shortcuts").uncheck()
     tab.keyboard.press("Escape")
     tab.reload()
     tab.keyboard.type("gu?")
     tab.wait_for_timeout(100)
-    expect(tab).to_have_url(f"{desk.url}/console/")
+    expect(tab).to_have_url(f"{service.url}/console/")
     expect(tab.get_by_role("dialog")).to_have_count(0)
     tab.keyboard.press("Control+k")
     expect(tab.get_by_role("combobox")).to_be_focused()
@@ -76,22 +76,24 @@ def test_single_keys_can_be_switched_off_and_stay_off(tab: Page, desk: Desk) -> 
     tab.get_by_label("Single-key shortcuts").check()
     tab.keyboard.press("Escape")
     tab.keyboard.type("gu")
-    expect(tab).to_have_url(f"{desk.url}/console/users")
+    expect(tab).to_have_url(f"{service.url}/console/users")
 
 
-def test_the_palette_finds_a_page_by_some_of_its_letters(tab: Page, desk: Desk) -> None:
+def test_the_palette_finds_a_page_by_some_of_its_letters(
+    tab: Page, service: RunningService
+) -> None:
     tab.keyboard.press("Control+k")
     tab.keyboard.type("use")
     expect(tab.get_by_role("option", selected=True)).to_contain_text("Users")
     accessible(tab)
     tab.keyboard.press("Enter")
-    expect(tab).to_have_url(f"{desk.url}/console/users")
+    expect(tab).to_have_url(f"{service.url}/console/users")
 
 
 def test_the_palette_knows_the_actions_of_the_page_and_moves_by_arrows(
-    tab: Page, desk: Desk
+    tab: Page, service: RunningService
 ) -> None:
-    tab.goto(f"{desk.url}/console/account")
+    tab.goto(f"{service.url}/console/account")
     tab.keyboard.press("Control+k")
     tab.keyboard.type("this page")
     first = tab.get_by_role("option", selected=True).inner_text()
@@ -105,8 +107,10 @@ def test_the_palette_knows_the_actions_of_the_page_and_moves_by_arrows(
     expect(tab.locator("#palette").get_by_role("status")).to_contain_text("Nothing")
 
 
-def test_the_palette_only_brings_what_does_harm_to_the_fingers(tab: Page, desk: Desk) -> None:
-    tab.goto(f"{desk.url}/console/users")
+def test_the_palette_only_brings_what_does_harm_to_the_fingers(
+    tab: Page, service: RunningService
+) -> None:
+    tab.goto(f"{service.url}/console/users")
     with tab.expect_navigation():
         tab.get_by_role("main").get_by_role("link", name="owner@example.org").click()
     tab.keyboard.press("Control+k")
@@ -117,10 +121,10 @@ def test_the_palette_only_brings_what_does_harm_to_the_fingers(tab: Page, desk: 
 
 
 def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
-    tab: Page, desk: Desk
+    tab: Page, service: RunningService
 ) -> None:
     now = datetime.now(UTC)
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         user = users.add(
             session, "lost@example.org", name="", role=Role.VIEWER, max_owners=9, now=now
         ).id
@@ -128,7 +132,7 @@ def test_the_palette_only_focuses_what_removes_an_app_or_ends_sessions(
         assert two_factor.prove(session, user, code, now=now)
         hour = timedelta(hours=1)
         sessions.begin(session, user, SignInStage.FULL, lasts=hour, now=now, ip="", browser="")
-    tab.goto(f"{desk.url}/console/users/{user}")
+    tab.goto(f"{service.url}/console/users/{user}")
     tab.evaluate(
         """() => { window.pressed = [];
         document.addEventListener("submit", event => {
@@ -165,8 +169,8 @@ def test_every_button_that_removes_or_stops_something_is_marked_for_the_palette(
         assert re.search("button-danger|data-careful", button[1]), button
 
 
-def test_j_and_k_move_through_the_rows(tab: Page, desk: Desk) -> None:
-    tab.goto(f"{desk.url}/console/users")
+def test_j_and_k_move_through_the_rows(tab: Page, service: RunningService) -> None:
+    tab.goto(f"{service.url}/console/users")
     row = tab.get_by_role("main").get_by_role("link", name="owner@example.org")
     tab.keyboard.type("j")
     expect(row).to_be_focused()
@@ -174,12 +178,12 @@ def test_j_and_k_move_through_the_rows(tab: Page, desk: Desk) -> None:
     expect(row).to_be_focused()
 
 
-def test_without_scripts_nothing_is_offered_that_needs_them(desk: Desk) -> None:
-    context = desk.browser.new_context(java_script_enabled=False)
-    signed_in = desk.signed_in(Role.VIEWER)
+def test_without_scripts_nothing_is_offered_that_needs_them(service: RunningService) -> None:
+    context = service.browser.new_context(java_script_enabled=False)
+    signed_in = service.signed_in(Role.VIEWER)
     context.add_cookies(signed_in.context.cookies())  # type: ignore[arg-type]
     page = context.new_page()
-    page.goto(f"{desk.url}/console/")
+    page.goto(f"{service.url}/console/")
     expect(page.get_by_role("link", name="Overview", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Go to")).to_have_count(0)
     expect(page.get_by_role("button", name="Keyboard")).to_have_count(0)

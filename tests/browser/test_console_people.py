@@ -18,7 +18,7 @@ from newsletter.tracking.models import EventRow
 from subscribers.consent import suppression, topics
 from subscribers.models import Consent, Subscriber, Subscription, SuppressionReason
 from tests.browser.chromium import complaints, wear
-from tests.browser.console import Desk, sound
+from tests.browser.console import RunningService, sound
 from tests.conftest import add_person
 
 pytestmark = pytest.mark.browser
@@ -97,30 +97,32 @@ def furnish(session: Session) -> int:
 
 
 @pytest.fixture(scope="module")
-def desk(desk: Desk) -> Desk:
-    with transaction(desk.parts.database) as session:
+def service(service: RunningService) -> RunningService:
+    with transaction(service.parts.database) as session:
         furnish(session)
-    return desk
+    return service
 
 
 @pytest.fixture
-def background(desk: Desk) -> Iterator[None]:
-    """Whoever works on uploaded lists; the desk has no background of its own."""
-    importer = desk.parts.importer()
+def background(service: RunningService) -> Iterator[None]:
+    """Whoever works on uploaded lists; the service has no background of its own."""
+    importer = service.parts.importer()
     importer.start()
     yield
     importer.stop()
 
 
-def ada(desk: Desk) -> str:
+def ada(service: RunningService) -> str:
     person = table_of(Subscriber).c
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         number = session.scalar(select(person.id).where(person.email == "ada@example.org"))
-    return f"{desk.url}/console/subscribers/{number}"
+    return f"{service.url}/console/subscribers/{number}"
 
 
-def test_typing_finds_people_and_states_narrow_them_down(desk: Desk, tab: Page) -> None:
-    tab.goto(f"{desk.url}/console/subscribers")
+def test_typing_finds_people_and_states_narrow_them_down(
+    service: RunningService, tab: Page
+) -> None:
+    tab.goto(f"{service.url}/console/subscribers")
     expect(tab.locator("tbody tr")).to_have_count(50)
     tab.keyboard.press("/")
     tab.keyboard.type("ada.")
@@ -129,14 +131,14 @@ def test_typing_finds_people_and_states_narrow_them_down(desk: Desk, tab: Page) 
     expect(tab.get_by_label("Address or name")).to_have_value("ada.")
     for badge in tab.locator("tbody .badge").all_inner_texts():
         assert badge == "Unconfirmed"
-    tab.goto(f"{desk.url}/console/subscribers")
+    tab.goto(f"{service.url}/console/subscribers")
     tab.get_by_role("link", name="Next page").click()
     expect(tab.get_by_role("link", name="First page")).to_be_visible()
     expect(tab.locator("tbody tr")).to_have_count(50)
 
 
-def test_the_way_back_shows_what_was_asked_for(desk: Desk, tab: Page) -> None:
-    tab.goto(f"{desk.url}/console/subscribers")
+def test_the_way_back_shows_what_was_asked_for(service: RunningService, tab: Page) -> None:
+    tab.goto(f"{service.url}/console/subscribers")
     field = tab.get_by_label("Address or name")
     for typed, found in (("ada.", 10), ("ada@", 1)):
         field.fill(typed)
@@ -154,8 +156,10 @@ def test_the_way_back_shows_what_was_asked_for(desk: Desk, tab: Page) -> None:
     expect(field).to_have_value("ada.")
 
 
-def test_nobody_is_left_in_the_browser_after_signing_out(desk: Desk, tab: Page) -> None:
-    tab.goto(f"{desk.url}/console/subscribers")
+def test_nobody_is_left_in_the_browser_after_signing_out(
+    service: RunningService, tab: Page
+) -> None:
+    tab.goto(f"{service.url}/console/subscribers")
     for typed, found in (("ada.", 10), ("zzz", 0)):
         tab.get_by_label("Address or name").fill(typed)
         expect(tab.locator("tbody tr")).to_have_count(found)
@@ -167,14 +171,14 @@ def test_nobody_is_left_in_the_browser_after_signing_out(desk: Desk, tab: Page) 
 
 
 @pytest.mark.slow
-def test_the_list_reads_well_everywhere(desk: Desk, tab: Page) -> None:
-    tab.goto(f"{desk.url}/console/subscribers")
+def test_the_list_reads_well_everywhere(service: RunningService, tab: Page) -> None:
+    tab.goto(f"{service.url}/console/subscribers")
     sound(tab, "subscribers")
 
 
 @pytest.mark.slow
-def test_a_persons_page_reads_well_everywhere(desk: Desk, tab: Page) -> None:
-    tab.goto(ada(desk))
+def test_a_persons_page_reads_well_everywhere(service: RunningService, tab: Page) -> None:
+    tab.goto(ada(service))
     tab.get_by_text("Edit name, topics and attributes").click()
     expect(tab.get_by_role("textbox", name="Attributes")).to_be_visible()
     expect(tab.locator(".moment", has_text="Bot")).to_have_count(2)
@@ -182,15 +186,15 @@ def test_a_persons_page_reads_well_everywhere(desk: Desk, tab: Page) -> None:
 
 
 @pytest.mark.slow
-def test_the_form_to_add_somebody_reads_well_everywhere(desk: Desk, tab: Page) -> None:
-    tab.goto(f"{desk.url}/console/subscribers/add")
+def test_the_form_to_add_somebody_reads_well_everywhere(service: RunningService, tab: Page) -> None:
+    tab.goto(f"{service.url}/console/subscribers/add")
     sound(tab, "subscriber-add")
 
 
 def test_a_list_is_uploaded_looked_at_and_taken_over(
-    desk: Desk, tab: Page, background: None, tmp_path: Path
+    service: RunningService, tab: Page, background: None, tmp_path: Path
 ) -> None:
-    tab.goto(f"{desk.url}/console/subscribers")
+    tab.goto(f"{service.url}/console/subscribers")
     tab.get_by_role("link", name="Import").click()
     sound(tab, "imports")
     lines = [f"reader{n}@example.net,Reader {n},{('pro', 'free')[n % 2]}" for n in range(300)]
@@ -217,14 +221,14 @@ def test_a_list_is_uploaded_looked_at_and_taken_over(
     tab.get_by_role("button", name="Import", exact=True).click()
     expect(tab.get_by_text("Import finished.")).to_be_visible()
     sound(tab, "import-done")
-    tab.goto(f"{desk.url}/console/subscribers?q=reader77@example.net")
+    tab.goto(f"{service.url}/console/subscribers?q=reader77@example.net")
     tab.get_by_role("link", name="reader77@example.net").click()
     expect(tab.get_by_text("Signed up at our stand")).to_be_visible()
 
 
-def under_way(desk: Desk) -> int:
+def under_way(service: RunningService) -> int:
     """A list that is being imported; returns its number."""
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         job = ImportJob(
             name="a list.csv",
             size=48_000_000,
@@ -240,8 +244,8 @@ def under_way(desk: Desk) -> int:
         return job.id
 
 
-def test_an_import_can_be_stopped_by_keyboard(desk: Desk, tab: Page) -> None:
-    tab.goto(f"{desk.url}/console/subscribers/import/{under_way(desk)}")
+def test_an_import_can_be_stopped_by_keyboard(service: RunningService, tab: Page) -> None:
+    tab.goto(f"{service.url}/console/subscribers/import/{under_way(service)}")
     stop = tab.get_by_role("button", name="Stop")
     stop.focus()
     for _ in range(2):
@@ -253,11 +257,11 @@ def test_an_import_can_be_stopped_by_keyboard(desk: Desk, tab: Page) -> None:
 
 
 @pytest.mark.slow
-def test_progress_reads_well_everywhere(desk: Desk, tab: Page) -> None:
-    number = under_way(desk)
-    tab.goto(f"{desk.url}/console/subscribers/import/{number}")
+def test_progress_reads_well_everywhere(service: RunningService, tab: Page) -> None:
+    number = under_way(service)
+    tab.goto(f"{service.url}/console/subscribers/import/{number}")
     sound(tab, "import-running")
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         found = session.get(ImportJob, number)
         assert found is not None
         found.rows, found.state, found.problem = 700_000, "failed", "it broke"
@@ -266,9 +270,9 @@ def test_progress_reads_well_everywhere(desk: Desk, tab: Page) -> None:
 
 @pytest.mark.slow
 def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
-    desk: Desk, tab: Page
+    service: RunningService, tab: Page
 ) -> None:
-    tab.goto(f"{desk.url}/console/segments/new")
+    tab.goto(f"{service.url}/console/segments/new")
     tab.get_by_label("Name").fill("Ada and her like")
     rule = tab.get_by_role("textbox", name="Rule")
     rule.press_sequentially('plan == "pro" and topic("engineering")')
@@ -294,6 +298,6 @@ def test_the_editor_of_a_segment_counts_while_one_types_and_marks_what_is_wrong(
     expect(tab.get_by_text("Segment saved.")).to_be_visible()
     tab.get_by_text("Rule syntax").click()
     sound(tab, "segment")
-    tab.goto(f"{desk.url}/console/segments")
+    tab.goto(f"{service.url}/console/segments")
     expect(tab.get_by_role("link", name="Ada and her like")).to_be_visible()
     sound(tab, "segments")

@@ -12,7 +12,7 @@ from newsletter.db.engine import transaction
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import schedules
 from subscribers.segments import store as segment_store
-from tests.browser.console import Desk, sound
+from tests.browser.console import RunningService, sound
 from tests.conftest import add_person
 from tests.newsletter.scheduling.conftest import approve, make_schedule, tick
 
@@ -57,9 +57,9 @@ def furnish(database: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def desk(desk: Desk) -> Desk:
-    furnish(desk.parts.database)
-    return desk
+def service(service: RunningService) -> RunningService:
+    furnish(service.parts.database)
+    return service
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def role() -> Role:
 
 
 @pytest.fixture
-def tab(tab: Page, desk: Desk) -> Page:
-    tab.goto(f"{desk.url}/console/schedules")
+def tab(tab: Page, service: RunningService) -> Page:
+    tab.goto(f"{service.url}/console/schedules")
     return tab
 
 
@@ -84,12 +84,14 @@ def tab(tab: Page, desk: Desk) -> Page:
         ("/3/edit", "schedule-edit"),
     ],
 )
-def test_each_page_is_sound_at_every_width(tab: Page, desk: Desk, path: str, name: str) -> None:
-    tab.goto(f"{desk.url}/console/schedules{path}")
+def test_each_page_is_sound_at_every_width(
+    tab: Page, service: RunningService, path: str, name: str
+) -> None:
+    tab.goto(f"{service.url}/console/schedules{path}")
     sound(tab, name)
 
 
-def test_a_schedule_is_made_with_the_keyboard_alone(tab: Page, desk: Desk) -> None:
+def test_a_schedule_is_made_with_the_keyboard_alone(tab: Page, service: RunningService) -> None:
     tab.keyboard.type("gc" if tab.locator('[data-key="c"]').count() else "")
     tab.get_by_role("link", name="New schedule").focus()
     # Loaded with its scripts, which listen to what is typed.
@@ -111,14 +113,16 @@ def test_a_schedule_is_made_with_the_keyboard_alone(tab: Page, desk: Desk) -> No
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("status")).to_have_text("Schedule created.")
     expect(tab.get_by_role("heading", name="keys", exact=True)).to_be_visible()
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         made = schedules.find(session, "keys")
         assert (made.rule, made.zone) == ("last sunday 02:30", "Europe/Berlin")
         schedules.remove(session, "keys", by=COMMAND_LINE, now=NOW)
 
 
-def test_the_times_follow_what_is_typed_while_they_are_asked_for(tab: Page, desk: Desk) -> None:
-    tab.goto(f"{desk.url}/console/schedules/new")
+def test_the_times_follow_what_is_typed_while_they_are_asked_for(
+    tab: Page, service: RunningService
+) -> None:
+    tab.goto(f"{service.url}/console/schedules/new")
     held: list[Route] = []
     tab.route("**/console/schedules/preview", lambda route: held.append(route), times=1)
     tab.get_by_label("Name").fill("keys")
@@ -132,8 +136,8 @@ def test_the_times_follow_what_is_typed_while_they_are_asked_for(tab: Page, desk
     expect(tab.get_by_text("At 02:30 on the last Sunday of the month")).to_be_visible()
 
 
-def test_what_is_typed_is_not_lost_by_a_mistake(tab: Page, desk: Desk) -> None:
-    tab.goto(f"{desk.url}/console/schedules/new")
+def test_what_is_typed_is_not_lost_by_a_mistake(tab: Page, service: RunningService) -> None:
+    tab.goto(f"{service.url}/console/schedules/new")
     tab.get_by_label("Name").fill("mine")
     tab.get_by_label("Series").fill("letter")
     tab.get_by_label("When", exact=True).fill("* 7 * * *")
@@ -147,9 +151,9 @@ def test_what_is_typed_is_not_lost_by_a_mistake(tab: Page, desk: Desk) -> None:
 
 
 def test_the_calendar_goes_from_month_to_month_and_leads_to_what_stands_there(
-    tab: Page, desk: Desk
+    tab: Page, service: RunningService
 ) -> None:
-    tab.goto(f"{desk.url}/console/schedules/calendar")
+    tab.goto(f"{service.url}/console/schedules/calendar")
     grid = tab.get_by_role("table")
     expect(grid.locator('[aria-current="date"]')).to_have_count(1)
     assert grid.get_by_role("link", name="morning digest").count() > 2
@@ -161,8 +165,10 @@ def test_the_calendar_goes_from_month_to_month_and_leads_to_what_stands_there(
     expect(tab).to_have_url(re.compile(r"/console/schedules/1$"))
 
 
-def test_a_day_is_left_out_and_the_schedule_paused_and_resumed(tab: Page, desk: Desk) -> None:
-    tab.goto(f"{desk.url}/console/schedules/2")
+def test_a_day_is_left_out_and_the_schedule_paused_and_resumed(
+    tab: Page, service: RunningService
+) -> None:
+    tab.goto(f"{service.url}/console/schedules/2")
     tab.get_by_role("button", name=re.compile("^Skip")).first.click()
     expect(tab.get_by_role("status")).to_have_text("Skipped days saved.")
     tab.get_by_role("button", name=re.compile("^Do not skip")).click()

@@ -26,7 +26,7 @@ from newsletter.sending.states import SendState
 from newsletter.tracking.models import SendCounter, VariantCounter
 from subscribers.models import Subscriber
 from subscribers.segments import store as segment_store
-from tests.browser.console import Desk, sound
+from tests.browser.console import RunningService, sound
 
 pytestmark = pytest.mark.browser
 
@@ -41,8 +41,8 @@ _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
 
 
 @pytest.fixture(scope="module")
-def desk(desk: Desk) -> Desk:
-    with transaction(desk.parts.database) as session:
+def service(service: RunningService) -> RunningService:
+    with transaction(service.parts.database) as session:
         now = datetime.now(UTC)
         people = [
             {
@@ -58,7 +58,7 @@ def desk(desk: Desk) -> Desk:
         session.execute(insert(table_of(Subscriber)), people)
         segment_store.save(session, "everybody", "", now=now, description="Who confirmed")
         segment_store.save(session, "nobody-yet", 'name == "nobody"', now=now)
-    return desk
+    return service
 
 
 @pytest.fixture
@@ -77,15 +77,20 @@ def approve(session: Session, title: str, slug: str) -> None:
 
 
 def make(
-    desk: Desk, slug: str, *, title: str = TITLES[0], at: datetime | None = None, test: bool = False
+    service: RunningService,
+    slug: str,
+    *,
+    title: str = TITLES[0],
+    at: datetime | None = None,
+    test: bool = False,
 ) -> int:
     """A send of an issue of that slug to everybody."""
     now = datetime.now(UTC)
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         approve(session, title, slug)
         draft = store.draft_of(session, store.revision_of(session, store.find(session, slug)))
         words = render(
-            draft, desk.parts.publication, templates=desk.parts.settings.templates_directory
+            draft, service.parts.publication, templates=service.parts.settings.templates_directory
         )
         terms = SendOptions(timetable=Timetable(per_hour=600))
         if test:
@@ -105,11 +110,11 @@ def make(
         return made.id
 
 
-def begun(desk: Desk, slug: str, *, title: str = TITLES[0], test: bool = False) -> int:
+def begun(service: RunningService, slug: str, *, title: str = TITLES[0], test: bool = False) -> int:
     """A send under way: six batches handed over, one in doubt, the rest waiting."""
-    number = make(desk, slug, title=title, test=test)
+    number = make(service, slug, title=title, test=test)
     now = datetime.now(UTC)
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         plan(session, number, now=now, batch_size=50)
         of_send = _batch.c.send_id == number
         for state in ("claimed", "in_flight"):
@@ -157,29 +162,29 @@ def begun(desk: Desk, slug: str, *, title: str = TITLES[0], test: bool = False) 
     return number
 
 
-def end(desk: Desk, number: int) -> None:
-    """Cancel it, so that the next test finds a quiet desk."""
-    with transaction(desk.parts.database) as session:
+def end(service: RunningService, number: int) -> None:
+    """Cancel it, so that the next test finds a quiet service."""
+    with transaction(service.parts.database) as session:
         send_lifecycle.cancel(session, number, by=Actor(None, "operator"), now=datetime.now(UTC))
 
 
 @pytest.mark.slow
-def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
-    tab.goto(f"{desk.url}/console/sends")
+def test_the_list_is_sound_in_every_state(service: RunningService, tab: Page) -> None:
+    tab.goto(f"{service.url}/console/sends")
     expect(tab.get_by_text("No sends yet")).to_be_visible()
     sound(tab, "sends-empty")
     for n, title in enumerate(TITLES):
-        number = begun(desk, f"list-{n}", title=title)
+        number = begun(service, f"list-{n}", title=title)
         if n == 1:
-            with transaction(desk.parts.database) as session:
+            with transaction(service.parts.database) as session:
                 why = "5.2 % of 4,000 emails bounced (208), above 5 %: look at the list"
                 send_lifecycle.pause(
                     session, number, by=Actor(None, "operator"), reason=why, now=datetime.now(UTC)
                 )
         if n > 1:
-            end(desk, number)
-    make(desk, "list-coming", at=datetime.now(UTC) + timedelta(days=3))
-    tab.goto(f"{desk.url}/console/sends")
+            end(service, number)
+    make(service, "list-coming", at=datetime.now(UTC) + timedelta(days=3))
+    tab.goto(f"{service.url}/console/sends")
     expect(tab.get_by_text("Paused", exact=True)).to_be_visible()
     sound(tab, "sends")
     tab.keyboard.type("/")
@@ -189,9 +194,9 @@ def test_the_list_is_sound_in_every_state(desk: Desk, tab: Page) -> None:
 
 
 @pytest.mark.slow
-def test_a_sends_page_is_sound_under_way_and_paused(desk: Desk, tab: Page) -> None:
-    number = begun(desk, "under-way")
-    tab.goto(f"{desk.url}/console/sends/{number}")
+def test_a_sends_page_is_sound_under_way_and_paused(service: RunningService, tab: Page) -> None:
+    number = begun(service, "under-way")
+    tab.goto(f"{service.url}/console/sends/{number}")
     expect(tab.get_by_text("25 %", exact=True).first).to_be_visible()
     sound(tab, "send")
     tab.get_by_text("Send again…").click()
@@ -200,25 +205,27 @@ def test_a_sends_page_is_sound_under_way_and_paused(desk: Desk, tab: Page) -> No
     tab.get_by_role("button", name="Pause").click()
     expect(tab.get_by_text("paused by approver@example.org")).to_be_visible()
     sound(tab, "send-paused")
-    tab.goto(f"{desk.url}/console/sends/{number}/people?state=bounced")
+    tab.goto(f"{service.url}/console/sends/{number}/people?state=bounced")
     expect(tab.get_by_role("row")).to_have_count(51)
     sound(tab, "send-people")
-    end(desk, number)
-    tab.goto(f"{desk.url}/console/sends/{number}")
+    end(service, number)
+    tab.goto(f"{service.url}/console/sends/{number}")
     expect(tab.get_by_role("heading", name="Retry")).to_be_visible()
     sound(tab, "send-cancelled")
 
 
-def test_figures_move_while_one_looks_and_the_page_follows_the_state(desk: Desk, tab: Page) -> None:
-    number = begun(desk, "live")
-    tab.goto(f"{desk.url}/console/sends/{number}")
+def test_figures_move_while_one_looks_and_the_page_follows_the_state(
+    service: RunningService, tab: Page
+) -> None:
+    number = begun(service, "live")
+    tab.goto(f"{service.url}/console/sends/{number}")
     expect(tab.get_by_text("300 accepted", exact=True)).to_be_visible()
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         eighth = (_batch.c.send_id == number) & (_batch.c.number == 8)
         for state in ("claimed", "in_flight", "accepted"):
             session.execute(update(_batch).where(eighth).values(state=state))
     expect(tab.get_by_text("350 accepted", exact=True)).to_be_visible()
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         send_lifecycle.pause(
             session,
             number,
@@ -227,15 +234,17 @@ def test_figures_move_while_one_looks_and_the_page_follows_the_state(desk: Desk,
             now=datetime.now(UTC),
         )
     expect(tab.get_by_role("button", name="Resume")).to_be_visible()
-    end(desk, number)
+    end(service, number)
 
 
-def test_nobody_loses_what_they_type_when_the_state_changes(desk: Desk, tab: Page) -> None:
-    number = begun(desk, "typing")
-    tab.goto(f"{desk.url}/console/sends/{number}")
+def test_nobody_loses_what_they_type_when_the_state_changes(
+    service: RunningService, tab: Page
+) -> None:
+    number = begun(service, "typing")
+    tab.goto(f"{service.url}/console/sends/{number}")
     expect(tab.get_by_text("300 accepted", exact=True)).to_be_visible()
     tab.get_by_label("Recipients per hour").fill("1234")
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         send_lifecycle.pause(
             session,
             number,
@@ -245,13 +254,13 @@ def test_nobody_loses_what_they_type_when_the_state_changes(desk: Desk, tab: Pag
         )
     expect(tab.get_by_text("The status of this send has changed.")).to_be_visible()
     assert tab.get_by_label("Recipients per hour").input_value() == "1234"
-    end(desk, number)
+    end(service, number)
 
 
-def test_a_send_is_made_by_keyboard_alone(desk: Desk, tab: Page) -> None:
-    with transaction(desk.parts.database) as session:
+def test_a_send_is_made_by_keyboard_alone(service: RunningService, tab: Page) -> None:
+    with transaction(service.parts.database) as session:
         approve(session, "Made by keyboard", "by-keyboard")
-    tab.goto(f"{desk.url}/console/")
+    tab.goto(f"{service.url}/console/")
     tab.keyboard.type("gs")
     tab.wait_for_url("**/console/sends")
     tab.keyboard.press("Control+k")
@@ -271,16 +280,18 @@ def test_a_send_is_made_by_keyboard_alone(desk: Desk, tab: Page) -> None:
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("status").first).to_have_text("Send created.")
     sound(tab, "send-scheduled")
-    end(desk, int(tab.url.rsplit("/", 1)[1].split("?")[0]))
+    end(service, int(tab.url.rsplit("/", 1)[1].split("?")[0]))
 
 
 @pytest.mark.slow
-def test_the_report_of_a_test_is_sound_and_its_winner_chosen(desk: Desk, tab: Page) -> None:
-    number = begun(desk, "variants", test=True)
-    tab.goto(f"{desk.url}/console/sends/{number}/test")
+def test_the_report_of_a_test_is_sound_and_its_winner_chosen(
+    service: RunningService, tab: Page
+) -> None:
+    number = begun(service, "variants", test=True)
+    tab.goto(f"{service.url}/console/sends/{number}/test")
     sound(tab, "send-test")
     tab.locator("summary", has_text="Choose…").first.click()
     tab.get_by_role("button", name="Send A to the rest").click()
     expect(tab.get_by_role("heading", name="A won")).to_be_visible()
-    with transaction(desk.parts.database) as session:
+    with transaction(service.parts.database) as session:
         send_store.move_send(session, number, SendState.CANCELLED)

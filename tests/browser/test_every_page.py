@@ -19,7 +19,7 @@ from newsletter.db.orm import table_of
 from newsletter.web.app import create_app
 from subscribers.models import Subscriber
 from tests.browser.chromium import TOO_WIDE, complaints, wear
-from tests.browser.console import Desk, running_desk
+from tests.browser.console import RunningService, running_service
 from tests.newsletter.web.hostile.poison import Places, fill
 from tests.newsletter.web.hostile.test_security import SHOWS_A_MAIL
 
@@ -32,9 +32,9 @@ MAILS = SHOWS_A_MAIL - {"/archive/{slug}"}
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Desk]:
+def service(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[RunningService]:
     one_factor = {"NEWSLETTER_CONSOLE__REQUIRE_SECOND_FACTOR": "false"}
-    with running_desk(tmp_path_factory.mktemp("desk"), browser, **one_factor) as opened:
+    with running_service(tmp_path_factory.mktemp("service"), browser, **one_factor) as opened:
         opened.signed_in(Role.OWNER).context.close()
         with transaction(opened.parts.database) as session:
             fill(session, opened.parts, LONG)
@@ -44,22 +44,22 @@ def desk(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator
 
 
 @pytest.fixture
-def unboxed(desk: Desk) -> Iterator[Page]:
+def unboxed(service: RunningService) -> Iterator[Page]:
     """Looks at mails, in whose sandbox not even axe-core runs."""
-    page = desk.browser.new_page(bypass_csp=True)
+    page = service.browser.new_page(bypass_csp=True)
     yield page
     page.context.close()
 
 
-def pages(desk: Desk, tab: Page) -> Iterator[tuple[str, str]]:
+def pages(service: RunningService, tab: Page) -> Iterator[tuple[str, str]]:
     """Route and address of every page that there is, each once."""
-    places = Places(desk.parts, create_app(desk.parts, background=False), LONG)
+    places = Places(service.parts, create_app(service.parts, background=False), LONG)
     for route in places.routes:
         if "GET" not in (route.methods or ()):
             continue
         for path in places.paths(route):
             head = {"accept": "text/html"}
-            answer = tab.request.get(desk.url + path, max_redirects=0, headers=head)
+            answer = tab.request.get(service.url + path, max_redirects=0, headers=head)
             kind = answer.headers.get("content-type", "")
             # What is put into a page that is open already is no page.
             whole = kind.startswith("text/html") and "<html" in answer.text()
@@ -72,9 +72,11 @@ def pages(desk: Desk, tab: Page) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("scheme", "width"), [pytest.param("light", 375, marks=pytest.mark.slow), ("dark", 1440)]
 )
-def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page, scheme: str, width: int) -> None:
+def test_every_page_is_sound(
+    service: RunningService, tab: Page, unboxed: Page, scheme: str, width: int
+) -> None:
     faults: list[str] = []
-    seen = list(pages(desk, tab))
+    seen = list(pages(service, tab))
     assert len(seen) > 15
     for route, path in seen:
         if route in MAILS:
@@ -83,7 +85,7 @@ def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page, scheme: str, 
         wear(page, scheme)
         page.set_viewport_size({"width": width, "height": 900})
         where = f"{route} ({path}) {width} {scheme}"
-        page.goto(desk.url + path)
+        page.goto(service.url + path)
         faults += [f"{where}: {one}" for one in complaints(page)]
         if wide := page.evaluate(TOO_WIDE):
             faults.append(f"{where}: wider than the screen: {wide[:300]}")
@@ -95,11 +97,11 @@ def test_every_page_is_sound(desk: Desk, tab: Page, unboxed: Page, scheme: str, 
 
 
 @pytest.mark.slow
-def test_no_page_asks_for_what_its_policy_refuses(desk: Desk, tab: Page) -> None:
+def test_no_page_asks_for_what_its_policy_refuses(service: RunningService, tab: Page) -> None:
     said: list[str] = []
     tab.on("console", lambda one: said.append(f"{one.type} {one.location['url']}: {one.text}"))
-    for _, path in pages(desk, tab):
-        tab.goto(desk.url + path)
+    for _, path in pages(service, tab):
+        tab.goto(service.url + path)
     # The picture in the mail is nowhere.
     errors = [one for one in said if one.startswith("error")]
     assert [one for one in errors if "ERR_NAME_NOT_RESOLVED" not in one] == []

@@ -173,8 +173,8 @@ def test_few_wait_and_the_others_are_told_so() -> None:
 def test_the_service_answers_meanwhile_and_ends_when_it_is_told(
     environment: dict[str, str], database: Engine
 ) -> None:
-    parts = Container(load(environment), apart=True)
-    workers = parts.on_text
+    parts = Container(load(environment), text_process=True)
+    workers = parts.text_workers
     child = workers(os.getpid)
     stop = threading.Event()
     workers.stopping = stop.is_set

@@ -50,7 +50,7 @@ def test_the_demo_adds_up() -> None:
 @pytest.mark.slow
 def test_the_demo_lets_its_owner_in() -> None:
     with stage(fixed_ports=False) as on:
-        password = owner(on.assembly, "owner@example.com")
+        password = owner(on.container, "owner@example.com")
         with httpx.Client(base_url=on.service_url, headers={"accept": "text/html"}) as browser:
             form = browser.get("/console/sign-in").text
             csrf = form.split('name="csrf" value="')[1].split('"')[0]

@@ -49,9 +49,9 @@ def sandbox(environment: dict[str, str]) -> Iterator[RunningSandbox]:
 @pytest.fixture
 def parts(environment: dict[str, str], sandbox: RunningSandbox) -> Iterator[Container]:
     """What the test looks into the database with."""
-    assembly = Container(load(environment))
-    yield assembly
-    assembly.database.dispose()
+    container = Container(load(environment))
+    yield container
+    container.database.dispose()
 
 
 class Worker:

@@ -31,10 +31,10 @@ def reconcile(
     unsubscribes is suppressed here, too. Who opted in again here after that is taken off
     SendGrid's list. `newsletter serve` does the same by itself (tracking.reconcile_every).
     """
-    assembly = Container(load())
-    with assembly.journaling():
+    container = Container(load())
+    with container.writing_departure_log():
         report = maintenance.reconcile(
-            assembly,
+            container,
             by=who(),
             now=datetime.now(UTC),
             wait=_slept,

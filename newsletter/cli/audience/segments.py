@@ -29,15 +29,15 @@ def create(
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
 ) -> None:
     """Save a segment."""
-    now, assembly = datetime.now(UTC), Container(load())
-    with transaction(assembly.database) as session:
+    now, container = datetime.now(UTC), Container(load())
+    with transaction(container.database) as session:
         segment_operations.create(
             session,
             name,
             expression,
             by=who(),
             now=now,
-            tracked=assembly.tracked,
+            tracked=container.tracked,
             description=description,
         )
         people, reachable = segment_store.count(session, expression, now=now)
@@ -54,14 +54,14 @@ def change(
     description: Annotated[str | None, typer.Option(help="Another description.")] = None,
 ) -> None:
     """Rename a segment, or change its rule or description. Options left out stay as they are."""
-    assembly = Container(load())
-    with transaction(assembly.database) as session:
+    container = Container(load())
+    with transaction(container.database) as session:
         changed = segment_operations.change(
             session,
             name,
             by=who(),
             now=datetime.now(UTC),
-            tracked=assembly.tracked,
+            tracked=container.tracked,
             new_name=new_name,
             expression=expression,
             description=description,
@@ -74,10 +74,10 @@ def change(
 @app.command("count")
 def count(name: str) -> None:
     """Count the subscribers of a segment, and those who may be emailed."""
-    assembly = Container(load())
-    with reading(assembly.database) as session:
+    container = Container(load())
+    with reading(container.database) as session:
         segment = segment_store.find(session, name)
-        require_measured(segment.expression, assembly.tracked, place=f"segment {name}")
+        require_measured(segment.expression, container.tracked, place=f"segment {name}")
         people, reachable = segment_store.count_of(session, segment, now=datetime.now(UTC))
     facts([("people", people), ("may be mailed", reachable)], title=name)
 
@@ -85,8 +85,8 @@ def count(name: str) -> None:
 @app.command("list")
 def listed(as_json: AsJson = False) -> None:
     """List the segments."""
-    assembly = Container(load())
-    with reading(assembly.database) as session:
+    container = Container(load())
+    with reading(container.database) as session:
         records = [
             {
                 "segment": one.segment.name,
@@ -96,7 +96,7 @@ def listed(as_json: AsJson = False) -> None:
                 "problem": problem.message if problem else "",
             }
             for one in segment_store.listing(session, now=datetime.now(UTC))
-            for problem in [one.problem or _unmeasured(assembly, one.segment)]
+            for problem in [one.problem or _unmeasured(container, one.segment)]
         ]
     rows(
         records,
@@ -106,9 +106,9 @@ def listed(as_json: AsJson = False) -> None:
     )
 
 
-def _unmeasured(assembly: Container, segment: Segment) -> SegmentError | None:
+def _unmeasured(container: Container, segment: Segment) -> SegmentError | None:
     try:
-        require_measured(segment.expression, assembly.tracked, place=f"segment {segment.name}")
+        require_measured(segment.expression, container.tracked, place=f"segment {segment.name}")
     except SegmentError as error:
         return error
     return None
@@ -117,10 +117,10 @@ def _unmeasured(assembly: Container, segment: Segment) -> SegmentError | None:
 @app.command("show")
 def show(name: str) -> None:
     """Show a segment's rule, its counts and some of its subscribers."""
-    now, assembly = datetime.now(UTC), Container(load())
-    with reading(assembly.database) as session:
+    now, container = datetime.now(UTC), Container(load())
+    with reading(container.database) as session:
         segment = segment_store.find(session, name)
-        require_measured(segment.expression, assembly.tracked, place=f"segment {name}")
+        require_measured(segment.expression, container.tracked, place=f"segment {name}")
         people, reachable = segment_store.count_of(session, segment, now=now)
         sample = segment_store.sample(session, segment.expression, now=now, limit=10)
         facts(

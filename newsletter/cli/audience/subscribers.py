@@ -98,7 +98,7 @@ def import_file(
     it means. Run an interrupted import again. Exit code 2 when rows were rejected
     or questions are open.
     """
-    assembly = Container(load())
+    container = Container(load())
     options = ImportOptions(
         dry_run=dry_run,
         all_or_nothing=all_or_nothing,
@@ -116,9 +116,9 @@ def import_file(
         everybody=read_as,
         dates=dates,
     )
-    with assembly.journaling(), _progress("Importing") as progress:
+    with container.writing_departure_log(), _progress("Importing") as progress:
         report = imports.import_file(
-            assembly,
+            container,
             source,
             by=who(),
             now=datetime.now(UTC),
@@ -267,9 +267,9 @@ def export_file(
 @app.command("data")
 def data(email: Email) -> None:
     """Print all data of a subscriber as JSON."""
-    assembly = Container(load())
-    with transaction(assembly.database) as session:
-        number = erasure.find(session, email, address_key=assembly.address_key)
+    container = Container(load())
+    with transaction(container.database) as session:
+        number = erasure.find(session, email, address_key=container.address_key)
         everything = subscriber_operations.export_data(
             session, number, by=who(), now=datetime.now(UTC)
         )
@@ -283,9 +283,9 @@ def erase(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete all data of a subscriber. A keyed hash stays, so that no import adds them again."""
-    assembly = Container(load())
-    with assembly.journaling(), transaction(assembly.database) as session:
-        number = erasure.find(session, email, address_key=assembly.address_key)
+    container = Container(load())
+    with container.writing_departure_log(), transaction(container.database) as session:
+        number = erasure.find(session, email, address_key=container.address_key)
         if not yes and not typer.confirm("This cannot be undone. Erase this person?", err=True):
             raise typer.Exit(1)
         subscriber_operations.erase(session, number, by=who(), now=datetime.now(UTC))
@@ -302,16 +302,16 @@ def add(
     topic: Annotated[list[str] | None, typer.Option(help="Topic, by slug; repeatable.")] = None,
 ) -> None:
     """Add a subscriber who consented elsewhere."""
-    assembly = Container(load())
+    container = Container(load())
     details = edit.read(name=name, tongue="", zone="", attributes="", topics=topic or ())
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         number = subscriber_operations.add(
             session,
             email,
             details,
             by=who(),
             now=datetime.now(UTC),
-            address_key=assembly.address_key,
+            address_key=container.address_key,
             wording=wording,
         )
     out.print(f"{email} is subscriber {number}.")
@@ -332,9 +332,9 @@ def change(
     ] = "",
 ) -> None:
     """Change a subscriber's details. Options left out stay as they are."""
-    assembly = Container(load())
-    with transaction(assembly.database) as session:
-        found = _subscriber(session, assembly, email)
+    container = Container(load())
+    with transaction(container.database) as session:
+        found = _subscriber(session, container, email)
         before = edit.details_of(session, found)
         details = edit.read(
             name=before.name if name is None else name,
@@ -363,9 +363,9 @@ def suppress(
     reason: Annotated[str, typer.Option(help="Why; it is kept with the suppression.")],
 ) -> None:
     """Suppress a subscriber: they get no more emails."""
-    assembly = Container(load())
-    with assembly.journaling(), transaction(assembly.database) as session:
-        found = _subscriber(session, assembly, email)
+    container = Container(load())
+    with container.writing_departure_log(), transaction(container.database) as session:
+        found = _subscriber(session, container, email)
         subscriber_operations.suppress(
             session, found.id, by=who(), now=datetime.now(UTC), reason=reason
         )
@@ -375,9 +375,9 @@ def suppress(
 @app.command("lift")
 def lift(email: Email) -> None:
     """Lift a suppression that an operator made. For bounces: newsletter suppressions lift."""
-    assembly = Container(load())
-    with assembly.journaling(), transaction(assembly.database) as session:
-        found = _subscriber(session, assembly, email)
+    container = Container(load())
+    with container.writing_departure_log(), transaction(container.database) as session:
+        found = _subscriber(session, container, email)
         remains = subscriber_operations.lift_suppression(
             session, found, by=who(), now=datetime.now(UTC)
         )
@@ -386,9 +386,9 @@ def lift(email: Email) -> None:
     )
 
 
-def _subscriber(session: Session, assembly: Container, email: str) -> Subscriber:
+def _subscriber(session: Session, container: Container, email: str) -> Subscriber:
     """The subscriber of this address; UserError if there is none."""
-    number = erasure.find(session, email, address_key=assembly.address_key)
+    number = erasure.find(session, email, address_key=container.address_key)
     return session.get_one(Subscriber, number)
 
 

@@ -48,21 +48,21 @@ def lift(
             "name one address, or a time with --since",
             hint='newsletter suppressions lift ann@example.org --reason "she called"',
         )
-    assembly = Container(load())
-    zone = ZoneInfo(assembly.settings.site.timezone)
-    hashed = assembly.hash_of(email) if email else None
+    container = Container(load())
+    zone = ZoneInfo(container.settings.site.timezone)
+    hashed = container.hash_of(email) if email else None
     if email and hashed is None:
         raise UserError("this is no email address", place=email)
     first = parse_moment(since, zone, place="--since") if since else None
     last = parse_moment(until, zone, place="--until") if until else None
     if dry_run:
-        with reading(assembly.database) as session:
+        with reading(container.database) as session:
             found = list_removal.bounced(
                 session, address_hash=hashed, since=first, until=last, text=text
             )
         rows([one._asdict() for one in found], _COLUMNS, as_json=as_json, empty="no bounce matches")
         return
-    with assembly.journaling(), transaction(assembly.database) as session:
+    with container.writing_departure_log(), transaction(container.database) as session:
         number = list_removal.lift_bounces(
             session,
             by=who(),

@@ -87,18 +87,18 @@ def send_test(
 
     Its unsubscribe links do nothing. Without --as it has the values of a sample reader.
     """
-    assembly = Container(load())
-    gateway, (draft, rendered) = assembly.gateway, read_and_render(assembly, issue)
+    container = Container(load())
+    gateway, (draft, rendered) = container.gateway, read_and_render(container, issue)
     emails = test_email.send(
-        assembly.database,
+        container.database,
         gateway,
         rendered,
-        _person(assembly, reader) if reader else SAMPLE_READER,
+        _person(container, reader) if reader else SAMPLE_READER,
         to,
         by=who(),
         now=datetime.now(UTC),
-        hash_of=assembly.hash_of,
-        secret=assembly.address_key,
+        hash_of=container.hash_of,
+        secret=container.address_key,
         slug=draft.slug,
     )
     out.print(f"“{test_email.SUBJECT_PREFIX}{rendered.title}” went to {', '.join(emails)}.")
@@ -118,9 +118,9 @@ def render_issue(
     Without --as, placeholders have their defaults.
     """
     began = time.perf_counter()
-    assembly = Container(load())
-    _, rendered = read_and_render(assembly, issue)
-    person = _person(assembly, reader) if reader else UNKNOWN_READER
+    container = Container(load())
+    _, rendered = read_and_render(container, issue)
+    person = _person(container, reader) if reader else UNKNOWN_READER
     shown = preview(rendered, person, images=images, scheme=scheme)
     seconds = time.perf_counter() - began
     write(target / "issue.html", shown.html)
@@ -136,32 +136,32 @@ def render_issue(
     )
 
 
-def _person(assembly: Container, email: str) -> Mapping[str, Any]:
+def _person(container: Container, email: str) -> Mapping[str, Any]:
     """A subscriber's values for placeholders; UserError when no subscriber has this address."""
-    with reading(assembly.database) as session:
-        number = erasure.find(session, email, address_key=assembly.address_key)
+    with reading(container.database) as session:
+        number = erasure.find(session, email, address_key=container.address_key)
         return values_of(session, number)
 
 
-def read_and_render(assembly: Container, issue: str | Path) -> tuple[Draft, Rendered]:
+def read_and_render(container: Container, issue: str | Path) -> tuple[Draft, Rendered]:
     """An issue, read as by ``text_of`` and rendered for the publication."""
-    text, name = text_of(assembly, issue)
+    text, name = text_of(container, issue)
     draft = parse_issue(text, name=name)
-    return draft, rendered_by(assembly, draft)
+    return draft, rendered_by(container, draft)
 
 
-def text_of(assembly: Container, issue: str | Path) -> tuple[str, str]:
+def text_of(container: Container, issue: str | Path) -> tuple[str, str]:
     """The text of this file, or of the saved issue of this slug; and its file name in errors."""
     name = str(issue)
     if Path(name).exists() or not is_slug(name):
         return read_text(Path(name)), name
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         return store.revision_of(session, store.find(session, name)).source, f"{name}.md"
 
 
-def rendered_by(assembly: Container, draft: Draft) -> Rendered:
+def rendered_by(container: Container, draft: Draft) -> Rendered:
     """A draft, rendered for the publication."""
-    return render(draft, assembly.publication, templates=assembly.settings.templates_directory)
+    return render(draft, container.publication, templates=container.settings.templates_directory)
 
 
 def write(path: Path, text: str) -> None:

@@ -43,12 +43,12 @@ def demo(
 ) -> None:
     """Send two sample issues to 4,000 sample subscribers on this machine; needs no account."""
     with stopping() as stop, stage(fixed_ports=not once) as on:
-        people(on.assembly, engineers=_ENGINEERS, leaders=_LEADERS)
+        people(on.container, engineers=_ENGINEERS, leaders=_LEADERS)
         err.print(f"{_ENGINEERS + _LEADERS:,} sample subscribers in two segments.\n")
         digest = _play(on, _DIGEST, ["engineers"], stop)
-        suppressed = _suppressed(on.assembly)
+        suppressed = _suppressed(on.container)
         letter = _play(on, _LETTER, ["engineers", "leaders"], stop)
-        _print(on.assembly, digest, letter)
+        _print(on.container, digest, letter)
         faults = _faults(on, digest, letter, suppressed)
         for fault in faults:
             err.print(f"[bold red]does not add up:[/bold red] {escape(fault)}", markup=True)
@@ -65,7 +65,7 @@ def demo(
 
 def _show_around(on: DemoStage) -> None:
     """Print the addresses to open and the password of the console."""
-    password = owner(on.assembly, _OWNER)
+    password = owner(on.container, _OWNER)
     for name, place in (
         ("mailbox", on.sandbox.url),
         ("archive", f"{on.service_url}/archive"),
@@ -79,9 +79,9 @@ def _show_around(on: DemoStage) -> None:
 
 def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> SendStatus:
     """Send one issue through the scheduler and wait for its last event."""
-    draft, rendered = read_and_render(on.assembly, resource("issues") / name)
+    draft, rendered = read_and_render(on.container, resource("issues") / name)
     now = datetime.now(UTC)
-    with transaction(on.assembly.database) as session:
+    with transaction(on.container.database) as session:
         made = send_lifecycle.create(
             session,
             draft,
@@ -96,9 +96,9 @@ def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> Sen
         store.switch_archive(session, draft.slug, on=True, by=COMMAND_LINE, now=now)
         send_id = made.id
     err.print(f"Send {send_id}: “{draft.title}” to {' and '.join(segment_names)}, in a second.")
-    watch(on.assembly, send_id, stop)
+    watch(on.container, send_id, stop)
     _await_events(on, stop)
-    with reading(on.assembly.database) as session:
+    with reading(on.container.database) as session:
         return send_status.get_status(session, send_id)
 
 
@@ -130,9 +130,9 @@ def _accepted(on: DemoStage) -> Counter[tuple[int, int]]:
     return taken
 
 
-def _suppressed(assembly: Container) -> dict[int, str]:
+def _suppressed(container: Container) -> dict[int, str]:
     """Subscriber → the reason of the current suppression."""
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         return suppression.reasons(session)
 
 
@@ -170,12 +170,12 @@ def _faults(
     return faults
 
 
-def _print(assembly: Container, *standings: SendStatus) -> None:
+def _print(container: Container, *standings: SendStatus) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     for one in standings:
         table.add_column(f"Send {one.send.id}", justify="right")
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         happened = [counters.of_send(session, standing.send.id) for standing in standings]
         total = suppression.count(session)
     left_out = sorted({why for standing in standings for why in standing.send.excluded_counts})

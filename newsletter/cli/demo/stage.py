@@ -43,7 +43,7 @@ Moore Naur O’Neil Perlman Quinlan Ritchie Søndergaard Thompson Ungar Wirth Ya
 class DemoStage:
     """The running parts of the demo."""
 
-    assembly: Container
+    container: Container
     sandbox: RunningSandbox
     service_url: str
 
@@ -62,12 +62,12 @@ def stage(*, fixed_ports: bool) -> Iterator[DemoStage]:
             with listen(_HOST, port) as listening:
                 service_url = f"http://{_HOST}:{listening.getsockname()[1]}"
                 sandbox.set_webhook_url(f"{service_url}/webhooks/sendgrid/events")
-                assembly = Container(
-                    load(_environment(Path(folder), sandbox, service_url)), apart=True
+                container = Container(
+                    load(_environment(Path(folder), sandbox, service_url)), text_process=True
                 )
-                with _running(assembly, listening):
-                    yield DemoStage(assembly, sandbox, service_url)
-                assembly.database.dispose()
+                with _running(container, listening):
+                    yield DemoStage(container, sandbox, service_url)
+                container.database.dispose()
 
 
 def _environment(folder: Path, sandbox: RunningSandbox, service_url: str) -> dict[str, str]:
@@ -99,8 +99,8 @@ def _free(port: int) -> bool:
 
 
 @contextmanager
-def _running(assembly: Container, listening: socket.socket) -> Iterator[None]:
-    server = server_of(assembly)
+def _running(container: Container, listening: socket.socket) -> Iterator[None]:
+    server = server_of(container)
     thread = threading.Thread(target=server.run, args=([listening],), name="service")
     thread.start()
     try:
@@ -114,16 +114,16 @@ def _running(assembly: Container, listening: socket.socket) -> Iterator[None]:
         thread.join()
 
 
-def people(assembly: Container, *, engineers: int, leaders: int) -> None:
+def people(container: Container, *, engineers: int, leaders: int) -> None:
     """Fill the empty database with sample subscribers in two segments."""
     now = datetime.now(UTC)
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         topic = Topic(slug="engineering", name="Engineering", description="The daily digest")
         session.add(topic)
         session.flush()
         numbers = range(1, engineers + leaders + 1)
-        _add(session, assembly.address_key, numbers[:engineers], "engineer", now)
-        _add(session, assembly.address_key, numbers[engineers:], "leader", now)
+        _add(session, container.address_key, numbers[:engineers], "engineer", now)
+        _add(session, container.address_key, numbers[engineers:], "leader", now)
         session.add_all(
             Subscription(subscriber_id=n, topic_id=topic.id, since=now) for n in numbers
         )
@@ -131,17 +131,17 @@ def people(assembly: Container, *, engineers: int, leaders: int) -> None:
         segment_store.save(session, "leaders", 'role == "leader"', now=now)
 
 
-def owner(assembly: Container, email: str) -> str:
+def owner(container: Container, email: str) -> str:
     """Create an owner of the console; returns the password, which is stored nowhere."""
     password, now = passwords.generated(), datetime.now(UTC)
-    hashed = assembly.passwords.hashed(password)
-    with transaction(assembly.database) as session:
+    hashed = container.passwords.hashed(password)
+    with transaction(container.database) as session:
         users.add(
             session,
             email,
             name="Demo",
             role=Role.OWNER,
-            max_owners=assembly.settings.console.max_owners,
+            max_owners=container.settings.console.max_owners,
             now=now,
             hashed=hashed,
         )

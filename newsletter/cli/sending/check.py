@@ -47,15 +47,15 @@ def check(
     Each finding names its line and what to do. config/checks.toml defines which
     checks warn and which block; the exit code is 1 when one blocks.
     """
-    assembly = Container(load())
-    text, name = text_of(assembly, issue)
-    with reading(assembly.database) if segment else nullcontext() as session:
-        findings = assembly.checker.check_text(
+    container = Container(load())
+    text, name = text_of(container, issue)
+    with reading(container.database) if segment else nullcontext() as session:
+        findings = container.checker.check_text(
             text,
             name=name,
             now=datetime.now(UTC),
-            plan=_plan(assembly, session, segment or (), exclude or ()) if session else None,
-            dns=assembly.dns,
+            plan=_plan(container, session, segment or (), exclude or ()) if session else None,
+            dns=container.dns,
             ask_links=links,
         )
     show(findings, place=name, as_json=as_json)
@@ -64,16 +64,16 @@ def check(
 
 
 def _plan(
-    assembly: Container, session: Session, segment: Sequence[str], exclude: Sequence[str]
+    container: Container, session: Session, segment: Sequence[str], exclude: Sequence[str]
 ) -> Plan:
     """The timetable of a send without options for its pace."""
     return Plan(
         session,
         segment,
         exclude,
-        pacing_options.timetable(assembly, rate=None, per_hour=None, per_day=None),
-        assembly.settings.sending.batch_size,
-        assembly.warm_up,
+        pacing_options.timetable(container, rate=None, per_hour=None, per_day=None),
+        container.settings.sending.batch_size,
+        container.warm_up,
     )
 
 

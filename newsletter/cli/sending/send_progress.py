@@ -33,7 +33,7 @@ _TEND = 5.0
 _TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PENDING})
 
 
-def run_to_rest(assembly: Container, send_id: int, stop: Stop) -> SendStatus:
+def run_to_rest(container: Container, send_id: int, stop: Stop) -> SendStatus:
     """Send in this process until the send is paused or over; a service may send it as well.
 
     If a signal or an error ends this earlier, the requests under way finish, and the command
@@ -41,22 +41,24 @@ def run_to_rest(assembly: Container, send_id: int, stop: Stop) -> SendStatus:
     """
     try:
         # A restored database has to know what left before anything is planned.
-        assembly.compare_departures()
-        _start(assembly, send_id)
-        workers = assembly.workers(alone=True)
+        container.compare_departures()
+        _start(container, send_id)
+        workers = container.workers(alone=True)
         workers.start()
         try:
-            return watch(assembly, send_id, stop, tend=partial(recover_abandoned, assembly.desk))
+            return watch(
+                container, send_id, stop, tend=partial(recover_abandoned, container.task_context)
+            )
         finally:
             workers.stop()
     except BaseException:
-        _tell_how_it_goes_on(assembly, send_id)
+        _tell_how_it_goes_on(container, send_id)
         raise
 
 
-def _start(assembly: Container, send_id: int) -> None:
+def _start(container: Container, send_id: int) -> None:
     for _ in range(_STARTS):
-        if send_id not in start_due(assembly.desk):
+        if send_id not in start_due(container.task_context):
             return
         # Another process may have changed the same rows first.
         time.sleep(0.2)
@@ -69,7 +71,7 @@ def _start(assembly: Container, send_id: int) -> None:
 
 
 def watch(
-    assembly: Container,
+    container: Container,
     send_id: int,
     stop: Stop | None = None,
     *,
@@ -90,7 +92,7 @@ def watch(
                 tend()
                 tended = time.monotonic()
             now = datetime.now(UTC)
-            with reading(assembly.database) as session:
+            with reading(container.database) as session:
                 current = send_status.find(session, send_id)
                 batches = send_status.batch_states(session, send_id)
                 if not bar.disable:
@@ -100,15 +102,15 @@ def watch(
             if current.state in _RESTING or _only_doubt_is_left(batches):
                 break
             stop.wait(0.2)
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         return send_status.get_status(session, send_id)
 
 
-def _tell_how_it_goes_on(assembly: Container, send_id: int) -> None:
+def _tell_how_it_goes_on(container: Container, send_id: int) -> None:
     """Print the status of a send that this process stops working on, and how to continue."""
     again = f"newsletter sends continue {send_id}"
     try:
-        with reading(assembly.database) as session:
+        with reading(container.database) as session:
             send, at_work = (
                 send_status.find(session, send_id),
                 heartbeat.alive(session, datetime.now(UTC)),
@@ -179,10 +181,10 @@ def _only_doubt_is_left(batches: dict[str, int]) -> bool:
     return BatchState.UNCERTAIN in batches and not any(batches.get(s) for s in open_states)
 
 
-def summary(assembly: Container, stands: SendStatus) -> None:
+def summary(container: Container, stands: SendStatus) -> None:
     """Print the status of a send in counts that add up."""
     send, now = stands.send, datetime.now(UTC)
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         happened = counters.of_send(session, send.id)
         maker = schedules.creator_of(session, send.id)
         outlook = send_status.throughput(session, send.id, now=now)

@@ -76,11 +76,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the status of a send, or of each of its recipients."""
-    assembly = Container(load())
+    container = Container(load())
     if people or state or email:
-        _list_people(assembly, number, state, email, as_json=as_json)
+        _list_people(container, number, state, email, as_json=as_json)
         return
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         stands = send_status.get_status(session, number)
         doubtful = uncertain_batches.list_uncertain(session, number)
         around = silent_batches.silence_of(session, doubtful)
@@ -88,7 +88,7 @@ def show(
     if as_json:
         rows([record(stands, doubtful, happened)], (), as_json=True, empty="")
         return
-    summary(assembly, stands)
+    summary(container, stands)
     for one in doubtful:
         out.print(
             f"\nbatch {one.number} is in doubt: {one.people:,} people, "
@@ -115,14 +115,14 @@ def _beside(known: Silence) -> str:
 
 
 def _list_people(
-    assembly: Container,
+    container: Container,
     number: int,
     state: DeliveryState | None,
     email: str | None,
     *,
     as_json: bool,
 ) -> None:
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         send_status.find(session, number)
         records = (
             {
@@ -158,9 +158,9 @@ def resolve(
             place="--batch",
             hint=f"newsletter sends resolve {number} --batch B, or --all.",
         )
-    assembly = Container(load())
-    now, warm_up = datetime.now(UTC), assembly.warm_up
-    with transaction(assembly.database) as session:
+    container = Container(load())
+    now, warm_up = datetime.now(UTC), container.warm_up
+    with transaction(container.database) as session:
         send_status.find(session, number)
         if batch is not None:
             uncertain_batches.resolve(
@@ -179,9 +179,12 @@ def resolve(
 @app.command("pause")
 def pause(number: Number) -> None:
     """Pause a send. Requests under way finish."""
-    assembly = Container(load())
+    container = Container(load())
     now = datetime.now(UTC)
-    with assembly.journaling(required=False), transaction(assembly.database) as session:
+    with (
+        container.writing_departure_log(required=False),
+        transaction(container.database) as session,
+    ):
         send_lifecycle.pause(session, number, by=who(), now=now)
     out.print(f"Send {number} is paused.")
 
@@ -189,10 +192,10 @@ def pause(number: Number) -> None:
 @app.command("resume")
 def resume(number: Number) -> None:
     """Resume a paused send. Its timetable shifts by the length of the pause."""
-    assembly = Container(load())
-    with assembly.journaling(), transaction(assembly.database) as session:
+    container = Container(load())
+    with container.writing_departure_log(), transaction(container.database) as session:
         send_lifecycle.resume(
-            session, number, by=who(), now=datetime.now(UTC), warm_up=assembly.warm_up
+            session, number, by=who(), now=datetime.now(UTC), warm_up=container.warm_up
         )
     out.print(f"Send {number} goes on. `newsletter serve` does the work.")
 
@@ -200,8 +203,11 @@ def resume(number: Number) -> None:
 @app.command("cancel")
 def cancel(number: Number) -> None:
     """Cancel a send. Emails already sent cannot be recalled."""
-    assembly = Container(load())
-    with assembly.journaling(required=False), transaction(assembly.database) as session:
+    container = Container(load())
+    with (
+        container.writing_departure_log(required=False),
+        transaction(container.database) as session,
+    ):
         without = send_lifecycle.cancel(session, number, by=who(), now=datetime.now(UTC))
     out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
 
@@ -209,25 +215,25 @@ def cancel(number: Number) -> None:
 @app.command("retry")
 def retry(number: Number) -> None:
     """Send an ended send's issue to those of its recipients who did not get it."""
-    assembly = Container(load())
-    _ = assembly.gateway, assembly.links
-    assembly.compare_departures()
+    container = Container(load())
+    _ = container.gateway, container.links
+    container.compare_departures()
     with stopping() as stop:
         with (
-            assembly.journaling(),
-            transaction(assembly.database, snapshot=True) as session,
+            container.writing_departure_log(),
+            transaction(container.database, snapshot=True) as session,
         ):
             people = send_lifecycle.retry(
                 session,
                 number,
                 by=who(),
                 now=datetime.now(UTC),
-                batch_size=assembly.settings.sending.batch_size,
-                warm_up=assembly.warm_up,
+                batch_size=container.settings.sending.batch_size,
+                warm_up=container.warm_up,
             )
         err.print(f"{people:,} people missed it.")
-        stands = run_to_rest(assembly, number, stop)
-    summary(assembly, stands)
+        stands = run_to_rest(container, number, stop)
+    summary(container, stands)
     exit_by(stands)
 
 
@@ -237,15 +243,15 @@ def go_on(number: Number) -> None:
 
     Nobody gets it twice, also where the service works on it meanwhile.
     """
-    assembly = Container(load())
-    _ = assembly.gateway, assembly.links
-    assembly.compare_departures()
-    with reading(assembly.database) as session:
+    container = Container(load())
+    _ = container.gateway, container.links
+    container.compare_departures()
+    with reading(container.database) as session:
         restore_gate.require_open(session)
         send_lifecycle.require_work(session, number, now=datetime.now(UTC))
     with stopping() as stop:
-        stands = run_to_rest(assembly, number, stop)
-    summary(assembly, stands)
+        stands = run_to_rest(container, number, stop)
+    summary(container, stands)
     exit_by(stands)
 
 
@@ -259,20 +265,20 @@ def pace(
     window: options.Window = None,
 ) -> None:
     """Change the pace of a send. Options left out are removed."""
-    assembly = Container(load())
+    container = Container(load())
     wanted = options.timetable(
-        assembly, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
+        container, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
     )
     now = datetime.now(UTC)
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         send_lifecycle.change_pace(
             session,
             number,
             wanted,
             by=who(),
             now=now,
-            batch_size=assembly.settings.sending.batch_size,
-            warm_up=assembly.warm_up,
+            batch_size=container.settings.sending.batch_size,
+            warm_up=container.warm_up,
         )
         outlook = send_status.throughput(session, number, now=now)
     last = f"; the last leave {shown(outlook.last_at)}" if outlook.last_at else ""
@@ -332,14 +338,14 @@ def winner(
     label: Annotated[str, typer.Argument(metavar="LABEL", help="The variant, e.g. B.")],
 ) -> None:
     """Choose the winner of an A/B test and send it to the rest."""
-    assembly = Container(load())
-    with transaction(assembly.database) as session:
+    container = Container(load())
+    with transaction(container.database) as session:
         people = send_lifecycle.choose_winner(
             session,
             number,
             label.upper(),
             by=who(),
             now=datetime.now(UTC),
-            warm_up=assembly.warm_up,
+            warm_up=container.warm_up,
         )
     out.print(f"{people:,} people get variant {label.upper()} of send {number}.")

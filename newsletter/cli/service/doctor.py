@@ -53,8 +53,8 @@ def examine(
     settings: Settings, lookup: Lookup, fetch: Fetch = proxy_findings.fetch_page
 ) -> Iterator[DoctorFinding]:
     """All findings, those of this machine first."""
-    assembly = Container(settings)
-    sandbox = assembly.is_local
+    container = Container(settings)
+    sandbox = container.is_local
     yield from _of_machine(settings)
     if sandbox:
         message = f"a sandbox at {settings.sendgrid.host}: no email leaves, so DNS is not checked"
@@ -67,7 +67,7 @@ def examine(
             settings.site.postal_address, example=load({}).site.postal_address
         )
     try:
-        account = Account(assembly.provider.ask)
+        account = Account(container.provider.ask)
     except UserError as error:
         yield DoctorFinding("API key", Verdict.PROBLEM, error.message, error.hint or "")
         account = None

@@ -26,15 +26,15 @@ def serve(
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
     repeated_logs.install()
-    assembly = Container(load(), apart=True)
+    container = Container(load(), text_process=True)
     # What it cannot work without is looked at before it listens.
-    _ = assembly.gateway, assembly.links, assembly.address_key, assembly.verifier
-    _ = assembly.database
-    web = assembly.settings.web
+    _ = container.gateway, container.links, container.address_key, container.verifier
+    _ = container.database
+    web = container.settings.web
     listening = listen(host or web.host, web.port if port is None else port)
     bound = listening.getsockname()
     address = f"http://{bound[0]}:{bound[1]}"
-    server = server_of(assembly)
+    server = server_of(container)
     # From here on: a signal between this line and the server's own handlers would break it off.
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -43,11 +43,11 @@ def serve(
     server.run(sockets=[listening])
 
 
-def server_of(assembly: Container) -> uvicorn.Server:
+def server_of(container: Container) -> uvicorn.Server:
     """The web server of the service; web/connections.py limits how long it waits for clients."""
-    app = create_app(assembly, background=True)
+    app = create_app(container, background=True)
     most = open_files.connections_within(
-        open_files.raise_limit(), most=assembly.settings.web.max_connections
+        open_files.raise_limit(), most=container.settings.web.max_connections
     )
     server = uvicorn.Server(
         uvicorn.Config(
@@ -67,7 +67,7 @@ def server_of(assembly: Container) -> uvicorn.Server:
         )
     )
     app.state.stopping = lambda: server.should_exit
-    assembly.on_text.stopping = lambda: server.should_exit
+    container.text_workers.stopping = lambda: server.should_exit
     return server
 
 

@@ -46,12 +46,12 @@ def fold_old(as_json: AsJson = False) -> None:
     The running service does this each hour. The totals of sends stay
     (docs/how-it-works/privacy.md).
     """
-    assembly = Container(load())
-    folded = maintenance.prune_now(assembly, by=who(), now=datetime.now(UTC))
+    container = Container(load())
+    folded = maintenance.prune_now(container, by=who(), now=datetime.now(UTC))
     if as_json:
         rows([asdict(folded)], [], as_json=True, empty="")
         return
-    events = "events" if assembly.database.dialect.name == "sqlite" else "months of events"
+    events = "events" if container.database.dialect.name == "sqlite" else "months of events"
     facts([(events, folded.events), ("issues", folded.issues), ("deliveries", folded.deliveries)])
 
 

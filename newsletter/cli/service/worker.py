@@ -37,27 +37,27 @@ def worker(
     if concurrency is not None:
         environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
     settings = load(environment)
-    assembly = Container(settings, apart=True)
+    container = Container(settings, text_process=True)
     # What it cannot work without is told before it begins.
-    _ = assembly.gateway, assembly.links, assembly.address_key
-    workers = assembly.workers()
+    _ = container.gateway, container.links, container.address_key
+    workers = container.workers()
     with stopping() as told_to_stop, ExitStack() as running:
         # The workers before the clock: they make the tables of jobs that it feeds.
-        for part in (workers, assembly.clock()):
+        for part in (workers, container.clock()):
             part.start()
             running.callback(part.stop)
         # Before the clock, which may be waiting for it.
-        running.callback(assembly.on_text.stop)
+        running.callback(container.text_workers.stop)
         err.print(
             f"worker {workers.name} sends up to {settings.sending.concurrency} requests at once"
             " · Ctrl-C stops it orderly"
         )
         told_to_stop.wait()
         err.print("stopping: the requests under way end first")
-    err.print(f"stopped orderly · {_sent(assembly, workers.name):,} batches sent")
+    err.print(f"stopped orderly · {_sent(container, workers.name):,} batches sent")
 
 
-def _sent(assembly: Container, name: str) -> int:
+def _sent(container: Container, name: str) -> int:
     """The number of batches that this process sent."""
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         return send_status.accepted_by(session, name)

@@ -33,7 +33,7 @@ TEXT = (
 
 
 RULES = load_rules(resource("config") / "checks.toml", None)
-PRESS = IssueRenderer(
+RENDERER = IssueRenderer(
     Checker(HOUSE, resource("templates/email"), RULES),
     late_limit=timedelta(hours=6),
     batch_size=1000,
@@ -72,14 +72,14 @@ def approve(database: Engine, slug: str, *, series: str = "letter", now: datetim
         approval.approve(session, slug, revision=1, by=COMMAND_LINE, now=now)
 
 
-def tick(database: Engine, now: datetime, press: IssueRenderer = PRESS) -> list[RunResult]:
+def tick(database: Engine, now: datetime, renderer: IssueRenderer = RENDERER) -> list[RunResult]:
     """What the clock does each second."""
     fired = []
     with reading(database) as session:
         due = next_run.due(session, now=now)
     for schedule_id in due:
         with transaction(database) as session:
-            fired += trigger.run_schedule(session, schedule_id, press, now=now)
+            fired += trigger.run_schedule(session, schedule_id, renderer, now=now)
     return fired
 
 

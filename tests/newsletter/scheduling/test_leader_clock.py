@@ -37,7 +37,7 @@ from tests.newsletter.sending.conftest import five, make_send, states
 __all__ = ["five"]
 
 
-def desk(database: Engine, press: IssueRenderer | None = None) -> TaskContext:
+def task_context(database: Engine, renderer: IssueRenderer | None = None) -> TaskContext:
     return TaskContext(
         database,
         batch_size=2,
@@ -45,7 +45,7 @@ def desk(database: Engine, press: IssueRenderer | None = None) -> TaskContext:
         doubt_grace=timedelta(minutes=30),
         doubt_policy="hold",
         keep_network_data=timedelta(days=365),
-        press=(lambda: press) if press else None,
+        make_issue_renderer=(lambda: renderer) if renderer else None,
     )
 
 
@@ -74,7 +74,7 @@ def clocks(database: Engine) -> Iterator[Callable[[], Clock]]:
 
     def start() -> Clock:
         engine = open_database(database.url.render_as_string(hide_password=False))
-        clock = Clock(engine, desk(engine), wakeups(engine))
+        clock = Clock(engine, task_context(engine), wakeups(engine))
         clock.start()
         started.append((clock, engine))
         return clock
@@ -111,13 +111,13 @@ def test_a_late_send_starts_within_the_limit_and_else_waits_with_the_reason(
     database: Engine, five, hours: float, expected: str
 ) -> None:
     send = make_send(database, at=datetime.now(UTC) - timedelta(hours=hours))
-    start_due(desk(database))
+    start_due(task_context(database))
     assert state(database, send) == expected
     if expected == "paused":
         with transaction(database) as session:
             assert "while nothing ran" in send_status.find(session, send).reason
             send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
-        start_due(desk(database))
+        start_due(task_context(database))
         assert state(database, send) == "sending"
 
 
@@ -135,7 +135,7 @@ def test_a_send_that_cannot_be_planned_waits_for_the_operator_with_the_reason(
     database: Engine, five
 ) -> None:
     send = outgrown(database)
-    start_due(desk(database))
+    start_due(task_context(database))
     with reading(database) as session:
         found = send_status.find(session, send)
         [waiting] = attention.items(session, now=datetime.now(UTC))
@@ -148,18 +148,18 @@ def test_a_send_that_could_not_be_planned_is_planned_anew_once_it_is_resumed(
     database: Engine, five
 ) -> None:
     send = outgrown(database)
-    start_due(desk(database))
+    start_due(task_context(database))
     # Nothing has changed: nobody may be told that it is sent.
     with transaction(database) as session:
         send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
-    start_due(desk(database))
+    start_due(task_context(database))
     assert (state(database, send), states(database, send)) == ("paused", {})
     with transaction(database) as session:
         send_lifecycle.change_pace(
             session, send, Timetable(), by=Actor(None, "operator"), now=datetime.now(UTC)
         )
         send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
-    start_due(desk(database))
+    start_due(task_context(database))
     assert state(database, send) == "sending"
     assert len(states(database, send)) == 400
 
@@ -173,7 +173,7 @@ def test_a_send_that_cannot_be_planned_keeps_no_other_from_starting(database: En
         session.execute(
             update(table_of(Send)).where(table_of(Send).c.id == strange).values(segments=rule)
         )
-    start_due(desk(database))
+    start_due(task_context(database))
     assert (state(database, strange), state(database, sound)) == ("paused", "sending")
 
 
@@ -191,12 +191,12 @@ def test_a_send_that_trouble_keeps_from_starting_is_due_still_and_the_others_sta
         return usual(session, send_id, target, **more)
 
     monkeypatch.setattr(send_store, "move_send", fail)
-    assert start_due(desk(database)) == [first]
+    assert start_due(task_context(database)) == [first]
     assert (state(database, first), state(database, second)) == ("scheduled", "sending")
     assert states(database, first) == {}
     assert "the disk is full" in caplog.text
     monkeypatch.undo()
-    assert start_due(desk(database)) == []
+    assert start_due(task_context(database)) == []
     assert (state(database, first), len(states(database, first))) == ("sending", 5)
 
 
@@ -209,7 +209,7 @@ def test_of_two_that_start_a_send_at_once_one_does_and_the_other_goes_on(
     with ThreadPoolExecutor(1) as pool:
         with transaction(database, snapshot=True) as session:
             plan(session, send, now=now, batch_size=2)
-            second = pool.submit(start_due, desk(database))
+            second = pool.submit(start_due, task_context(database))
             time.sleep(1)  # it waits for the first
         second.result(timeout=20)
     assert (state(database, send), state(database, other)) == ("sending", "sending")

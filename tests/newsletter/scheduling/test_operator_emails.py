@@ -28,8 +28,8 @@ DECIDING = ["olga@example.org", "paul@example.org"]
 
 
 @pytest.fixture(autouse=True)
-def staff(assembly: Container) -> None:
-    with transaction(assembly.database) as session:
+def staff(container: Container) -> None:
+    with transaction(container.database) as session:
         for name, role, hashed in (
             ("olga", Role.OWNER, "x"),
             ("paul", Role.APPROVER, "x"),
@@ -40,13 +40,13 @@ def staff(assembly: Container) -> None:
         ):
             email = f"{name}@example.org"
             users.add(session, email, name="", role=role, max_owners=3, now=NOW, hashed=hashed)
-    tasks.configure_tasks(assembly.desk)
+    tasks.configure_tasks(container.task_context)
 
 
-def told(assembly: Container) -> list[OutboxEmail]:
+def told(container: Container) -> list[OutboxEmail]:
     """Emails to operators since the last look."""
     tasks.tell_operators()
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         found = session.scalars(
             select(OutboxEmail).where(table_of(OutboxEmail).c.kind == "operator")
         ).all()
@@ -56,74 +56,74 @@ def told(assembly: Container) -> list[OutboxEmail]:
 
 
 def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
-    assembly: Container, five: list[int]
+    container: Container, five: list[int]
 ) -> None:
-    send = make_send(assembly.database)
-    with transaction(assembly.database) as session:
+    send = make_send(container.database)
+    with transaction(container.database) as session:
         assert send_store.hold_back(session, send, reason="due 7 h 0 min ago <b>", now=NOW)
-    emails = told(assembly)
+    emails = told(container)
     assert sorted(one.email for one in emails) == DECIDING
     assert emails[0].subject == "Paused: Hello reader"
     assert f"/console/sends/{send}" in emails[0].text
     assert "due 7 h 0 min ago &lt;b&gt;" in emails[0].html
-    assert told(assembly) == []
+    assert told(container) == []
 
 
-def test_a_pause_by_an_operator_is_told_to_nobody(assembly: Container, five: list[int]) -> None:
-    send = make_send(assembly.database)
-    with transaction(assembly.database) as session:
+def test_a_pause_by_an_operator_is_told_to_nobody(container: Container, five: list[int]) -> None:
+    send = make_send(container.database)
+    with transaction(container.database) as session:
         send_lifecycle.pause(
             session, send, by=Actor(None, "operator"), reason="paused by Ada", now=NOW
         )
-    assert told(assembly) == []
+    assert told(container) == []
 
 
-def test_a_pause_that_is_undone_leaves_no_message(assembly: Container, five: list[int]) -> None:
-    send = make_send(assembly.database)
-    with reading(assembly.database) as session:
+def test_a_pause_that_is_undone_leaves_no_message(container: Container, five: list[int]) -> None:
+    send = make_send(container.database)
+    with reading(container.database) as session:
         send_store.hold_back(session, send, reason="x", now=NOW)
-    assert told(assembly) == []
+    assert told(container) == []
 
 
 def test_batches_that_nobody_confirmed_are_told_after_the_grace_time_and_once_a_day(
-    assembly: Container, five: list[int]
+    container: Container, five: list[int]
 ) -> None:
-    send = make_send(assembly.database)
-    make_plan(assembly.database, send)
+    send = make_send(container.database)
+    make_plan(container.database, send)
     batch = table_of(Batch)
 
     def departed(at: datetime, *states: BatchState) -> None:
-        with transaction(assembly.database) as session:
+        with transaction(container.database) as session:
             for state in states:
                 session.execute(update(batch).values(state=state, departed_at=at))
 
     departed(NOW, BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
-    assert told(assembly) == []
+    assert told(container) == []
     departed(NOW - timedelta(hours=1))
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         session.execute(update(batch).values(departed_at=NOW - timedelta(hours=1)))
-    emails = told(assembly)
+    emails = told(container)
     assert sorted(one.email for one in emails) == DECIDING
     assert emails[0].subject == "Not confirmed: Hello reader"
-    assert told(assembly) == []
+    assert told(container) == []
 
 
-def test_a_review_that_is_asked_for_is_told(assembly: Container) -> None:
-    with transaction(assembly.database) as session:
+def test_a_review_that_is_asked_for_is_told(container: Container) -> None:
+    with transaction(container.database) as session:
         draft = parse_issue("---\nsubject: Hello\nslug: hello\n---\nWords\n", name="hello.md")
         store.save(session, draft, by=ADA, now=NOW)
         approval.request(session, "hello", by=ADA, now=NOW, note="Please look at the table")
-    emails = told(assembly)
+    emails = told(container)
     assert [one.subject for one in emails] == ["Please review: Hello"] * 2
     assert "/console/issues/hello" in emails[0].text
     assert "Please look at the table" in emails[0].text
 
 
-def test_nobody_to_tell_is_no_error(assembly: Container, five: list[int]) -> None:
-    send = make_send(assembly.database)
-    with transaction(assembly.database) as session:
+def test_nobody_to_tell_is_no_error(container: Container, five: list[int]) -> None:
+    send = make_send(container.database)
+    with transaction(container.database) as session:
         for one in users.listing(session, now=NOW):
             if one.role is not Role.OWNER:
                 users.remove(session, one.id)
         send_store.move_send(session, send, SendState.PAUSED, reason="x", paused_at=NOW)
-    assert [one.email for one in told(assembly)] == ["olga@example.org"]
+    assert [one.email for one in told(container)] == ["olga@example.org"]

@@ -14,23 +14,23 @@ from newsletter.issues.store import COMMAND_LINE
 from newsletter.scheduling import tasks
 from newsletter.text_workers import TooMuchWorkError
 from tests.conftest import NOW
-from tests.newsletter.scheduling.conftest import PRESS, approve, make_schedule, rows
-from tests.newsletter.scheduling.test_leader_clock import desk
+from tests.newsletter.scheduling.conftest import RENDERER, approve, make_schedule, rows
+from tests.newsletter.scheduling.test_leader_clock import task_context
 
 #: Seven o'clock of the day after NOW, which is seven itself.
 SEVEN = NOW + timedelta(days=1)
-LATE = SEVEN + PRESS.late_limit + timedelta(minutes=1)
+LATE = SEVEN + RENDERER.late_limit + timedelta(minutes=1)
 
 
 def failing(error: UserError) -> Callable[..., Any]:
-    def on_text(*_args: object, **_named: object) -> Any:
+    def text_workers(*_args: object, **_named: object) -> Any:
         raise error
 
-    return on_text
+    return text_workers
 
 
-def tick(database, now, on_text: Callable[..., Any] | None = None) -> None:
-    tasks.fire_due(desk(database, replace(PRESS, on_text=on_text)), now=now)
+def tick(database, now, text_workers: Callable[..., Any] | None = None) -> None:
+    tasks.fire_due(task_context(database, replace(RENDERER, text_workers=text_workers)), now=now)
 
 
 @pytest.mark.parametrize("error", [BusyError("stopping"), MachineError("no memory")])
@@ -65,7 +65,7 @@ def test_what_became_the_next_meanwhile_is_prepared_anew(database, everybody) ->
     schedule = make_schedule(database)
     examined = []
 
-    def on_text(function: Callable[..., Any], text: str, *, name: str) -> Any:
+    def text_workers(function: Callable[..., Any], text: str, *, name: str) -> Any:
         if not examined:
             # The first goes back to its author while it is being rendered.
             with transaction(database) as session:
@@ -73,8 +73,8 @@ def test_what_became_the_next_meanwhile_is_prepared_anew(database, everybody) ->
         examined.append(name)
         return function(text, name=name)
 
-    tick(database, SEVEN, on_text)
+    tick(database, SEVEN, text_workers)
     assert rows(database, schedule) == []
-    tick(database, SEVEN + timedelta(seconds=1), on_text)
+    tick(database, SEVEN + timedelta(seconds=1), text_workers)
     assert examined == ["first.md", "second.md"]
     assert [(outcome, send) for _, outcome, _, send in rows(database, schedule)] == [("sent", 1)]

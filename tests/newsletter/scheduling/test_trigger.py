@@ -30,8 +30,8 @@ from newsletter.sending.queries import send_status
 from subscribers.segments import store as segment_store
 from tests.conftest import NOW, add_person
 from tests.newsletter.scheduling.calendar_walk import walked
-from tests.newsletter.scheduling.conftest import PRESS, TEXT, approve, make_schedule, rows, tick
-from tests.newsletter.scheduling.test_leader_clock import desk
+from tests.newsletter.scheduling.conftest import RENDERER, TEXT, approve, make_schedule, rows, tick
+from tests.newsletter.scheduling.test_leader_clock import task_context
 
 pytestmark = pytest.mark.both_databases
 
@@ -219,12 +219,12 @@ class BrokenChecker(Checker):
 
 
 def broken() -> Checker:
-    usual = PRESS.checker
+    usual = RENDERER.checker
     return BrokenChecker(usual.publication, usual.templates, usual.rules)
 
 
 def without_templates() -> Checker:
-    return replace(PRESS.checker, templates=Path("nowhere"))
+    return replace(RENDERER.checker, templates=Path("nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_whatever_goes_wrong_is_said_and_leaves_nothing_half_made(
 ) -> None:
     schedule = make_schedule(database)
     approve(database, "first")
-    tick(database, SEVEN, replace(PRESS, checker=checker()))
+    tick(database, SEVEN, replace(RENDERER, checker=checker()))
     [(_, outcome, reason, send)] = rows(database, schedule)
     assert (outcome, send, sends(database)) == ("failed", None, [])
     assert reason.startswith("issue first: ")
@@ -262,12 +262,12 @@ def test_a_send_that_is_half_made_is_taken_back(database, everybody) -> None:
 
 
 def test_what_a_check_blocks_is_not_sent_and_the_finding_is_said(database, everybody) -> None:
-    rules = PRESS.checker.rules
+    rules = RENDERER.checker.rules
     subject = rules.subject.model_copy(update={"level": "block"})
-    stern = replace(PRESS.checker, rules=rules.model_copy(update={"subject": subject}))
+    stern = replace(RENDERER.checker, rules=rules.model_copy(update={"subject": subject}))
     schedule = make_schedule(database)
     approve(database, "x" * 100)
-    tick(database, SEVEN, replace(PRESS, checker=stern))
+    tick(database, SEVEN, replace(RENDERER, checker=stern))
     [(_, outcome, reason, _)] = rows(database, schedule)
     assert (outcome, sends(database)) == ("failed", [])
     assert "checks found errors" in reason
@@ -294,7 +294,7 @@ def at_once(database: Engine, now: datetime, count: int = 3) -> list[str]:
         # Each begins with another one: so they meet at the issues, not at the schedules.
         for schedule_id in [*due[number:], *due[:number]]:
             with transaction(engine) as session:
-                fired.extend(trigger.run_schedule(session, schedule_id, PRESS, now=now))
+                fired.extend(trigger.run_schedule(session, schedule_id, RENDERER, now=now))
 
     engines = [open_database(url) for _ in range(count)]
     threads = [threading.Thread(target=clock, args=(e, n)) for n, e in enumerate(engines)]
@@ -350,7 +350,7 @@ def test_the_job_deals_with_the_others_when_one_cannot_be_dealt_with(
         # As another version, or a hand, may have written it.
         schedules.find(session, "a").rule = "whenever"
     approve(database, "first")
-    tasks.fire_due(desk(database, PRESS), now=SEVEN)
+    tasks.fire_due(task_context(database, RENDERER), now=SEVEN)
     assert rows(database, broken) == []
     assert rows(database, well)[0][1] == "sent"
     assert "could not be dealt with" in caplog.text
@@ -506,6 +506,6 @@ def test_two_years_with_a_machine_that_often_does_not_run_lose_nothing_and_burst
         for before, moment in pairwise(ticks):
             came = [due for due in expected if before < due <= moment]
             made_up = [due for due in came if dealt[due] != "missed"]
-            within = [due for due in came[-1:] if moment - due <= PRESS.late_limit]
+            within = [due for due in came[-1:] if moment - due <= RENDERER.late_limit]
             assert made_up == within
     assert {slug for slug, _ in sends(database)} == set()

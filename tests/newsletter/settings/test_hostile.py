@@ -327,7 +327,7 @@ def test_the_clock_s_jobs_run_with_the_least_and_the_most_of_everything(
                 continue
             environment[variable(key)] = text
     parts = Container(load(environment))
-    tasks.configure_tasks(parts.desk)
+    tasks.configure_tasks(parts.task_context)
     for job in (
         tasks.start_due_sends,
         tasks.fire_schedules,
@@ -346,7 +346,7 @@ def test_the_clock_s_jobs_run_with_the_least_and_the_most_of_everything(
 PATHS = {
     "checks.file": lambda parts: parts.check_rules,
     "sending.alerts": lambda parts: parts.breaker_rules,
-    "sending.journal": lambda parts: parts.journal,
+    "sending.journal": lambda parts: parts.departure_log,
     "imports.folder": lambda parts: parts.importer()._shelf.part(),
     "templates.directory": lambda parts: render(
         _draft(), HOUSE, templates=parts.settings.templates_directory

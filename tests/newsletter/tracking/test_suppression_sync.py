@@ -494,7 +494,7 @@ def test_an_answer_that_is_no_list_is_an_error_and_not_an_empty_list(answer: Any
         list(pages)
 
 
-def desk(one: Reconciler) -> tasks.TaskContext:
+def task_context(one: Reconciler) -> tasks.TaskContext:
     return tasks.TaskContext(
         one.database,
         batch_size=2,
@@ -512,12 +512,12 @@ def test_the_clocks_job_repairs_and_never_dies_silently(
     tasks.leaving.clear()
     listed(sandbox, "bounces", "alice@example.org", at=datetime.now(UTC) - HOUR)
     fault = trouble(1, lambda: ProviderError("the key was taken back"), reconciler.ask)
-    tasks.configure_tasks(desk(replace(reconciler, ask=fault)))
+    tasks.configure_tasks(task_context(replace(reconciler, ask=fault)))
     with caplog.at_level(logging.ERROR):
         tasks.reconcile()
     assert "the key was taken back" in caplog.text
     assert suppressed(database, "alice@example.org") is None
-    tasks.configure_tasks(desk(replace(reconciler, every=timedelta(microseconds=1))))
+    tasks.configure_tasks(task_context(replace(reconciler, every=timedelta(microseconds=1))))
     tasks.reconcile()
     assert suppressed(database, "alice@example.org") is not None
 
@@ -532,7 +532,9 @@ def test_a_clock_that_stops_does_not_wait_for_a_rate_limit(reconciler, database)
         raise error
 
     clock = Clock(
-        reconciler.database, desk(replace(reconciler, ask=ask)), wakeups(reconciler.database)
+        reconciler.database,
+        task_context(replace(reconciler, ask=ask)),
+        wakeups(reconciler.database),
     )
     clock.start()
     while not clock.holding:

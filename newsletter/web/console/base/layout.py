@@ -64,7 +64,7 @@ def page(
     A new session's ``token`` goes along as a cookie. Whoever has none yet gets one that
     stands for nobody, so that the form has something to be bound to.
     """
-    parts: Container = request.app.state.assembly
+    parts: Container = request.app.state.container
     base_url = parts.settings.site.base_url
     known = "" if token else session_cookie.token_in(request, base_url)
     token = token or known or sessions.new_token()
@@ -88,7 +88,7 @@ def page(
 
 def fragment(request: Request, name: str, **values: object) -> str:
     """A part of a page, ``console/NAME``, to be put into one that is open already."""
-    zone = ZoneInfo(request.app.state.assembly.settings.site.timezone)
+    zone = ZoneInfo(request.app.state.container.settings.site.timezone)
     return part(request, f"console/{name}", moment=partial(_moment, zone=zone), **values)
 
 

@@ -26,7 +26,7 @@ def look(parts: Container, text: str, *, name: str, outside: bool = False) -> Dr
     """
     checker, now = parts.checker, datetime.now(UTC)
     try:
-        one = parts.on_text(checker.examine_text, text, name=name)
+        one = parts.text_workers(checker.examine_text, text, name=name)
     except (IssueError, TemplateError, TooMuchWorkError, BusyError) as error:
         return DraftCheck([refused(error, name)], None)
     found = checker.check(

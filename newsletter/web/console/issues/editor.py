@@ -74,7 +74,7 @@ def take_digest(
     """Make an issue file of a plain-text digest, and open it; nothing is stored yet."""
     try:
         given = _given(pasted, upload)
-        return _open(request, Sheet(parts.on_text(import_digest, given, name="the digest")))
+        return _open(request, Sheet(parts.text_workers(import_digest, given, name="the digest")))
     except UserError as error:
         problem = error
     shown = pasted if len(pasted) <= MOST_BYTES else ""
@@ -159,7 +159,9 @@ def show_mail(
         where = f"DiffLine {first.line}: " if first.line else ""
         return email_frame.said(f"{where}{first.message}. {first.hint}")
     try:
-        shown = parts.on_text(preview, looked.rendered, SAMPLE_READER, scheme=scheme_of(scheme))
+        shown = parts.text_workers(
+            preview, looked.rendered, SAMPLE_READER, scheme=scheme_of(scheme)
+        )
     except UserError as error:
         return email_frame.said(f"{error.message}. {error.hint or ''}")
     return email_frame.document(shown.html)
@@ -252,7 +254,7 @@ def _given(pasted: str, upload: UploadFile | None) -> str:
 
 
 def _draft(parts: Container, sheet: Sheet) -> Draft:
-    draft = parts.on_text(parse_issue, sheet.text, name=_name(sheet.slug))
+    draft = parts.text_workers(parse_issue, sheet.text, name=_name(sheet.slug))
     if sheet.slug and draft.slug != sheet.slug:
         raise IssueError(
             f"this issue is called {sheet.slug}, and its slug stays",

@@ -153,7 +153,7 @@ def _shown(parts: Container, slug: str, view: View, *, asked: bool = False) -> S
     images, scheme = view.images != "off", scheme_of(view.scheme)
     try:
         person = _person(parts, view.person)
-        made = parts.on_text(preview, looked.rendered, person, images=images, scheme=scheme)
+        made = parts.text_workers(preview, looked.rendered, person, images=images, scheme=scheme)
     except UserError as error:
         return Shown(issue, revision, looked, None, error, asked)
     return Shown(issue, revision, looked, made, None, asked)

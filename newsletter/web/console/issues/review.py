@@ -65,7 +65,7 @@ def approve(
     with reading(parts.database) as session:
         source = revision_at(session, find(session, slug), "").source
     try:
-        parts.on_text(parts.checker.examine_text, source, name=f"{slug}.md")
+        parts.text_workers(parts.checker.examine_text, source, name=f"{slug}.md")
     except UserError as error:
         return show_issue(request, parts, visitor, slug, problem=error, note=note, status=409)
     return _take(request, parts, visitor, slug, step=step, note=note, done="approved")

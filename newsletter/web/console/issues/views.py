@@ -144,7 +144,7 @@ def show_issue(
 
 def differences(parts: Container, before: str, after: str) -> Sequence[DiffLine]:
     """What differs between two texts; raises TooMuchWorkError and BusyError."""
-    return parts.on_text(compare, before, after)
+    return parts.text_workers(compare, before, after)
 
 
 def find(session: Session, slug: str) -> Issue:

@@ -157,7 +157,9 @@ def _confirm(request: Request, parts: Container, wish: Wish, pace: Pace) -> Resp
     start, terms = _terms(parts, wish, pace, now)
     with reading(parts.database) as session:
         issue, revision = _approved(session, wish)
-    examined = parts.on_text(parts.checker.examine_text, revision.source, name=f"{issue.slug}.md")
+    examined = parts.text_workers(
+        parts.checker.examine_text, revision.source, name=f"{issue.slug}.md"
+    )
     draft = examined.draft
     with reading(parts.database) as session:
         foreseen: SendEstimate = estimate.estimate(
@@ -199,7 +201,9 @@ def _make(request: Request, parts: Container, visitor: Visitor, wish: Wish, pace
     _ = parts.gateway, parts.links
     with reading(parts.database) as session:
         issue, revision = _approved(session, wish)
-    examined = parts.on_text(parts.checker.examine_text, revision.source, name=f"{issue.slug}.md")
+    examined = parts.text_workers(
+        parts.checker.examine_text, revision.source, name=f"{issue.slug}.md"
+    )
     draft, rendered = examined.draft, examined.rendered
     found = parts.checker.before_sending(
         draft,

@@ -150,7 +150,7 @@ def stop(job_id: int, request: Request, parts: Parts, visitor: _Editor) -> Respo
     except UserError as error:
         return _show(request, parts, job_id, problem=error)
     if job is not None and job.state == JobState.STOPPED:
-        parts.shelf.drop(job_id, rejects=False)
+        parts.uploads.drop(job_id, rejects=False)
     return go(f"{HOME}/{job_id}")
 
 
@@ -159,7 +159,7 @@ def rejects(job_id: int, parts: Parts, _visitor: _Editor) -> Response:
     """The rows that were not taken, with line and reason, in cells that no spreadsheet runs."""
     with reading(parts.database) as session:
         job = import_jobs.find(session, job_id)
-    path = parts.shelf.rejects(job_id)
+    path = parts.uploads.rejects(job_id)
     if job is None or not path.exists():
         raise HTTPException(404)
     return FileResponse(
@@ -183,7 +183,7 @@ async def _received(request: Request, parts: Container, visitor: Visitor) -> int
     def admit(fields: dict[str, str]) -> None:
         refuse_forgeries(request, parts, fields.get("csrf", ""))
 
-    shelf, most = parts.shelf, parts.settings.imports.max_megabytes * _MEGABYTE
+    shelf, most = parts.uploads, parts.settings.imports.max_megabytes * _MEGABYTE
     part = shelf.part()
     try:
         upload = Upload(part, most=most, admit=admit)
@@ -242,7 +242,7 @@ def _show(
             told=job.report or job.found,
             over=job.state in OVER,
             offered=topics.offered(session) if job.state == JobState.CHECKED else [],
-            rejects=parts.shelf.rejects(job_id).exists(),
+            rejects=parts.uploads.rejects(job_id).exists(),
             meanings=column_mapping.MEANINGS,
             word_meanings=column_mapping.WORD_MEANINGS,
             mapped=dict(job.options.get("mapping") or ()),

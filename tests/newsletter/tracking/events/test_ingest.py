@@ -438,35 +438,35 @@ def taking_slowly(parts: Container, *entries: dict[str, Any]) -> Iterator[None]:
 
 @pytest.mark.slow
 def test_somebody_leaves_while_events_of_theirs_are_taken(
-    assembly: Container, cast: dict[str, int]
+    container: Container, cast: dict[str, int]
 ) -> None:
     alice = {"email": "alice@example.org"}
     click = entry(1, cast["alice"], "click", url="https://example.org/", **alice)
     left = entry(1, cast["alice"], "group_unsubscribe", at=1774594801, asm_group_id=7, **alice)
-    with taking_slowly(assembly, click, left):
+    with taking_slowly(container, click, left):
         unsubscribe(
-            assembly.database,
+            container.database,
             cast["alice"],
             1,
             source="our link",
             occurrence="a click",
             now=datetime.now(UTC),
-            hash_of=assembly.hash_of,
+            hash_of=container.hash_of,
         )
-    assert suppressed(assembly.database) == {"alice@example.org": "unsubscribed"}
+    assert suppressed(container.database) == {"alice@example.org": "unsubscribed"}
 
 
 def test_a_list_is_imported_while_events_of_its_people_are_taken(
-    assembly: Container, cast: dict[str, int]
+    container: Container, cast: dict[str, int]
 ) -> None:
     bounce = entry(1, cast["alice"], "bounce", reason="550 no such user", email="alice@example.org")
     opened = entry(1, cast["bob"], "open", email="bob@example.org")
-    with taking_slowly(assembly, bounce, opened):
+    with taking_slowly(container, bounce, opened):
         rows = BytesIO(b"email,status\nalice@example.org,unsubscribed\n")
         key = address_key(ADDRESS_KEY)
-        report = import_people(assembly.database, rows, address_key=key, now=NOW, name="crm")
+        report = import_people(container.database, rows, address_key=key, now=NOW, name="crm")
     assert report.left == {"unsubscribed": 1}
-    assert suppressed(assembly.database) == {"alice@example.org": "unsubscribed"}
+    assert suppressed(container.database) == {"alice@example.org": "unsubscribed"}
 
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)

@@ -155,7 +155,7 @@ def test_any_order_repetition_and_splitting_gives_the_same_end(
 
 
 def test_posts_at_the_same_time_lose_nothing_and_overlook_no_scanner(
-    assembly: Container, database: Engine, sent: int, five: list[int]
+    container: Container, database: Engine, sent: int, five: list[int]
 ) -> None:
     rng = random.Random(7)
     events = [
@@ -173,7 +173,7 @@ def test_posts_at_the_same_time_lose_nothing_and_overlook_no_scanner(
     orders = [rng.sample(events, len(events)) for _ in range(2)]
     bodies = [json.dumps(order[n::6]).encode() for order in orders for n in range(6)]
     with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda body: assembly.ingest(list(parse(body))), bodies))  # type: ignore[arg-type]
+        done = list(pool.map(lambda body: container.ingest(list(parse(body))), bodies))  # type: ignore[arg-type]
     assert sum(one.new for one in done) == len(events)
     with reading(database) as session:
         assert of_send(session, sent) == {

@@ -126,7 +126,7 @@ def test_the_last_sends_rates_are_those_of_its_figures(office: Office) -> None:
 @pytest.mark.usefixtures("audience")
 def test_the_clock_writes_a_day_of_the_audience_once_an_hour(office: Office) -> None:
     database = office.parts.database
-    tasks.configure_tasks(office.parts.desk)
+    tasks.configure_tasks(office.parts.task_context)
     tasks.count_people()
     tasks.count_people()
     today = datetime.now(UTC)

@@ -226,8 +226,8 @@ def test_a_wrong_key_takes_nothing(
     assert left(parts) == set()
 
 
-def test_without_a_key_in_the_settings_nothing_is_taken(assembly: Container) -> None:
-    with TestClient(create_app(assembly, background=False)) as client:
+def test_without_a_key_in_the_settings_nothing_is_taken(container: Container) -> None:
+    with TestClient(create_app(container, background=False)) as client:
         for key in ("", "x", "********"):
             answer = client.post(f"/webhooks/sendgrid/inbound/{key}", files=mail())
             assert answer.status_code == 404

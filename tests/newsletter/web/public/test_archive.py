@@ -54,9 +54,9 @@ def parts(environment: dict[str, str]) -> Iterator[Container]:
         "NEWSLETTER_SITE__BASE_URL": "https://news.example",
         "NEWSLETTER_SITE__TIMEZONE": "Pacific/Auckland",
     }
-    assembly = Container(load(environment | own))
-    yield assembly
-    assembly.database.dispose()
+    container = Container(load(environment | own))
+    yield container
+    container.database.dispose()
 
 
 @pytest.fixture

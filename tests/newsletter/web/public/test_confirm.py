@@ -27,8 +27,8 @@ HTML = {"accept": "text/html"}
 
 
 @pytest.fixture
-def client(assembly: Container) -> Iterator[TestClient]:
-    app = create_app(assembly, background=False)
+def client(container: Container) -> Iterator[TestClient]:
+    app = create_app(container, background=False)
     with TestClient(app, follow_redirects=False, client=("192.0.2.9", 50000)) as client:
         yield client
 
@@ -37,7 +37,7 @@ def ask(client: TestClient, email: str = "ada@example.org", **more: str) -> str:
     """Sign up; returns the path in the mail, the same in both parts."""
     assert client.post("/subscribe", data={"email": email, **more}).status_code == 200
     notice = table_of(OutboxEmail)
-    with reading(client.app.state.assembly.database) as session:  # type: ignore[attr-defined]
+    with reading(client.app.state.container.database) as session:  # type: ignore[attr-defined]
         row = session.execute(
             select(notice).where(notice.c.email == email).order_by(notice.c.id.desc()).limit(1)
         ).one()
@@ -47,8 +47,8 @@ def ask(client: TestClient, email: str = "ada@example.org", **more: str) -> str:
     return found[0]
 
 
-def people(assembly: Container, model: type = Subscriber) -> int:
-    with reading(assembly.database) as session:
+def people(container: Container, model: type = Subscriber) -> int:
+    with reading(container.database) as session:
         return session.scalar(select(func.count()).select_from(table_of(model))) or 0
 
 
@@ -62,30 +62,30 @@ def people(assembly: Container, model: type = Subscriber) -> int:
     ],
 )
 def test_a_link_that_did_its_work_tells_whoever_is_gone_since_that_they_are(
-    client: TestClient, assembly: Container, reason: SuppressionReason, words: str
+    client: TestClient, container: Container, reason: SuppressionReason, words: str
 ) -> None:
     path = ask(client)
     assert "You are subscribed" in client.post(path, headers=HTML).text
     assert "You are subscribed" in client.post(path, headers=HTML).text
-    with transaction(assembly.database) as session:
-        hashed = assembly.hash_of("ada@example.org")
+    with transaction(container.database) as session:
+        hashed = container.hash_of("ada@example.org")
         suppression.add_addresses(session, [hashed], reason, at=datetime.now(UTC), evidence="")
     for answer in (client.get(path, headers=HTML), client.post(path, headers=HTML)):
         assert answer.status_code == 410
         assert "You are subscribed" not in answer.text
         assert words in answer.text
-    assert people(assembly, Suppression) == 1
+    assert people(container, Suppression) == 1
 
 
 def test_a_scanner_that_follows_the_link_confirms_nothing(
-    client: TestClient, assembly: Container
+    client: TestClient, container: Container
 ) -> None:
     path = ask(client)
     for _ in range(3):
         answer = client.get(path, headers=HTML)
         assert answer.status_code == 200
         assert client.head(path).status_code == 200
-    assert people(assembly) == 0
+    assert people(container) == 0
     assert "ada@example.org" in answer.text
     assert f'<form method="post" action="{path}">' in answer.text
     assert "<script" not in answer.text
@@ -93,7 +93,7 @@ def test_a_scanner_that_follows_the_link_confirms_nothing(
 
 
 def test_the_button_subscribes_and_pressing_it_again_shows_the_same_page(
-    client: TestClient, assembly: Container
+    client: TestClient, container: Container
 ) -> None:
     path = ask(client, form="footer")
     first = client.post(path, headers=HTML | {"user-agent": "Phone/2"})
@@ -101,8 +101,8 @@ def test_the_button_subscribes_and_pressing_it_again_shows_the_same_page(
     assert "You are subscribed." in first.text
     again = client.post(path, headers=HTML)
     assert again.text == first.text
-    assert people(assembly) == 1
-    with reading(assembly.database) as session:
+    assert people(container) == 1
+    with reading(container.database) as session:
         person = session.scalar(select(Subscriber))
         assert person is not None
         acts = consent_records.of_person(session, person.id)
@@ -115,12 +115,12 @@ def test_the_button_subscribes_and_pressing_it_again_shows_the_same_page(
 
 
 @pytest.mark.slow
-def test_two_presses_at_once_make_one_subscriber(client: TestClient, assembly: Container) -> None:
+def test_two_presses_at_once_make_one_subscriber(client: TestClient, container: Container) -> None:
     paths = [ask(client), ask(client)] * 4
     with ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(lambda path: client.post(path).status_code, paths))
     assert statuses == [200] * 8
-    assert people(assembly) == 1
+    assert people(container) == 1
 
 
 def test_the_page_leads_to_the_preferences(client: TestClient) -> None:
@@ -131,7 +131,7 @@ def test_the_page_leads_to_the_preferences(client: TestClient) -> None:
 
 
 def test_a_subscriber_who_signs_up_again_is_mailed_the_way_to_their_preferences(
-    client: TestClient, assembly: Container
+    client: TestClient, container: Container
 ) -> None:
     client.post(ask(client))
     path = ask(client)
@@ -139,37 +139,37 @@ def test_a_subscriber_who_signs_up_again_is_mailed_the_way_to_their_preferences(
     assert client.get(path, headers=HTML).status_code == 200
     leave = path.replace("/preferences/", "/unsubscribe/")
     assert client.post(leave).status_code == 200
-    assert people(assembly, Suppression) == 1
+    assert people(container, Suppression) == 1
 
 
 def test_who_left_comes_back_by_a_new_link_and_not_by_the_old_one(
-    client: TestClient, assembly: Container
+    client: TestClient, container: Container
 ) -> None:
     old, unused = ask(client), ask(client)
     page = client.post(old).text
     leave = re.search(r"/preferences/[\w-]+", page)
     assert leave
     client.post(leave[0].replace("preferences", "unsubscribe"))
-    assert people(assembly, Suppression) == 1
+    assert people(container, Suppression) == 1
     client.post(old)
     assert client.post(unused, headers=HTML).status_code == 410
-    assert people(assembly, Suppression) == 1
+    assert people(container, Suppression) == 1
     new = ask(client)
-    assert people(assembly, Suppression) == 1
+    assert people(container, Suppression) == 1
     assert client.post(new).status_code == 200
-    assert people(assembly, Suppression) == 0
-    assert people(assembly) == 1
+    assert people(container, Suppression) == 0
+    assert people(container) == 1
 
 
 def test_an_old_link_does_not_subscribe_an_address_that_was_changed_since(
-    client: TestClient, assembly: Container
+    client: TestClient, container: Container
 ) -> None:
     old, unused = ask(client), ask(client)
     preferences = re.search(r"/preferences/[\w-]+", client.post(old).text)
     assert preferences
     client.post(f"{preferences[0]}/address", data={"email": "new@example.org"})
     notice = table_of(OutboxEmail)
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         text = session.scalars(
             select(notice.c.text).where(notice.c.email == "new@example.org")
         ).one()
@@ -179,14 +179,14 @@ def test_an_old_link_does_not_subscribe_an_address_that_was_changed_since(
     refused = client.post(unused, headers=HTML)
     assert refused.status_code == 410
     assert "given up for another one" in refused.text
-    assert people(assembly) == 1
+    assert people(container) == 1
     # Whoever asks anew, at the old address, wants both.
     assert client.post(ask(client)).status_code == 200
-    assert people(assembly) == 2
+    assert people(container) == 2
 
 
 def test_a_link_past_its_time_says_so_and_how_to_get_another(
-    client: TestClient, assembly: Container
+    client: TestClient, container: Container
 ) -> None:
     path = ask(client)
     with time_machine.travel(datetime.now(UTC) + timedelta(days=8)):
@@ -194,22 +194,22 @@ def test_a_link_past_its_time_says_so_and_how_to_get_another(
             assert answer.status_code in {404, 410}
             assert "expired" in answer.text
             assert 'href="/subscribe"' in answer.text
-    assert people(assembly) == 0
+    assert people(container) == 0
 
 
 @pytest.mark.parametrize("forge", [lambda t: t[:-1], lambda t: t + "A", lambda t: "A" * 40])
-def test_a_forged_link_confirms_nothing(client: TestClient, assembly: Container, forge) -> None:
+def test_a_forged_link_confirms_nothing(client: TestClient, container: Container, forge) -> None:
     path = ask(client)
     token = path.removeprefix("/confirm/")
     for send in (client.get, client.post):
         assert send(f"/confirm/{forge(token)}", headers=HTML).status_code == 404
-    assert people(assembly) == 0
+    assert people(container) == 0
 
 
-def test_links_of_other_kinds_confirm_nothing(client: TestClient, assembly: Container) -> None:
+def test_links_of_other_kinds_confirm_nothing(client: TestClient, container: Container) -> None:
     ask(client)
     soon = datetime.now(UTC) + timedelta(days=1)
-    links = assembly.links
+    links = container.links
     assert client.post(f"/confirm/{links.token(Purpose.RECIPIENT, 1, 1)}").status_code == 404
     for numbers in [(1, 1), (99,)]:
         token = links.token(Purpose.CONFIRM, *numbers, expires=soon)
@@ -217,11 +217,11 @@ def test_links_of_other_kinds_confirm_nothing(client: TestClient, assembly: Cont
     stranger = Links(["another key of 32 characters and more"])
     token = stranger.token(Purpose.CONFIRM, 1, expires=soon)
     assert client.post(f"/confirm/{token}").status_code == 404
-    assert people(assembly) == 0
+    assert people(container) == 0
 
 
 def test_a_link_works_after_the_keys_were_rotated(
-    client: TestClient, assembly: Container, environment: dict[str, str]
+    client: TestClient, container: Container, environment: dict[str, str]
 ) -> None:
     path = ask(client)
     environment["NEWSLETTER_LINKS__KEYS"] = f"{'n' * 40},{LINK_KEY}"
@@ -229,14 +229,14 @@ def test_a_link_works_after_the_keys_were_rotated(
     with TestClient(create_app(later, background=False)) as rotated:
         assert rotated.post(path).status_code == 200
     later.database.dispose()
-    assert people(assembly) == 1
+    assert people(container) == 1
 
 
 @pytest.mark.parametrize("ticked", [{}, {"topics": "news"}])
 def test_the_pages_say_which_topics_come_and_those_come(
-    client: TestClient, assembly: Container, ticked: dict[str, str]
+    client: TestClient, container: Container, ticked: dict[str, str]
 ) -> None:
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         topics.save(session, "news", name="News")
         topics.save(session, "tech", name="Tech")
     names = "News" if ticked else "News, Tech"
@@ -244,7 +244,7 @@ def test_the_pages_say_which_topics_come_and_those_come(
     assert f"every issue on {names}, and issues" in client.get(path, headers=HTML).text
     page = client.post(path, headers=HTML).text
     assert f"on {names}, and issues without a topic" in page
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         wanted = [
             one
             for one in ("news", "tech")

@@ -23,22 +23,22 @@ OTHER_KEY = "another link key of 32 characters and more"
 
 
 @pytest.fixture
-def client(assembly: Container) -> Iterator[TestClient]:
-    with TestClient(create_app(assembly, background=False), follow_redirects=False) as client:
+def client(container: Container) -> Iterator[TestClient]:
+    with TestClient(create_app(container, background=False), follow_redirects=False) as client:
         yield client
 
 
 @pytest.fixture
-def link(assembly: Container, cast: dict[str, int]) -> str:
+def link(container: Container, cast: dict[str, int]) -> str:
     """Alice's preferences, where there are two topics."""
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         session.add(Topic(slug="engineering", name="Engineering", description="How we <build>"))
         session.add(Topic(slug="product", name="Product"))
         session.flush()
         preferences.save(
             session, cast["alice"], PreferenceChoice(["product"], "de-AT"), now=datetime.now(UTC)
         )
-    return f"/preferences/{assembly.links.token(Purpose.RECIPIENT, 1, cast['alice'])}"
+    return f"/preferences/{container.links.token(Purpose.RECIPIENT, 1, cast['alice'])}"
 
 
 def notices(database: Engine) -> list[tuple[str, str]]:
@@ -48,8 +48,8 @@ def notices(database: Engine) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in rows]
 
 
-def alice(assembly: Container, cast: dict[str, int]) -> Subscriber:
-    with reading(assembly.database) as session:
+def alice(container: Container, cast: dict[str, int]) -> Subscriber:
+    with reading(container.database) as session:
         person = session.get_one(Subscriber, cast["alice"])
         session.expunge(person)
         return person
@@ -72,7 +72,7 @@ def test_the_page_shows_how_things_stand_and_the_address_only_in_part(
 
 
 def test_saving_changes_everything_at_once_and_shows_it(
-    client: TestClient, assembly: Container, cast: dict[str, int], link: str
+    client: TestClient, container: Container, cast: dict[str, int], link: str
 ) -> None:
     form = {"topic": ["engineering"], "pause": "3", "language": "fr"}
     answer = client.post(link, data=form)
@@ -81,16 +81,16 @@ def test_saving_changes_everything_at_once_and_shows_it(
     assert "Saved." in page
     assert 'value="engineering" checked' in page
     assert 'value="product">' in page
-    person = alice(assembly, cast)
+    person = alice(container, cast)
     assert person.language == "fr"
     assert person.paused_until is not None
     weeks = person.paused_until - datetime.now(UTC)
     assert timedelta(days=20) < weeks < timedelta(days=22)
     until = person.paused_until
     client.post(link, data={"topic": ["engineering"], "pause": "keep", "language": "fr"})
-    assert alice(assembly, cast).paused_until == until
+    assert alice(container, cast).paused_until == until
     client.post(link, data={"pause": "0"})
-    person = alice(assembly, cast)
+    person = alice(container, cast)
     assert (person.paused_until, person.language) == (None, None)
 
 
@@ -131,48 +131,48 @@ def test_a_hostile_body_is_a_client_error(
 
 
 def test_get_and_head_change_nothing(
-    client: TestClient, assembly: Container, cast: dict[str, int], link: str
+    client: TestClient, container: Container, cast: dict[str, int], link: str
 ) -> None:
-    before = alice(assembly, cast)
+    before = alice(container, cast)
     for path in (f"{link}?pause=4&topic=engineering", f"{link}/data", f"{link}/erase"):
         for method in ("GET", "HEAD"):
             assert client.request(method, path).status_code in {200, 405}
-    assert alice(assembly, cast) == before
-    assert notices(assembly.database) == []
+    assert alice(container, cast) == before
+    assert notices(container.database) == []
 
 
 @pytest.mark.parametrize("kind", ["data", "erase"])
 def test_data_and_erasing_go_by_a_mail_to_the_address_that_the_person_has(
-    client: TestClient, assembly: Container, cast: dict[str, int], link: str, kind: str
+    client: TestClient, container: Container, cast: dict[str, int], link: str, kind: str
 ) -> None:
     for _ in range(2):
         answer = client.post(f"{link}/{kind}", headers=HTML)
         assert answer.status_code == 200
         assert "a…@example.org" in answer.text
-    assert notices(assembly.database) == [(kind, "alice@example.org")]
-    assert alice(assembly, cast).email == "alice@example.org"
-    with reading(assembly.database) as session:
+    assert notices(container.database) == [(kind, "alice@example.org")]
+    assert alice(container, cast).email == "alice@example.org"
+    with reading(container.database) as session:
         assert "/request/" in session.scalars(select(table_of(OutboxEmail).c.text)).one()
 
 
 def test_a_new_address_is_asked_there_and_the_old_one_is_told(
-    client: TestClient, assembly: Container, cast: dict[str, int], link: str
+    client: TestClient, container: Container, cast: dict[str, int], link: str
 ) -> None:
     for _ in range(2):
         answer = client.post(f"{link}/address", data={"email": " New@Example.org "})
         assert answer.status_code == 200
         assert "New@example.org" in answer.text
-    assert notices(assembly.database) == [
+    assert notices(container.database) == [
         ("address", "New@example.org"),
         ("warn", "alice@example.org"),
     ]
-    assert alice(assembly, cast).email == "alice@example.org"
+    assert alice(container, cast).email == "alice@example.org"
 
 
 def test_whether_an_address_is_known_cannot_be_told_from_the_answer(
-    client: TestClient, assembly: Container, cast: dict[str, int], link: str
+    client: TestClient, container: Container, cast: dict[str, int], link: str
 ) -> None:
-    with transaction(assembly.database) as session:
+    with transaction(container.database) as session:
         suppression.add(
             session,
             [cast["bob"]],
@@ -185,39 +185,39 @@ def test_whether_an_address_is_known_cannot_be_told_from_the_answer(
         for name in ("charlie", "bob", "nobody")
     }
     assert len(answers) == 1
-    assert ("address", "bob@example.org") not in notices(assembly.database)
-    assert len(notices(assembly.database)) == 5
+    assert ("address", "bob@example.org") not in notices(container.database)
+    assert len(notices(container.database)) == 5
 
 
 @pytest.mark.parametrize("email", ["", "alice", "a@b", "a\0@example.org", "alice@example.org"])
 def test_what_is_no_new_address_is_said_on_the_page(
-    client: TestClient, assembly: Container, link: str, email: str
+    client: TestClient, container: Container, link: str, email: str
 ) -> None:
     answer = client.post(f"{link}/address", data={"email": email}, headers=HTML)
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
-    assert notices(assembly.database) == []
+    assert notices(container.database) == []
 
 
 def test_a_fourth_mail_on_one_day_is_refused(
-    client: TestClient, assembly: Container, link: str
+    client: TestClient, container: Container, link: str
 ) -> None:
     for number in range(3):
         assert client.post(f"{link}/address", data={"email": f"n{number}@example.org"}).is_success
     answer = client.post(f"{link}/data", headers=HTML)
     assert answer.status_code == 429
     assert "several mails today" in answer.text
-    assert len(notices(assembly.database)) == 6
+    assert len(notices(container.database)) == 6
 
 
 @pytest.mark.parametrize("gone", ["left", "unknown"])
 def test_who_is_not_there_is_told_so_and_can_come_back(
-    client: TestClient, assembly: Container, cast: dict[str, int], link: str, gone: str
+    client: TestClient, container: Container, cast: dict[str, int], link: str, gone: str
 ) -> None:
     if gone == "left":
         client.post(link.replace("preferences", "unsubscribe"))
     else:
-        link = f"/preferences/{assembly.links.token(Purpose.RECIPIENT, 1, 10**15)}"
+        link = f"/preferences/{container.links.token(Purpose.RECIPIENT, 1, 10**15)}"
     for answer in (
         client.get(link),
         client.post(link, data={"pause": "4"}),
@@ -227,13 +227,13 @@ def test_who_is_not_there_is_told_so_and_can_come_back(
     ):
         assert answer.status_code == 410
         assert 'href="/subscribe"' in answer.text
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         assert session.scalars(select(table_of(Confirmation))).all() == []
-    assert notices(assembly.database) == []
+    assert notices(container.database) == []
 
 
 def test_forged_foreign_and_expired_tokens_open_nothing(
-    client: TestClient, assembly: Container, cast: dict[str, int], link: str
+    client: TestClient, container: Container, cast: dict[str, int], link: str
 ) -> None:
     person = cast["alice"]
     good = link.rpartition("/")[2]
@@ -246,12 +246,12 @@ def test_forged_foreign_and_expired_tokens_open_nothing(
         "ä" * 20,
         "A" * 5000,
         Links([OTHER_KEY]).token(Purpose.RECIPIENT, 1, person),
-        assembly.links.token(Purpose.RECIPIENT, 1, person, expires=past),
-        assembly.links.token(Purpose.CONFIRM, person),
+        container.links.token(Purpose.RECIPIENT, 1, person, expires=past),
+        container.links.token(Purpose.CONFIRM, person),
     ]
     for token in tokens:
         for path in (f"/preferences/{token}", f"/preferences/{token}/erase"):
             for method in ("GET", "POST"):
                 answer = client.request(method, path, headers=HTML)
                 assert answer.status_code in {404, 405}, (token, method)
-    assert notices(assembly.database) == []
+    assert notices(container.database) == []

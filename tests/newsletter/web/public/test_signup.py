@@ -57,7 +57,7 @@ def client(open_service: Open) -> TestClient:
 
 
 def parts_of(client: TestClient) -> Container:
-    return client.app.state.assembly  # type: ignore[attr-defined,no-any-return]
+    return client.app.state.container  # type: ignore[attr-defined,no-any-return]
 
 
 def mails(client: TestClient) -> list[tuple[str, str]]:

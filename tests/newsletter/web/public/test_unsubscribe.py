@@ -36,54 +36,54 @@ MULTIPART = ("multipart/form-data; boundary=9f8e", _PARTS)
 
 
 @pytest.fixture
-def client(assembly: Container) -> Iterator[TestClient]:
-    with TestClient(create_app(assembly, background=False), follow_redirects=False) as client:
+def client(container: Container) -> Iterator[TestClient]:
+    with TestClient(create_app(container, background=False), follow_redirects=False) as client:
         yield client
 
 
-def url(assembly: Container, person: int, issue: int = 1) -> str:
-    return f"/unsubscribe/{assembly.links.token(Purpose.RECIPIENT, issue, person)}"
+def url(container: Container, person: int, issue: int = 1) -> str:
+    return f"/unsubscribe/{container.links.token(Purpose.RECIPIENT, issue, person)}"
 
 
-def reasons(assembly: Container) -> dict[bytes, str]:
-    with reading(assembly.database) as session:
+def reasons(container: Container) -> dict[bytes, str]:
+    with reading(container.database) as session:
         table = table_of(Suppression)
         return {r.address_hash: r.reason for r in session.execute(select(table))}
 
 
-def left(assembly: Container, *names: str) -> dict[bytes | None, str]:
-    return {assembly.hash_of(f"{name}@example.org"): "unsubscribed" for name in names}
+def left(container: Container, *names: str) -> dict[bytes | None, str]:
+    return {container.hash_of(f"{name}@example.org"): "unsubscribed" for name in names}
 
 
 @pytest.mark.parametrize("post", [URLENCODED, MULTIPART, ("text/plain", b"?"), ("", b"")])
 def test_one_post_without_cookies_or_redirects_leaves_whatever_its_body(
-    client: TestClient, assembly: Container, cast: dict[str, int], post: tuple[str, bytes]
+    client: TestClient, container: Container, cast: dict[str, int], post: tuple[str, bytes]
 ) -> None:
     headers = {"content-type": post[0]} if post[0] else {}
-    answer = client.post(url(assembly, cast["alice"]), content=post[1], headers=headers)
+    answer = client.post(url(container, cast["alice"]), content=post[1], headers=headers)
     assert answer.status_code == 200
     assert "set-cookie" not in answer.headers
     assert "location" not in answer.headers
-    assert reasons(assembly) == left(assembly, "alice")
+    assert reasons(container) == left(container, "alice")
 
 
 def test_the_same_post_again_answers_the_same_and_changes_nothing(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
-    path = url(assembly, cast["alice"])
+    path = url(container, cast["alice"])
     answers = [client.post(path, content=URLENCODED[1]) for _ in range(3)]
     assert {(a.status_code, a.text) for a in answers} == {(200, answers[0].text)}
-    assert reasons(assembly) == left(assembly, "alice")
-    with reading(assembly.database) as session:
+    assert reasons(container) == left(container, "alice")
+    with reading(container.database) as session:
         rows = session.execute(select(table_of(Consent))).all()
         assert [(r.subscriber_id, r.act, r.source) for r in rows] == [
             (cast["alice"], "withdrawn", "our link")
         ]
 
 
-def everything(assembly: Container) -> dict[str, list[Any]]:
+def everything(container: Container) -> dict[str, list[Any]]:
     """Every row of every table, so that nothing can grow unnoticed."""
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         return {
             table.name: sorted(map(repr, session.execute(select(table)).all()))
             for table in SQLModel.metadata.sorted_tables
@@ -92,7 +92,7 @@ def everything(assembly: Container) -> dict[str, list[Any]]:
 
 @pytest.mark.slow
 def test_whoever_has_left_leaves_no_trace_by_leaving_again_however_often_and_by_which_mail(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
     """200 posts of one person were 200 events, by which a circuit breaker could pause a send."""
     for name, reason in (
@@ -101,48 +101,48 @@ def test_whoever_has_left_leaves_no_trace_by_leaving_again_however_often_and_by_
         ("charlie", SuppressionReason.MANUAL),
     ):
         if reason is not None:
-            with transaction(assembly.database) as session:
+            with transaction(container.database) as session:
                 now = datetime.now(UTC)
                 suppression.add(session, [cast[name]], reason, at=now, evidence="before")
-        client.post(url(assembly, cast[name]))
-        before = everything(assembly)
+        client.post(url(container, cast[name]))
+        before = everything(container)
         for issue in [1, 1, 2, 3] * 10:
-            assert client.post(url(assembly, cast[name], issue)).status_code == 200
+            assert client.post(url(container, cast[name], issue)).status_code == 200
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(client.post, [url(assembly, cast[name])] * 16))
-        assert everything(assembly) == before
-    assert client.post(url(assembly, 999)).status_code == 200
-    assert everything(assembly) == before
+            list(threads.map(client.post, [url(container, cast[name])] * 16))
+        assert everything(container) == before
+    assert client.post(url(container, 999)).status_code == 200
+    assert everything(container) == before
 
 
 def test_whoever_posts_at_once_has_left_once(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: client.post(url(assembly, cast["alice"])), range(16)))
+        answers = list(threads.map(lambda _: client.post(url(container, cast["alice"])), range(16)))
     assert {answer.status_code for answer in answers} == {200}
-    assert len(everything(assembly)["event"]) == len(everything(assembly)["consent"]) == 1
+    assert len(everything(container)["event"]) == len(everything(container)["consent"]) == 1
 
 
 def test_leaving_again_ends_a_confirmation_that_was_asked_for_since(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
-    path = url(assembly, cast["alice"])
+    path = url(container, cast["alice"])
     client.post(path)
     client.post("/subscribe", data={"email": "alice@example.org"})
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         html = session.scalars(select(table_of(OutboxEmail).c.html)).one()
     confirm = re.search(r"/confirm/[\w-]+", html)
     assert confirm is not None
     client.post(path)
     assert client.post(confirm[0]).status_code == 410
-    assert reasons(assembly) == left(assembly, "alice")
+    assert reasons(container) == left(container, "alice")
 
 
 def test_get_and_head_show_a_button_and_change_nothing(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
-    path = url(assembly, cast["alice"])
+    path = url(container, cast["alice"])
     page = client.get(path, headers=HTML)
     assert page.status_code == 200
     assert f'<form method="post" action="{path}">' in page.text
@@ -150,15 +150,15 @@ def test_get_and_head_show_a_button_and_change_nothing(
     assert client.head(path).status_code == 200
     for method in ("PUT", "DELETE", "OPTIONS", "PATCH"):
         assert client.request(method, path).status_code == 405
-    assert reasons(assembly) == {}
-    with reading(assembly.database) as session:
+    assert reasons(container) == {}
+    with reading(container.database) as session:
         assert session.scalar(select(func.count()).select_from(table_of(EventRow))) == 0
 
 
 def test_forged_foreign_and_expired_tokens_are_a_page_or_a_problem_and_never_an_error(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
-    good = assembly.links.token(Purpose.RECIPIENT, 1, cast["alice"])
+    good = container.links.token(Purpose.RECIPIENT, 1, cast["alice"])
     tokens = [
         good[:-1] + ("A" if good[-1] != "A" else "B"),
         good.lower(),
@@ -171,10 +171,10 @@ def test_forged_foreign_and_expired_tokens_are_a_page_or_a_problem_and_never_an_
         "ä" * 30,
         "A" * 8000,
         Links([NEW_KEY]).token(Purpose.RECIPIENT, 1, cast["alice"]),
-        assembly.links.token(
+        container.links.token(
             Purpose.RECIPIENT, 1, cast["alice"], expires=datetime.now(UTC) - timedelta(seconds=5)
         ),
-        assembly.links.token(Purpose.CONFIRM, cast["alice"]),
+        container.links.token(Purpose.CONFIRM, cast["alice"]),
     ]
     for token in tokens:
         for method in ("GET", "POST"):
@@ -184,7 +184,7 @@ def test_forged_foreign_and_expired_tokens_are_a_page_or_a_problem_and_never_an_
             problem = client.request(method, f"/unsubscribe/{token}")
             assert problem.headers["content-type"] == "application/problem+json"
             assert problem.json()["status"] == 404
-    assert reasons(assembly) == {}
+    assert reasons(container) == {}
 
 
 def test_links_in_mails_already_sent_outlive_a_rotation_until_the_old_key_is_dropped(
@@ -199,38 +199,38 @@ def test_links_in_mails_already_sent_outlive_a_rotation_until_the_old_key_is_dro
 
 
 def test_somebody_who_is_gone_leaves_without_an_error(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
-    assert client.post(url(assembly, 10**15, 10**15)).status_code == 200
-    with transaction(assembly.database) as session:
+    assert client.post(url(container, 10**15, 10**15)).status_code == 200
+    with transaction(container.database) as session:
         session.delete(session.get_one(Subscriber, cast["bob"]))
-    assert client.post(url(assembly, cast["bob"])).status_code == 200
-    assert reasons(assembly) == {}
+    assert client.post(url(container, cast["bob"])).status_code == 200
+    assert reasons(container) == {}
 
 
 def test_leaving_counts_for_a_send_that_is_under_way(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
-    send, gateway = make_send(assembly.database), FakeGateway()
-    make_plan(assembly.database, send, batch_size=1)
-    worker = dispatcher(assembly.database, gateway)
+    send, gateway = make_send(container.database), FakeGateway()
+    make_plan(container.database, send, batch_size=1)
+    worker = dispatcher(container.database, gateway)
     assert worker.send_next()
     assert gateway.mailed == ["alice@example.org"]
-    assert client.post(url(assembly, cast["bob"])).status_code == 200
+    assert client.post(url(container, cast["bob"])).status_code == 200
     while worker.send_next():
         pass
     assert gateway.mailed == ["alice@example.org", "charlie@example.org"]
-    found = states(assembly.database, send)
+    found = states(container.database, send)
     assert found[cast["bob"]] == ("skipped", "unsubscribed")
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         assert counters.of_send(session, send)["unsubscribe"] == 1
 
 
 def test_leaving_in_the_very_moment_between_claim_and_departure_ends_it_for_the_next_issue(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
-    send, gateway = make_send(assembly.database), FakeGateway()
-    make_plan(assembly.database, send, batch_size=5)
+    send, gateway = make_send(container.database), FakeGateway()
+    make_plan(container.database, send, batch_size=5)
 
     def bobs_own_link() -> None:
         (header,) = (
@@ -242,29 +242,29 @@ def test_leaving_in_the_very_moment_between_claim_and_departure_ends_it_for_the_
         assert client.post(path).status_code == 200
 
     gateway.during = bobs_own_link
-    worker = dispatcher(assembly.database, gateway)
+    worker = dispatcher(container.database, gateway)
     while worker.send_next():
         pass
     assert len(gateway.mailed) == 3
     gateway.during = lambda: None
-    second = make_send(assembly.database, slug="second")
-    make_plan(assembly.database, second, batch_size=5)
+    second = make_send(container.database, slug="second")
+    make_plan(container.database, second, batch_size=5)
     while worker.send_next():
         pass
     assert sorted(gateway.mailed[3:]) == ["alice@example.org", "charlie@example.org"]
 
 
 def test_who_came_back_by_opting_in_can_leave_again_by_the_same_link(
-    client: TestClient, assembly: Container, cast: dict[str, int]
+    client: TestClient, container: Container, cast: dict[str, int]
 ) -> None:
-    path = url(assembly, cast["alice"])
+    path = url(container, cast["alice"])
     for _ in range(2):
         client.post(path)
-        assert reasons(assembly) == left(assembly, "alice")
-        with transaction(assembly.database) as session:
-            hashed = assembly.hash_of("alice@example.org")
+        assert reasons(container) == left(container, "alice")
+        with transaction(container.database) as session:
+            hashed = container.hash_of("alice@example.org")
             assert hashed
             suppression.lift(session, [hashed])
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         acts = session.scalars(select(table_of(Consent).c.act)).all()
     assert acts == ["withdrawn", "withdrawn"]
