@@ -1,7 +1,7 @@
 """Builds every client and service of a process from its settings; nothing else builds clients.
 
-Lower layers receive values and never read settings. Each part is imported when it is first
-asked for, so that a command loads only what it uses.
+Lower layers receive values and never read settings. Modules are imported on first use, so that a
+command loads only what it uses.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Container:
-    """The parts of one process, each built when it is first asked for."""
+    """The clients and services of one process, each built on first use."""
 
     settings: Settings
-    #: Whether a separate process works on authors' texts: true for long-running processes.
+    #: Whether a child process works on authors' texts, as in long-running processes.
     text_process: bool = False
 
     @cached_property
@@ -86,8 +86,8 @@ class Container:
     def database(self) -> Engine:
         """The database, on this code's version of the schema.
 
-        Raises SettingsError when the database belongs to another address key. A process without
-        that key cannot hash addresses.
+        Raises SettingsError if the database was made with another address key. A process without
+        an address key cannot hash addresses.
         """
         engine = open_database(
             self.settings.database_url, connections=self.settings.sending.concurrency + 10
@@ -95,7 +95,7 @@ class Container:
         try:
             require_current(engine)
             if self.settings.subscribers.address_key.get_secret_value():
-                # Checked here, because a transaction cannot begin within another.
+                # Checked here, because a transaction cannot begin inside another.
                 _require_address_key(engine, self.address_key)
         except UserError:
             engine.dispose()
@@ -113,8 +113,8 @@ class Container:
 
     @cached_property
     def provider(self) -> SendGridGateway:
-        """SendGrid, or whatever speaks its HTTP at ``sendgrid.host``, for what is no mail:
-        questions about the account."""
+        """The client of SendGrid, or of a sandbox at ``sendgrid.host``, for requests that send no
+        email, such as those about the account."""
         from newsletter.provider.sendgrid import SendGridGateway
 
         sendgrid = self.settings.sendgrid
@@ -235,29 +235,31 @@ class Container:
 
     @contextmanager
     def writing_departure_log(self, *, required: bool = True) -> Iterator[None]:
-        """Write down meanwhile whom a command suppresses, and what it says of a send.
+        """Record in the departure log what a command suppresses, pauses, resumes or cancels.
 
-        Processes that send do so anyhow. Raises MachineError where that cannot be written, or,
-        if it is not ``required``, logs it: to stop a send must not wait for a full disk.
+        Sending processes record this anyway. If the log cannot be opened, this raises MachineError.
+        With ``required=False`` it only logs an error, because a full disk must not prevent an
+        operator from stopping a send.
         """
         try:
-            journal = self.departure_log
+            departure_log = self.departure_log
         except MachineError as error:
             if required:
                 raise
-            _log.error("the departure log is not told: %s: %s", error.place, error.message)
-            journal = None
-        if journal is None:
+            _log.error("cannot write the departure log: %s: %s", error.place, error.message)
+            departure_log = None
+        if departure_log is None:
             yield
             return
-        journal.follow(self.database)
+        departure_log.follow(self.database)
         try:
             yield
         finally:
-            journal.unfollow()
+            departure_log.unfollow()
 
     def compare_departures(self) -> ReplayReport:
-        """Compare this machine's departure log, as a process does that begins to send."""
+        """Compare this machine's departure log with the database, as each process does before it
+        sends."""
         from newsletter.sending.recovery import known_logs
 
         return known_logs.compare_logs(self.database, self.departure_log, now=datetime.now(UTC))
@@ -284,7 +286,7 @@ class Container:
 
     @property
     def warm_up(self) -> WarmUp | None:
-        """The warm-up plan of a new sending address, if there is one."""
+        """The warm-up plan of a new IP address or domain; None without one."""
         from newsletter.sending.pacing.quotas import WarmUp
 
         sending = self.settings.sending
@@ -302,7 +304,7 @@ class Container:
 
     @property
     def task_context(self) -> TaskContext:
-        """What the clock's jobs work with."""
+        """The dependencies of the clock's tasks."""
         from newsletter.scheduling.tasks import TaskContext
 
         sending = self.settings.sending
@@ -333,10 +335,11 @@ class Container:
 
     @property
     def make_issue_renderer(self) -> Callable[[], IssueRenderer]:
-        """Makes what schedules make sends with; wrong rules for checks are told before."""
+        """Makes the renderer of scheduled issues; raises SettingsError now if the rules of the
+        checks are invalid."""
         _, sending = self.check_rules, self.settings.sending
 
-        def made() -> IssueRenderer:
+        def make() -> IssueRenderer:
             from newsletter.scheduling.prepared_issue import IssueRenderer
 
             return IssueRenderer(
@@ -348,11 +351,11 @@ class Container:
                 self.text_workers,
             )
 
-        return made
+        return make
 
     @property
     def tracked(self) -> Tracked:
-        """The publication's tracking, unless an issue or a send says otherwise."""
+        """The default tracking, which an issue or a send can override."""
         from newsletter.issues.parsing.tracking_flags import Tracked
 
         tracking = self.settings.tracking
@@ -360,7 +363,7 @@ class Container:
 
     @property
     def retention(self) -> RetentionPolicy:
-        """How long events and deliveries are kept."""
+        """The retention times of events and deliveries."""
         from newsletter.tracking.retention.prune import RetentionPolicy
 
         tracking = self.settings.tracking
@@ -418,7 +421,8 @@ class Container:
         )
 
     def workers(self, *, alone: bool = False) -> WorkerPool:
-        """The sending workers of this process; with ``alone``, no queue between processes."""
+        """The sending workers of this process; with ``alone``, without the queue that processes
+        share."""
         from newsletter.sending.heartbeat import Heartbeat
         from newsletter.sending.workers.thread_pool import ThreadPool, WorkerPool
 
@@ -445,7 +449,7 @@ class Container:
         return Clock(self.database, self.task_context, self.wakeups)
 
     def ingest(self, events: list[Event]) -> IngestReport:
-        """Store and apply events, durably when this returns."""
+        """Store and apply events; they are committed when this returns."""
         from newsletter.tracking.events.ingest import ingest
 
         rules, now = self.thresholds, datetime.now(UTC)

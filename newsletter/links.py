@@ -98,15 +98,17 @@ class Links:
             raw = b""
         # The last character has unused bits; accept only one spelling of a token.
         if not raw or urlsafe_b64encode(raw).rstrip(b"=").decode() != token:
-            raise LinkError("this link is damaged", hint="Copy it whole, or open it from the mail.")
+            raise LinkError(
+                "this link is incomplete", hint="Copy all of it, or open it from the email."
+            )
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         if not self._signed(body, mac):
-            raise LinkError("this link was not made here", hint="Open it from the mail itself.")
+            raise LinkError("this link is not valid", hint="Open it from the email itself.")
         numbers, expires = _numbers(body)
         if body[0] != purpose:
-            raise LinkError("this link is for something else", hint="Open it from the mail itself.")
+            raise LinkError("this link has another purpose", hint="Open it from the email itself.")
         if expires and datetime.fromtimestamp(expires, UTC) < (now or datetime.now(UTC)):
-            raise LinkError("this link has expired", hint="Ask for a new one.")
+            raise LinkError("this link has expired", hint="Request a new one.")
         return Claim(Purpose(body[0]), numbers)
 
     def _signed(self, body: bytes, mac: bytes) -> bool:

@@ -1,8 +1,7 @@
 """Checks whether the settings allow sending to real recipients, and reports all problems at once.
 
-The default values are enough for a sandbox on this machine. Before emails go to a real provider,
-links have to lead to a public page, and the postal address and sender must not be those of the
-examples.
+The defaults are enough for a sandbox on this machine. With a real provider, links must open a
+public page, and the postal address and sender must not be those of the examples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +38,7 @@ class SettingProblem:
 
 
 def missing(settings: Settings) -> list[SettingProblem]:
-    """The secrets that are not set; each remedy says how long to keep the key."""
+    """The secrets that are not set."""
     found = []
     if not settings.sendgrid.api_key.get_secret_value():
         found.append(
@@ -55,7 +54,7 @@ def missing(settings: Settings) -> list[SettingProblem]:
             SettingProblem(
                 "links.keys",
                 "is not set",
-                "Make a key and keep it for as long as links in sent mail should work:\n"
+                "Make a key and keep it for as long as links in sent emails should work:\n"
                 f"  export NEWSLETTER_LINKS__KEYS={_MAKE}",
             )
         )
@@ -64,8 +63,8 @@ def missing(settings: Settings) -> list[SettingProblem]:
             SettingProblem(
                 "subscribers.address_key",
                 "is not set",
-                "A database that is in use has its own, with its backups. For a new one, make a "
-                "key and never change it: by it people are known who must get no mail:\n"
+                "A database in use has its own key, kept with its backups. For a new one, make a "
+                "key and never change it, because it identifies suppressed addresses:\n"
                 f"  export NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY={_MAKE}",
             )
         )
@@ -94,7 +93,7 @@ def require_fit(settings: Settings) -> None:
     lacks, keys = unfit(settings), missing(settings)
     if lacks or any(lack.key == "sendgrid.api_key" for lack in keys):
         host = settings.sendgrid.host
-        raise _settings_error(f"mail to people by {host} needs other values", [*keys, *lacks])
+        raise _settings_error(f"sending with {host} needs other values", [*keys, *lacks])
 
 
 def is_example(address: str) -> bool:
@@ -108,8 +107,8 @@ def is_example(address: str) -> bool:
 def _unfit(settings: Settings) -> Iterator[SettingProblem]:
     site, url = settings.site, urlsplit(settings.site.base_url)
     remedy = (
-        "Set it to the https address at which readers reach this service through your proxy, or "
-        "none of them can leave."
+        "Set it to the https address of this service behind your proxy. Otherwise readers cannot "
+        "unsubscribe."
     )
     if url.scheme != "https":
         yield SettingProblem("site.base_url", f"is {site.base_url}, which is not https", remedy)
@@ -117,12 +116,12 @@ def _unfit(settings: Settings) -> Iterator[SettingProblem]:
         yield SettingProblem(
             "site.base_url", f"is {site.base_url}, which readers cannot reach", remedy
         )
-    remedy = "Set it to your own: the law of most countries wants it in every mail."
+    remedy = "Set it to your own: the law of most countries requires it in every email."
     given = _folded(site.postal_address)
     if not given:
         yield SettingProblem("site.postal_address", "is empty", remedy)
     elif any(_folded(example) in given for example in EXAMPLE_ADDRESSES):
-        yield SettingProblem("site.postal_address", "is still the example's", remedy)
+        yield SettingProblem("site.postal_address", "is still the example", remedy)
     sender = settings.sender
     for key, address, remedy in (
         ("sender.email", sender.email, "Set it to an address that SendGrid has verified."),
@@ -134,7 +133,7 @@ def _unfit(settings: Settings) -> Iterator[SettingProblem]:
         ),
     ):
         if address and is_example(address):
-            yield SettingProblem(key, f"is {address}, which is an example's", remedy)
+            yield SettingProblem(key, f"is {address}, which is an example", remedy)
 
 
 def _folded(text: str) -> str:

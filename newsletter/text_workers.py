@@ -121,7 +121,8 @@ class TextWorkers:
             return function(*args, **named)
         if not self._admitted.acquire(blocking=False):
             raise BusyError(
-                f"{self.processes + self.waiting} texts are in work or waiting, which is the limit",
+                f"{self.processes + self.waiting} texts are being processed or waiting, which is "
+                "the limit",
                 hint=_LATER,
             )
         try:
@@ -165,7 +166,7 @@ class TextWorkers:
             raise _too_large(self.memory_limit)
         if outcome == "refused" and isinstance(value, UserError):
             raise value
-        raise RuntimeError(f"a text could not be worked on:\n{value}")
+        raise RuntimeError(f"a text could not be processed:\n{value}")
 
     def _answer(self, child: _Process, work: bytes) -> tuple[str, object] | None:
         """The child's answer; None if it exited before it began, as idle children do."""
@@ -260,31 +261,31 @@ def _started(memory_limit: int, time_limit: float) -> _Process:
 
 def _not_started() -> UserError:
     return MachineError(
-        "the process that works on texts does not start",
-        hint="Memory may be short on this machine.",
+        "the process for texts does not start",
+        hint="This machine may lack memory.",
     )
 
 
 def _too_long(limit: float) -> UserError:
-    said = f"this text takes more than {limit:g} seconds of processor time, and was given up"
-    _log.warning("%s", said)
-    return TooMuchWorkError(said, hint=_SHORTEN)
+    message = f"this text takes more than {limit:g} seconds of processor time, which is the limit"
+    _log.warning("%s", message)
+    return TooMuchWorkError(message, hint=_SHORTEN)
 
 
 def _not_done(limit: float) -> UserError:
     """The error when the limit of wall clock time was exceeded, not that of processor time."""
-    said = (
-        f"this text was given up after {_PATIENCE * limit:g} seconds: "
-        f"it may take {limit:g} of processor time, and this machine is busy"
+    message = (
+        f"this text was not finished within {_PATIENCE * limit:g} seconds: "
+        f"it may use {limit:g} of processor time, and this machine is busy"
     )
-    _log.warning("%s", said)
-    return BusyError(said, hint=f"{_LATER} If it stays so, shorten the text.")
+    _log.warning("%s", message)
+    return BusyError(message, hint=f"{_LATER} If this happens again, shorten the text.")
 
 
 def _too_large(limit: int) -> UserError:
-    said = f"this text takes more than {limit / 1e9:g} GB of memory, and was given up"
-    _log.warning("%s", said)
-    return TooMuchWorkError(said, hint=_SHORTEN)
+    message = f"this text takes more than {limit / 1e9:g} GB of memory, which is the limit"
+    _log.warning("%s", message)
+    return TooMuchWorkError(message, hint=_SHORTEN)
 
 
 def _broken(status: int, time_limit: float) -> UserError:
@@ -293,11 +294,11 @@ def _broken(status: int, time_limit: float) -> UserError:
         return _too_long(time_limit)
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     if -status in _END_SIGNALS:
-        return BusyError(f"the process that worked on this text was ended ({how})", hint=_LATER)
-    said = f"the process that worked on this text was ended or broke ({how})"
-    _log.warning("%s", said)
-    hint = "Try again. If that happens each time, shorten it: memory of the machine may be short."
-    return TooMuchWorkError(said, hint=hint)
+        return BusyError(f"the process for this text was ended ({how})", hint=_LATER)
+    message = f"the process for this text was ended or crashed ({how})"
+    _log.warning("%s", message)
+    hint = "Try again. If it fails again, shorten the text: this machine may lack memory."
+    return TooMuchWorkError(message, hint=hint)
 
 
 def work(handle: int, memory_limit: int, time_limit: float) -> None:

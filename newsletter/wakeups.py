@@ -1,9 +1,9 @@
-"""Tells the threads of a process when to look for work, so that nobody polls the tables.
+"""Wakes the threads of a process when there may be work, so that they need not poll tables.
 
-One thread asks the database whether anything was committed, by this process or another: on
-SQLite `PRAGMA data_version`, on PostgreSQL the current snapshot. Both answers change with each
-commit, cost microseconds and write nothing. Whoever waits is woken by a commit, when the next
-thing becomes due, and every half minute in any case.
+One thread asks the database whether any process has committed: by ``PRAGMA data_version`` on
+SQLite, by the current snapshot on PostgreSQL. Both change with each commit, take microseconds and
+write nothing. Waiting threads are woken by a commit, when something becomes due, and every half
+minute.
 """
 
 import logging
@@ -20,21 +20,21 @@ from newsletter.db.engine import reading
 from newsletter.db.orm import Session
 
 _log = logging.getLogger(__name__)
-#: Seconds between two questions whether anything was committed.
+#: Seconds between two queries for commits.
 _PROBE = 0.25
-#: What is due and stays undone is looked at again after this time, in seconds.
+#: Seconds after which threads are woken again for work that is due and not done.
 _AGAIN = 1.0
-#: Everybody looks at least this often, in seconds, whatever was noticed.
+#: Seconds after which threads are woken in any case.
 _AT_LEAST = 30.0
-#: After the database failed, in seconds.
-_TROUBLED = 2.0
+#: Seconds to wait after a database error.
+_AFTER_ERROR = 2.0
 
 #: Finds when something becomes due next: now or earlier if something is due; None for nothing.
 NextDue = Callable[[Session, datetime], datetime | None]
 
 
 class Wakeups:
-    """Counts the occasions to look for work. Take ``count`` before a look, then ``wait``."""
+    """Counts wakeups. Read ``count`` before looking for work, then pass it to ``wait``."""
 
     def __init__(self, database: Engine, next_due: NextDue) -> None:
         self._database, self._next_due = database, next_due
@@ -45,7 +45,7 @@ class Wakeups:
         self.count = 0
 
     def enter(self) -> None:
-        """Begin to be woken; the first who enters starts the thread."""
+        """Add a waiting thread; the first one starts the watching thread."""
         with self._woken:
             self._users += 1
             if self._users == 1:
@@ -56,7 +56,7 @@ class Wakeups:
                 self._thread.start()
 
     def leave(self) -> None:
-        """Be woken no more; the last who leaves ends the thread."""
+        """Remove a waiting thread; the last one ends the watching thread."""
         with self._woken:
             self._users -= 1
             thread = self._thread if self._users == 0 else None
@@ -66,12 +66,12 @@ class Wakeups:
             thread.join()
 
     def wait(self, seen: int, stopping: threading.Event, timeout: float | None = None) -> None:
-        """Wait until there is an occasion after ``seen``, or ``stopping`` is set (see rouse)."""
+        """Wait for a wakeup after ``seen``, or until ``stopping`` is set and ``rouse`` called."""
         with self._woken:
             self._woken.wait_for(lambda: self.count != seen or stopping.is_set(), timeout)
 
     def rouse(self) -> None:
-        """Wake everybody: there may be something to do, or an end to notice."""
+        """Wake all waiting threads: there may be work, or they are to stop."""
         with self._woken:
             self.count += 1
             self._woken.notify_all()
@@ -88,7 +88,7 @@ class Wakeups:
                 if wakes:
                     known, is_due_known = latest, False
                 elif not is_due_known:
-                    # Only once it is quiet: while others commit, everybody looks all the time.
+                    # Only without commits: each commit wakes the threads anyway.
                     with reading(self._database) as session:
                         due = self._next_due(session, now)
                     is_due_known = True
@@ -99,16 +99,16 @@ class Wakeups:
                     is_due_known = False
                     woken, woken_at = time.monotonic(), now
                     self.rouse()
-            except Exception:  # noqa: BLE001 (whatever it is, everybody here relies on this thread)
-                _log.exception("it cannot be seen whether something is due; trying again")
+            except Exception:  # noqa: BLE001 (the thread must survive any error, all others need it)
+                _log.exception("could not look for due work; trying again")
                 commits.close()
                 known = None
-                over.wait(_TROUBLED)
+                over.wait(_AFTER_ERROR)
         commits.close()
 
 
 class _Commits:
-    """Asks what was committed last, on a connection of its own that writes nothing."""
+    """Queries the latest commit, on its own connection, which writes nothing."""
 
     def __init__(self, database: Engine) -> None:
         self._database = database
@@ -120,15 +120,15 @@ class _Commits:
             self._connection = kept_connection(self._database)
         if self._database.dialect.name == "sqlite":
             return self._connection.execute("PRAGMA data_version").fetchone()[0]
-        # What a statement sees: equal snapshots see the same rows. Asked without a cursor, which
-        # costs three times as much as all else that an idle process does.
+        # Equal snapshots see the same rows. A cursor would cost three times as much as everything
+        # else that an idle process does.
         found = self._connection.pgconn.exec_(b"SELECT pg_current_snapshot()")
         if (snapshot := found.get_value(0, 0)) is None:
             raise ConnectionError(found.error_message.decode(errors="replace"))
         return snapshot
 
     def close(self) -> None:
-        """End the connection; the next question opens another."""
+        """Close the connection; ``latest`` opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(Exception):
@@ -136,7 +136,7 @@ class _Commits:
 
 
 def kept_connection(database: Engine) -> Any:  # noqa: ANN401 (the driver's own)
-    """A connection of the driver, in no pool and no transaction; its user closes it."""
+    """A connection of the driver, outside the pool and any transaction; the caller closes it."""
     pooled = database.raw_connection()
     connection: Any = pooled.driver_connection
     pooled.detach()

@@ -16,11 +16,11 @@ from sqlalchemy.exc import ArgumentError
 
 #: Parameters of a URL whose values are masked.
 _SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
-#: Names with a special meaning for segments and imports, which forms may not set.
+#: Names that segments and imports use for other fields, so forms may not set them.
 _NOT_BY_FORMS = frozenset(
     ("tags", "status", "source", "email", "created_at", "confirmed_at", "topics", "attributes")
 )
-#: First parts of the paths of our own pages.
+#: First parts of the paths of the service's own pages.
 OWN_PATHS = frozenset(
     "archive client-address confirm console healthz openapi.json preferences request robots.txt "
     "shared sitemap.xml static subscribe unsubscribe view webhooks".split()
@@ -84,7 +84,7 @@ def _in_ascii(text: str, parts: SplitResult) -> str:
     try:
         name = idna.encode(host, uts46=True).decode()
     except idna.IDNAError as error:
-        raise ValueError(f"{host} is no name of a host: {error}") from None
+        raise ValueError(f"{host} is not a host name: {error}") from None
     port = f":{parts.port}" if parts.port else ""
     return parts._replace(netloc=name + port).geturl()
 
@@ -99,8 +99,8 @@ def _site_address(text: str) -> str:
         )
     first = path.removeprefix("/").partition("/")[0]
     if first in OWN_PATHS:
-        # Otherwise we could not tell whether a proxy has removed the path.
-        raise ValueError(f"our own pages are below /{first}: choose another path, like /news")
+        # Otherwise BasePath could not tell whether a proxy has removed the path.
+        raise ValueError(f"/{first} is a path of the service's own: choose another, like /news")
     return text
 
 
@@ -296,7 +296,7 @@ def _period(value: object) -> timedelta:
 def _kept(value: object) -> timedelta | None:
     kept = _period(value)
     if timedelta() < kept < timedelta(days=35):
-        raise ValueError("keep it for 35 days or more, or for ever with an empty text")
+        raise ValueError("the shortest time is 35 days; an empty text keeps the data forever")
     return kept or None
 
 
@@ -316,8 +316,8 @@ Duration = Annotated[timedelta, BeforeValidator(duration)]
 Lasting = Annotated[timedelta, BeforeValidator(_lasting)]
 #: A duration where empty or 0s means never.
 Period = Annotated[timedelta, BeforeValidator(_period)]
-#: A retention time; empty for ever. At least 35 days, because departure logs and late events refer
-#: to data of the last month.
+#: A retention time; empty keeps forever. At least 35 days, because departure logs and late events
+#: refer to data of the last month.
 Kept = Annotated[timedelta | None, BeforeValidator(_kept)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Origin = Annotated[WebAddress, AfterValidator(_origin)]

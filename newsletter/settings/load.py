@@ -64,7 +64,7 @@ def resource(name: str) -> Path:
 
 
 class Settings(Section):
-    """All settings in force."""
+    """All settings."""
 
     database_url: DatabaseAddress
     site: Site
@@ -101,12 +101,12 @@ class Origin:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings in force; SettingsError names the source, the key and what is allowed."""
+    """Load the settings; SettingsError names the source, the key and what is allowed."""
     return load_with_origins(environ)[0]
 
 
 def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Origin]]:
-    """The settings in force and the source of each, in the order of default.toml."""
+    """The settings and the source of each, in the order of default.toml."""
     environ = os.environ if environ is None else environ
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -187,9 +187,9 @@ def _require_known(key: tuple[str, ...], source: str) -> None:
     for number, part in enumerate(key):
         if model is None:
             raise SettingsError(
-                "this setting has no parts",
+                "this setting has no keys of its own",
                 place=f"{source}: {'.'.join(key[:number])}",
-                hint="Its value stands right behind the equals sign.",
+                hint="Write its value right after the equals sign.",
             )
         field = model.model_fields.get(part)
         if field is None:
@@ -232,7 +232,7 @@ def _explained(error: ValidationError, sources: Mapping[str, str]) -> SettingsEr
     return SettingsError(
         message[0].lower() + message[1:],
         place=f"{sources.get(key, _DEFAULT)}: {key}",
-        hint=f"{hint} Built in is {said}. See config/{_DEFAULT}.".strip(),
+        hint=f"{hint} The default is {said}. See config/{_DEFAULT}.".strip(),
     )
 
 

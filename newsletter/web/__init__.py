@@ -2,5 +2,5 @@
 
 from newsletter import path_numbers
 
-# Before any module of this package declares a route.
+# Must run before any module of this package declares a route.
 path_numbers.register()

@@ -1,4 +1,4 @@
-"""The service's HTTP: routes, security headers, and the background work that lives with it."""
+"""The web application: routes, middleware, and background work with the same lifetime."""
 
 import logging
 from collections import Counter
@@ -37,15 +37,15 @@ from newsletter.web.visitor import network_address
 
 _log = logging.getLogger(__name__)
 
-#: Bytes of a request's body, where the route says nothing else: a form of ours is a few KB.
+#: Bytes of a request body, unless the route allows more. Our forms have a few KB.
 SMALL_BODY: Final = 64 * 1024
-#: Fields and files of one form: as many as a list of checkboxes may have, and far too few to hurt.
+#: Fields and files of one form: enough for a list of checkboxes, too few to cost memory.
 _FIELDS: Final = 1000
 _FILES: Final = 4
 
 
 def create_app(container: Container, *, background: bool) -> FastAPI:
-    """The web application; with ``background`` also the clock and the workers, in its lifetime."""
+    """The web application; with ``background`` it also runs the clock and the workers."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -59,8 +59,8 @@ def create_app(container: Container, *, background: bool) -> FastAPI:
         try:
             yield
         finally:
-            # Orderly: requests under way are answered and written down before we go. What the
-            # clock has rendered for a schedule can be rendered again.
+            # Open requests to the provider are answered and recorded before the process ends. An
+            # issue that the clock has rendered for a schedule can be rendered again.
             await run_in_threadpool(container.text_workers.stop)
             await run_in_threadpool(importer.stop)
             await run_in_threadpool(clock.stop)
@@ -74,31 +74,31 @@ def create_app(container: Container, *, background: bool) -> FastAPI:
         routes=[*_routes().routes],
     )
     app.state.container = container
-    # Whether the server was told to stop: streams end by themselves then.
+    # Whether the server is stopping. Streams end themselves then.
     app.state.stopping = lambda: False
-    # Session → how many live pages it has open.
+    # Session → number of its open live pages.
     app.state.streams = Counter()
     errors.register(app)
     console.register(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 
-    # Before any form is read, and before anybody is asked who they are. A route that takes more
-    # says so beside its path (max_body_size); files of parts go to disk within the same limit.
+    # Runs before forms are read and users are signed in. A route that accepts more has its own
+    # max_body_size, which also limits uploaded files.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=SMALL_BODY)
 
     base_url = container.settings.site.base_url
     app.add_middleware(EveryAnswer)
     app.add_middleware(OwnCookieOnly, base_url=base_url)
-    # Nothing sees a request before it is known whose it is.
+    # Sets the client's address before all other code reads it.
     app.add_middleware(Proxies, web=container.settings.web)
-    # Outermost: inside, paths begin at /.
+    # The outermost: all other code sees paths from / on.
     app.add_middleware(BasePath, base_url=base_url)
     return app
 
 
 @cache
 def _routes() -> APIRouter:
-    """All routes. FastAPI looks into each function behind them once, however many apps are made."""
+    """All routes. Cached, because FastAPI inspects the function of each route."""
     router = APIRouter(form_limits={"max_fields": _FIELDS, "max_files": _FILES})
     router.include_router(sendgrid_events.router)
     router.include_router(unsubscribe_email.router)
@@ -121,12 +121,12 @@ def _routes() -> APIRouter:
 
 
 def client_address(request: Request) -> PlainTextResponse:
-    """The network address that the service takes the asker for, to test the proxies with."""
+    """The network address that the service sees for this client, to test the proxy settings."""
     return PlainTextResponse(f"{network_address(request) or 'unknown'}\n")
 
 
 def health(request: Request, response: Response) -> dict[str, str]:
-    """Whether this process can do its work: 200, or 503 when the database does not answer."""
+    """The health check: 200, or 503 when the database does not answer."""
     container: Container = request.app.state.container
     if not responds(container.database):
         response.status_code = 503

@@ -1,12 +1,10 @@
-"""The path below which the service stands: ``/news`` where site.base_url ends with it.
+"""Serves the application under a path prefix, such as ``/news``, taken from site.base_url.
 
-Routes, handlers and pages know paths from ``/`` on. This module is the one place that knows
-the path below which they stand: it takes the path off requests, and puts it before redirects
-and before every address in a page, while the page's template is read.
+Routes, handlers and templates use paths from ``/`` on. Only this module knows the prefix: it
+removes it from requests, and adds it to redirects and to all URLs in templates.
 
-A proxy may take the path off before it asks us (``proxy_pass http://…:8000/;``) or leave it.
-Either way works without a setting: what begins with the path loses it, what does not has lost
-it already.
+A proxy may remove the prefix (``proxy_pass http://…:8000/;``) or keep it. Both work without a
+setting, because a path without the prefix stays unchanged.
 """
 
 import re
@@ -18,22 +16,22 @@ from jinja2.ext import Extension
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Attributes of our pages that hold addresses: HTML's, htmx's, the challenge's and our scripts'.
+#: Attributes with URLs in our pages: of HTML, htmx, the challenge and our scripts.
 ATTRIBUTES: Final = (
     *("href", "src", "action", "formaction", "challenge", "data-live"),
     *("hx-get", "hx-post", "hx-put", "hx-delete", "hx-push-url"),
 )
-#: Such an attribute whose value begins with a slash, or with an expression.
+#: Such an attribute with a value that begins with a slash or an expression.
 _ADDRESS = re.compile(rf'(?<=\s)({"|".join(ATTRIBUTES)})="(?:/(?!/)|\{{\{{(.*?)\}}\}})')
 
 
 def base_path(base_url: str) -> str:
-    """The path of ``site.base_url``, which has no slash at its end; empty for none."""
+    """The path of ``site.base_url``, without a slash at the end; empty for none."""
     return urlsplit(base_url).path
 
 
 class BasePath:
-    """ASGI middleware that takes the path off requests and puts it before redirects."""
+    """ASGI middleware that removes the path from requests and adds it to redirects."""
 
     def __init__(self, app: ASGIApp, *, base_url: str) -> None:
         self._app = app
@@ -45,32 +43,32 @@ class BasePath:
             await self._app(scope, receive, send)
             return
 
-        async def before_redirects(message: Message) -> None:
+        async def send_with_path(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 if "location" in headers:
                     headers["location"] = _below(self._path, headers["location"])
             await send(message)
 
-        await self._app(self._from_root(scope), receive, before_redirects)
+        await self._app(self._from_root(scope), receive, send_with_path)
 
     def _from_root(self, scope: Scope) -> Scope:
         path: str = scope["path"]
         if path != self._path and not path.startswith(f"{self._path}/"):
             return scope
-        # Nobody here reads the path as it was escaped, which a server need not tell.
+        # raw_path is optional in ASGI, and nothing here reads it.
         return {**scope, "path": path.removeprefix(self._path) or "/", "raw_path": None}
 
 
 def put_below(environment: jinja2.Environment, path: str) -> None:
-    """Let all addresses of this environment's templates stand below the path.
+    """Add the path to all URLs in the templates of this environment.
 
-    Templates are read so, not the pages that they make: of what is put into a page, an issue's
-    own words for one, nothing is changed.
+    This changes the templates, not the pages made of them, so that content in a page, such as the
+    text of an issue, stays unchanged.
     """
 
     def below(value: object) -> object:
-        # Of its own type: what need not be escaped any more stays so.
+        # Keeps the type: Markup stays Markup and is not escaped again.
         return type(value)(_below(path, value)) if isinstance(value, str) else value
 
     environment.globals["base_path"] = path
@@ -79,7 +77,7 @@ def put_below(environment: jinja2.Environment, path: str) -> None:
 
 
 class _Addresses(Extension):
-    """Puts the path before the addresses of a template as it is read."""
+    """Adds the path to the URLs of a template when Jinja loads it."""
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
         """Called by Jinja with each template's text."""
@@ -95,5 +93,5 @@ class _Addresses(Extension):
 
 
 def _below(path: str, address: str) -> str:
-    """An address of ours as it is from outside; one of another site as it stands."""
+    """The URL with the path before it; unchanged if it belongs to another site."""
     return f"{path}{address}" if re.match(r"/(?!/)", address) else address

@@ -1,7 +1,7 @@
 """Bot checks for the sign-up form that call no other service.
 
 A stamp in the hosted form says when it was opened; ALTCHA makes the browser compute for a second.
-Both are signed with keys derived from the link keys, and stored nowhere until they are used.
+Both are signed with keys derived from the link keys, and stored only after use.
 """
 
 import hmac

@@ -1,18 +1,17 @@
-"""An end to waiting for clients: timeouts of a connection, and how many there may be.
+"""Limits connections of the server: timeouts for slow clients, and how many may be open.
 
-uvicorn waits for a client for as long as the client likes, but between two requests. Here each
-connection has a phase, and the phases in which the client is to move have an end:
+uvicorn has a timeout only between two requests. Here each connection has a phase, and each phase
+in which we wait for the client has a timeout:
 
-- ``HEAD``: the head of a request has ``HEAD_TIMEOUT``, from the connection or its first byte.
-- ``BODY`` and ``ANSWER``: a body, and the reading of an answer, have ``GRACE`` and then a second
-  for each ``LEAST_RATE`` bytes. What the service itself takes its time for does not count.
-- ``REST``: what still comes of a request that was answered has ``REST_TIMEOUT``.
+- ``HEAD``: the head of a request, ``HEAD_TIMEOUT`` from the connection or its first byte.
+- ``BODY`` and ``ANSWER``: receiving a body, and sending an answer, ``GRACE`` plus a second for
+  each ``LEAST_RATE`` bytes. Time in which the service itself works does not count.
+- ``REST``: the rest of a request that was answered before its end, ``REST_TIMEOUT``.
 - ``IDLE``: between two requests, uvicorn's own timer (``timeout_keep_alive``).
 
-When ``most`` connections are open, another one takes the place of those that have kept us
-waiting longest; a request that is worked on is never given up for one. So the files of a process
-always suffice for the database and the provider, however many clients hold on, and who has
-just come is heard before those that hold on.
+When ``most`` connections are open, a new one closes those that have kept us waiting longest, but
+never one whose request is being processed. So slow clients cannot use up the file descriptors that
+the process needs for the database and the provider, nor keep new clients out.
 """
 
 import asyncio
@@ -27,22 +26,22 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for the head of a request; people on bad lines send one in two packets.
+#: Seconds for the head of a request, which takes two packets on bad lines.
 HEAD_TIMEOUT: Final = 10.0
-#: Seconds before the rate counts, and bytes a second from then on: a fifth of a modem's.
+#: Seconds before the rate counts, and bytes per second from then on: a fifth of a modem's rate.
 GRACE, LEAST_RATE = 20.0, 1000
-#: Seconds for what is left of a request that was answered before its end, to let the client read
+#: Seconds for the rest of a request that was answered before its end, so that the client can read
 #: the answer instead of a reset.
 REST_TIMEOUT: Final = 5.0
-#: Seconds that a connection may lie idle: longer than the proxies keep theirs (nginx 60), or
-#: they would post into one that we are just closing.
+#: Seconds that a connection may be idle: longer than in proxies (60 in nginx), so that they do not
+#: send a request on a connection that we are closing.
 IDLE_TIMEOUT: Final = 75
-#: Bytes of an answer that the system keeps for a client that does not read. Left alone, Linux
-#: lets them grow to 4 MB for each; this still allows 2.5 MB a second around the world.
+#: Bytes of an answer that the kernel buffers for a client that does not read. By default Linux
+#: buffers up to 4 MB; this still allows 2.5 MB per second around the world.
 _KERNEL_BUFFER: Final = 256 * 1024
-#: Seconds between two looks at a connection.
+#: Seconds between two checks of a connection.
 _EVERY: Final = 1.0
-#: The part of all connections that makes room at once, so that to look for it stays cheap.
+#: Close this fraction of all connections (1 in 20) at once, so that the search is rare.
 _AT_ONCE: Final = 20
 
 
@@ -54,12 +53,12 @@ class Phase(Enum):
     REST = auto()
     BODY = auto()
     ANSWER = auto()
-    #: For us, not for its client.
+    #: Waits for the service, not for the client.
     WORK = auto()
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, with phases that end. ``most`` is how many there may be."""
+    """uvicorn's connection with a timeout in each phase; at most ``most`` may be open."""
 
     most = 1000
 
@@ -67,69 +66,69 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **named)
         self._phase = Phase.HEAD
         self._since = self.loop.time()
-        #: Whether some of a request's head has come.
+        #: Whether a part of a request's head was received.
         self._begun = False
-        #: Bytes since the phase began: of a body, those that came; of an answer, those to go.
+        #: Bytes of the body received, or of the answer still to send, when the phase began.
         self._bytes = 0
-        self._next_look: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
 
     @property
     def waited(self) -> float:
-        """Seconds that the client has kept us waiting; what it did send of a body is taken off."""
+        """Seconds that we have waited for the client, less the time for the bytes it has sent."""
         if self._phase is Phase.WORK:
             return 0.0
         seconds = self.loop.time() - self._since
         return seconds - self._bytes / LEAST_RATE if self._phase is Phase.BODY else seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take it in, in the place of others where there are too many."""
+        """Accept the connection, and close others if there are too many."""
         if len(self.connections) >= self.most and not self._make_room():
-            # All are worked on: whoever asks again in a moment finds an answer.
+            # All others are being processed. The client can try again in a moment.
             self.transport = transport
             transport.abort()
             return
         super().connection_made(transport)
         if (plain := transport.get_extra_info("socket")) is not None:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
-        self._next_look = self.loop.call_later(_EVERY, self._look)
+        self._next_check = self.loop.call_later(_EVERY, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let it go."""
-        if self._next_look is not None:
-            self._next_look.cancel()
+        """Stop the checks."""
+        if self._next_check is not None:
+            self._next_check.cancel()
         if self.flow is not None:
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Hand the bytes on, and note whose turn it is now."""
+        """Process the bytes and update the phase."""
         self._begun = True
         self._bytes += len(data)
         super().data_received(data)
-        self._note()
+        self._update_phase()
 
     def on_response_complete(self) -> None:
-        """Note that the next request is waited for."""
+        """Update the phase: the next request may come."""
         self._begun = False
         super().on_response_complete()
-        self._note()
+        self._update_phase()
 
     def pause_writing(self) -> None:
-        """Note that the client does not read as fast as it is answered."""
+        """Update the phase: the client reads more slowly than we send."""
         super().pause_writing()
-        self._note()
+        self._update_phase()
 
     def resume_writing(self) -> None:
-        """Note that it has read."""
+        """Update the phase: the client has read."""
         super().resume_writing()
-        self._note()
+        self._update_phase()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Who asks for another protocol is answered in this one. Anybody can; no log says so."""
+        """Log nothing: any client can request another protocol, and is answered in HTTP."""
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, where an answer is still owed, and end the connection.
+        """Answer a request that is not HTTP, unless it was answered, and close the connection.
 
-        uvicorn's own raises for a broken body when its request was HEAD, or answered already.
+        uvicorn's own method raises for a broken body if the request was HEAD or was answered.
         """
         cycle = self.cycle
         open_cycle = cycle is not None and not cycle.response_complete
@@ -145,7 +144,7 @@ class Connection(H11Protocol):
                 self._send(h11.Data(data=text))
             self._send(h11.EndOfMessage())
         if open_cycle:
-            # Who works on it reads no further, and has nothing to answer any more.
+            # The handler of the request reads no further and sends no answer.
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.close()
@@ -155,18 +154,18 @@ class Connection(H11Protocol):
             self.transport.write(output)
 
     def give_up(self) -> None:
-        """End the connection at once; what was still to be sent is not."""
+        """Close the connection at once and drop what was not sent."""
         self.connections.discard(self)
         self.transport.abort()
 
-    def _note(self) -> None:
-        phase = self._whose_turn()
+    def _update_phase(self) -> None:
+        phase = self._current_phase()
         if phase is not self._phase:
             self._phase, self._since, self._bytes = phase, self.loop.time(), 0
             if phase is Phase.ANSWER:
                 self._bytes = self.transport.get_write_buffer_size()
 
-    def _whose_turn(self) -> Phase:
+    def _current_phase(self) -> Phase:
         if self.flow.write_paused or self.transport.is_closing():
             return Phase.ANSWER
         cycle = self.cycle
@@ -178,22 +177,22 @@ class Connection(H11Protocol):
             return Phase.BODY
         return Phase.WORK
 
-    def _look(self) -> None:
-        """Each second: whether the client has taken too long."""
-        self._next_look = self.loop.call_later(_EVERY, self._look)
-        self._note()
+    def _check(self) -> None:
+        """Close the connection if the client has taken too long; runs each second."""
+        self._next_check = self.loop.call_later(_EVERY, self._check)
+        self._update_phase()
         if self._phase is Phase.BODY and self.flow.read_paused:
-            self._since += _EVERY  # it is we who do not read
-        if self.waited >= self._may_wait():
+            self._since += _EVERY  # the service does not read, so the client cannot send
+        if self.waited >= self._timeout():
             self.give_up()
 
-    def _may_wait(self) -> float:
+    def _timeout(self) -> float:
         if self._phase is Phase.ANSWER:
             return GRACE + self._bytes / LEAST_RATE
         return _TIMEOUTS[self._phase]
 
     def _make_room(self) -> bool:
-        """Give up those that kept us waiting longest; False when none does."""
+        """Close the connections that we have waited for longest; False if we wait for none."""
         waiting = [
             one for one in self.connections if isinstance(one, Connection) and one.waited > 0
         ]
@@ -201,8 +200,8 @@ class Connection(H11Protocol):
         for one in longest:
             one.give_up()
         _log.warning(
-            "%s connections are open, the most that there may be (web.max_connections): "
-            "those that wait for their client longest are closed",
+            "%s connections are open, which is the limit (web.max_connections): "
+            "those with the slowest clients are closed",
             self.most,
         )
         return bool(longest)
@@ -218,5 +217,5 @@ _TIMEOUTS = {
 
 
 def limited_to(most: int) -> type[Connection]:
-    """The kind of connection of which there may be so many."""
+    """A connection class with this limit."""
     return type("Connection", (Connection,), {"most": most})

@@ -1,4 +1,4 @@
-"""What every page needs: the parts of the process, and the look."""
+"""Shared by all handlers: the container as a dependency, and the rendering of pages."""
 
 from functools import cache
 from pathlib import Path
@@ -14,46 +14,46 @@ from newsletter.web.sentences import capitalized, sentence
 
 @cache
 def _pages(path: str) -> Jinja2Templates:
-    """The pages as they are below the path of site.base_url, of which a process has one."""
+    """The templates, with URLs below this path."""
     pages = Jinja2Templates(directory=Path(__file__).parent / "pages")
     pages.env.filters |= {"sentence": sentence, "capitalized": capitalized}
     put_below(pages.env, path)
     return pages
 
 
-def _assembly(request: Request) -> Container:
+def _container(request: Request) -> Container:
     container: Container = request.app.state.container
     return container
 
 
-#: Parameter of a handler that needs the parts of the process.
-Parts = Annotated[Container, Depends(_assembly)]
+#: The container, as a parameter of a handler.
+Parts = Annotated[Container, Depends(_container)]
 
 
 async def whole_body(request: Request) -> None:
-    """Read the body and drop it: for a handler that has no use for it.
+    """Read the body and drop it, for handlers that do not use it.
 
-    A body is measured while it is read. Unread, one that is too long would be noticed only
-    after the handler had done its work.
+    The size of a body is checked while it is read. Without this, a body that is too long would be
+    noticed only after the handler had finished.
     """
     async for _ in request.stream():
         pass
 
 
 def page(request: Request, name: str, *, status: int = 200, **values: object) -> Response:
-    """A page of the publication; values are escaped where they are put out."""
-    site = _assembly(request).settings.site
+    """A public page; the template escapes the values."""
+    site = _container(request).settings.site
     context = {"site": site, **values}
     response = _pages(base_path(site.base_url)).TemplateResponse(
         request, name, context, status_code=status
     )
-    # Pages are for one person, under a link that is theirs.
+    # The URL and the content of a page may be personal.
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Robots-Tag"] = "noindex"
     return response
 
 
 def part(request: Request, name: str, **values: object) -> str:
-    """A part of a page as HTML; values are escaped where they are put out."""
-    pages = _pages(base_path(_assembly(request).settings.site.base_url))
+    """A part of a page as HTML; the template escapes the values."""
+    pages = _pages(base_path(_container(request).settings.site.base_url))
     return pages.get_template(name).render(**values)

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from newsletter.errors import BusyError, LinkError, UserError
 from newsletter.web.console.base.layout import page as console_page
 from newsletter.web.console.base.permissions import StaleFormError
-from newsletter.web.console.base.unsaved_draft import given_back
+from newsletter.web.console.base.unsaved_draft import restored_draft
 from newsletter.web.dependencies import page
 
 #: Retry-After in seconds for BusyError.
@@ -48,7 +48,7 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 async def _too_old(request: Request, error: Exception) -> Response:
     """The form again with a new token, so that a long text is not lost."""
-    return await given_back(request, "") or _http_error(request, error)
+    return await restored_draft(request, "") or _http_error(request, error)
 
 
 def too_large(request: Request) -> Response:

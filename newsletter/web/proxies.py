@@ -1,13 +1,12 @@
-"""Finds the visitor's network address behind reverse proxies; nobody else may state it.
+"""Finds the visitor's network address behind trusted reverse proxies.
 
-Forwarded headers count only when the connection comes from a network in
-``web.trusted_proxies``. Each proxy adds the address of its own client on the right, so the
-header is read from there: at most ``web.proxy_hops`` entries, and only as long as the entry
-before came from a trusted proxy. What stands further left was written by the visitor.
+Forwarded headers count only on connections from a network in ``web.trusted_proxies``. Each proxy
+appends the address of its client, so the header is read from the right: at most ``web.proxy_hops``
+entries, and only while each one comes from a trusted proxy. The visitor may have written the
+entries to the left.
 
-Exactly one header is read (``web.forwarded_header``), because a proxy that writes the one
-passes the other on as the visitor sent it. From every other connection, and for every
-header that is not read, the headers are removed: no later code can believe them.
+Only ``web.forwarded_header`` is read, because a proxy passes on other headers as the visitor sent
+them. All other forwarded headers are removed, so that no later code trusts them.
 
 Sources: RFC 7239 (Forwarded), https://developer.mozilla.org/docs/Web/HTTP/Headers/X-Forwarded-For.
 """
@@ -30,7 +29,7 @@ _FORWARDED, _FOR, _PROTO, _HOST = (
     b"x-forwarded-proto",
     b"x-forwarded-host",
 )
-#: Every header by which programs are told of another client, scheme, host or port.
+#: The headers that state another client, scheme, host or port.
 _CLAIMS: Final = re.compile(rb"forwarded|x-forwarded(-.*)?|x-real-ip|true-client-ip|x-client-ip")
 #: Bytes of a header that are read. A longer one was not written by a proxy.
 _LONGEST: Final = 8192
@@ -44,7 +43,7 @@ _PAIR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What one proxy says of the connection that it took."""
+    """One proxy's description of its client's connection."""
 
     client: str
     scheme: str = ""
@@ -52,7 +51,7 @@ class Hop:
 
 
 class Proxies:
-    """ASGI middleware that puts the visitor's address in the place of a trusted proxy's."""
+    """ASGI middleware that replaces a trusted proxy's address with the visitor's."""
 
     def __init__(self, app: ASGIApp, *, web: Web) -> None:
         self._app = app
@@ -63,10 +62,10 @@ class Proxies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Called by the server for each connection."""
         if scope["type"] in {"http", "websocket"}:
-            scope = self._seen(scope)
+            scope = self._with_client(scope)
         await self._app(scope, receive, send)
 
-    def _seen(self, scope: Scope) -> Scope:
+    def _with_client(self, scope: Scope) -> Scope:
         given: list[tuple[bytes, bytes]] = scope["headers"]
         headers = [(name, value) for name, value in given if not _CLAIMS.fullmatch(name.lower())]
         seen = {**scope, "headers": headers}
@@ -76,7 +75,7 @@ class Proxies:
             return seen
         found = peer
         hop = Hop("")
-        for one in self._said(given):
+        for one in self._hops_of(given):
             stated = address_of(one.client)
             if stated is None:  # "unknown", "_hidden", or no address: the last known one counts
                 break
@@ -96,15 +95,15 @@ class Proxies:
             address.version == network.version and address in network for network in self._trusted
         )
 
-    def _said(self, headers: Sequence[tuple[bytes, bytes]]) -> Sequence[Hop]:
-        """What the proxies say, the nearest first, no more of them than there are hops."""
-        said = {
+    def _hops_of(self, headers: Sequence[tuple[bytes, bytes]]) -> Sequence[Hop]:
+        """The hops in the headers, the nearest first, at most ``web.proxy_hops``."""
+        values = {
             name: b",".join(value for key, value in headers if key.lower() == name)
             for name in (_FORWARDED, _FOR, _PROTO, _HOST)
         }
-        if any(len(value) > _LONGEST for value in said.values()):
+        if any(len(value) > _LONGEST for value in values.values()):
             return ()
-        texts = {name: value.decode("latin-1") for name, value in said.items()}
+        texts = {name: value.decode("latin-1") for name, value in values.items()}
         if self._header == _FORWARDED:
             return forwarded(texts[_FORWARDED])[::-1][: self._hops]
         return self._classic(texts)
@@ -114,7 +113,7 @@ class Proxies:
             [part.strip() for part in texts[name].split(",")][::-1]
             for name in (_FOR, _PROTO, _HOST)
         )
-        # One value may stand for all: many proxies pass on what the outermost one wrote.
+        # One value may count for all hops: many proxies pass on the outermost one's.
         return [
             Hop(client, schemes[min(at, len(schemes) - 1)].lower(), hosts[min(at, len(hosts) - 1)])
             for at, client in enumerate(clients[: self._hops])
@@ -149,7 +148,7 @@ def forwarded(text: str) -> list[Hop]:
 def address_of(text: str) -> Address | None:
     """The address in ``192.0.2.1``, ``192.0.2.1:80``, ``2001:db8::1`` or ``[2001:db8::1]:80``.
 
-    None for anything else. An IPv4 address that is written as IPv6 is the IPv4 one.
+    None for anything else. An IPv4 address written as IPv6 becomes IPv4.
     """
     text = text.strip()[:100]
     if text.startswith("["):

@@ -1,4 +1,4 @@
-"""What every answer of the service carries, whichever page it is of."""
+"""Security and cache headers of all responses."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from newsletter.web import errors
 
-#: No script, no frame, no plugin, nothing from elsewhere: the pages need none of it.
+#: Allows no scripts, frames, plugins or other sites, because public pages need none.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -16,69 +16,69 @@ CONTENT_SECURITY_POLICY: Final = (
 _HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
-    # Links to our pages carry tokens: they are told to no other site.
+    # URLs of our pages contain tokens, which other sites must not see.
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-#: Our own files change with a release.
+#: Static files change only with a release.
 _STATIC: Final = "public, max-age=600"
 
 
 class EveryAnswer:
-    """ASGI middleware that adds the headers a page did not set, and keeps redirects here.
+    """ASGI middleware that adds headers a page did not set, and keeps redirects on this site.
 
-    Not Starlette's BaseHTTPMiddleware, which starts two tasks for each piece of a body: some
-    hundred clients that send a byte a second would keep the event loop busy with that alone.
+    It does not use Starlette's BaseHTTPMiddleware, which starts two tasks for each chunk of a body:
+    a hundred clients that send one byte per second would keep the event loop busy.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on."""
+        """Called by the server for each request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request, replaced = Request(scope, receive), False
-        kept = _STATIC if scope["path"].startswith("/static/") else "no-store"
+        cache_control = _STATIC if scope["path"].startswith("/static/") else "no-store"
 
         async def complete(message: Message) -> None:
             nonlocal replaced
             if message["type"] == "http.response.start" and not replaced:
                 headers = MutableHeaders(scope=message)
                 if message["status"] == 413 and headers.get("content-type") == _PLAIN:
-                    # The library that measured the body says so in two words; a page says more.
+                    # The middleware that limits bodies answers in two words; show a page instead.
                     replaced = True
                     await errors.too_large(request)(scope, receive, complete_page)
                     return
-                _complete(headers, kept)
-                if message["status"] == _FRAMEWORK_LEADS_ON:
-                    _keep_here(headers, request)
+                _complete(headers, cache_control)
+                if message["status"] == _FRAMEWORK_REDIRECT:
+                    _make_relative(headers, request)
             if not replaced:
                 await send(message)
 
         async def complete_page(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _complete(MutableHeaders(scope=message), kept)
+                _complete(MutableHeaders(scope=message), cache_control)
             await send(message)
 
         await self._app(scope, receive, complete)
 
 
-#: Status of the framework's redirects, to a path with a slash or without; none of ours has it.
-_FRAMEWORK_LEADS_ON: Final = 307
+#: The status of Starlette's redirects to a path with or without a slash; ours have other codes.
+_FRAMEWORK_REDIRECT: Final = 307
 _PLAIN: Final = "text/plain; charset=utf-8"
 
 
-def _complete(headers: MutableHeaders, kept: str) -> None:
-    for name, value in (*_HEADERS.items(), ("Cache-Control", kept)):
+def _complete(headers: MutableHeaders, cache_control: str) -> None:
+    for name, value in (*_HEADERS.items(), ("Cache-Control", cache_control)):
         headers.setdefault(name, value)
 
 
-def _keep_here(headers: MutableHeaders, request: Request) -> None:
-    """Lead on to a path alone: what the client calls us is not to be believed."""
-    us = str(request.base_url)
-    path = "/" + headers["location"].removeprefix(us)
-    if headers["location"].startswith(us) and not path.startswith("//"):
+def _make_relative(headers: MutableHeaders, request: Request) -> None:
+    """Remove the host from the redirect, because it comes from the client's Host header."""
+    base_url = str(request.base_url)
+    path = "/" + headers["location"].removeprefix(base_url)
+    if headers["location"].startswith(base_url) and not path.startswith("//"):
         headers["location"] = path

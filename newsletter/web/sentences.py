@@ -1,15 +1,15 @@
-"""Sentences made of messages: a capital at the beginning, and a full stop at the end.
+"""Makes sentences of error messages: a capital at the beginning, a period at the end.
 
-Messages begin in lower case, because most are told behind a place. Where one stands alone it
-becomes a sentence, unless it begins with what has a spelling of its own.
+Error messages begin in lower case, because most are shown after a place. A message shown alone
+becomes a sentence. A first word such as an address keeps its spelling.
 """
 
 import re
 
-#: An ordinary word: letters, an apostrophe or a hyphen within, a comma or so behind it.
+#: An ordinary word: letters, perhaps with an apostrophe, a hyphen, or punctuation at its end.
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*[,;:.!?…]*")
 _ENDS = (".", "!", "?", "…", "”", '"')
-#: Whatever is glued to an address or a path is taken for a part of it.
+#: An address or a path, with any punctuation attached to it.
 _ADDRESS = re.compile(r"\S*(?://|@|/)\S*")
 
 
@@ -20,7 +20,7 @@ def capitalized(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text as a sentence of its own."""
+    """The text as a sentence."""
     text = capitalized(text.rstrip())
     if not text:
         return ""

@@ -1,7 +1,7 @@
-"""Who is at the other end, as far as the record of consent keeps it for a while.
+"""The visitor's network address and browser, for consent records and rate limits.
 
-Behind a proxy the network address is the proxy's, unless ``web.trusted_proxies`` names it
-(``newsletter.web.proxies``); headers are not read here.
+Behind a proxy the address is the proxy's, unless ``web.trusted_proxies`` contains the proxy
+(newsletter.web.proxies).
 """
 
 from ipaddress import ip_address
@@ -10,7 +10,7 @@ from fastapi import Request
 
 
 def network_address(request: Request) -> str | None:
-    """The visitor's network address; a socket file has none."""
+    """The visitor's network address; None on a Unix socket."""
     try:
         return str(ip_address(request.client.host))[:45] if request.client else None
     except ValueError:
@@ -18,6 +18,6 @@ def network_address(request: Request) -> str | None:
 
 
 def browser(request: Request) -> str | None:
-    """What the visitor's browser calls itself."""
+    """The visitor's User-Agent header."""
     named = request.headers.get("user-agent", "")
     return "".join(c for c in named if c.isprintable())[:500] or None

@@ -103,7 +103,7 @@ def test_a_text_is_given_up_by_the_clock_where_it_gets_no_processor_time(
 ) -> None:
     workers(len, "")
     workers.time_limit = 0.1
-    with pytest.raises(BusyError, match=r"after 0\.2 seconds: it may take 0\.1 of processor time"):
+    with pytest.raises(BusyError, match=r"after 0\.2 seconds: it may use 0\.1 of processor time"):
         workers(time.sleep, 3600)
     workers.time_limit = 60.0
     assert workers(len, "abc") == 3
@@ -161,7 +161,7 @@ def at_work_forever(workers: TextWorkers) -> tuple[threading.Thread, list[str]]:
 def test_few_wait_and_the_others_are_told_so() -> None:
     workers = TextWorkers(waiting=0, time_limit=60.0)
     thread, ended = at_work_forever(workers)
-    with pytest.raises(BusyError, match="1 texts are in work"):
+    with pytest.raises(BusyError, match="1 texts are being processed"):
         while thread.is_alive():
             workers(len, "abc")  # as long as the other has not begun
     workers.stop()

@@ -206,7 +206,7 @@ def test_others_are_served_while_texts_take_forever(
         # Those for whom there is no room are told so at once; all others wait.
         until(lambda: sum(one.done() for one in asked) == 2)
         for answer in (one.result() for one in asked if one.done()):
-            assert f"{most()} texts are in work or waiting" in answer.text
+            assert f"{most()} texts are being processed or waiting" in answer.text
         until(lambda: service.children)
         for _ in range(3):
             assert httpx.get(f"{service.url}/healthz", timeout=60).json() == {"status": "ok"}
@@ -260,7 +260,7 @@ def test_a_killed_process_fails_one_text_and_the_service_ends_without_a_trace(
         os.kill(first, signal.SIGKILL)
         answer = failing.result()
         assert answer.status_code == 200
-        assert "was ended or broke (SIGKILL)" in answer.text
+        assert "was ended or crashed (SIGKILL)" in answer.text
         shown = service.get(f"{ISSUES}/short/mail")
         assert "Good day, Robin Example" in shown.text
         [second] = service.children

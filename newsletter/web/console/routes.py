@@ -1,4 +1,4 @@
-"""All routes of the console, and what happens to who is not signed in."""
+"""All routes of the console, and the redirect to sign in."""
 
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ from newsletter.web.console.accounts import (
 )
 from newsletter.web.console.base.layout import go
 from newsletter.web.console.base.permissions import SignInNeeded
-from newsletter.web.console.base.unsaved_draft import given_back
+from newsletter.web.console.base.unsaved_draft import restored_draft
 from newsletter.web.console.dashboard import deliverability, departure_logs, overview
 from newsletter.web.console.issues import editor as issue_editor
 from newsletter.web.console.issues import preview as issue_preview
@@ -37,11 +37,11 @@ from newsletter.web.console.subscribers import (
 )
 from newsletter.web.console.subscribers import detail as subscriber_detail
 
-#: Each module is a page or a few that belong together. Their routes declare who may open them.
-#: The first that fits an address answers it.
+#: Each module has one or a few pages, and its routes declare who may open them. The first route
+#: that matches a path answers it.
 _PAGES = (
     overview,
-    # Its addresses have no slug of an issue in them.
+    # Before issue_views, because /_new and /_edit would match the slug of an issue there.
     issue_editor,
     issue_views,
     issue_review,
@@ -77,23 +77,23 @@ def include_in(router: APIRouter) -> None:
 
 
 def register(app: FastAPI) -> None:
-    """Tell the application what the console's addresses are, and whom it sends to sign in."""
+    """Register the console's paths for the navigation, and the redirect to sign in."""
     app.state.console_paths = {
         route.path
         for module in _PAGES
         for route in module.router.routes
         if isinstance(route, APIRoute)
     }
-    app.add_exception_handler(SignInNeeded, _lead_in)
+    app.add_exception_handler(SignInNeeded, _redirect_to_sign_in)
 
 
-async def _lead_in(request: Request, error: Exception) -> Response:
-    """To the form, and back to the page afterwards; a post is not done again by itself."""
+async def _redirect_to_sign_in(request: Request, error: Exception) -> Response:
+    """Redirect to the sign-in form and then back to the page; a POST is not repeated."""
     assert isinstance(error, SignInNeeded)
     if "hx-request" in request.headers:
-        # A form to sign in has no place within a page; that page's script says what to do.
+        # A script requested a part of a page, and handles 401 itself.
         return Response("Sign in again.", 401, media_type="text/plain")
     if request.method not in {"GET", "HEAD"}:
-        return await given_back(request, error.path) or go(error.path)
+        return await restored_draft(request, error.path) or go(error.path)
     query = f"?{request.url.query}" if request.url.query else ""
     return go(f"{error.path}?next={quote(request.url.path + query, safe='')}")

@@ -1,4 +1,4 @@
-"""Where SendGrid posts its events: verified as raw bytes, stored, only then answered 2xx."""
+"""The webhook for SendGrid's events: verifies the raw bytes and stores them before the answer."""
 
 import logging
 from tempfile import SpooledTemporaryFile
@@ -15,11 +15,11 @@ from subscribers.email_address import without_addresses
 _log = logging.getLogger(__name__)
 router = APIRouter()
 
-#: SendGrid sends up to 768 KB; more than this is not SendGrid.
+#: SendGrid posts up to 768 KB.
 _MAX_BYTES = 4 * 1024 * 1024
-#: Characters of what is wrong with an entry, in the log.
+#: Characters of an entry's error in the log.
 _MAX_REASON = 200
-#: More than this of a post goes to disk while it comes in.
+#: Bytes of a post that are kept in memory while it is received; the rest goes to disk.
 _IN_MEMORY = 64 * 1024
 _SIGNATURE = "X-Twilio-Email-Event-Webhook-Signature"
 _TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"
@@ -27,21 +27,21 @@ _TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"
 
 @router.post("/webhooks/sendgrid/events", max_body_size=_MAX_BYTES)
 async def events(request: Request, parts: Parts) -> dict[str, int]:
-    """One post of events. 401 when its signature does not hold, 400 for what is no list."""
-    # Nobody knows yet who posts: what many strangers send at once is not kept in memory.
-    with SpooledTemporaryFile(max_size=_IN_MEMORY) as kept:
+    """Receive a list of events. 401 for an invalid signature, 400 if it is not a list."""
+    # The sender is not verified yet, so large posts of strangers must not fill the memory.
+    with SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
         async for chunk in request.stream():
-            kept.write(chunk)
-        return await run_in_threadpool(_take, parts, request.headers, kept)
+            file.write(chunk)
+        return await run_in_threadpool(_ingest, parts, request.headers, file)
 
 
-def _take(parts: Parts, headers: Headers, kept: IO[bytes]) -> dict[str, int]:
-    kept.seek(0)
-    body = kept.read()
+def _ingest(parts: Parts, headers: Headers, file: IO[bytes]) -> dict[str, int]:
+    file.seek(0)
+    body = file.read()
     signature, timestamp = headers.get(_SIGNATURE, ""), headers.get(_TIMESTAMP, "")
     if not parts.verifier.verify(body, signature=signature, timestamp=timestamp):
-        _log.warning("a post of events was refused: its signature does not hold")
-        raise HTTPException(401, "The signature does not hold for this body.")
+        _log.warning("a post of events was refused: its signature is not valid")
+        raise HTTPException(401, "The signature is not valid for this body.")
     try:
         entries = parse(body, base_url=parts.settings.site.base_url)
     except ValueError as error:
@@ -49,14 +49,14 @@ def _take(parts: Parts, headers: Headers, kept: IO[bytes]) -> dict[str, int]:
     malformed = [entry for entry in entries if isinstance(entry, Malformed)]
     if malformed:
         first = malformed[0]
-        said = without_addresses(first.reason)[:_MAX_REASON]
-        # One line a post, however many there are: a log that fills a disk stops the service.
+        reason = without_addresses(first.reason)[:_MAX_REASON]
+        # One line per post, so that many invalid entries cannot fill the disk with logs.
         _log.warning(
-            "%s of %s entries of a post are no events; the first is entry %s: %r",
+            "%s of %s entries of a post are not valid events; the first is entry %s: %r",
             len(malformed),
             len(entries),
             first.index,
-            said,
+            reason,
         )
     done = parts.ingest([entry for entry in entries if isinstance(entry, Event)])
     return {"new": done.new, "repeated": done.repeated, "malformed": len(malformed)}

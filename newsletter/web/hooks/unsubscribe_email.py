@@ -1,8 +1,8 @@
-"""Mail to us: SendGrid's Inbound Parse posts each one, and those that say so unsubscribe.
+"""Unsubscribes by email: SendGrid's Inbound Parse posts each email to our mailbox.
 
-A token from one of our mails decides. It travels in the subject, because servers on the
-way may write the local part of an address in lower case. Without one, the sender counts
-only where DKIM or SPF vouches for the domain in From; anybody can write anything there.
+A token from one of our emails identifies the subscriber. It is in the subject, because mail
+servers may change the local part of an address to lower case. Without a token, the From address
+counts only if DKIM or SPF passed for its domain, because anyone can forge it.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from subscribers.email_address import Address, parse
 _log = logging.getLogger(__name__)
 router = APIRouter()
 
-#: Inbound Parse takes mails of up to 30 MB, attachments included.
+#: Inbound Parse accepts emails of up to 30 MB with attachments.
 _MAX_BYTES = 32 * 1024 * 1024
-#: A field is a text, an HTML part or the headers; attachments are files, kept off memory.
+#: Bytes of a field in memory: text part, HTML part or headers. Attachments go to files.
 _MAX_FIELD = 4 * 1024 * 1024
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,100}")
-_SAYS_SO = re.compile(r"\bunsubscribe\b", re.IGNORECASE)
-#: The whole first line of a body: further down a reply quotes our own footer.
+_UNSUBSCRIBE_WORD = re.compile(r"\bunsubscribe\b", re.IGNORECASE)
+#: Must be the whole first line of the body, because a reply quotes our footer further down.
 _FIRST_LINE = re.compile(r"(?:please\s+)?unsubscribe(?:\s+me)?(?:,?\s+please)?[.!]*", re.IGNORECASE)
 _ANSWERED_BY_MACHINE = re.compile(r"^auto-submitted:\s*+(?!no\b)", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID = re.compile(r"^message-id:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
@@ -47,7 +47,7 @@ _MAX_LISTED, _MAX_ADDRESS = 2000, 1000
 
 @router.post("/webhooks/sendgrid/inbound/{key}", max_body_size=_MAX_BYTES)
 async def inbound(key: str, request: Request, parts: Parts) -> dict[str, str]:
-    """One mail. 404 for a wrong key; 200 for whatever we can read, or SendGrid keeps trying."""
+    """Receive one email. 404 for a wrong key; else 200, so that SendGrid does not try again."""
     secret = parts.settings.inbound.key.get_secret_value()
     if not secret or not hmac.compare_digest(key.encode(errors="replace"), secret.encode()):
         raise HTTPException(404)
@@ -56,33 +56,35 @@ async def inbound(key: str, request: Request, parts: Parts) -> dict[str, str]:
 
 
 def _act(parts: Parts, fields: Mapping[str, str]) -> str:
-    """Unsubscribe whom the mail shows to want it; says what was done."""
+    """Unsubscribe the sender if the email asks for it; returns what was done."""
     headers = fields.get("headers", "")
-    named = _MESSAGE_ID.search(headers)
-    # SendGrid posts again after a lost answer: the same mail is the same happening.
-    mail = named[1] if named else f"{headers}\0{fields.get('subject')}\0{fields.get('from')}"
+    message_id = _MESSAGE_ID.search(headers)
+    # Identifies the email, because SendGrid posts it again after a lost answer.
+    email = (
+        message_id[1] if message_id else f"{headers}\0{fields.get('subject')}\0{fields.get('from')}"
+    )
     for token in _tokens(fields):
         try:
             issue_id, subscriber_id = parts.links.read(token, Purpose.RECIPIENT).numbers
         except LinkError:
             continue
-        _unsubscribe(parts, subscriber_id, issue_id, mail)
+        _unsubscribe(parts, subscriber_id, issue_id, email)
         return "unsubscribed"
-    sender = _vouched_sender(fields)
-    if sender is None or not _wants_out(parts.settings.inbound.address, fields, headers):
+    sender = _verified_sender(fields)
+    if sender is None or not _asks_to_unsubscribe(parts.settings.inbound.address, fields, headers):
         return "nothing"
     hashed = parts.hash_of(sender.email)
     with reading(parts.database) as session:
         found = id_by_hash(session, hashed) if hashed else None
     if found is None:
-        _log.info("a mail asked to unsubscribe somebody who is no subscriber")
+        _log.info("an email asked to unsubscribe an address that is not a subscriber")
         return "nothing"
-    _unsubscribe(parts, found, None, mail)
+    _unsubscribe(parts, found, None, email)
     return "unsubscribed"
 
 
-def _unsubscribe(parts: Parts, subscriber_id: int, issue_id: int | None, mail: str) -> None:
-    digest = hashlib.sha256(mail.encode(errors="replace")).hexdigest()
+def _unsubscribe(parts: Parts, subscriber_id: int, issue_id: int | None, email: str) -> None:
+    digest = hashlib.sha256(email.encode(errors="replace")).hexdigest()
     unsubscribe(
         parts.database,
         subscriber_id,
@@ -95,7 +97,7 @@ def _unsubscribe(parts: Parts, subscriber_id: int, issue_id: int | None, mail: s
 
 
 def _tokens(fields: Mapping[str, str]) -> Iterator[str]:
-    """What may be a token: words of the subject, then tags behind a plus in the recipient."""
+    """Possible tokens: words of the subject, then tags after a plus in the recipient."""
     yield from _TOKEN.findall(fields.get("subject", "")[:1000])
     for address in _recipients(fields):
         yield from _TOKEN.findall(address.rpartition("@")[0].partition("+")[2])
@@ -110,22 +112,23 @@ def _recipients(fields: Mapping[str, str]) -> list[str]:
 
 
 def _addresses(text: str) -> list[tuple[str, str]]:
-    """The names and addresses of a header; none where comments are nested without end."""
+    """The names and addresses of a header; none if its comments are nested too deeply."""
     try:
         return getaddresses([text[:_MAX_LISTED]])
     except RecursionError:
         return []
 
 
-def _wants_out(ours: str, fields: Mapping[str, str], headers: str) -> bool:
-    """Whether a person wrote to our address for leaving and says so."""
+def _asks_to_unsubscribe(ours: str, fields: Mapping[str, str], headers: str) -> bool:
+    """Whether a person, not a machine, wrote to our mailbox and asks to unsubscribe."""
     if not ours or _ANSWERED_BY_MACHINE.search(headers):
         return False
     if not any(_untagged(address) == _untagged(ours) for address in _recipients(fields)):
         return False
     lines = (line.strip() for line in fields.get("text", "")[:2000].splitlines())
     first = next((line for line in lines if line), "")
-    return bool(_SAYS_SO.search(fields.get("subject", "")) or _FIRST_LINE.fullmatch(first))
+    subject = fields.get("subject", "")
+    return bool(_UNSUBSCRIBE_WORD.search(subject) or _FIRST_LINE.fullmatch(first))
 
 
 def _untagged(address: str) -> str:
@@ -133,8 +136,8 @@ def _untagged(address: str) -> str:
     return f"{local.partition('+')[0]}@{domain}"
 
 
-def _vouched_sender(fields: Mapping[str, str]) -> Address | None:
-    """The one address in From, where DKIM or SPF passed for its domain (as DMARC asks)."""
+def _verified_sender(fields: Mapping[str, str]) -> Address | None:
+    """The only address in From, if DKIM or SPF passed for its domain (as in DMARC)."""
     senders = _addresses(fields.get("from", ""))
     if len(senders) != 1:
         return None
@@ -142,13 +145,13 @@ def _vouched_sender(fields: Mapping[str, str]) -> Address | None:
         sender = parse(senders[0][1])
     except AddressError:
         return None
-    vouched = {found.lower() for found in _DKIM.findall(fields.get("dkim", "")[:_MAX_LISTED])}
+    verified = {found.lower() for found in _DKIM.findall(fields.get("dkim", "")[:_MAX_LISTED])}
     if fields.get("SPF", "").strip().lower() == "pass":
-        # SPF speaks of the return path, not of From: they have to agree.
-        vouched.add(
+        # SPF verifies the return path, which must be in the domain of From.
+        verified.add(
             str(_json(fields.get("envelope", "")).get("from", "")).rpartition("@")[2].lower()
         )
-    agree = any(domain and f".{sender.domain}".endswith(f".{domain}") for domain in vouched)
+    agree = any(domain and f".{sender.domain}".endswith(f".{domain}") for domain in verified)
     return sender if agree else None
 
 
@@ -161,7 +164,7 @@ def _json(text: str) -> dict[str, object]:
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    """The text fields of the post; attachments are let go."""
+    """The text fields of the post, without attachments."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(415, "Inbound Parse posts multipart/form-data; is “raw” switched off?")
     parser = MultiPartParser(
@@ -172,7 +175,7 @@ async def _fields(request: Request) -> dict[str, str]:
     except MultiPartException as error:
         raise HTTPException(400, f"Not a form: {error.message}") from None
     except (LookupError, ValueError):
-        raise HTTPException(400, "Not a form: its parts cannot be told apart.") from None
+        raise HTTPException(400, "Not a form: its parts cannot be read.") from None
     try:
         return {name: value for name, value in form.multi_items() if isinstance(value, str)}
     finally:

@@ -98,7 +98,7 @@ def feed(request: Request, parts: Parts, series: _Series = None) -> Response:
 @router.head("/archive/{slug}", include_in_schema=False)
 @router.get("/archive/{slug}")
 def issue(slug: str, request: Request, parts: Parts) -> Response:
-    """One issue as a page. It is what was sent, so it does not change."""
+    """One issue as a page. It shows what was sent, so it does not change."""
     zone, publication = _require_archive(parts), parts.publication
     with reading(parts.database) as session:
         found = archive_queries.find_published(session, slug)
@@ -130,7 +130,7 @@ def issue(slug: str, request: Request, parts: Parts) -> Response:
 @router.head("/sitemap.xml", include_in_schema=False)
 @router.get("/sitemap.xml")
 def sitemap(request: Request, parts: Parts) -> Response:
-    """Where the public pages are."""
+    """The sitemap of the public pages."""
     issues = []
     if parts.settings.archive.enabled:
         with reading(parts.database) as session:
@@ -142,7 +142,7 @@ def sitemap(request: Request, parts: Parts) -> Response:
 @router.head("/robots.txt", include_in_schema=False)
 @router.get("/robots.txt")
 def robots(request: Request, parts: Parts) -> Response:
-    """Links of one person say themselves that they are in no index (X-Robots-Tag)."""
+    """Allows everything: personal pages exclude themselves with X-Robots-Tag."""
     path = base_path(parts.publication.base_url)
     lines = (
         "User-agent: *",
@@ -154,7 +154,7 @@ def robots(request: Request, parts: Parts) -> Response:
 
 
 def _require_archive(parts: Container) -> ZoneInfo:
-    """The publication's time zone; 404 where there is no archive."""
+    """The publication's time zone; 404 if the archive is turned off."""
     if not parts.settings.archive.enabled:
         raise HTTPException(404)
     return ZoneInfo(parts.settings.site.timezone)
@@ -165,7 +165,7 @@ def _bounds(year: int, zone: ZoneInfo) -> tuple[datetime, datetime]:
 
 
 def _years(span: tuple[datetime, datetime] | None, zone: ZoneInfo) -> list[int]:
-    """From the last to the first."""
+    """The years of the archive, latest first."""
     if span is None:
         return []
     first, last = (moment.astimezone(zone).year for moment in span)

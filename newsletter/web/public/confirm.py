@@ -71,7 +71,7 @@ def _confirm(
 
 
 def _number(parts: Container, token: str) -> int:
-    """The id of the confirmation in a link; -1, which no confirmation has, for another kind."""
+    """The id of the confirmation in a link; -1, which no confirmation has, for other links."""
     number, *more = parts.links.read(token, Purpose.CONFIRM).numbers
     return -1 if more else number
 

@@ -22,7 +22,7 @@ _TEXTS = (
 )  # fmt: skip
 _TOPICS = "topics"
 _ATTRIBUTES = "attributes"
-#: Of a form: ``attributes.company``.
+#: The prefix of form fields such as ``attributes.company``.
 _DOTTED = _ATTRIBUTES + "."
 
 
@@ -35,7 +35,7 @@ class Post:
     json: bool
 
     def text(self, name: str) -> str:
-        """A field's text, empty where there is none."""
+        """A field's text; empty if there is none."""
         value = self.fields.get(name)
         return value if isinstance(value, str) else ""
 

@@ -182,7 +182,7 @@ def test_where_a_signup_asks_to_go_on_is_left_as_it_is(office: Office, to: str) 
 @pytest.mark.parametrize("path", ["/console", "/archive/x", "/static", "/healthz", "/subscribe"])
 def test_a_path_that_is_one_of_our_own_is_refused(environment: dict[str, str], path: str) -> None:
     environment["NEWSLETTER_SITE__BASE_URL"] = f"https://example.com{path}"
-    with pytest.raises(SettingsError, match="our own pages are below") as refused:
+    with pytest.raises(SettingsError, match="a path of the service's own") as refused:
         load(environment)
     assert refused.value.place.endswith("site.base_url")
 

@@ -1,4 +1,4 @@
-"""The log, for owners: who did what, the youngest first."""
+"""The audit log, for owners; latest entries first."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ def show(
     request: Request, parts: Parts, before: Annotated[str, Query(max_length=18)] = ""
 ) -> Response:
     """One page of entries."""
-    # Whatever else stands in the address begins at the end.
+    # Without a valid number, begin with the latest entry.
     start = whole_number(before)
     with reading(parts.database) as session:
         entries = audit.entries(session, before=start, limit=_A_PAGE + 1)

@@ -1,4 +1,4 @@
-"""One's own account: name, password, where one is signed in."""
+"""The user's own account: name, password, sessions."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -41,7 +41,7 @@ def show_account(
     at: str = "",
     done: str = "",
 ) -> Response:
-    """The page, with what went wrong beside the form ``at`` which it did."""
+    """The page, with ``problem`` beside the form ``at``."""
     now, idle = datetime.now(UTC), parts.settings.console.idle_time
     with reading(parts.database) as session:
         return page(
@@ -60,7 +60,7 @@ def show_account(
 
 @router.post(f"{_HOME}/name")
 def change_name(parts: Parts, visitor: Anyone, name: Annotated[str, Form()] = "") -> Response:
-    """Another name to be shown."""
+    """Change the name that is shown."""
     with transaction(parts.database) as session:
         users.rename(session, visitor.user_id, name)
     return go(f"{_HOME}?done=name")
@@ -76,7 +76,7 @@ def change_password(
     password: Annotated[str, Form()] = "",
     again: Annotated[str, Form()] = "",
 ) -> Response:
-    """A new password: all sessions end, and this browser gets a new one."""
+    """Change the password, end all sessions, and begin a new one for this browser."""
     try:
         require_password(request, parts, visitor, current)
         passwords.check(password, email=visitor.email, again=again)
@@ -89,13 +89,13 @@ def change_password(
         tell(session, parts, visitor.email, "Your password was changed")
         audit.record(session, actor(request, visitor), "password changed", now=datetime.now(UTC))
     answer = go(f"{_HOME}?done=password")
-    session_cookie.give(answer, token, parts.settings.site.base_url)
+    session_cookie.set_token(answer, token, parts.settings.site.base_url)
     return answer
 
 
 @router.post(f"{_HOME}/sessions/{{session_id:int}}/end")
 def end_session(session_id: int, request: Request, parts: Parts, visitor: Anyone) -> Response:
-    """End one of one's own sessions."""
+    """End one of the user's own sessions."""
     with transaction(parts.database) as session:
         sessions.end_one(session, visitor.user_id, session_id)
         who = actor(request, visitor)
@@ -105,7 +105,7 @@ def end_session(session_id: int, request: Request, parts: Parts, visitor: Anyone
 
 @router.post(f"{_HOME}/sessions/end-others")
 def end_others(request: Request, parts: Parts, visitor: Anyone) -> Response:
-    """End all of one's own sessions but this."""
+    """End all of the user's sessions except this one."""
     with transaction(parts.database) as session:
         sessions.end_all(session, visitor.user_id, but=visitor.session_id)
         who = actor(request, visitor)
@@ -114,7 +114,7 @@ def end_others(request: Request, parts: Parts, visitor: Anyone) -> Response:
 
 
 def require_password(request: Request, parts: Container, visitor: Visitor, given: str) -> None:
-    """Raise AccountError unless this is the visitor's password: a browser may be left alone."""
+    """Raise AccountError unless this is the visitor's password."""
     with transaction(parts.database) as session:
         console = parts.settings.console
         may = sign_in_throttle.may_try(
@@ -136,7 +136,7 @@ def require_password(request: Request, parts: Container, visitor: Visitor, given
 
 
 def renew(session: Session, request: Request, parts: Container, visitor: Visitor) -> str:
-    """A new session in place of the one that the browser has."""
+    """Replace the browser's session by a new one; returns its token."""
     return sessions.begin(
         session,
         visitor.user_id,
@@ -150,6 +150,6 @@ def renew(session: Session, request: Request, parts: Container, visitor: Visitor
 
 
 def tell(session: Session, parts: Container, email: str, what: str) -> None:
-    """Mail the owner of an account what is different now."""
+    """Email the user about a change of their account."""
     mail, now = account_emails.changed(parts, what), datetime.now(UTC)
     outbox.enqueue(session, kind="account", email=email, mail=mail, now=now)

@@ -1,6 +1,6 @@
-"""A password that was forgotten, or not chosen yet: by a mail whose link works once.
+"""Resets a forgotten password, or sets the first one, by an email with a link that works once.
 
-The answer is the same whether or not anybody has the address, and made of the same work.
+The answer and its time are the same whether or not a user has the address.
 """
 
 import secrets
@@ -34,7 +34,7 @@ def ask(request: Request) -> Response:
 
 @router.post("/console/forgot")
 def send(request: Request, parts: Parts, email: Annotated[str, Form()] = "") -> Response:
-    """Send the mail, if somebody has that address."""
+    """Send the email, if a user has that address."""
     now, ip = datetime.now(UTC), network_address(request) or ""
     with transaction(parts.database) as session:
         may_ask = sign_in_throttle.may_ask_for_mail(
@@ -52,7 +52,7 @@ def send(request: Request, parts: Parts, email: Annotated[str, Form()] = "") -> 
         known = users.credentials(session, email)
         account = users.identity_of(email)
         may = sign_in_throttle.may_get_mail(session, parts.address_key, account=account, now=now)
-        # Also a mail to nobody is made and put out, and taken back: equal work.
+        # Without a user, it also writes an email and rolls back, to take the same time.
         with session.begin_nested() as point:
             user_id, stamp = (known.user_id, known.stamp) if known else (0, secrets.randbits(62))
             mail = account_emails.reset(parts, user_id, stamp, now=now)
@@ -88,7 +88,7 @@ def save(
     password: Annotated[str, Form()] = "",
     again: Annotated[str, Form()] = "",
 ) -> Response:
-    """Save it and end all sessions of the person. A code is asked for as ever when they sign in."""
+    """Save it and end all sessions of the user. Signing in still needs the second factor."""
     user = _whose(parts, token)
     if user is None:
         return _over(request)
@@ -111,7 +111,7 @@ def save(
 
 
 def _whose(parts: Container, token: str) -> User | None:
-    """Whose password may be chosen by this link; None when it did its work, or is too old."""
+    """The user whose password this link may set; None if it was used or has expired."""
     try:
         user_id, stamp = parts.links.read(token, Purpose.PASSWORD, now=datetime.now(UTC)).numbers
     except LinkError:

@@ -1,7 +1,7 @@
-"""Signing in: a password, then a code where there is an app, and a new session token each time.
+"""Signs users in: a password, then a code if the user has an app, with a new token at each step.
 
-Whether somebody has an account shows neither in the words nor in the work: a password is
-compared, and an entry written, also where there is nobody.
+Neither the answer nor its time shows whether an address has an account: a password is compared and
+an entry written in any case.
 """
 
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session
 from newsletter.web.console.base import session_cookie
 from newsletter.web.console.base.layout import actor, go, page
-from newsletter.web.console.base.permissions import STEPS, anybody, halfway
+from newsletter.web.console.base.permissions import STEPS, anybody, at_stage
 from newsletter.web.dependencies import Parts
 from newsletter.web.visitor import browser, network_address
 
@@ -30,16 +30,16 @@ _WRONG = "Wrong email address or password."
 _WRONG_CODE = "Wrong code, or already used. Your app shows a new code every 30 seconds."
 _TOO_OFTEN = "Too many attempts. Try again in 15 minutes."
 _LATER = {"Retry-After": str(int(sign_in_throttle.WINDOW.total_seconds()))}
-_CodeStage = Annotated[Visitor, Depends(halfway(SignInStage.CODE))]
-_Asked = Annotated[str, Query(alias="next")]
+_CodeStage = Annotated[Visitor, Depends(at_stage(SignInStage.CODE))]
+_Next = Annotated[str, Query(alias="next")]
 _Sent = Annotated[str, Form(alias="next")]
 
 
 @router.api_route("/console/sign-in", methods=["GET", "HEAD"])
 def ask(
-    request: Request, visitor: Annotated[Visitor | None, Depends(anybody)], following: _Asked = ""
+    request: Request, visitor: Annotated[Visitor | None, Depends(anybody)], following: _Next = ""
 ) -> Response:
-    """The form. Who is signed in already goes on."""
+    """The form; redirects a user who is signed in."""
     if visitor is not None and visitor.stage is SignInStage.FULL:
         return go(session_cookie.safe_next(following))
     return page(request, "sign_in.html", following=session_cookie.safe_next(following))
@@ -53,7 +53,7 @@ def sign_in(
     password: Annotated[str, Form()] = "",
     following: _Sent = "",
 ) -> Response:
-    """Compare the password. Nothing is held while that takes its tenth of a second."""
+    """Check the password. No transaction is open during this, because it takes 0.1 seconds."""
     if not _may_try(request, parts, email):
         return _again(request, email, following, _TOO_OFTEN, status=429)
     with reading(parts.database) as session:
@@ -82,25 +82,25 @@ def sign_in(
         answer = go(STEPS[stage])
     else:
         answer = go(f"{STEPS[stage]}?next={quote(following, safe='')}")
-    session_cookie.give(answer, token, parts.settings.site.base_url)
+    session_cookie.set_token(answer, token, parts.settings.site.base_url)
     return answer
 
 
 @router.api_route("/console/sign-in/code", methods=["GET", "HEAD"])
-def ask_code(request: Request, _visitor: _CodeStage, following: _Asked = "") -> Response:
-    """The form for the code of the app, or one from paper."""
+def ask_code(request: Request, _visitor: _CodeStage, following: _Next = "") -> Response:
+    """The form for a code of the app or a recovery code."""
     return page(request, "sign_in_code.html", following=session_cookie.safe_next(following))
 
 
 @router.post("/console/sign-in/code")
-def bring_code(
+def enter_code(
     request: Request,
     parts: Parts,
     visitor: _CodeStage,
     code: Annotated[str, Form()] = "",
     following: _Sent = "",
 ) -> Response:
-    """Let them in by a code, which is used up with that."""
+    """Sign in with a code, which cannot be used again."""
     now, following = datetime.now(UTC), session_cookie.safe_next(following)
     recovery = two_factor.looks_like_recovery_code(code)
     with transaction(parts.database) as session:
@@ -114,7 +114,7 @@ def bring_code(
         answer.headers.update(_LATER)
         return answer
     with transaction(parts.database) as session:
-        # Each kind by its own limit only, or one kind's tries would count for the other.
+        # Codes and recovery codes have separate limits, so attempts count only for one kind.
         by_app = not recovery and two_factor.check(session, visitor.user_id, code, now=now)
         fits = by_app or (
             recovery and two_factor.use_recovery_code(session, visitor.user_id, code, now=now)
@@ -133,7 +133,7 @@ def bring_code(
             request, "sign_in_code.html", status=400, following=following, problem=_WRONG_CODE
         )
     answer = go("/console/account#recovery" if how == "recovery code" else following)
-    session_cookie.give(answer, token, parts.settings.site.base_url)
+    session_cookie.set_token(answer, token, parts.settings.site.base_url)
     return answer
 
 
@@ -141,19 +141,19 @@ def bring_code(
 def sign_out(
     request: Request,
     parts: Parts,
-    visitor: Annotated[Visitor, Depends(halfway(*SignInStage))],
+    visitor: Annotated[Visitor, Depends(at_stage(*SignInStage))],
 ) -> Response:
     """End this session."""
     with transaction(parts.database) as session:
         sessions.end_one(session, visitor.user_id, visitor.session_id)
         audit.record(session, actor(request, visitor), "signed out", now=datetime.now(UTC))
     answer = go("/console/sign-in")
-    session_cookie.take_away(answer, parts.settings.site.base_url)
+    session_cookie.clear(answer, parts.settings.site.base_url)
     return answer
 
 
 def _stage(session: Session, parts: Container, user_id: int) -> SignInStage:
-    """How far a right password leads."""
+    """The stage of a session after the correct password."""
     if two_factor.has(session, user_id):
         return SignInStage.CODE
     return SignInStage.ENROL if parts.settings.console.require_second_factor else SignInStage.FULL
@@ -189,7 +189,7 @@ def _may_try(request: Request, parts: Container, email: str) -> bool:
 
 
 def _write_down_refusal(request: Request, parts: Container, known: Credentials | None) -> None:
-    """What was typed stays out of the log: people type passwords into the wrong field."""
+    """Record the refusal without the typed address, which may be a password by mistake."""
     with transaction(parts.database) as session:
         who = Actor(
             known.user_id if known else None, known.email if known else "(no user)", _ip(request)

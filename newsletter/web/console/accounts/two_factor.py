@@ -1,4 +1,4 @@
-"""Setting up an authenticator app: a picture, a code that proves it, codes for paper shown once."""
+"""Sets up an authenticator app: a QR code, a code that confirms it, recovery codes shown once."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,18 +22,18 @@ from newsletter.web.console.accounts.my_account import (
     tell,
 )
 from newsletter.web.console.base.layout import actor, go, page
-from newsletter.web.console.base.permissions import halfway
+from newsletter.web.console.base.permissions import at_stage
 from newsletter.web.dependencies import Parts
 
 router = APIRouter()
-_EnrolStage = Annotated[Visitor, Depends(halfway(SignInStage.FULL, SignInStage.ENROL))]
+_EnrolStage = Annotated[Visitor, Depends(at_stage(SignInStage.FULL, SignInStage.ENROL))]
 
 _HOME = "/console/account/factor"
 
 
 @router.api_route(_HOME, methods=["GET", "HEAD"])
 def show(request: Request, parts: Parts, visitor: _EnrolStage) -> Response:
-    """The secret that waits to be proved."""
+    """The secret that is not confirmed yet."""
     return _show(request, parts, visitor)
 
 
@@ -41,7 +41,7 @@ def show(request: Request, parts: Parts, visitor: _EnrolStage) -> Response:
 def begin(
     request: Request, parts: Parts, visitor: Anyone, current: Annotated[str, Form()] = ""
 ) -> Response:
-    """Make a new secret; the app in force stays in force until the new one is proved."""
+    """Make a new secret; the current app stays valid until the new one is confirmed."""
     try:
         require_password(request, parts, visitor, current)
     except AccountError as error:
@@ -55,7 +55,7 @@ def begin(
 def prove(
     request: Request, parts: Parts, visitor: _EnrolStage, code: Annotated[str, Form()] = ""
 ) -> Response:
-    """Put the app in force. Who was held up for it is let in."""
+    """Confirm the app by a code, and complete a sign-in that required an app."""
     now = datetime.now(UTC)
     with transaction(parts.database) as session:
         may = sign_in_throttle.may_try_code(
@@ -81,7 +81,7 @@ def prove(
 def new_codes(
     request: Request, parts: Parts, visitor: Anyone, current: Annotated[str, Form()] = ""
 ) -> Response:
-    """New codes in place of the old ones, shown this once."""
+    """Replace the recovery codes; the new ones are shown only now."""
     try:
         require_password(request, parts, visitor, current)
         with transaction(parts.database) as session:
@@ -98,9 +98,9 @@ def new_codes(
 def remove(
     request: Request, parts: Parts, visitor: Anyone, current: Annotated[str, Form()] = ""
 ) -> Response:
-    """Do without an app, where that is allowed."""
+    """Remove the app, if the settings allow it."""
     try:
-        _require_freedom(parts)
+        _require_optional(parts)
         require_password(request, parts, visitor, current)
     except AccountError as error:
         return show_account(request, parts, visitor, problem=error, at="factor")
@@ -112,7 +112,7 @@ def remove(
     return go("/console/account?done=factor")
 
 
-def _require_freedom(parts: Container) -> None:
+def _require_optional(parts: Container) -> None:
     if parts.settings.console.require_second_factor:
         raise AccountError("all users need an authenticator app")
 
@@ -121,7 +121,7 @@ def _show(request: Request, parts: Container, visitor: Visitor, *, problem: str 
     with reading(parts.database) as session:
         secret = two_factor.pending(session, visitor.user_id)
     if not secret:
-        # Who is held up for it, and has set it up in another browser, brings a code instead.
+        # A user who has set it up in another browser meanwhile can sign in with a code.
         return go("/console/account" if visitor.stage is SignInStage.FULL else "/console/sign-in")
     uri = two_factor.uri(secret, email=visitor.email, issuer=parts.settings.site.name)
     return page(
@@ -135,6 +135,6 @@ def _show(request: Request, parts: Container, visitor: Visitor, *, problem: str 
 
 
 def _picture(text: str) -> Markup:
-    """A QR code as SVG, of numbers only: nothing of the text stands in it."""
+    """A QR code as SVG. The markup contains only numbers, not the text."""
     drawn = segno.make(text, error="m", micro=False)
     return Markup(drawn.svg_inline(scale=5, border=2, omitsize=True, svgclass="qr"))  # noqa: S704

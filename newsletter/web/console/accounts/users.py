@@ -28,16 +28,16 @@ _Current = Annotated[str, Form(max_length=1000)]
 _HOME = "/console/users"
 #: What each role is for, where it is chosen.
 ABOUT = {
-    Role.VIEWER: "looks at everything",
-    Role.EDITOR: "writes issues and segments, looks after people",
-    Role.APPROVER: "lets issues go out, also by schedules, and stops them",
-    Role.OWNER: "decides who may do what, erases people",
+    Role.VIEWER: "can view everything",
+    Role.EDITOR: "can also edit issues, segments and subscribers",
+    Role.APPROVER: "can also approve, send, schedule and stop issues",
+    Role.OWNER: "can also manage users and erase subscribers",
 }
 
 
 @router.api_route(_HOME, methods=["GET", "HEAD"])
 def listing(request: Request, parts: Parts, _visitor: _Owner, done: str = "") -> Response:
-    """Everybody."""
+    """All users."""
     return _list(request, parts, done=done)
 
 
@@ -52,7 +52,7 @@ def invite(
     chosen: Annotated[str, Form(alias="role")] = "",
     current: _Current = "",
 ) -> Response:
-    """Add somebody and mail them the way in."""
+    """Add a user and email an invitation."""
     try:
         if chosen == Role.OWNER:
             require_password(request, parts, visitor, current)
@@ -76,7 +76,7 @@ def invite(
 def show(
     user_id: int, request: Request, parts: Parts, _visitor: _Owner, done: str = ""
 ) -> Response:
-    """One person."""
+    """One user."""
     return _show(request, parts, user_id, done=done)
 
 
@@ -90,7 +90,7 @@ def change_role(
     chosen: Annotated[str, Form(alias="role")] = "",
     current: _Current = "",
 ) -> Response:
-    """Another role, in force with their next click."""
+    """Change the role, from the user's next request on."""
 
     def change(session: Session, user: User, by: Actor, now: datetime) -> None:
         user_operations.change_role(session, parts, user, _role(chosen), by=by, now=now)
@@ -165,8 +165,8 @@ def _change(
 ) -> Response:
     """Run one operation on a user, and show the user.
 
-    ``current`` is the visitor's password for operations that need it where they concern an
-    owner; None for the others.
+    ``current`` is the visitor's password for operations that need it if the user is an owner; None
+    for the others.
     """
     try:
         with reading(parts.database) as session:
@@ -185,7 +185,7 @@ def _change(
 
 
 def _still_no_owner(user: User) -> None:
-    """AccountError for who became an owner since it was decided that no password is needed."""
+    """Raise AccountError if the user became an owner after the check for the password."""
     if user.role == Role.OWNER:
         raise AccountError("this user is now an owner", hint="Reload the page.")
 

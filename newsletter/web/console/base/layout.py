@@ -1,4 +1,4 @@
-"""The frame around each page of the console: navigation, the form's token, headers."""
+"""The layout of each console page: navigation, CSRF token, headers."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,14 +19,14 @@ from newsletter.web.dependencies import page as plain_page
 from newsletter.web.dependencies import part
 from newsletter.web.visitor import network_address
 
-#: Scripts of our own only, and none of them written into a page.
+#: Allows only scripts from our files, no inline scripts.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; "
         "img-src 'self' data:; font-src 'self'; form-action 'self'; base-uri 'none'; "
         "frame-src 'self'; frame-ancestors 'none'"
     ),
-    # With "no-referrer", browsers would not say from which origin a form is posted.
+    # With "no-referrer", browsers would not send the Origin of posted forms.
     "Referrer-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
@@ -38,7 +38,7 @@ class NavigationEntry:
 
     label: str
     path: str
-    #: What opens it after a "g" (static/console.js).
+    #: The key that opens it after "g" (static/console.js).
     key: str
     least: Role = Role.VIEWER
 
@@ -59,10 +59,10 @@ NAVIGATION = (
 def page(
     request: Request, name: str, *, status: int = 200, token: str = "", **values: object
 ) -> Response:
-    """``console/NAME`` with the visitor, the navigation and the form's token in it.
+    """Render ``console/NAME`` with the visitor, the navigation and the CSRF token.
 
-    A new session's ``token`` goes along as a cookie. Whoever has none yet gets one that
-    stands for nobody, so that the form has something to be bound to.
+    A new session's ``token`` is set as a cookie. A browser without one gets a token without a
+    session, because the CSRF token is bound to it.
     """
     parts: Container = request.app.state.container
     base_url = parts.settings.site.base_url
@@ -82,28 +82,28 @@ def page(
     )
     response.headers.update(_HEADERS)
     if not known:
-        session_cookie.give(response, token, base_url)
+        session_cookie.set_token(response, token, base_url)
     return response
 
 
 def fragment(request: Request, name: str, **values: object) -> str:
-    """A part of a page, ``console/NAME``, to be put into one that is open already."""
+    """Render ``console/NAME`` as a part of a page that is open already."""
     zone = ZoneInfo(request.app.state.container.settings.site.timezone)
     return part(request, f"console/{name}", moment=partial(_moment, zone=zone), **values)
 
 
 def go(path: str) -> Response:
-    """On to another page, with GET: to reload that does nothing twice."""
+    """Redirect to another page with GET, so that a reload repeats no POST."""
     return RedirectResponse(path, status_code=303, headers={"Cache-Control": "no-store"})
 
 
 def actor(request: Request, visitor: Visitor) -> Actor:
-    """Who is written into the log."""
+    """The visitor, for the audit log."""
     return Actor(visitor.user_id, visitor.email, network_address(request) or "")
 
 
 def _moment(at: datetime | None, *, zone: ZoneInfo) -> Markup:
-    """A time of the publication's zone, for people and for machines."""
+    """A time in the publication's time zone, as a ``time`` element."""
     if at is None:
         return Markup("–")
     local = at.astimezone(zone)
@@ -113,7 +113,7 @@ def _moment(at: datetime | None, *, zone: ZoneInfo) -> Markup:
 
 
 def _entries(app: FastAPI, visitor: Visitor | None) -> list[NavigationEntry]:
-    """What the visitor may open, of the pages that there are."""
+    """The pages that the visitor may open."""
     if visitor is None or visitor.stage is not SignInStage.FULL:
         return []
     paths = app.state.console_paths

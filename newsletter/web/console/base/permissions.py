@@ -1,8 +1,8 @@
-"""Who may open what: each route of the console says it by one of these, and a test reads them all.
+"""Permissions of the console: each route declares one of these rules, and a test checks them all.
 
 ``Depends(role(Role.EDITOR))`` gives the handler the visitor, who has at least that role.
-``anybody`` and ``halfway`` are for the pages on the way in. Each of them also refuses
-posts that no form of ours made, before the handler sees anything.
+``anybody`` and ``at_stage`` are for the pages used to sign in. Each rule also refuses posts that do
+not come from our forms, before the handler runs.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from newsletter.web.dependencies import Parts
 _SAFE = {"GET", "HEAD"}
 
 
-class SignInNeeded(Exception):  # noqa: N818 (no error: the way in)
-    """Nobody is signed in, or only half; ``path`` is where they get on."""
+class SignInNeeded(Exception):  # noqa: N818 (not an error)
+    """The visitor is not signed in, or only partly; ``path`` is the page of the next step."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -31,25 +31,25 @@ class SignInNeeded(Exception):  # noqa: N818 (no error: the way in)
 
 
 class StaleFormError(HTTPException):
-    """A form of ours whose token is of another session: it was open while somebody signed in."""
+    """A form with the token of an earlier session: it was open while someone signed in."""
 
     def __init__(self) -> None:
-        super().__init__(403, "This form is too old. Open the page again and send it anew.")
+        super().__init__(403, "This form is too old. Reload the page and send the form again.")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A route's rule. Called by FastAPI with each request, before the handler."""
+    """The permission rule of a route. FastAPI calls it before the handler of each request."""
 
-    #: The least role; None for pages on the way in.
+    #: The lowest role; None for pages used to sign in.
     least: Role | None
-    #: The stages of a session with which the page may be opened; empty for anybody.
+    #: The stages of a session that may open the page; empty for anybody.
     stages: frozenset[SignInStage] = frozenset({SignInStage.FULL})
 
     def __call__(
         self, request: Request, parts: Parts, csrf: Annotated[str, Form()] = ""
     ) -> Visitor | None:
-        """The visitor; None only where nobody has to be signed in."""
+        """The visitor; None only on pages without sign-in."""
         if request.method not in _SAFE:
             refuse_forgeries(request, parts, csrf)
         return self._admitted(request, parts)
@@ -69,9 +69,9 @@ class Access:
 
 
 class Streamed(Access):
-    """The rule of a post too long to be read before its sender is known.
+    """The rule of an upload, whose body must not be read before its sender is known.
 
-    Its handler reads the body and calls ``refuse_forgeries`` as soon as the token has come.
+    Its handler reads the body and calls ``refuse_forgeries`` as soon as it has the token.
     """
 
     def __call__(self, request: Request, parts: Parts) -> Visitor | None:  # type: ignore[override]
@@ -79,7 +79,7 @@ class Streamed(Access):
         return self._admitted(request, parts)
 
 
-#: Where each stage gets on.
+#: The page of the next step after each stage.
 STEPS = {
     SignInStage.CODE: "/console/sign-in/code",
     SignInStage.ENROL: "/console/account/factor",
@@ -90,17 +90,17 @@ anybody = Access(None, frozenset())
 
 
 def role(least: Role) -> Access:
-    """For people who are signed in with at least this role."""
+    """For users who are signed in with at least this role."""
     return Access(least)
 
 
-def halfway(*stages: SignInStage) -> Access:
-    """For people who have come this far."""
+def at_stage(*stages: SignInStage) -> Access:
+    """For users whose session is at one of these stages."""
     return Access(None, frozenset(stages))
 
 
 def visitor_of(request: Request, parts: Container) -> Visitor | None:
-    """Whose browser this is, if their session goes on."""
+    """The user of this browser's session; None without a valid session."""
     token = session_cookie.token_in(request, parts.settings.site.base_url)
     if not token:
         return None
@@ -114,10 +114,10 @@ def visitor_of(request: Request, parts: Container) -> Visitor | None:
 
 
 def refuse_forgeries(request: Request, parts: Container, csrf: str) -> None:
-    """HTTPException unless one of our own forms was posted."""
+    """Raise HTTPException unless the post comes from one of our forms."""
     base_url = parts.settings.site.base_url
     token = session_cookie.token_in(request, base_url)
-    if not session_cookie.comes_from_here(request, base_url):
+    if not session_cookie.is_same_origin(request, base_url):
         raise HTTPException(403, "This form was sent from another site.")
     if not session_cookie.is_genuine(request, parts.form_keys, token, csrf):
         raise StaleFormError

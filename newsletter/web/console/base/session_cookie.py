@@ -1,7 +1,7 @@
-"""The cookie, the token against forged posts, and where a person may be sent on to.
+"""The session cookie, the CSRF token, and where a redirect may lead after signing in.
 
-Everybody who opens a page of the console has a cookie: before signing in it stands for
-nobody. The form's token is a MAC over the cookie, so it dies with it.
+Every browser in the console has a cookie. Before signing in, it belongs to no session. The CSRF
+token is a MAC of the cookie, so it ends with it.
 """
 
 import hmac
@@ -16,16 +16,16 @@ from newsletter.accounts import sessions
 from newsletter.web.base_path import base_path
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
-#: Paths of the console only, so that no link to our sign-in leads to another site.
+#: Only paths of the console, so that a link to the sign-in page cannot redirect to another site.
 _OURS = re.compile(r"/console/[A-Za-z0-9._~%=&?+/-]*")
 HOME = "/console/"
 
 
 def cookie_name(base_url: str) -> str:
-    """With https the name itself asks for Secure.
+    """The name of the cookie. With https, its prefix requires the Secure attribute.
 
-    ``__Host-`` asks for Path=/ as well, which below a path would give our cookie to whatever
-    else stands on the host.
+    ``__Host-`` would also require Path=/, which would send our cookie to other services on the
+    host.
     """
     if not base_url.startswith("https://"):
         return "console"
@@ -33,16 +33,16 @@ def cookie_name(base_url: str) -> str:
 
 
 def token_in(request: Request, base_url: str) -> str:
-    """The browser's token; empty when there is none or it is not of our making."""
+    """The browser's token; empty if there is none or it is not valid."""
     given = request.cookies.get(cookie_name(base_url), "")
     return given if _TOKEN.fullmatch(given) else ""
 
 
 class OwnCookieOnly:
-    """ASGI middleware that passes on our own cookie and no other.
+    """ASGI middleware that passes on only our own cookie.
 
-    The framework reads all cookies on every path, and to undo their quotes the standard library
-    takes seconds for a header of 60 kB (CVE-2024-7592). Ours has none.
+    Starlette parses all cookies, and the standard library takes seconds to unquote a header of
+    60 KB (CVE-2024-7592). Our cookie has no quotes.
     """
 
     def __init__(self, app: ASGIApp, *, base_url: str) -> None:
@@ -63,10 +63,10 @@ class OwnCookieOnly:
         await self._app(scope, receive, send)
 
     def _token(self, header: bytes) -> bytes:
-        """The first token of ours in a header; empty when there is none.
+        """The first token of ours in a header; empty if there is none.
 
-        Of cookies of one name, browsers send the one with the longest path first: that of a
-        service which stands above ours on the same host comes later (RFC 6265, section 5.4).
+        Browsers send the cookie with the longest path first (RFC 6265, section 5.4), so ours comes
+        before one of a service at a shorter path of the same host.
         """
         for part in header.split(b";"):
             name, _, value = part.partition(b"=")
@@ -75,8 +75,8 @@ class OwnCookieOnly:
         return b""
 
 
-def give(response: Response, token: str, base_url: str) -> None:
-    """Put a token into the browser, until it is closed or the session ends here."""
+def set_token(response: Response, token: str, base_url: str) -> None:
+    """Set a token in the browser, until the browser is closed or the session ends."""
     response.set_cookie(
         cookie_name(base_url),
         token,
@@ -87,37 +87,37 @@ def give(response: Response, token: str, base_url: str) -> None:
     )
 
 
-def take_away(response: Response, base_url: str) -> None:
-    """Replace the token by one that stands for nobody."""
-    give(response, sessions.new_token(), base_url)
+def clear(response: Response, base_url: str) -> None:
+    """Replace the token by one without a session."""
+    set_token(response, sessions.new_token(), base_url)
 
 
 def form_token(keys: Sequence[bytes], token: str) -> str:
-    """What the forms of this browser carry."""
+    """The CSRF token of this browser's forms."""
     return _mac(keys[0], token)
 
 
 def is_genuine(request: Request, keys: Sequence[bytes], token: str, given: str) -> bool:
-    """Whether a post comes from a form that we gave to this browser."""
+    """Whether the CSRF token of a post is this browser's."""
     sent = (given or request.headers.get("x-csrf-token", "")).encode(errors="replace")
-    # No short cut: each key is tried, or none fits anyhow.
+    # Compares with all keys, so that the time does not depend on which one matches.
     fits = [hmac.compare_digest(_mac(key, token).encode(), sent) for key in keys]
     return bool(token) and any(fits)
 
 
-def comes_from_here(request: Request, base_url: str) -> bool:
-    """Whether the browser says that one of our own pages posts, as far as it says anything."""
+def is_same_origin(request: Request, base_url: str) -> bool:
+    """Whether the post comes from one of our pages, by Origin or Sec-Fetch-Site if present."""
     origin = request.headers.get("origin")
     if origin is None:
         return request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
     ours = urlsplit(base_url)
-    # A person on the machine itself may have typed localhost.
+    # The Host header counts too: a user on this machine may have typed localhost.
     host = request.headers.get("host", "")
     return origin in {f"{ours.scheme}://{ours.netloc}", f"{ours.scheme}://{host}"}
 
 
 def safe_next(text: str) -> str:
-    """Where to go after signing in: a page of the console, whatever the address asked for."""
+    """The path to open after signing in: the text if it is a page of the console, else home."""
     return text if len(text) <= 500 and _OURS.fullmatch(text) else HOME
 
 

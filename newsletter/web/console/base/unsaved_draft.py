@@ -1,14 +1,15 @@
-"""What somebody typed, given back where its post could not be done: their session had ended."""
+"""Gives back an editor's text when its session had ended before the post."""
 
 from fastapi import Request, Response
 
 from newsletter.web.console.base.layout import page
 
 
-async def given_back(request: Request, sign_in_path: str) -> Response | None:
-    """The text that an editor posted in vain. Its form was ours: where it came from was looked at.
+async def restored_draft(request: Request, sign_in_path: str) -> Response | None:
+    """A page with the text that could not be saved; None for posts without one.
 
-    Whoever signs in on the way has another cookie then, and gets here once more.
+    Only called after the origin of the post was checked. After signing in again the cookie has
+    changed, so posting this page leads here once more.
     """
     if not request.url.path.endswith("edit"):
         return None

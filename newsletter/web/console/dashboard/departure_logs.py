@@ -1,4 +1,4 @@
-"""The departure logs: what they say, what everything waits for, and the operator's word on it."""
+"""Departure logs: their state, what blocks sending, and how the operator resolves it."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -24,12 +24,12 @@ HOME = "/console/sends/departures"
 def show(
     request: Request, parts: Parts, _visitor: Annotated[Visitor, Depends(role(Role.VIEWER))]
 ) -> Response:
-    """All of them."""
+    """All departure logs."""
     return _shown(request, parts)
 
 
 @router.post(HOME)
-def say(
+def decide(
     request: Request,
     parts: Parts,
     visitor: Annotated[Visitor, Depends(role(Role.OWNER))],
@@ -38,7 +38,7 @@ def say(
     word: Annotated[str, Form(max_length=10)] = "",
     reason: Annotated[str, Form(max_length=500)] = "",
 ) -> Response:
-    """Set a log aside, or have it compared once more."""
+    """Ignore a log, or have it compared again."""
     act = known_logs.compare_again if word == "compare" else known_logs.set_aside
     try:
         with transaction(parts.database) as session:
@@ -59,7 +59,7 @@ def resolve(
     send: Annotated[str, Form(max_length=18)] = "",
     answer: Annotated[str, Form(max_length=10)] = "",
 ) -> Response:
-    """Settle whether a request of a forgotten send left."""
+    """Resolve whether a request of a forgotten send was sent."""
     is_named = all(number.isascii() and number.isdigit() for number in (batch, send))
     if answer not in {"sent", "resend"} or not is_named:
         problem = SendError("say which request, and whether it was sent", place=f"issue {issue}")

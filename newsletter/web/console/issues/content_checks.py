@@ -1,4 +1,4 @@
-"""A text looked at while it is written: what is to be said of it, and what becomes of it."""
+"""Checks and renders a text while it is being written."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,16 +13,16 @@ from newsletter.text_workers import TooMuchWorkError
 
 @dataclass(frozen=True, slots=True)
 class DraftCheck:
-    """What is found in a text; ``rendered`` is None where it is no issue yet."""
+    """The findings in a text; ``rendered`` is None if it cannot be parsed."""
 
     findings: list[Finding]
     rendered: Rendered | None
 
 
-def look(parts: Container, text: str, *, name: str, outside: bool = False) -> DraftCheck:
-    """Read, render and check a text, which is stored nowhere.
+def check_draft(parts: Container, text: str, *, name: str, outside: bool = False) -> DraftCheck:
+    """Parse, render and check a text without saving it.
 
-    With ``outside``, links and the sender's domain are asked as well: seconds, not milliseconds.
+    With ``outside``, also request links and look up the sender's domain, which takes seconds.
     """
     checker, now = parts.checker, datetime.now(UTC)
     try:

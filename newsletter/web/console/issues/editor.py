@@ -1,6 +1,6 @@
-"""Writing an issue: the whole file in one field, with what becomes of it beside it.
+"""The editor of an issue: the whole file in one field, with a preview beside it.
 
-A post that cannot be done gives the text back; nothing that somebody typed ends here.
+If a post fails, the answer contains the text, so that no typed text is lost.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from newsletter.rendering.preview import SAMPLE_READER, Scheme, preview
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.console.issues import email_frame
-from newsletter.web.console.issues.content_checks import DraftCheck, look
+from newsletter.web.console.issues.content_checks import DraftCheck, check_draft
 from newsletter.web.console.issues.views import HOME, differences, find, number_in, revision_at
 from newsletter.web.dependencies import Parts
 
@@ -38,19 +38,19 @@ _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
 _Text = Annotated[str, Form()]
 _Word = Annotated[str, Form(max_length=20)]
 
-#: A text of MOST_BYTES, of which a form makes up to three times as many, and something over: who
-#: brings a text that is a little too long is told so, with the text.
+#: Bytes of a post: a text of MOST_BYTES, three times as long in form encoding, and more, so that a
+#: text that is slightly too long is still received and shown again with the error.
 _MOST_POSTED: Final = 1024 * 1024
-#: What errors call a text without a file: no slug can be made of it.
+#: The file name of a text without a slug in error messages; it cannot be a slug.
 _NAMELESS = "—"
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
-    """What lies in the editor: a text, of which issue, and which revision it was made from."""
+class EditorState:
+    """The content of the editor: a text, its issue, and the revision on which it is based."""
 
     text: str
-    #: Empty for an issue that is not stored yet.
+    #: Empty for an issue that is not saved yet.
     slug: str = ""
     base: int = 0
     stored: str | None = None
@@ -58,7 +58,7 @@ class Sheet:
 
 @router.api_route(f"{HOME}/_new", methods=["GET", "HEAD"])
 def begin(request: Request, _visitor: _Editor) -> Response:
-    """How to begin: with a letter, with a digest, or with a text that there is already."""
+    """The choice of a template, or of a digest to import."""
     return page(request, "issue_new.html", starters=list(STARTERS), pasted="")
 
 
@@ -71,10 +71,12 @@ def take_digest(
     pasted: _Text = "",
     upload: UploadFile | None = None,
 ) -> Response:
-    """Make an issue file of a plain-text digest, and open it; nothing is stored yet."""
+    """Convert a plain-text digest to an issue file and open it, without saving."""
     try:
         given = _given(pasted, upload)
-        return _open(request, Sheet(parts.text_workers(import_digest, given, name="the digest")))
+        return _open(
+            request, EditorState(parts.text_workers(import_digest, given, name="the digest"))
+        )
     except UserError as error:
         problem = error
     shown = pasted if len(pasted) <= MOST_BYTES else ""
@@ -95,17 +97,17 @@ def begin_writing(
     _visitor: _Editor,
     template: Annotated[str, Query(max_length=20)] = "letter",
 ) -> Response:
-    """The editor with the text that a new issue begins with."""
+    """The editor with the text of a template."""
     today = datetime.now(ZoneInfo(parts.settings.site.timezone)).date()
-    return _open(request, Sheet(starter(template, today)))
+    return _open(request, EditorState(starter(template, today)))
 
 
 @router.post(f"{HOME}/_edit", max_body_size=_MOST_POSTED)
 def store_new(
     request: Request, parts: Parts, visitor: _Editor, text: _Text = "", do: _Word = ""
 ) -> Response:
-    """Store the first revision of an issue."""
-    return _store(request, parts, visitor, Sheet(text), do)
+    """Save the first revision of an issue."""
+    return _store(request, parts, visitor, EditorState(text), do)
 
 
 @router.api_route(f"{HOME}/{{slug}}/edit", methods=["GET", "HEAD"])
@@ -114,8 +116,8 @@ def edit(slug: str, request: Request, parts: Parts, _visitor: _Editor, done: str
     with reading(parts.database) as session:
         issue = find(session, slug)
         latest = revision_at(session, issue, "")
-    sheet = Sheet(latest.source, slug, latest.number, stored=latest.source)
-    return _open(request, sheet, done=done)
+    state = EditorState(latest.source, slug, latest.number, stored=latest.source)
+    return _open(request, state, done=done)
 
 
 @router.post(f"{HOME}/{{slug}}/edit", max_body_size=_MOST_POSTED)
@@ -129,22 +131,22 @@ def store_next(
     base: _Word = "",
     do: _Word = "",
 ) -> Response:
-    """Store the text as the latest revision, unless somebody was faster."""
+    """Save the text as the latest revision, unless someone has saved another one meanwhile."""
     with reading(parts.database) as session:
         find(session, slug)
-    return _store(request, parts, visitor, Sheet(text, slug, number_in(base)), do)
+    return _store(request, parts, visitor, EditorState(text, slug, number_in(base)), do)
 
 
 @router.post(f"{HOME}/_check", max_body_size=_MOST_POSTED)
 def check(
     request: Request, parts: Parts, _visitor: _Editor, text: _Text = "", slug: _Text = ""
 ) -> Response:
-    """What is to be said of a text as it is now: a piece of the editor."""
-    return page(request, "issue_findings.html", look=look(parts, text, name=_name(slug)))
+    """The findings in the current text, as a part of the editor page."""
+    return page(request, "issue_findings.html", look=check_draft(parts, text, name=_name(slug)))
 
 
 @router.post(f"{HOME}/_mail", max_body_size=_MOST_POSTED)
-def show_mail(
+def show_email(
     parts: Parts,
     _visitor: _Editor,
     *,
@@ -152,64 +154,66 @@ def show_mail(
     slug: _Text = "",
     scheme: _Word = "",
 ) -> Response:
-    """The mail that a text would become: a document for the editor's frame."""
-    looked = look(parts, text, name=_name(slug))
+    """The email made of the current text, as a document for the editor's frame."""
+    looked = check_draft(parts, text, name=_name(slug))
     if looked.rendered is None:
         first = looked.findings[0]
-        where = f"DiffLine {first.line}: " if first.line else ""
-        return email_frame.said(f"{where}{first.message}. {first.hint}")
+        where = f"Line {first.line}: " if first.line else ""
+        return email_frame.message(f"{where}{first.message}. {first.hint}")
     try:
         shown = parts.text_workers(
             preview, looked.rendered, SAMPLE_READER, scheme=scheme_of(scheme)
         )
     except UserError as error:
-        return email_frame.said(f"{error.message}. {error.hint or ''}")
+        return email_frame.message(f"{error.message}. {error.hint or ''}")
     return email_frame.document(shown.html)
 
 
 def scheme_of(word: str) -> Scheme:
-    """Light, unless something else is asked for that there is."""
+    """The color scheme of this name; light for an unknown one."""
     return Scheme(word) if word in set(Scheme) else Scheme.LIGHT
 
 
-def _store(request: Request, parts: Container, visitor: Visitor, sheet: Sheet, do: str) -> Response:
+def _store(
+    request: Request, parts: Container, visitor: Visitor, state: EditorState, do: str
+) -> Response:
     if do == "check":
-        return _open(request, sheet, checked=look(parts, sheet.text, name=_name(sheet.slug)))
+        return _open(request, state, checked=check_draft(parts, state.text, name=_name(state.slug)))
     try:
-        draft = _draft(parts, sheet)
+        draft = _draft(parts, state)
         with transaction(parts.database) as session:
             by, now = actor(request, visitor), datetime.now(UTC)
-            store.save(session, draft, by=by, now=now, base=sheet.base)
+            store.save(session, draft, by=by, now=now, base=state.base)
     except StaleRevisionError as stale:
-        return _conflict(request, parts, sheet, stale, draft.slug)
+        return _conflict(request, parts, state, stale, draft.slug)
     except UserError as error:
-        return _open(request, sheet, problem=error, status=400)
+        return _open(request, state, problem=error, status=400)
     return go(f"{HOME}/{draft.slug}/edit?done=stored")
 
 
 def _conflict(
-    request: Request, parts: Container, sheet: Sheet, stale: StaleRevisionError, slug: str
+    request: Request, parts: Container, state: EditorState, stale: StaleRevisionError, slug: str
 ) -> Response:
-    """Both texts, and two ways on: put one into the other, or store over it knowingly."""
-    if not sheet.slug:
-        hint = f"Choose another slug, or open the issue that is called {slug}."
-        taken = IssueError("there is an issue of this slug already", place="slug", hint=hint)
-        return _open(request, sheet, problem=taken, status=409)
+    """Show both texts: the user can merge them, or save their own over the other."""
+    if not state.slug:
+        hint = f"Choose another slug, or open the issue {slug}."
+        taken = IssueError("another issue has this slug", place="slug", hint=hint)
+        return _open(request, state, problem=taken, status=409)
     with reading(parts.database) as session:
         issue = find(session, slug)
         theirs = revision_at(session, issue, str(stale.latest) if stale.latest else "")
-    sheet = Sheet(stale.text, slug, theirs.number, stored=theirs.source)
+    state = EditorState(stale.text, slug, theirs.number, stored=theirs.source)
     lines: Sequence[DiffLine] | UserError
     try:
         lines = differences(parts, theirs.source, stale.text)
     except UserError as error:
         lines = error
-    return _open(request, sheet, theirs=theirs, lines=lines, status=409)
+    return _open(request, state, theirs=theirs, lines=lines, status=409)
 
 
 def _open(
     request: Request,
-    sheet: Sheet,
+    state: EditorState,
     *,
     status: int = 200,
     done: str = "",
@@ -218,18 +222,18 @@ def _open(
     theirs: Revision | None = None,
     lines: Sequence[DiffLine] | UserError = (),
 ) -> Response:
-    """The editor; ``theirs`` is what somebody else stored meanwhile.
+    """The editor; ``theirs`` is the revision that someone else saved meanwhile.
 
-    ``lines`` is what differs, or why that cannot be shown.
+    ``lines`` are the differences, or the error if they cannot be computed.
     """
     return page(
         request,
         "issue_edit.html",
         status=status,
-        sheet=sheet,
-        action=f"{HOME}/{sheet.slug}/edit" if sheet.slug else f"{HOME}/_edit",
+        state=state,
+        action=f"{HOME}/{state.slug}/edit" if state.slug else f"{HOME}/_edit",
         done=done,
-        # Whatever was posted and is shown again is not stored, or it would be shown by a GET.
+        # A text shown in answer to a POST was not saved: after saving, the answer is a redirect.
         unstored=request.method == "POST",
         problem=problem,
         line=_line(problem) if problem else None,
@@ -241,7 +245,7 @@ def _open(
 
 
 def _given(pasted: str, upload: UploadFile | None) -> str:
-    """What was uploaded, or else pasted."""
+    """The uploaded text, or else the pasted one."""
     if upload is None or not upload.filename:
         return pasted
     if (size := upload.size or 0) > MOST_BYTES:
@@ -253,23 +257,23 @@ def _given(pasted: str, upload: UploadFile | None) -> str:
         raise IssueError("this is not UTF-8", place="the file", hint=hint) from None
 
 
-def _draft(parts: Container, sheet: Sheet) -> Draft:
-    draft = parts.text_workers(parse_issue, sheet.text, name=_name(sheet.slug))
-    if sheet.slug and draft.slug != sheet.slug:
+def _draft(parts: Container, state: EditorState) -> Draft:
+    draft = parts.text_workers(parse_issue, state.text, name=_name(state.slug))
+    if state.slug and draft.slug != state.slug:
         raise IssueError(
-            f"this issue is called {sheet.slug}, and its slug stays",
+            f"the slug of this issue is {state.slug} and cannot be changed",
             place=f"slug: {draft.slug}",
-            hint="To write another issue, begin a new one with this text.",
+            hint="For another issue, create a new one with this text.",
         )
     return draft
 
 
 def _line(problem: UserError) -> int | None:
-    """The line that an error speaks of."""
+    """The line number in the place of an error."""
     _, _, line = (problem.place or "").rpartition(":")
     return whole_number(line)
 
 
 def _name(slug: str) -> str:
-    """What a text without a slug of its own is called by: that of its issue."""
+    """The file name in error messages: the slug of the issue."""
     return f"{slug}.md" if slug else _NAMELESS

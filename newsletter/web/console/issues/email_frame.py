@@ -1,7 +1,7 @@
-"""A mail as a document of its own, to be shown in a frame of our pages.
+"""An email as a separate document, to be shown in a sandboxed frame.
 
-Whoever wrote the mail is nobody to us: the document runs nothing, belongs to no site and sends
-nothing. A mail styles itself, which no page of ours may, so it cannot stand in one of them.
+Its content is not trusted: the document runs no scripts, has no origin and submits no forms. It
+needs inline styles, which our pages forbid, so it cannot be a part of them.
 """
 
 import re
@@ -16,9 +16,9 @@ _HEAD = re.compile(r"<head[^>]*>", re.IGNORECASE)
 def document(html: str, *, images: bool = True, status: int = 200) -> Response:
     """The answer for ``<iframe sandbox="allow-popups allow-popups-to-escape-sandbox">``.
 
-    Links open in a tab of their own, with nothing of the frame's in it.
+    Links open in a new tab without the restrictions of the frame.
     """
-    # A name within the head that the mail itself may not set: an address has no base here.
+    # The base element opens links in a new tab. Emails themselves may not contain one.
     html = _HEAD.sub(lambda head: head[0] + '<base target="_blank">', html, count=1)
     pictures = "https: http: data:" if images else "'none'"
     policy = (
@@ -38,8 +38,8 @@ def document(html: str, *, images: bool = True, status: int = 200) -> Response:
     )
 
 
-def said(words: str, *, status: int = 200) -> Response:
-    """A few words in the place of a mail that cannot be shown."""
+def message(words: str, *, status: int = 200) -> Response:
+    """A message in place of an email that cannot be shown."""
     return document(
         '<!DOCTYPE html><html lang="en"><head><title>No preview</title>'
         '<meta name="color-scheme" content="light dark"><style>body{font:1rem/1.5 system-ui,'

@@ -1,6 +1,6 @@
-"""An issue as its readers get it, what the checks say of it, and as a test mail.
+"""The preview of an issue as a subscriber gets it, its check results, and test emails.
 
-The mail itself stands in a frame, under an address of its own (mail_frame.py).
+The email itself is in a frame with its own URL (email_frame.py).
 """
 
 import re
@@ -25,7 +25,7 @@ from newsletter.sending.operations import test_email
 from newsletter.web.console.base.layout import actor, page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.console.issues import email_frame
-from newsletter.web.console.issues.content_checks import DraftCheck, look
+from newsletter.web.console.issues.content_checks import DraftCheck, check_draft
 from newsletter.web.console.issues.editor import scheme_of
 from newsletter.web.console.issues.views import HOME, Viewer, find, revision_at
 from newsletter.web.dependencies import Parts
@@ -35,13 +35,13 @@ router = APIRouter()
 _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
 _Word = Annotated[str, Query(max_length=20)]
 
-#: Who is not looked up: somebody with a name, and somebody of whom nothing is known.
+#: Sample readers: one with a name, and one without any data.
 _NOBODY: Final[Mapping[str, Mapping[str, Any]]] = {"": SAMPLE_READER, "stranger": UNKNOWN_READER}
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How the issue is looked at; each word as it stands in the address."""
+    """The options of the preview, as words in the query of the URL."""
 
     #: A revision's number; empty for the latest.
     revision: _Word = ""
@@ -54,13 +54,13 @@ class View:
 
     @property
     def query(self) -> str:
-        """What the frame's address has to say of it."""
+        """The query of the frame's URL."""
         kept = ("revision", "person", "scheme", "images")
         return urlencode({name: getattr(self, name) for name in kept})
 
     @property
     def all(self) -> str:
-        """What an address says that leads to the same view."""
+        """The query of a URL that shows the same view."""
         return urlencode(asdict(self))
 
 
@@ -69,38 +69,38 @@ _View = Annotated[View, Depends()]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An issue looked at: its revision, what was found, and the mail where there is one."""
+    """A checked revision, with its email if it could be rendered."""
 
     issue: Issue
     revision: Revision
     look: DraftCheck
     mail: Preview | None
-    #: Why this person's mail is not shown.
+    #: Why the email is not shown.
     problem: UserError | None
-    #: Whether links and DNS were asked.
+    #: Whether links were requested and DNS was looked up.
     asked: bool = False
 
 
 @router.api_route(f"{HOME}/{{slug}}/preview", methods=["GET", "HEAD"])
 def show(slug: str, request: Request, parts: Parts, visitor: Viewer, view: _View) -> Response:
-    """The page around the mail."""
+    """The page around the email."""
     return _page(request, visitor, _shown(parts, slug, view), view)
 
 
 @router.api_route(f"{HOME}/{{slug}}/mail", methods=["GET", "HEAD"])
 def mail(slug: str, parts: Parts, _visitor: Viewer, view: _View) -> Response:
-    """The mail itself, for the frame."""
+    """The email itself, for the frame."""
     shown = _shown(parts, slug, view)
     if shown.mail is None:
-        return email_frame.said("There is no mail to show.", status=400)
+        return email_frame.message("There is no email to show.", status=400)
     return email_frame.document(shown.mail.html, images=view.images != "off")
 
 
 @router.post(f"{HOME}/{{slug}}/ask")
-def ask_outside(
+def check_links(
     slug: str, request: Request, parts: Parts, visitor: _Editor, view: _View
 ) -> Response:
-    """The same page, after every link and the sender's domain were asked. Changes nothing."""
+    """The same page, after requesting every link and looking up the sender's domain."""
     return _page(request, visitor, _shown(parts, slug, view, asked=True), view)
 
 
@@ -114,7 +114,7 @@ def send_test(
     *,
     to: Annotated[str, Form(max_length=4000)] = "",
 ) -> Response:
-    """Send what is shown to a few addresses, marked as a test."""
+    """Send the shown email to a few addresses, marked as a test."""
     shown = _shown(parts, slug, view)
     try:
         rendered, person = _rendered(shown), _person(parts, view.person)
@@ -136,7 +136,7 @@ def send_test(
 
 
 def _rendered(shown: Shown) -> Rendered:
-    """What can be sent; UserError where a text is no issue, which only an old one can be."""
+    """The rendered email; UserError if the text cannot be parsed, as with some old revisions."""
     if shown.look.rendered is None:
         first = shown.look.findings[0]
         raise UserError(first.message, hint=first.hint)
@@ -147,7 +147,7 @@ def _shown(parts: Container, slug: str, view: View, *, asked: bool = False) -> S
     with reading(parts.database) as session:
         issue = find(session, slug)
         revision = revision_at(session, issue, view.revision)
-    looked = look(parts, revision.source, name=f"{slug}.md", outside=asked)
+    looked = check_draft(parts, revision.source, name=f"{slug}.md", outside=asked)
     if looked.rendered is None:
         return Shown(issue, revision, looked, None, None)
     images, scheme = view.images != "off", scheme_of(view.scheme)
@@ -160,7 +160,7 @@ def _shown(parts: Container, slug: str, view: View, *, asked: bool = False) -> S
 
 
 def _person(parts: Container, word: str) -> Mapping[str, Any]:
-    """Whose values stand in the mail; UserError when nobody has this address."""
+    """The values for merge fields; UserError if no subscriber has this address."""
     word = word.strip()
     if word in _NOBODY:
         return _NOBODY[word]
@@ -180,8 +180,8 @@ def _page(
     sent: Sequence[str] = (),
 ) -> Response:
     slug = shown.issue.slug
-    # The latest at this moment: whoever stores another one changes nothing that is seen here,
-    # and no test of something else is sent from it.
+    # The number of the shown revision is in the URLs and the form, so that the frame and a test
+    # email show the same one, even if someone saves another meanwhile.
     view = replace(view, revision=str(shown.revision.number))
     return page(
         request,

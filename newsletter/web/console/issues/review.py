@@ -1,4 +1,4 @@
-"""What is decided of an issue: its review, step by step, and whether everybody may read it."""
+"""The review of an issue, step by step, and whether the public archive shows it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ _Step = Callable[[Session, Actor, datetime], object]
 
 @router.post(f"{HOME}/{{slug}}/review")
 def ask(slug: str, request: Request, parts: Parts, visitor: _Editor, note: _Note = "") -> Response:
-    """Ask for a review of the latest revision."""
+    """Request a review of the latest revision."""
 
     def step(session: Session, by: Actor, now: datetime) -> object:
         return approval.request(session, slug, by=by, now=now, note=note)
@@ -46,9 +46,9 @@ def approve(
     revision: Annotated[str, Form(max_length=12)] = "",
     note: _Note = "",
 ) -> Response:
-    """Approve the revision that the form was made for, if it is still the latest.
+    """Approve the revision in the form, if it is still the latest.
 
-    What cannot be rendered without losing a word is not approved.
+    A revision that cannot be rendered without losing text is refused.
     """
 
     def step(session: Session, by: Actor, now: datetime) -> object:
@@ -75,7 +75,7 @@ def approve(
 def return_to_draft(
     slug: str, request: Request, parts: Parts, visitor: _Approver, note: _Note = ""
 ) -> Response:
-    """Ask for changes, or take an approval back."""
+    """Return the issue for changes, or withdraw an approval."""
 
     def step(session: Session, by: Actor, now: datetime) -> object:
         if not note.strip():
@@ -93,7 +93,7 @@ def archive(
     visitor: _Approver,
     shown: Annotated[str, Form(max_length=3)] = "",
 ) -> Response:
-    """Let the issue into the public archive, or take it out."""
+    """Show the issue in the public archive, or hide it."""
 
     def step(session: Session, by: Actor, now: datetime) -> object:
         if shown not in {"on", "off"}:
@@ -113,7 +113,7 @@ def _take(
     note: str,
     done: str,
 ) -> Response:
-    """One step, or the page of the issue as it stands by now and why not."""
+    """Do one step; if it is refused, show the issue with the reason."""
     with reading(parts.database) as session:
         find(session, slug)
     try:

@@ -24,7 +24,7 @@ router = APIRouter()
 HOME = "/console/issues"
 Viewer = Annotated[Visitor, Depends(role(Role.VIEWER))]
 _A_PAGE = 50
-#: Digits of a revision's number, of which none has so many.
+#: A revision's number in a URL.
 Number = Annotated[str, Query(max_length=12)]
 
 
@@ -39,7 +39,7 @@ def listing(
     words: Annotated[str, Query(alias="q", max_length=200)] = "",
     at: Annotated[str, Query(alias="page", max_length=6)] = "",
 ) -> Response:
-    """Those that changed last, first; of one state or series, or called like that."""
+    """The issues, last changed first, filtered by state, series or title."""
     wanted = IssueState(state) if state in set(IssueState) else None
     number = max(1, number_in(at) or 1)
     with reading(parts.database) as session:
@@ -84,7 +84,7 @@ def changes(
     before: Annotated[str, Query(alias="from", max_length=12)] = "",
     after: Annotated[str, Query(alias="to", max_length=12)] = "",
 ) -> Response:
-    """What is different in one revision from another; the latest from the one before it."""
+    """The differences of two revisions; by default of the latest and the one before it."""
     with reading(parts.database) as session:
         issue = find(session, slug)
         numbers = [one.number for one in store.revisions(session, issue)]
@@ -112,7 +112,7 @@ def show_issue(
     note: str = "",
     status: int = 200,
 ) -> Response:
-    """The page of one issue; after a step that was refused with the problem and the note."""
+    """The page of one issue; after a refused step, with the problem and the typed note."""
     with reading(parts.database) as session:
         issue = find(session, slug)
         revisions = store.revisions(session, issue)
@@ -129,7 +129,7 @@ def show_issue(
         revisions=revisions,
         latest=revisions[0],
         history=history,
-        # What an approver has to read is what nobody has approved yet.
+        # An approver needs to read only what changed since the last approval.
         last_approved=approved[-1] if approved else None,
         share=share if parts.settings.review.second_person else "",
         may_write=visitor.role.covers(Role.EDITOR),
@@ -143,12 +143,12 @@ def show_issue(
 
 
 def differences(parts: Container, before: str, after: str) -> Sequence[DiffLine]:
-    """What differs between two texts; raises TooMuchWorkError and BusyError."""
+    """The differences of two texts; raises TooMuchWorkError and BusyError."""
     return parts.text_workers(compare, before, after)
 
 
 def find(session: Session, slug: str) -> Issue:
-    """The issue of an address; there is no such page where there is none."""
+    """The issue with this slug; 404 if there is none."""
     try:
         return store.find(session, slug)
     except IssueError:
@@ -156,7 +156,7 @@ def find(session: Session, slug: str) -> Issue:
 
 
 def revision_at(session: Session, issue: Issue, number: str) -> Revision:
-    """The revision of this number in an address; the latest without one."""
+    """The revision with the number in a URL; the latest without one."""
     try:
         return store.revision_of(session, issue, number_in(number) if number else None)
     except IssueError:
@@ -164,5 +164,5 @@ def revision_at(session: Session, issue: Issue, number: str) -> Revision:
 
 
 def number_in(text: str) -> int:
-    """The number that stands in an address; 0, which nothing is called, where none does."""
+    """The number in the text of a URL; 0, which no revision has, for any other text."""
     return whole_number(text) or 0

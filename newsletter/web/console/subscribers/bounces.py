@@ -1,4 +1,4 @@
-"""Lift the bounces of a time, when a receiving server refused mailboxes that work."""
+"""Lifts the bounces of a period in which a receiving server refused working mailboxes."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,14 +27,14 @@ _SAMPLE = 20
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Which bounces: between two times of the site's zone, with a text of the server's answer."""
+    """Which bounces: between two times in the site's zone, with a text in the server's answer."""
 
     since: str
     until: str
     text: str
 
     def times(self, zone: ZoneInfo) -> tuple[datetime, datetime | None]:
-        """Both times; UserError names the field of one that is no time."""
+        """Both times; UserError names the field that cannot be parsed."""
         return (
             parse_moment(self.since, zone, place="From"),
             parse_moment(self.until, zone, place="Until") if self.until else None,
@@ -52,7 +52,7 @@ def show(
     text: Annotated[str, Query(max_length=200)] = "",
     lifted: Annotated[str, Query(max_length=18)] = "",
 ) -> Response:
-    """The form, and whom it would lift."""
+    """The form, and the bounces that it would lift."""
     return _show(request, parts, _Choice(since, until, text), lifted=lifted)
 
 

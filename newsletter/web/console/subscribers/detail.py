@@ -23,7 +23,7 @@ from newsletter.tracking import list_removal
 from newsletter.tracking.people import history as subscriber_history
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
-from newsletter.web.console.subscribers.history_labels import told
+from newsletter.web.console.subscribers.history_labels import labeled
 from newsletter.web.console.subscribers.subscriber_list import HOME
 from newsletter.web.dependencies import Parts
 from subscribers.consent import topics
@@ -236,7 +236,7 @@ def _show(
             objection=objection,
             state=status_counts.state_of(objection),
             suppressed=suppressed,
-            happened=[told(entry) for entry in entries],
+            happened=[labeled(entry) for entry in entries],
             older=f"{HOME}/{person_id}?history={history + 1}#history" if more else "",
             history=history,
             done=done,

@@ -86,7 +86,7 @@ WORDS: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 
-def told(entry: HistoryEntry) -> HistoryLine:
-    """The entry with its label; a value that this release does not know is shown as it is."""
+def labeled(entry: HistoryEntry) -> HistoryLine:
+    """The entry with its label; a value unknown to this release is shown unchanged."""
     words, tone = WORDS[entry.sort].get(entry.what, (entry.what, ""))
     return HistoryLine(entry.at, words, "" if entry.by_machine else tone, entry)

@@ -190,7 +190,7 @@ async def _received(request: Request, parts: Container, visitor: Visitor) -> int
         try:
             await upload.receive(request)
         except UploadError:
-            await upload.let_pass()
+            await upload.drain()
             raise
 
         def keep() -> int:

@@ -1,6 +1,6 @@
-"""Segments: the list with kept figures, and an editor that counts while one types.
+"""Segments: the list with stored figures, and an editor that counts while the user types.
 
-The log names segments and never their rules, which may speak of people.
+The audit log names segments but not their rules, which may contain personal data.
 """
 
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
 HOME = "/console/segments"
 _ONE = f"{HOME}/{{segment_id:int}}"
 _SAMPLE = 10
-#: Of small lists, so many segments are counted while somebody waits.
+#: The most segments to count while the user waits, if the audience is small.
 _COUNTED = 40
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentDraft:
-    """What stands in the editor."""
+    """The content of the editor."""
 
     name: str = ""
     expression: str = ""
@@ -47,8 +47,8 @@ class SegmentDraft:
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
-    """A rule with its wrong place: what stands before, there and after it."""
+class MarkedRule:
+    """A rule, split at its error: the text before, the wrong text, and the text after."""
 
     before: str
     there: str
@@ -59,17 +59,17 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class SegmentPreview:
-    """What a rule comes to: figures and some people, or why there are none."""
+    """The result of a rule: figures and some subscribers, or the problem."""
 
     people: int = 0
     mailable: int = 0
     sample: tuple[Row[Any], ...] = ()
     problem: SegmentError | None = None
-    marked: Marked | None = None
+    marked: MarkedRule | None = None
 
     @property
     def words(self) -> str:
-        """The problem without the excerpt that is made for terminals."""
+        """The problem without the excerpt for terminals."""
         return self.problem.message.partition("\n")[0] if self.problem else ""
 
 
@@ -78,7 +78,7 @@ def _draft(
     expression: Annotated[str, Form()] = "",
     description: Annotated[str, Form()] = "",
 ) -> SegmentDraft:
-    """The editor's form; line breaks as the language has them."""
+    """The editor's form, with line breaks normalized."""
     rule = expression.replace("\r\n", "\n")[:5000]
     about = "".join(c for c in description if c.isprintable())[:1000]
     return SegmentDraft(name.strip()[:200], rule, about)
@@ -106,14 +106,15 @@ def new(request: Request, parts: Parts, _visitor: _Editor) -> Response:
 
 
 @router.post(f"{HOME}/try")
-def try_out(
+def preview(
     request: Request,
     parts: Parts,
     _visitor: _Editor,
     draft: _Typed,
     number: Annotated[str, Form()] = "",
 ) -> Response:
-    """The editor with what the rule comes to now. Saves nothing, so a wrong rule is no failure."""
+    """The editor with the result of the rule. Saves nothing, so the status is 200 even for a wrong
+    rule."""
     known = whole_number(number)
     return _editor(request, parts, known, draft, trial=True)
 
@@ -139,13 +140,13 @@ def show(
 def change(
     segment_id: int, request: Request, parts: Parts, visitor: _Editor, draft: _Typed
 ) -> Response:
-    """Save another name, rule or description."""
+    """Change the name, rule or description."""
     return _save(request, parts, visitor, segment_id, draft)
 
 
 @router.post(f"{_ONE}/delete")
 def delete(segment_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
-    """Delete a segment that nothing to come is made for."""
+    """Delete a segment that no future send or schedule uses."""
     now = datetime.now(UTC)
     with reading(parts.database) as session:
         found = _find(session, segment_id)
@@ -207,7 +208,7 @@ def _editor(
     counted: bool = True,
     trial: bool = False,
 ) -> Response:
-    """``counted`` says whether to count at once; of large lists only what is asked for is."""
+    """The editor; ``counted`` counts at once, which large audiences do only on request."""
     now = datetime.now(UTC)
     with reading(parts.database) as session:
         found = segment_store.by_id(session, segment_id) if segment_id is not None else None
@@ -218,7 +219,7 @@ def _editor(
             and outcome.problem is not None
             and isinstance(problem, SegmentError)
         ):
-            problem = None if problem.span else problem  # it is shown at its place
+            problem = None if problem.span else problem  # shown in the marked rule instead
         return page(
             request,
             "segment.html",
@@ -243,14 +244,14 @@ def _outcome(session: Session, rule: str, now: datetime, tracked: Tracked) -> Se
     return SegmentPreview(people, mailable, tuple(sample))
 
 
-def _marked(rule: str, span: tuple[int, int, int] | None) -> Marked | None:
+def _marked(rule: str, span: tuple[int, int, int] | None) -> MarkedRule | None:
     if span is None:
         return None
     line, column, width = span
     lines = rule.split("\n")
     at = sum(len(one) + 1 for one in lines[: line - 1]) + column - 1
-    # What is missing at the end has nothing to be marked: a blank stands for it.
-    return Marked(rule[:at], rule[at : at + width] or " ", rule[at + width :], line, column)
+    # An error at the end of the rule marks a blank.
+    return MarkedRule(rule[:at], rule[at : at + width] or " ", rule[at + width :], line, column)
 
 
 def _figures(

@@ -34,7 +34,7 @@ _MOST_SEGMENTS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _ListQuery:
     """What stands in the page's address."""
 
     text: str
@@ -64,7 +64,7 @@ def listing(
 ) -> Response:
     """One page of people."""
     text = "".join(c for c in q[:320] if c.isprintable()).strip()
-    asked = _Asked(text, State(state) if state in set(State) else None, segment)
+    asked = _ListQuery(text, State(state) if state in set(State) else None, segment)
     now, place = datetime.now(UTC), SearchPosition.read(after)
     problem: SegmentError | None = None
     hidden: Any = None

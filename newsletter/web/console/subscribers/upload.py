@@ -1,7 +1,7 @@
-"""An uploaded file goes to disk as it comes in: nothing of it is kept in memory.
+"""Writes an uploaded file to disk while it is received, without keeping it in memory.
 
-A form's small fields come before its file, so that a forged or unwanted post is refused
-before a byte of the file is written.
+The form's small fields come before its file, so that a forged or unwanted post is refused before
+any byte of the file is written.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -17,14 +17,14 @@ from newsletter.db import private_files
 from newsletter.errors import UserError
 from newsletter.numbers import whole_number
 
-#: Bytes of all fields but the file.
+#: Bytes of all fields except the file.
 _MAX_FIELDS = 10_000
-#: Bytes handed to the disk at a time.
+#: Bytes of one write.
 _CHUNK = 1 << 20
 
 
 class UploadError(UserError):
-    """An upload that cannot be taken; ``status`` is HTTP's word for it."""
+    """An upload that is refused, with its HTTP status."""
 
     def __init__(self, message: str, *, hint: str | None = None, status: int = 400) -> None:
         super().__init__(message, place="file", hint=hint)
@@ -32,7 +32,7 @@ class UploadError(UserError):
 
 
 class Upload:
-    """A form with one file. ``name`` is what the client calls it: never a path of ours."""
+    """A form with one file. ``name`` is the client's file name, never used as a path."""
 
     def __init__(self, path: Path, *, most: int, admit: Callable[[dict[str, str]], None]) -> None:
         self.fields: dict[str, str] = {}
@@ -50,7 +50,7 @@ class Upload:
         self._body: AsyncIterator[bytes] | None = None
 
     async def receive(self, request: Request) -> None:
-        """Read the request's body. UploadError, or what ``admit`` raises for the fields."""
+        """Read the request's body; raises UploadError, or what ``admit`` raises for the fields."""
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data" or not boundary:
@@ -71,7 +71,7 @@ class Upload:
             parser.finalize()
         except MultipartParseError:
             self._admit(self.fields)
-            raise UploadError("this page cannot read what was sent to it") from None
+            raise UploadError("the form could not be parsed") from None
         finally:
             if self._file is not None:
                 self._file.close()
@@ -81,8 +81,8 @@ class Upload:
         if not self.size:
             raise UploadError("the file is empty")
 
-    async def let_pass(self) -> None:
-        """Take the rest in and drop it: a browser shows an answer when it has sent everything."""
+    async def drain(self) -> None:
+        """Read and drop the rest: browsers show an answer only after they have sent everything."""
         if self._body is not None:
             async for _ in self._body:
                 pass
@@ -155,6 +155,6 @@ class Upload:
 
 
 def _plain_name(given: str) -> str:
-    """The last part of a path, in characters that can be printed."""
+    """The last part of a path, only printable characters."""
     last = given.replace("\\", "/").rpartition("/")[2]
     return "".join(c for c in last if c.isprintable()).strip()[-80:]

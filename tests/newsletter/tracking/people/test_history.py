@@ -60,9 +60,9 @@ def test_it_holds_sends_events_mails_and_suppressions_of_one_person(
 def test_each_thing_that_can_happen_has_words(database: Engine, sent: int, five: list[int]) -> None:
     for sort, words in history_labels.WORDS.items():
         for what in words:
-            assert history_labels.told(HistoryEntry(NOW, sort, what)).words
+            assert history_labels.labeled(HistoryEntry(NOW, sort, what)).words
     assert (
-        history_labels.told(HistoryEntry(NOW, "event", "of a later release")).words
+        history_labels.labeled(HistoryEntry(NOW, "event", "of a later release")).words
         == "of a later release"
     )
 

@@ -141,7 +141,7 @@ def test_an_edit_is_a_new_revision(office: Office) -> None:
         ("---\nslug: news\n---\nHello\n", "the subject is missing"),
         ("---\nsubject: x\nslug: news\n---\n\nHi {{ nmae }}\n", "no placeholder nmae"),
         ("---\nsubject: [\n---\nx\n", "the front matter is not YAML"),
-        (text(slug="other"), "this issue is called news, and its slug stays"),
+        (text(slug="other"), "the slug of this issue is news and cannot be changed"),
         (text("x" * 200_001), "an issue has at most 200,000 bytes"),
         (text("a\x01b"), "a character that is not allowed"),
     ],
@@ -190,7 +190,7 @@ def test_a_slug_that_is_taken_is_said_so(office: Office) -> None:
     keep(office, text("Theirs."))
     answer = editor.post("/console/issues/_edit", text=text("Mine."))
     assert answer.status_code == 409
-    assert "there is an issue of this slug already" in answer.text
+    assert "another issue has this slug" in answer.text
     assert typed(answer.text) == text("Mine.")
     assert revisions(office) == [text("Theirs.")]
 

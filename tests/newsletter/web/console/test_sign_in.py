@@ -304,14 +304,14 @@ def test_a_code_of_the_app_is_needed_and_works_once(office: Office) -> None:
     with time_machine.travel(MORNING, tick=False) as clock:
         secret, _ = with_app(office, "alice@example.org")
         browser = half_signed_in(office, "alice@example.org")
-        halfway = browser.token
+        at_stage = browser.token
         # A right password alone opens nothing.
         assert browser.get("/console/").headers["location"].startswith("/console/sign-in/code")
         assert browser.post("/console/account/name", name="x").status_code == 303
         assert browser.post("/console/sign-in/code", code="000000").status_code == 400
         code = pyotp.TOTP(secret).now()
         assert browser.post("/console/sign-in/code", code=code).status_code == 303
-        assert browser.token != halfway
+        assert browser.token != at_stage
         assert browser.get("/console/").status_code == 200
         again = half_signed_in(office, "alice@example.org")
         assert again.post("/console/sign-in/code", code=code).status_code == 400
@@ -361,13 +361,13 @@ def test_who_has_to_gets_in_only_with_an_app(open_office: Callable[..., Office])
     assert page.text.count("<svg") == 1
     secret = re.search(r"<code>([A-Z2-7 ]+)</code>", page.text)
     assert secret
-    halfway = browser.token
+    at_stage = browser.token
     assert browser.post("/console/account/factor", code="12").status_code == 400
     code = pyotp.TOTP(secret[1].replace(" ", "")).now()
     done = browser.post("/console/account/factor", code=code)
     codes = re.findall(r"<li>([a-z2-7-]{19})</li>", done.text)
     assert len(set(codes)) == 10
-    assert browser.token != halfway
+    assert browser.token != at_stage
     assert browser.get("/console/").status_code == 200
     assert codes[0] not in browser.get("/console/account").text
     # What proved the app is used up with that.

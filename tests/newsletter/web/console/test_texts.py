@@ -18,7 +18,7 @@ ISSUES = "/console/issues"
 #: Pages begin with a capital where it is a sentence of its own, so these do already.
 ERRORS = [
     TooMuchWorkError("This text takes more than 20 seconds of processor time"),
-    BusyError("7 texts are in work or waiting, which is the limit"),
+    BusyError("7 texts are being processed or waiting, which is the limit"),
     MachineError("The process that works on texts does not start"),
 ]
 
