@@ -1,4 +1,4 @@
-"""Who sits at the terminal: whose name stands in logs, and how they stop a command."""
+"""The user of the command line: their name in the audit log, and signals that stop a command."""
 
 import getpass
 import signal
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from newsletter.accounts.audit import Actor
 
 
-#: Ctrl-C, a service manager, and a terminal that was closed.
+#: Sent by Ctrl-C, by a service manager, and when a terminal is closed.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StoppedError(Exception):
-    """A signal ended a command orderly, and what there was to say of it has been said."""
+    """A signal has stopped a command, which has already printed what the user needs to know."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -25,16 +25,16 @@ class StoppedError(Exception):
 
 
 class Stop(threading.Event):
-    """Set by the first signal that asks for an end."""
+    """An event that the first stop signal sets."""
 
     signal: int = signal.SIGINT
 
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Within the block a signal does not break off what is under way: it sets the event.
+    """In this block, stop signals only set the event, so that work in progress can finish.
 
-    A command under nohup goes on when its terminal is closed, as is asked for there.
+    An ignored signal stays ignored, as SIGHUP under nohup.
     """
     stop = Stop()
 
@@ -53,7 +53,7 @@ def stopping() -> Iterator[Stop]:
 
 
 def who() -> "Actor":
-    """The machine's user, which is all that a command knows of them."""
+    """The operating system's user, as the actor of the audit log."""
     from newsletter.accounts.audit import Actor  # noqa: PLC0415 (help needs no database)
 
     try:

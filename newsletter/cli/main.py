@@ -1,4 +1,4 @@
-"""The command line: one root, a module for each noun, and one place where errors end."""
+"""The command line: the root command, its subcommands, and the handling of errors."""
 
 import io
 import logging
@@ -14,7 +14,7 @@ import typer
 import typer.main
 
 from newsletter.cli.actor import StoppedError
-from newsletter.cli.output import complain, err, out
+from newsletter.cli.output import err, out, print_error
 from newsletter.errors import UserError
 
 #: Name, module of this package, what stands there (a command, or a Typer with several), and the
@@ -97,23 +97,23 @@ COMMANDS = (
         "Send two sample issues to 4,000 sample subscribers on this machine; needs no account.",
     ),
 )
-#: Typer sets it where a shell asks what may stand next.
+#: Typer sets it when a shell requests completions.
 _COMPLETING: Final = "_NEWSLETTER_COMPLETE"
 #: Longer lines of help are hard to read.
 _WIDEST = 100
 
 
 def application(only: Collection[str] | None = None) -> typer.Typer:
-    """The root with all commands, or with those named; of the others it knows the help alone.
+    """The root with all commands, or only with some; of the others it has only the help.
 
-    To import them all takes a second, most of it for libraries that one command needs.
+    Importing all of them takes a second, mostly for libraries that one command needs.
     """
     app = typer.Typer(
         name="newsletter",
         help="Send newsletters that everyone gets exactly once, and no one who left.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        # Plain help wraps on every terminal; panels cut the options' names off on a narrow one.
+        # Plain help wraps on every terminal; panels truncate option names on narrow ones.
         rich_markup_mode=None,
     )
     # Without a callback, Typer would make a single command the root itself.
@@ -144,7 +144,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Options that stand before any command."""
+    """Options before the command."""
 
 
 class _Help(typer.Context.formatter_class):  # type: ignore[misc, valid-type]
@@ -161,7 +161,7 @@ class _Context(typer.Context):
 
 
 def command_line(only: Collection[str] | None = None) -> Callable[[], object]:
-    """The same, to be called: help as wide as the terminal, and no description cut short."""
+    """The application as a callable, with help as wide as the terminal and no truncated text."""
     root = typer.main.get_command(application(only))
     root.context_settings["terminal_width"] = min(out.width, _WIDEST)
     _fit(root)
@@ -176,22 +176,22 @@ def _fit(command: Any) -> None:  # noqa: ANN401 (a command, or a group of them)
 
 
 def run() -> None:
-    """The console script. A user's mistake ends in words and an exit code, never in a traceback."""
+    """The console script. A UserError ends in a message and its exit code, without traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal of another encoding, or a file's name that is no text, is no failure.
+            # The terminal's encoding may lack a character, and a file name may not be valid text.
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(
         level=logging.ERROR,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        # With the offset: a log is read on machines of other zones.
+        # With the UTC offset, because logs are read in other time zones.
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
     try:
-        # A shell that completes a line gives its words in another way.
+        # For completions, the words are not in sys.argv.
         command_line(None if _COMPLETING in os.environ else sys.argv[1:2])()
     except UserError as error:
-        complain(error)
+        print_error(error)
         sys.exit(error.exit_code)
     except StoppedError as error:
         sys.exit(128 + error.signal)
@@ -201,8 +201,8 @@ def run() -> None:
     except Exception as error:
         from newsletter.db.engine import failed  # noqa: PLC0415 (help needs no database)
 
-        told = failed(error)
-        if told is None:
+        explained = failed(error)
+        if explained is None:
             raise
-        complain(told)
-        sys.exit(told.exit_code)
+        print_error(explained)
+        sys.exit(explained.exit_code)

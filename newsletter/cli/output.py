@@ -1,4 +1,4 @@
-"""What commands print: tables for people, plain lines or JSON for pipes, errors with a remedy."""
+"""Output of commands: tables on terminals, tab-separated lines or JSON in pipes, and errors."""
 
 import json
 import os
@@ -19,16 +19,16 @@ from rich.text import Text
 from newsletter.errors import UserError
 from newsletter.sending.pacing.sending_windows import written
 
-#: Columns of a cell that wraps; with fewer, records are shown one below the other.
+#: Columns of a cell that wraps. With fewer, the values of a record are shown below each other.
 _NARROWEST = 20
 
 
 class Screen(Console):
-    """A terminal as it is, wide or narrow, or a pipe.
+    """A terminal of any width, or a pipe.
 
-    Lines on a terminal are wrapped between words; a word that is longer than a line (an address,
-    a key, a path) stays whole, so that it can be copied. With NO_COLOR (no-color.org) and on
-    a dumb terminal no escape code is written, in a pipe neither a code nor a line break.
+    On a terminal, lines are wrapped between words. A word longer than a line, such as a key or a
+    path, stays whole, so that it can be copied. With NO_COLOR (no-color.org) and on a dumb terminal
+    no escape codes are written; in a pipe, lines are not wrapped either.
     """
 
     def __init__(self, *, stderr: bool) -> None:
@@ -42,25 +42,25 @@ class Screen(Console):
 
     @property
     def is_plain(self) -> bool:
-        """Whether no escape code may be written: a pipe, a dumb terminal, NO_COLOR."""
+        """Whether to write no escape codes: in a pipe, on a dumb terminal, with NO_COLOR."""
         return not self.is_terminal or self.color_system is None
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401
-        """As rich prints, but nothing is cut off, lines are wrapped as said above, and no text
-        steers the terminal, neither by rich's markup, unless that is asked for, nor by codes.
+        """Print without truncation. Removes control characters, and reads rich's markup only with
+        ``markup``, so that untrusted text cannot control the terminal.
         """
         markup: bool = options.pop("markup", False)
-        said = [self._said(one, markup=markup) if isinstance(one, str) else one for one in objects]
-        super().print(*said, **{"soft_wrap": True, **options})
+        texts = [self._text(one, markup=markup) if isinstance(one, str) else one for one in objects]
+        super().print(*texts, **{"soft_wrap": True, **options})
 
-    def _said(self, words: str, *, markup: bool) -> Text:
-        plain = _uncoded(words, but="\n")
+    def _text(self, words: str, *, markup: bool) -> Text:
+        plain = _printable(words, but="\n")
         text = Text.from_markup(plain, emoji=False) if markup else Text(plain)
         return _wrapped(text, self.width) if self.is_terminal else text
 
 
 def _wrapped(text: Text, width: int) -> Text:
-    """With line breaks in the place of blanks, where a line is too long; indented as it begins."""
+    """The text with long lines wrapped at blanks, keeping their indentation."""
     lines = []
     for line in text.split("\n", allow_blank=True):
         plain, breaks = line.plain, list[int]()
@@ -81,10 +81,7 @@ def _wrapped(text: Text, width: int) -> Text:
 
 
 class _Stderr:
-    """Today's sys.stderr, which may be a terminal that was closed: then there is nobody to tell.
-
-    The work that was to be told of goes on, or ends orderly.
-    """
+    """The current sys.stderr. If its terminal was closed, output is dropped and work continues."""
 
     @property
     def _stream(self) -> IO[str]:
@@ -110,7 +107,7 @@ class _Stderr:
             self._lose()
 
     def _lose(self) -> None:
-        """What is still in the buffer, and all that comes, goes nowhere."""
+        """Send buffered and later output to /dev/null."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
@@ -122,7 +119,7 @@ class _Stderr:
         return self._stream.fileno()
 
 
-#: Results go to stdout; progress and complaints to stderr, so that a pipe gets results only.
+#: Results go to stdout, progress and errors to stderr, so that a pipe gets only results.
 out = Screen(stderr=False)
 err = Screen(stderr=True)
 
@@ -130,7 +127,7 @@ err = Screen(stderr=True)
 def rows(
     records: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str
 ) -> None:
-    """Records as a table on a terminal, tab-separated in a pipe, or JSON Lines when asked."""
+    """Print records as a table on a terminal, tab-separated in a pipe, or as JSON Lines."""
     if as_json:
         for record in records:
             sys.stdout.write(json.dumps(record, default=_plain, ensure_ascii=False) + "\n")
@@ -148,7 +145,7 @@ def rows(
     if table is not None:
         out.print(table, soft_wrap=False)
         return
-    # Too wide for a table: each record in lines of its own, with nothing cut off.
+    # Too wide for a table: print each value on its own line.
     for number, line in enumerate(cells):
         if number:
             out.print()
@@ -156,7 +153,7 @@ def rows(
 
 
 def _table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table | None:
-    """The table, whose widest column may wrap between words; None where that is not enough."""
+    """The table, with its widest column wrapped if needed; None if it is still too wide."""
     every = list(zip(*([columns, *cells]), strict=True))
     widths = [max(map(cell_len, column)) for column in every]
     widest = widths.index(max(widths))
@@ -176,7 +173,7 @@ def _table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Table | No
 def stream(
     records: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str
 ) -> None:
-    """Like ``rows`` for more records than memory should hold: printed as they come."""
+    """Like ``rows``, but print each record at once, for results that do not fit in memory."""
     first = True
     for record in records:
         if as_json:
@@ -192,16 +189,16 @@ def stream(
 
 
 def facts(pairs: Iterable[tuple[str, object]], *, title: str | None = None) -> None:
-    """Names and values, one to a line."""
+    """Print names and values, one pair per line."""
     if title:
         out.print(f"[bold]{escape(title)}[/bold]", markup=True)
     _lines([(name, shown(value)) for name, value in pairs], indent=2)
 
 
 def _lines(pairs: Sequence[tuple[str, str]], *, indent: int) -> None:
-    """Names and values side by side; where that is too wide for the terminal, one above the other.
+    """Print names and values side by side, or below each other if the terminal is too narrow.
 
-    A value that is one long word is never broken.
+    A value that is one long word is never wrapped.
     """
     if not pairs:
         return
@@ -225,7 +222,7 @@ def _lines(pairs: Sequence[tuple[str, str]], *, indent: int) -> None:
 
 
 def shown(value: object) -> str:
-    """A value as a person reads it."""
+    """The value in readable form."""
     match value:
         case None | "":
             return "–"
@@ -240,27 +237,27 @@ def shown(value: object) -> str:
         case timedelta():
             return f"{value.total_seconds():,.1f} s"
         case _:
-            return _uncoded(str(value))
+            return _printable(str(value))
 
 
 @cache
 def _zone() -> ZoneInfo:
-    """The publication's zone: that of the machine is nobody's."""
+    """The publication's time zone, because the machine's is usually UTC."""
     from newsletter.settings.load import load  # noqa: PLC0415 (help needs no settings)
 
     try:
         return ZoneInfo(load().site.timezone)
     except UserError:
-        return ZoneInfo("UTC")  # the command itself says what is wrong with the settings
+        return ZoneInfo("UTC")  # the command itself reports the error in the settings
 
 
-def _uncoded(text: str, *, but: str = "") -> str:
-    """Without control characters: nobody's text may steer the terminal."""
+def _printable(text: str, *, but: str = "") -> str:
+    """The text with control characters replaced, so that it cannot control the terminal."""
     return "".join(c if c.isprintable() or c in but else "�" for c in text)
 
 
-def complain(error: UserError) -> None:
-    """What is wrong, where, and what to do."""
+def print_error(error: UserError) -> None:
+    """Print what is wrong, where, and what to do."""
     place = f"{escape(shown(error.place))}: " if error.place else ""
     err.print(f"[bold red]error:[/bold red] {place}{escape(error.message)}", markup=True)
     if error.hint:

@@ -1,18 +1,18 @@
-"""Progress on a terminal: a bar where there is room, words in any case; elsewhere nothing."""
+"""Progress displays on terminals: text, and a bar if the terminal is wide enough."""
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Column
 
 from newsletter.cli.output import err
 
-#: Columns of a terminal with room for a bar.
+#: Columns of a terminal that has room for a bar.
 _WIDE = 72
 
 
 def progress() -> Progress:
-    """A display of tasks that say in their field ``said`` how far they are.
+    """A display of tasks; each shows the text in its field ``said``.
 
-    Where cursor and color cannot be steered (a pipe, a dumb terminal, NO_COLOR), none.
+    It shows nothing without cursor control (in a pipe, on a dumb terminal, with NO_COLOR).
     """
     columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
     if err.width >= _WIDE:

@@ -94,7 +94,7 @@ def _list_is_complete(world: World) -> list[int]:
     doubtful = now.of(BatchState.UNCERTAIN)
     shown = world.command("sends", "show", str(world.send))
     for batch in doubtful:
-        assert f"batch {batch} is in doubt" in shown, f"batch {batch} is not listed\n{shown}"
+        assert f"batch {batch} is uncertain" in shown, f"batch {batch} is not listed\n{shown}"
     for person, line in now.people.items():
         if line.state == "planned" and line.batch not in doubtful:
             assert not taken[person], f"{person} has it, and no list says so"

@@ -209,7 +209,7 @@ def test_a_stop_leaves_nothing_in_doubt_and_others_go_on(
         for one in both:
             assert one.process.wait(timeout=30) == 0
             assert "Traceback" not in one.said
-        done = [int(one.said.partition("stopped orderly · ")[2].split()[0]) for one in both]
+        done = [int(one.said.partition("stopped · ")[2].split()[0]) for one in both]
     states = Counter(state for _, state, _ in batches(parts.database))
     assert set(states) == {"accepted", "pending"}
     assert states["accepted"] == sum(done)

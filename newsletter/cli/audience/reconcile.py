@@ -27,9 +27,9 @@ def reconcile(
 ) -> None:
     """Synchronize suppressions with SendGrid's lists.
 
-    Who stands on SendGrid's lists of bounces, invalid addresses, spam reports and
-    unsubscribes is suppressed here, too. Who opted in again here after that is taken off
-    SendGrid's list. `newsletter serve` does the same by itself (tracking.reconcile_every).
+    Addresses on SendGrid's lists of bounces, invalid addresses, spam reports and unsubscribes
+    are suppressed here, too. Addresses that opted in here later are removed from SendGrid's
+    lists. `newsletter serve` does this regularly (tracking.reconcile_every).
     """
     container = Container(load())
     with container.writing_departure_log():
@@ -48,7 +48,7 @@ def reconcile(
 
 def _slept(seconds: float) -> bool:
     if seconds > 1:
-        err.print(f"SendGrid does not answer for now: again in {seconds:,.0f} s")
+        err.print(f"SendGrid does not answer; next attempt in {seconds:,.0f} s")
     time.sleep(seconds)
     return False
 
@@ -56,7 +56,7 @@ def _slept(seconds: float) -> bool:
 def _summary(report: ReconcileReport) -> str:
     new = sum(found.new_here for found in report.lists.values())
     back = sum(found.removed_there for found in report.lists.values())
-    told = "" if report.pushed is None else f", told {report.pushed:,} to SendGrid"
+    pushed = "" if report.pushed is None else f", added {report.pushed:,} to SendGrid's lists"
     since = f"since {shown(report.since)}" if report.since else "from the beginning"
     would = "nothing was changed; it would have " if report.dry_run else ""
-    return f"Read {since}: {would}suppressed {new:,} here, taken {back:,} off there{told}."
+    return f"Read {since}: {would}suppressed {new:,} here, removed {back:,} there{pushed}."

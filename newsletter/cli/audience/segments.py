@@ -41,7 +41,7 @@ def create(
             description=description,
         )
         people, reachable = segment_store.count(session, expression, now=now)
-    out.print(f"Segment {name}: {people:,} people, of whom {reachable:,} may be mailed.")
+    out.print(f"Segment {name}: {people:,} subscribers, of whom {reachable:,} can be emailed.")
 
 
 @app.command("change")
@@ -79,7 +79,7 @@ def count(name: str) -> None:
         segment = segment_store.find(session, name)
         require_measured(segment.expression, container.tracked, place=f"segment {name}")
         people, reachable = segment_store.count_of(session, segment, now=datetime.now(UTC))
-    facts([("people", people), ("may be mailed", reachable)], title=name)
+    facts([("people", people), ("can be emailed", reachable)], title=name)
 
 
 @app.command("list")
@@ -91,7 +91,7 @@ def listed(as_json: AsJson = False) -> None:
             {
                 "segment": one.segment.name,
                 "people": None if problem else one.people,
-                "may be mailed": None if problem else one.mailable,
+                "can be emailed": None if problem else one.mailable,
                 "expression": one.segment.expression,
                 "problem": problem.message if problem else "",
             }
@@ -100,7 +100,7 @@ def listed(as_json: AsJson = False) -> None:
         ]
     rows(
         records,
-        ["segment", "people", "may be mailed", "expression", "problem"],
+        ["segment", "people", "can be emailed", "expression", "problem"],
         as_json=as_json,
         empty="There are no segments yet: newsletter segment create NAME EXPRESSION",
     )
@@ -128,7 +128,7 @@ def show(name: str) -> None:
                 ("rule", segment.expression or "everybody"),
                 ("description", segment.description),
                 ("people", people),
-                ("may be mailed", reachable),
+                ("can be emailed", reachable),
                 *(("for example", f"{p.email}  {p.objection or ''}") for p in sample),
             ],
             title=name,

@@ -132,11 +132,11 @@ def import_file(
         raise unanswered(report.questions, str(source))
     if report.rejected:
         raise UserError(
-            f"{report.rejected:,} rows could not be taken",
+            f"{report.rejected:,} rows were rejected",
             place=str(source),
-            hint=f"They are in {rejects}: mend them there, and import that file."
+            hint=f"They are in {rejects}: correct them there, and import that file."
             if rejects
-            else "Name a file for them: --rejects FILE",
+            else "Write them to a file: --rejects FILE",
         )
 
 
@@ -147,9 +147,9 @@ def _pairs(texts: Iterable[str], option: str, example: str) -> tuple[tuple[str, 
         name, sign, meaning = text.rpartition("=")
         if not sign or not meaning.strip():
             raise UserError(
-                "a meaning is written after an equals sign",
+                "there is no meaning after an equals sign",
                 place=f"{option} {text}",
-                hint=f'Such as: {option} "{example}"',
+                hint=f'Write it like: {option} "{example}"',
             )
         found.append((name, meaning))
     return tuple(found)
@@ -161,7 +161,7 @@ def _print(report: ImportReport, *, as_json: bool) -> None:
         ("read", report.read),
         (f"{would}get email" if would else "get email", f"{report.mailed:,} of {report.read:,}"),
         *(
-            [("if you vouch for them (--confirmed)", f"{report.mailed_if_vouched:,}")]
+            [("if you confirm their consent (--confirmed)", f"{report.mailed_if_vouched:,}")]
             if report.mailed_if_vouched != report.mailed
             else []
         ),
@@ -169,8 +169,8 @@ def _print(report: ImportReport, *, as_json: bool) -> None:
         ("added", report.added),
         ("updated", report.updated),
         ("unchanged", report.unchanged),
-        *((f"left elsewhere: {how}", number) for how, number in report.left.items()),
-        *((f"stays out: {why}", number) for why, number in report.refused.items()),
+        *((f"suppressed: {how}", number) for how, number in report.left.items()),
+        *((f"not imported: {why}", number) for why, number in report.refused.items()),
         ("duplicates in the file", report.duplicates),
         ("rejected", report.rejected),
         *_about_topics(report),
@@ -182,7 +182,7 @@ def _print(report: ImportReport, *, as_json: bool) -> None:
     title = f"{report.kind}, {report.encoding}"
     facts(figures, title=title if report.written else f"{title} — nothing was written")
     facts(
-        ((name or "(no name)", meaning or "left out") for name, meaning in report.columns),
+        ((name or "(no name)", meaning or "ignored") for name, meaning in report.columns),
         title="Columns",
     )
     if report.note:
@@ -198,11 +198,11 @@ def _about_topics(report: ImportReport) -> Iterator[tuple[str, object]]:
     for slug, number in sorted(report.topics.items()):
         yield f"topic {slug}", number
     for word, number in _most(report.unknown_topics):
-        yield f"topic unknown: {word}", number
+        yield f"unknown topic: {word}", number
     for word, number in _most(report.other_tags):
-        yield f"tag that is no topic: {word}", number
+        yield f"tag, not a topic: {word}", number
     if report.has_topics and report.without_topic:
-        yield "without a topic: get only issues on none", report.without_topic
+        yield "without a topic: get only issues without topics", report.without_topic
 
 
 def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -219,8 +219,8 @@ def _as_json(report: ImportReport) -> dict[str, object]:
         "added": report.added,
         "updated": report.updated,
         "unchanged": report.unchanged,
-        **{f"left elsewhere: {how}": number for how, number in report.left.items()},
-        **{f"stays out: {why}": number for why, number in report.refused.items()},
+        **{f"suppressed: {how}": number for how, number in report.left.items()},
+        **{f"not imported: {why}": number for why, number in report.refused.items()},
         "duplicates in the file": report.duplicates,
         "rejected": report.rejected,
         "seconds": report.seconds,
@@ -286,7 +286,7 @@ def erase(
     container = Container(load())
     with container.writing_departure_log(), transaction(container.database) as session:
         number = erasure.find(session, email, address_key=container.address_key)
-        if not yes and not typer.confirm("This cannot be undone. Erase this person?", err=True):
+        if not yes and not typer.confirm("This cannot be undone. Erase this subscriber?", err=True):
             raise typer.Exit(1)
         subscriber_operations.erase(session, number, by=who(), now=datetime.now(UTC))
     out.print("Erased. A keyed hash stays among the suppressions.")

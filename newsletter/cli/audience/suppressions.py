@@ -29,7 +29,7 @@ def group() -> None:
 @app.command("lift")
 def lift(
     email: Annotated[str, typer.Argument(help="One address.", show_default=False)] = "",
-    since: Annotated[str, typer.Option(help="All that bounced since this time.")] = "",
+    since: Annotated[str, typer.Option(help="All bounces since this time.")] = "",
     until: Annotated[str, typer.Option(help="The end of this period; by default now.")] = "",
     text: Annotated[str, typer.Option(help="Only where the server's answer has this text.")] = "",
     reason: Annotated[str, typer.Option(help="Why; the audit log keeps it.")] = "",
@@ -40,8 +40,8 @@ def lift(
 ) -> None:
     """Lift the bounce of one address, or all bounces between two times.
 
-    The addresses leave SendGrid's bounce list, too, while `newsletter serve` runs. Whoever
-    unsubscribed or marked an email as spam stays suppressed.
+    `newsletter serve` also removes the addresses from SendGrid's bounce list. Subscribers who
+    unsubscribed or marked an email as spam stay suppressed.
     """
     if bool(email) == bool(since):
         raise UserError(

@@ -46,7 +46,7 @@ def import_issue(
         )
     write(target, markdown)
     entries = markdown.count("\n### ")
-    out.print(f"{target}: {entries} entries. Look at it: newsletter render {target} --out DIR")
+    out.print(f"{target}: {entries} entries. Render it: newsletter render {target} --out DIR")
 
 
 @app.command("archive")

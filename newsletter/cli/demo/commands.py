@@ -32,7 +32,7 @@ from subscribers.consent import suppression
 _ENGINEERS, _LEADERS = 2500, 1500
 _OWNER = "owner@example.com"
 _DIGEST, _LETTER = "engineering-at-scale-2026-03-27.md", "letter-2026-03-28.md"
-#: Longer than the sandbox's slowest event takes, in seconds.
+#: Seconds; longer than the sandbox's slowest event takes.
 _PATIENCE = 90.0
 
 
@@ -51,7 +51,7 @@ def demo(
         _print(on.container, digest, letter)
         faults = _faults(on, digest, letter, suppressed)
         for fault in faults:
-            err.print(f"[bold red]does not add up:[/bold red] {escape(fault)}", markup=True)
+            err.print(f"[bold red]difference:[/bold red] {escape(fault)}", markup=True)
         if not faults:
             out.print("\nEverything adds up: each planned person got each issue exactly once.\n")
         _show_around(on)
@@ -60,7 +60,7 @@ def demo(
             stop.wait()
             err.print("stopping")
     if faults:
-        raise SendError(f"{len(faults)} figures do not add up")
+        raise SendError(f"{len(faults)} counts differ")
 
 
 def _show_around(on: DemoStage) -> None:
@@ -74,7 +74,7 @@ def _show_around(on: DemoStage) -> None:
         ("  password", password),
     ):
         out.print(f"{name:<11}{place}")
-    err.print("No second factor is asked for here; by default it is (docs/guides/console.md).")
+    err.print("The demo needs no second factor; by default it is needed (docs/guides/console.md).")
 
 
 def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> SendStatus:
@@ -92,7 +92,7 @@ def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> Sen
             by=COMMAND_LINE,
             approved_by=COMMAND_LINE,
         )
-        # These two are shown to everybody, though each goes to some of the people.
+        # An issue to segments is not in the archive by default; show it there for the demo.
         store.switch_archive(session, draft.slug, on=True, by=COMMAND_LINE, now=now)
         send_id = made.id
     err.print(f"Send {send_id}: “{draft.title}” to {' and '.join(segment_names)}, in a second.")
@@ -149,24 +149,24 @@ def _faults(
         for holds, words in (
             (send.state == SendState.SENT, f"send {send.id} is {send.state}"),
             (one.adds_up, f"send {send.id} planned {send.planned}, has {states}"),
-            (len(mine) == handed, f"send {send.id}: {handed} handed over, {len(mine)} taken"),
-            (set(mine) <= {1}, f"send {send.id}: somebody got it twice"),
+            (len(mine) == handed, f"send {send.id}: {handed} sent, {len(mine)} accepted"),
+            (set(mine) <= {1}, f"send {send.id}: a recipient got it twice"),
             (
                 not states.get(DeliveryState.ACCEPTED),
-                f"send {send.id}: no event for {states.get(DeliveryState.ACCEPTED)} people",
+                f"send {send.id}: no event for {states.get(DeliveryState.ACCEPTED)} recipients",
             ),
         ):
             if not holds:
                 faults.append(words)
     everybody = letter.send.planned + sum(letter.send.excluded_counts.values())
     if everybody != _ENGINEERS + _LEADERS:
-        faults.append(f"the letter speaks of {everybody} people")
+        faults.append(f"the letter counts {everybody} subscribers")
     if letter.send.excluded_counts != dict(Counter(suppressed.values())):
         faults.append(
-            f"left out {letter.send.excluded_counts}, suppressed {Counter(suppressed.values())}"
+            f"excluded {letter.send.excluded_counts}, suppressed {Counter(suppressed.values())}"
         )
     if again := [who for who in suppressed if taken[letter.send.id, who]]:
-        faults.append(f"{len(again)} people who had left got the letter")
+        faults.append(f"{len(again)} suppressed subscribers got the letter")
     return faults
 
 
@@ -178,15 +178,15 @@ def _print(container: Container, *standings: SendStatus) -> None:
     with reading(container.database) as session:
         happened = [counters.of_send(session, standing.send.id) for standing in standings]
         total = suppression.count(session)
-    left_out = sorted({why for standing in standings for why in standing.send.excluded_counts})
+    reasons = sorted({why for standing in standings for why in standing.send.excluded_counts})
     lines: list[tuple[str, list[int]]] = [
         (
-            "people of the segments",
+            "subscribers in the segments",
             [s.send.planned + sum(s.send.excluded_counts.values()) for s in standings],
         ),
         *(
-            (f"  left out: {why}", [s.send.excluded_counts.get(why, 0) for s in standings])
-            for why in left_out
+            (f"  excluded: {why}", [s.send.excluded_counts.get(why, 0) for s in standings])
+            for why in reasons
         ),
         ("planned", [s.send.planned for s in standings]),
         (

@@ -26,7 +26,7 @@ from subscribers.models import Subscriber, Subscription, Topic
 from subscribers.segments import store as segment_store
 
 _HOST = "127.0.0.1"
-#: The usual ports, taken when they are free so that the addresses are easy to remember.
+#: The usual ports, used if they are free, because they are easy to remember.
 _SERVICE_PORT, _MAILBOX_PORT = 8000, 8025
 
 _FIRST = """
@@ -50,7 +50,7 @@ class DemoStage:
 
 @contextmanager
 def stage(*, fixed_ports: bool) -> Iterator[DemoStage]:
-    """Run the sandbox and the service; reads and writes none of the user's settings and data."""
+    """Run the sandbox and the service. This does not use the user's settings and data."""
     with tempfile.TemporaryDirectory(prefix="newsletter-demo-") as folder:
         config = SandboxConfig(
             port=_MAILBOX_PORT if fixed_ports and _free(_MAILBOX_PORT) else 0,
@@ -85,7 +85,7 @@ def _environment(folder: Path, sandbox: RunningSandbox, service_url: str) -> dic
         "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": sandbox.public_key,
         "NEWSLETTER_LINKS__KEYS": secrets.token_urlsafe(32),
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": secrets.token_urlsafe(32),
-        # To look around takes no telephone, and what is here goes with the demo.
+        # A second factor would only delay users of the demo, and its data is deleted at the end.
         "NEWSLETTER_CONSOLE__REQUIRE_SECOND_FACTOR": "false",
     }
 
@@ -160,7 +160,7 @@ def _add(session: Session, key: bytes, numbers: range, role: str, now: datetime)
                 id=n,
                 email=address.email,
                 address_hash=hash_address(key, address),
-                # Some people never told their name: the issue has to read well for them too.
+                # Some have no name, because an issue must read well for them, too.
                 name=name if n % 5 else "",
                 attributes={"role": role},
                 source="demo",

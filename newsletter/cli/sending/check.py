@@ -22,7 +22,7 @@ from newsletter.settings.load import load
 
 _COLUMNS = ["check", "level", "line", "message", "hint"]
 _COLOURS = {Level.BLOCK: "bold red", Level.WARN: "yellow", Level.NOTE: "dim"}
-#: As of the doctor: the command itself did what it should.
+#: As for doctor, not an error of the command itself.
 _BLOCKED = 1
 
 

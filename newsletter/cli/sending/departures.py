@@ -1,4 +1,4 @@
-"""`newsletter departures`: departure logs, and what they know that a restored database does not."""
+"""`newsletter departures`: departure logs, and sends that a restored database does not know."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -45,7 +45,7 @@ def _list(*, as_json: bool) -> None:
             }
             for one in logs
         ]
-        # Of one with nobody left the operator has said that nobody had it.
+        # A send without recipients was resolved by the operator as not sent.
         sends = [
             (send.slug, send.id, people)
             for send, people in forgotten_sends.list_all(session)
@@ -57,21 +57,21 @@ def _list(*, as_json: bool) -> None:
         if one.waits:
             err.print(
                 f"\n{one.log.id}: {one.what}{f' ({one.log.detail})' if one.log.detail else ''}. "
-                f"Nothing is sent until this is settled. {one.remedy}\n"
+                f"Nothing is sent until this is resolved. {one.remedy}\n"
                 f"  newsletter departures compare {one.log.id} --reason …\n"
                 f"  newsletter departures set-aside {one.log.id} --reason …\n{known_logs.RISK}",
             )
     for slug, number, people in sends:
         err.print(
-            f"\nissue {slug} went to {people:,} people by a send (here {number}) that this "
-            "database has forgotten: they get it from no other send.",
+            f"\nissue {slug} was sent to {people:,} recipients by a send (here {number}) that this "
+            "database has lost. No other send sends it to them.",
         )
     for request in unanswered:
         err.print(
             f"issue {request.slug}, batch {request.batch} of the send {request.send}, made "
-            f"{request.made}: nobody knows whether the provider took it ({request.people:,} "
-            f"people). An event will tell, or you: newsletter departures resolve {request.slug} "
-            f"--batch {request.batch} --send {request.send} --sent|--resend",
+            f"{request.made}, is uncertain: the provider may have accepted it ({request.people:,} "
+            "recipients). Wait for events, or resolve it: newsletter departures resolve "
+            f"{request.slug} --batch {request.batch} --send {request.send} --sent|--resend",
         )
 
 
@@ -79,18 +79,18 @@ def _list(*, as_json: bool) -> None:
 def look() -> None:
     """Compare this machine's log with the database now, and report the result.
 
-    Processes that send do so when they start. After a restore, look before you start them.
+    Processes that send also do this when they start. After a restore, run this before them.
     """
-    found = Container(load()).compare_departures()
-    told = [
-        (found.accepted, "batches had been sent"),
-        (found.uncertain, "batches had left without an answer"),
-        (found.forgotten, "people were in sends that the database has forgotten"),
-        (found.suppressed, "people had left, or their address had failed"),
-        (found.stopped, "sends had been paused or cancelled: they wait for you"),
+    report = Container(load()).compare_departures()
+    changes = [
+        (report.accepted, "batches were accepted"),
+        (report.uncertain, "batches are uncertain"),
+        (report.forgotten, "recipients are in sends that the database has lost"),
+        (report.suppressed, "subscribers are suppressed"),
+        (report.stopped, "sends were paused or cancelled, and wait for you"),
     ]
-    said = "; ".join(f"{number:,} {what}" for number, what in told if number)
-    out.print(f"What the database did not know: {said or 'nothing'}.")
+    listed = "; ".join(f"{number:,} {what}" for number, what in changes if number)
+    out.print(f"Missing in the database: {listed or 'nothing'}.")
     _list(as_json=False)
 
 
@@ -99,7 +99,7 @@ def set_aside(log: Log, reason: Reason) -> None:
     """Continue sending without a log that is lost or unusable."""
     with transaction(Container(load()).database) as session:
         known_logs.set_aside(session, log, reason=reason, by=who(), now=datetime.now(UTC))
-    out.print(f"Sending goes on without {log}, within a minute. {known_logs.RISK}")
+    out.print(f"Sending continues without {log} within a minute. {known_logs.RISK}")
 
 
 @app.command("compare")
@@ -107,7 +107,7 @@ def compare(log: Log, reason: Reason) -> None:
     """Request that the service on a log's machine compares the whole log again."""
     with transaction(Container(load()).database) as session:
         known_logs.compare_again(session, log, reason=reason, by=who(), now=datetime.now(UTC))
-    out.print(f"{log} is compared by the service on its machine, within a minute.")
+    out.print(f"The service on its machine compares {log} within a minute.")
 
 
 @app.command("resolve")
@@ -130,5 +130,5 @@ def resolve(
         people = forgotten_sends.resolve(
             session, issue, batch, send=send, sent=sent, by=who(), now=datetime.now(UTC)
         )
-    said = "had it" if sent else "get it from the next send of the issue"
-    out.print(f"The {people:,} people of batch {batch} {said}.")
+    result = "count as sent" if sent else "get it from the next send of the issue"
+    out.print(f"The {people:,} recipients of batch {batch} {result}.")

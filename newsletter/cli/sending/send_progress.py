@@ -40,7 +40,7 @@ def run_to_rest(container: Container, send_id: int, stop: Stop) -> SendStatus:
     prints how to continue. Raises StoppedError when ``stop`` was set.
     """
     try:
-        # A restored database has to know what left before anything is planned.
+        # After a restore, the departure log must be compared before anything is planned.
         container.compare_departures()
         _start(container, send_id)
         workers = container.workers(alone=True)
@@ -62,7 +62,7 @@ def _start(container: Container, send_id: int) -> None:
             return
         # Another process may have changed the same rows first.
         time.sleep(0.2)
-    # No clock runs in this process, so nothing would start it later.
+    # This process runs no clock, so nothing else would start the send.
     raise MachineError(
         "the send is due and could not be started",
         place=f"send {send_id}",

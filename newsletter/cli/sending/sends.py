@@ -91,26 +91,26 @@ def show(
     summary(container, stands)
     for one in doubtful:
         out.print(
-            f"\nbatch {one.number} is in doubt: {one.people:,} people, "
-            f"left {shown(one.departed_at)}, {one.why}.\n{_beside(around[one.number])}\n"
-            f"An event will settle it, or you: "
+            f"\nbatch {one.number} is uncertain: {one.people:,} recipients, "
+            f"sent {shown(one.departed_at)}, {one.why}.\n{_later_events(around[one.number])}\n"
+            f"Wait for events, or resolve it: "
             f"newsletter sends resolve {number} --batch {one.number} --sent|--resend",
         )
     if len(doubtful) > 1:
         out.print(
-            f"\nAll {len(doubtful)} of them alike: "
+            f"\nTo resolve all {len(doubtful)}: "
             f"newsletter sends resolve {number} --all --sent|--resend",
         )
 
 
-def _beside(known: Silence) -> str:
-    """The facts that help to resolve uncertain batches."""
+def _later_events(known: Silence) -> str:
+    """Whether events of later batches have arrived, which helps to resolve an uncertain one."""
     if not known.later_batches:
-        return "No events of what left later have come either: wait for them before you decide."
+        return "No events of later batches have arrived either: wait for them before you decide."
     since = f" since {shown(known.since)}" if known.since else ""
     return (
-        f"Events of {known.later_batches:,} batches that left later have come{since}, and none of "
-        "this one. The longer that lasts, the surer it was not taken; it is no proof."
+        f"Events of {known.later_batches:,} later batches have arrived{since}, but none of this "
+        "one. The longer this lasts, the less likely the provider accepted it. It is no proof."
     )
 
 
@@ -134,7 +134,7 @@ def _list_people(
             }
             for row in send_status.stream_recipients(session, number, state=state, email=email)
         )
-        stream(records, _PEOPLE, as_json=as_json, empty="There is nobody like that in this send.")
+        stream(records, _PEOPLE, as_json=as_json, empty="No recipient of this send matches.")
 
 
 @app.command("resolve")
@@ -154,7 +154,7 @@ def resolve(
     """Resolve uncertain batches of a send. Look in SendGrid's Activity Feed first."""
     if (batch is None) is not together:
         raise SendError(
-            "say which",
+            "name one batch, or all",
             place="--batch",
             hint=f"newsletter sends resolve {number} --batch B, or --all.",
         )
@@ -197,7 +197,7 @@ def resume(number: Number) -> None:
         send_lifecycle.resume(
             session, number, by=who(), now=datetime.now(UTC), warm_up=container.warm_up
         )
-    out.print(f"Send {number} goes on. `newsletter serve` does the work.")
+    out.print(f"Send {number} is resumed. `newsletter serve` sends it.")
 
 
 @app.command("cancel")
@@ -209,7 +209,7 @@ def cancel(number: Number) -> None:
         transaction(container.database) as session,
     ):
         without = send_lifecycle.cancel(session, number, by=who(), now=datetime.now(UTC))
-    out.print(f"Send {number} is cancelled; {without:,} people stay without it.")
+    out.print(f"Send {number} is cancelled; {without:,} recipients do not get it.")
 
 
 @app.command("retry")
@@ -231,7 +231,7 @@ def retry(number: Number) -> None:
                 batch_size=container.settings.sending.batch_size,
                 warm_up=container.warm_up,
             )
-        err.print(f"{people:,} people missed it.")
+        err.print(f"{people:,} recipients did not get it.")
         stands = run_to_rest(container, number, stop)
     summary(container, stands)
     exit_by(stands)
@@ -241,7 +241,7 @@ def retry(number: Number) -> None:
 def go_on(number: Number) -> None:
     """Finish an interrupted send in this process; `newsletter serve` does this by itself.
 
-    Nobody gets it twice, also where the service works on it meanwhile.
+    Nobody gets it twice, even if the service sends it at the same time.
     """
     container = Container(load())
     _ = container.gateway, container.links
@@ -282,7 +282,7 @@ def pace(
         )
         outlook = send_status.throughput(session, number, now=now)
     last = f"; the last leave {shown(outlook.last_at)}" if outlook.last_at else ""
-    out.print(f"Send {number} goes on at another pace{last}.")
+    out.print(f"Send {number} has a new pace{last}.")
 
 
 @app.command("test")
@@ -313,16 +313,16 @@ def show_test(number: Number) -> None:
     for compared in found.comparisons:
         out.print(f"{compared.sentence}.")
     if found.winner:
-        out.print(f"The rest gets {found.winner}.")
+        out.print(f"The other recipients get {found.winner}.")
     elif found.decides_at:
         out.print(f"The winner is chosen at {shown(found.decides_at)}.")
     elif found.test.by is not Measure.OPERATOR:
         if found.waiting:
-            waiting = f"{found.waiting:,} people of the sample"
-            out.print(f"{waiting} have not got it yet, or whether they have it is in doubt.")
-        out.print(f"The winner is chosen {found.test.wait} after the last of the sample has left.")
+            waiting = f"{found.waiting:,} recipients of the sample"
+            out.print(f"{waiting} are not sent to yet, or are uncertain.")
+        out.print(f"The winner is chosen {found.test.wait} after the whole sample was sent.")
     else:
-        out.print(f"You choose: newsletter sends winner {number} LABEL")
+        out.print(f"To choose it yourself: newsletter sends winner {number} LABEL")
 
 
 def _share(share: ab_test_results.Share | None, count: int) -> str:
@@ -337,7 +337,7 @@ def winner(
     number: Number,
     label: Annotated[str, typer.Argument(metavar="LABEL", help="The variant, e.g. B.")],
 ) -> None:
-    """Choose the winner of an A/B test and send it to the rest."""
+    """Choose the winner of an A/B test and send it to the other recipients."""
     container = Container(load())
     with transaction(container.database) as session:
         people = send_lifecycle.choose_winner(
@@ -348,4 +348,4 @@ def winner(
             now=datetime.now(UTC),
             warm_up=container.warm_up,
         )
-    out.print(f"{people:,} people get variant {label.upper()} of send {number}.")
+    out.print(f"{people:,} recipients get variant {label.upper()} of send {number}.")

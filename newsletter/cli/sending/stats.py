@@ -16,22 +16,22 @@ from newsletter.tracking.stats import verify as verify_counters
 
 app = typer.Typer(help="Show the results of sends, and verify the counters.", no_args_is_help=True)
 
-#: Figures of a send by their names in the table, in the order of a mail's life.
+#: Labels of the counters, in the order in which the events happen.
 _FIGURES = {
     "delivered": "delivered",
     "deferrals": "deferred",
     "bounced": "bounce",
     "blocked": "blocked",
     "dropped": "dropped",
-    "people who opened": "opened",
+    "recipients who opened": "opened",
     "opens": "open",
     "opens by machines": "machine_open",
-    "people who clicked": "clicked",
+    "recipients who clicked": "clicked",
     "clicks": "click",
     "clicks by machines": "machine_click",
     "clicks on own links": "own_click",
-    "people who left": "left",
-    "people who complained": "complained",
+    "recipients who unsubscribed": "left",
+    "recipients who complained": "complained",
 }
 _RATES = {
     "delivery rate": "delivered",
@@ -40,8 +40,8 @@ _RATES = {
     "open rate": "opened",
     "click rate": "clicked",
     "click-to-open rate": "clicked_of_openers",
-    "opens a mail": "opens",
-    "clicks a mail": "clicks",
+    "opens per email": "opens",
+    "clicks per email": "clicks",
     "unsubscribe rate": "unsubscribed",
     "complaint rate": "complained",
 }
@@ -116,7 +116,7 @@ def show(
         }
         for domain, one in domains.items()
     ]
-    _table(by_domain, ["domain", "sent", *_OF_DOMAIN], "No event names an address yet.")
+    _table(by_domain, ["domain", "sent", *_OF_DOMAIN], "There are no events by domain yet.")
     out.print()
     if not tracked.clicks:
         err.print("Clicks are not measured in this send.")
@@ -152,7 +152,7 @@ def verify(
         raise typer.Exit(1)
     if not as_json:
         sends = "1 send" if len(numbers) == 1 else f"{len(numbers):,} sends"
-        out.print(f"The figures of {sends} are what their events say.")
+        out.print(f"The counters of {sends} match the events.")
 
 
 def _snapshots(database: Engine) -> Engine:

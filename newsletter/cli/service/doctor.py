@@ -26,7 +26,7 @@ from subscribers.email_address import address_key as hash_key
 
 _COLUMNS = ["subject", "verdict", "message", "remedy"]
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
-#: Not one of the codes of errors: the command itself did what it should.
+#: Not the exit code of an error, because the command itself succeeded.
 _PROBLEMS = 1
 
 
@@ -44,7 +44,7 @@ def doctor(as_json: AsJson = False) -> None:
             _show(finding)
     problems = sum(finding.verdict is Verdict.PROBLEM for finding in findings)
     warnings = sum(finding.verdict is Verdict.WARNING for finding in findings)
-    err.print(f"{len(findings)} things looked at: {problems} problems, {warnings} warnings.")
+    err.print(f"{len(findings)} checks: {problems} problems, {warnings} warnings.")
     if problems:
         raise typer.Exit(_PROBLEMS)
 
@@ -91,7 +91,7 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
     folder = settings.sending.journal
     yield host_findings.of_journal(beside(settings.database_url, folder) if folder else None)
     if is_missing_file(settings.database_url):
-        yield DoctorFinding("database", Verdict.OK, "there is none yet: the first command makes it")
+        yield DoctorFinding("database", Verdict.OK, "none yet; the first command creates it")
         return
     try:
         engine = open_database(settings.database_url)

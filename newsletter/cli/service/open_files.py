@@ -3,14 +3,13 @@
 import resource
 from typing import Final
 
-#: No more than this is asked for: some systems name a limit without an end, and then refuse it.
+#: The most to request: some systems report an unlimited hard limit, and then refuse it.
 _ENOUGH: Final = 65_536
-#: Files for ourselves: the database, the journal, the provider, lookups, uploads. Connections
-#: that the system accepted and that we have not looked at yet come on top (BACKLOG).
+#: Files that the process itself needs: database, departure log, provider, lookups, uploads.
 _OURS: Final = 200
-#: How many connections wait to be accepted. Each may be accepted before the first is looked at.
+#: Connections that the kernel accepts before the service does. They need files in addition.
 BACKLOG: Final = 256
-#: Files of one connection: itself, and a body that went to disk.
+#: Files of one connection: its socket, and a body on disk.
 _EACH: Final = 2
 
 
@@ -22,7 +21,7 @@ def raise_limit() -> int:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (ValueError, OSError):
-            # A sandbox around the process may forbid it; then the old limit holds.
+            # A container may forbid this; then the old limit remains.
             return soft
         return wanted
     return _ENOUGH if soft == resource.RLIM_INFINITY else soft

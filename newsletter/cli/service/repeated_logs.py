@@ -4,23 +4,23 @@ import logging
 import threading
 from typing import Final
 
-#: Lines of one kind within so many seconds; the rest is counted.
+#: The most lines of one kind within this many seconds; further ones are only counted.
 _MOST: Final = 20
 _WITHIN: Final = 60.0
-#: Kinds that are remembered. A kind is a line of our own code, so there are few.
+#: The most kinds to remember. A kind is a log call in the code, so there are few.
 _KINDS: Final = 1000
 
 
 class Repeats(logging.Filter):
-    """Passes each kind of line a few times a minute, then reports how many it dropped.
+    """Passes each kind of line a few times per minute, then reports how many it dropped.
 
-    A kind is what stands in the code: logger, level and the message before its values.
+    A kind is a log call: logger, level and the message without its values.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        #: Kind → when its minute began, and how many came since.
+        #: Kind → start of its period, and the number of lines since.
         self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -30,12 +30,12 @@ class Repeats(logging.Filter):
             if kind not in self._seen and len(self._seen) >= _KINDS:
                 self._seen.clear()
             begun, count = self._seen.get(kind, (now, 0))
-            left_out = 0
+            dropped = 0
             if abs(now - begun) >= _WITHIN:
-                left_out, begun, count = max(0, count - _MOST), now, 0
+                dropped, begun, count = max(0, count - _MOST), now, 0
             self._seen[kind] = (begun, count + 1)
-        if left_out:
-            record.msg = f"{record.getMessage()} ({left_out:,} more like this were left out)"
+        if dropped:
+            record.msg = f"{record.getMessage()} ({dropped:,} more like this were dropped)"
             record.args = None
         return count < _MOST
 

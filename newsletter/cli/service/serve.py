@@ -27,7 +27,7 @@ def serve(
     logging.getLogger("newsletter").setLevel(logging.INFO)
     repeated_logs.install()
     container = Container(load(), text_process=True)
-    # What it cannot work without is looked at before it listens.
+    # Check what the service needs before it listens.
     _ = container.gateway, container.links, container.address_key, container.verifier
     _ = container.database
     web = container.settings.web
@@ -35,11 +35,11 @@ def serve(
     bound = listening.getsockname()
     address = f"http://{bound[0]}:{bound[1]}"
     server = server_of(container)
-    # From here on: a signal between this line and the server's own handlers would break it off.
+    # Already now, because a signal before the server installs its handlers would kill the process.
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, server.handle_exit)
-    err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it orderly")
+    err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it")
     server.run(sockets=[listening])
 
 
@@ -53,7 +53,7 @@ def server_of(container: Container) -> uvicorn.Server:
         uvicorn.Config(
             app,
             log_level="warning",
-            # uvicorn's own handlers would write past the filter of repeats.
+            # uvicorn's own handlers would bypass the filter of repeated lines.
             log_config=None,
             access_log=False,
             server_header=False,
@@ -61,7 +61,7 @@ def server_of(container: Container) -> uvicorn.Server:
             ws="none",
             timeout_keep_alive=connections.IDLE_TIMEOUT,
             backlog=open_files.BACKLOG,
-            # Whom proxies speak for is decided by web.trusted_proxies alone.
+            # Only web.trusted_proxies decides which proxies are trusted.
             proxy_headers=False,
             lifespan="on",
         )

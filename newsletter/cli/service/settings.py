@@ -33,10 +33,10 @@ def make_backup(
 ) -> None:
     """Copy the SQLite database to a file while the service runs.
 
-    The file is this user's alone. What else belongs to a backup: docs/guides/backup-and-restore.md.
+    Only this user can read the file. Other parts of a backup: docs/guides/backup-and-restore.md.
     """
     size = backup(load().database_url, file)
-    out.print(f"{file}: {size:,} bytes, found sound. Keep the keys and uploads with it.")
+    out.print(f"{file}: {size:,} bytes, verified. Keep the keys and uploads with it.")
 
 
 @database.command("prune")

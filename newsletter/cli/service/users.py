@@ -140,7 +140,7 @@ def log(
             if broken is not None:
                 raise AccountError(
                     f"entry {broken} of the audit log was changed, or one before it is missing",
-                    hint="Compare with a backup: somebody changed the database directly.",
+                    hint="Compare with a backup: someone has changed the database directly.",
                 )
             out.print("No entry was changed.")
             return

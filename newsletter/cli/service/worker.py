@@ -24,10 +24,10 @@ def worker(
 ) -> None:
     """Run an additional sending worker beside `newsletter serve`.
 
-    Start as many as you want: with PostgreSQL on as many machines, with SQLite on the one
-    where its file is, for more cores. Each batch is sent by one of them, and when one dies
-    the others go on. It also stands by to take the clock over. SIGTERM, Ctrl-C and
-    a terminal that is closed let it finish the requests under way.
+    With PostgreSQL, start any number of workers on any number of machines. With SQLite, start
+    them on the machine with the file, to use more cores. One worker sends each batch; when one
+    dies, the others continue. A worker also takes over the clock if the service stops. SIGTERM,
+    Ctrl-C and a closed terminal let it finish the requests under way.
     """
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
@@ -38,23 +38,23 @@ def worker(
         environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
     settings = load(environment)
     container = Container(settings, text_process=True)
-    # What it cannot work without is told before it begins.
+    # Check what the worker needs before it begins.
     _ = container.gateway, container.links, container.address_key
     workers = container.workers()
-    with stopping() as told_to_stop, ExitStack() as running:
-        # The workers before the clock: they make the tables of jobs that it feeds.
+    with stopping() as stop, ExitStack() as running:
+        # Start the workers before the clock, because they create the job tables that it needs.
         for part in (workers, container.clock()):
             part.start()
             running.callback(part.stop)
-        # Before the clock, which may be waiting for it.
+        # Stop this before the clock, which may be waiting for it.
         running.callback(container.text_workers.stop)
         err.print(
             f"worker {workers.name} sends up to {settings.sending.concurrency} requests at once"
-            " · Ctrl-C stops it orderly"
+            " · Ctrl-C stops it"
         )
-        told_to_stop.wait()
-        err.print("stopping: the requests under way end first")
-    err.print(f"stopped orderly · {_sent(container, workers.name):,} batches sent")
+        stop.wait()
+        err.print("stopping when the requests under way have finished")
+    err.print(f"stopped · {_sent(container, workers.name):,} batches sent")
 
 
 def _sent(container: Container, name: str) -> int:

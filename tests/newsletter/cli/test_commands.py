@@ -237,10 +237,10 @@ def test_topics_are_made_and_unknown_ones_are_named(run: Run, tmp_path: Path) ->
 def test_people_come_in_go_out_and_are_forgotten(run: Run, tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text("Email,Name\nada@example.org,Ada\nnobody,X\n")
     said = complaint_after_notes(run("subscribers", "import", "people.csv", "--confirmed"))
-    assert "1 rows could not be taken" in said
+    assert "1 rows were rejected" in said
     assert "line 3" in said
     assert run("segment", "create", "all").returncode == 0
-    assert "may be mailed  1" in run("segment", "count", "all").stdout
+    assert "can be emailed  1" in run("segment", "count", "all").stdout
     assert run("subscribers", "export", "out.csv").returncode == 0
     assert "ada@example.org" in (tmp_path / "out.csv").read_text()
     assert "the file exists" in complaint(run("subscribers", "export", "out.csv"), 2)
@@ -249,7 +249,7 @@ def test_people_come_in_go_out_and_are_forgotten(run: Run, tmp_path: Path) -> No
     assert run("subscribers", "erase", "ada@example.org", "--yes").returncode == 0
     assert "nobody is known" in complaint(run("subscribers", "data", "ada@example.org"), 2)
     again = run("subscribers", "import", "out.csv", "--json")
-    assert json.loads(again.stdout)["stays out: erased"] == 1
+    assert json.loads(again.stdout)["not imported: erased"] == 1
     # A database that is restored from a backup would have forgotten it.
     (journal,) = (tmp_path / "data" / "departures").glob("*.jsonl")
     assert '"erased"' in journal.read_text()
@@ -307,7 +307,7 @@ def test_a_list_says_in_a_pipe_what_each_column_became_and_asks_before_it_mails(
     done = run("subscribers", "import", "hubspot.csv", "--confirmed", "--ignore-column=newsletter")
     assert done.returncode == 0, done.stderr
     for fact in (
-        *(r"get email +1 of 2", r"left elsewhere: unsubscribed +1", r"topic engineering +1"),
+        *(r"get email +1 of 2", r"suppressed: unsubscribed +1", r"topic engineering +1"),
         *(r"Unsubscribed from all email +unsubscribed", r"Tags +tags", r"Newsletter +left out"),
     ):
         assert re.search(fact, done.stdout), fact

@@ -77,4 +77,4 @@ def test_a_log_that_would_repeat_says_how_often_instead() -> None:
         clock.shift(61)
         after = line("from %s", 1000)
         assert repeats.filter(after)
-        assert after.getMessage() == "from 1000 (980 more like this were left out)"
+        assert after.getMessage() == "from 1000 (980 more like this were dropped)"

@@ -94,11 +94,12 @@ def test_doubts_are_settled_together_or_one_by_one(readers: Run, sandbox: Runnin
     assert done.stderr.startswith("Once it is sent, everybody can read it in the public archive.\n")
     assert "4 people have it" in done.stderr
     text = readers("sends", "show", "1").stdout
-    assert "batch 1 is in doubt: 2 people" in text
-    assert "No events of what left later have come either" in text
-    assert "All 2 of them alike: newsletter sends resolve 1 --all --sent|--resend" in text
+    assert "batch 1 is uncertain: 2 recipients" in text
+    assert "No events of later batches have arrived either" in text
+    assert "To resolve all 2: newsletter sends resolve 1 --all --sent|--resend" in text
     for words in ([], ["--all", "--batch", "1"]):
-        assert "say which" in complaint(readers("sends", "resolve", "1", *words, "--sent"), 2)
+        said = complaint(readers("sends", "resolve", "1", *words, "--sent"), 2)
+        assert "name one batch, or all" in said
     done = readers("sends", "resolve", "1", "--all", "--sent")
     assert (done.returncode, done.stdout) == (0, "2 batches of send 1: counted as sent.\n")
     assert "this send has no uncertain batch" in complaint(

@@ -95,7 +95,7 @@ def test_json_and_tables_say_so(
             assert figures[name] is None
     assert (said["rates"]["clicked"] is None) is (not clicks)
     table = stats()
-    for words, known in (("people who clicked", clicks), ("clicks", clicks), ("opens", opens)):
+    for words, known in (("recipients who clicked", clicks), ("clicks", clicks), ("opens", opens)):
         assert bool(re.search(rf"^\s*{words}\s+5\s*$", table, re.M)) is known
         assert bool(re.search(rf"^\s*{words}\s+not measured\s*$", table, re.M)) is not known
     assert ("Clicks are not measured in this send." in table) is not clicks
@@ -141,7 +141,7 @@ def test_segments_that_nobody_can_know_are_refused_on_the_command_line(
         assert "clicks are not tracked" in done.stderr
         assert "tracking.clicks" in done.stderr
     (row,) = map(json.loads, run("segment", "list", "--json", **off).stdout.splitlines())
-    assert (row["people"], row["may be mailed"]) == (None, None)
+    assert (row["people"], row["can be emailed"]) == (None, None)
     assert "clicks are not tracked" in row["problem"]
     on = {"NEWSLETTER_DATABASE_URL": database_url}
     assert run("segment", "count", "readers", **on).returncode == 0
