@@ -24,18 +24,18 @@ class Issue(Model, table=True):
     #: When it entered this state.
     since: datetime
     created_at: datetime
-    #: Whether it may stand in the public archive once it was sent, and whether it says so itself
-    #: or an operator did. Where nobody has, it may as soon as a send went to all.
+    #: Whether the public archive may show it after it was sent. This is set by the issue file or an
+    #: operator; if by neither, the archive shows it after a send to all subscribers.
     archive: bool = False
     archive_said: bool = False
-    #: When the first send of it that reached somebody was sent; None as long as none is.
+    #: When its first send with a recipient was sent; None before that.
     published_at: datetime | None = None
-    #: The send whose words the archive shows. No foreign key: sends know issues already.
+    #: The send whose text the archive shows. Not a foreign key, because sends refer to issues.
     published_send: int | None = Field(default=None, sa_type=Id)
 
     @property
     def publicity(self) -> bool | None:
-        """Whether it may stand in the public archive; None where nobody has said anything."""
+        """Whether the public archive may show it; None if neither the file nor a user says so."""
         return self.archive if self.archive_said else None
 
 

@@ -65,7 +65,7 @@ def patient(ask: Ask, wait: Wait) -> Ask:
         delay = timedelta()
         for left in reversed(range(_TRIES)):
             if wait(delay.total_seconds()):
-                raise StoppedError("stopped half-way: the next run goes on", place=path)
+                raise StoppedError("stopped half-way: the next run continues", place=path)
             try:
                 return ask(method, path, query=query, body=body)
             except TryAgainError as error:
@@ -95,7 +95,7 @@ class ListEntry(NamedTuple):
     email: str
     at: datetime
     reason: str = ""
-    #: The group that was left, where the list is GROUPS.
+    #: The unsubscribe group, on the list GROUPS.
     group: int | None = None
 
 
@@ -152,7 +152,7 @@ class Account:
             self._ask("get", path, query={**window, "limit": PAGE, "offset": offset}), path
         ):
             if rows == before:
-                raise _senseless(path, "every page is the same")
+                raise _unexpected(path, "every page is equal")
             yield [entry for row in rows if (entry := _entry(row, "created"))]
             offset, before = offset + len(rows), rows
 
@@ -254,13 +254,13 @@ class Account:
         path = f"tracking_settings/{what}"
         answer = self._ask("get", path)
         if not isinstance(answer, dict) or "enabled" not in answer:
-            raise _senseless(path, "it does not say “enabled”")
+            raise _unexpected(path, "it does not say “enabled”")
         return bool(answer["enabled"])
 
 
 def _rows(answer: object, place: str) -> list[Any]:
     if not isinstance(answer, list):
-        raise _senseless(place, "it is no list")
+        raise _unexpected(place, "it is not a list")
     return answer
 
 
@@ -287,9 +287,9 @@ def _records(dns: object) -> Iterator[tuple[str, str]]:
             yield str(record.get("type") or "").lower(), str(record["host"])
 
 
-def _senseless(place: str, what: str) -> ProviderError:
+def _unexpected(place: str, what: str) -> ProviderError:
     return ProviderError(
-        f"the answer makes no sense: {what}",
+        f"unexpected answer: {what}",
         place=place,
         hint="Make sure that sendgrid.host is SendGrid's.",
     )

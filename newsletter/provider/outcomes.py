@@ -57,26 +57,26 @@ STATUSES: Final[Mapping[int, Answer]] = {
 }
 #: A complete answer with any other status.
 OTHER_STATUS: Final = Answer(
-    "any other status, a redirect too",
+    "any other status, also a redirect",
     Says.UNCERTAIN,
-    "not documented for mail send, so not from it alone. A redirect is not followed: the "
-    "place that it names would be asked for a page, without the request",
+    "not documented for mail send, so it may come from something else. A redirect is not "
+    "followed, because the client would request the new URL without the email",
 )
 NO_CONNECTION: Final = Answer(
-    "no connection: refused, no such name, no route, no TLS, no free file, none in time",
+    "no connection: refused, unknown host, no route, no TLS, no free file descriptor, timeout",
     Says.NOT_ACCEPTED,
-    "HTTP is spoken over a connection that is established (RFC 9112, 9.1), and over TLS after "
-    "its handshake (RFC 8446, 2): before that no byte of the request has left",
+    "HTTP needs an established connection (RFC 9112, 9.1), and with TLS a finished handshake "
+    "(RFC 8446, 2): before that, no byte of the request was sent",
 )
 NO_ANSWER: Final = Answer(
     "connected, and no answer: closed, reset, or none within sendgrid.timeout",
     Says.UNCERTAIN,
-    "a request is acted on when it has come, whether its answer gets back or not",
+    "the server may process a request even if its answer is lost",
 )
 BROKEN_ANSWER: Final = Answer(
-    "an answer that is cut off, or is no HTTP",
+    "an answer that is cut off, or is not HTTP",
     Says.UNCERTAIN,
-    "a message that does not end as it must is incomplete (RFC 9112, 8)",
+    "a message without its proper end is incomplete (RFC 9112, 8)",
 )
 
 #: All rows, in the order of the documentation.

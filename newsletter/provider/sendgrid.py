@@ -1,7 +1,7 @@
-"""The one door to SendGrid's SDK: sending, asking, and proving an event to be SendGrid's.
+"""Adapter for SendGrid's SDK: sends emails, makes API requests, and verifies events' signatures.
 
-The SDK has no timeout of its own, follows redirects, lets urllib's errors through beside its
-own, and its verifier wants text where the wire has bytes. All of that ends here.
+The SDK has no timeout, follows redirects, raises urllib's errors besides its own, and its verifier
+takes text instead of bytes. This module compensates for that.
 """
 
 import base64
@@ -37,22 +37,22 @@ from newsletter.settings.kinds import fits_header
 # At DEBUG the SDK would log the API key and the recipients' addresses.
 logging.getLogger("python_http_client").setLevel(logging.WARNING)
 
-_AGAIN = "Try again in a minute: it is not known whether this was heard; twice does no harm."
-#: What helps against a refusal, by its status.
+_AGAIN = "Try again in a minute. SendGrid may have received the request; repeating it does no harm."
+#: The remedy for each status of a refusal.
 _HINTS = {
-    401: "Set sendgrid.api_key to a key that is in force.",
+    401: "Set sendgrid.api_key to a valid key.",
     403: "Give the API key this scope: in SendGrid, Settings, API Keys.",
     429: "Wait until SendGrid's rate limit is over, then try again.",
 }
-#: What helps against whatever else happens.
-_ELSE = "Look at sendgrid.host, or try again in a minute."
-#: The statuses of an answer to a question.
-_DONE = (200, 201, 204)
+#: The remedy for all other errors.
+_ELSE = "Check sendgrid.host, or try again in a minute."
+#: The statuses of a successful API request.
+_SUCCESS = (200, 201, 204)
 _PERSONALIZATION = re.compile(r"personalizations\.(\d+)(?:\.|$)")
 
 
 class SendGridGateway:
-    """Sends through SendGrid's v3 API, or what speaks it at ``host``. Threads may share it."""
+    """Sends by SendGrid's v3 API, or a server at ``host`` with this API. Threads may share it."""
 
     def __init__(self, *, api_key: str, host: str, timeout: timedelta) -> None:
         self._api_key = api_key
@@ -65,7 +65,7 @@ class SendGridGateway:
         """Send the request; faults of the network and the provider are outcomes."""
         # Checked first: after the request has begun, no error proves that it was not accepted.
         if not fits_header(self._api_key):
-            return Refused(401, "nothing: no request can carry the stray characters in this key")
+            return Refused(401, "not requested: this key has characters that no header can contain")
         body = encoded(payload(request))
         exchange = Exchange()
         try:
@@ -82,13 +82,13 @@ class SendGridGateway:
         """See outcomes.NO_CONNECTION, NO_ANSWER and BROKEN_ANSWER."""
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(cause, (str, OSError, http.client.HTTPException)):
-            said = _said(cause)
+            reason = _text_of(cause)
         else:
-            # Its text may contain parts of the request.
-            said = f"{type(cause).__name__}, which makes no sense"
+            # The error's text may contain parts of the request.
+            reason = f"unexpected {type(cause).__name__}"
         if exchange.connected:
-            return Unknown(f"no answer: {said}")
-        return NotSent(f"cannot reach SendGrid: {said}")
+            return Unknown(f"no answer: {reason}")
+        return NotSent(f"cannot reach SendGrid: {reason}")
 
     def ask(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: object = None
@@ -98,33 +98,33 @@ class SendGridGateway:
         try:
             call = getattr(self._client(Exchange()).client._(path), method)
             response = call(query_params=query, request_body=sent)
-            if response.status_code not in _DONE:
-                raise self._senseless(path, f"{response.status_code} instead of {_DONE[0]}")
+            if response.status_code not in _SUCCESS:
+                raise self._unexpected(path, f"{response.status_code} instead of {_SUCCESS[0]}")
             return orjson.loads(response.body) if response.body else None
         except HTTPError as error:
             refusal = _refusal(error, path)
         except orjson.JSONDecodeError:
-            refusal = self._senseless(path, "no JSON")
+            refusal = self._unexpected(path, "not JSON")
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             refusal = TryAgainError(
-                f"no answer from {self._host}: {_said(cause)}", place=path, hint=_ELSE
+                f"no answer from {self._host}: {_text_of(cause)}", place=path, hint=_ELSE
             )
         except ValueError:
-            # Its text may contain the Authorization header.
+            # The error's text may contain the Authorization header.
             refusal = ProviderError(
-                "the request cannot be made",
+                "the request is not valid",
                 place=path,
-                hint="Look for stray characters in sendgrid.host and sendgrid.api_key.",
+                hint="Check sendgrid.host and sendgrid.api_key for invalid characters.",
             )
         # Outside the except blocks: the traceback of a cause could contain parts of the request.
         raise refusal
 
-    def _senseless(self, place: str, what: str) -> ProviderError:
+    def _unexpected(self, place: str, what: str) -> ProviderError:
         return ProviderError(
-            f"the answer makes no sense: {what}",
+            f"unexpected answer: {what}",
             place=place,
-            hint=f"Make sure that sendgrid.host is SendGrid's: it is {self._host}. {_AGAIN}",
+            hint=f"Make sure that sendgrid.host ({self._host}) is SendGrid's. {_AGAIN}",
         )
 
     def _client(self, exchange: Exchange) -> sendgrid.SendGridAPIClient:
@@ -151,7 +151,7 @@ class _Client(python_http_client.Client):  # type: ignore[misc]
     exchange: Exchange
 
     def _build_client(self, name: str | None = None) -> "_Client":
-        """The client of a longer path, of this class; the SDK would make one of its own class."""
+        """The client of a longer path. The SDK's own method would not use this class."""
         made = _Client(
             host=self.host,
             version=self._version,
@@ -171,17 +171,17 @@ class _Client(python_http_client.Client):  # type: ignore[misc]
 def _refusal(error: HTTPError, place: str) -> ProviderError:
     status = int(error.status_code)
     reason, _ = _complaint(error.body)
-    said = f"SendGrid answered {status}: {reason}"
+    message = f"SendGrid answered {status}: {reason}"
     hint = _HINTS.get(status, _ELSE)
     if status in {400, 404}:
-        return NoSuchError(said, place=place, hint=hint)
+        return NoSuchError(message, place=place, hint=hint)
     if status == 403:
-        return ForbiddenError(said, place=place, hint=hint)
+        return ForbiddenError(message, place=place, hint=hint)
     if status == 429 or status >= 500:
-        again = TryAgainError(said, place=place, hint=hint)
+        again = TryAgainError(message, place=place, hint=hint)
         again.retry_after = _reset(error.headers) if status == 429 else None
         return again
-    return ProviderError(said, place=place, hint=hint)
+    return ProviderError(message, place=place, hint=hint)
 
 
 def _answered(error: HTTPError) -> Outcome:
@@ -197,7 +197,7 @@ def _answered(error: HTTPError) -> Outcome:
     return Unknown(f"SendGrid answered {status}: {reason}")
 
 
-def _said(error: object) -> str:
+def _text_of(error: object) -> str:
     return str(error) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""When something becomes due next: what the clock, the workers and the imports wait for."""
+"""Finds when work becomes due next. The clock, the workers and the imports wait for this time."""
 
 from datetime import datetime, timedelta
 
@@ -16,7 +16,7 @@ _send, _batch, _hold = table_of(Send), table_of(Batch), table_of(ProviderBackoff
 _notice, _worker, _removal = table_of(OutboxEmail), table_of(Worker), table_of(ListRemoval)
 _schedule, _import = table_of(Schedule), table_of(ImportJob)
 
-#: The words themselves, not parameters: only so do the partial indexes serve.
+#: A literal, not a parameter, so that the database can use partial indexes.
 _PENDING: ColumnElement[str] = literal_column(f"'{BatchState.PENDING}'")
 _UNDER_WAY = _batch.c.state.in_([BatchState.CLAIMED, BatchState.IN_FLIGHT])
 
@@ -24,11 +24,11 @@ _UNDER_WAY = _batch.c.state.in_([BatchState.CLAIMED, BatchState.IN_FLIGHT])
 def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime | None:
     """When something becomes due: now or earlier if something is due already; None for nothing.
 
-    ``grace`` is how long a batch may be uncertain before somebody decides. A kind of work that
-    is missing here is found by the look that everybody takes every half minute.
+    ``grace`` is how long a batch may be uncertain before doubt_policy applies. Work that this
+    function does not know starts at the wakeup every half minute.
     """
-    moments = [
-        # What starts: sends, schedules, batches, single mails, removals from the provider's lists.
+    times = [
+        # Work that starts: sends, schedules, batches, single emails, removals from provider lists.
         select(func.min(_send.c.scheduled_for)).where(_send.c.state == SendState.SCHEDULED),
         select(func.min(_schedule.c.next_at)).where(_schedule.c.state == ScheduleState.ACTIVE),
         select(func.min(_batch.c.not_before))
@@ -40,7 +40,7 @@ def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime |
         ),
         select(func.min(_notice.c.not_before)).where(_notice.c.state == _PENDING),
         select(func.min(_removal.c.next_at)).where(_removal.c.done_at.is_(None)),
-        # What ends: a back-off of the provider, and leases.
+        # Waits that end: the backoff after provider errors, and leases.
         select(func.min(_hold.c.until)).where(_hold.c.until > now),
         select(func.min(_batch.c.lease_until)).where(_UNDER_WAY),
         select(func.min(_worker.c.alive_until)).where(
@@ -49,7 +49,7 @@ def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime |
         select(func.min(_notice.c.lease_until)).where(_notice.c.state == BatchState.IN_FLIGHT),
         select(func.min(_import.c.alive_until)).where(_import.c.state.in_(list(UNDER_WAY))),
     ]
-    found = list(session.scalars(union_all(*moments)))
+    found = list(session.scalars(union_all(*times)))
     doubtful = _batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at > now - grace
     if (
         departed_at := session.scalar(select(func.min(_batch.c.departed_at)).where(*doubtful))
@@ -63,4 +63,4 @@ def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime |
     found += [
         ab_test_results.decision(session, send_id)[0] for send_id in session.scalars(tested).all()
     ]
-    return min((moment for moment in found if moment is not None), default=None)
+    return min((time for time in found if time is not None), default=None)

@@ -1,8 +1,8 @@
-"""The one door to APScheduler: a clock that one process runs at a time (leadership.py).
+"""Adapter for APScheduler: a clock that one process runs at a time (leadership.py).
 
-What is due stands in our own rows, so that a tick that is missed or doubled is harmless. The
-jobs stand in memory: each start makes them anew. Those that look for due work run when
-something was committed or came due (wakeups.py), so that an idle clock costs nothing.
+The database says what is due, so a missed or repeated run does no harm. Jobs are kept in memory and
+created at each start. Jobs that look for due work run after a commit or when something becomes due
+(wakeups.py), so an idle clock costs nothing.
 """
 
 import logging
@@ -22,11 +22,11 @@ from newsletter.wakeups import Wakeups
 
 _log = logging.getLogger(__name__)
 
-#: Smaller corrections of the machine's clock are slept through.
+#: Smaller corrections of the machine's clock are ignored.
 _STEP = timedelta(seconds=2)
 
-#: Job id → function, and seconds between two runs at least. They run after a commit, when
-#: something comes due, and every half minute in any case.
+#: Job id → function, and the least seconds between two runs. They run after a commit, when
+#: something becomes due, and at least every half minute.
 _WOKEN: dict[str, tuple[Callable[[], None], float]] = {
     "fire-schedules": (tasks.fire_schedules, 0.5),
     "start-due-sends": (tasks.start_due_sends, 0.5),
@@ -45,43 +45,43 @@ _STEADY: dict[str, tuple[Callable[[], None], int]] = {
     "fold-old": (tasks.prune_old_data, 3600),
     "reconcile": (tasks.reconcile, 300),
 }
-#: Asks the provider: a process that starts over and over does not do so each time.
+#: Jobs with requests to the provider, which a process that restarts often must not repeat.
 _NOT_AT_ONCE = frozenset({"reconcile"})
 
 
 class Clock:
-    """Runs the jobs while this process leads, and waits for the lead while it does not."""
+    """Runs the jobs while this process is the leader, else waits to become it."""
 
     def __init__(self, database: Engine, context: tasks.TaskContext, wakeups: Wakeups) -> None:
         self._leadership = leadership(database)
         self._context = context
         self._wakeups = wakeups
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="clock")
+        self._thread = threading.Thread(target=self._run, name="clock")
         self._scheduler: BackgroundScheduler | None = None
-        #: Job id → when it was last told to run.
-        self._told: dict[str, datetime] = {}
+        #: Job id → the time for which it was last requested.
+        self._requested: dict[str, datetime] = {}
 
     def start(self) -> None:
-        """Begin to lead, or to wait for the lead."""
+        """Start the thread that becomes the leader, or waits to become it."""
         tasks.configure_tasks(self._context)
         self._wakeups.enter()
-        self._keeper.start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """End the running job, give the lead back, and return."""
+        """Wait for the running jobs, and release the leadership."""
         self._stopping.set()
         self._wakeups.rouse()
-        self._keeper.join()
+        self._thread.join()
         self._wakeups.leave()
 
     @property
-    def holding(self) -> bool:
-        """Whether this process is the one that ticks."""
+    def is_leader(self) -> bool:
+        """Whether this process runs the jobs."""
         return self._scheduler is not None
 
-    def _keep(self) -> None:
-        renewed, held, hurried = -RENEW, False, self._wakeups.count
+    def _run(self) -> None:
+        renewed, held, handled = -RENEW, False, self._wakeups.count
         while not self._stopping.is_set():
             seen = self._wakeups.count
             if time.monotonic() - renewed >= RENEW:
@@ -92,64 +92,64 @@ class Clock:
                 elif not held and self._scheduler is not None:
                     self._end()
                 elif self._scheduler is not None:
-                    self._put_right(self._scheduler)
-                    if seen != hurried:
-                        self._hurry(self._scheduler)
-                hurried = seen
-            except Exception:  # noqa: BLE001 (else no process would tick while this one lives)
-                _log.exception("the clock cannot begin, end or be put right; trying again")
+                    self._repair_intervals(self._scheduler)
+                    if seen != handled:
+                        self._request_runs(self._scheduler)
+                handled = seen
+            except Exception:  # noqa: BLE001 (else no process would run jobs while this one lives)
+                _log.exception("the clock could not start, stop or reset its jobs; trying again")
             self._wakeups.wait(seen, self._stopping, RENEW)
         if self._scheduler is not None:
             self._end()
-        self._leadership.give_back()
+        self._leadership.release()
 
     def _hold(self) -> bool:
         try:
             return self._leadership.hold()
-        except Exception:  # noqa: BLE001 (whatever it is, the next try may succeed)
-            _log.exception("the lead of the clock cannot be taken or kept")
+        except Exception:  # noqa: BLE001 (the next attempt may succeed)
+            _log.exception("the leadership of the clock could not be acquired or kept")
             return False
 
     def _begin(self) -> None:
         tasks.leaving.clear()
         scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(3)},
-            # Late ticks are run once, however many were missed: what is due stands in our rows.
+            # Missed runs are made up by one, because the database says what is due.
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
             timezone=UTC,
         )
         scheduler.add_listener(self._missed, EVENT_JOB_MAX_INSTANCES)
         _write_jobs(scheduler)
         scheduler.start()
-        self._told.clear()
+        self._requested.clear()
         self._scheduler = scheduler
-        _log.info("this process holds the clock")
+        _log.info("this process runs the clock")
 
-    def _hurry(self, scheduler: BackgroundScheduler) -> None:
-        """Let the jobs that look for due work run soon: there may be some."""
+    def _request_runs(self, scheduler: BackgroundScheduler) -> None:
+        """Let the jobs that look for due work run soon."""
         now = datetime.now(UTC)
         for job_id, (_, pause) in _WOKEN.items():
             planned = scheduler.get_job(job_id).next_run_time
-            told = self._told.get(job_id, now - timedelta(seconds=pause))
-            soon = max(now, told + timedelta(seconds=pause))
-            # Otherwise a run is still ahead that was told to come soon.
+            requested = self._requested.get(job_id, now - timedelta(seconds=pause))
+            soon = max(now, requested + timedelta(seconds=pause))
+            # An earlier planned run stays.
             if planned > soon:
                 scheduler.modify_job(job_id, next_run_time=soon)
-                self._told[job_id] = soon
+                self._requested[job_id] = soon
 
     def _missed(self, event: JobSubmissionEvent) -> None:
-        """Let a job run again that was still running: something may be due since it looked."""
+        """Run a job again that was still running: something may have become due meanwhile."""
         scheduler = self._scheduler
         if scheduler is not None and event.job_id in _WOKEN:
             soon = datetime.now(UTC) + timedelta(seconds=_WOKEN[event.job_id][1])
             scheduler.modify_job(event.job_id, next_run_time=soon)
-            self._told[event.job_id] = soon
+            self._requested[event.job_id] = soon
 
-    def _put_right(self, scheduler: BackgroundScheduler) -> None:
-        """Begin the jobs anew if one would come later than its interval allows.
+    def _repair_intervals(self, scheduler: BackgroundScheduler) -> None:
+        """Create the jobs again if one would run later than its interval allows.
 
-        The machine's clock was ahead then and was put right: until it came there again nothing
-        would tick, and nobody else could, for this process has the lead.
+        This happens after the machine's clock was set back. Until the planned time nothing would
+        run, and no other process could run it, because this one is the leader.
         """
         now = datetime.now(UTC)
         late = [
@@ -159,14 +159,14 @@ class Clock:
         ]
         if late:
             _write_jobs(scheduler)
-            self._told.clear()
-            _log.warning("the clock was set back: jobs begin anew (%s)", ", ".join(late))
+            self._requested.clear()
+            _log.warning("the clock was set back: jobs are restarted (%s)", ", ".join(late))
 
     def _end(self) -> None:
         assert self._scheduler is not None
         tasks.leaving.set()
-        # APScheduler looks for due jobs once more after its executors have ended, and would
-        # report each as an error.
+        # APScheduler looks for due jobs again after its executors have ended, and would log an
+        # error for each.
         self._scheduler.remove_all_jobs()
         self._scheduler.shutdown(wait=True)
         self._scheduler = None

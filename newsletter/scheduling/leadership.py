@@ -1,9 +1,8 @@
-"""Which process runs the clock: whoever holds a lock that ends with its process.
+"""Leader election: the process that holds a lock runs the clock. The lock ends with the process.
 
-On SQLite it is a lock of the operating system on a file beside the database. On PostgreSQL it is
-an advisory lock of a session; the server ends that session when it hears nothing of it for ten
-seconds, so a process that hangs, or a machine that is gone, loses the lock as well. Neither
-writes anything to the database.
+On SQLite the lock is an operating system lock on a file beside the database. On PostgreSQL it is a
+session's advisory lock. The server ends a session that is idle for ten seconds, so a process that
+hangs, or a machine that fails, also loses the lock. Neither writes to the database.
 """
 
 import fcntl
@@ -16,26 +15,26 @@ from sqlalchemy import Engine
 from newsletter.db import private_files
 from newsletter.wakeups import kept_connection
 
-#: Seconds between two calls of ``hold``, at most; the server waits for three of them.
+#: The most seconds between two calls of ``hold``. The server waits for three of them.
 RENEW = 3.0
 _SILENT = "10s"
 _LOCK = "pg_try_advisory_lock(hashtext('newsletter clock'))"
 
 
 class Leadership(Protocol):
-    """The right to run the clock, which one process has at a time."""
+    """The lock of the process that runs the clock."""
 
     def hold(self) -> bool:
-        """Take the right, or make sure that it is still held; False while another has it."""
+        """Acquire or keep the lock; False while another process has it."""
         ...
 
-    def give_back(self) -> None:
-        """Let another process have it."""
+    def release(self) -> None:
+        """Release the lock, so that another process can acquire it."""
         ...
 
 
 def leadership(database: Engine) -> Leadership:
-    """The right to run the clock of this database."""
+    """The lock for the clock of this database."""
     if database.dialect.name == "postgresql":
         return _SessionLock(database)
     return _FileLock(database.url.database)
@@ -58,7 +57,7 @@ class _FileLock:
         self._file = file
         return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
@@ -75,15 +74,15 @@ class _SessionLock:
             if self._connection is None:
                 self._connection = kept_connection(self._database)
                 self._connection.execute(f"SET idle_session_timeout = '{_SILENT}'")
-            # The answer shows that the session lives, and its locks with it.
+            # An answer shows that the session is alive and still has its locks.
             asked = "true" if self._held else _LOCK
             self._held = bool(self._connection.execute(f"SELECT {asked}").fetchone()[0])
         except Exception:
-            self.give_back()
+            self.release()
             raise
         return self._held
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         connection, self._connection, self._held = self._connection, None, False
         if connection is not None:
             with suppress(Exception):

@@ -1,8 +1,7 @@
-"""What the clock calls.
+"""The tasks that the clock runs.
 
-A job carries nothing but its name. Each looks at what is due in the database and
-claims it there, so that one that runs twice, or late, does no harm. Where nothing is due it
-writes nothing.
+A task has no arguments. It finds what is due in the database and claims it there, so that running
+twice or late does no harm. If nothing is due, it writes nothing.
 """
 
 import logging
@@ -46,16 +45,16 @@ if TYPE_CHECKING:
     from newsletter.scheduling.prepared_issue import IssueRenderer
 
 _log = logging.getLogger(__name__)
-#: Single emails contain an address and a link. They are kept to see whether they left.
+#: Single emails contain an address and a link. They are kept to show whether they were sent.
 _KEEP_NOTICES = timedelta(days=30)
 _KEEP_MESSAGES = timedelta(days=90)
-#: A segment's figures are counted again after this time at the earliest.
+#: The least time between two counts of a segment.
 _STALE = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskContext:
-    """What the jobs work with."""
+    """The dependencies of the tasks."""
 
     database: Engine
     batch_size: int
@@ -65,45 +64,45 @@ class TaskContext:
     keep_network_data: timedelta
     warm_up: WarmUp | None = None
     breaker_rules: tuple[BreakerRule, ...] = ()
-    #: None where there is no key to ask the provider with.
+    #: None without an API key.
     reconciler: Reconciler | None = None
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
-    #: Makes what schedules make sends with, once one is due. None where this process makes no
-    #: sends: schedules wait for one that does.
+    #: Makes the renderer of scheduled issues when a schedule is due. None in processes that create
+    #: no sends; schedules then wait for one that does.
     make_issue_renderer: "Callable[[], IssueRenderer] | None" = None
     #: Puts emails to operators into the outbox (newsletter.scheduling.operator_emails).
     tell_operators: Callable[[Session, datetime], int] | None = None
 
 
 _context: list[TaskContext] = []
-#: Set when the clock stops: jobs that wait for others' answers end at the next one.
+#: Set when the clock stops: tasks that wait for the provider end after the current answer.
 leaving = threading.Event()
 
 
 def configure_tasks(context: TaskContext) -> None:
-    """Give the jobs of this process what they work with."""
+    """Set the dependencies of the tasks in this process."""
     _context[:] = [context]
 
 
 def start_due_sends() -> None:
-    """Plan every send whose time has come; hold those that come too late."""
+    """Plan every send that is due; pause those that are too late."""
     start_due(_context[0])
 
 
 def fire_schedules() -> None:
-    """Make the sends of schedules whose time has come, or write down why there is none."""
+    """Run all due schedules: create their sends, or record why there is none."""
     fire_due(_context[0], now=datetime.now(UTC))
 
 
 def decide_tests() -> None:
-    """Choose the winner of every test of variants whose time has come."""
+    """Choose the winner of every A/B test that is due."""
     context = _context[0]
     with transaction(context.database) as session:
         decided = ab_test_results.decide_due(
             session, now=datetime.now(UTC), warm_up=context.warm_up
         )
     for send_id, label, why in decided:
-        _log.info("send %s: the rest gets variant %s (%s)", send_id, label, why)
+        _log.info("send %s: variant %s is the winner (%s)", send_id, label, why)
 
 
 def check_circuit_breakers() -> None:
@@ -113,11 +112,11 @@ def check_circuit_breakers() -> None:
         for send_id, why in circuit_breaker.check_sends(
             session, context.breaker_rules, now=datetime.now(UTC)
         ):
-            _log.error("send %s paused itself: %s", send_id, why)
+            _log.error("send %s was paused by the circuit breaker: %s", send_id, why)
 
 
 def queue_due_batches() -> None:
-    """On PostgreSQL, give the workers of all machines their jobs."""
+    """On PostgreSQL, queue due batches for the workers of all machines."""
     context = _context[0]
     if context.database.dialect.name == "postgresql":
         with transaction(context.database) as session:
@@ -125,7 +124,7 @@ def queue_due_batches() -> None:
 
 
 def settle_uncertain() -> None:
-    """Take back what dead workers held, and settle old doubt by the operator's policy."""
+    """Recover batches of dead workers, and resolve old uncertain ones by doubt_policy."""
     recover_abandoned(_context[0])
 
 
@@ -162,9 +161,9 @@ def delete_expired() -> None:
 
 
 def count_people() -> None:
-    """Count everybody for the pages, and the segment that was counted the longest ago.
+    """Count all subscribers for the pages, and the segment with the oldest count.
 
-    Counted in a reading transaction: nobody waits to write meanwhile.
+    It counts in a reading transaction, so that no writer waits.
     """
     context = _context[0]
     segment, counted, now = None, None, datetime.now(UTC)
@@ -174,7 +173,7 @@ def count_people() -> None:
             growth_history.is_due(session, now=now),
         )
         if small and not growth_is_due:
-            return  # counted whenever somebody looks
+            return  # pages count small audiences themselves
         everybody = status_counts.count(session, now=now)
         if not small:
             segment, counted = segment_store.count_stalest(session, now=now, stale=_STALE)
@@ -190,27 +189,27 @@ def count_people() -> None:
 
 
 def _distributed() -> ModuleType:
-    """The door to other processes' workers: 10 MB of libraries, for nothing on SQLite."""
+    """The queue adapter, imported only on PostgreSQL because its libraries take 10 MB."""
     from newsletter.sending.workers import procrastinate_queue  # noqa: PLC0415
 
     return procrastinate_queue
 
 
 def prune_old_data() -> None:
-    """Remove the events and deliveries of old sends; their figures stay."""
+    """Delete the events and deliveries of old sends; their counters stay."""
     context = _context[0]
-    folded = prune(
+    pruned = prune(
         context.database,
         context.retention,
         now=datetime.now(UTC),
         may_continue=lambda: not leaving.is_set(),
     )
-    if folded.events or folded.deliveries:
-        _log.info("of old sends went: %s", folded)
+    if pruned.events or pruned.deliveries:
+        _log.info("deleted data of old sends: %s", pruned)
 
 
 def reconcile() -> None:
-    """Compare our suppressions with the provider's lists when it is time to, and repair both."""
+    """Compare our suppressions with the provider's lists when due, and repair both."""
     reconciler, now = _context[0].reconciler, datetime.now(UTC)
     if reconciler is None or not reconciler.due(now=now):
         return
@@ -229,7 +228,7 @@ def tell_operators() -> None:
     context, now = _context[0], datetime.now(UTC)
     if context.tell_operators is None:
         return
-    # Of uncertain batches once a day, for as long as nobody has decided.
+    # One message per day about uncertain batches, until they are resolved.
     kind, today = MessageKind.SEND_UNCERTAIN, now.date()
     with reading(context.database) as session:
         overdue = uncertain_batches.count_overdue(session, before=now - context.doubt_grace)
@@ -244,7 +243,7 @@ def tell_operators() -> None:
 
 
 def remove_from_provider_lists() -> None:
-    """Take addresses that may be emailed again off the provider's suppression lists."""
+    """Remove addresses that can be emailed again from the provider's suppression lists."""
     reconciler = _context[0].reconciler
     if reconciler is None:
         return
@@ -257,11 +256,11 @@ def remove_from_provider_lists() -> None:
         _log.error("addresses stay on the provider's suppression lists for now: %s", error)
     else:
         if removed:
-            _log.info("%s addresses left the provider's suppression lists", removed)
+            _log.info("%s addresses removed from the provider's suppression lists", removed)
 
 
 def fire_due(context: TaskContext, *, now: datetime) -> None:
-    """Deal with each schedule that is due by now in a transaction of its own."""
+    """Run each due schedule in its own transaction."""
     if context.make_issue_renderer is None:
         return
     with reading(context.database) as session:
@@ -269,7 +268,7 @@ def fire_due(context: TaskContext, *, now: datetime) -> None:
         waits = bool(due and restore_gate.unsettled_logs(session))
     if not due or waits:
         return
-    # What renders and checks takes 10 MB, for nothing where no schedule is.
+    # Imported here: rendering takes 10 MB, which processes without due schedules do not need.
     from newsletter.scheduling import prepared_issue, trigger  # noqa: PLC0415
 
     renderer = context.make_issue_renderer()
@@ -285,17 +284,17 @@ def fire_due(context: TaskContext, *, now: datetime) -> None:
         except (BusyError, MachineError) as error:
             _log.warning("schedule %s waits for the next tick: %s", schedule_id, error.message)
             continue
-        except Exception:  # noqa: BLE001 (whatever it is, the other schedules are waiting)
-            _log.exception("schedule %s could not be dealt with", schedule_id)
+        except Exception:  # noqa: BLE001 (an error must not stop the other schedules)
+            _log.exception("schedule %s could not run", schedule_id)
             continue
         for one in fired:
             _log.log(logging.INFO if one.outcome is RunOutcome.SENT else logging.WARNING, "%s", one)
 
 
 def start_due(context: TaskContext) -> list[int]:
-    """Start or hold each due send; returns those that stay due, because trouble kept them.
+    """Start or pause each due send; returns those that stay due because of an error.
 
-    All do as long as a departure log was not compared: how late they are is asked after that.
+    All stay due until the departure logs are compared; only then is their lateness checked.
     """
     now, kept = datetime.now(UTC), []
     with transaction(context.database) as session:
@@ -317,8 +316,8 @@ def start_due(context: TaskContext) -> list[int]:
 
 def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta) -> None:
     try:
-        # What cannot be planned has to leave nothing of a plan behind: a send that seems to be
-        # under way, with nobody in it, would add up, and be called sent.
+        # One transaction, so that a failed plan leaves nothing behind: a sending send without
+        # recipients would count as sent.
         with transaction(context.database, snapshot=True) as session:
             if late > context.late_limit:
                 send_lifecycle.reschedule_late(session, send_id, now=now)

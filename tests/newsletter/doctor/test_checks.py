@@ -112,7 +112,7 @@ WRONG_HOST = {"result": [{"hostname": "in.example.com", "url": "https://other.ex
         (hooks({**HOOK, "click": False}), "event webhook", WARNING, "click"),
         ({f"{SETTINGS}/all": 403}, "event webhook", UNKNOWN, "may not read"),
         ({f"{SETTINGS}/all": 503}, "event webhook", UNKNOWN, "503"),
-        ({f"{SETTINGS}/all": {"webhooks": "?"}}, "event webhook", PROBLEM, "no sense"),
+        ({f"{SETTINGS}/all": {"webhooks": "?"}}, "event webhook", PROBLEM, "unexpected answer"),
         (
             {f"{SETTINGS}/signed/sandbox": {"public_key": ""}},
             "webhook's signature",
@@ -140,7 +140,7 @@ WRONG_HOST = {"result": [{"hostname": "in.example.com", "url": "https://other.ex
             "Google Analytics",
         ),
         ({"tracking_settings/click": {"enabled": False}}, "tracking", OK, "differ"),
-        ({"tracking_settings/open": {}}, "tracking", PROBLEM, "no sense"),
+        ({"tracking_settings/open": {}}, "tracking", PROBLEM, "unexpected answer"),
         ({INBOUND: {"result": []}}, "inbound email", PROBLEM, "receives no email"),
         ({INBOUND: WRONG_HOST}, "inbound email", PROBLEM, "posted to another URL"),
     ],

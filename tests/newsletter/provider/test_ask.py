@@ -45,13 +45,13 @@ def test_each_refusal_keeps_the_providers_words_and_has_its_next_step(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "what"), [(200, b"<h1>welcome</h1>", "no JSON"), (202, b"", "202")]
+    ("status", "body", "what"), [(200, b"<h1>welcome</h1>", "not JSON"), (202, b"", "202")]
 )
 def test_an_answer_that_makes_no_sense_names_the_host(status: int, body: bytes, what: str) -> None:
     with provider(says(status, body)) as host:
         error = failure(gateway(host))
         assert host in str(error.hint)
-    assert error.message.startswith("the answer makes no sense")
+    assert error.message.startswith("unexpected answer")
     assert what in error.message
 
 

@@ -221,10 +221,10 @@ def test_only_one_process_holds_the_clock_and_another_takes_over(
     database: Engine, five, clocks
 ) -> None:
     first, second = clocks(), clocks()
-    assert until(lambda: first.holding != second.holding)
-    holder, waiting = (first, second) if first.holding else (second, first)
+    assert until(lambda: first.is_leader != second.is_leader)
+    holder, waiting = (first, second) if first.is_leader else (second, first)
     holder.stop()
-    assert until(lambda: waiting.holding)
+    assert until(lambda: waiting.is_leader)
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -238,13 +238,13 @@ def test_a_holder_that_is_not_heard_of_loses_the_clock(
     monkeypatch.undo()
     clock = clocks()
     time.sleep(0.5)
-    assert not clock.holding
-    assert until(lambda: clock.holding, seconds=6)
+    assert not clock.is_leader
+    assert until(lambda: clock.is_leader, seconds=6)
     # Once it wakes up it notices.
     with pytest.raises(psycopg.OperationalError):
         hangs.hold()
     assert not hangs.hold()
-    hangs.give_back()
+    hangs.release()
 
 
 def test_a_database_that_is_away_for_a_moment_costs_the_clock_a_renewal(
@@ -295,7 +295,7 @@ def test_a_job_that_runs_while_something_comes_due_runs_again(
 @pytest.mark.slow
 def test_an_end_while_a_job_takes_long_reports_no_errors(database: Engine, clocks, caplog) -> None:
     clock = clocks()
-    assert until(lambda: clock.holding)
+    assert until(lambda: clock.is_leader)
     ending = threading.Thread(target=clock.stop)
     with transaction(database) as session:
         if database.dialect.name == "postgresql":
@@ -323,7 +323,7 @@ def test_a_clock_that_was_ahead_and_is_put_right_goes_on_ticking(
     monkeypatch.setattr("apscheduler.schedulers.base.datetime", Moved)
     monkeypatch.setattr("newsletter.scheduling.leader_clock.datetime", Moved)
     clock = clocks()
-    assert until(lambda: clock.holding)
+    assert until(lambda: clock.is_leader)
     ahead = timedelta()
     send = make_send(database, at=datetime.now(UTC) + timedelta(seconds=1))
     assert until(lambda: state(database, send) == "sending")

@@ -353,7 +353,7 @@ def test_the_job_deals_with_the_others_when_one_cannot_be_dealt_with(
     tasks.fire_due(task_context(database, RENDERER), now=SEVEN)
     assert rows(database, broken) == []
     assert rows(database, well)[0][1] == "sent"
-    assert "could not be dealt with" in caplog.text
+    assert "could not run" in caplog.text
 
 
 def worked_out(database: Engine, next_at: datetime) -> None:
