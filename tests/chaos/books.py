@@ -112,7 +112,7 @@ def read(database: Engine, send_id: int) -> Books:
         return Books(
             found.state if found else "",
             found.planned if found else 0,
-            sum(found.left_out.values()) if found else 0,
+            sum(found.excluded_counts.values()) if found else 0,
             {row[0]: Line(*row[1:]) for row in people},
             {row[0]: row[1] for row in batches},
             {row[0]: row[2] for row in batches},

@@ -213,7 +213,7 @@ def test_no_send_goes_to_people_whom_nobody_can_know(
         with transaction(database) as session:
             if "everybody" in names:
                 segment_store.save(session, "everybody", "", now=NOW)
-            with pytest.raises(SegmentError, match=f"{needs} are not measured"):
+            with pytest.raises(SegmentError, match=f"{needs} are not tracked"):
                 send_lifecycle.create(
                     session,
                     draft,

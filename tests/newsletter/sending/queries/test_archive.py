@@ -168,6 +168,7 @@ def test_an_issue_is_taken_out_and_put_back_and_the_log_knows(
         assert [(row.action, row.subject) for row in audit.entries(session)] == [
             ("issue put into the archive", "first"),
             ("issue taken out of the archive", "first"),
+            ("send created", "send 1 (first)"),
         ]
         with pytest.raises(IssueError, match="no such issue"):
             store.switch_archive(session, "none", on=True, by=COMMAND_LINE, now=NOW)
