@@ -17,7 +17,7 @@ import httpx2 as httpx
 from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import case, cast, false, func, insert, literal, select, text
 
-from bench import stage
+from bench import setup
 from bench.report import table
 from newsletter.accounts import audit, sessions, users
 from newsletter.accounts.audit import Actor
@@ -88,23 +88,23 @@ def main() -> None:
     parser.add_argument("--database", nargs="+", default=["sqlite", "postgresql"])
     options = parser.parse_args()
     for kind in options.database:
-        with tempfile.TemporaryDirectory() as folder, stage.database(kind, Path(folder)) as url:
+        with tempfile.TemporaryDirectory() as folder, setup.database(kind, Path(folder)) as url:
             run(kind, url, Path(folder), options)
 
 
 def run(kind: str, url: str, folder: Path, options: argparse.Namespace) -> None:
     """Fill a database, request each page, and print."""
-    settings = stage.environment(url, folder, SITE__BASE_URL="http://127.0.0.1")
+    settings = setup.environment(url, folder, SITE__BASE_URL="http://127.0.0.1")
     parts = Container(load(settings))
     began = time.perf_counter()
-    stage.fill(parts, options.people)
+    setup.fill(parts, options.people)
     last = _history(parts, options.people, options.sends)
     cookie = _sign_in(parts)
     seconds = time.perf_counter() - began
     paths = list(_paths(parts, last))
     parts.database.dispose()
     with (
-        stage.service(settings) as port,
+        setup.service(settings) as port,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", cookies={"console": cookie}) as client,
     ):
         rows = [[path, *_timed(client, path, options.requests)] for path in paths]
@@ -178,7 +178,7 @@ def _sign_in(parts: Container) -> str:
 def _history(parts: Container, people: int, sends: int) -> int:
     """Create past sends with their counters, and a running one; returns the ID of the last."""
     now = datetime.now(UTC)
-    first = stage.make_send(parts, "letter-1", at=now)
+    first = setup.make_send(parts, "letter-1", at=now)
     with transaction(parts.database) as session:
         _issues(session, sends, now)
         _sends(session, first, people, sends, now)

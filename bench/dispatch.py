@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 import orjson
 import sendgrid
 
-from bench import stage
+from bench import setup
 from bench.report import Memory, table
 from bench.sink import sink
 from newsletter.accounts.audit import Actor
@@ -65,7 +65,7 @@ def main() -> None:
         with (
             tempfile.TemporaryDirectory() as folder,
             sink() as host,
-            stage.database(options.database, Path(folder)) as url,
+            setup.database(options.database, Path(folder)) as url,
         ):
             run(url, host, Path(folder), people, options)
 
@@ -74,7 +74,7 @@ def run(url: str, host: str, folder: Path, people: int, options: argparse.Namesp
     """Measure and print: one send to the same audience for each number of workers."""
     workers, threads = options.workers, options.threads
     container = Container(load(_environment(url, host, folder, threads)))
-    stage.fill(container, people)
+    setup.fill(container, people)
     requests = _requests(container)
     rows: list[list[object]] = []
     alone = _by_processes(host, requests, 1, threads)
@@ -119,7 +119,7 @@ def run(url: str, host: str, folder: Path, people: int, options: argparse.Namesp
 
 def _environment(url: str, host: str, folder: Path, threads: int) -> dict[str, str]:
     more = {"SENDGRID__HOST": host, "SENDING__CONCURRENCY": str(threads)}
-    return stage.environment(url, folder, **more)
+    return setup.environment(url, folder, **more)
 
 
 def _send(
@@ -132,7 +132,7 @@ def _send(
         subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
         for _ in range(workers)
     ]
-    send_id = stage.make_send(
+    send_id = setup.make_send(
         container, f"by-{workers}", at=datetime.now(UTC) + timedelta(seconds=6)
     )
     with Memory([process.pid for process in team]) as memory:
@@ -168,7 +168,7 @@ class _Recorder:
 def _requests(container: Container) -> list[bytes]:
     """The first requests of such a send, as the provider gets them."""
     recorder = _Recorder()
-    stage.make_send(container, "recorded", at=datetime.now(UTC))
+    setup.make_send(container, "recorded", at=datetime.now(UTC))
     start_due(container.task_context)
     dispatcher = Dispatcher(
         container.database,

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Engine, insert, text
 
-from bench import stage
+from bench import setup
 from bench.report import Memory, table
 from bench.sink import sink
 from newsletter.container import Container
@@ -53,7 +53,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         sink() as host,
-        stage.database(options.database, Path(folder)) as url,
+        setup.database(options.database, Path(folder)) as url,
     ):
         run(url, host, Path(folder), options)
 
@@ -63,14 +63,14 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
     public = _KEY.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    settings = stage.environment(
+    settings = setup.environment(
         url,
         folder,
         SENDGRID__HOST=host,
         SENDGRID__WEBHOOK_PUBLIC_KEYS=base64.b64encode(public).decode(),
     )
     container = Container(load(settings))
-    stage.fill(container, options.people)
+    setup.fill(container, options.people)
     sizes = [_size(container.database)]
     send_id = _sent(container)
     sizes.append(_size(container.database))
@@ -80,7 +80,7 @@ def run(url: str, host: str, folder: Path, options: argparse.Namespace) -> None:
     posts = list(_posts(send_id, made, options.people, 2 * half))
     alone, beside = posts[: len(posts) // 2], posts[len(posts) // 2 :]
     rows: list[list[object]] = []
-    with stage.service(settings) as port, ThreadPoolExecutor(options.posts) as pool:
+    with setup.service(settings) as port, ThreadPoolExecutor(options.posts) as pool:
         _measure(pool, port, list(_posts(send_id, made, options.people, 2000, first=10**9)))  # warm
         measured = _measure(pool, port, alone)
         sizes.append(_size(container.database))
@@ -133,7 +133,7 @@ def _row(
 
 def _sent(container: Container) -> int:
     """A sent send, all of whose batches are accepted."""
-    send_id = stage.make_send(container, "sent", at=datetime.now(UTC))
+    send_id = setup.make_send(container, "sent", at=datetime.now(UTC))
     start_due(container.task_context)
     with transaction(container.database) as session:
         connection = session.connection()
@@ -276,7 +276,7 @@ def _send_beside(container: Container, settings: dict[str, str]) -> tuple[Any, A
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     team = context.Process(target=_work, args=(settings, stop))
-    send_id = stage.make_send(container, "beside", at=datetime.now(UTC) + timedelta(seconds=1))
+    send_id = setup.make_send(container, "beside", at=datetime.now(UTC) + timedelta(seconds=1))
     team.start()
     while True:
         with reading(container.database) as session:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from bench import stage
+from bench import setup
 from bench.report import table
 from bench.sink import sink
 from newsletter.container import Container
@@ -51,12 +51,12 @@ def run(seconds: float, sends: int, databases: list[str]) -> None:
     for kind in databases:
         with (
             tempfile.TemporaryDirectory() as folder,
-            stage.database(kind, Path(folder)) as url,
+            setup.database(kind, Path(folder)) as url,
             sink() as host,
         ):
-            settings = stage.environment(url, Path(folder), SENDGRID__HOST=host)
+            settings = setup.environment(url, Path(folder), SENDGRID__HOST=host)
             container = Container(load(settings))
-            stage.fill(container, _PEOPLE)
+            setup.fill(container, _PEOPLE)
             command = [Path(sys.executable).with_name("newsletter"), "serve", "--port", "0"]
             environment = {**os.environ, **settings}
             service = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
@@ -168,7 +168,7 @@ def _cpu(process: int) -> float:
 
 def _woken(container: Container, slug: str) -> float:
     """Make a send, and return how long it took from its commit to its first departure."""
-    send_id = stage.make_send(container, slug, at=datetime.now(UTC))
+    send_id = setup.make_send(container, slug, at=datetime.now(UTC))
     made = datetime.now(UTC)
 
     def departed() -> datetime | None:

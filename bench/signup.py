@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
-from bench import stage
+from bench import setup
 from bench.report import table
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
@@ -40,8 +40,8 @@ def run(requests: int = 4_000, visitors: int = 8, database_url: str | None = Non
     with tempfile.TemporaryDirectory() as folder:
         url = database_url or f"sqlite:///{Path(folder) / 'bench.db'}"
         # All visitors have the same IP address here.
-        settings = stage.environment(url, Path(folder), SIGNUP__PER_IP="1000000000")
-        with stage.service(settings) as port:
+        settings = setup.environment(url, Path(folder), SIGNUP__PER_IP="1000000000")
+        with setup.service(settings) as port:
             _measure(port, _signup, 200, visitors, first=10**9)  # warm
             new = _measure(port, _signup, requests, visitors, first=0)
             again = _measure(port, _signup, requests // 4, visitors, first=0)

@@ -125,7 +125,7 @@ def _unfit(settings: Settings) -> Iterator[SettingProblem]:
     sender = settings.sender
     for key, address, remedy in (
         ("sender.email", sender.email, "Set it to an address that SendGrid has verified."),
-        ("sender.reply_to", sender.reply_to, "Set it to a mailbox that somebody reads."),
+        ("sender.reply_to", sender.reply_to, "Set it to a mailbox that you read."),
         (
             "inbound.address",
             settings.inbound.address,

@@ -1,4 +1,4 @@
-"""The cast and the stage: both databases, the sandbox, and a running service, all on free ports."""
+"""Shared fixtures: both databases, the sandbox, and a running service, on free ports."""
 
 import shutil
 import signal
@@ -147,7 +147,7 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def container(environment: dict[str, str]) -> Iterator[Container]:
-    """The parts of a service on that database."""
+    """The container of a service on that database."""
     parts = Container(load(environment))
     yield parts
     parts.database.dispose()

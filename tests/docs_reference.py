@@ -28,7 +28,7 @@ _KINDS: Final[tuple[tuple[Any, str], ...]] = (
     (kinds.DatabaseAddress, "database address"),
     (kinds.Mailbox, "email address"),
     (kinds.Zone, "time zone (IANA name)"),
-    (kinds.Kept, "duration of 35 days or more, or empty"),
+    (kinds.Retention, "duration of 35 days or more, or empty"),
     (kinds.Period, "duration, or empty"),
     (kinds.Lasting, "duration of 1 second or more"),
     (kinds.Duration, "duration"),

@@ -62,7 +62,7 @@ def record(
 def record_outsider(
     session: Session, secret: bytes, actor: Actor, action: str, *, now: datetime, subject: str = ""
 ) -> None:
-    """Record an action of somebody who is not signed in, up to a limit.
+    """Record an action of a visitor who is not signed in, up to a limit.
 
     Entries cannot be deleted, so the number of entries by strangers is limited per hour, for one
     kind about one account and in all. One entry per hour says that others were omitted.
@@ -81,10 +81,10 @@ def record_outsider(
         if not passed:
             point.rollback()
     if not passed:
-        _say_once(session, secret, now=now)
+        _record_omission(session, secret, now=now)
 
 
-def _say_once(session: Session, secret: bytes, *, now: datetime) -> None:
+def _record_omission(session: Session, secret: bytes, *, now: datetime) -> None:
     key = rate_limit.key_of(secret, "log left out", "")
     if rate_limit.hit(session, key, limit=1, window=_HOUR, now=now):
         record(session, Actor(None, "(not signed in)"), "more tries than are logged", now=now)

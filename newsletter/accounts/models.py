@@ -149,7 +149,7 @@ class OperatorMessage(Model, table=True):
     kind: str = Field(max_length=30)
     #: The id of a send or schedule, or the slug of an issue.
     subject: str = Field(max_length=200)
-    #: The reason, in the words of whoever wrote it.
+    #: The reason, as its author wrote it.
     detail: str = Field(default="", max_length=2000)
     created_at: datetime
     emailed_at: datetime | None = None

@@ -37,7 +37,7 @@ class Passwords:
 
     def hashed(self, password: str) -> str:
         """The hash of a password."""
-        with _turn():
+        with _hashing_slot():
             return self._hasher.hash(_normal(password))
 
     def fits(self, hashed: str, password: str) -> bool:
@@ -48,9 +48,9 @@ class Passwords:
         """
         if len(password) > _LONGEST:
             password = ""
-        with _turn():
+        with _hashing_slot():
             try:
-                right = self._hasher.verify(hashed or self._nobodys, _normal(password))
+                right = self._hasher.verify(hashed or self._dummy_hash, _normal(password))
             except (VerifyMismatchError, InvalidHashError):
                 return False
         return right and bool(hashed)
@@ -60,12 +60,12 @@ class Passwords:
         return self._hasher.check_needs_rehash(hashed)
 
     @cached_property
-    def _nobodys(self) -> str:
+    def _dummy_hash(self) -> str:
         return self._hasher.hash(secrets.token_urlsafe())
 
 
 @contextmanager
-def _turn() -> Iterator[None]:
+def _hashing_slot() -> Iterator[None]:
     """Wait until a password may be hashed; BusyError when too many wait already."""
     if not _ADMITTED.acquire(blocking=False):
         raise BusyError("too many users are signing in", hint="Try again in a few seconds.")

@@ -33,7 +33,7 @@ def has(session: Session, user_id: int) -> bool:
 
 
 def begin(session: Session, user_id: int) -> str:
-    """Create a secret for the user's app. The old one stays in force until ``prove`` succeeds."""
+    """Create a secret for the user's app. The old one stays valid until ``prove`` succeeds."""
     secret = pyotp.random_base32()
     statement = insert_into(session, _factor).values(
         user_id=user_id, secret="", pending=secret, last_step=0

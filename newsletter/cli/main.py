@@ -17,8 +17,8 @@ from newsletter.cli.actor import StoppedError
 from newsletter.cli.output import err, out, print_error
 from newsletter.errors import UserError
 
-#: Name, module of this package, what stands there (a command, or a Typer with several), and the
-#: first paragraph of its help, for which nothing has to be imported.
+#: Name, module of this package, attribute (a command, or a Typer with several), and the first
+#: paragraph of its help, so that help needs no imports.
 COMMANDS = (
     ("issue", "content.issues", "app", "Create, save, review and approve issues."),
     (
@@ -110,7 +110,7 @@ def application(only: Collection[str] | None = None) -> typer.Typer:
     """
     app = typer.Typer(
         name="newsletter",
-        help="Send newsletters that everyone gets exactly once, and no one who left.",
+        help="Send newsletters that each subscriber gets exactly once.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         # Plain help wraps on every terminal; panels truncate option names on narrow ones.

@@ -63,7 +63,7 @@ _EVENT_PAGE = "SendGrid, Settings, Mail Settings, Event Webhook"
 
 
 def of_account(account: Account, expected: ExpectedSetup) -> Iterator[DoctorFinding]:
-    """All findings about the account. If the key does not work, the other checks are left out."""
+    """All findings about the account. If the key does not work, the other checks are skipped."""
     try:
         yield from _scopes(account.scopes())
     except ForbiddenError:

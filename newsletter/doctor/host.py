@@ -50,7 +50,7 @@ def of_postal_address(address: str, *, example: str) -> DoctorFinding:
     return DoctorFinding(subject, Verdict.OK, address)
 
 
-def of_journal(folder: Path | None) -> DoctorFinding:
+def of_departure_log_folder(folder: Path | None) -> DoctorFinding:
     """Checks that the departure log can be written; leaves no file behind."""
     subject = "sending.journal"
     if folder is None:

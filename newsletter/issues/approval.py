@@ -104,7 +104,7 @@ def request(session: Session, slug: str, *, by: Actor, now: datetime, note: str 
     """Request a review of the latest revision, which this returns."""
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
-    _take(session, issue, revision, Step.REQUESTED, by=by, now=now, note=note)
+    _record_step(session, issue, revision, Step.REQUESTED, by=by, now=now, note=note)
     operator_messages.post(
         session,
         MessageKind.REVIEW_ASKED,
@@ -136,7 +136,7 @@ def approve(
     latest = store.revision_of(session, issue)
     if latest.number != revision:
         raise IssueError(
-            f"revision {revision} is not the latest: {latest.author or 'somebody'} saved "
+            f"revision {revision} is not the latest: {latest.author or 'someone'} saved "
             f"revision {latest.number} at {latest.created_at:%Y-%m-%d %H:%M} UTC",
             place=f"issue {slug}",
             hint=f"Read revision {latest.number}, then approve that one.",
@@ -147,7 +147,7 @@ def approve(
             place=f"issue {slug}",
             hint="The setting review.second_person requires that.",
         )
-    _take(session, issue, latest, Step.APPROVED, by=by, now=now, note=note)
+    _record_step(session, issue, latest, Step.APPROVED, by=by, now=now, note=note)
     audit.record(session, by, "issue approved", now=now, subject=slug, revision=revision)
     return latest
 
@@ -158,7 +158,7 @@ def return_to_draft(
     """Ask for changes, or withdraw an approval. Existing sends of the issue keep their text."""
     issue = store.find(session, slug, lock=True)
     revision = store.revision_of(session, issue)
-    _take(session, issue, revision, Step.RETURNED, by=by, now=now, note=note)
+    _record_step(session, issue, revision, Step.RETURNED, by=by, now=now, note=note)
     audit.record(session, by, "issue returned", now=now, subject=slug, revision=revision.number)
     return revision
 
@@ -170,8 +170,10 @@ def approve_by_sending(
     if saved.issue.state == IssueState.APPROVED:
         return
     if saved.issue.state == IssueState.DRAFT:
-        _take(session, saved.issue, saved.revision, Step.REQUESTED, by=by, now=now, note="")
-    _take(session, saved.issue, saved.revision, Step.APPROVED, by=by, now=now, note="by sending it")
+        _record_step(session, saved.issue, saved.revision, Step.REQUESTED, by=by, now=now, note="")
+    _record_step(
+        session, saved.issue, saved.revision, Step.APPROVED, by=by, now=now, note="by sending it"
+    )
 
 
 def text_to_send(
@@ -232,7 +234,7 @@ def _is_same(by: Actor, name: str, user_id: int | None) -> bool:
     return by.name.casefold() == name.casefold()
 
 
-def _take(
+def _record_step(
     session: Session,
     issue: Issue,
     revision: Revision,

@@ -79,7 +79,7 @@ def add_revision(
     number = last.number if last else 0
     if base is not None and base != number:
         raise StaleRevisionError(
-            f"{last.author or 'somebody'} saved revision {number} meanwhile"
+            f"{last.author or 'someone'} saved revision {number} meanwhile"
             if last
             else f"there is no revision {base}",
             place=f"issue {draft.slug}",

@@ -12,7 +12,7 @@ from newsletter.rendering.transactional import render_transactional
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
 
-_WHY = "You get this email because you have an account in the console of {house}."
+_WHY = "You get this email because you have an account in the console of {publication_name}."
 
 
 def reset(parts: Container, user_id: int, stamp: int, *, now: datetime) -> OutgoingEmail:
@@ -92,7 +92,7 @@ def _mail(
         title=title,
         paragraphs=paragraphs,
         button=button,
-        footer=_WHY.format(house=parts.publication.name),
+        footer=_WHY.format(publication_name=parts.publication.name),
     )
     return OutgoingEmail(words.subject, words.html, words.text)
 

@@ -1,4 +1,4 @@
-"""What an operator starts by hand and the service does by itself: pruning and reconciling.
+"""Operations that an operator can start and the service runs regularly: pruning, reconciling.
 
 Each takes many transactions, so the audit entry is written when the work has ended.
 """

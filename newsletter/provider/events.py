@@ -130,7 +130,7 @@ def parse(body: bytes, *, base_url: str | None = None) -> list[Event | Malformed
     try:
         entries = orjson.loads(body)
     except orjson.JSONDecodeError:
-        entries = _mended(body)
+        entries = _repaired(body)
     if isinstance(entries, list) and len(entries) > _MAX_EVENTS:
         raise ValueError(f"more than {_MAX_EVENTS:,} events in one post")
     if not isinstance(entries, list):
@@ -138,7 +138,7 @@ def parse(body: bytes, *, base_url: str | None = None) -> list[Event | Malformed
     return list(_parsed(entries, base_url))
 
 
-def _mended(body: bytes) -> Any:  # noqa: ANN401
+def _repaired(body: bytes) -> Any:  # noqa: ANN401
     """Parse a body with invalid JSON in an event: a lone surrogate, an infinite number.
 
     The invalid value becomes a question mark or null, so that no event is lost.
@@ -217,7 +217,7 @@ def _key(kind: EventKind | OwnKind, name: str, timestamp: int, entry: Mapping[st
         said = {**entry, "sg_event_id": None}
     else:
         said = {}
-        for field in _TELLS_APART:
+        for field in _DISTINGUISHING_FIELDS:
             if (value := entry.get(field)) is not None:
                 plain = type(value) is str and "\0" not in value
                 said[field] = value if plain else _text(entry, field)
@@ -230,7 +230,7 @@ def _key(kind: EventKind | OwnKind, name: str, timestamp: int, entry: Mapping[st
 
 #: Fields that identify the message (a late bounce has none), and fields that differ between two
 #: events of one kind for one message within a second: attempt, reason, link, browser.
-_TELLS_APART = (
+_DISTINGUISHING_FIELDS = (
     *("sg_message_id", "smtp-id", ISSUE, SEND, BATCH, SUBSCRIBER, MADE),
     *("attempt", "type", "status", "bounce_classification", "reason", "response"),
     *("url", "ip", "useragent", "asm_group_id"),

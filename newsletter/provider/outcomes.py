@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 
-class Says(StrEnum):
+class Acceptance(StrEnum):
     """Whether SendGrid has the request."""
 
     ACCEPTED = "accepted"
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     """One row of the table."""
 
     what: str
-    says: Says
+    acceptance: Acceptance
     #: The documentation, or the reason.
     source: str
 
@@ -36,21 +36,23 @@ class Answer(NamedTuple):
 _REFERENCE = "https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api"
 _REFUSAL = Answer(
     "400, 401, 403, 404, 405, 413, 415",
-    Says.REFUSED,
+    Acceptance.REFUSED,
     f"{_REFERENCE}/errors: there was a problem with the request",
 )
 _FAILURE = Answer(
     "500, 502, 503, 504",
-    Says.UNCERTAIN,
+    Acceptance.UNCERTAIN,
     f"{_REFERENCE}/errors: a valid request failed while SendGrid processed it, or its API was "
     "not available; of neither it says that nothing was queued. 502 and 504 are not documented",
 )
 
 #: The meaning of a complete answer with one of these statuses.
 STATUSES: Final[Mapping[int, Answer]] = {
-    202: Answer("202", Says.ACCEPTED, f"{_REFERENCE}/responses: valid, and queued"),
+    202: Answer("202", Acceptance.ACCEPTED, f"{_REFERENCE}/responses: valid, and queued"),
     429: Answer(
-        "429", Says.NOT_ACCEPTED, f"{_REFERENCE}/rate-limits: try again after X-RateLimit-Reset"
+        "429",
+        Acceptance.NOT_ACCEPTED,
+        f"{_REFERENCE}/rate-limits: try again after X-RateLimit-Reset",
     ),
     **dict.fromkeys((400, 401, 403, 404, 405, 413, 415), _REFUSAL),
     **dict.fromkeys((500, 502, 503, 504), _FAILURE),
@@ -58,24 +60,24 @@ STATUSES: Final[Mapping[int, Answer]] = {
 #: A complete answer with any other status.
 OTHER_STATUS: Final = Answer(
     "any other status, also a redirect",
-    Says.UNCERTAIN,
+    Acceptance.UNCERTAIN,
     "not documented for mail send, so it may come from something else. A redirect is not "
     "followed, because the client would request the new URL without the email",
 )
 NO_CONNECTION: Final = Answer(
     "no connection: refused, unknown host, no route, no TLS, no free file descriptor, timeout",
-    Says.NOT_ACCEPTED,
+    Acceptance.NOT_ACCEPTED,
     "HTTP needs an established connection (RFC 9112, 9.1), and with TLS a finished handshake "
     "(RFC 8446, 2): before that, no byte of the request was sent",
 )
 NO_ANSWER: Final = Answer(
     "connected, and no answer: closed, reset, or none within sendgrid.timeout",
-    Says.UNCERTAIN,
+    Acceptance.UNCERTAIN,
     "the server may process a request even if its answer is lost",
 )
 BROKEN_ANSWER: Final = Answer(
     "an answer that is cut off, or is not HTTP",
-    Says.UNCERTAIN,
+    Acceptance.UNCERTAIN,
     "a message without its proper end is incomplete (RFC 9112, 8)",
 )
 
@@ -92,6 +94,6 @@ TABLE: Final = (
 )
 
 
-def of_status(status: int) -> Says:
+def of_status(status: int) -> Acceptance:
     """The meaning of a complete answer with this status."""
-    return STATUSES.get(status, OTHER_STATUS).says
+    return STATUSES.get(status, OTHER_STATUS).acceptance

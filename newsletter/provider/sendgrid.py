@@ -29,7 +29,7 @@ from newsletter.numbers import whole_number
 from newsletter.provider import outcomes
 from newsletter.provider.account import ForbiddenError, NoSuchError, TryAgainError
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
-from newsletter.provider.outcomes import Says
+from newsletter.provider.outcomes import Acceptance
 from newsletter.provider.payload import encoded, payload
 from newsletter.provider.transport import Exchange, Handler
 from newsletter.settings.kinds import fits_header
@@ -74,7 +74,7 @@ class SendGridGateway:
             return _answered(error)
         except Exception as error:  # noqa: BLE001 (any error becomes an outcome)
             return self._unanswered(error, exchange)
-        if outcomes.of_status(response.status_code) is not Says.ACCEPTED:
+        if outcomes.of_status(response.status_code) is not Acceptance.ACCEPTED:
             return Unknown(f"{self._host} answered {response.status_code} instead of 202")
         return Accepted(response.headers.get("X-Message-Id"))
 
@@ -188,11 +188,11 @@ def _answered(error: HTTPError) -> Outcome:
     status = int(error.status_code)
     reason, place = _complaint(error.body)
     match outcomes.of_status(status):
-        case Says.NOT_ACCEPTED:
+        case Acceptance.NOT_ACCEPTED:
             return NotSent("SendGrid's rate limit is reached", _reset(error.headers))
-        case Says.REFUSED if match := _PERSONALIZATION.match(place):
+        case Acceptance.REFUSED if match := _PERSONALIZATION.match(place):
             return Refused(status, reason, recipient=int(match[1]))
-        case Says.REFUSED:
+        case Acceptance.REFUSED:
             return Refused(status, reason, shared=place)
     return Unknown(f"SendGrid answered {status}: {reason}")
 

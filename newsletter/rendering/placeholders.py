@@ -201,7 +201,7 @@ class Marks:
         return self._tags(text, "q").replace("{{", "%7B%7B")
 
     def in_defaults(self, text: str) -> str:
-        """Replace marks by defaults, for texts that are the same for everybody."""
+        """Replace marks by defaults, for texts that are the same for all recipients."""
         defaults = {index: placeholder.default for placeholder, index in self._known.items()}
         plain = self._marks.sub(lambda found: defaults.get(int(found[1]), ""), text)
         return " ".join(plain.replace(self.braces, "{{").split())

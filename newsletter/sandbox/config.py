@@ -9,7 +9,7 @@ from newsletter.sandbox.outcomes import DEFAULT_RATES
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
-    """What is set before the sandbox starts."""
+    """Settings that apply when the sandbox starts."""
 
     host: str = "127.0.0.1"
     #: 0 takes a free port.

@@ -1,7 +1,7 @@
 """The sandbox's storage in one SQLite file: requests, emails, events, suppressions.
 
 A request's body is stored once, and each recipient's part as one row, so a million emails need no
-memory. An email is composed when somebody reads it.
+memory. An email is composed when it is read.
 """
 
 import sqlite3

@@ -23,7 +23,7 @@ _send, _issue, _schedule = table_of(Send), table_of(Issue), table_of(Schedule)
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class _EmailText:
     title: str
     lead: str
     path: str
@@ -39,7 +39,7 @@ def send_waiting(
     waiting = operator_messages.not_emailed(session)
     to = operator_messages.readers(session) if waiting else []
     for message in waiting:
-        words = _words(session, message)
+        words = _email_text(session, message)
         email = render_transactional(
             publication,
             templates=templates,
@@ -55,11 +55,11 @@ def send_waiting(
     return len(waiting)
 
 
-def _words(session: Session, message: Row[Any]) -> _Words:
+def _email_text(session: Session, message: Row[Any]) -> _EmailText:
     match MessageKind(message.kind):
         case MessageKind.SEND_PAUSED:
             title = _title_of_send(session, int(message.subject))
-            return _Words(
+            return _EmailText(
                 f"Paused: {title}",
                 f"The send of “{title}” was paused automatically. No further email is sent until "
                 "you resume or cancel it.",
@@ -67,7 +67,7 @@ def _words(session: Session, message: Row[Any]) -> _Words:
             )
         case MessageKind.SEND_UNCERTAIN:
             title = _title_of_send(session, int(message.subject))
-            return _Words(
+            return _EmailText(
                 f"Not confirmed: {title}",
                 f"The provider did not confirm some batches of “{title}”. Wait for its events, "
                 "or decide whether these batches count as sent or are sent again.",
@@ -75,13 +75,13 @@ def _words(session: Session, message: Row[Any]) -> _Words:
             )
         case MessageKind.REVIEW_ASKED:
             title = _title_of_issue(session, message.subject)
-            return _Words(
+            return _EmailText(
                 f"Please review: {title}",
                 f"A review of “{title}” was requested. It can be sent after it is approved.",
                 f"/console/issues/{quote(message.subject, safe='')}",
             )
         case MessageKind.LOG_WAITS:
-            return _Words(
+            return _EmailText(
                 "Sending is stopped: a departure log was not compared",
                 "A departure log has not been compared with the database since it was restored or "
                 "moved. Without it, recipients could get an issue twice, so no send continues.",
@@ -91,7 +91,7 @@ def _words(session: Session, message: Row[Any]) -> _Words:
             name = session.scalar(
                 select(_schedule.c.name).where(_schedule.c.id == int(message.subject))
             )
-            return _Words(
+            return _EmailText(
                 f"Nothing was sent: schedule {name or message.subject}",
                 f"The schedule {name or message.subject} was due and sent nothing.",
                 f"/console/schedules/{message.subject}",

@@ -197,7 +197,7 @@ def _checked_cron(text: str, place: str) -> str:
     if not re.fullmatch(r"\d\d?", fields[0], re.ASCII):
         hint = f"Write one minute of the hour: 0 {' '.join(fields[1:])}"
         raise SendError("the rule would run more than once an hour", place=place, hint=hint)
-    # Cron would run on either of the two, which surprises nearly everybody.
+    # Cron would run on either of the two, which surprises most users.
     if not fields[2].startswith("*") and not fields[4].startswith("*"):
         hint = "Leave one of them *. The first Tuesday is: 0 9 * * tue#1, or “first tuesday 09:00”."
         message = "the rule names both days of the month and days of the week"

@@ -92,7 +92,9 @@ def change(
     schedule = find(session, name, lock=True)
     if base is not None and base != fingerprint(options_of(session, schedule)):
         hint = "Your change is not saved. Open the schedule again, and make your change there."
-        raise SendError("somebody else changed it meanwhile", place=f"schedule {name}", hint=hint)
+        raise SendError(
+            "someone else has changed it meanwhile", place=f"schedule {name}", hint=hint
+        )
     same_name = select(_schedule.c.id).where(_schedule.c.name == options.name)
     if session.scalar(same_name.where(_schedule.c.id != schedule.id)) is not None:
         raise SendError("another schedule has this name", place=options.name)
@@ -246,7 +248,7 @@ def options_of(session: Session, schedule: Schedule) -> ScheduleOptions:
 
 
 def fingerprint(options: ScheduleOptions) -> str:
-    """A hash of the options, to notice a change by somebody else."""
+    """A hash of the options, to detect a change by another user."""
     return hashlib.sha256(repr(options).encode()).hexdigest()[:16]
 
 

@@ -293,7 +293,7 @@ def _period(value: object) -> timedelta:
     return duration("0s" if value is None or value == "" else value)
 
 
-def _kept(value: object) -> timedelta | None:
+def _retention(value: object) -> timedelta | None:
     kept = _period(value)
     if timedelta() < kept < timedelta(days=35):
         raise ValueError("the shortest time is 35 days; an empty text keeps the data forever")
@@ -318,7 +318,7 @@ Lasting = Annotated[timedelta, BeforeValidator(_lasting)]
 Period = Annotated[timedelta, BeforeValidator(_period)]
 #: A retention time; empty keeps forever. At least 35 days, because departure logs and late events
 #: refer to data of the last month.
-Kept = Annotated[timedelta | None, BeforeValidator(_kept)]
+Retention = Annotated[timedelta | None, BeforeValidator(_retention)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Origin = Annotated[WebAddress, AfterValidator(_origin)]
 #: A URL that may have a path.

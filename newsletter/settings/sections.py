@@ -12,7 +12,6 @@ from newsletter.settings.kinds import (
     FormField,
     Host,
     Hours,
-    Kept,
     Key,
     Lasting,
     Line,
@@ -23,6 +22,7 @@ from newsletter.settings.kinds import (
     PathText,
     Period,
     Port,
+    Retention,
     SiteAddress,
     Token,
     WebAddress,
@@ -148,8 +148,8 @@ class Tracking(Section):
     scanner_seconds: Duration
     reconcile_every: Period
     push_suppressions: bool
-    keep_events: Kept
-    keep_deliveries: Kept
+    keep_events: Retention
+    keep_deliveries: Retention
 
 
 class Console(Section):

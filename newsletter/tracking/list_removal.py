@@ -31,7 +31,7 @@ _subscriber, _soft = table_of(Subscriber), table_of(SoftBounce)
 #: Addresses in one request.
 _SLICE = 500
 #: The wait after a failure doubles each time, because an API key without the permission to
-#: change the lists fails until somebody replaces it.
+#: change the lists fails until it is replaced.
 _FIRST_RETRY, _LONGEST_WAIT = timedelta(minutes=1), timedelta(hours=6)
 #: SendGrid's clock and ours may differ by this much.
 CLOCK_TOLERANCE = timedelta(minutes=1)

@@ -100,7 +100,7 @@ class RecipientCounter(Model, table=True):
 
 
 class SoftBounce(Model, table=True):
-    """A bounce that suppresses nobody by itself.
+    """A bounce that alone suppresses no address.
 
     It has a table of its own, so that it can be kept for longer than the event.
     """

@@ -27,7 +27,7 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(StaleFormError, _too_old)
     app.add_exception_handler(RequestValidationError, _not_understood)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
 
 
 def _user_error(request: Request, error: Exception) -> Response:
@@ -61,7 +61,7 @@ def _not_understood(request: Request, _error: Exception) -> Response:
     return problem(request, 422, "The request is not valid.", "")
 
 
-def _gone(_request: Request, _error: Exception) -> Response:
+def _disconnected(_request: Request, _error: Exception) -> Response:
     """The answer to a client that disconnected: it reads none, and the log gets no error."""
     return Response(status_code=400)
 

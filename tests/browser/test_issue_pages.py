@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
 DIGEST, LETTER = "engineering-at-scale-2026-03-27", "letter-2026-03-28"
-HOUSE = Publication(
+PUBLICATION = Publication(
     name="Engineering @ Scale",
     base_url="https://news.example.com",
     postal_address="Example Street 1, 12345 Example Town",
@@ -95,7 +95,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     drafts = {name: read_issue(ROOT / "issues" / f"{name}.md") for name in (DIGEST, LETTER)}
     drafts["wide"] = parse_issue(WIDE, name="wide.md")
     for name, draft in drafts.items():
-        rendered = render(draft, HOUSE, templates=ROOT / "templates" / "email")
+        rendered = render(draft, PUBLICATION, templates=ROOT / "templates" / "email")
         (folder / name).with_suffix(".html").write_text(preview(rendered, ALICE).html, "utf-8")
     return {name: (folder / name).with_suffix(".html") for name in drafts}
 

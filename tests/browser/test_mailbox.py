@@ -16,7 +16,7 @@ from newsletter.settings.load import resource
 
 pytestmark = pytest.mark.browser
 
-HOUSE = Publication(
+PUBLICATION = Publication(
     name="Engineering @ Scale",
     base_url="http://127.0.0.1:8000",
     postal_address="Example Street 1, 12345 Example Town",
@@ -33,7 +33,7 @@ def sandbox() -> Iterator[RunningSandbox]:
     """A sandbox with the sample digest to a few readers, whose events have all come."""
     with start_sandbox(SandboxConfig(event_delay=0.01)) as running:
         path = resource("issues") / "engineering-at-scale-2026-03-27.md"
-        mail = render(read_issue(path), HOUSE, templates=resource("templates/email"))
+        mail = render(read_issue(path), PUBLICATION, templates=resource("templates/email"))
         client = sendgrid.SendGridAPIClient("SG.sandbox", host=running.url)
         client.client.timeout = 10
         people = ["click+ada", "spam+bob", "bounce+carl", "ok+dana", "defer+edsger", "oneclick+f"]

@@ -187,7 +187,7 @@ def test_the_zones_are_those_of_the_lock_file_in_every_process() -> None:
         "newsletter.cli.main",
         "newsletter.web.app",
         "newsletter.container",
-        "bench.stage",
+        "bench.setup",
     ):
         told = (
             f"import zoneinfo, {module}; print(zoneinfo.TZPATH, zoneinfo.ZoneInfo('Europe/Berlin'))"

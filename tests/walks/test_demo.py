@@ -18,7 +18,7 @@ import pytest
 
 from newsletter.accounts.audit import Actor
 from newsletter.cli.content.issues import read_and_render
-from newsletter.cli.demo.stage import owner, people, stage
+from newsletter.cli.demo.environment import demo_environment, owner, people
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.issues.store import COMMAND_LINE
@@ -49,7 +49,7 @@ def test_the_demo_adds_up() -> None:
 
 @pytest.mark.slow
 def test_the_demo_lets_its_owner_in() -> None:
-    with stage(fixed_ports=False) as on:
+    with demo_environment(fixed_ports=False) as on:
         password = owner(on.container, "owner@example.com")
         with httpx.Client(base_url=on.service_url, headers={"accept": "text/html"}) as browser:
             form = browser.get("/console/sign-in").text

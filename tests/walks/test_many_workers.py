@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 
 from newsletter.accounts.audit import Actor
 from newsletter.cli.content.issues import read_and_render
-from newsletter.cli.demo.stage import people
+from newsletter.cli.demo.environment import people
 from newsletter.container import Container
 from newsletter.db.engine import transaction
 from newsletter.issues.store import COMMAND_LINE

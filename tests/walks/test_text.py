@@ -30,7 +30,7 @@ from subscribers.segments import store as segment_store
 from subscribers.transfer.export import export_people
 from subscribers.transfer.import_run import ImportOptions, import_people
 from tests.conftest import ADDRESS_KEY
-from tests.newsletter.sending.conftest import HOUSE, FakeGateway, dispatcher, make_plan
+from tests.newsletter.sending.conftest import PUBLICATION, FakeGateway, dispatcher, make_plan
 
 ISSUE = """---
 subject: Dear {{ name }}!
@@ -111,7 +111,7 @@ def test_text_comes_back_unchanged_from_a_file_through_a_mail_to_a_file(
 def mailed(database: Engine, number: int, emails: set[str]) -> dict[str, tuple[str, str]]:
     """What each person reads, in the HTML part; the text part and the subject have to agree."""
     draft = parse_issue(ISSUE % number, name="issue.md")
-    rendered = render(draft, HOUSE, templates=resource("templates/email"))
+    rendered = render(draft, PUBLICATION, templates=resource("templates/email"))
     with transaction(database) as session:
         now = datetime.now(UTC)
         if number == 1 or not any(

@@ -40,8 +40,8 @@ def create(
             tracked=container.tracked,
             description=description,
         )
-        people, reachable = segment_store.count(session, expression, now=now)
-    out.print(f"Segment {name}: {people:,} subscribers, of whom {reachable:,} can be emailed.")
+        number, reachable = segment_store.count(session, expression, now=now)
+    out.print(f"Segment {name}: {number:,} subscribers, of whom {reachable:,} can be emailed.")
 
 
 @app.command("change")
@@ -78,8 +78,8 @@ def count(name: str) -> None:
     with reading(container.database) as session:
         segment = segment_store.find(session, name)
         require_measured(segment.expression, container.tracked, place=f"segment {name}")
-        people, reachable = segment_store.count_of(session, segment, now=datetime.now(UTC))
-    facts([("people", people), ("can be emailed", reachable)], title=name)
+        number, reachable = segment_store.count_of(session, segment, now=datetime.now(UTC))
+    facts([("subscribers", number), ("can be emailed", reachable)], title=name)
 
 
 @app.command("list")
@@ -90,7 +90,7 @@ def listed(as_json: AsJson = False) -> None:
         records = [
             {
                 "segment": one.segment.name,
-                "people": None if problem else one.people,
+                "subscribers": None if problem else one.people,
                 "can be emailed": None if problem else one.mailable,
                 "expression": one.segment.expression,
                 "problem": problem.message if problem else "",
@@ -100,7 +100,7 @@ def listed(as_json: AsJson = False) -> None:
         ]
     rows(
         records,
-        ["segment", "people", "can be emailed", "expression", "problem"],
+        ["segment", "subscribers", "can be emailed", "expression", "problem"],
         as_json=as_json,
         empty="There are no segments yet: newsletter segment create NAME EXPRESSION",
     )
@@ -121,13 +121,13 @@ def show(name: str) -> None:
     with reading(container.database) as session:
         segment = segment_store.find(session, name)
         require_measured(segment.expression, container.tracked, place=f"segment {name}")
-        people, reachable = segment_store.count_of(session, segment, now=now)
+        number, reachable = segment_store.count_of(session, segment, now=now)
         sample = segment_store.sample(session, segment.expression, now=now, limit=10)
         facts(
             [
                 ("rule", segment.expression or "everybody"),
                 ("description", segment.description),
-                ("people", people),
+                ("subscribers", number),
                 ("can be emailed", reachable),
                 *(("for example", f"{p.email}  {p.objection or ''}") for p in sample),
             ],

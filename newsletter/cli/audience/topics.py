@@ -31,8 +31,8 @@ def create(
             session, slug, by=who(), now=datetime.now(UTC), name=name, description=description
         )
     out.print(
-        f"Topic {slug} can be chosen from now on. Nobody has it yet: an issue on it goes only to "
-        "those who choose it, or whom a list brings with it."
+        f"Topic {slug} is created. It has no subscribers yet: an issue on it goes only to "
+        "subscribers who choose it, or have it in an imported list."
     )
 
 
@@ -41,12 +41,12 @@ def listed(as_json: AsJson = False) -> None:
     """List the topics and the number of subscribers of each."""
     with reading(Container(load()).database) as session:
         records = [
-            {"topic": one.topic.slug, "name": one.topic.name, "people": one.people}
+            {"topic": one.topic.slug, "name": one.topic.name, "subscribers": one.people}
             for one in topics.listing(session)
         ]
     rows(
         records,
-        ["topic", "name", "people"],
+        ["topic", "name", "subscribers"],
         as_json=as_json,
         empty="There are no topics yet: newsletter topic create SLUG",
     )

@@ -90,7 +90,7 @@ def show(
         chosen = store.revision_of(session, issue, revision)
     of = "" if chosen.number == latest.number else f" of {latest.number}"
     err.print(
-        f"{slug}, revision {chosen.number}{of} by {shown(chosen.author or 'somebody')}, "
+        f"{slug}, revision {chosen.number}{of} by {shown(chosen.author or 'unknown')}, "
         f"{shown(chosen.created_at)}. "
         f"The issue is {approval.STATE_LABELS[IssueState(issue.state)]}.",
     )

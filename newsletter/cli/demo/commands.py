@@ -13,7 +13,7 @@ from rich.table import Table
 
 from newsletter.cli.actor import Stop, StoppedError, stopping
 from newsletter.cli.content.issues import read_and_render
-from newsletter.cli.demo.stage import DemoStage, owner, people, stage
+from newsletter.cli.demo.environment import DemoEnvironment, demo_environment, owner, people
 from newsletter.cli.output import err, out
 from newsletter.cli.sending.send_progress import watch
 from newsletter.container import Container
@@ -42,19 +42,19 @@ def demo(
     ] = False,
 ) -> None:
     """Send two sample issues to 4,000 sample subscribers on this machine; needs no account."""
-    with stopping() as stop, stage(fixed_ports=not once) as on:
-        people(on.container, engineers=_ENGINEERS, leaders=_LEADERS)
+    with stopping() as stop, demo_environment(fixed_ports=not once) as demo_run:
+        people(demo_run.container, engineers=_ENGINEERS, leaders=_LEADERS)
         err.print(f"{_ENGINEERS + _LEADERS:,} sample subscribers in two segments.\n")
-        digest = _play(on, _DIGEST, ["engineers"], stop)
-        suppressed = _suppressed(on.container)
-        letter = _play(on, _LETTER, ["engineers", "leaders"], stop)
-        _print(on.container, digest, letter)
-        faults = _faults(on, digest, letter, suppressed)
+        digest = _play(demo_run, _DIGEST, ["engineers"], stop)
+        suppressed = _suppressed(demo_run.container)
+        letter = _play(demo_run, _LETTER, ["engineers", "leaders"], stop)
+        _print(demo_run.container, digest, letter)
+        faults = _faults(demo_run, digest, letter, suppressed)
         for fault in faults:
             err.print(f"[bold red]difference:[/bold red] {escape(fault)}", markup=True)
         if not faults:
             out.print("\nEverything adds up: each planned person got each issue exactly once.\n")
-        _show_around(on)
+        _show_around(demo_run)
         if not once:
             out.print("\nBoth stay up until Ctrl-C.")
             stop.wait()
@@ -63,13 +63,13 @@ def demo(
         raise SendError(f"{len(faults)} counts differ")
 
 
-def _show_around(on: DemoStage) -> None:
+def _show_around(demo_run: DemoEnvironment) -> None:
     """Print the addresses to open and the password of the console."""
-    password = owner(on.container, _OWNER)
+    password = owner(demo_run.container, _OWNER)
     for name, place in (
-        ("mailbox", on.sandbox.url),
-        ("archive", f"{on.service_url}/archive"),
-        ("console", f"{on.service_url}/console/"),
+        ("mailbox", demo_run.sandbox.url),
+        ("archive", f"{demo_run.service_url}/archive"),
+        ("console", f"{demo_run.service_url}/console/"),
         ("  address", _OWNER),
         ("  password", password),
     ):
@@ -77,11 +77,11 @@ def _show_around(on: DemoStage) -> None:
     err.print("The demo needs no second factor; by default it is needed (docs/guides/console.md).")
 
 
-def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> SendStatus:
+def _play(demo_run: DemoEnvironment, name: str, segment_names: list[str], stop: Stop) -> SendStatus:
     """Send one issue through the scheduler and wait for its last event."""
-    draft, rendered = read_and_render(on.container, resource("issues") / name)
+    draft, rendered = read_and_render(demo_run.container, resource("issues") / name)
     now = datetime.now(UTC)
-    with transaction(on.container.database) as session:
+    with transaction(demo_run.container.database) as session:
         made = send_lifecycle.create(
             session,
             draft,
@@ -96,32 +96,32 @@ def _play(on: DemoStage, name: str, segment_names: list[str], stop: Stop) -> Sen
         store.switch_archive(session, draft.slug, on=True, by=COMMAND_LINE, now=now)
         send_id = made.id
     err.print(f"Send {send_id}: “{draft.title}” to {' and '.join(segment_names)}, in a second.")
-    watch(on.container, send_id, stop)
-    _await_events(on, stop)
-    with reading(on.container.database) as session:
+    watch(demo_run.container, send_id, stop)
+    _await_events(demo_run, stop)
+    with reading(demo_run.container.database) as session:
         return send_status.get_status(session, send_id)
 
 
-def _await_events(on: DemoStage, stop: Stop) -> None:
+def _await_events(demo_run: DemoEnvironment, stop: Stop) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        summary = _sandbox(on, "/sandbox/summary")
+        summary = _sandbox(demo_run, "/sandbox/summary")
         if not summary["pending_events"]:
             return
         if stop.wait(0.2):
             raise StoppedError(stop.signal)
-    raise SendError("the events did not all arrive", hint=f"Look at {on.sandbox.url}")
+    raise SendError("the events did not all arrive", hint=f"Look at {demo_run.sandbox.url}")
 
 
-def _sandbox(on: DemoStage, path: str) -> dict[str, int]:
-    with urllib.request.urlopen(on.sandbox.url + path, timeout=30) as answer:  # noqa: S310 (loopback)
+def _sandbox(demo_run: DemoEnvironment, path: str) -> dict[str, int]:
+    with urllib.request.urlopen(demo_run.sandbox.url + path, timeout=30) as answer:  # noqa: S310 (loopback)
         summary: dict[str, int] = orjson.loads(answer.read())
         return summary
 
 
-def _accepted(on: DemoStage) -> Counter[tuple[int, int]]:
+def _accepted(demo_run: DemoEnvironment) -> Counter[tuple[int, int]]:
     """(send, subscriber) → the number of emails that the provider accepted."""
-    url = f"{on.sandbox.url}/sandbox/accepted"
+    url = f"{demo_run.sandbox.url}/sandbox/accepted"
     taken: Counter[tuple[int, int]] = Counter()
     with urllib.request.urlopen(url, timeout=60) as lines:  # noqa: S310 (loopback)
         for line in lines:
@@ -137,11 +137,11 @@ def _suppressed(container: Container) -> dict[int, str]:
 
 
 def _faults(
-    on: DemoStage, digest: SendStatus, letter: SendStatus, suppressed: dict[int, str]
+    demo_run: DemoEnvironment, digest: SendStatus, letter: SendStatus, suppressed: dict[int, str]
 ) -> list[str]:
     """The differences between the counts of the ledger and of the sandbox."""
     faults = []
-    taken = _accepted(on)
+    taken = _accepted(demo_run)
     for one in (digest, letter):
         send, states = one.send, one.people
         handed = send.planned - states.get(DeliveryState.SKIPPED, 0)

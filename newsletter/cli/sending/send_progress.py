@@ -29,7 +29,7 @@ from newsletter.tracking.stats import rates as send_rates
 _RESTING = frozenset({SendState.SENT, SendState.PAUSED, SendState.CANCELLED})
 _STARTS = 5
 #: Seconds between two searches for batches of dead workers.
-_TEND = 5.0
+_RECOVER_EVERY = 5.0
 _TELLING = frozenset({BatchState.UNCERTAIN, BatchState.REJECTED, BatchState.PENDING})
 
 
@@ -47,12 +47,12 @@ def run_to_rest(container: Container, send_id: int, stop: Stop) -> SendStatus:
         workers.start()
         try:
             return watch(
-                container, send_id, stop, tend=partial(recover_abandoned, container.task_context)
+                container, send_id, stop, recover=partial(recover_abandoned, container.task_context)
             )
         finally:
             workers.stop()
     except BaseException:
-        _tell_how_it_goes_on(container, send_id)
+        _print_how_to_continue(container, send_id)
         raise
 
 
@@ -75,22 +75,22 @@ def watch(
     send_id: int,
     stop: Stop | None = None,
     *,
-    tend: Callable[[], object] = lambda: None,
+    recover: Callable[[], object] = lambda: None,
 ) -> SendStatus:
     """Show progress until the send is paused or over; returns its status.
 
-    ``tend`` is called every few seconds. Raises StoppedError when ``stop`` is set.
+    ``recover`` is called every few seconds. Raises StoppedError when ``stop`` is set.
     """
-    stop, tended = stop or Stop(), time.monotonic()
+    stop, recovered_at = stop or Stop(), time.monotonic()
     with progress() as bar:
         task = bar.add_task(f"Send {send_id}", total=None, said="planning")
         while True:
             if stop.is_set():
                 err.print("\nstopping when the requests under way have finished")
                 raise StoppedError(stop.signal)
-            if time.monotonic() - tended > _TEND:
-                tend()
-                tended = time.monotonic()
+            if time.monotonic() - recovered_at > _RECOVER_EVERY:
+                recover()
+                recovered_at = time.monotonic()
             now = datetime.now(UTC)
             with reading(container.database) as session:
                 current = send_status.find(session, send_id)
@@ -99,19 +99,19 @@ def watch(
                     outlook = send_status.throughput(session, send_id, now=now)
                     waits = provider_backoff.in_force(session, now=now)
                     _advance(bar, task, current, batches, _pace(outlook, waits, now))
-            if current.state in _RESTING or _only_doubt_is_left(batches):
+            if current.state in _RESTING or _is_only_uncertain_left(batches):
                 break
             stop.wait(0.2)
     with reading(container.database) as session:
         return send_status.get_status(session, send_id)
 
 
-def _tell_how_it_goes_on(container: Container, send_id: int) -> None:
+def _print_how_to_continue(container: Container, send_id: int) -> None:
     """Print the status of a send that this process stops working on, and how to continue."""
     again = f"newsletter sends continue {send_id}"
     try:
         with reading(container.database) as session:
-            send, at_work = (
+            send, has_worker = (
                 send_status.find(session, send_id),
                 heartbeat.alive(session, datetime.now(UTC)),
             )
@@ -128,11 +128,11 @@ def _tell_how_it_goes_on(container: Container, send_id: int) -> None:
             f"Send {send_id} is not finished: {_settled(batches):,} of {send.planned:,} "
             "recipients are done."
         )
-    if doubtful := batches.get(BatchState.UNCERTAIN):
-        err.print(f"Uncertain batches: {doubtful:,}. See: newsletter sends show {send_id}")
+    if uncertain := batches.get(BatchState.UNCERTAIN):
+        err.print(f"Uncertain batches: {uncertain:,}. See: newsletter sends show {send_id}")
     if send.state == SendState.PAUSED:
         err.print(f"It is paused. To resume it: newsletter sends resume {send_id}")
-    elif at_work:
+    elif has_worker:
         err.print("Another process continues it: see newsletter sends.")
     else:
         err.print(f"`newsletter serve` continues it by itself; or run: {again}")
@@ -176,14 +176,14 @@ def _advance(bar: Progress, task: TaskID, send: Send, batches: dict[str, int], p
         bar.update(task, total=send.planned, completed=settled, said=said)
 
 
-def _only_doubt_is_left(batches: dict[str, int]) -> bool:
+def _is_only_uncertain_left(batches: dict[str, int]) -> bool:
     open_states = (BatchState.PENDING, BatchState.CLAIMED, BatchState.IN_FLIGHT)
     return BatchState.UNCERTAIN in batches and not any(batches.get(s) for s in open_states)
 
 
-def summary(container: Container, stands: SendStatus) -> None:
+def summary(container: Container, status: SendStatus) -> None:
     """Print the status of a send in counts that add up."""
-    send, now = stands.send, datetime.now(UTC)
+    send, now = status.send, datetime.now(UTC)
     with reading(container.database) as session:
         happened = counters.of_send(session, send.id)
         maker = schedules.creator_of(session, send.id)
@@ -191,29 +191,29 @@ def summary(container: Container, stands: SendStatus) -> None:
         waits = provider_backoff.in_force(session, now=now)
         unsent = recipient_list.problem_counts(session, send).get(recipient_list.NOT_SENT, 0)
         logs = restore_gate.unsettled_logs(session)
-        at_work = heartbeat.alive(session, now)
+        has_worker = heartbeat.alive(session, now)
         winner = send.winner or (
             _undecided(*ab_test_results.decision(session, send.id)) if send.test else ""
         )
     took = send.finished_at - send.started_at if send.finished_at and send.started_at else None
-    left_out = [f"not {segment['name']}" for segment in send.excluded]
+    excluded = [f"not {segment['name']}" for segment in send.excluded]
     facts(
         [
-            ("issue", stands.slug),
+            ("issue", status.slug),
             *((("schedule", maker.name),) if maker else ()),
-            ("segments", ", ".join([*(segment["name"] for segment in send.segments), *left_out])),
+            ("segments", ", ".join([*(segment["name"] for segment in send.segments), *excluded])),
             ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
             *((("what to do", reasons.remedy(send.paused_by)),) if send.paused_by else ()),
             *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),
             *((("winner", winner),) if winner else ()),
             ("tracked", send_rates.tracked_of(send).words),
             ("planned", send.planned),
-            *((f"  {word}", number) for word, number in sorted(_people(stands, unsent).items())),
+            *((f"  {word}", number) for word, number in sorted(_people(status, unsent).items())),
             *((("  transferred to another send", send.transferred),) if send.transferred else ()),
             *((f"excluded: {why}", number) for why, number in sorted(send.excluded_counts.items())),
             *(
                 (f"batches {state}", number - (unsent if state == BatchState.REJECTED else 0))
-                for state, number in stands.batches.items()
+                for state, number in status.batches.items()
                 if state in _TELLING and (state != BatchState.REJECTED or number > unsent)
             ),
             *((f"events: {kind}", number) for kind, number in sorted(happened.items())),
@@ -224,24 +224,24 @@ def summary(container: Container, stands: SendStatus) -> None:
             ),
             *(
                 (("worker", f"none: newsletter serve, or newsletter sends continue {send.id}"),)
-                if not at_work and _wants_work(send, outlook, now)
+                if not has_worker and _wants_work(send, outlook, now)
                 else ()
             ),
             ("took", took),
         ],
         title=f"Send {send.id}",
     )
-    say_what_waits(logs)
+    print_unsettled_logs(logs)
 
 
 def record(
-    stands: SendStatus, doubtful: Sequence[UncertainBatch], happened: Mapping[str, int]
+    status: SendStatus, uncertain: Sequence[UncertainBatch], happened: Mapping[str, int]
 ) -> dict[str, object]:
     """The facts for ``sends show --json``, under stable names."""
-    send = stands.send
+    send = status.send
     return {
         "send": send.id,
-        "issue": stands.slug,
+        "issue": status.slug,
         "state": send.state,
         "paused_by": send.paused_by,
         "reason": send.reason,
@@ -252,10 +252,10 @@ def record(
         "started_at": send.started_at,
         "finished_at": send.finished_at,
         "planned": send.planned,
-        "people": stands.people,
+        "people": status.people,
         "transferred": send.transferred,
         "excluded_counts": send.excluded_counts,
-        "batches": stands.batches,
+        "batches": status.batches,
         "events": happened,
         "uncertain": [
             {
@@ -264,12 +264,12 @@ def record(
                 "departed_at": one.departed_at,
                 "why": one.why,
             }
-            for one in doubtful
+            for one in uncertain
         ],
     }
 
 
-def say_what_waits(logs: Sequence[DepartureLog]) -> None:
+def print_unsettled_logs(logs: Sequence[DepartureLog]) -> None:
     """Print that these departure logs block all sending, if there are any."""
     for one in logs:
         err.print(
@@ -278,9 +278,9 @@ def say_what_waits(logs: Sequence[DepartureLog]) -> None:
         )
 
 
-def _people(stands: SendStatus, unsent: int) -> dict[str, int]:
+def _people(status: SendStatus, unsent: int) -> dict[str, int]:
     """Recipients by state; those of a cancelled send are not sent, not rejected."""
-    people = dict(stands.people)
+    people = dict(status.people)
     if unsent := min(unsent, people.get(DeliveryState.REJECTED, 0)):
         people["not sent"] = unsent
         people[DeliveryState.REJECTED] -= unsent
@@ -303,21 +303,21 @@ def _in_words(timetable: dict[str, object]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in timetable.items())
 
 
-def exit_by(stands: SendStatus) -> None:
+def exit_by(status: SendStatus) -> None:
     """Exit with a code that tells scripts whether every recipient has the issue."""
-    send = stands.send
+    send = status.send
     if send.state == SendState.PAUSED:
         hint = reasons.remedy(send.paused_by)
         raise ProviderError(send.reason, place=f"send {send.id}", hint=hint)
-    if rejected := stands.people.get("rejected", 0):
+    if rejected := status.people.get("rejected", 0):
         raise ProviderError(
             f"{rejected:,} recipients did not get it",
             place=f"send {send.id}",
             hint=f"Who and why: newsletter sends show {send.id} --people --state rejected",
         )
-    if BatchState.UNCERTAIN in stands.batches:
+    if BatchState.UNCERTAIN in status.batches:
         raise ProviderError(
-            f"{stands.batches[BatchState.UNCERTAIN]:,} batches are uncertain: "
+            f"{status.batches[BatchState.UNCERTAIN]:,} batches are uncertain: "
             "the provider did not confirm them",
             place=f"send {send.id}",
             hint="Events of SendGrid confirm them; `newsletter serve` receives these.",

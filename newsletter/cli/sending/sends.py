@@ -10,9 +10,9 @@ from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.sending import pacing_options as options
 from newsletter.cli.sending.send_progress import (
     exit_by,
+    print_unsettled_logs,
     record,
     run_to_rest,
-    say_what_waits,
     summary,
 )
 from newsletter.cli.service.settings import AsJson
@@ -57,7 +57,7 @@ def list_sends(context: typer.Context, as_json: AsJson = False) -> None:
         waits = restore_gate.unsettled_logs(session)
     columns = ["send", "issue", "segments", "state", "planned", "scheduled for", "reason"]
     rows(records, columns, as_json=as_json, empty="There are no sends yet.")
-    say_what_waits(waits)
+    print_unsettled_logs(waits)
 
 
 @app.command("show")
@@ -81,24 +81,24 @@ def show(
         _list_people(container, number, state, email, as_json=as_json)
         return
     with reading(container.database) as session:
-        stands = send_status.get_status(session, number)
-        doubtful = uncertain_batches.list_uncertain(session, number)
-        around = silent_batches.silence_of(session, doubtful)
+        status = send_status.get_status(session, number)
+        uncertain = uncertain_batches.list_uncertain(session, number)
+        around = silent_batches.silence_of(session, uncertain)
         happened = counters.of_send(session, number)
     if as_json:
-        rows([record(stands, doubtful, happened)], (), as_json=True, empty="")
+        rows([record(status, uncertain, happened)], (), as_json=True, empty="")
         return
-    summary(container, stands)
-    for one in doubtful:
+    summary(container, status)
+    for one in uncertain:
         out.print(
             f"\nbatch {one.number} is uncertain: {one.people:,} recipients, "
             f"sent {shown(one.departed_at)}, {one.why}.\n{_later_events(around[one.number])}\n"
             f"Wait for events, or resolve it: "
             f"newsletter sends resolve {number} --batch {one.number} --sent|--resend",
         )
-    if len(doubtful) > 1:
+    if len(uncertain) > 1:
         out.print(
-            f"\nTo resolve all {len(doubtful)}: "
+            f"\nTo resolve all {len(uncertain)}: "
             f"newsletter sends resolve {number} --all --sent|--resend",
         )
 
@@ -232,9 +232,9 @@ def retry(number: Number) -> None:
                 warm_up=container.warm_up,
             )
         err.print(f"{people:,} recipients did not get it.")
-        stands = run_to_rest(container, number, stop)
-    summary(container, stands)
-    exit_by(stands)
+        status = run_to_rest(container, number, stop)
+    summary(container, status)
+    exit_by(status)
 
 
 @app.command("continue")
@@ -250,9 +250,9 @@ def go_on(number: Number) -> None:
         restore_gate.require_open(session)
         send_lifecycle.require_work(session, number, now=datetime.now(UTC))
     with stopping() as stop:
-        stands = run_to_rest(container, number, stop)
-    summary(container, stands)
-    exit_by(stands)
+        status = run_to_rest(container, number, stop)
+    summary(container, status)
+    exit_by(status)
 
 
 @app.command("pace")

@@ -124,13 +124,13 @@ def show(
     by_link = [
         {
             "link": link,
-            "people": figures.get("clicked", 0),
+            "recipients": figures.get("clicked", 0),
             "clicks": figures.get("click", 0),
             "by machines": figures.get("machine_click", 0),
         }
         for link, figures in links.items()
     ]
-    _table(by_link, ["link", "people", "clicks", "by machines"], "No link was clicked yet.")
+    _table(by_link, ["link", "recipients", "clicks", "by machines"], "No link was clicked yet.")
 
 
 @app.command("verify")

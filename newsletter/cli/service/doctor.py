@@ -71,13 +71,13 @@ def examine(
     except UserError as error:
         yield DoctorFinding("API key", Verdict.PROBLEM, error.message, error.hint or "")
         account = None
-    wanted = _wanted(settings)
+    expected = _expected_setup(settings)
     if account is not None:
-        yield from account_findings.of_account(account, wanted)
+        yield from account_findings.of_account(account, expected)
     if not sandbox:
-        domain = _authenticated(account, wanted.sender_domain)
+        domain = _authenticated(account, expected.sender_domain)
         yield from dns_findings.of_domain(
-            lookup, wanted.sender_domain, domain, inbound_host=wanted.inbound_host
+            lookup, expected.sender_domain, domain, inbound_host=expected.inbound_host
         )
 
 
@@ -89,7 +89,9 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
     )
     yield host_findings.of_time_zones()
     folder = settings.sending.journal
-    yield host_findings.of_journal(beside(settings.database_url, folder) if folder else None)
+    yield host_findings.of_departure_log_folder(
+        beside(settings.database_url, folder) if folder else None
+    )
     if is_missing_file(settings.database_url):
         yield DoctorFinding("database", Verdict.OK, "none yet; the first command creates it")
         return
@@ -108,7 +110,7 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
     engine.dispose()
 
 
-def _wanted(settings: Settings) -> ExpectedSetup:
+def _expected_setup(settings: Settings) -> ExpectedSetup:
     base, inbound = settings.site.base_url, settings.inbound
     return ExpectedSetup(
         events_url=f"{base}/webhooks/sendgrid/events",

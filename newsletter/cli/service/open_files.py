@@ -14,16 +14,16 @@ _EACH: Final = 2
 
 
 def raise_limit() -> int:
-    """Raise the soft limit to the hard limit; returns the limit in force."""
+    """Raise the soft limit to the hard limit; returns the resulting limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    requested = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < requested:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (requested, hard))
         except (ValueError, OSError):
             # A container may forbid this; then the old limit remains.
             return soft
-        return wanted
+        return requested
     return _ENOUGH if soft == resource.RLIM_INFINITY else soft
 
 

@@ -1,1 +1,1 @@
-"""Takes in provider events: attribution, policy, bounces, bots."""
+"""Ingests provider events: attribution, policy, bounces, bots."""

@@ -19,7 +19,7 @@ from subscribers.models import Subscriber
 
 _send, _delivery, _subscriber = table_of(Send), table_of(Delivery), table_of(Subscriber)
 
-#: The keyed hash of an address as an event spells it; None for what is no address.
+#: The keyed hash of an address in any spelling; None for an invalid address.
 HashOf = Callable[[str], bytes | None]
 #: (issue, subscriber) → the hash of the subscriber's address, None for no such subscriber; and
 #: whether there is a delivery.

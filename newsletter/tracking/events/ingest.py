@@ -267,7 +267,7 @@ def _suppress(session: Session, changes: _Changes) -> int:
 
 
 def _count(session: Session, judged: Sequence[_JudgedEvent], rules: Thresholds) -> CounterDelta:
-    """Count the events, and record who opened and clicked; bots and final sends left out.
+    """Count the events, and record who opened and clicked, without bots and final sends.
 
     Writes the counters of recipients. The caller writes those of sends, which every post changes.
     """

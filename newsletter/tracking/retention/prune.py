@@ -45,7 +45,7 @@ class PruneReport:
 
 def prune(
     database: Engine,
-    keep: RetentionPolicy,
+    policy: RetentionPolicy,
     *,
     now: datetime,
     may_continue: Callable[[], bool] = lambda: True,
@@ -55,7 +55,7 @@ def prune(
     with transaction(database) as session:
         event_partitions.prepare(session, now=now)
         # Twice the time, because a bounce that is reported late may add up with earlier ones.
-        session.execute(delete(_soft).where(_soft.c.at < now - 2 * keep.soft_bounces))
+        session.execute(delete(_soft).where(_soft.c.at < now - 2 * policy.soft_bounces))
 
     def step(remove: Callable[[Session], int]) -> int:
         if not may_continue():
@@ -63,8 +63,8 @@ def prune(
         with transaction(database) as session:
             return remove(session)
 
-    if keep.events is not None:
-        before = event_partitions.month_start(now - keep.events)
+    if policy.events is not None:
+        before = event_partitions.month_start(now - policy.events)
         with transaction(database) as session:
             # Before the first deletion, so that nothing is counted of which a part is deleted.
             event_horizon.move(session, before)
@@ -72,9 +72,9 @@ def prune(
             report.events += some
         while step(_delete_recipient_counters):
             pass
-    if keep.deliveries is not None:
+    if policy.deliveries is not None:
         with transaction(database) as session:
-            issues = summarize.old_issues(session, before=now - keep.deliveries)
+            issues = summarize.old_issues(session, before=now - policy.deliveries)
             for issue_id in issues:
                 summarize.close_issue(session, issue_id, now=now)
         report.issues = len(issues)

@@ -60,7 +60,7 @@ class VariantResult:
 
     label: str
     subject: str
-    #: Whom the provider accepted.
+    #: Recipients whom the provider accepted.
     recipients: int
     opened: int
     clicked: int

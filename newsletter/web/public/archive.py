@@ -79,7 +79,7 @@ def index(
         url=parts.publication.base_url + address(page=number),
         base_url=parts.publication.base_url,
     )
-    return _for_everybody(request, bytes(shown.body), "text/html; charset=utf-8")
+    return _cacheable(request, bytes(shown.body), "text/html; charset=utf-8")
 
 
 @router.head("/archive/feed.xml", include_in_schema=False)
@@ -92,7 +92,7 @@ def feed(request: Request, parts: Parts, series: _Series = None) -> Response:
     if not found and series is not None:
         raise HTTPException(404)
     body = feeds.atom(parts.publication, found, series=series)
-    return _for_everybody(request, body, "application/atom+xml; charset=utf-8")
+    return _cacheable(request, body, "application/atom+xml; charset=utf-8")
 
 
 @router.head("/archive/{slug}", include_in_schema=False)
@@ -117,7 +117,7 @@ def issue(slug: str, request: Request, parts: Parts) -> Response:
         base_url=publication.base_url,
         logo_url=publication.logo_url,
     )
-    answer = _for_everybody(
+    answer = _cacheable(
         request,
         bytes(shown.body),
         "text/html; charset=utf-8",
@@ -136,7 +136,7 @@ def sitemap(request: Request, parts: Parts) -> Response:
         with reading(parts.database) as session:
             issues = list(archive_queries.latest_issues(session, limit=_IN_MAP))
     body = feeds.sitemap(parts.publication, issues, archive=parts.settings.archive.enabled)
-    return _for_everybody(request, body, "application/xml; charset=utf-8")
+    return _cacheable(request, body, "application/xml; charset=utf-8")
 
 
 @router.head("/robots.txt", include_in_schema=False)
@@ -150,7 +150,7 @@ def robots(request: Request, parts: Parts) -> Response:
         f"Disallow: {path}/webhooks/",
         f"Sitemap: {parts.publication.base_url}/sitemap.xml",
     )
-    return _for_everybody(request, "\n".join((*lines, "")).encode(), "text/plain; charset=utf-8")
+    return _cacheable(request, "\n".join((*lines, "")).encode(), "text/plain; charset=utf-8")
 
 
 def _require_archive(parts: Container) -> ZoneInfo:
@@ -172,7 +172,7 @@ def _years(span: tuple[datetime, datetime] | None, zone: ZoneInfo) -> list[int]:
     return list(range(last, first - 1, -1))
 
 
-def _for_everybody(
+def _cacheable(
     request: Request, body: bytes, kind: str, *, modified: datetime | None = None
 ) -> Response:
     """The body, or 304 if the client has it; an ETag outranks a date (RFC 9110 §13.2.2)."""

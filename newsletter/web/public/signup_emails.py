@@ -15,33 +15,33 @@ from subscribers.signup.double_opt_in import SignupResult
 
 #: The issue number in a link that belongs to no issue.
 _NO_ISSUE = 0
-_WHY = "You get this email because someone entered this address at {house}."
+_WHY = "You get this email because someone entered this address at {publication_name}."
 
 
 def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
     """The email that answers a signup."""
-    house = parts.publication.name
+    publication_name = parts.publication.name
     match asked.mail:
         case double_opt_in.ConfirmationEmail.CONFIRM:
-            title = f"Confirm your subscription to {house}"
+            title = f"Confirm your subscription to {publication_name}"
             paragraphs = [
-                f"Click the button to get {house} at this address.",
+                f"Click the button to get {publication_name} at this address.",
                 f"The link works until {_day(asked.expires)}.",
                 "You did not request this? Ignore this email: we send nothing without your click.",
             ]
             label, url = "Confirm my subscription", _confirm_url(parts, asked)
         case double_opt_in.ConfirmationEmail.KNOWN:
-            title = f"You are subscribed to {house}"
+            title = f"You are subscribed to {publication_name}"
             paragraphs = [
-                f"Someone asked to subscribe this address to {house}.",
+                f"Someone asked to subscribe this address to {publication_name}.",
                 "It is already subscribed, so nothing was changed.",
                 "You can choose topics, pause or unsubscribe at any time.",
             ]
             label, url = "Manage my subscription", _preferences_url(parts, asked)
         case double_opt_in.ConfirmationEmail.WELCOME:
-            title = f"Welcome to {house}"
+            title = f"Welcome to {publication_name}"
             paragraphs = [
-                f"From now on, {house} is sent to this address.",
+                f"From now on, {publication_name} is sent to this address.",
                 "You can choose topics, pause or unsubscribe at any time.",
                 "You did not request this? Unsubscribe with one click.",
             ]
@@ -52,7 +52,7 @@ def written(parts: Container, asked: SignupResult) -> outbox.OutgoingEmail:
         title=title,
         paragraphs=paragraphs,
         button=(label, url),
-        footer=_WHY.format(house=house),
+        footer=_WHY.format(publication_name=publication_name),
     )
     return outbox.OutgoingEmail(words.subject, words.html, words.text)
 

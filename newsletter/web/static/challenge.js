@@ -1,4 +1,4 @@
-// Which worker solves our challenges: the bundle without workers leaves it to us.
+// Sets the worker that solves challenges, because the bundle contains none.
 globalThis.$altcha.algorithms.set(
   "PBKDF2/SHA-256",
   () => new Worker(new URL("vendor/altcha/pbkdf2.js", import.meta.url), { type: "module" }),

@@ -1,19 +1,19 @@
-// Charts of what stands in a table of the page: lines over time, drawn by uPlot. The table
-// stays for everybody; without this file it is simply open.
+// Draws line charts of a table on the page with uPlot. The table stays; without this script it
+// is open.
 //
 // <div data-chart="TABLE-ID" data-columns="delivered opened" data-unit="%"> takes the columns
-// whose <th data-name> are so called; each <td data-value> holds a figure, the first a time.
+// with these <th data-name>. Each <td data-value> has a number, the first one a time.
 "use strict";
 (() => {
-  // Told apart by dashes too, not by colour alone.
+  // Series differ by dashes, too, not only by color.
   const DASHES = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const colour = name => getComputedStyle(root).getPropertyValue(name).trim();
+  const color = name => getComputedStyle(root).getPropertyValue(name).trim();
   const DAY = 86400;
-  // A send begins on a day: between two days there is nothing to name. uPlot's month has 30.
+  // Ticks are whole days, because values are per day. A month of uPlot has 30.
   const STEPS = [1, 2, 5, 10, 15, 30, 60, 90, 180, 365].map(days => days * DAY);
-  // A week at least. Of one point uPlot would make years.
+  // At least a week, because uPlot would show years for a single point.
   const week = (first, last) => {
     const more = Math.max(0, 7 * DAY - (last - first)) / 2;
     return [first - more, last + more];
@@ -42,7 +42,7 @@
     const data = columns(table, names);
     const called = name => table.querySelector(`th[data-name="${name}"]`).textContent;
     const day = (at, more) => new Date(at * 1000).toLocaleDateString("en-GB", { day: "numeric", month: "short", ...more });
-    const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+    const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     place.hidden = false;
     place.replaceChildren();
     return new uPlot({
@@ -55,10 +55,10 @@
         { label: "When", value: (_, at) => at == null ? "–" : day(at, { year: "numeric" }) },
         ...names.map((name, n) => ({
           label: called(name),
-          stroke: colour(`--series-${n + 1}`),
+          stroke: color(`--series-${n + 1}`),
           width: 2,
           dash: DASHES[n % DASHES.length],
-          points: { size: 6, fill: colour("--surface"), show: data[0].length < 50 },
+          points: { size: 6, fill: color("--surface"), show: data[0].length < 50 },
           value: (_, value) => show(value),
           spanGaps: true,
         })),

@@ -1,9 +1,9 @@
-// The console's keyboard. Each page works without it: all it does is focus, click and follow
-// what is on the page. Single keys can be switched off in the help dialog (WCAG 2.1.4).
+// Keyboard shortcuts of the console. Pages work without them: the script only focuses and clicks
+// elements of the page. Single keys can be turned off in the help dialog (WCAG 2.1.4).
 //
-// A page takes part by its markup alone: its search is the first input[type=search], its actions
-// are the .button elements of <main> that can be seen, its rows are those of its .table. What
-// removes or stops something is a .button-danger, or data-careful where it should not look so.
+// The script finds elements by markup: the search is the first input[type=search], actions are the
+// visible .button elements of <main>, rows are those of .table. Buttons that remove or stop
+// something are .button-danger, or have data-careful if they should look like others.
 "use strict";
 (() => {
   const SINGLE_KEYS_OFF = "console.single-keys-off";
@@ -16,7 +16,7 @@
   const seen = element => element.checkVisibility({ visibilityProperty: true });
   const words = element => (element.getAttribute("aria-label") || element.textContent).trim().replace(/\s+/g, " ");
 
-  // On a phone the navigation is a line that scrolls: where one is should be seen.
+  // On a phone the navigation scrolls sideways: scroll to the current page's entry.
   document.querySelector(".nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
   // --- Single keys: /, ?, j, k, and g with a second key
@@ -85,7 +85,7 @@
     show();
   }
 
-  // Each typed word has to occur; names that begin with what was typed come first.
+  // Each typed word must occur. Names that begin with the typed text come first.
   function show() {
     const typed = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rank = one => one.name.toLowerCase().startsWith(typed.join(" ")) ? 0 : 1;
@@ -118,7 +118,7 @@
     if (!one) return;
     palette.close();
     one.element.focus();
-    // What does harm is only brought to the fingers: to press it takes one more key.
+    // A dangerous button is only focused, so that it takes another key to press it.
     if (!one.element.matches(".button-danger, [data-careful]")) one.element.click();
   }
 
@@ -131,7 +131,7 @@
     event.preventDefault();
   });
 
-  // --- Dialogs: a click beside one closes it; the browser keeps the focus in and gives it back
+  // --- Dialogs: a click outside closes one; the browser keeps and restores the focus
   for (const dialog of [help, palette])
     dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
   for (const [name, open] of [["palette", ask], ["keys", () => help.showModal()]])

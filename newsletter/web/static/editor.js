@@ -1,5 +1,5 @@
-// The editor of an issue. Without it everything works by buttons; it adds three things:
-// Ctrl S saves, the preview follows what is typed, and an unsaved text is kept in this browser.
+// The editor of an issue. Without this script, buttons do everything. It adds three things: Ctrl S
+// saves, the preview updates while typing, and this browser stores a copy of an unsaved text.
 "use strict";
 (() => {
   const form = document.querySelector("#editor");
@@ -9,25 +9,25 @@
   const standing = document.querySelector("#standing");
   const lost = document.querySelector("#lost");
 
-  // --- Kept in this browser. The key has the user in it: browsers are shared. Each opening of
-  // the page writes under a key of its own, so that no copy is ever written over another one.
+  // --- Copies in this browser. The key contains the user, because browsers are shared, and is new
+  // for each opened page, so that no copy overwrites another one.
   const KEPT = `console.editor.${form.dataset.keep}/`;
   const PLACE = "console.editor-place";
   const SENT = "console.editor-sent";
   const keyOfOurs = () => KEPT + Date.now().toString(36) + Math.random().toString(36).slice(1);
   let key = keyOfOurs();
-  // What the server gives back, because it could not be stored, is as new as what is typed.
+  // A text that the server could not save is as unsaved as a typed one.
   const stored = form.dataset.unstored === undefined ? text.defaultValue : null;
   const read = (storage, name) => { try { return JSON.parse(window[storage].getItem(name)); } catch { return null; } };
   const names = () => { try { return Object.keys(localStorage); } catch { return []; } };
 
-  // Whether what stands here would be found again.
+  // Store a copy; returns whether the text is safe.
   function keep() {
     const changed = text.value !== stored;
     standing.textContent = changed ? "Not saved yet" : standing.dataset.was;
     try {
       if (!changed) localStorage.removeItem(key);
-      // The same text keeps its base: it is not newer than what somebody stored since.
+      // The same text keeps its base, because it is not newer than revisions saved since.
       else if (read("localStorage", key)?.text !== text.value)
         localStorage.setItem(key, JSON.stringify({ text: text.value, base: base.value, at: Date.now() }));
       return true;
@@ -38,8 +38,8 @@
   }
   standing.dataset.was = standing.textContent.trim();
 
-  // What was typed while the page before this one was storing goes on here, made from what is
-  // stored by now. A new issue's copy had the key of no issue.
+  // Continue with the text typed while the previous page was saving; its base is the saved
+  // revision. The copy of a new issue had a key without a slug.
   const [before, sent] = read("sessionStorage", SENT) ?? [];
   const typed = read("localStorage", before);
   if (typed && sent === text.defaultValue) {
@@ -49,7 +49,7 @@
   try { sessionStorage.removeItem(SENT); } catch { /* nothing was sent from here */ }
   if (form.dataset.stored !== undefined) history.replaceState(null, "", location.pathname);
 
-  // The copies of other openings, the newest last. Only what is stored by now needs none.
+  // The copies of other opened pages, newest last, except those that were saved meanwhile.
   const offer = document.querySelector("#kept");
   const copies = names()
     .filter(name => name.startsWith(KEPT) && name !== key)
@@ -104,7 +104,7 @@
     if (storing) remember();
   });
 
-  // --- Storing, and back to the same place afterwards
+  // --- Save, and return to the same position
   let storing = false;
   document.addEventListener("keydown", event => {
     if (!(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey || event.key.toLowerCase() !== "s") return;
@@ -113,7 +113,7 @@
   });
   form.addEventListener("submit", event => {
     if (event.submitter?.formTarget) return;
-    // A browser drops a form's submission for a later one, even one into a frame.
+    // A browser cancels a form's submission when another begins, even one into a frame.
     storing = true;
     setTimeout(() => { storing = false; }, 10000);
     keep();
@@ -138,9 +138,8 @@
   const look = () => htmx.trigger(text, "look");
   let frames = 0;
 
-  // A new frame for each look: one that is used again would fill the browser's history, and
-  // go white in between. It is as high as the mail about is, so that the pane scrolls and
-  // stays where it is.
+  // Use a new frame for each preview: reusing one would fill the browser's history and flash
+  // white. Its height is about that of the email, so that the pane keeps its scroll position.
   function refresh() {
     if (storing) return;
     const before = pane.querySelectorAll("iframe");

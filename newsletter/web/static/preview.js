@@ -1,5 +1,5 @@
-// The preview changes without being loaded again. What is sent or asked beside it is of what
-// stands in the fields above, and not of what stood there when the page was loaded.
+// Updates the preview without reloading the page. The other forms then use the current values of
+// the fields, not those from when the page was loaded.
 "use strict";
 (() => {
   const chosen = document.querySelector("#chosen");

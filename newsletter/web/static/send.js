@@ -1,5 +1,5 @@
-// A send's figures as they change. Without this file the page shows them as they were when
-// it was loaded.
+// Updates the figures of a send while they change. Without this script, the page shows those from
+// when it was loaded.
 "use strict";
 (() => {
   const figures = document.querySelector("[data-live]");
@@ -8,7 +8,7 @@
   source.addEventListener("progress", event => { figures.innerHTML = event.data; });
   source.addEventListener("over", () => {
     source.close();
-    // Nobody loses what they are typing, or a question that they are about to answer.
+    // Do not replace a field in use, or an open confirmation.
     const busy = document.querySelector("main details[open], main form:focus-within input:not([type=hidden]), dialog[open]");
     if (busy) document.querySelector("[data-changed]").hidden = false;
     else location.reload();

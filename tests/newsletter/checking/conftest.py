@@ -1,4 +1,4 @@
-"""A checker of a house by the built-in rules, and a letter to be checked."""
+"""A checker of a publication by the built-in rules, and a letter to be checked."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from newsletter.rendering.rendered import Publication
 from newsletter.settings.load import resource
 from tests.conftest import NOW
 
-HOUSE = Publication(
+PUBLICATION = Publication(
     name="Paper",
     base_url="https://news.example.com",
     postal_address="Street 1, 12345 Town & Sons",
@@ -46,11 +46,11 @@ def look() -> Look:
         subject: str = "News",
         preheader: str = PREHEADER,
         rules: CheckRules = RULES,
-        house: Publication = HOUSE,
+        publication: Publication = PUBLICATION,
         **asked: Any,
     ) -> list[Finding]:
         text = f"---\nsubject: {subject}\npreheader: {preheader}\n---\n{body}\n"
-        checker = Checker(house, asked.pop("templates", TEMPLATES), rules)
+        checker = Checker(publication, asked.pop("templates", TEMPLATES), rules)
         found = checker.check_text(text, name="news.md", now=NOW, **asked)
         assert not [one for one in found if one.check == "file"], found
         return [one for one in found if one.check == check]

@@ -8,7 +8,7 @@ import pytest
 from newsletter.checking.checker import Checker
 from newsletter.checking.finding import Level
 from tests.conftest import NOW
-from tests.newsletter.checking.conftest import HOUSE, RULES, TEMPLATES, Look, changed
+from tests.newsletter.checking.conftest import PUBLICATION, RULES, TEMPLATES, Look, changed
 
 
 def edited(tmp_path: Path, file: str, old: str, new: str) -> Path:
@@ -94,7 +94,7 @@ def test_pictures_alone_leave_the_text_part_without_words(look: Look) -> None:
     ],
 )
 def test_what_keeps_a_file_from_being_read_is_a_finding(text: str, line: int, said: str) -> None:
-    (found,) = Checker(HOUSE, TEMPLATES, RULES).check_text(text, name="a/b:c.md", now=NOW)
+    (found,) = Checker(PUBLICATION, TEMPLATES, RULES).check_text(text, name="a/b:c.md", now=NOW)
     assert (found.check, found.level, found.line) == ("file", Level.BLOCK, line)
     assert said in found.message
     assert found.hint

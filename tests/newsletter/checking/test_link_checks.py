@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from newsletter.checking.checker import Checker
 from tests.conftest import NOW
-from tests.newsletter.checking.conftest import HOUSE, RULES, TEMPLATES, Look
+from tests.newsletter.checking.conftest import PUBLICATION, RULES, TEMPLATES, Look
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_digests_sources_are_links_as_well(look: Look) -> None:
         "---\nsubject: News\ntemplate: digest\n---\n## Dives\n\n### One\n\n"
         "*Acme* · [Source](https://localhost/)\n"
     )
-    found = Checker(HOUSE, TEMPLATES, RULES).check_text(text, name="d.md", now=NOW)
+    found = Checker(PUBLICATION, TEMPLATES, RULES).check_text(text, name="d.md", now=NOW)
     assert [one.line for one in found if one.check == "links"] == [9]
 
 
@@ -107,5 +107,5 @@ PIECES = (
 @given(st.lists(st.sampled_from([*PIECES, "\n", " "]), max_size=40).map("".join))
 def test_no_text_makes_a_check_fail_and_every_line_is_in_the_file(body: str) -> None:
     text = f"---\nsubject: News\n---\nx {body}\n"
-    for found in Checker(HOUSE, TEMPLATES, RULES).check_text(text, name="h.md", now=NOW):
+    for found in Checker(PUBLICATION, TEMPLATES, RULES).check_text(text, name="h.md", now=NOW):
         assert found.line is None or 1 <= found.line <= text.count("\n") + 1

@@ -22,13 +22,13 @@ from newsletter.rendering.render import render
 from newsletter.rendering.transactional import render_transactional
 from newsletter.settings.load import resource
 from tests.conftest import NOW
-from tests.newsletter.checking.conftest import HOUSE, RULES, TEMPLATES, Look
+from tests.newsletter.checking.conftest import PUBLICATION, RULES, TEMPLATES, Look
 
 LOGO = "https://news.example.com/logo.png"
-HOUSES = {
-    "no logo": HOUSE,
-    "logo": replace(HOUSE, logo_url=LOGO),
-    "right to left": replace(HOUSE, logo_url=LOGO, language="ar"),
+PUBLICATIONS = {
+    "no logo": PUBLICATION,
+    "logo": replace(PUBLICATION, logo_url=LOGO),
+    "right to left": replace(PUBLICATION, logo_url=LOGO, language="ar"),
 }
 SAMPLES = sorted(Path(resource("issues")).glob("*.md"))
 #: Everything that Markdown makes.
@@ -76,10 +76,10 @@ TEXTS = texts()
 UNSIZED = TEXTS["all of it, letter"] + "\n![A picture](https://example.com/a.png)\n"
 
 
-def notices(house: object) -> Iterator[str]:
+def notices(publication: object) -> Iterator[str]:
     for paragraphs, button in itertools.product((1, 3), (None, ("Yes", LOGO))):
         yield render_transactional(
-            house,  # type: ignore[arg-type]
+            publication,  # type: ignore[arg-type]
             templates=TEMPLATES,
             title="Confirm",
             paragraphs=["Words."] * paragraphs,
@@ -93,32 +93,34 @@ def test_every_template_is_looked_at() -> None:
     assert set(STARTERS) == set(ISSUE_TEMPLATES)
 
 
-@pytest.mark.parametrize("house", HOUSES)
+@pytest.mark.parametrize("publication", PUBLICATIONS)
 @pytest.mark.parametrize("name", TEXTS)
-def test_an_issue_without_a_mistake_has_no_finding(name: str, house: str) -> None:
-    checker = Checker(HOUSES[house], TEMPLATES, RULES)
+def test_an_issue_without_a_mistake_has_no_finding(name: str, publication: str) -> None:
+    checker = Checker(PUBLICATIONS[publication], TEMPLATES, RULES)
     assert checker.check_text(TEXTS[name], name="issue.md", now=NOW) == []
 
 
-@pytest.mark.parametrize("house", HOUSES)
-def test_a_single_email_has_no_finding_either(house: str) -> None:
+@pytest.mark.parametrize("publication", PUBLICATIONS)
+def test_a_single_email_has_no_finding_either(publication: str) -> None:
     draft = parse_issue(TEXTS["starter letter"], name="issue.md")
-    rendered = render(draft, HOUSES[house], templates=TEMPLATES)
-    for page in notices(HOUSES[house]):
-        case = CheckContext(draft, replace(rendered, html=page), HOUSES[house], RULES, NOW)
+    rendered = render(draft, PUBLICATIONS[publication], templates=TEMPLATES)
+    for page in notices(PUBLICATIONS[publication]):
+        case = CheckContext(
+            draft, replace(rendered, html=page), PUBLICATIONS[publication], RULES, NOW
+        )
         assert list(clients(case)) == []
         assert list(contrast(case)) == []
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    for house, of in HOUSES.items():
+    for publication, of in PUBLICATIONS.items():
         for name, text in TEXTS.items():
             yield (
-                f"{name}, {house}",
+                f"{name}, {publication}",
                 render(parse_issue(text, name="x.md"), of, templates=TEMPLATES).html,
             )
         for number, page in enumerate(notices(of)):
-            yield f"notice {number}, {house}", page
+            yield f"notice {number}, {publication}", page
 
 
 #: Elements and what HTML takes for their sizes: whole pixels, in tables also a share.
@@ -151,7 +153,7 @@ def test_sizes_and_other_attributes_of_looks_are_valid_html() -> None:
 
 
 def test_pictures_keep_the_sizes_that_were_written() -> None:
-    page = render(parse_issue(UNSIZED, name="x.md"), HOUSES["logo"], templates=TEMPLATES).html
+    page = render(parse_issue(UNSIZED, name="x.md"), PUBLICATIONS["logo"], templates=TEMPLATES).html
     sizes = [
         (image.get("src"), image.get("width"), image.get("height"))
         for image in StyledPage.of(page).elements()

@@ -230,7 +230,7 @@ def test_topics_are_made_and_unknown_ones_are_named(run: Run, tmp_path: Path) ->
     assert "Create the topic first, for example as tech" in said
     assert run("topic", "create", "tech").returncode == 0
     assert "1 topic" in complaint(run("send", "issue.md", "--segment", "all"), 3)
-    assert json.loads(run("topic", "list", "--json").stdout)["people"] == 0
+    assert json.loads(run("topic", "list", "--json").stdout)["subscribers"] == 0
 
 
 @pytest.mark.slow

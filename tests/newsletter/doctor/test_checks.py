@@ -265,14 +265,14 @@ def test_where_readers_reach_us(url: str, addresses: list[str], verdict: Verdict
 
 def test_the_journals_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
     new = tmp_path / "a" / "b"
-    assert host_findings.of_journal(new).verdict is OK
+    assert host_findings.of_departure_log_folder(new).verdict is OK
     assert not (tmp_path / "a").exists()
-    assert host_findings.of_journal(tmp_path).verdict is OK
+    assert host_findings.of_departure_log_folder(tmp_path).verdict is OK
     assert [*tmp_path.iterdir()] == []
     (tmp_path / "file").write_text("")
-    assert host_findings.of_journal(tmp_path / "file").verdict is PROBLEM
-    assert host_findings.of_journal(tmp_path / "file" / "below").verdict is PROBLEM
-    assert host_findings.of_journal(None).verdict is WARNING
+    assert host_findings.of_departure_log_folder(tmp_path / "file").verdict is PROBLEM
+    assert host_findings.of_departure_log_folder(tmp_path / "file" / "below").verdict is PROBLEM
+    assert host_findings.of_departure_log_folder(None).verdict is WARNING
 
 
 def test_a_database_of_a_newer_release_is_a_problem(database: Engine) -> None:

@@ -22,16 +22,16 @@ from cryptography.x509.oid import NameOID
 from newsletter.provider import outcomes
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Recipient, Refused
 from newsletter.provider.gateway import Unknown as Uncertain
-from newsletter.provider.outcomes import Says
+from newsletter.provider.outcomes import Acceptance
 from tests.newsletter.provider.conftest import gateway
 
 #: Larger than what the kernel's buffers take in for a reader who does not read.
 _LARGE = "x" * 12_000_000
 _MEANING = {
-    Accepted: Says.ACCEPTED,
-    Refused: Says.REFUSED,
-    NotSent: Says.NOT_ACCEPTED,
-    Uncertain: Says.UNCERTAIN,
+    Accepted: Acceptance.ACCEPTED,
+    Refused: Acceptance.REFUSED,
+    NotSent: Acceptance.NOT_ACCEPTED,
+    Uncertain: Acceptance.UNCERTAIN,
 }
 Behaviour = Callable[[socket.socket], None]
 ROOT = Path(__file__).parents[3]
@@ -42,7 +42,7 @@ def request(text: str = "Hello") -> MailRequest:
     return MailRequest("news@example.org", "News", "Hello", text, "<p>Hello</p>", [alice])
 
 
-def meaning(outcome: Outcome) -> Says:
+def meaning(outcome: Outcome) -> Acceptance:
     return _MEANING[type(outcome)]
 
 
@@ -178,23 +178,23 @@ UNCERTAIN: dict[str, Behaviour] = {
     "101": after_whole(head("101 Switching Protocols")),
 }
 #: Odd, and whole all the same.
-WHOLE: dict[str, tuple[Behaviour, Says]] = {
+WHOLE: dict[str, tuple[Behaviour, Acceptance]] = {
     "a length that is no number": (
         after_whole(head("202 Accepted", "Content-Length: many")),
-        Says.ACCEPTED,
+        Acceptance.ACCEPTED,
     ),
-    "HTTP/1.0": (after_whole(head("202 Accepted", version="1.0")), Says.ACCEPTED),
+    "HTTP/1.0": (after_whole(head("202 Accepted", version="1.0")), Acceptance.ACCEPTED),
     "100 before the answer": (
         after_whole(head("100 Continue") + head("202 Accepted", EMPTY)),
-        Says.ACCEPTED,
+        Acceptance.ACCEPTED,
     ),
     "a refusal without a length": (
         after_whole(head("400 Bad Request") + '{"errors": [{"message": "bad"}]}'),
-        Says.REFUSED,
+        Acceptance.REFUSED,
     ),
-    "a rate limit": (after_whole(head("429 Too Many Requests", EMPTY)), Says.NOT_ACCEPTED),
+    "a rate limit": (after_whole(head("429 Too Many Requests", EMPTY)), Acceptance.NOT_ACCEPTED),
 }
-WIRE = {**{what: (one, Says.UNCERTAIN) for what, one in UNCERTAIN.items()}, **WHOLE}
+WIRE = {**{what: (one, Acceptance.UNCERTAIN) for what, one in UNCERTAIN.items()}, **WHOLE}
 
 
 @pytest.mark.parametrize("what", WIRE)
@@ -214,9 +214,9 @@ def test_every_status_means_what_the_table_says(status: int) -> None:
 
 
 def test_a_failure_of_the_provider_is_never_taken_for_a_refusal() -> None:
-    assert {outcomes.of_status(status) for status in range(500, 600)} == {Says.UNCERTAIN}
-    assert {s for s in range(100, 600) if outcomes.of_status(s) is Says.NOT_ACCEPTED} == {429}
-    assert {s for s in range(100, 600) if outcomes.of_status(s) is Says.ACCEPTED} == {202}
+    assert {outcomes.of_status(status) for status in range(500, 600)} == {Acceptance.UNCERTAIN}
+    assert {s for s in range(100, 600) if outcomes.of_status(s) is Acceptance.NOT_ACCEPTED} == {429}
+    assert {s for s in range(100, 600) if outcomes.of_status(s) is Acceptance.ACCEPTED} == {202}
 
 
 @pytest.mark.parametrize("status", ["202 Accepted", "400 Bad Request", "429 Too Many Requests"])
@@ -228,7 +228,7 @@ def test_an_answer_cut_off_at_any_byte_says_nothing(status: str) -> None:
         sent = gateway(host)
         for cut[0] in range(len(whole)):
             outcome = sent.send(request())
-            assert meaning(outcome) is Says.UNCERTAIN, whole[: cut[0]]
+            assert meaning(outcome) is Acceptance.UNCERTAIN, whole[: cut[0]]
         cut[0] = len(whole)
         assert meaning(sent.send(request())) is outcomes.of_status(int(status[:3]))
 
@@ -241,7 +241,7 @@ def test_a_redirect_is_not_followed_and_says_nothing(status: int, answer: str) -
     with peer(behaviour) as (target, came):
         redirect = head(f"{status} Moved", f"Location: {target}/v3/mail/send", "Content-Length: 0")
         with peer(after_whole(redirect)) as (host, _):
-            assert meaning(gateway(host).send(request())) is Says.UNCERTAIN
+            assert meaning(gateway(host).send(request())) is Acceptance.UNCERTAIN
         assert came == []
 
 
@@ -250,7 +250,7 @@ def test_a_redirect_to_where_nobody_listens_says_nothing() -> None:
         port = closed.getsockname()[1]
     redirect = head("302 Found", f"Location: http://127.0.0.1:{port}/", "Content-Length: 0")
     with peer(after_whole(redirect)) as (host, _):
-        assert meaning(gateway(host).send(request())) is Says.UNCERTAIN
+        assert meaning(gateway(host).send(request())) is Acceptance.UNCERTAIN
 
 
 # No connection: nothing can have left
@@ -259,14 +259,14 @@ def test_a_redirect_to_where_nobody_listens_says_nothing() -> None:
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    assert meaning(gateway(f"http://127.0.0.1:{port}").send(request())) is Says.NOT_ACCEPTED
+    assert meaning(gateway(f"http://127.0.0.1:{port}").send(request())) is Acceptance.NOT_ACCEPTED
 
 
 @pytest.mark.parametrize(
     "host", ["http://nowhere.invalid", f"http://{'a' * 70}.example", "http://"]
 )
 def test_a_name_that_leads_nowhere(host: str) -> None:
-    assert meaning(gateway(host).send(request())) is Says.NOT_ACCEPTED
+    assert meaning(gateway(host).send(request())) is Acceptance.NOT_ACCEPTED
 
 
 def test_nobody_takes_the_connection_in_time() -> None:
@@ -285,7 +285,7 @@ def test_nobody_takes_the_connection_in_time() -> None:
         outcome = gateway(host, seconds=0.4).send(request())
         for one in waiting:
             one.close()
-    assert meaning(outcome) is Says.NOT_ACCEPTED
+    assert meaning(outcome) is Acceptance.NOT_ACCEPTED
 
 
 def test_no_file_is_free_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +295,7 @@ def test_no_file_is_free_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> No
     with peer(after_whole(head("202 Accepted", "Content-Length: 0"))) as (host, came):
         monkeypatch.setattr(socket, "socket", none_left)
         outcome = gateway(host).send(request())
-    assert meaning(outcome) is Says.NOT_ACCEPTED
+    assert meaning(outcome) is Acceptance.NOT_ACCEPTED
     assert came == []
 
 
@@ -316,7 +316,7 @@ TLS: dict[str, Behaviour] = {
 def test_a_handshake_that_fails_has_sent_nothing(what: str) -> None:
     with peer(TLS[what]) as (host, _):
         secure = gateway(host.replace("http://", "https://"), seconds=0.5)
-        assert meaning(secure.send(request())) is Says.NOT_ACCEPTED
+        assert meaning(secure.send(request())) is Acceptance.NOT_ACCEPTED
 
 
 @pytest.fixture
@@ -356,22 +356,22 @@ def certificate(tmp_path: Path) -> tuple[ssl.SSLContext, Path]:
 def test_a_certificate_that_nobody_vouches_for_gets_nothing(certificate) -> None:
     context, _ = certificate
     with peer(read_whole, tls=context) as (host, _):
-        assert meaning(gateway(host).send(request())) is Says.NOT_ACCEPTED
+        assert meaning(gateway(host).send(request())) is Acceptance.NOT_ACCEPTED
 
 
 @pytest.mark.parametrize(
     ("behaviour", "meant"),
     [
-        (lambda _: None, Says.UNCERTAIN),
-        (read_whole, Says.UNCERTAIN),
-        (then(read_whole, reset), Says.UNCERTAIN),
-        (then(read_whole, silent), Says.UNCERTAIN),
-        (after_whole(head("503 Away", "Content-Length: 0")), Says.UNCERTAIN),
-        (after_whole(head("202 Accepted", "Content-Length: 0")), Says.ACCEPTED),
+        (lambda _: None, Acceptance.UNCERTAIN),
+        (read_whole, Acceptance.UNCERTAIN),
+        (then(read_whole, reset), Acceptance.UNCERTAIN),
+        (then(read_whole, silent), Acceptance.UNCERTAIN),
+        (after_whole(head("503 Away", "Content-Length: 0")), Acceptance.UNCERTAIN),
+        (after_whole(head("202 Accepted", "Content-Length: 0")), Acceptance.ACCEPTED),
     ],
 )
 def test_over_tls_as_in_the_clear(
-    certificate, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour, meant: Says
+    certificate, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour, meant: Acceptance
 ) -> None:
     context, proof = certificate
     monkeypatch.setenv("SSL_CERT_FILE", str(proof))
@@ -382,5 +382,5 @@ def test_over_tls_as_in_the_clear(
 def test_the_documentation_shows_the_table() -> None:
     text = (ROOT / "docs/how-it-works/delivery-guarantees.md").read_text()
     for line in outcomes.TABLE:
-        assert f"| {line.what} | {line.says} |" in text
+        assert f"| {line.what} | {line.acceptance} |" in text
     assert {outcomes.STATUSES[s] for s in outcomes.STATUSES} <= set(outcomes.TABLE)

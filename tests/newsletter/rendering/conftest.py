@@ -1,4 +1,4 @@
-"""A house, its templates, and people whose values are as bad as they come."""
+"""A publication, its templates, and people whose values are as bad as they come."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from newsletter.rendering.rendered import Publication, Rendered
 ROOT = Path(__file__).parents[3]
 TEMPLATES = ROOT / "templates" / "email"
 SEED = ROOT / "tests" / "newsletter" / "issues" / "engineering-at-scale-2026-03-27.txt"
-HOUSE = Publication(
+PUBLICATION = Publication(
     name="Engineering @ Scale",
     base_url="https://news.example.com",
     postal_address="Example Street 1, 12345 Example Town",
@@ -38,10 +38,10 @@ def letter() -> Make:
     """Renders a letter of this body; more front matter by keyword."""
 
     def make(
-        body: str, *, house: Publication = HOUSE, subject: str = "News", **front: str
+        body: str, *, publication: Publication = PUBLICATION, subject: str = "News", **front: str
     ) -> Rendered:
         lines = "".join(f"{key}: {value}\n" for key, value in front.items())
         text = f"---\nsubject: {subject}\n{lines}---\n{body}\n"
-        return render(parse_issue(text, name="news.md"), house, templates=TEMPLATES)
+        return render(parse_issue(text, name="news.md"), publication, templates=TEMPLATES)
 
     return make

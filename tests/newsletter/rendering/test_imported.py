@@ -12,7 +12,7 @@ from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.rendering.preview import UNKNOWN_READER, preview
 from newsletter.rendering.render import render
 
-from .conftest import HOUSE, TEMPLATES
+from .conftest import PUBLICATION, TEMPLATES
 from .test_render import shown
 
 #: Signs that mean something to Markdown, to YAML or to us, between words that stand once.
@@ -45,7 +45,7 @@ def test_what_is_imported_can_be_rendered_and_keeps_its_words(
         assert "no issue can be made" not in str(error), text
         return
     mail = preview(
-        render(parse_issue(made, name="d.md"), HOUSE, templates=TEMPLATES), UNKNOWN_READER
+        render(parse_issue(made, name="d.md"), PUBLICATION, templates=TEMPLATES), UNKNOWN_READER
     )
     wanted = Counter(f"word{number}q" for number in range(len(rest)))
     for part in (shown(mail.html), mail.text):

@@ -161,10 +161,10 @@ def test_no_issue_has_more_values_than_the_provider_takes() -> None:
     def rendered(number: int) -> int:
         body = " ".join(f"{{{{ attributes.a{n} }}}}" for n in range(number))
         draft = parse_issue(f"---\nsubject: S\n---\n\n{body}\n", name="x.md")
-        house = Publication(
+        publication = Publication(
             "N", "https://n.example", "Street 1", "a@n.example", "N", None, "en", None
         )
-        return render(draft, house, templates=resource("templates/email")).placeholders.tags
+        return render(draft, publication, templates=resource("templates/email")).placeholders.tags
 
     # Each stands in the HTML part and in the text; the token of our own links is one more.
     assert rendered(74) == 149

@@ -17,14 +17,14 @@ from newsletter.rendering.preview import preview
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Rendered
 
-from .conftest import ALICE, HOUSE, NOBODY, ROOT, SEED, TEMPLATES, Make
+from .conftest import ALICE, NOBODY, PUBLICATION, ROOT, SEED, TEMPLATES, Make
 
 HOSTILE = "<script>alert(1)</script> \"'&amp; {{ email }} ${7*7} {% raw %}"
 
 
 def seed() -> Rendered:
     text = import_digest(read_text(SEED), name="seed.txt")
-    return render(parse_issue(text, name="seed.md"), HOUSE, templates=TEMPLATES)
+    return render(parse_issue(text, name="seed.md"), PUBLICATION, templates=TEMPLATES)
 
 
 def shown(page: str) -> str:
@@ -84,8 +84,8 @@ def test_a_page_has_what_clients_and_the_law_want() -> None:
     for path in ("unsubscribe", "preferences", "view"):
         assert f'href="https://news.example.com/{path}/{made.placeholders.token}"' in page
         assert f"https://news.example.com/{path}/{made.placeholders.token}\n" in made.text
-    assert HOUSE.postal_address in page
-    assert HOUSE.postal_address in made.text
+    assert PUBLICATION.postal_address in page
+    assert PUBLICATION.postal_address in made.text
     assert "googleapis" not in page
     assert re.findall(r"<table(?![^>]*role=\"presentation\")[^>]*>", page) == []
 
@@ -222,7 +222,7 @@ def test_link_definitions_hold_for_all_parts_of_a_digest() -> None:
         "---\nsubject: x\ntemplate: digest\n---\n## A\n\nSee [this][one].\n\n## B\n\n### T *x*\n\n"
         "*O & P* · [Source](https://s.example/?q={{ email }})\n\nMore [one].\n\n[one]: https://one.example/\n"
     )
-    made = render(parse_issue(text, name="a.md"), HOUSE, templates=TEMPLATES)
+    made = render(parse_issue(text, name="a.md"), PUBLICATION, templates=TEMPLATES)
     _, page, text = astuple(preview(made, ALICE))
     assert page.count('href="https://one.example/"') == 2
     assert 'href="https://s.example/?q=alice%40example.org"' in page
@@ -233,19 +233,22 @@ def test_link_definitions_hold_for_all_parts_of_a_digest() -> None:
 def test_a_digest_that_leaves_its_format_is_refused_with_the_line_of_the_file() -> None:
     text = "---\nsubject: x\ntemplate: digest\n---\n\n## A\n\n### T\n\nno organization\n"
     with pytest.raises(IssueError) as caught:
-        render(parse_issue(text, name="a.md"), HOUSE, templates=TEMPLATES)
+        render(parse_issue(text, name="a.md"), PUBLICATION, templates=TEMPLATES)
     assert caught.value.place == "a.md:10"
 
 
 def test_values_of_house_and_front_matter_are_text(letter: Make) -> None:
-    house = dataclasses.replace(
-        HOUSE,
+    publication = dataclasses.replace(
+        PUBLICATION,
         name="<b>A & B</b>",
         postal_address='"Street" <1>',
         logo_url="https://x.example/l.png?a=1&b=2",
     )
     made = letter(
-        "x", house=house, subject="'Less < more & \"so\" </title>'", preheader="'<i> & {{ name }}'"
+        "x",
+        publication=publication,
+        subject="'Less < more & \"so\" </title>'",
+        preheader="'<i> & {{ name }}'",
     )
     assert made.title == 'Less < more & "so" </title>'
     page = made.html
@@ -261,12 +264,16 @@ def test_values_of_house_and_front_matter_are_text(letter: Make) -> None:
 
 
 def test_the_issues_own_sender_and_language_win_over_the_houses(letter: Make) -> None:
-    house = dataclasses.replace(HOUSE, reply_to="house@example.com")
-    made = letter("x", house=house)
+    publication = dataclasses.replace(PUBLICATION, reply_to="publication@example.com")
+    made = letter("x", publication=publication)
     assert (made.from_email, made.from_name) == ("editors@example.com", "The Editors")
-    assert (made.reply_to, made.language) == ("house@example.com", "en")
+    assert (made.reply_to, made.language) == ("publication@example.com", "en")
     made = letter(
-        "x", house=house, **{"from": "Ann <a@b.example>"}, reply_to="r@b.example", language="ar"
+        "x",
+        publication=publication,
+        **{"from": "Ann <a@b.example>"},
+        reply_to="r@b.example",
+        language="ar",
     )
     assert (made.from_email, made.from_name) == ("a@b.example", "Ann")
     assert (made.reply_to, made.language) == ("r@b.example", "ar")
@@ -282,11 +289,13 @@ def test_what_stands_in_no_inbox_speaks_to_nobody(letter: Make) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "issues").glob("*.md")), ids=lambda path: path.stem)
 def test_the_sample_issues_render(path: Path) -> None:
-    _, page, text = astuple(preview(render(read_issue(path), HOUSE, templates=TEMPLATES), ALICE))
+    _, page, text = astuple(
+        preview(render(read_issue(path), PUBLICATION, templates=TEMPLATES), ALICE)
+    )
     assert "{{" not in page + text
 
 
 def test_a_missing_folder_of_templates_is_named(tmp_path: Path) -> None:
     draft = parse_issue("---\nsubject: x\n---\ny", name="a.md")
     with pytest.raises(TemplateError, match=r"no template letter\.mjml"):
-        render(draft, HOUSE, templates=tmp_path)
+        render(draft, PUBLICATION, templates=tmp_path)

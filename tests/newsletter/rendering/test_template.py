@@ -12,7 +12,7 @@ from newsletter.rendering.mjml import to_html
 from newsletter.rendering.render import render
 from newsletter.rendering.template import to_mjml
 
-from .conftest import HOUSE, TEMPLATES
+from .conftest import PUBLICATION, TEMPLATES
 
 LETTER = parse_issue("---\nsubject: x\npreheader: é\n---\nümlaut\n\nmore", name="a.md")
 
@@ -77,7 +77,7 @@ def test_a_mistake_is_refused_in_its_file_and_line(
 ) -> None:
     path, line = spoilt(folder, file, old, new)
     with pytest.raises(TemplateError) as caught:
-        render(LETTER, HOUSE, templates=folder)
+        render(LETTER, PUBLICATION, templates=folder)
     assert words in caught.value.message
     place = caught.value.place or ""
     if words == "not closed before" or words == "<mjml> is never closed":
@@ -89,7 +89,7 @@ def test_a_mistake_is_refused_in_its_file_and_line(
 def test_an_unclosed_tag_names_where_it_was_opened_and_what_came_instead(folder: Path) -> None:
     path, line = spoilt(folder, "partials/footer.mjml", "</mj-column>", "")
     with pytest.raises(TemplateError) as caught:
-        render(LETTER, HOUSE, templates=folder)
+        render(LETTER, PUBLICATION, templates=folder)
     assert caught.value.place == f"{path}:2"
     assert (
         caught.value.message
@@ -117,7 +117,7 @@ def test_values_are_escaped(tmp_path: Path) -> None:
 def test_a_style_sheet_that_is_missing_is_named(folder: Path) -> None:
     (folder / "body.css").unlink()
     with pytest.raises(TemplateError) as caught:
-        render(LETTER, HOUSE, templates=folder)
+        render(LETTER, PUBLICATION, templates=folder)
     assert caught.value.place == str(folder / "body.css")
 
 

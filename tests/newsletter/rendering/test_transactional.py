@@ -10,7 +10,7 @@ from lxml import html as lxml_html
 
 from newsletter.errors import TemplateError
 from newsletter.rendering.transactional import TransactionalEmail, render_transactional
-from tests.newsletter.rendering.conftest import HOUSE, TEMPLATES
+from tests.newsletter.rendering.conftest import PUBLICATION, TEMPLATES
 
 URL = "https://news.example.com/confirm/abc_-123?a=1&b=2"
 
@@ -24,8 +24,8 @@ def make(**changes: object) -> TransactionalEmail:
         "footer": "You asked for it.",
         **changes,
     }
-    house = given.pop("house", HOUSE)
-    return render_transactional(house, **given)  # type: ignore[arg-type]
+    publication = given.pop("publication", PUBLICATION)
+    return render_transactional(publication, **given)  # type: ignore[arg-type]
 
 
 def shown(words: TransactionalEmail) -> str:
@@ -42,8 +42,8 @@ def test_both_parts_say_the_same() -> None:
     for text in ("Confirm your subscription", "One click.", "Or none.", "You asked for it."):
         assert text in shown(words)
         assert text in words.text
-    assert HOUSE.postal_address in words.text
-    assert HOUSE.postal_address in shown(words)
+    assert PUBLICATION.postal_address in words.text
+    assert PUBLICATION.postal_address in shown(words)
     assert f"Confirm:\n{URL}\n" in words.text
     [link] = lxml_html.document_fromstring(words.html).xpath("//a[.//text()]")
     assert link.get("href") == URL
@@ -78,12 +78,12 @@ def test_a_notice_without_a_button_has_no_link() -> None:
 
 def test_it_speaks_its_language_in_its_direction() -> None:
     assert '<html lang="de" dir="ltr"' in make(language="de").html
-    assert '<html lang="ar" dir="rtl"' in make(house=replace(HOUSE, language="ar")).html
+    assert '<html lang="ar" dir="rtl"' in make(publication=replace(PUBLICATION, language="ar")).html
 
 
 def test_the_house_shows_its_logo_or_else_its_name() -> None:
-    logo = replace(HOUSE, logo_url="https://news.example.com/logo.png")
-    assert 'src="https://news.example.com/logo.png"' in make(house=logo).html
+    logo = replace(PUBLICATION, logo_url="https://news.example.com/logo.png")
+    assert 'src="https://news.example.com/logo.png"' in make(publication=logo).html
     assert "kicker" in make().html
 
 

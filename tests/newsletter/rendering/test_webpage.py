@@ -14,7 +14,7 @@ LINKS = {
     "preferences_url": "https://news.example/subscribe",
     "web_view_url": "https://news.example/archive/first",
 }
-HOUSE = Publication(
+PUBLICATION = Publication(
     name="Paper & Ink",
     base_url="https://news.example",
     postal_address="Street 1, Town",
@@ -43,7 +43,7 @@ Caf\u00e9 &amp; <b>no HTML</b> &lt;script&gt; \\{{ braces }}
 @pytest.fixture
 def page() -> str:
     rendered = render(
-        parse_issue(ISSUE, name="first.md"), HOUSE, templates=resource("templates/email")
+        parse_issue(ISSUE, name="first.md"), PUBLICATION, templates=resource("templates/email")
     )
     found = to_page(rendered.html, rendered.placeholders, links=LINKS)
     assert rendered.placeholders.prefix in rendered.html

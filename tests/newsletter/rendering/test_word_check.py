@@ -14,7 +14,7 @@ from newsletter.rendering.markdown import Markdown
 from newsletter.rendering.plaintext import PlainText, joined
 from newsletter.rendering.render import render
 from newsletter.rendering.word_check import MissingWord, first_missing, words_of
-from tests.newsletter.rendering.conftest import HOUSE, TEMPLATES
+from tests.newsletter.rendering.conftest import PUBLICATION, TEMPLATES
 
 SAMPLES = Path(__file__).parents[3] / "issues"
 
@@ -31,7 +31,7 @@ def found(body: str, html: str, text: str) -> MissingWord | None:
 
 def letter(body: str) -> tuple[str, str]:
     draft = parse_issue(f"---\nsubject: x\n---\n{body}", name="news.md")
-    made = render(draft, HOUSE, templates=TEMPLATES)
+    made = render(draft, PUBLICATION, templates=TEMPLATES)
     return made.html, made.text
 
 
@@ -129,7 +129,7 @@ def test_of_a_word_that_is_there_too_rarely_one_is_missing() -> None:
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.md")), ids=lambda path: path.stem)
 def test_the_sample_issues_lose_nothing(path: Path) -> None:
-    assert render(read_issue(path), HOUSE, templates=TEMPLATES).text
+    assert render(read_issue(path), PUBLICATION, templates=TEMPLATES).text
 
 
 def test_a_template_that_leaves_a_part_out_is_refused(tmp_path: Path) -> None:
@@ -139,5 +139,5 @@ def test_a_template_that_leaves_a_part_out_is_refused(tmp_path: Path) -> None:
     entry.write_text(entry.read_text().replace("{{ entry.organization }}", ""))
     draft = read_issue(SAMPLES / "engineering-at-scale-2026-03-27.md")
     with pytest.raises(TemplateError, match="does not show all words of the issue") as caught:
-        render(draft, HOUSE, templates=own)
+        render(draft, PUBLICATION, templates=own)
     assert caught.value.place == str(own / "digest.mjml")

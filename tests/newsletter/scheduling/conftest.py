@@ -22,7 +22,7 @@ from newsletter.scheduling.trigger import RunResult
 from newsletter.settings.load import resource
 from subscribers.segments import store as segment_store
 from tests.conftest import NOW
-from tests.newsletter.sending.conftest import HOUSE, five
+from tests.newsletter.sending.conftest import PUBLICATION, five
 
 __all__ = ["five"]
 
@@ -34,7 +34,7 @@ TEXT = (
 
 RULES = load_rules(resource("config") / "checks.toml", None)
 RENDERER = IssueRenderer(
-    Checker(HOUSE, resource("templates/email"), RULES),
+    Checker(PUBLICATION, resource("templates/email"), RULES),
     late_limit=timedelta(hours=6),
     batch_size=1000,
 )

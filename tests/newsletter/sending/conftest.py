@@ -31,7 +31,7 @@ from subscribers.models import Topic
 from subscribers.segments import store as segment_store
 from tests.conftest import LINK_KEY, NOW, add_person
 
-HOUSE = Publication(
+PUBLICATION = Publication(
     name="Paper",
     base_url="https://news.example",
     postal_address="Street 1, Town",
@@ -59,7 +59,7 @@ def make_send(
     """Schedule an issue to segments (everybody unless named); returns the send's number."""
     front = f"topics: [{topics}]\n" if topics else ""
     draft = parse_issue(TEXT % (slug, front), name=f"{slug}.md")
-    rendered = render(draft, HOUSE, templates=resource("templates/email"))
+    rendered = render(draft, PUBLICATION, templates=resource("templates/email"))
     with transaction(database) as session:
         if not names:
             names = ("everybody",)

@@ -21,7 +21,7 @@ from newsletter.rendering.render import render
 from newsletter.scheduling import tasks
 from newsletter.settings.load import Settings, load, load_with_origins
 from tests.forking import command
-from tests.newsletter.rendering.conftest import HOUSE
+from tests.newsletter.rendering.conftest import PUBLICATION
 
 
 def every(model: type[BaseModel] = Settings, above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -349,7 +349,7 @@ PATHS = {
     "sending.journal": lambda parts: parts.departure_log,
     "imports.folder": lambda parts: parts.importer()._shelf.part(),
     "templates.directory": lambda parts: render(
-        _draft(), HOUSE, templates=parts.settings.templates_directory
+        _draft(), PUBLICATION, templates=parts.settings.templates_directory
     ),
 }
 

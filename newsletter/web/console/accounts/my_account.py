@@ -86,7 +86,7 @@ def change_password(
     with transaction(parts.database) as session:
         users.set_password(session, visitor.user_id, hashed)
         token = renew(session, request, parts, visitor)
-        tell(session, parts, visitor.email, "Your password was changed")
+        email_user(session, parts, visitor.email, "Your password was changed")
         audit.record(session, actor(request, visitor), "password changed", now=datetime.now(UTC))
     answer = go(f"{_HOME}?done=password")
     session_cookie.set_token(answer, token, parts.settings.site.base_url)
@@ -149,7 +149,7 @@ def renew(session: Session, request: Request, parts: Container, visitor: Visitor
     )
 
 
-def tell(session: Session, parts: Container, email: str, what: str) -> None:
+def email_user(session: Session, parts: Container, email: str, what: str) -> None:
     """Email the user about a change of their account."""
     mail, now = account_emails.changed(parts, what), datetime.now(UTC)
     outbox.enqueue(session, kind="account", email=email, mail=mail, now=now)

@@ -27,7 +27,7 @@ router = APIRouter(dependencies=[Depends(anybody)])
 
 
 @router.api_route("/console/forgot", methods=["GET", "HEAD"])
-def ask(request: Request) -> Response:
+def show_form(request: Request) -> Response:
     """The form for the address."""
     return page(request, "forgot.html")
 
@@ -66,7 +66,7 @@ def send(request: Request, parts: Parts, email: Annotated[str, Form()] = "") -> 
             session,
             parts.address_key,
             who,
-            "password mail asked for",
+            "password email requested",
             now=now,
             subject=asked_for,
         )
@@ -76,7 +76,7 @@ def send(request: Request, parts: Parts, email: Annotated[str, Form()] = "") -> 
 @router.api_route("/console/password/{token}", methods=["GET", "HEAD"])
 def choose(token: str, request: Request, parts: Parts) -> Response:
     """The form for the new password. Changes nothing."""
-    user = _whose(parts, token)
+    user = _user_of(parts, token)
     return page(request, "password.html", key=token, email=user.email) if user else _over(request)
 
 
@@ -89,7 +89,7 @@ def save(
     again: Annotated[str, Form()] = "",
 ) -> Response:
     """Save it and end all sessions of the user. Signing in still needs the second factor."""
-    user = _whose(parts, token)
+    user = _user_of(parts, token)
     if user is None:
         return _over(request)
     try:
@@ -110,7 +110,7 @@ def save(
     return go("/console/sign-in?chosen")
 
 
-def _whose(parts: Container, token: str) -> User | None:
+def _user_of(parts: Container, token: str) -> User | None:
     """The user whose password this link may set; None if it was used or has expired."""
     try:
         user_id, stamp = parts.links.read(token, Purpose.PASSWORD, now=datetime.now(UTC)).numbers

@@ -36,7 +36,7 @@ _Sent = Annotated[str, Form(alias="next")]
 
 
 @router.api_route("/console/sign-in", methods=["GET", "HEAD"])
-def ask(
+def show_form(
     request: Request, visitor: Annotated[Visitor | None, Depends(anybody)], following: _Next = ""
 ) -> Response:
     """The form; redirects a user who is signed in."""
@@ -55,17 +55,17 @@ def sign_in(
 ) -> Response:
     """Check the password. No transaction is open during this, because it takes 0.1 seconds."""
     if not _may_try(request, parts, email):
-        return _again(request, email, following, _TOO_OFTEN, status=429)
+        return _show_again(request, email, following, _TOO_OFTEN, status=429)
     with reading(parts.database) as session:
         known = users.credentials(session, email)
     fits = parts.passwords.fits(known.hashed if known else "", password)
     if known is None or not fits:
-        _write_down_refusal(request, parts, known)
-        return _again(request, email, following, _WRONG, status=400)
+        _record_refusal(request, parts, known)
+        return _show_again(request, email, following, _WRONG, status=400)
     rehashed = parts.passwords.outdated(known.hashed) and parts.passwords.hashed(password)
     with transaction(parts.database) as session:
         if not users.still(session, known):
-            return _again(request, email, following, _WRONG, status=400)
+            return _show_again(request, email, following, _WRONG, status=400)
         if rehashed:
             users.rehash(session, known, rehashed)
         stage = _stage(session, parts, known.user_id)
@@ -87,7 +87,7 @@ def sign_in(
 
 
 @router.api_route("/console/sign-in/code", methods=["GET", "HEAD"])
-def ask_code(request: Request, _visitor: _CodeStage, following: _Next = "") -> Response:
+def show_code_form(request: Request, _visitor: _CodeStage, following: _Next = "") -> Response:
     """The form for a code of the app or a recovery code."""
     return page(request, "sign_in_code.html", following=session_cookie.safe_next(following))
 
@@ -188,7 +188,7 @@ def _may_try(request: Request, parts: Container, email: str) -> bool:
         )
 
 
-def _write_down_refusal(request: Request, parts: Container, known: Credentials | None) -> None:
+def _record_refusal(request: Request, parts: Container, known: Credentials | None) -> None:
     """Record the refusal without the typed address, which may be a password by mistake."""
     with transaction(parts.database) as session:
         who = Actor(
@@ -199,7 +199,9 @@ def _write_down_refusal(request: Request, parts: Container, known: Credentials |
         )
 
 
-def _again(request: Request, email: str, following: str, problem: str, *, status: int) -> Response:
+def _show_again(
+    request: Request, email: str, following: str, problem: str, *, status: int
+) -> Response:
     following = session_cookie.safe_next(following)
     shown = {"following": following, "email": email[:320], "problem": problem}
     answer = page(request, "sign_in.html", status=status, **shown)

@@ -16,10 +16,10 @@ from newsletter.db.engine import reading, transaction
 from newsletter.errors import AccountError
 from newsletter.web.console.accounts.my_account import (
     Anyone,
+    email_user,
     renew,
     require_password,
     show_account,
-    tell,
 )
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import at_stage
@@ -67,7 +67,7 @@ def prove(
         codes = two_factor.prove(session, visitor.user_id, code, now=now)
         if codes is not None:
             token = renew(session, request, parts, visitor)
-            tell(session, parts, visitor.email, "An authenticator app was set up")
+            email_user(session, parts, visitor.email, "An authenticator app was set up")
             audit.record(session, actor(request, visitor), "authenticator set up", now=now)
     if codes is None:
         return _show(
@@ -86,7 +86,7 @@ def new_codes(
         require_password(request, parts, visitor, current)
         with transaction(parts.database) as session:
             codes = two_factor.new_recovery_codes(session, visitor.user_id)
-            tell(session, parts, visitor.email, "New recovery codes were made")
+            email_user(session, parts, visitor.email, "New recovery codes were made")
             who = actor(request, visitor)
             audit.record(session, who, "recovery codes created", now=datetime.now(UTC))
     except AccountError as error:
@@ -106,7 +106,7 @@ def remove(
         return show_account(request, parts, visitor, problem=error, at="factor")
     with transaction(parts.database) as session:
         two_factor.reset(session, visitor.user_id)
-        tell(session, parts, visitor.email, "The authenticator app was removed")
+        email_user(session, parts, visitor.email, "The authenticator app was removed")
         who = actor(request, visitor)
         audit.record(session, who, "authenticator removed", now=datetime.now(UTC))
     return go("/console/account?done=factor")

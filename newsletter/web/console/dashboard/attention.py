@@ -36,8 +36,8 @@ class Item:
 def items(session: Session, *, now: datetime) -> list[Item]:
     """All problems that do not resolve themselves."""
     under_way = send_list.active(session, limit=50)
-    found = [*_logs(session), *_doubt(session), *_paused(under_way), *_late(session, now)]
-    return [*found, *_held(session, now), *_schedules(session, now), *_reviews(session)]
+    found = [*_logs(session), *_uncertain(session), *_paused(under_way), *_late(session, now)]
+    return [*found, *_backoffs(session, now), *_schedules(session, now), *_reviews(session)]
 
 
 def _logs(session: Session) -> list[Item]:
@@ -53,7 +53,7 @@ def _logs(session: Session) -> list[Item]:
         for one in known_logs.list_logs(session)
         if one.waits
     ]
-    doubtful = [
+    uncertain = [
         Item(
             "bad",
             f"{one.people:,} recipients of the issue {one.slug}: the provider did not confirm",
@@ -62,10 +62,10 @@ def _logs(session: Session) -> list[Item]:
         )
         for one in forgotten_sends.unanswered(session)
     ]
-    return [*waits[:_AT_MOST], *doubtful[:_AT_MOST]]
+    return [*waits[:_AT_MOST], *uncertain[:_AT_MOST]]
 
 
-def _doubt(session: Session) -> list[Item]:
+def _uncertain(session: Session) -> list[Item]:
     return [
         Item(
             "bad",
@@ -99,7 +99,7 @@ def _late(session: Session, now: datetime) -> list[Item]:
     ]
 
 
-def _held(session: Session, now: datetime) -> list[Item]:
+def _backoffs(session: Session, now: datetime) -> list[Item]:
     waits = provider_backoff.in_force(session, now=now)
     if waits is None:
         return []

@@ -73,7 +73,7 @@ def take_digest(
 ) -> Response:
     """Convert a plain-text digest to an issue file and open it, without saving."""
     try:
-        given = _given(pasted, upload)
+        given = _uploaded_text(pasted, upload)
         return _open(
             request, EditorState(parts.text_workers(import_digest, given, name="the digest"))
         )
@@ -155,14 +155,14 @@ def show_email(
     scheme: _Word = "",
 ) -> Response:
     """The email made of the current text, as a document for the editor's frame."""
-    looked = check_draft(parts, text, name=_name(slug))
-    if looked.rendered is None:
-        first = looked.findings[0]
+    checked = check_draft(parts, text, name=_name(slug))
+    if checked.rendered is None:
+        first = checked.findings[0]
         where = f"Line {first.line}: " if first.line else ""
         return email_frame.message(f"{where}{first.message}. {first.hint}")
     try:
         shown = parts.text_workers(
-            preview, looked.rendered, SAMPLE_READER, scheme=scheme_of(scheme)
+            preview, checked.rendered, SAMPLE_READER, scheme=scheme_of(scheme)
         )
     except UserError as error:
         return email_frame.message(f"{error.message}. {error.hint or ''}")
@@ -244,7 +244,7 @@ def _open(
     )
 
 
-def _given(pasted: str, upload: UploadFile | None) -> str:
+def _uploaded_text(pasted: str, upload: UploadFile | None) -> str:
     """The uploaded text, or else the pasted one."""
     if upload is None or not upload.filename:
         return pasted

@@ -36,7 +36,10 @@ _Editor = Annotated[Visitor, Depends(role(Role.EDITOR))]
 _Word = Annotated[str, Query(max_length=20)]
 
 #: Sample readers: one with a name, and one without any data.
-_NOBODY: Final[Mapping[str, Mapping[str, Any]]] = {"": SAMPLE_READER, "stranger": UNKNOWN_READER}
+_SAMPLE_READERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "": SAMPLE_READER,
+    "stranger": UNKNOWN_READER,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +150,23 @@ def _shown(parts: Container, slug: str, view: View, *, asked: bool = False) -> S
     with reading(parts.database) as session:
         issue = find(session, slug)
         revision = revision_at(session, issue, view.revision)
-    looked = check_draft(parts, revision.source, name=f"{slug}.md", outside=asked)
-    if looked.rendered is None:
-        return Shown(issue, revision, looked, None, None)
+    checked = check_draft(parts, revision.source, name=f"{slug}.md", outside=asked)
+    if checked.rendered is None:
+        return Shown(issue, revision, checked, None, None)
     images, scheme = view.images != "off", scheme_of(view.scheme)
     try:
         person = _person(parts, view.person)
-        made = parts.text_workers(preview, looked.rendered, person, images=images, scheme=scheme)
+        made = parts.text_workers(preview, checked.rendered, person, images=images, scheme=scheme)
     except UserError as error:
-        return Shown(issue, revision, looked, None, error, asked)
-    return Shown(issue, revision, looked, made, None, asked)
+        return Shown(issue, revision, checked, None, error, asked)
+    return Shown(issue, revision, checked, made, None, asked)
 
 
 def _person(parts: Container, word: str) -> Mapping[str, Any]:
     """The values for merge fields; UserError if no subscriber has this address."""
     word = word.strip()
-    if word in _NOBODY:
-        return _NOBODY[word]
+    if word in _SAMPLE_READERS:
+        return _SAMPLE_READERS[word]
     with reading(parts.database) as session:
         number = erasure.find(session, word, address_key=parts.address_key)
         return values_of(session, number)

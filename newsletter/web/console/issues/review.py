@@ -27,13 +27,15 @@ _Step = Callable[[Session, Actor, datetime], object]
 
 
 @router.post(f"{HOME}/{{slug}}/review")
-def ask(slug: str, request: Request, parts: Parts, visitor: _Editor, note: _Note = "") -> Response:
+def request_review(
+    slug: str, request: Request, parts: Parts, visitor: _Editor, note: _Note = ""
+) -> Response:
     """Request a review of the latest revision."""
 
     def step(session: Session, by: Actor, now: datetime) -> object:
         return approval.request(session, slug, by=by, now=now, note=note)
 
-    return _take(request, parts, visitor, slug, step=step, note=note, done="asked")
+    return _do_step(request, parts, visitor, slug, step=step, note=note, done="asked")
 
 
 @router.post(f"{HOME}/{{slug}}/approve")
@@ -68,7 +70,7 @@ def approve(
         parts.text_workers(parts.checker.examine_text, source, name=f"{slug}.md")
     except UserError as error:
         return show_issue(request, parts, visitor, slug, problem=error, note=note, status=409)
-    return _take(request, parts, visitor, slug, step=step, note=note, done="approved")
+    return _do_step(request, parts, visitor, slug, step=step, note=note, done="approved")
 
 
 @router.post(f"{HOME}/{{slug}}/return")
@@ -82,7 +84,7 @@ def return_to_draft(
             raise IssueError("say what to change", place="note")
         return approval.return_to_draft(session, slug, by=by, now=now, note=note)
 
-    return _take(request, parts, visitor, slug, step=step, note=note, done="returned")
+    return _do_step(request, parts, visitor, slug, step=step, note=note, done="returned")
 
 
 @router.post(f"{HOME}/{{slug}}/archive")
@@ -100,10 +102,10 @@ def archive(
             raise IssueError("choose whether to show the issue", place="archive")
         return store.switch_archive(session, slug, on=shown == "on", by=by, now=now)
 
-    return _take(request, parts, visitor, slug, step=step, note="", done=f"archive-{shown}")
+    return _do_step(request, parts, visitor, slug, step=step, note="", done=f"archive-{shown}")
 
 
-def _take(
+def _do_step(
     request: Request,
     parts: Container,
     visitor: Visitor,

@@ -1,6 +1,6 @@
-"""One subscriber: what is kept of them, their history, and what an operator may do about it.
+"""One subscriber: details, history, and operations.
 
-The log names people by their number only: it outlives their erasure.
+The audit log names subscribers only by their number, because it outlives their erasure.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ def show(
     history: Annotated[str, Query()] = "",
     done: str = "",
 ) -> Response:
-    """One person."""
+    """One subscriber."""
     number = whole_number(history, most=999) or 0
     return _show(request, parts, person_id, history=number, done=done)
 
@@ -70,7 +70,7 @@ def edit(
     wording: Annotated[str, Form()] = "",
     seen: Annotated[str, Form()] = "",
 ) -> Response:
-    """Change what is kept of a person."""
+    """Change the details of a subscriber."""
     typed = {
         "name": name[:300],
         "language": language[:50],
@@ -99,7 +99,7 @@ def suppress(
     visitor: _Editor,
     why: Annotated[str, Form()] = "",
 ) -> Response:
-    """Send no more mail to this person, whatever else happens."""
+    """Suppress the subscriber until a user lifts the suppression."""
 
     def change(session: Session, _found: Subscriber, by: Actor, now: datetime) -> None:
         subscriber_operations.suppress(session, person_id, by=by, now=now, reason=why)
@@ -137,7 +137,7 @@ def lift_bounce(
 
 @router.post(f"{_ONE}/data")
 def data(person_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
-    """All that is kept of a person, as a file for them. A post: the log tells who took it."""
+    """All data of a subscriber as a file. A POST, because it writes to the audit log."""
     with transaction(parts.database) as session:
         _find(session, person_id)
         everything = subscriber_operations.export_data(
@@ -161,7 +161,7 @@ def erase(
     visitor: _Owner,
     email: Annotated[str, Form()] = "",
 ) -> Response:
-    """Delete all that is kept of a person, once their address was typed."""
+    """Delete all data of a subscriber, if the user has typed the address."""
 
     def change(session: Session, found: Subscriber, by: Actor, now: datetime) -> None:
         if email.strip().lower() != found.email.lower():
@@ -245,7 +245,7 @@ def _show(
 
 
 def _document(details: subscriber_edit.Details) -> str:
-    """Attributes as they are edited."""
+    """The attributes as editable JSON."""
     if not details.attributes:
         return ""
     return orjson.dumps(dict(details.attributes), option=orjson.OPT_INDENT_2).decode()

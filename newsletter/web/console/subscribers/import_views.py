@@ -1,4 +1,4 @@
-"""Lists that are imported: upload, what the dry run found, start, progress, rejects."""
+"""Imports of lists: upload, results of the dry run, start, progress, rejected rows."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -32,21 +32,21 @@ _Uploader = Annotated[Visitor, Depends(Streamed(Role.EDITOR))]
 HOME = "/console/subscribers/import"
 _ONE = f"{HOME}/{{job_id:int}}"
 _MEGABYTE = 1_000_000
-#: The choice that leaves a column as its name says.
+#: The choice that keeps the meaning found for a column.
 _AS_FOUND = "as-found"
-#: What no file is larger than. The limit that counts is imports.max_megabytes: see upload.py.
+#: Larger than any file, because upload.py enforces the limit imports.max_megabytes.
 _MOST_UPLOADED = 2**40
 
 
 @router.api_route(HOME, methods=["GET", "HEAD"])
 def listing(request: Request, parts: Parts, _visitor: _Viewer) -> Response:
-    """The form, and the lists of late."""
+    """The form, and the latest imports."""
     return _list(request, parts)
 
 
 @router.post(HOME, max_body_size=_MOST_UPLOADED)
 async def upload(request: Request, parts: Parts, visitor: _Uploader) -> Response:
-    """Take a list in. What is in it is looked at in the background, and changes nothing yet."""
+    """Receive a list. A dry run in the background reads it and changes nothing yet."""
     try:
         job_id = await _received(request, parts, visitor)
     except UserError as error:
@@ -56,13 +56,13 @@ async def upload(request: Request, parts: Parts, visitor: _Uploader) -> Response
 
 @router.api_route(_ONE, methods=["GET", "HEAD"])
 def show(job_id: int, request: Request, parts: Parts, _visitor: _Viewer) -> Response:
-    """How one list stands."""
+    """The status of one import."""
     return _show(request, parts, job_id)
 
 
 @router.api_route(f"{_ONE}/status", methods=["GET", "HEAD"])
 def status(job_id: int, request: Request, parts: Parts, _visitor: _Viewer) -> Response:
-    """The part of the page that changes by itself."""
+    """The part of the page that updates itself."""
     return _show(request, parts, job_id, template="import_status.html")
 
 
@@ -78,7 +78,7 @@ def start(
     confirmed: Annotated[str, Form()] = "",
     known: Annotated[str, Form()] = "update",
 ) -> Response:
-    """Take the people over."""
+    """Start the import."""
     words = " ".join("".join(c if c.isprintable() else " " for c in wording).split())[:1000]
     options = ImportOptions(
         topics=tuple(topic or ()),
@@ -112,7 +112,7 @@ def read_again(
     dates: Annotated[str, Form()] = "",
     create_topics: Annotated[str, Form()] = "",
 ) -> Response:
-    """Another dry run: in another encoding, and with what columns and words mean."""
+    """Repeat the dry run with another encoding or other meanings of columns and words."""
     name = "".join(c for c in encoding if c.isascii() and c.isprintable())[:40]
     options = ImportOptions(
         encoding=name or None,
@@ -135,14 +135,14 @@ def read_again(
 
 
 def _chosen(names: list[str] | None, meanings: list[str] | None) -> tuple[tuple[str, str], ...]:
-    """What was chosen from lists: each name with its meaning, but for those left as they are."""
+    """Name → chosen meaning, without those that stay as found."""
     pairs = zip(names or (), meanings or (), strict=False)
     return tuple((name[:300], meant[:100]) for name, meant in pairs if meant != _AS_FOUND)
 
 
 @router.post(f"{_ONE}/stop")
 def stop(job_id: int, request: Request, parts: Parts, visitor: _Editor) -> Response:
-    """Stop a list; what was taken over until then stays."""
+    """Stop an import; subscribers imported until then stay."""
     try:
         with transaction(parts.database) as session:
             import_jobs.stop(session, actor(request, visitor), job_id, now=_now())
@@ -156,7 +156,7 @@ def stop(job_id: int, request: Request, parts: Parts, visitor: _Editor) -> Respo
 
 @router.api_route(f"{_ONE}/rejects", methods=["GET", "HEAD"])
 def rejects(job_id: int, parts: Parts, _visitor: _Editor) -> Response:
-    """The rows that were not taken, with line and reason, in cells that no spreadsheet runs."""
+    """The rejected rows with line and reason, escaped so that spreadsheets run no formulas."""
     with reading(parts.database) as session:
         job = import_jobs.find(session, job_id)
     path = parts.uploads.rejects(job_id)
@@ -183,8 +183,8 @@ async def _received(request: Request, parts: Container, visitor: Visitor) -> int
     def admit(fields: dict[str, str]) -> None:
         refuse_forgeries(request, parts, fields.get("csrf", ""))
 
-    shelf, most = parts.uploads, parts.settings.imports.max_megabytes * _MEGABYTE
-    part = shelf.part()
+    uploads, most = parts.uploads, parts.settings.imports.max_megabytes * _MEGABYTE
+    part = uploads.part()
     try:
         upload = Upload(part, most=most, admit=admit)
         try:
@@ -199,8 +199,8 @@ async def _received(request: Request, parts: Container, visitor: Visitor) -> int
                 number = import_jobs.make(
                     session, who, name=upload.name, size=upload.size, now=_now()
                 )
-                # Before the commit: whoever sees the row finds the file.
-                part.rename(shelf.upload(number))
+                # Before the commit, so that a process that sees the row finds the file.
+                part.rename(uploads.upload(number))
                 return number
 
         return await run_in_threadpool(keep)

@@ -1,4 +1,4 @@
-"""The list of subscribers: looked through by address, name, segment and state; and one by hand."""
+"""The list of subscribers, filtered by address, name, segment and status; and a form to add one."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,14 +35,14 @@ _MOST_SEGMENTS = 200
 
 @dataclass(frozen=True, slots=True)
 class _ListQuery:
-    """What stands in the page's address."""
+    """The filters in the page's URL."""
 
     text: str
     state: State | None
     segment: str
 
     def path(self, *, after: SearchPosition | None = None, **other: object) -> str:
-        """The same page with something else in it."""
+        """The URL of the list with these filters, or ``other`` ones, after a subscriber."""
         values = {"q": self.text, "segment": self.segment, "state": self.state or ""} | other
         if after is not None:
             values["after"] = str(after)
@@ -62,7 +62,7 @@ def listing(
     after: str = "",
     done: str = "",
 ) -> Response:
-    """One page of people."""
+    """One page of subscribers."""
     text = "".join(c for c in q[:320] if c.isprintable()).strip()
     asked = _ListQuery(text, State(state) if state in set(State) else None, segment)
     now, place = datetime.now(UTC), SearchPosition.read(after)
@@ -99,7 +99,7 @@ def listing(
 
 @router.api_route(f"{HOME}/add", methods=["GET", "HEAD"])
 def form(request: Request, parts: Parts, _visitor: _Editor) -> Response:
-    """The form to add somebody."""
+    """The form to add a subscriber."""
     return _form(request, parts)
 
 
@@ -155,7 +155,7 @@ def _form(
 
 
 def _rule(session: Session, name: str) -> str:
-    """The rule of a segment; SegmentError for one that there is not."""
+    """The rule of a segment; SegmentError if it does not exist."""
     return (
         segment_store.find(session, "".join(filter(str.isprintable, name))).expression
         if name

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from newsletter.checking.finding import Level
 from newsletter.checking.network.http_probe import PublicOnly, ask
 from newsletter.provider.public_addresses import is_public
-from tests.newsletter.checking.conftest import HOUSE, Look, changed
+from tests.newsletter.checking.conftest import PUBLICATION, Look, changed
 
 ALLOWED = changed("dead_links", private_networks=True, patience=timedelta(seconds=5))
 
@@ -82,8 +82,12 @@ def body(site: Site, *paths: str) -> str:
 
 
 def local(site: Site) -> dict[str, object]:
-    """Links to the house's own host are taken for reachable."""
-    return {"house": replace(HOUSE, base_url=site.url), "rules": ALLOWED, "ask_links": True}
+    """Links to the publication's own host are taken for reachable."""
+    return {
+        "publication": replace(PUBLICATION, base_url=site.url),
+        "rules": ALLOWED,
+        "ask_links": True,
+    }
 
 
 def test_links_are_asked_only_when_wanted_and_each_once(look: Look, site: Site) -> None:

@@ -36,7 +36,7 @@ from subscribers.segments import store as segment_store
 from tests.conftest import NOW, add_person
 from tests.newsletter.sandbox.test_server import settled
 from tests.newsletter.sending.conftest import (
-    HOUSE,
+    PUBLICATION,
     FakeGateway,
     dispatcher,
     five,
@@ -68,7 +68,7 @@ def make(database: Engine, front: str = "", slug: str = "first", **terms: Any) -
         return send_lifecycle.create(
             session,
             draft,
-            render(draft, HOUSE, templates=TEMPLATES),
+            render(draft, PUBLICATION, templates=TEMPLATES),
             ["everybody"],
             by=Actor(None, "operator"),
             at=NOW,
@@ -175,7 +175,7 @@ def test_no_winner_is_chosen_by_what_is_not_measured(
     database: Engine, five: list[int], by: Measure, choice: TrackingChoice, *, refused: bool
 ) -> None:
     draft = issue(slug="other")
-    other = draft, render(draft, HOUSE, templates=TEMPLATES)
+    other = draft, render(draft, PUBLICATION, templates=TEMPLATES)
     terms = {"tracking": choice, "others": [other], "test": ABTest(0.5, by, NOW - NOW)}
     if not refused:
         assert make(database, **terms)
@@ -217,7 +217,7 @@ def test_no_send_goes_to_people_whom_nobody_can_know(
                 send_lifecycle.create(
                     session,
                     draft,
-                    render(draft, HOUSE, templates=TEMPLATES),
+                    render(draft, PUBLICATION, templates=TEMPLATES),
                     names,
                     by=Actor(None, "operator"),
                     at=NOW,
@@ -234,7 +234,7 @@ OWN = re.compile(r'<a( clicktracking=off)?[^<>]* href="https://news\.example/(\w
 def test_our_own_links_are_excepted_in_the_documented_form(template: str) -> None:
     body = BODY if template == "letter" else f"{BODY}\n## Section\n\n{BODY}"
     draft = parse_issue(f"---\nsubject: S\ntemplate: {template}\n---\n\n{body}", name="issue.md")
-    html = render(draft, HOUSE, templates=TEMPLATES).html
+    html = render(draft, PUBLICATION, templates=TEMPLATES).html
     found = OWN.findall(html)
     assert {path for _, path in found} == {"unsubscribe", "preferences", "view"}
     assert all(mark for mark, _ in found)
@@ -253,13 +253,13 @@ def test_a_template_of_ones_own_may_except_more(tmp_path: Any) -> None:
     footer = tmp_path / "partials" / "footer.mjml"
     link = '<a href="https://x.example/imprint" clicktracking="off">Imprint</a></p>'
     footer.write_text(footer.read_text().replace("</p>", link, 1))
-    html = render(issue(), HOUSE, templates=tmp_path).html
+    html = render(issue(), PUBLICATION, templates=tmp_path).html
     assert '<a clicktracking=off href="https://x.example/imprint"' in html
 
 
 def test_no_link_of_a_single_email_is_measured() -> None:
     words = render_transactional(
-        HOUSE,
+        PUBLICATION,
         templates=TEMPLATES,
         title="Confirm",
         paragraphs=["One.", "Two."],

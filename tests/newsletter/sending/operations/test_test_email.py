@@ -22,7 +22,7 @@ from subscribers.consent import suppression
 from subscribers.email_address import address_key, hash_address, parse
 from subscribers.models import SuppressionReason
 from tests.conftest import ADDRESS_KEY, NOW
-from tests.newsletter.sending.conftest import HOUSE, TEXT, FakeGateway
+from tests.newsletter.sending.conftest import PUBLICATION, TEXT, FakeGateway
 
 KEY = address_key(ADDRESS_KEY)
 
@@ -30,7 +30,7 @@ KEY = address_key(ADDRESS_KEY)
 @pytest.fixture
 def rendered() -> Rendered:
     draft = parse_issue(TEXT % ("first", ""), name="first.md")
-    return render(draft, HOUSE, templates=resource("templates/email"))
+    return render(draft, PUBLICATION, templates=resource("templates/email"))
 
 
 def send_test(

@@ -32,7 +32,7 @@ from newsletter.settings.load import resource
 from subscribers.segments import store as segment_store
 from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import (
-    HOUSE,
+    PUBLICATION,
     TEXT,
     FakeGateway,
     batches,
@@ -312,13 +312,13 @@ def make_test(database: Engine, *, by: Measure = Measure.OPENS, share: float = 0
     with transaction(database) as session:
         segment_store.save(session, "everybody", "", now=NOW)
         terms = SendOptions(
-            others=[(other, render(other, HOUSE, templates=templates))],
+            others=[(other, render(other, PUBLICATION, templates=templates))],
             test=ABTest(share=share, by=by, wait=4 * _HOUR),
         )
         made = send_lifecycle.create(
             session,
             first,
-            render(first, HOUSE, templates=templates),
+            render(first, PUBLICATION, templates=templates),
             ["everybody"],
             by=Actor(None, "operator"),
             at=NOW,

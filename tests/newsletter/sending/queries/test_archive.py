@@ -27,7 +27,7 @@ from subscribers.models import Subscription, Topic
 from subscribers.segments import store as segment_store
 from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import (
-    HOUSE,
+    PUBLICATION,
     FakeGateway,
     dispatcher,
     drain,
@@ -98,7 +98,7 @@ def test_what_was_public_once_does_not_change(database: Engine, five: list[int])
         second = send_lifecycle.create(
             session,
             changed,
-            render(changed, HOUSE, templates=resource("templates/email")),
+            render(changed, PUBLICATION, templates=resource("templates/email")),
             ["everybody"],
             by=Actor(None, "operator"),
             at=NOW,
@@ -122,7 +122,7 @@ def test_a_test_shows_the_words_of_its_winner_or_the_first(
         parse_issue(f"---\nsubject: {subject}\nslug: first\n---\n\n{subject}!\n", name="first.md")
         for subject in ("Hello", 'Second {{ name | default("words") }}')
     ]
-    rendered = [render(one, HOUSE, templates=resource("templates/email")) for one in drafts]
+    rendered = [render(one, PUBLICATION, templates=resource("templates/email")) for one in drafts]
     terms = SendOptions(
         others=[(drafts[1], rendered[1])],
         test=ABTest(share=1.0, by=Measure.OPENS, wait=timedelta(hours=1)),
@@ -254,7 +254,7 @@ def test_an_issue_is_public_if_it_says_so_or_went_to_all(
     front = "" if says is None else f"archive: {str(says).lower()}\n"
     front += f"topics: [{topics}]\n" if topics else ""
     draft = parse_issue(f"---\nsubject: x\nslug: first\n{front}---\n\nHello.\n", name="first.md")
-    rendered = render(draft, HOUSE, templates=resource("templates/email"))
+    rendered = render(draft, PUBLICATION, templates=resource("templates/email"))
     with transaction(database) as session:
         made = send_lifecycle.create(
             session,
@@ -312,7 +312,7 @@ def again(database: Engine, words: str, *, same_issue: bool = False, front: str 
     draft = parse_issue(
         f"---\nsubject: {words}\nslug: first\n{front}---\n\n{words}\n", name="first.md"
     )
-    rendered = render(draft, HOUSE, templates=resource("templates/email"))
+    rendered = render(draft, PUBLICATION, templates=resource("templates/email"))
     with transaction(database) as session:
         return send_lifecycle.create(
             session,

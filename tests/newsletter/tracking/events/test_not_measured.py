@@ -141,7 +141,7 @@ def test_segments_that_nobody_can_know_are_refused_on_the_command_line(
         assert "clicks are not tracked" in done.stderr
         assert "tracking.clicks" in done.stderr
     (row,) = map(json.loads, run("segment", "list", "--json", **off).stdout.splitlines())
-    assert (row["people"], row["can be emailed"]) == (None, None)
+    assert (row["subscribers"], row["can be emailed"]) == (None, None)
     assert "clicks are not tracked" in row["problem"]
     on = {"NEWSLETTER_DATABASE_URL": database_url}
     assert run("segment", "count", "readers", **on).returncode == 0

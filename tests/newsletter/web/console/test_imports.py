@@ -70,12 +70,12 @@ def job(office: Office):
         return session.execute(select(_job).order_by(_job.c.id.desc()).limit(1)).one()
 
 
-def shelf_of(office: Office) -> UploadStore:
+def uploads_of(office: Office) -> UploadStore:
     return UploadStore(office.parts.settings.imports.folder)
 
 
 def files(office: Office) -> set[str]:
-    folder = shelf_of(office).folder
+    folder = uploads_of(office).folder
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
@@ -278,11 +278,11 @@ def test_a_dead_process_s_list_is_taken_up_when_its_lease_is_over(
     office: Office, editor: Browser
 ) -> None:
     path = started(office, editor)
-    shelf, now = shelf_of(office), datetime.now(UTC)
+    uploads, now = uploads_of(office), datetime.now(UTC)
     with transaction(office.parts.database) as session:
-        lost = import_jobs.claim(session, "dead", has=shelf.has, now=now)
+        lost = import_jobs.claim(session, "dead", has=uploads.has, now=now)
         assert lost is not None
-        assert import_jobs.claim(session, "other", has=shelf.has, now=now) is None
+        assert import_jobs.claim(session, "other", has=uploads.has, now=now) is None
     work(office)
     assert job(office).state == JobState.RUNNING
     with transaction(office.parts.database) as session:
@@ -297,10 +297,10 @@ def test_a_dead_process_s_list_is_taken_up_when_its_lease_is_over(
 
 def test_a_list_on_another_machine_waits_for_that_machine(office: Office, editor: Browser) -> None:
     path = uploaded(editor, GOOD)
-    there = shelf_of(office).upload(1).rename(shelf_of(office).folder / "elsewhere")
+    there = uploads_of(office).upload(1).rename(uploads_of(office).folder / "elsewhere")
     work(office)
     assert job(office).state == JobState.UPLOADED
-    there.rename(shelf_of(office).upload(1))
+    there.rename(uploads_of(office).upload(1))
     work(office)
     assert job(office).state == JobState.CHECKED
     assert path
@@ -345,7 +345,7 @@ def test_what_is_old_is_deleted_and_figures_stay(office: Office, editor: Browser
     work(office)
     editor.post(f"{done}/start")
     work(office)
-    stray = shelf_of(office).folder / "0123456789abcdef.part"
+    stray = uploads_of(office).folder / "0123456789abcdef.part"
     stray.write_bytes(b"x")
     with transaction(office.parts.database) as session:
         session.execute(update(_job).values(made_at=datetime.now(UTC) - timedelta(days=8)))

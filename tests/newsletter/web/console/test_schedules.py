@@ -103,7 +103,7 @@ def test_the_slower_of_two_who_change_a_schedule_overwrites_nothing(
     assert post(other, "/1", **theirs | {"when": "daily 06:00"}).status_code == 303
     answer = post(editor, "/1", **mine | {"when": "daily 08:00"})
     assert answer.status_code == 400
-    assert "somebody else changed it meanwhile" in answer.text
+    assert "someone else has changed it meanwhile" in answer.text
     assert 'value="daily 08:00"' in answer.text
     assert stored(database)[0].rule == "daily 06:00"
     assert post(editor, "/1", **opened(editor) | {"when": "daily 08:00"}).status_code == 303

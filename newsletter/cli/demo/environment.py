@@ -40,7 +40,7 @@ Moore Naur O’Neil Perlman Quinlan Ritchie Søndergaard Thompson Ungar Wirth Ya
 
 
 @dataclass(frozen=True, slots=True)
-class DemoStage:
+class DemoEnvironment:
     """The running parts of the demo."""
 
     container: Container
@@ -49,7 +49,7 @@ class DemoStage:
 
 
 @contextmanager
-def stage(*, fixed_ports: bool) -> Iterator[DemoStage]:
+def demo_environment(*, fixed_ports: bool) -> Iterator[DemoEnvironment]:
     """Run the sandbox and the service. This does not use the user's settings and data."""
     with tempfile.TemporaryDirectory(prefix="newsletter-demo-") as folder:
         config = SandboxConfig(
@@ -66,7 +66,7 @@ def stage(*, fixed_ports: bool) -> Iterator[DemoStage]:
                     load(_environment(Path(folder), sandbox, service_url)), text_process=True
                 )
                 with _running(container, listening):
-                    yield DemoStage(container, sandbox, service_url)
+                    yield DemoEnvironment(container, sandbox, service_url)
                 container.database.dispose()
 
 
@@ -106,7 +106,7 @@ def _running(container: Container, listening: socket.socket) -> Iterator[None]:
     try:
         while not server.started:
             if not thread.is_alive():
-                raise MachineError("the service did not start", hint="Its reason stands above.")
+                raise MachineError("the service did not start", hint="See its error above.")
             time.sleep(0.02)
         yield
     finally:
