@@ -11,6 +11,7 @@ import tzdata
 from sqlalchemy import Engine, inspect
 
 from newsletter import identity
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import check_version, reading, require_current
 from newsletter.doctor.account import DoctorFinding, Verdict
 from newsletter.errors import DatabaseError
@@ -93,7 +94,7 @@ def of_address_key(engine: Engine, key: bytes) -> DoctorFinding:
             subject, Verdict.OK, "not compared: the database has no tables for it yet"
         )
     with reading(engine) as session:
-        if identity.fits(session, key) is False:
+        if identity.is_address_key(session, key) is False:
             found = "not the key that this database was made with: commands that need it refuse"
             mend = "Set the key of this database; it is kept with its backups."
             return DoctorFinding(subject, Verdict.PROBLEM, found, mend)
@@ -119,7 +120,7 @@ def of_departure_logs(engine: Engine) -> DoctorFinding:
 def of_database(engine: Engine) -> DoctorFinding:
     """Whether it is of this program's version; an embedded one is brought to it by any command."""
     try:
-        if engine.dialect.name != "sqlite":
+        if is_postgresql(engine):
             require_current(engine)
         version = check_version(engine)
     except DatabaseError as error:

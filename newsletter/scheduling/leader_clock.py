@@ -20,8 +20,9 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Engine, delete
 from sqlalchemy.exc import SQLAlchemyError
 
+from newsletter.db.dialect import insert_into
 from newsletter.db.engine import transaction
-from newsletter.db.orm import insert_into, table_of
+from newsletter.db.orm import table_of
 from newsletter.scheduling import tasks
 from newsletter.scheduling.models import Lease
 

@@ -197,8 +197,8 @@ class Reconciler:
         found.listed += len(page)
         found.unreadable += len(page) - len(named)
         hashes = [hashed for hashed, _ in named]
-        here = _suppressed(session, hashes)
-        opted_in = consent_records.opted_in(session, hashes, lock=not dry_run)
+        here = suppression.reasons_of(session, hashes)
+        opted_in = consent_records.latest_opt_ins(session, hashes, lock=not dry_run)
         removals = list_removal.removals(session, hashes)
         back, proofs = [], {}
         for hashed, entry in named:
@@ -216,14 +216,14 @@ class Reconciler:
                 found.known += 1
         found.new_here += len(proofs)
         if reason is not None and not dry_run:
-            suppression.add_proved(session, proofs, reason)
+            suppression.add_with_proofs(session, proofs, reason)
         return back
 
     def _still_back(self, report: ReconcileReport, entries: Sequence[ListEntry]) -> list[ListEntry]:
         """Those who have not left again while the list was read."""
         hashes = {entry: self.hash_of(entry.email) for entry in entries}
         with self._session(report) as session:
-            here = _suppressed(session, [hashed for hashed in hashes.values() if hashed])
+            here = suppression.reasons_of(session, [hashed for hashed in hashes.values() if hashed])
         return [entry for entry, hashed in hashes.items() if hashed not in here]
 
     def _tell(self, account: Account, report: ReconcileReport) -> int:
@@ -289,15 +289,6 @@ def _since(session: Session) -> datetime | None:
         .limit(1)
     )
     return since if session.scalar(back) is None else None
-
-
-def _suppressed(session: Session, hashes: Sequence[bytes]) -> dict[bytes, str]:
-    rows = session.execute(
-        select(_suppression.c.address_hash, _suppression.c.reason).where(
-            _suppression.c.address_hash.in_(hashes)
-        )
-    )
-    return {row.address_hash: row.reason for row in rows}
 
 
 def _evidence(listing: SuppressionListing, entry: ListEntry) -> str:

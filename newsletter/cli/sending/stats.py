@@ -4,11 +4,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
 
 from newsletter.cli.output import err, facts, out, rows
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
+from newsletter.db.dialect import with_snapshots
 from newsletter.db.engine import reading
 from newsletter.settings.load import load
 from newsletter.tracking.stats import counters
@@ -58,7 +58,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show how a send did: figures and rates, by mail domain and by link (docs/metrics.md)."""
-    with reading(_snapshots(Container(load()).database)) as session:
+    with reading(with_snapshots(Container(load()).database)) as session:
         whole = send_rates.of_send(session, number)
         domains = send_rates.by_domain(session, number)
         links = send_rates.by_link(session, number)
@@ -137,7 +137,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Count the events again and compare; exits with 1 when a kept figure differs."""
-    with reading(_snapshots(Container(load()).database)) as session:
+    with reading(with_snapshots(Container(load()).database)) as session:
         numbers = verify_counters.sends(session) if number is None else [number]
         found = [
             asdict(one) for send in numbers for one in verify_counters.differences(session, send)
@@ -149,13 +149,6 @@ def verify(
     if not as_json:
         sends = "1 send" if len(numbers) == 1 else f"{len(numbers):,} sends"
         out.print(f"The figures of {sends} are what their events say.")
-
-
-def _snapshots(database: Engine) -> Engine:
-    """Events arrive meanwhile: all queries have to see the same ones, as on SQLite they do."""
-    if database.dialect.name == "postgresql":
-        return database.execution_options(isolation_level="REPEATABLE READ")
-    return database
 
 
 def _table(records: list[dict[str, object]], columns: list[str], empty: str) -> None:

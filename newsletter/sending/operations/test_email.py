@@ -9,18 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select
-
-from newsletter.db.orm import Session, table_of
+from newsletter.db.orm import Session
 from newsletter.errors import ProviderError, SendError
 from newsletter.provider.gateway import Accepted, Gateway, MailRequest, NotSent, Recipient, Refused
 from newsletter.rendering.preview import NO_TOKEN
 from newsletter.rendering.rendered import Rendered
 from subscribers import rate_limit
+from subscribers.consent import suppression
 from subscribers.email_address import parse
-from subscribers.models import Suppression
-
-_suppression = table_of(Suppression)
 
 MARK: Final = "[Test] "
 #: Addresses at a time, and in an hour by everybody together.
@@ -45,15 +41,10 @@ def allowed(
     if not 0 < len(to) <= MOST:
         raise SendError(f"a test goes to 1 to {MOST} addresses", place=f"{len(to)} addresses")
     hashes = {hash_of(email): email for email in to}
-    barred = session.execute(
-        select(_suppression.c.address_hash, _suppression.c.reason).where(
-            _suppression.c.address_hash.in_([hashed for hashed in hashes if hashed])
-        )
-    ).first()
-    if barred is not None:
+    for hashed, reason in suppression.reasons_of(session, [h for h in hashes if h]).items():
         raise SendError(
-            f"this address must not be mailed ({barred.reason})",
-            place=hashes[barred.address_hash],
+            f"this address must not be mailed ({reason})",
+            place=hashes[hashed],
             hint="Name another one.",
         )
     key = rate_limit.key_of(secret, "test mails", "")

@@ -70,7 +70,8 @@ def is_for_all(
 
     ``segments`` and ``excluded`` are the rules of both, ``topics`` the slugs of the issue's.
     """
-    wholes = [whole for rule in segments if (whole := segment_parser.takes_whole(rule)) is not None]
+    covered = (segment_parser.covered_topics(rule) for rule in segments)
+    wholes = [whole for whole in covered if whole is not None]
     if excluded or not wholes:
         return False
     chosen = frozenset().union(*wholes)

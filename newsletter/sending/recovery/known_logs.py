@@ -20,6 +20,7 @@ from newsletter import identity
 from newsletter.accounts import audit, operator_messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
@@ -115,7 +116,7 @@ class _Look:
         self.database = identity.database_id(session, now=now)
         #: How often this machine's log was compared by now; 0 when it was not.
         self.compared = 0
-        self._only_machine = session.get_bind().dialect.name == "sqlite"
+        self._only_machine = not is_postgresql(session)
 
     def run(self) -> ReplayReport:
         """Look at all of them; returns what this machine's own told."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, or_, select, update
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.sending.ledger import (
     batch_store,
     confirmations,
@@ -223,7 +224,7 @@ def _suppress_again(session: Session, who: Mapping[bytes, Sequence[Suppressed]])
         for hashed, words in who.items()
         if (missing := [one for one in words if _is_lost(one, here.get(hashed))])
     }
-    back = consent_records.opted_in(session, list(lost)) if lost else {}
+    back = consent_records.latest_opt_ins(session, list(lost)) if lost else {}
     proofs: dict[SuppressionReason, dict[bytes, Proof]] = defaultdict(dict)
     for hashed, missing in lost.items():
         for one in missing:
@@ -231,7 +232,7 @@ def _suppress_again(session: Session, who: Mapping[bytes, Sequence[Suppressed]])
                 proofs[SuppressionReason(one.reason)][hashed] = Proof(one.at, _LEFT)
     # The weakest first, so that an operator's word has the others beneath it.
     for reason in SuppressionReason:
-        suppression.add_proved(session, proofs[reason], reason)
+        suppression.add_with_proofs(session, proofs[reason], reason)
     return len(set().union(*proofs.values()))
 
 

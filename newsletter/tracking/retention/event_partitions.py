@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from sqlalchemy import delete, select, text
 from sqlalchemy.exc import DBAPIError
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.orm import Session, changed, table_of
 from newsletter.tracking.models import EventRow
 
@@ -37,7 +38,7 @@ def after(month: datetime) -> datetime:
 
 def prepare(session: Session, *, now: datetime) -> None:
     """On PostgreSQL, make the tables of this month and the next ones."""
-    if session.get_bind().dialect.name != "postgresql":
+    if not is_postgresql(session):
         return
     there, month = set(session.scalars(_TABLES)), first_of(now)
     for _ in range(1 + _AHEAD):
@@ -57,7 +58,7 @@ def remove(session: Session, *, before: datetime, at_most: int) -> int:
 
     On PostgreSQL whole tables, and then rows of other months, which are few.
     """
-    if session.get_bind().dialect.name == "postgresql":
+    if is_postgresql(session):
         old = [name for name in _months(session) if name < _name(before)]
         if old:
             session.execute(_PATIENCE)

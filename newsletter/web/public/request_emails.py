@@ -8,7 +8,7 @@ from newsletter.container import Container
 from newsletter.links import Purpose
 from newsletter.rendering.transactional import render_notice
 from newsletter.sending.delivery.outbox import OutgoingEmail
-from subscribers.self_service.confirmed_requests import Request, RequestResult
+from subscribers.self_service.confirmed_requests import RequestKind, RequestResult
 
 #: Second number of a token that takes a change of address back instead of confirming it.
 TAKE_BACK: Final = 1
@@ -29,7 +29,7 @@ class Mails:
 
 def written(
     parts: Container,
-    kind: Request,
+    kind: RequestKind,
     asked: RequestResult,
     *,
     expires: datetime,
@@ -39,24 +39,24 @@ def written(
     house = parts.house.name
     link = _link(parts, asked.confirmation_id, expires=expires)
     match kind:
-        case Request.DATA:
+        case RequestKind.DATA:
             title = "Download your data"
             text = f"Here is the way to everything that {house} keeps about you, as one file."
             label = "To my data"
-        case Request.ERASE:
+        case RequestKind.ERASE:
             title = "Erase your data"
             text = (
                 f"You asked {house} to erase everything that it keeps about you. "
                 "This also ends your subscription, and it cannot be undone."
             )
             label = "To erasing my data"
-        case Request.ADDRESS:
+        case RequestKind.ADDRESS:
             title = "Confirm your new address"
             text = f"{house} was asked to send its mails to this address from now on."
             label = "Confirm this address"
     ask = _mail(parts, title, [text, _NOT_YOU], (label, link))
     return Mails(
-        ask, _warning(parts, asked, expires, take_back) if kind is Request.ADDRESS else None
+        ask, _warning(parts, asked, expires, take_back) if kind is RequestKind.ADDRESS else None
     )
 
 

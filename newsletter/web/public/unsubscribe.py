@@ -59,7 +59,7 @@ def unsubscribe_token(
     key = hashlib.sha256(happening.encode()).digest()[:16]
 
     def work(session: Session) -> None:
-        email = preferences.still_here(session, subscriber_id)
+        email = preferences.unsubscribable_address(session, subscriber_id)
         if email is None:
             return
         send_id = session.scalar(

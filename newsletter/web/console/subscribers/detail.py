@@ -30,7 +30,7 @@ from subscribers.consent import suppression, topics
 from subscribers.directory import edit as subscriber_edit
 from subscribers.directory import status_counts
 from subscribers.directory.edit import EditError
-from subscribers.directory.search import standing_of
+from subscribers.directory.search import exclusion_of
 from subscribers.models import Subscriber, SuppressionReason
 
 router = APIRouter()
@@ -82,7 +82,11 @@ def edit(
 
     def change(session: Session, found: Subscriber, now: datetime) -> str:
         details = subscriber_edit.read(
-            name=name, tongue=language, zone=timezone, attributes=attributes, topics=topic or []
+            name=name,
+            language=language,
+            timezone=timezone,
+            attributes=attributes,
+            topics=topic or [],
         )
         changed = subscriber_edit.edit(
             session, found.id, details, seen=seen, wording=wording, now=now
@@ -124,7 +128,7 @@ def lift(person_id: int, request: Request, parts: Parts, visitor: _Editor) -> Re
 
     def change(session: Session, found: Subscriber, _now: datetime) -> str:
         evidence = f"an operator's suppression was lifted by {visitor.called}"
-        stays = suppression.lift_by_hand(session, found.address_hash, evidence=evidence)
+        stays = suppression.lift_manual(session, found.address_hash, evidence=evidence)
         return f"suppression lifted{f', stays out: {stays}' if stays else ''}"
 
     return _change(request, parts, visitor, person_id, change=change, done="lifted")
@@ -245,7 +249,7 @@ def _show(
         found = _find(session, person_id)
         details = subscriber_edit.details_of(session, found)
         entries, more = subscriber_history.of_person(session, found, page=history)
-        objection, suppressed = standing_of(session, found, now=now)
+        objection, suppressed = exclusion_of(session, found, now=now)
         offered = topics.offered(session)
         named = {topic.slug: topic.name for topic in offered}
         return page(
@@ -261,7 +265,7 @@ def _show(
             seen=subscriber_edit.stamp(details),
             offered=offered,
             objection=objection,
-            state=status_counts.state_of(objection),
+            state=status_counts.status_of(objection),
             suppressed=suppressed,
             happened=[told(entry) for entry in entries],
             older=f"{HOME}/{person_id}?history={history + 1}#history" if more else "",
