@@ -36,7 +36,7 @@ from newsletter.sending.ledger.batch_store import ClaimedBatch, SkippedRecipient
 from newsletter.sending.ledger.forgotten_sends import PREFIX, ForgottenSendInfo
 from newsletter.sending.ledger.interventions import INTERVENTIONS, KINDS, Intervention
 from newsletter.sending.ledger.recipients import EligibleRecipient
-from subscribers.consent.suppression import NEWS, Lifted, Suppressed
+from subscribers.consent.suppression import CHANGES, Lifted, Suppressed
 
 _log = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ class DepartureLogFile(LogReader):
 
     def _committed(self, session: Session) -> None:
         # The release of a savepoint is no commit: its changes are committed with the transaction.
-        news: list[Suppressed | Lifted] = session.info.get(NEWS, [])
+        news: list[Suppressed | Lifted] = session.info.get(CHANGES, [])
         interventions: list[Intervention] = session.info.get(INTERVENTIONS, [])
         if not (news or interventions) or session.in_nested_transaction():
             return
