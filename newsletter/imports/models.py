@@ -42,7 +42,7 @@ class ImportJob(Model, table=True):
     __tablename__ = "import_job"
     __table_args__ = (
         one_of("state", JobState),
-        # The few unfinished jobs; each worker queries them once a second.
+        # The few unfinished jobs; each worker queries them after each commit.
         Index(
             "ix_import_job_open",
             "id",
