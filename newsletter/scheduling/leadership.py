@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from newsletter.db import private_files
+from newsletter.db.dialect import is_postgresql
 from newsletter.wakeups import kept_connection
 
 #: Seconds between two calls of ``hold``, at most; the server waits for three of them.
@@ -36,7 +37,7 @@ class Leadership(Protocol):
 
 def leadership(database: Engine) -> Leadership:
     """The right to run the clock of this database."""
-    if database.dialect.name == "postgresql":
+    if is_postgresql(database):
         return _SessionLock(database)
     return _FileLock(database.url.database)
 

@@ -52,7 +52,7 @@ def create_app(assembly: Container, *, background: bool) -> FastAPI:
         if not background:
             yield
             return
-        clock, workers, importer = assembly.clock(), assembly.workers(), assembly.importer()
+        clock, workers, importer = assembly.clock(), assembly.workers(), assembly.import_worker()
         workers.start()
         clock.start()
         importer.start()

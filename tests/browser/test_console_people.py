@@ -106,7 +106,7 @@ def desk(desk: Desk) -> Desk:
 @pytest.fixture
 def background(desk: Desk) -> Iterator[None]:
     """Whoever works on uploaded lists; the desk has no background of its own."""
-    importer = desk.parts.importer()
+    importer = desk.parts.import_worker()
     importer.start()
     yield
     importer.stop()

@@ -17,6 +17,7 @@ from newsletter.issues.parsing.comments import without_comments
 from newsletter.issues.parsing.front_matter import NULLS, YamlValue, read_front_matter
 from newsletter.issues.parsing.text import normalized, read_text
 from newsletter.issues.parsing.tracking_flags import TrackingChoice
+from subscribers.field_values import LANGUAGE_TAG
 
 TEMPLATES = ("digest", "letter")
 #: Each key, and whether its value is free text.
@@ -37,7 +38,6 @@ _KEYS = {
 }
 _ADDRESS = r"[^@\s<>,;\"]+@[^@\s<>,;\"]+"
 _FROM = re.compile(rf"(?:(?P<name>[^<>]*?)\s*<\s*(?P<in>{_ADDRESS})\s*>|(?P<bare>{_ADDRESS}))")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -293,7 +293,7 @@ class _FrontMatter:
 
     def language(self) -> str | None:
         """A BCP 47 tag."""
-        return self.matching("language", _LANGUAGE, "a BCP 47 tag like en or de-AT")
+        return self.matching("language", LANGUAGE_TAG, "a BCP 47 tag like en or de-AT")
 
     def date(self) -> Date | None:
         """The issue's date."""

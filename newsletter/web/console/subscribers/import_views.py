@@ -150,7 +150,7 @@ def stop(job_id: int, request: Request, parts: Parts, visitor: _Editor) -> Respo
     except UserError as error:
         return _show(request, parts, job_id, problem=error)
     if job is not None and job.state == JobState.STOPPED:
-        parts.shelf.drop(job_id, rejects=False)
+        parts.uploads.drop(job_id, rejects=False)
     return go(f"{HOME}/{job_id}")
 
 
@@ -159,7 +159,7 @@ def rejects(job_id: int, parts: Parts, _visitor: _Editor) -> Response:
     """The rows that were not taken, with line and reason, in cells that no spreadsheet runs."""
     with reading(parts.database) as session:
         job = import_jobs.find(session, job_id)
-    path = parts.shelf.rejects(job_id)
+    path = parts.uploads.rejects(job_id)
     if job is None or not path.exists():
         raise HTTPException(404)
     return FileResponse(
@@ -183,8 +183,8 @@ async def _received(request: Request, parts: Container, visitor: Visitor) -> int
     def admit(fields: dict[str, str]) -> None:
         refuse_forgeries(request, parts, fields.get("csrf", ""))
 
-    shelf, most = parts.shelf, parts.settings.imports.max_megabytes * _MEGABYTE
-    part = shelf.part()
+    uploads, most = parts.uploads, parts.settings.imports.max_megabytes * _MEGABYTE
+    part = uploads.part()
     try:
         upload = Upload(part, most=most, admit=admit)
         try:
@@ -196,11 +196,11 @@ async def _received(request: Request, parts: Container, visitor: Visitor) -> int
         def keep() -> int:
             with transaction(parts.database) as session:
                 who = actor(request, visitor)
-                number = import_jobs.make(
+                number = import_jobs.create(
                     session, who, name=upload.name, size=upload.size, now=_now()
                 )
                 # Before the commit: whoever sees the row finds the file.
-                part.rename(shelf.upload(number))
+                part.rename(uploads.upload(number))
                 return number
 
         return await run_in_threadpool(keep)
@@ -242,7 +242,7 @@ def _show(
             told=job.report or job.found,
             over=job.state in OVER,
             offered=topics.offered(session) if job.state == JobState.CHECKED else [],
-            rejects=parts.shelf.rejects(job_id).exists(),
+            rejects=parts.uploads.rejects(job_id).exists(),
             meanings=column_mapping.MEANINGS,
             word_meanings=column_mapping.WORD_MEANINGS,
             mapped=dict(job.options.get("mapping") or ()),
