@@ -17,7 +17,7 @@ from newsletter import durations
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.checking.checker import ExaminedIssue
-from newsletter.checking.finding import Finding, FindingsError, refuse
+from newsletter.checking.finding import Finding, FindingsError, blocking, refuse
 from newsletter.checking.planned_send import Plan
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
@@ -123,6 +123,16 @@ class _Prepared:
     #: The revisions of variants that are issues of their own.
     variant_revisions: str
 
+    @property
+    def names(self) -> list[str]:
+        """What errors call each text."""
+        first, *others = (one.draft.name for one in self.texts)
+        labels = ab_testing.LABELS[1:]
+        return [
+            first,
+            *(f"{name} (variant {one})" for one, name in zip(labels, others, strict=False)),
+        ]
+
 
 def _prepare(parts: Container, form: SendForm, pace: Pace, now: datetime) -> _Prepared:
     """Read the form and examine the texts; raises UserError."""
@@ -190,8 +200,8 @@ def _preview(
         plan = replace(_plan(session, form, terms), counted=foreseen.counted)
         findings = _findings(parts, ready, plan, now)
     if form.despite_findings != "yes":
-        for one, found in zip(ready.texts, findings, strict=True):
-            refuse(found, name=one.draft.name)
+        for name, found in zip(ready.names, findings, strict=True):
+            refuse(found, name=name)
     latest = sends.get(ready.issue.issue_id, [])
     shown = replace(
         form,
@@ -204,6 +214,7 @@ def _preview(
         request,
         "send_confirm.html",
         findings=_labeled(findings),
+        has_errors=any(blocking(found) for found in findings),
         form=shown,
         hidden=list(hidden_fields(shown, pace)),
         issue=ready.issue,
@@ -269,7 +280,7 @@ def _make(request: Request, parts: Container, visitor: Visitor, form: SendForm, 
     # Whatever a send needs is checked before anything is written.
     _ = parts.gateway, parts.links
     if form.despite_findings != "yes":
-        for one in ready.texts:
+        for name, one in zip(ready.names, ready.texts, strict=True):
             found = parts.checker.before_sending(
                 one.draft,
                 one.rendered,
@@ -279,7 +290,7 @@ def _make(request: Request, parts: Container, visitor: Visitor, form: SendForm, 
                 dns=parts.dns,
                 examined=one,
             )
-            refuse(found, name=one.draft.name)
+            refuse(found, name=name)
     first = ready.texts[0]
     with transaction(parts.database) as session:
         store.find(session, form.issue, lock=True)
