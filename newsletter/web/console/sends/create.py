@@ -264,14 +264,18 @@ def _findings(
 
 
 def _labeled(findings: Sequence[Sequence[Finding]]) -> list[tuple[str, Finding]]:
-    """Each finding once, with the label of the variant that first has it."""
-    seen, labeled = set[tuple[str, str]](), list[tuple[str, Finding]]()
+    """Each finding once, with the labels of its variants unless it is in all of them."""
+    labels = dict[tuple[str, str, int | None], list[str]]()
+    first = dict[tuple[str, str, int | None], Finding]()
     for label, found in zip(ab_testing.LABELS, findings, strict=False):
         for one in found:
-            if (one.check, one.message) not in seen:
-                seen.add((one.check, one.message))
-                labeled.append((label if len(findings) > 1 else "", one))
-    return labeled
+            key = (one.check, one.message, one.line)
+            labels.setdefault(key, []).append(label)
+            first.setdefault(key, one)
+    return [
+        ("" if len(labels[key]) == len(findings) else ", ".join(labels[key]), one)
+        for key, one in first.items()
+    ]
 
 
 def _make(request: Request, parts: Container, visitor: Visitor, form: SendForm, pace: Pace) -> int:
