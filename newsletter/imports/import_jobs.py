@@ -58,7 +58,7 @@ def make(session: Session, actor: Actor, *, name: str, size: int, now: datetime)
     session.add(job)
     session.flush()
     number: int = job.id
-    audit.record(session, actor, "list uploaded", now=now, subject=f"import {number}", bytes=size)
+    audit.record(session, actor, "file uploaded", now=now, subject=f"import {number}", bytes=size)
     return number
 
 
@@ -78,7 +78,7 @@ def check_again(
     """Another dry run, with what the operator knows better: the encoding, and what words mean."""
     kept = {name: _plain(getattr(options, name)) for name in _READING}
     _move(session, job_id, {JobState.CHECKED: JobState.UPLOADED}, options=kept, rows=0, progress=0)
-    audit.record(session, actor, "list read again", now=now, subject=f"import {job_id}")
+    audit.record(session, actor, "import repeated", now=now, subject=f"import {job_id}")
 
 
 def start(

@@ -113,7 +113,7 @@ def request(session: Session, slug: str, *, by: Actor, now: datetime, note: str 
         occasion=now.isoformat(),
         detail=note,
     )
-    audit.record(session, by, "review asked for", now=now, subject=slug, revision=revision.number)
+    audit.record(session, by, "review requested", now=now, subject=slug, revision=revision.number)
     return revision
 
 
@@ -182,7 +182,7 @@ def text_to_send(
     With ``by``, sending a file approves it. A saved text (``base`` is its revision number) has
     to be approved before; IssueError when it is not.
     """
-    saved = store.save(session, draft, by=by or store.COMMAND_LINE, now=now, base=base)
+    saved = store.add_revision(session, draft, by=by or store.COMMAND_LINE, now=now, base=base)
     if by is not None and base is None:
         approve_by_sending(session, saved, by=by, now=now)
     else:

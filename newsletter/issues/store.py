@@ -49,6 +49,18 @@ class SavedRevision:
 def save(
     session: Session, draft: Draft, *, by: Actor, now: datetime, base: int | None = None
 ) -> SavedRevision:
+    """Save a user's text (see ``add_revision``), with an audit entry unless it was saved before."""
+    saved = add_revision(session, draft, by=by, now=now, base=base)
+    if saved.is_new:
+        audit.record(
+            session, by, "issue saved", now=now, subject=draft.slug, revision=saved.revision.number
+        )
+    return saved
+
+
+def add_revision(
+    session: Session, draft: Draft, *, by: Actor, now: datetime, base: int | None = None
+) -> SavedRevision:
     """Save this text as the latest revision of its issue. The issue becomes a draft.
 
     ``base`` is the number of the revision that the text is based on, 0 for a new issue; None

@@ -54,7 +54,7 @@ def invite_again(
 ) -> None:
     """Email the invitation once more."""
     _email_invitation(session, parts, user, by=by, now=now)
-    audit.record(session, by, "invited again", now=now, subject=user.email)
+    audit.record(session, by, "user invited again", now=now, subject=user.email)
 
 
 def set_password(

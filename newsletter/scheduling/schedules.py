@@ -70,7 +70,7 @@ def create(session: Session, options: ScheduleOptions, *, by: Actor, now: dateti
         raise SendError("a schedule of this name exists", place=options.name, hint=hint)
     schedule = Schedule(name=options.name, series="", rule="", zone="", created_at=now)
     _write(session, schedule, options, now)
-    audit.record(session, by, "schedule made", now=now, subject=options.name, rule=schedule.rule)
+    audit.record(session, by, "schedule created", now=now, subject=options.name, rule=schedule.rule)
     return schedule
 
 
@@ -139,7 +139,7 @@ def skip(
         raise SendError("it would skip too many days", place=f"schedule {name}", hint=hint)
     schedule.skips = _as_text(skipped.union(days))
     detail = ", ".join(_as_text(days))[:300]
-    audit.record(session, by, "schedule skips", now=now, subject=name, days=detail)
+    audit.record(session, by, "schedule days skipped", now=now, subject=name, days=detail)
     return sorted(days)
 
 
@@ -150,7 +150,7 @@ def unskip(session: Session, name: str, days: Iterable[date], *, by: Actor, now:
         raise SendError(f"it does not skip {', '.join(unknown)}", place=f"schedule {name}")
     schedule.skips = [day for day in schedule.skips if day not in chosen]
     detail = ", ".join(chosen)[:300]
-    audit.record(session, by, "schedule skips no more", now=now, subject=name, days=detail)
+    audit.record(session, by, "schedule days restored", now=now, subject=name, days=detail)
 
 
 def remove(session: Session, name: str, *, by: Actor, now: datetime) -> None:

@@ -25,10 +25,11 @@ from newsletter.scheduling import next_run
 from newsletter.scheduling.models import RunOutcome
 from newsletter.sending import heartbeat
 from newsletter.sending.delivery import outbox
-from newsletter.sending.ledger import restore_gate, send_store
+from newsletter.sending.ledger import restore_gate, sends
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.planning.planner import plan
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.recovery import uncertain_batches
 from newsletter.tracking import circuit_breaker, list_removal
 from newsletter.tracking.circuit_breaker import BreakerRule
@@ -326,9 +327,9 @@ def _start(desk: TaskContext, send_id: int, *, now: datetime, late: timedelta) -
         raise
     except UserError as error:
         why = " ".join(f"{error.message}. {error.hint or ''}".split())
-        reason = f"could not start: {why} Fix it, then resume the send"
+        reason = f"could not start: {why}"
         with transaction(desk.database) as session:
-            held = send_store.hold_back(session, send_id, reason=reason, now=now)
+            held = sends.hold_back(session, send_id, PauseCause.START, reason=reason, now=now)
         if held:
             _log.error("send %s %s", send_id, reason)
         else:

@@ -1,7 +1,7 @@
-"""Tables of the ledger: sends, what they say, their batches, and one row per person and issue.
+"""Tables of the ledger: sends, their variants and batches, and a row per issue and subscriber.
 
 Keys are natural. A delivery is (issue, subscriber), which makes a second copy of an
-issue impossible across sends; a batch is (send, number), the number that operators see.
+issue impossible across sends. A batch is (send, number), the number that operators see.
 """
 
 from datetime import datetime
@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, text
 
 from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, DeliveryState, LogState, SendState
 
-#: Whoever is apart (states.APART) has a reason, and nobody else has.
+#: Deliveries in a state of states.APART have a reason, and no others have one.
 _APART = "reason IS NOT NULL"
 
 
@@ -21,19 +22,21 @@ class Send(Model, table=True):
     """One issue to one or more segments, with the rule of when and how fast."""
 
     __tablename__ = "send"
-    __table_args__ = (one_of("state", SendState),)
+    __table_args__ = (one_of("state", SendState), one_of("paused_by", PauseCause))
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     issue_id: int = Field(sa_type=Id, foreign_key="issue.id", index=True)
     revision_id: int = Field(sa_type=Id, foreign_key="revision.id")
     #: Names and expressions of the segments as they were when the send was made.
     segments: list[dict[str, Any]] = Field(default_factory=list, sa_type=Json)
-    #: Segments whose people are left out, likewise.
+    #: Segments whose subscribers are excluded, likewise.
     excluded: list[dict[str, Any]] = Field(default_factory=list, sa_type=Json)
-    #: Slugs of the issue's topics; empty means that everybody may get it.
+    #: Slugs of the issue's topics; empty means that every subscriber may get it.
     topics: list[str] = Field(default_factory=list, sa_type=Json)
     state: str = Field(default=SendState.SCHEDULED, max_length=10)
-    #: Why it is paused or cancelled, in the operator's words.
+    #: What paused it; None while it is not paused.
+    paused_by: str | None = Field(default=None, max_length=20)
+    #: What happened when it was paused or cancelled; nothing compares these words.
     reason: str = Field(default="", max_length=1000)
     scheduled_for: datetime
     created_at: datetime
@@ -44,33 +47,33 @@ class Send(Model, table=True):
     timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     #: newsletter.sending.ab_testing.Test as JSON; empty means that there is one variant.
     test: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: Label of the variant that the test's rest gets; the report of the test says why that one.
+    #: Label of the variant that the rest of the A/B test gets; its report says why that one.
     winner: str | None = Field(default=None, max_length=20)
     #: Counts of newsletter.tracking.circuit_breaker at the last resume; only later events count.
-    alarm: dict[str, int] = Field(default_factory=dict, sa_type=Json)
-    #: Whether the provider is asked to measure who clicks and who opens.
+    breaker_baseline: dict[str, int] = Field(default_factory=dict, sa_type=Json)
+    #: Whether the provider is asked to track clicks and opens.
     track_clicks: bool = True
     track_opens: bool = True
     #: Deliveries written by the plan.
     planned: int = 0
-    #: Of these, people whom this send missed and another send of the issue took over.
+    #: Of these, recipients whom this send missed and another send of the issue took over.
     transferred: int = 0
-    #: People whose mail was handed to the provider, counted when the send was sent.
+    #: Recipients whose email the provider accepted, counted when the send was sent.
     accepted_count: int | None = None
-    #: People of the segments that the plan left out, by reason.
+    #: Subscribers of the segments that the plan excluded, by reason.
     excluded_counts: dict[str, int] = Field(default_factory=dict, sa_type=Json)
-    #: When its deliveries were summed up to be removed, and the sums by state.
+    #: When its deliveries were counted before their removal, and the counts by state.
     summarized_at: datetime | None = None
     final_counts: dict[str, int] = Field(default_factory=dict, sa_type=Json)
     #: The name of the schedule that made it and when that was due, as in departure logs; empty
-    #: where an operator made it.
+    #: when an operator made it.
     occasion: dict[str, str] = Field(default_factory=dict, sa_type=Json)
-    #: When an operator last paused or cancelled it, or went on with it (interventions.py).
+    #: When an operator last paused, cancelled or resumed it (interventions.py).
     intervened_at: datetime | None = None
 
 
 class Variant(Model, table=True):
-    """What a send says: rendered once, with a tag wherever a personal value goes."""
+    """The content of a send: rendered once, with a tag for each personal value."""
 
     __tablename__ = "variant"
 
@@ -90,26 +93,26 @@ class Variant(Model, table=True):
 
 
 class Part(StrEnum):
-    """What a batch is in its send's test of variants."""
+    """The part of a batch in its send's A/B test."""
 
-    #: There is no test.
+    #: There is no A/B test.
     WHOLE = "whole"
-    #: Gets one of the variants, at once.
+    #: Gets one of the variants at once.
     SAMPLE = "sample"
-    #: Waits for the winner; nobody claims it.
+    #: Waits for the winner; no worker claims it.
     REST = "rest"
     #: Gets the winner.
     WINNER = "winner"
 
 
 class Batch(Model, table=True):
-    """Up to a thousand deliveries: one request to the provider."""
+    """Up to 1,000 deliveries: one request to the provider."""
 
     __tablename__ = "batch"
     __table_args__ = (
         one_of("state", BatchState),
         one_of("part", Part),
-        # The claim reads the earliest due batch; settled ones stay out of its way.
+        # A claim reads the earliest due batch; settled batches are not in the index.
         Index(
             "ix_batch_due",
             "not_before",
@@ -126,7 +129,7 @@ class Batch(Model, table=True):
     number: int = Field(primary_key=True)
     variant_id: int = Field(sa_type=Id, foreign_key="variant.id")
     part: str = Field(default=Part.WHOLE, max_length=10)
-    #: Its people live by this zone's clock (IANA); empty where the clock does not matter.
+    #: Time zone (IANA) of its recipients; empty when the send does not follow their clocks.
     zone: str = Field(default="", max_length=64)
     state: str = Field(default=BatchState.PENDING, max_length=10)
     #: Deliveries in it.
@@ -141,10 +144,10 @@ class Batch(Model, table=True):
     settled_at: datetime | None = None
     #: The provider's id of the accepted request.
     message_id: str | None = Field(default=None, max_length=100)
-    #: Why it was refused, put off or is in doubt.
+    #: Why it was refused, put back or is uncertain; nothing compares these words.
     detail: str = Field(default="", max_length=1000)
-    #: It was sent again while in doubt, so its people may have a second copy already. Not told by
-    #: ``attempt``, which counts what surely was not taken, too.
+    #: It was resent while uncertain, so its recipients may have a second copy already. ``attempt``
+    #: does not say so: it also counts requests that were surely not accepted.
     resent: bool = False
 
 
@@ -155,8 +158,8 @@ class Delivery(Model, table=True):
     __table_args__ = (
         one_of("state", DeliveryState),
         Index(None, "send_id", "batch"),
-        # The few of a send that operators ask for; the many have no entry. By their reason, not
-        # their state: PostgreSQL changes no row in place whose changed column is in any index.
+        # Only the few deliveries of a send that operators look for. By reason, not by state:
+        # PostgreSQL updates no row in place whose changed column is in any index.
         Index(
             "ix_delivery_apart",
             "send_id",
@@ -165,13 +168,13 @@ class Delivery(Model, table=True):
             sqlite_where=text(_APART),
             postgresql_where=text(_APART),
         ),
-        # Each row is written once and changed twice or more, with its whole batch: with room
-        # beside it, PostgreSQL changes it in place, and no index with it.
+        # Each row is written once and updated twice or more, with its whole batch. With free
+        # space beside it, PostgreSQL updates it in place, and no index with it.
         {"sqlite_with_rowid": False, "postgresql_with": {"fillfactor": 50}},
     )
 
     issue_id: int = Field(primary_key=True, sa_type=Id)
-    #: No foreign key: the row outlives a person who had their data erased.
+    #: No foreign key: the row outlives a subscriber whose data was erased.
     subscriber_id: int = Field(primary_key=True, sa_type=Id)
     #: (send_id, batch) names a Batch; deliveries are written first, in one statement.
     send_id: int = Field(sa_type=Id)
@@ -182,22 +185,22 @@ class Delivery(Model, table=True):
 
 
 class ProviderBackoff(Model, table=True):
-    """Nobody sends before ``until``: the provider asked for it, or does not answer properly."""
+    """No batch leaves before ``until``: the provider asked for that, or does not work."""
 
     __tablename__ = "provider_backoff"
 
-    #: What is held: there is one provider.
+    #: What waits: there is one provider.
     name: str = Field(primary_key=True, max_length=40)
     until: datetime
-    #: When the trouble began that has not ended since.
+    #: When the present trouble began.
     since: datetime
     reason: str = Field(default="", max_length=1000)
-    #: Failures in a row: of the request that stopped the account, and of the probes since. Above
-    #: 0 only one request at a time leaves, the probe; 0 means that ``until`` alone counts.
+    #: Failures in a row: of the request that began the backoff, and of the probes since. Above
+    #: 0 only one request at a time leaves, the probe. 0 means that only ``until`` counts.
     failures: int = 0
-    #: Counts the probes, which tells the latest from those that come late.
+    #: Counts the probes: a late answer to an earlier one changes nothing.
     probes: int = 0
-    #: A probe of a few people was taken; the next is a batch as planned.
+    #: The small probe was accepted; the next is a batch as planned.
     passed: bool = False
     #: The attempt of a batch that is the latest probe.
     probe_send: int | None = Field(default=None, sa_type=Id)
@@ -206,18 +209,18 @@ class ProviderBackoff(Model, table=True):
 
 
 class Worker(Model, table=True):
-    """A process that sends. While it is alive nobody takes its batches from it."""
+    """A process that sends. While it is alive no other process recovers its batches."""
 
     __tablename__ = "worker"
 
-    #: Host, process and a random part, so that a number used again is another worker.
+    #: Host, process and a random part, because process numbers are used again.
     name: str = Field(primary_key=True, max_length=100)
     started_at: datetime
     alive_until: datetime
 
 
 class OutboxEmail(Model, table=True):
-    """One mail to one person outside any send: a confirmation, an answer to a request."""
+    """One email to one address outside any send: a confirmation, an answer to a request."""
 
     __tablename__ = "outbox_email"
     __table_args__ = (
@@ -253,22 +256,22 @@ class OutboxEmail(Model, table=True):
 
 
 class DepartureLog(Model, table=True):
-    """A departure log that writes down what leaves by this database, and how far it is known."""
+    """A departure log of this database, and how much of it the database knows."""
 
     __tablename__ = "departure_log"
     __table_args__ = (one_of("state", LogState),)
 
-    #: As it stands in the folder's log.json.
+    #: The id in the folder's log.json.
     id: str = Field(primary_key=True, max_length=40)
     #: Where it was when it was last compared.
     host: str = Field(max_length=100)
     folder: str = Field(max_length=1000)
     state: str = Field(default=LogState.CURRENT, max_length=20)
-    #: What is wrong, as far as the state does not say it: a file and its line.
+    #: What the state does not say of an error: a file and its line.
     detail: str = Field(default="", max_length=300)
-    #: File → bytes of it that this database knows.
+    #: File → how many bytes of it this database has read.
     read: dict[str, int] = Field(default_factory=dict, sa_type=Json)
-    #: How often it was compared: the log has the same number, unless a database was set back.
+    #: How often it was compared. The log has the same number, unless the database was restored.
     compared: int = 0
     seen_at: datetime
     #: Since when it is in this state.
@@ -276,29 +279,28 @@ class DepartureLog(Model, table=True):
 
 
 class ForgottenSend(Model, table=True):
-    """A send that left before the database was restored, and of which only a log knows."""
+    """A send that left before the database was restored, and that only a departure log has."""
 
     __tablename__ = "forgotten_send"
     __table_args__ = (UniqueConstraint("number", "made_at"), NEVER_AGAIN)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
-    #: Its number then. Another send may have it by now; the two are told apart by when they
-    #: were made.
+    #: Its number then. Another send may have that number by now; ``made_at`` tells them apart.
     number: int = Field(sa_type=Id)
     made_at: datetime
     slug: str = Field(max_length=100, index=True)
-    #: newsletter.issues.parsing.text.content_digest of what it said.
+    #: newsletter.issues.parsing.text.content_digest of its content.
     content: str = Field(default="", max_length=64, index=True)
-    #: The schedule that made it, and when that was due.
+    #: The schedule that made it, and when it was due.
     schedule: str = Field(default="", max_length=200)
     due_at: datetime | None = None
     found_at: datetime
-    #: Since when a schedule takes the next issue, because nobody is left who should get this one.
+    #: Since when schedules skip the issue, because no subscriber is left who should get it.
     over_at: datetime | None = None
 
 
 class ForgottenRecipient(Model, table=True):
-    """Somebody in a request of a forgotten send, known by the beginning of a keyed hash."""
+    """A recipient of a forgotten send, identified by the beginning of a keyed hash."""
 
     __tablename__ = "forgotten_recipient"
     __table_args__ = (
@@ -314,5 +316,5 @@ class ForgottenRecipient(Model, table=True):
     address_prefix: bytes = Field(primary_key=True, sa_type=LargeBinary(8))
     #: The number of the request's batch then.
     batch: int
-    #: Whether the provider surely took the request; else nobody heard its answer.
+    #: Whether the provider surely accepted the request; otherwise its answer was lost.
     answered: bool

@@ -1,7 +1,7 @@
-"""The life of a send, a batch and a delivery: every state, what it means, what may follow.
+"""The states of sends, batches and deliveries: what each means, and what may follow it.
 
-These tables are total and are the only place where a transition is allowed; the
-ledger asks them, the tests walk them, the documentation is checked against them.
+These tables are complete, and the only place that allows a transition. The ledger reads
+them, database triggers enforce them, and a test compares the documentation with them.
 """
 
 from collections.abc import Mapping
@@ -10,68 +10,68 @@ from typing import Final
 
 
 class SendState(StrEnum):
-    """A send, from the operator's wish to the sum that adds up."""
+    """States of a send."""
 
-    #: Being put together; nothing will happen by itself.
+    #: In preparation; nothing happens by itself.
     DRAFT = "draft"
-    #: Content frozen; waits for a time.
+    #: Its content is final; it has no time yet.
     APPROVED = "approved"
     #: Starts at ``scheduled_for``.
     SCHEDULED = "scheduled"
     #: Its deliveries are being written, in one transaction.
     PLANNING = "planning"
-    #: Its batches may be claimed.
+    #: Workers may claim its batches.
     SENDING = "sending"
-    #: No batch is claimed until an operator resumes it; requests under way end as they end.
+    #: Workers claim no batch until an operator resumes it; requests in flight still end.
     PAUSED = "paused"
     #: Every delivery is accepted, skipped or rejected.
     SENT = "sent"
-    #: Ended by an operator; what had left has left.
+    #: Ended by an operator; emails that had left cannot be recalled.
     CANCELLED = "cancelled"
 
 
 class BatchState(StrEnum):
-    """A batch, from plan to the provider's answer."""
+    """States of a batch."""
 
     #: Waits for its ``not_before``.
     PENDING = "pending"
-    #: A worker reads its people; the request has surely not left.
+    #: A worker reads its recipients; the request has surely not left.
     CLAIMED = "claimed"
     #: The request may have left. Committed before the first byte goes out.
     IN_FLIGHT = "in_flight"
-    #: The provider took it: a 202, or an event that only an accepted request brings.
+    #: The provider accepted it: a 202, or an event that only follows an accepted request.
     ACCEPTED = "accepted"
     #: The provider refused it for good, or its send was cancelled.
     REJECTED = "rejected"
-    #: The answer never came; evidence, policy or an operator decides.
+    #: No answer came; an event, the policy or an operator resolves it.
     UNCERTAIN = "uncertain"
-    #: Everybody in it had left since planning; there was nothing to send.
+    #: Every recipient had unsubscribed or was suppressed since planning: nothing to send.
     SKIPPED = "skipped"
 
 
 class DeliveryState(StrEnum):
-    """One issue to one person."""
+    """States of a delivery: one issue to one subscriber."""
 
-    #: Will be handed over.
+    #: Not sent yet.
     PLANNED = "planned"
-    #: The provider has it.
+    #: The provider accepted it.
     ACCEPTED = "accepted"
-    #: The provider did not try.
+    #: The provider did not try to deliver it.
     DROPPED = "dropped"
-    #: The person's mail server took it.
+    #: The recipient's mail server accepted it.
     DELIVERED = "delivered"
-    #: The person's mail server refused it for good.
+    #: The recipient's mail server refused it for good.
     BOUNCED = "bounced"
-    #: The person called it spam.
+    #: The recipient marked it as spam.
     COMPLAINED = "complained"
-    #: The person had left, paused or been suppressed since planning.
+    #: The subscriber unsubscribed, paused or was suppressed since planning.
     SKIPPED = "skipped"
     #: The provider refused the request for good, or the send was cancelled.
     REJECTED = "rejected"
 
 
 class LogState(StrEnum):
-    """A departure log, as far as this database knows it: what is not settled stops all sending."""
+    """States of a departure log; all but the settled ones stop all sending."""
 
     #: All that it says is known here.
     CURRENT = "current"
@@ -103,14 +103,14 @@ SEND_NEXT: Final[Mapping[SendState, frozenset[SendState]]] = {
     SendState.SENDING: frozenset({SendState.PAUSED, SendState.SENT, SendState.CANCELLED}),
     # A send paused before it was planned goes back to its schedule.
     SendState.PAUSED: frozenset({SendState.SENDING, SendState.SCHEDULED, SendState.CANCELLED}),
-    # `newsletter sends retry` sends to those who missed it.
+    # A retry sends to those who missed the issue.
     SendState.SENT: frozenset({SendState.SENDING}),
     SendState.CANCELLED: frozenset({SendState.SENDING}),
 }
 
 BATCH_NEXT: Final[Mapping[BatchState, frozenset[BatchState]]] = {
-    # Accepted or uncertain at once when an event, or this machine's journal, knows more
-    # than the database: a backup was restored, or a doubtful batch was to go out again.
+    # Accepted or uncertain at once when an event or a departure log proves more than the
+    # database says: a backup was restored, or an uncertain batch was to be resent.
     BatchState.PENDING: frozenset(
         {BatchState.CLAIMED, BatchState.REJECTED, BatchState.ACCEPTED, BatchState.UNCERTAIN}
     ),
@@ -123,7 +123,7 @@ BATCH_NEXT: Final[Mapping[BatchState, frozenset[BatchState]]] = {
             BatchState.UNCERTAIN,
         }
     ),
-    # Back to pending only when the request was surely not taken.
+    # Back to pending only when the request was surely not accepted.
     BatchState.IN_FLIGHT: frozenset(
         {BatchState.ACCEPTED, BatchState.REJECTED, BatchState.UNCERTAIN, BatchState.PENDING}
     ),
@@ -145,12 +145,12 @@ DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
             DeliveryState.COMPLAINED,
         }
     ),
-    # A server may take a mail and bounce it later; a person may complain after reading.
+    # A server may accept an email and bounce it later; a recipient may complain after reading.
     DeliveryState.DELIVERED: frozenset({DeliveryState.BOUNCED, DeliveryState.COMPLAINED}),
     DeliveryState.BOUNCED: frozenset({DeliveryState.COMPLAINED}),
     DeliveryState.COMPLAINED: frozenset(),
     # Whoever missed the issue may be planned again: by a retry, or by another send of it.
-    # A copy that did leave, as a doubt may bring one, outweighs one that was dropped.
+    # After a resent uncertain batch, a copy that arrives outweighs one that was dropped.
     DeliveryState.DROPPED: frozenset(
         {
             DeliveryState.PLANNED,
@@ -163,8 +163,8 @@ DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.REJECTED: frozenset({DeliveryState.PLANNED}),
 }
 
-#: States that events set, weakest first. Each may change to any later one, so that the strongest
-#: is final, in whatever order the events arrive.
+#: The states that events report, weakest first. Each may become any later one, so that the
+#: strongest remains, in whatever order the events arrive.
 TOLD: Final = (
     DeliveryState.DROPPED,
     DeliveryState.DELIVERED,
@@ -178,10 +178,10 @@ ENDED: Final = frozenset({SendState.SENT, SendState.CANCELLED})
 NOT_ACCEPTED: Final = frozenset(
     {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
 )
-#: States of recipients whose mail server certainly never got the email.
+#: Deliveries that surely never reached the recipient's mail server.
 MISSED: Final = frozenset({DeliveryState.DROPPED, DeliveryState.SKIPPED, DeliveryState.REJECTED})
 
-#: Deliveries that are few, or that something went wrong with. All have a reason: an index finds it.
+#: Deliveries with a problem. All have a reason, and an index of them finds the few of a send.
 APART: Final = (
     DeliveryState.SKIPPED,
     DeliveryState.REJECTED,
@@ -190,7 +190,7 @@ APART: Final = (
     DeliveryState.COMPLAINED,
 )
 
-#: Batches that still keep their send from being sent.
+#: States of batches whose send is not sent yet.
 UNSETTLED: Final = frozenset(
     {BatchState.PENDING, BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN}
 )

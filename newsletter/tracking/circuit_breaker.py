@@ -19,8 +19,9 @@ from sqlalchemy import Row, func, literal, select, union_all, update
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Send
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, SendState
 from newsletter.settings.kinds import Line
 from newsletter.tracking.models import SendCounter
@@ -38,9 +39,8 @@ _PHRASES: Final[Mapping[EventKind, str]] = {
     EventKind.UNSUBSCRIBE: "led to an unsubscribe",
     EventKind.GROUP_UNSUBSCRIBE: "led to an unsubscribe at the provider",
 }
-#: Keys of Send.alarm beside the counts of recipients. The second is there while a send is paused
-#: by the circuit breaker, and not while an operator paused it.
-_ACCEPTED, _OPEN = "accepted", "breaker_open"
+#: Key of Send.breaker_baseline beside the counts of recipients.
+_ACCEPTED = "accepted"
 
 
 def _kind(name: object) -> EventKind:
@@ -86,8 +86,7 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
         since_when = "since the circuit breaker opened " if again else ""
         return (
             f"{_plain(share)} % of {accepted:,} emails {since_when}"
-            f"{happened} ({matching:,}), above {_plain(100 * self.above)} %: {self.say}, then "
-            "resume or cancel the send"
+            f"{happened} ({matching:,}), above {_plain(100 * self.above)} %: {self.say}"
         )
 
 
@@ -136,37 +135,42 @@ def check_sends(
 ) -> list[tuple[int, str]]:
     """Pause each running send for which a rule opens the breaker; returns (send, reason).
 
-    The first such rule gives the reason. While the breaker has paused a send, Send.alarm follows
-    the counts: bounces of emails that left before the pause go on arriving. After the resume
-    only what came since then counts.
+    The first such rule gives the reason. While the breaker has paused a send,
+    Send.breaker_baseline follows the counts: bounces of emails that left before the pause go
+    on arriving. After the resume only what came since then counts.
     """
     rows = session.execute(
-        select(_send.c.id, _send.c.state, _send.c.alarm)
-        .where(_send.c.state.in_([SendState.SENDING, SendState.PAUSED]))
+        select(_send.c.id, _send.c.state, _send.c.breaker_baseline)
+        .where(
+            # A send that anything else paused keeps its baseline.
+            (_send.c.state == SendState.SENDING)
+            | (
+                (_send.c.state == SendState.PAUSED)
+                & (_send.c.paused_by == PauseCause.CIRCUIT_BREAKER)
+            )
+        )
         .order_by(_send.c.id)
-    )
-    # A send that an operator paused has no mark. Its baseline stays.
-    sends = [row for row in rows if row.state == SendState.SENDING or _OPEN in row.alarm]
-    if not sends:
+    ).all()
+    if not rows:
         return []
-    counts, paused = _recipient_counts(session, [row.id for row in sends]), []
-    for row in sends:
-        marked = {**counts[row.id], _OPEN: 1}
+    counts, paused = _recipient_counts(session, [row.id for row in rows]), []
+    for row in rows:
         if row.state == SendState.PAUSED:
-            _save_baseline(session, row, marked)
+            _save_baseline(session, row, counts[row.id])
             continue
-        baseline = {what: number for what, number in row.alarm.items() if what != _OPEN}
         since = Counter(counts[row.id])
-        since.subtract(baseline)
-        reasons = (rule.reason(since, again=bool(baseline)) for rule in rules)
+        since.subtract(row.breaker_baseline)
+        reasons = (rule.reason(since, again=bool(row.breaker_baseline)) for rule in rules)
         reason = next(filter(None, reasons), None)
-        if reason is None:
-            # The send was resumed. Without the mark, its next pause by an operator is theirs.
-            _save_baseline(session, row, baseline)
-            continue
-        values: dict[str, Any] = {"reason": reason, "paused_at": now, "alarm": marked}
-        only = [SendState.SENDING]
-        if send_store.move_send(session, row.id, SendState.PAUSED, only_from=only, **values):
+        if reason is not None and sends.pause(
+            session,
+            row.id,
+            PauseCause.CIRCUIT_BREAKER,
+            reason=reason,
+            now=now,
+            only_from=[SendState.SENDING],
+            breaker_baseline=counts[row.id],
+        ):
             paused.append((row.id, reason))
     return paused
 
@@ -193,9 +197,9 @@ def _recipient_counts(session: Session, send_ids: Collection[int]) -> Mapping[in
 
 def _save_baseline(session: Session, row: Row[Any], baseline: Mapping[str, int]) -> None:
     """Write the counts if they changed, unless the send has another state by now."""
-    if baseline != row.alarm:
+    if baseline != row.breaker_baseline:
         unmoved = (_send.c.id == row.id) & (_send.c.state == row.state)
-        session.execute(update(_send).where(unmoved).values(alarm=baseline))
+        session.execute(update(_send).where(unmoved).values(breaker_baseline=baseline))
 
 
 def _plain(number: Decimal) -> str:

@@ -163,7 +163,7 @@ def lift_bounces(
     audit.record(
         session,
         by,
-        "bounce lifted" if one else "bounces lifted",
+        "suppression lifted" if one else "suppressions lifted",
         now=now,
         subject=f"subscriber {chosen[0].id}" if one else "",
         **detail,

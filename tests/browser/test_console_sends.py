@@ -16,7 +16,7 @@ from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.store import COMMAND_LINE
 from newsletter.rendering.render import render
 from newsletter.sending.ab_testing import ABTest, Measure
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.timetable import Timetable
@@ -318,4 +318,4 @@ def test_the_report_of_a_test_is_sound_and_its_winner_chosen(desk: Desk, tab: Pa
     tab.get_by_role("button", name="Send A to the rest").click()
     expect(tab.get_by_role("heading", name="A won")).to_be_visible()
     with transaction(desk.parts.database) as session:
-        send_store.move_send(session, number, SendState.CANCELLED)
+        sends.move_send(session, number, SendState.CANCELLED)

@@ -22,7 +22,7 @@ Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The issue's slug.")]
 Note = Annotated[str, typer.Option(help="A note for the other users, kept in the history.")]
 
 
-@app.command("store")
+@app.command()
 def save(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An issue file.")],
     base: Annotated[
@@ -72,7 +72,7 @@ def listed(
         records,
         ["issue", "title", "series", "state", "since"],
         as_json=as_json,
-        empty="No issue is saved. Save one: newsletter issue store FILE",
+        empty="No issue is saved. Save one: newsletter issue save FILE",
     )
 
 

@@ -16,7 +16,7 @@ from newsletter.db.engine import SQLAlchemyError, reading
 from newsletter.errors import MachineError, ProviderError
 from newsletter.scheduling import schedules
 from newsletter.scheduling.tasks import recover_abandoned, start_due
-from newsletter.sending import heartbeat
+from newsletter.sending import heartbeat, reasons
 from newsletter.sending.ledger import provider_backoff, restore_gate
 from newsletter.sending.models import DepartureLog, ProviderBackoff, Send
 from newsletter.sending.pacing.timetable import Timetable
@@ -199,6 +199,7 @@ def summary(assembly: Container, stands: SendStatus) -> None:
             *((("schedule", maker.name),) if maker else ()),
             ("segments", ", ".join([*(segment["name"] for segment in send.segments), *left_out])),
             ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
+            *((("what to do", reasons.remedy(send.paused_by)),) if send.paused_by else ()),
             *((("pace", pace),) if (pace := Timetable.from_json(send.timetable).words) else ()),
             *((("winner", winner),) if winner else ()),
             ("tracked", send_rates.tracked_of(send).words),
@@ -238,6 +239,7 @@ def record(
         "send": send.id,
         "issue": stands.slug,
         "state": send.state,
+        "paused_by": send.paused_by,
         "reason": send.reason,
         "segments": [segment["name"] for segment in send.segments],
         "excluded": [segment["name"] for segment in send.excluded],
@@ -297,7 +299,8 @@ def exit_by(stands: SendStatus) -> None:
     """Exit with a code that tells scripts whether every recipient has the issue."""
     send = stands.send
     if send.state == SendState.PAUSED:
-        raise ProviderError(send.reason, place=f"send {send.id}")
+        hint = reasons.remedy(send.paused_by)
+        raise ProviderError(send.reason, place=f"send {send.id}", hint=hint)
     if rejected := stands.people.get("rejected", 0):
         raise ProviderError(
             f"{rejected:,} recipients did not get it",

@@ -315,9 +315,8 @@ def show_test(number: Number) -> None:
         if found.waiting:
             waiting = f"{found.waiting:,} people of the sample"
             out.print(f"{waiting} have not got it yet, or whether they have it is in doubt.")
-        out.print(
-            f"The winner is chosen {durations.period(found.test.wait)} after the last of the sample has left."
-        )
+        wait = durations.period(found.test.wait)
+        out.print(f"The winner is chosen {wait} after the last of the sample has left.")
     else:
         out.print(f"You choose: newsletter sends winner {number} LABEL")
 

@@ -777,6 +777,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("state", sa.String(10), nullable=False),
+        sa.Column("paused_by", sa.String(20), nullable=True),
         sa.Column("reason", sa.String(1000), nullable=False),
         sa.Column("scheduled_for", _MOMENT, nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
@@ -795,7 +796,7 @@ def upgrade() -> None:
         ),
         sa.Column("winner", sa.String(20), nullable=True),
         sa.Column(
-            "alarm",
+            "breaker_baseline",
             _JSON,
             nullable=False,
         ),
@@ -824,6 +825,10 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "state = 'draft' OR state = 'approved' OR state = 'scheduled' OR state = 'planning' OR state = 'sending' OR state = 'paused' OR state = 'sent' OR state = 'cancelled'",
             name=op.f("ck_send_state"),
+        ),
+        sa.CheckConstraint(
+            "paused_by = 'operator' OR paused_by = 'circuit_breaker' OR paused_by = 'api_key' OR paused_by = 'permission' OR paused_by = 'provider_host' OR paused_by = 'refused' OR paused_by = 'outage' OR paused_by = 'request' OR paused_by = 'departure_log' OR paused_by = 'late' OR paused_by = 'start' OR paused_by = 'timetable' OR paused_by = 'winner' OR paused_by = 'restore' OR paused_by = 'defect'",
+            name=op.f("ck_send_paused_by"),
         ),
         sa.ForeignKeyConstraint(["issue_id"], ["issue.id"], name=op.f("fk_send_issue_id_issue")),
         sa.ForeignKeyConstraint(

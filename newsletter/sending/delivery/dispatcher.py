@@ -1,7 +1,7 @@
-"""One batch from claim to settlement: write, then send, then write.
+"""Sends one batch: write, then send, then write. And single emails of the outbox.
 
-Commits on its own, three times: the claim, the departure before the first byte
-leaves, and the settlement. A crash between any two leaves a state that says so. While
+The dispatcher commits on its own: the claim, the departure before the first byte leaves, and
+the settlement. A crash between any two leaves a state that says how far it came. While
 there is more to do, a settlement and the next claim share a commit.
 """
 
@@ -16,40 +16,52 @@ from sqlalchemy import Engine
 
 from newsletter.db.engine import reading, transaction
 from newsletter.links import Links
-from newsletter.provider.gateway import Accepted, Gateway, NotSent, Outcome, Refused
+from newsletter.provider.gateway import Accepted, Gateway, MailRequest, NotSent, Outcome, Refused
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.personalize import PreparedVariant, VariantCache, personalize
-from newsletter.sending.delivery.retry_policy import Decision, Settled, decide
-from newsletter.sending.delivery.settlement import settle
 from newsletter.sending.heartbeat import Heartbeat
-from newsletter.sending.ledger import batch_store, send_store
-from newsletter.sending.ledger.batch_store import ClaimedBatch, SkippedRecipient
-from newsletter.sending.ledger.recipients import EligibleRecipient, recipients
+from newsletter.sending.ledger import sends
+from newsletter.sending.ledger.batch_store import BatchStore
+from newsletter.sending.ledger.claimed_batch import (
+    ClaimedBatch,
+    EligibleRecipient,
+    SkippedRecipient,
+)
+from newsletter.sending.ledger.recipients import recipients
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.planning import reschedule
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.recovery.departure_log import DepartureLogFile
-from newsletter.sending.states import SendState
+from newsletter.sending.retry_policy import Decision, Settled, decide
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks for single mails while none is there.
+#: Seconds between two looks for single emails while there is none.
 _NOTICE_INTERVAL = 0.5
-#: Workers that are merely busy are late by less, and a timetable is not made anew more often.
-_ON_TIME = timedelta(minutes=1)
-#: It may be yesterday in the publication's zone.
-_A_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A batch with the provider's answer, which is written down as soon as that can be done."""
+    """A batch with the provider's answer, until that is in the database."""
 
     batch: ClaimedBatch
-    people: Sequence[EligibleRecipient]
+    recipients: Sequence[EligibleRecipient]
     decision: Decision
 
 
 class Dispatcher:
-    """Sends batches one by one for one worker thread; not to be shared between threads."""
+    """Sends batches one by one for one worker thread; not to be shared between threads.
+
+    The way of a batch:
+
+    1. Claim the earliest batch that is due, and commit. One that is late gets a new time.
+    2. Read its recipients; skip those who unsubscribed or were suppressed since planning.
+    3. Personalize: build the one request of the batch.
+    4. Mark the batch in flight, and commit. From here on a crash leaves it uncertain.
+    5. Write to the departure log, which a restored database can be compared with.
+    6. Send the request.
+    7. Write the answer to the departure log.
+    8. Decide what follows from the answer.
+    9. Settle the batch, and commit.
+    """
 
     def __init__(
         self,
@@ -79,34 +91,35 @@ class Dispatcher:
         self._sender_name = sender_name
         self._reply_to = reply_to
         self._publication = publication
-        self._journal = journal
-        self._patience = patience
-        self._warm_up = warm_up
+        self._log_file = journal
         # Twice the longest request, so that only a dead worker's lease ever ends.
         self._lease = 2 * request_timeout + timedelta(seconds=60)
-        self._words = VariantCache()
+        self._batches = BatchStore(
+            worker.name, lease=self._lease, patience=patience, warm_up=warm_up
+        )
+        self._variants = VariantCache()
         self._look_for_notices_at = 0.0
         self._answered: _Answered | None = None
         self._next: ClaimedBatch | None = None
 
     def send_next(self, *, more: Callable[[], bool] = lambda: False) -> bool:
-        """Send what is due next, single mails before batches; False when nothing is due.
+        """Send what is due next, single emails before batches; False when nothing is due.
 
-        While ``more`` says so, the batch after it is claimed together with the settlement;
-        the next call sends that one, or ``let_go`` gives it back.
+        While ``more()`` is true, the batch after it is claimed together with the settlement;
+        the next call sends that one, or ``let_go`` releases it.
         """
-        # A look for notices before each batch would cost a tenth of it.
+        # To look for single emails before each batch would cost a tenth of the throughput.
         looks = time.monotonic() >= self._look_for_notices_at
         if looks and self.send_notice():
             return True
         return self._send_batch(None, more) or (not looks and self.send_notice())
 
     def send_batch(self, send_id: int, number: int) -> bool:
-        """Send this very batch if it is due and nobody else has it; False otherwise."""
+        """Send this one batch if it is due and no other worker has it; False otherwise."""
         return self._send_batch((send_id, number), lambda: False)
 
     def send_notice(self) -> bool:
-        """Send the earliest single mail that is due; False when there is none."""
+        """Send the earliest single email that is due; False when there is none."""
         with reading(self._database) as session:
             if not outbox.any_due(session, now=datetime.now(UTC)):
                 self._look_for_notices_at = time.monotonic() + _NOTICE_INTERVAL
@@ -131,59 +144,72 @@ class Dispatcher:
         return True
 
     def let_go(self) -> None:
-        """Write down what was answered and give back what is claimed: this worker ends."""
+        """Settle what was answered and release what is claimed, because this worker ends."""
         self._settle()
         if self._next is not None:
             with transaction(self._database) as session:
-                batch_store.put_back(session, self._next, detail="", departed=False)
-                send_store.drop_cancelled(session, now=datetime.now(UTC))
+                self._batches.release(session, self._next, now=datetime.now(UTC))
             self._next = None
         self._worker.let_go(self)
 
     def _send_batch(self, only: tuple[int, int] | None, more: Callable[[], bool]) -> bool:
+        # An answer whose settlement failed comes first: it must not end as uncertain.
         self._settle()
+        # 1. Claim.
         batch = self._claim(only)
         if batch is None:
             return False
-        if self._behind_its_time(batch):
+        now = datetime.now(UTC)
+        if self._batches.is_late(batch, now=now):
+            with transaction(self._database) as session:
+                self._batches.reschedule(session, batch, now=now)
             return True
+        # 2. Read its recipients.
         with reading(self._database) as session:
-            words = self._words.of(session, batch.variant_id)
-            people, barred = recipients(
+            variant = self._variants.of(session, batch.variant_id)
+            eligible, skipped = recipients(
                 session,
                 batch,
                 now=datetime.now(UTC),
-                with_attributes=words.placeholders.uses_attributes,
+                with_attributes=variant.placeholders.uses_attributes,
             )
-        if not people:
+        if not eligible:
             with transaction(self._database) as session:
-                batch_store.skipped(session, batch, barred, now=datetime.now(UTC))
+                self._batches.skip(session, batch, skipped, now=datetime.now(UTC))
             return True
-        outcome = self._hand_over(batch, words, people, barred)
-        if outcome is not None:
-            decision = decide(
-                outcome,
-                attempt=batch.attempt,
-                size=len(people),
-                jitter=random.random(),  # noqa: S311
-            )
-            self._answered = _Answered(batch, people, decision)
-            self._settle(more)
+        # 3. Personalize.
+        request = self._personalized(batch, variant, eligible)
+        if request is None:
+            return True
+        # 4. Mark in flight.
+        with transaction(self._database) as session:
+            now = datetime.now(UTC)
+            if not self._batches.depart(session, batch, skipped, now=now):
+                return True
+        # 5. Write to the departure log.
+        if not self._write_departure(batch, variant, eligible, skipped, now):
+            return True
+        # 6. Send the request.
+        outcome = self._gateway.send(request)
+        # 7. Write the answer to the departure log.
+        self._write_answer(batch, outcome)
+        # 8. Decide.
+        jitter = random.random()  # noqa: S311
+        decision = decide(outcome, attempt=batch.attempt, size=len(eligible), jitter=jitter)
+        # 9. Settle.
+        self._answered = _Answered(batch, eligible, decision)
+        self._settle(more)
         return True
 
     def _claim(self, only: tuple[int, int] | None) -> ClaimedBatch | None:
-        if only is None and (kept := self._next) is not None:
+        """Claim a batch, or take the one that the last settlement has claimed."""
+        if only is None and (claimed := self._next) is not None:
             self._next = None
-            return kept
+            return claimed
         with transaction(self._database) as session:
             now = datetime.now(UTC)
-            name, lease = self._worker.name, self._lease
-            batch = batch_store.claim(session, name, now=now, lease=lease, only=only)
-            if batch is None and only is None:
-                batch = batch_store.claim_probe(session, name, now=now, lease=lease)
-            if batch is None:
-                send_store.finish(session, now=now)
-            else:
+            batch = self._batches.claim(session, now=now, only=only)
+            if batch is not None:
                 self._worker.renew(session, now=now)
         if batch is None:
             self._worker.let_go(self)
@@ -191,109 +217,89 @@ class Dispatcher:
             self._worker.hold(self)
         return batch
 
+    def _personalized(
+        self,
+        batch: ClaimedBatch,
+        variant: PreparedVariant,
+        eligible: Sequence[EligibleRecipient],
+    ) -> MailRequest | None:
+        """The request; None when it cannot be built, and the send is paused."""
+        try:
+            return personalize(
+                batch,
+                variant,
+                eligible,
+                links=self._links,
+                base_url=self._base_url,
+                mailbox=self._mailbox,
+                publication=self._publication,
+            )
+        except Exception as error:  # noqa: BLE001 (any error: it must not be met again and again)
+            _log.exception("send %s, batch %s: cannot be built", batch.send_id, batch.number)
+            why = f"the request cannot be built: {type(error).__name__}: {error}"
+            self._give_up(batch, PauseCause.REQUEST, why, departed=False)
+            return None
+
+    def _write_departure(
+        self,
+        batch: ClaimedBatch,
+        variant: PreparedVariant,
+        eligible: Sequence[EligibleRecipient],
+        skipped: Sequence[SkippedRecipient],
+        now: datetime,
+    ) -> bool:
+        """False when it cannot be written, and the send is paused: nothing leaves without it."""
+        if self._log_file is None:
+            return True
+        try:
+            self._log_file.left(batch, variant.about, eligible, skipped, now=now)
+        except OSError as error:
+            why = f"the departure log cannot be written: {error}"
+            self._give_up(batch, PauseCause.DEPARTURE_LOG, why, departed=True)
+            return False
+        return True
+
+    def _write_answer(self, batch: ClaimedBatch, outcome: Outcome) -> None:
+        if self._log_file is None:
+            return
+        now = datetime.now(UTC)
+        try:
+            match outcome:
+                case Accepted(message_id):
+                    self._log_file.answered(batch, taken=True, message_id=message_id, now=now)
+                case NotSent() | Refused():
+                    self._log_file.answered(batch, taken=False, now=now)
+        except OSError:
+            # The log has the departure: after a restore the operator would be asked.
+            _log.exception("the departure log cannot be written")
+
+    def _give_up(self, batch: ClaimedBatch, cause: PauseCause, why: str, *, departed: bool) -> None:
+        with transaction(self._database) as session:
+            now = datetime.now(UTC)
+            self._batches.give_up(session, batch, cause, why, now=now, departed=departed)
+
     def _settle(self, more: Callable[[], bool] = lambda: False) -> None:
-        """Write the answer down. What fails stays in hand, for the next try: an answer that
-        came must not turn into doubt because the database was away for a moment."""
+        """Write what follows from the answer; claim the next batch in the same commit.
+
+        When this fails, the answer is kept for the next try: an answer that came must not
+        leave its batch uncertain because the database was away for a moment.
+        """
         answered = self._answered
         if answered is None:
             return
         claimed = None
         with transaction(self._database) as session:
             now = datetime.now(UTC)
-            settle(
+            self._batches.settle(
                 session,
                 answered.batch,
-                answered.people,
+                answered.recipients,
                 answered.decision,
                 now=now,
-                patience=self._patience,
                 jitter=random.random(),  # noqa: S311
             )
             if more():
-                claimed = batch_store.claim(session, self._worker.name, now=now, lease=self._lease)
-            if claimed is None:
-                send_store.finish(session, now=now)
+                claimed = self._batches.claim(session, now=now)
+            else:
+                sends.finish(session, now=now)
         self._answered, self._next = None, claimed
-
-    def _hand_over(
-        self,
-        batch: ClaimedBatch,
-        words: PreparedVariant,
-        people: Sequence[EligibleRecipient],
-        barred: Sequence[SkippedRecipient],
-    ) -> Outcome | None:
-        """Let the request leave; None when nothing left and that is written down."""
-        try:
-            request = personalize(
-                batch,
-                words,
-                people,
-                links=self._links,
-                base_url=self._base_url,
-                mailbox=self._mailbox,
-                publication=self._publication,
-            )
-        except Exception as error:  # noqa: BLE001 (whatever it is, the send must not spin)
-            # One bad value must not spin here for ever, nor cost anybody the issue.
-            _log.exception("send %s, batch %s: cannot be written", batch.send_id, batch.number)
-            self._give_up(batch, f"cannot be written: {type(error).__name__}: {error}")
-            return None
-        with transaction(self._database) as session:
-            now = datetime.now(UTC)
-            if not batch_store.depart(session, batch, barred, now=now, lease=self._lease):
-                batch_store.put_back(session, batch, detail="", departed=False)
-                send_store.drop_cancelled(session, now=now)
-                return None
-        if self._journal is None:
-            return self._gateway.send(request)
-        try:
-            self._journal.left(batch, words.about, people, barred, now=now)
-        except OSError as error:
-            self._give_up(batch, f"the journal cannot be written: {error}", departed=True)
-            return None
-        outcome = self._gateway.send(request)
-        self._note(self._journal, batch, outcome)
-        return outcome
-
-    def _note(self, journal: DepartureLogFile, batch: ClaimedBatch, outcome: Outcome) -> None:
-        now = datetime.now(UTC)
-        try:
-            match outcome:
-                case Accepted(message_id):
-                    journal.answered(batch, taken=True, message_id=message_id, now=now)
-                case NotSent() | Refused():
-                    journal.answered(batch, taken=False, now=now)
-        except OSError:
-            # The departure stands there: a restored database would ask the operator.
-            _log.exception("the journal cannot be written")
-
-    def _behind_its_time(self, batch: ClaimedBatch) -> bool:
-        """Give a batch that nobody sent in time another moment, and all that waits behind it.
-
-        What was to leave while nothing ran, or while a hold lasted, would else leave at
-        once: within quiet hours, and above every limit.
-        """
-        now = datetime.now(UTC)
-        if now - batch.due <= _ON_TIME:
-            return False
-        warm_up = self._warm_up
-        if not batch.paced and (warm_up is None or warm_up.is_over(now.date() - _A_DAY)):
-            return False
-        with transaction(self._database) as session:
-            if batch_store.put_back(session, batch, detail="", departed=False):
-                reschedule.reschedule_or_pause(session, batch.send_id, now=now, warm_up=warm_up)
-                send_store.drop_cancelled(session, now=now)
-        return True
-
-    def _give_up(self, batch: ClaimedBatch, why: str, *, departed: bool = False) -> None:
-        """Put back what surely did not leave, and let the operator look at its send."""
-        with transaction(self._database) as session:
-            reason = f"batch {batch.number}: {why}"[:1000]
-            batch_store.put_back(session, batch, detail=reason, departed=departed)
-            send_store.move_send(
-                session,
-                batch.send_id,
-                SendState.PAUSED,
-                reason=reason,
-                paused_at=datetime.now(UTC),
-            )

@@ -1,9 +1,9 @@
-"""The outbox of single mails: written in the transaction that causes them, sent within seconds.
+"""The outbox of single emails: written in the transaction that causes them, sent within seconds.
 
-A notice follows the states of a batch with one difference. When its answer is lost it
-is sent again: a second confirmation mail does no harm, a missing one costs a reader.
-Doubt ends after a few tries, for each may be one more copy; what was surely not taken
-is tried for a day.
+A single email has the states of a batch, with one difference: when its answer is lost it is
+sent again, because a second confirmation does no harm and a missing one costs a subscriber.
+After a few lost answers it is given up, as each try may be one more copy. An email that was
+surely not accepted is tried for a day.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from sqlalchemy import delete, func, select, update
 from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import NOTICE, Event, EventKind
 from newsletter.provider.gateway import MailRequest, Recipient
-from newsletter.sending.delivery.retry_policy import (
+from newsletter.sending.models import OutboxEmail
+from newsletter.sending.retry_policy import (
     Decision,
     RejectBatch,
     RejectOne,
@@ -25,13 +26,12 @@ from newsletter.sending.delivery.retry_policy import (
     TryAgain,
     Uncertain,
 )
-from newsletter.sending.models import OutboxEmail
 from newsletter.sending.states import BatchState
 from subscribers.email_address import without_addresses
 
 _notice = table_of(OutboxEmail)
 
-#: So many copies may somebody get whose answers are all lost.
+#: At most so many copies leave when every answer is lost.
 _MAX_ATTEMPTS = 5
 #: What can become of a single email, the weakest first; a stronger event replaces a weaker one.
 _OUTCOMES = (
@@ -42,15 +42,15 @@ _OUTCOMES = (
     EventKind.SPAM_REPORT,
 )
 _AGAIN = timedelta(seconds=30)
-#: What surely was not taken is tried for so long; the links of most mails end later.
+#: An email that was surely not accepted is tried for so long; most links in it expire later.
 _TRIED_FOR = timedelta(days=1)
-#: Between two of these tries at most: somebody waits for the mail.
+#: The longest wait between two such tries: someone waits for the email.
 _LONGEST_WAIT = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEmail:
-    """The words of one mail, complete: nothing in it is substituted."""
+    """The complete content of one email: nothing in it is substituted."""
 
     subject: str
     html: str
@@ -59,7 +59,7 @@ class OutgoingEmail:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedEmail:
-    """A notice in this worker's hands."""
+    """A single email that this worker has claimed."""
 
     id: int
     attempt: int
@@ -70,7 +70,7 @@ class ClaimedEmail:
 
 
 def enqueue(session: Session, *, kind: str, email: str, mail: OutgoingEmail, now: datetime) -> int:
-    """Put a mail into the outbox; it leaves after the caller's transaction, or not at all."""
+    """Put an email into the outbox; it leaves after the caller's commit, or not at all."""
     notice = OutboxEmail(
         kind=kind,
         email=email,
@@ -86,13 +86,13 @@ def enqueue(session: Session, *, kind: str, email: str, mail: OutgoingEmail, now
 
 
 def any_due(session: Session, *, now: datetime) -> bool:
-    """Whether a notice waits: a look that, unlike a claim, holds up no writer."""
+    """Whether an email is due; unlike a claim, this read delays no writer."""
     due = select(1).where(_notice.c.state == BatchState.PENDING, _notice.c.not_before <= now)
     return session.scalar(due.limit(1)) is not None
 
 
 def claim(session: Session, *, now: datetime, lease: timedelta) -> ClaimedEmail | None:
-    """Take the earliest due notice; it counts as in flight when the transaction is committed."""
+    """Claim the earliest due email; it is in flight once the transaction is committed."""
     due = (
         select(_notice.c.id)
         .where(_notice.c.state == BatchState.PENDING, _notice.c.not_before <= now)
@@ -116,7 +116,7 @@ def claim(session: Session, *, now: datetime, lease: timedelta) -> ClaimedEmail 
 def request(
     notice: ClaimedEmail, *, sender_email: str, sender_name: str, reply_to: str = ""
 ) -> MailRequest:
-    """The request for one notice. Nothing of it is measured: nobody has agreed to that.
+    """The request for one email, without tracking, as no one has agreed to that.
 
     The header keeps programs from answering it (RFC 3834, section 5).
     """
@@ -136,7 +136,7 @@ def request(
 
 
 def settle(session: Session, notice: ClaimedEmail, decision: Decision, *, now: datetime) -> None:
-    """Write down what became of a notice."""
+    """Write what follows from the provider's answer to an email."""
     match decision:
         case Settled(message_id):
             _move(session, notice, BatchState.ACCEPTED, settled_at=now, message_id=message_id)
@@ -146,8 +146,8 @@ def settle(session: Session, notice: ClaimedEmail, decision: Decision, *, now: d
             _not_taken(
                 session, notice, wait if asked else max(wait, _pause(notice, now)), reason, now
             )
-        case StopSend(reason):
-            # The operator mends it; whoever signed up meanwhile shall not pay for it.
+        case StopSend(_, reason):
+            # An operator corrects it; those who signed up meanwhile still get their email.
             _not_taken(session, notice, max(_AGAIN, _pause(notice, now)), reason, now)
         case Uncertain(reason) if notice.attempt < _MAX_ATTEMPTS:
             after = now + _AGAIN * notice.attempt
@@ -157,9 +157,9 @@ def settle(session: Session, notice: ClaimedEmail, decision: Decision, *, now: d
 
 
 def note_outcomes(session: Session, events: Sequence[Event]) -> None:
-    """Write down what became of single emails; the strongest event of each stays.
+    """Write what events report about single emails; the strongest event of each stays.
 
-    The address has to fit: another installation on the account numbers its emails likewise.
+    The address has to match: another installation on the account uses the same numbers.
     """
     for event in sorted(
         (one for one in events if one.notice_id is not None and one.kind in _OUTCOMES),
@@ -178,7 +178,7 @@ def note_outcomes(session: Session, events: Sequence[Event]) -> None:
 
 
 def recover_abandoned(session: Session, *, now: datetime) -> None:
-    """Send again what a dead worker held."""
+    """Make emails pending again that a dead worker had in flight."""
     session.execute(
         update(_notice)
         .where(_notice.c.state == BatchState.IN_FLIGHT, _notice.c.lease_until < now)
@@ -187,23 +187,23 @@ def recover_abandoned(session: Session, *, now: datetime) -> None:
 
 
 def sweep(session: Session, *, settled_before: datetime) -> None:
-    """Forget old notices: they hold addresses and links."""
+    """Delete old emails, because they contain addresses and links."""
     session.execute(delete(_notice).where(_notice.c.settled_at < settled_before))
 
 
 def _pause(notice: ClaimedEmail, now: datetime) -> timedelta:
-    """As long again as it has waited, so that tries become rare while the trouble lasts."""
+    """As long as it has waited already, so that tries become rare while trouble lasts."""
     return min(now - notice.created_at, _LONGEST_WAIT)
 
 
 def _not_taken(
     session: Session, notice: ClaimedEmail, wait: timedelta, reason: str, now: datetime
 ) -> None:
-    """Try again without counting it: nobody can have got a copy."""
+    """Try again without counting this try, because no copy can have arrived."""
     if now - notice.created_at >= _TRIED_FOR:
         _move(session, notice, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
         return
-    # The claim before keeps its number, so a late settlement still finds nothing to change.
+    # The attempt of this claim is not used again before the next claim counts it up.
     _move(
         session,
         notice,

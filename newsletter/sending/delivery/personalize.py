@@ -1,7 +1,7 @@
-"""From a variant and the people of a batch to one request. Pure, and made a million times: lean.
+"""Personalizes a batch: builds one request from a variant and the recipients. Pure and fast.
 
-What is the same for all stands at the root of the request. Each person adds the
-values of the tags in use, one header that cannot be substituted, and their id.
+What all recipients share is at the root of the request. Each recipient adds the values of the
+tags in use, one header that cannot be substituted, and the subscriber's id.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,19 @@ from newsletter.links import Links, Purpose
 from newsletter.provider.events import BATCH, ISSUE, MADE, SEND, SUBSCRIBER, made_mark
 from newsletter.provider.gateway import MailRequest, Recipient
 from newsletter.rendering.placeholders import Placeholders
-from newsletter.sending.ledger.batch_store import ClaimedBatch
+from newsletter.sending.ledger.claimed_batch import ClaimedBatch, EligibleRecipient
 from newsletter.sending.ledger.forgotten_sends import ForgottenSendInfo
-from newsletter.sending.ledger.recipients import EligibleRecipient
 from newsletter.sending.models import Send, Variant
 
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
 _KEPT_VARIANTS = 8
-#: Characters of the publication's name in a header: an encoded word has to fit a line.
+#: Characters of the publication's name in a header: an encoded word has to fit on a line.
 _LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedVariant:
-    """A variant, ready for use by many batches, and what a departure log says of its send."""
+    """A variant, ready for many batches, and what a departure log says about its send."""
 
     variant: Variant
     placeholders: Placeholders
@@ -39,13 +38,13 @@ class PreparedVariant:
 
 
 class VariantCache:
-    """Variants that were used last: sends under way at once are few."""
+    """The variants used last: only a few sends run at the same time."""
 
     def __init__(self) -> None:
         self._kept: dict[int, PreparedVariant] = {}
 
     def of(self, session: Session, variant_id: int) -> PreparedVariant:
-        """The variant of this number, from memory if it is there."""
+        """The variant with this id, from memory if it is there."""
         words = self._kept.get(variant_id)
         if words is None:
             variant = session.get_one(Variant, variant_id)
@@ -59,12 +58,12 @@ class VariantCache:
 
 
 def list_id(base_url: str, topics: Sequence[str], *, name: str) -> str:
-    """The header by which readers and their programs tell this newsletter from others (RFC 2919).
+    """The List-Id header, by which mail programs recognize this newsletter (RFC 2919).
 
-    It is the same for all issues on one topic, and for all the others of the publication.
+    Issues on exactly one topic share one value; all other issues share another.
     """
     host = urlsplit(base_url).hostname or ""
-    # Of an address in colons no identifier can be made; "localhost" is for what has no domain.
+    # An IPv6 address cannot be part of the identifier; "localhost" stands for no domain.
     domain = "localhost" if ":" in host or not host else host.encode("idna").decode()
     label = f"{topics[0]}.newsletter" if len(topics) == 1 else "newsletter"
     called = name[:_LONGEST_NAME].strip()
@@ -72,7 +71,7 @@ def list_id(base_url: str, topics: Sequence[str], *, name: str) -> str:
 
 
 def about(session: Session, send_id: int) -> ForgottenSendInfo:
-    """What of a send does not depend on this database's numbers."""
+    """What identifies a send independently of this database's ids."""
     row = session.execute(
         select(_issue.c.slug, _revision.c.content, _send.c.occasion)
         .select_from(
@@ -101,10 +100,10 @@ def personalize(
     mailbox: str = "",
     publication: str = "",
 ) -> MailRequest:
-    """The request for these people; RFC 8058 asks for exactly two headers to unsubscribe by.
+    """The request for these recipients, with the two headers of RFC 8058 to unsubscribe.
 
-    With a ``mailbox``, people can also leave by a mail there. The token stands in its
-    subject: on its way, the local part of an address may be written in lower case.
+    With a ``mailbox``, recipients can also unsubscribe by an email to it. Its subject has the
+    token, because the local part of an address may be changed to lower case on the way.
     """
     variant, values = words.variant, words.placeholders
     token_of = links.series(Purpose.RECIPIENT, batch.issue_id)

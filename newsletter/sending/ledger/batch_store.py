@@ -1,14 +1,13 @@
-"""The ledger: what workers write of batches and deliveries.
+"""Moves one batch from claim to settlement: every state that a worker gives to a batch.
 
-With oversight.py (clock and operator) and evidence.py (events and journals) it is the
-only writer of states. Every change names the state that it starts from, and a settlement
-also the attempt that it settles. Whoever comes late changes nothing and is told so.
+Each change names the state that it starts from and the attempt that it belongs to. A worker
+that comes late changes nothing, and gets to know so. batches.py changes batches in bulk.
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -23,55 +22,51 @@ from sqlalchemy import (
 )
 
 from newsletter.db.orm import Session, changed, table_of
-from newsletter.sending.ledger import confirmations, provider_backoff, restore_gate
-from newsletter.sending.ledger.provider_backoff import Probe
-from newsletter.sending.models import Batch, Delivery, Part, Send
+from newsletter.sending.ledger import (
+    batches,
+    deliveries,
+    provider_backoff,
+    reschedule,
+    restore_gate,
+    sends,
+)
+from newsletter.sending.ledger.claimed_batch import (
+    ClaimedBatch,
+    EligibleRecipient,
+    Probe,
+    SkippedRecipient,
+)
+from newsletter.sending.models import Batch, Part, Send
+from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.timetable import is_paced
-from newsletter.sending.states import BATCH_NEXT, BatchState, DeliveryState, SendState, may_become
+from newsletter.sending.reasons import PauseCause
+from newsletter.sending.retry_policy import (
+    Decision,
+    RejectBatch,
+    RejectOne,
+    Settled,
+    Split,
+    StopSend,
+    TryAgain,
+    Uncertain,
+    backoff,
+)
+from newsletter.sending.states import BATCH_NEXT, BatchState, SendState
 
-_send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+_log = logging.getLogger(__name__)
+_send, _batch = table_of(Send), table_of(Batch)
 
-#: No batch is larger: what SendGrid takes in one request.
+#: No batch is larger: SendGrid takes up to 1,000 recipients in one request.
 _LARGEST = 1000
+#: Busy workers are late by less; rescheduling more often than this would help nobody.
+_ON_TIME = timedelta(minutes=1)
+#: In the publication's time zone it may still be yesterday.
+_A_DAY = timedelta(days=1)
 
-#: Where an answer finds its batch: under way, or given up as lost.
+#: The states in which an answer may find its batch: under way, or given up as lost.
 _ANSWERED = (BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
 
-
-@dataclass(frozen=True, slots=True)
-class ClaimedBatch:
-    """A batch in this worker's hands, by the attempt that fences it from others."""
-
-    send_id: int
-    number: int
-    issue_id: int
-    variant_id: int
-    attempt: int
-    #: Deliveries that the plan put into it.
-    size: int
-    topics: tuple[str, ...]
-    #: When the send was made: tells it from another of the same number in a restored database.
-    made_at: datetime
-    #: When it was to go out, and whether anything but the workers' haste says so.
-    due: datetime
-    paced: bool
-    #: It finds out whether the provider works again, while everybody else waits.
-    probe: Probe | None = None
-    #: What the provider is asked to measure.
-    track_clicks: bool = False
-    track_opens: bool = False
-
-
-class SkippedRecipient(TypedDict):
-    """Somebody of a batch who may not be mailed any more, and why."""
-
-    person: int
-    #: The beginning of their address hash in hex; None of whoever was erased.
-    hash: str | None
-    why: str
-
-
-# Built once: every batch needs these.
+# The statements are built once: every batch needs them.
 _WAITING = (
     select(
         _batch.c.send_id,
@@ -89,7 +84,7 @@ _WAITING = (
     )
     .join(_send, _send.c.id == _batch.c.send_id)
     .where(
-        # The word itself, not a parameter: only so does the partial index serve.
+        # A literal, not a parameter: only so does the database use the partial index.
         _batch.c.state == literal_column(f"'{BatchState.PENDING}'"),
         _batch.c.not_before <= bindparam("now"),
         _batch.c.part != Part.REST,
@@ -104,8 +99,8 @@ _DUE = _WAITING.where(~provider_backoff.blocks()).order_by(*_EARLIEST)
 _DUE_NAMED = _DUE.where(
     _batch.c.send_id == bindparam("of_send"), _batch.c.number == bindparam("of_number")
 )
-#: What is cut in two has its evidence cut in two as well: a batch that may have been taken
-#: before is a probe only where there is no other, and then as a whole.
+#: A resent batch may have been accepted before. Splitting it would split the events that could
+#: prove so, so it is a probe only when there is no other batch, and then as a whole.
 _FIT_FOR_PROBE = _WAITING.add_columns(_batch.c.resent).order_by(
     _batch.c.resent, _batch.c.size > bindparam("most"), *_EARLIEST
 )
@@ -148,152 +143,266 @@ _ACCEPT = (
         detail="",
     )
 )
-_SKIP = (
-    update(_delivery)
-    .where(
-        _delivery.c.issue_id == bindparam("of_issue"),
-        _delivery.c.subscriber_id == bindparam("person"),
-        _delivery.c.state == DeliveryState.PLANNED,
-    )
-    .values(state=DeliveryState.SKIPPED, reason=bindparam("why"))
-)
 
 
-def claim(
-    session: Session,
-    worker: str,
-    *,
-    now: datetime,
-    lease: timedelta,
-    only: tuple[int, int] | None = None,
-) -> ClaimedBatch | None:
-    """Take the earliest batch that is due, of any send under way; None when there is none.
+class BatchStore:
+    """The batches of one worker: claim, depart, settle; or release, when nothing left.
 
-    ``only`` names one (send, number) to take, or none. Nothing is due while a hold lasts.
+    The methods write within the caller's transaction and never commit.
     """
-    asked: dict[str, Any] = {"now": now, "probe": provider_backoff.NO_PROBE}
-    if only is None:
-        found = session.execute(_DUE, asked).one_or_none()
-    else:
-        named = {**asked, "of_send": only[0], "of_number": only[1]}
-        found = session.execute(_DUE_NAMED, named).one_or_none()
-    if found is None:
-        return None
-    at = _Place(found.number, found.attempt, found.size)
-    return _take(session, found, at, worker, now=now, lease=lease)
 
+    def __init__(
+        self,
+        worker: str,
+        *,
+        lease: timedelta,
+        patience: timedelta = timedelta(hours=1),
+        warm_up: WarmUp | None = None,
+    ) -> None:
+        self._worker = worker
+        self._lease = lease
+        self._patience = patience
+        self._warm_up = warm_up
 
-def claim_probe(
-    session: Session, worker: str, *, now: datetime, lease: timedelta
-) -> ClaimedBatch | None:
-    """Take a batch that finds out whether the provider works again, if it is time to.
+    def claim(
+        self, session: Session, *, now: datetime, only: tuple[int, int] | None = None
+    ) -> ClaimedBatch | None:
+        """Claim the earliest batch that is due, of any send under way; None when there is none.
 
-    The first is small: so many are cut off a larger batch, the rest of which keeps its number
-    and its time. None while there is no trouble, its wait lasts, another probe is under way,
-    or nothing is due.
-    """
-    probe = provider_backoff.due_probe(session, now=now)
-    if probe is None:
-        return None
-    most = _LARGEST if probe.whole else provider_backoff.PROBE_SIZE
-    found = session.execute(_FIT_FOR_PROBE, {"now": now, "most": most}).one_or_none()
-    if found is None:
-        return None
-    at, some = _Place(found.number, found.attempt, found.size), list[int]()
-    if found.size > most and not found.resent:
-        some = _some_planned(session, found, most)
-    if some:
-        at = _Place(_free_number(session, found.send_id), 0, len(some))
-    if not provider_backoff.take(
-        session,
-        probe,
-        send_id=found.send_id,
-        batch=at.number,
-        attempt=at.attempt + 1,
-        now=now,
-    ):
-        return None
-    if some:
-        _cut_off(session, found, some, number=at.number)
-    return _take(session, found, at, worker, now=now, lease=lease, probe=probe)
+        ``only`` names the one (send, number) to claim. During a backoff nothing is due except,
+        without ``only``, the probe that tests whether the provider works again. When nothing
+        is due, sends whose batches are all settled are marked as sent.
+        """
+        found = _due(session, now, only)
+        if found is not None:
+            at = _Place(found.number, found.attempt, found.size)
+            claimed = self._take(session, found, at, now=now)
+        else:
+            claimed = self._claim_probe(session, now=now) if only is None else None
+        if claimed is None:
+            sends.finish(session, now=now)
+        return claimed
+
+    def is_late(self, batch: ClaimedBatch, *, now: datetime) -> bool:
+        """Whether the batch missed its place in a timetable or a warm-up, and needs another."""
+        if now - batch.due <= _ON_TIME:
+            return False
+        warm_up = self._warm_up
+        return batch.paced or (warm_up is not None and not warm_up.is_over(now.date() - _A_DAY))
+
+    def reschedule(self, session: Session, batch: ClaimedBatch, *, now: datetime) -> None:
+        """Release a late batch, and give all pending batches of its send new times.
+
+        Batches that were due while no worker ran, or during a backoff, would else leave all at
+        once: within quiet hours, and above every limit.
+        """
+        if _put_back(session, batch, (BatchState.CLAIMED,)):
+            reschedule.reschedule_or_pause(session, batch.send_id, now=now, warm_up=self._warm_up)
+            batches.drop_cancelled(session, now=now)
+
+    def depart(
+        self,
+        session: Session,
+        batch: ClaimedBatch,
+        skipped: Sequence[SkippedRecipient],
+        *,
+        now: datetime,
+    ) -> bool:
+        """Mark the batch in flight, to be committed before its request leaves.
+
+        False, and the batch is released, when nothing may leave: the claim was lost, the send
+        paused or cancelled, or a backoff began since.
+        """
+        probe = provider_backoff.NO_PROBE if batch.probe is None else batch.probe.number
+        values = {**_named(batch), "now": now, "until": now + self._lease, "probe": probe}
+        if not changed(session, _DEPART, values):
+            self.release(session, batch, now=now)
+            return False
+        deliveries.skip(session, batch.issue_id, skipped)
+        return True
+
+    def skip(
+        self,
+        session: Session,
+        batch: ClaimedBatch,
+        skipped: Sequence[SkippedRecipient],
+        *,
+        now: datetime,
+    ) -> None:
+        """Settle a claimed batch none of whose recipients may be emailed any more."""
+        if _move(session, batch, (BatchState.CLAIMED,), BatchState.SKIPPED, settled_at=now):
+            deliveries.skip(session, batch.issue_id, skipped)
+
+    def release(self, session: Session, batch: ClaimedBatch, *, now: datetime) -> None:
+        """Make a claimed batch pending again: its request has surely not left."""
+        _put_back(session, batch, (BatchState.CLAIMED,))
+        batches.drop_cancelled(session, now=now)
+
+    def give_up(
+        self,
+        session: Session,
+        batch: ClaimedBatch,
+        cause: PauseCause,
+        reason: str,
+        *,
+        now: datetime,
+        departed: bool,
+    ) -> None:
+        """Make the batch pending again and pause its send: this program cannot send it now.
+
+        ``departed`` says that it was marked in flight, although its request has not left.
+        """
+        why = f"batch {batch.number}: {reason}"[:1000]
+        _put_back(session, batch, _ANSWERED if departed else (BatchState.CLAIMED,), why)
+        sends.pause(session, batch.send_id, cause, reason=why, now=now)
+
+    def settle(
+        self,
+        session: Session,
+        batch: ClaimedBatch,
+        recipients: Sequence[EligibleRecipient],
+        decision: Decision,
+        *,
+        now: datetime,
+        jitter: float,
+    ) -> None:
+        """Write what follows from the provider's answer to a batch of these recipients.
+
+        While the provider cannot be reached, or does not answer, one probe at a time tests it;
+        trouble that lasts longer than the store's ``patience`` pauses the send. ``jitter`` is
+        in [0, 1) and spreads the time until the next probe.
+        """
+        if not isinstance(decision, Settled):
+            _log.warning("send %s, batch %s: %s", batch.send_id, batch.number, decision)
+        match decision:
+            case Settled(message_id):
+                _accept(session, batch, now=now, message_id=message_id)
+            case TryAgain(wait, reason, asked=True):
+                _put_back(session, batch, _ANSWERED, reason)
+                provider_backoff.back_off(session, now=now, until=now + wait, reason=reason)
+            case TryAgain(_, reason):
+                _put_back(session, batch, _ANSWERED, reason)
+                self._back_off(session, batch, reason, now=now, jitter=jitter)
+            case RejectBatch() | RejectOne() | Split():
+                _refuse(session, batch, recipients, decision, now=now)
+            case StopSend(cause, reason):
+                _put_back(session, batch, _ANSWERED, reason)
+                sends.pause(session, batch.send_id, cause, reason=reason, now=now)
+            case Uncertain(reason):
+                uncertain = (BatchState.IN_FLIGHT,), BatchState.UNCERTAIN
+                _move(session, batch, *uncertain, detail=reason[:1000])
+                self._back_off(session, batch, reason, now=now, jitter=jitter)
+
+    def _claim_probe(self, session: Session, *, now: datetime) -> ClaimedBatch | None:
+        """Claim a batch that tests whether the provider works again, if it is time to.
+
+        The first probe is small: a larger batch is split, and the rest keeps its number and
+        its time. None while there is no backoff, its wait lasts, another probe is under way,
+        or nothing is due.
+        """
+        probe = provider_backoff.due_probe(session, now=now)
+        if probe is None:
+            return None
+        most = _LARGEST if probe.whole else provider_backoff.PROBE_SIZE
+        found = session.execute(_FIT_FOR_PROBE, {"now": now, "most": most}).one_or_none()
+        if found is None:
+            return None
+        at, some = _Place(found.number, found.attempt, found.size), list[int]()
+        if found.size > most and not found.resent:
+            some = deliveries.planned(session, found.send_id, found.number, at_most=most)
+        if some:
+            at = _Place(_free_number(session, found.send_id), 0, len(some))
+        if not provider_backoff.take(
+            session,
+            probe,
+            send_id=found.send_id,
+            batch=at.number,
+            attempt=at.attempt + 1,
+            now=now,
+        ):
+            return None
+        if some:
+            _cut_off(session, found, some, number=at.number)
+        return self._take(session, found, at, now=now, probe=probe)
+
+    def _take(
+        self,
+        session: Session,
+        found: Row[Any],
+        at: "_Place",
+        *,
+        now: datetime,
+        probe: Probe | None = None,
+    ) -> ClaimedBatch | None:
+        taken = {
+            "of_send": found.send_id,
+            "of_number": at.number,
+            "of_attempt": at.attempt,
+            "by": self._worker,
+            "until": now + self._lease,
+        }
+        if not changed(session, _TAKE, taken):
+            return None
+        return ClaimedBatch(
+            send_id=found.send_id,
+            number=at.number,
+            issue_id=found.issue_id,
+            variant_id=found.variant_id,
+            attempt=at.attempt + 1,
+            size=at.size,
+            topics=tuple(found.topics),
+            made_at=found.created_at,
+            due=found.not_before,
+            paced=is_paced(found.timetable),
+            probe=probe,
+            track_clicks=found.track_clicks,
+            track_opens=found.track_opens,
+        )
+
+    def _back_off(
+        self, session: Session, batch: ClaimedBatch, reason: str, *, now: datetime, jitter: float
+    ) -> None:
+        lasted = provider_backoff.fail(
+            session,
+            now=now,
+            reason=reason,
+            wait=lambda failures: backoff(failures, jitter),
+            probe=batch.probe,
+        )
+        if lasted > self._patience:
+            minutes = int(lasted.total_seconds() // 60)
+            why = f"for {minutes} minutes: {reason}"
+            sends.pause(session, batch.send_id, PauseCause.OUTAGE, reason=why, now=now)
 
 
 class _Place(NamedTuple):
-    """Which batch is taken, as it stands."""
+    """Which batch is claimed, as it was found."""
 
     number: int
     attempt: int
     size: int
 
 
-def _take(
-    session: Session,
-    found: Row[Any],
-    at: _Place,
-    worker: str,
-    *,
-    now: datetime,
-    lease: timedelta,
-    probe: Probe | None = None,
-) -> ClaimedBatch | None:
-    taken = {
-        "of_send": found.send_id,
-        "of_number": at.number,
-        "of_attempt": at.attempt,
-        "by": worker,
-        "until": now + lease,
-    }
-    if not changed(session, _TAKE, taken):
-        return None
-    return ClaimedBatch(
-        send_id=found.send_id,
-        number=at.number,
-        issue_id=found.issue_id,
-        variant_id=found.variant_id,
-        attempt=at.attempt + 1,
-        size=at.size,
-        topics=tuple(found.topics),
-        made_at=found.created_at,
-        due=found.not_before,
-        paced=is_paced(found.timetable),
-        probe=probe,
-        track_clicks=found.track_clicks,
-        track_opens=found.track_opens,
-    )
+def _due(session: Session, now: datetime, only: tuple[int, int] | None) -> Row[Any] | None:
+    asked: dict[str, Any] = {"now": now, "probe": provider_backoff.NO_PROBE}
+    if only is None:
+        return session.execute(_DUE, asked).one_or_none()
+    return session.execute(
+        _DUE_NAMED, {**asked, "of_send": only[0], "of_number": only[1]}
+    ).one_or_none()
 
 
-def depart(
-    session: Session,
-    batch: ClaimedBatch,
-    barred: Sequence[SkippedRecipient],
-    *,
-    now: datetime,
-    lease: timedelta,
-) -> bool:
-    """Mark the batch in flight, to be committed before its request leaves; skip the barred.
-
-    False when the claim was lost, its send paused or cancelled, or all sending was stopped
-    since: then nothing may leave.
-    """
-    probe = provider_backoff.NO_PROBE if batch.probe is None else batch.probe.number
-    values = {**_named(batch), "now": now, "until": now + lease, "probe": probe}
-    leaves = changed(session, _DEPART, values) == 1
-    if leaves:
-        skip(session, batch.issue_id, barred)
-    return leaves
-
-
-def accepted(
+def _accept(
     session: Session, batch: ClaimedBatch, *, now: datetime, message_id: str | None
 ) -> None:
-    """The provider took the batch. An event may have proved that already; the id is kept anyway."""
+    """Mark a batch as accepted. An event may have proved that already; keep the id anyway."""
     if batch.probe is not None:
         provider_backoff.passed(session, batch.probe)
     if changed(session, _ACCEPT, {**_named(batch), "now": now, "answer": message_id}):
-        confirmations.mark_delivered_to_provider(session, batch.send_id, batch.number)
+        deliveries.accept(session, batch.send_id, batch.number)
         return
-    # Proved by an event, or given up as lost: then the late answer settles the doubt.
-    confirmations.mark_accepted(
+    # It was proved by an event, or given up as lost: then the late answer settles it.
+    batches.mark_accepted(
         session, [(batch.send_id, batch.number)], now=now, detail="the answer came late"
     )
     session.execute(
@@ -303,63 +412,48 @@ def accepted(
     )
 
 
-def put_back(
+def _refuse(
     session: Session,
     batch: ClaimedBatch,
+    recipients: Sequence[EligibleRecipient],
+    decision: RejectBatch | RejectOne | Split,
     *,
-    detail: str,
-    departed: bool = True,
-) -> bool:
-    """Make the batch claimable again: its request was surely not taken, or never left.
+    now: datetime,
+) -> None:
+    """Reject the recipients that the provider refused; the others of the batch go out again."""
+    match decision:
+        case RejectBatch(reason):
+            values = {"settled_at": now, "detail": reason[:1000]}
+            if _move(session, batch, _ANSWERED, BatchState.REJECTED, **values):
+                deliveries.reject(session, batch.send_id, [batch.number], reason=reason)
+        case RejectOne(index, reason):
+            if _put_back(session, batch, _ANSWERED, reason):
+                refused = recipients[index]["id"]
+                deliveries.reject_one(session, batch.issue_id, refused, reason=reason)
+        case Split(reason):
+            if _put_back(session, batch, _ANSWERED, reason):
+                half = [recipient["id"] for recipient in recipients[len(recipients) // 2 :]]
+                _cut_off(session, batch, half, number=_free_number(session, batch.send_id))
 
-    It keeps its place in the timetable. An answer that comes late, after others had given
-    the worker up, ends the doubt just as well.
+
+def _put_back(
+    session: Session, batch: ClaimedBatch, sources: Sequence[BatchState], reason: str = ""
+) -> bool:
+    """Make the batch pending again: its request was surely not accepted, or never left.
+
+    It keeps its place in the timetable. An answer that comes late, after the worker counted
+    as dead, settles an uncertain batch just as well.
     """
     return _move(
         session,
         batch,
-        _ANSWERED if departed else (BatchState.CLAIMED,),
+        sources,
         BatchState.PENDING,
-        detail=detail[:1000],
+        detail=reason[:1000],
         worker=None,
         lease_until=None,
-        # Nothing of it has left after all.
         departed_at=None,
     )
-
-
-def rejected(session: Session, batch: ClaimedBatch, *, now: datetime, reason: str) -> None:
-    """The provider will never take the batch: its people stand in the list with the reason."""
-    settled = {"settled_at": now, "detail": reason[:1000]}
-    if _move(session, batch, _ANSWERED, BatchState.REJECTED, **settled):
-        in_batch = (_delivery.c.send_id == batch.send_id) & (_delivery.c.batch == batch.number)
-        # Only who was in the request: the skipped keep their own reason.
-        session.execute(
-            update(_delivery)
-            .where(in_batch, _delivery.c.state == DeliveryState.PLANNED)
-            .values(state=DeliveryState.REJECTED, reason=reason[:300])
-        )
-
-
-def rejected_one(session: Session, batch: ClaimedBatch, person: int, *, reason: str) -> None:
-    """One person stands in the list with the reason; the batch goes out again without them."""
-    if put_back(session, batch, detail=reason):
-        session.execute(
-            update(_delivery)
-            .where(
-                _delivery.c.issue_id == batch.issue_id,
-                _delivery.c.subscriber_id == person,
-                _delivery.c.state.in_(may_become(DeliveryState.REJECTED)),
-            )
-            .values(state=DeliveryState.REJECTED, reason=reason[:300])
-        )
-
-
-def split(session: Session, batch: ClaimedBatch, people: Sequence[int], *, reason: str) -> None:
-    """Give these people of the batch a batch of their own; both go out again."""
-    if not put_back(session, batch, detail=reason):
-        return
-    _cut_off(session, batch, people, number=_free_number(session, batch.send_id))
 
 
 def _free_number(session: Session, send_id: int) -> int:
@@ -367,60 +461,19 @@ def _free_number(session: Session, send_id: int) -> int:
     return int(session.execute(last).scalar_one()) + 1
 
 
-def _some_planned(session: Session, batch: Row[Any], most: int) -> list[int]:
-    """So many people of a batch who are still to get it."""
-    planned = (
-        select(_delivery.c.subscriber_id)
-        .where(
-            _delivery.c.send_id == batch.send_id,
-            _delivery.c.batch == batch.number,
-            _delivery.c.state == DeliveryState.PLANNED,
-        )
-        .order_by(_delivery.c.subscriber_id)
-        .limit(most)
-    )
-    return list(session.scalars(planned))
-
-
 def _cut_off(
-    session: Session, batch: ClaimedBatch | Row[Any], people: Sequence[int], *, number: int
+    session: Session, batch: ClaimedBatch | Row[Any], subscribers: Sequence[int], *, number: int
 ) -> None:
-    """Give these people of a pending batch a batch of their own, of this number."""
+    """Move these recipients of a pending batch to a new batch of this number."""
     same = _batch.c.send_id == batch.send_id, _batch.c.number == batch.number
-    changed(session, update(_batch).where(*same).values(size=_batch.c.size - len(people)))
+    changed(session, update(_batch).where(*same).values(size=_batch.c.size - len(subscribers)))
     row = session.execute(select(_batch).where(*same)).mappings().one()
     session.execute(
         insert(_batch).values(
-            **{**row, "number": number, "size": len(people), "attempt": 0, "departed_at": None}
+            **{**row, "number": number, "size": len(subscribers), "attempt": 0, "departed_at": None}
         )
     )
-    session.execute(
-        update(_delivery)
-        .where(_delivery.c.issue_id == batch.issue_id, _delivery.c.subscriber_id.in_(people))
-        .values(batch=number)
-    )
-
-
-def doubted(session: Session, batch: ClaimedBatch, *, reason: str) -> None:
-    """Nobody knows whether the provider has the batch."""
-    _move(session, batch, (BatchState.IN_FLIGHT,), BatchState.UNCERTAIN, detail=reason[:1000])
-
-
-def skipped(
-    session: Session, batch: ClaimedBatch, barred: Sequence[SkippedRecipient], *, now: datetime
-) -> None:
-    """Nobody of the batch may be mailed any more."""
-    if _move(session, batch, (BatchState.CLAIMED,), BatchState.SKIPPED, settled_at=now):
-        skip(session, batch.issue_id, barred)
-
-
-def skip(session: Session, issue_id: int, barred: Sequence[SkippedRecipient]) -> None:
-    """Write down who is left out of a request, and why."""
-    if barred:
-        session.connection().execute(
-            _SKIP,
-            [{"of_issue": issue_id, "person": one["person"], "why": one["why"]} for one in barred],
-        )
+    deliveries.move_to_batch(session, batch.issue_id, subscribers, number=number)
 
 
 def _move(

@@ -289,7 +289,7 @@ def resolve(
     audit.record(
         session,
         by,
-        "request called sent" if sent else "request called not sent",
+        "request resolved as sent" if sent else "request resolved as not sent",
         now=now,
         subject=slug,
         send=matching[0].send,

@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 from sqlalchemy import select, update
 
 from newsletter.db.orm import Session, table_of
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Send
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import SendState
 
 _send = table_of(Send)
@@ -62,11 +63,9 @@ def restore(session: Session, send_id: int, what: str, at: datetime, *, now: dat
     if what == WENT_ON:
         return False
     when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    reason = (
-        f"it was {what} at {when}, and the database was restored from an older backup. "
-        "Cancel it or resume it"
-    )
+    reason = f"it was {what} at {when}, and the database was restored from an older backup"
     if send.state == SendState.PAUSED:
-        session.execute(update(_send).where(_send.c.id == send.id).values(reason=reason))
+        why = {"reason": reason, "paused_by": PauseCause.RESTORE}
+        session.execute(update(_send).where(_send.c.id == send.id).values(**why))
         return True
-    return send_store.move_send(session, send.id, SendState.PAUSED, reason=reason, paused_at=now)
+    return sends.pause(session, send.id, PauseCause.RESTORE, reason=reason, now=now)

@@ -1,50 +1,40 @@
-"""A hold on all sending: what stopped one request stops them all, on any machine.
+"""Account-wide backoff: what stopped one request stops all requests, on every machine.
 
-One row that every claim and every departure looks at. There are two kinds of trouble.
+One row, which every claim and every departure reads. There are two kinds of trouble.
 
-- The provider said when to come back (a rate limit): nobody sends before ``until``.
-- The provider could not be reached, or nobody knows whether it took a request. Then the
-  account is stopped: after ``until``, which moves further away with each failure, one
-  request alone finds out whether it works again. The first of these probes carries a few
-  people, the second a batch as it was planned, for a provider may take small requests and
-  choke on large ones. Only when both were taken does everybody go on.
+- The provider said when to come back (a rate limit): no batch leaves before ``until``.
+- The provider could not be reached, or did not answer. Then, after ``until``, which moves
+  further away with each failure, one request alone tests whether the provider works again.
+  The first such probe has a few recipients, the second is a batch as planned, because a
+  provider may accept small requests and fail on large ones. When both were accepted, all
+  batches may leave again.
 
-A probe lasts as long as its batch is claimed or in flight: a dead worker's is free again
-when its batch is taken back (oversight.recall_abandoned).
+A probe lasts as long as its batch is claimed or in flight. When its worker dies, another
+probe may begin once the batch is recovered (batches.recover_abandoned).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, delete, exists, select, update
 
 from newsletter.db.orm import Session, changed, insert_into, table_of
+from newsletter.sending.ledger.claimed_batch import Probe
 from newsletter.sending.models import Batch, Part, ProviderBackoff, Send
 from newsletter.sending.states import BatchState, SendState
 
 _hold, _batch, _send = table_of(ProviderBackoff), table_of(Batch), table_of(Send)
 _NAME = "provider"
-#: Trouble that comes back within this time after a hold has ended never ended itself.
+#: Trouble that comes back within this time after a backoff counts as the same trouble.
 _SAME_TROUBLE = timedelta(minutes=6)
-#: The number of no probe: what an ordinary batch names when it departs.
+#: The number of no probe: ordinary batches depart with it.
 NO_PROBE = -1
-#: People of the first probe: so many are in doubt at most when it fails.
+#: Recipients of the first probe: at most so many are uncertain when it fails.
 PROBE_SIZE = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The right to send one request while everybody else waits."""
-
-    #: Counts probes: whoever comes late with an earlier number changes nothing.
-    number: int
-    #: A few people were taken before: this one is a batch as planned, and ends the trouble.
-    whole: bool
-
-
 def blocks() -> ColumnElement[bool]:
-    """Whether a batch must stay here; takes the parameters ``now`` and ``probe``."""
+    """Whether a batch must wait; takes the parameters ``now`` and ``probe``."""
     return exists(
         select(1)
         .select_from(_hold)
@@ -56,10 +46,10 @@ def blocks() -> ColumnElement[bool]:
 
 
 def back_off(session: Session, *, now: datetime, until: datetime, reason: str) -> timedelta:
-    """Let nobody send before ``until``; returns how long this trouble has lasted by now.
+    """Let no batch leave before ``until``; returns how long this trouble has lasted by now.
 
-    A longer hold in force stays. Trouble has ended when a request that left after its hold
-    was taken: limits that each passed by themselves are not one long outage.
+    A longer backoff in force stays. Trouble has ended when a request that left after its
+    backoff was accepted: several rate limits that each passed are not one long outage.
     """
     insert = insert_into(session, _hold).values(
         name=_NAME, until=until, since=now, reason=reason[:1000], failures=0, probes=0, passed=False
@@ -86,10 +76,11 @@ def fail(
     wait: Callable[[int], timedelta],
     probe: Probe | None = None,
 ) -> timedelta:
-    """Stop the account until probes were taken; returns how long this trouble has lasted.
+    """Stop all sending until probes were accepted; returns how long this trouble has lasted.
 
-    ``wait`` is how long after so many failures in a row. Requests that were under way when
-    the account was stopped say nothing new: only a failed probe makes the wait longer.
+    ``wait`` gives the time until the next probe after so many failures in a row. Requests
+    that were in flight when sending stopped prove nothing new: only a failed probe makes
+    the wait longer.
     """
     row = session.execute(
         select(_hold, _lasts(now).label("lasts"))
@@ -106,7 +97,7 @@ def fail(
     insert = insert_into(session, _hold).values(
         name=_NAME, until=until, since=since, reason=reason[:1000], failures=failures, probes=0
     )
-    # Somebody else may have made the row since it was looked for: the stricter of both stands.
+    # Another worker may have written the row since it was read: the stricter of both stays.
     more = insert.excluded.failures > _hold.c.failures
     session.execute(
         insert.on_conflict_do_update(
@@ -124,7 +115,7 @@ def fail(
 
 
 def due_probe(session: Session, *, now: datetime) -> Probe | None:
-    """The next probe, when the account is stopped, its wait over, and no probe under way."""
+    """The next probe, when sending is stopped, the wait is over, and no probe is under way."""
     row = session.execute(
         select(_hold.c.probes, _hold.c.passed).where(
             _hold.c.failures > 0, _hold.c.until <= now, ~_under_way()
@@ -136,11 +127,10 @@ def due_probe(session: Session, *, now: datetime) -> Probe | None:
 def take(
     session: Session, probe: Probe, *, send_id: int, batch: int, attempt: int, now: datetime
 ) -> bool:
-    """Make this attempt of a batch the probe; False when somebody else has made theirs so.
+    """Make this attempt of a batch the probe; False when another worker was faster.
 
-    A comparison and an exchange of the row alone: of any number of workers that saw the same
-    number one gets the next, on PostgreSQL too, where the others wait for its commit and then
-    compare again.
+    A compare-and-swap of the row: of any number of workers that read the same number one
+    gets the next, on PostgreSQL too, where the others wait for its commit and compare again.
     """
     stale = _hold.c.until < now - _SAME_TROUBLE
     taken = (
@@ -156,7 +146,7 @@ def take(
             probe_send=send_id,
             probe_batch=batch,
             probe_attempt=attempt,
-            # Nobody had anything to send for so long: what comes now is other trouble.
+            # There was nothing to send for so long that this is other trouble.
             since=case((stale, now), else_=_hold.c.since),
             failures=case((stale, 1), else_=_hold.c.failures),
         )
@@ -165,7 +155,7 @@ def take(
 
 
 def passed(session: Session, probe: Probe) -> None:
-    """The provider took the probe: next comes a batch as planned, and after that everybody."""
+    """The provider accepted the probe: next is a batch as planned, then the backoff ends."""
     values = {"failures": 0, "passed": False} if probe.whole else {"passed": True}
     session.execute(
         update(_hold).where(_hold.c.name == _NAME, _hold.c.probes == probe.number).values(**values)
@@ -178,13 +168,13 @@ def is_stopped(session: Session) -> bool:
 
 
 def in_force(session: Session, *, now: datetime) -> ProviderBackoff | None:
-    """The hold that keeps everybody waiting, if there is one."""
+    """The backoff that keeps all batches waiting; None when there is none."""
     stopped = (_hold.c.failures > 0) & (_hold.c.until > now - _SAME_TROUBLE)
     return session.scalar(select(ProviderBackoff).where((_hold.c.until > now) | stopped))
 
 
 def keeps_somebody(session: Session, *, now: datetime) -> bool:
-    """Whether a batch would leave by now, if nothing held it up."""
+    """Whether a batch would leave by now, were it not for the backoff."""
     due = (
         select(_batch.c.number)
         .join(_send, _send.c.id == _batch.c.send_id)
@@ -199,14 +189,14 @@ def keeps_somebody(session: Session, *, now: datetime) -> bool:
 
 
 def begin_anew(session: Session, *, now: datetime) -> None:
-    """Forget how long trouble has lasted: an operator has looked and says go on."""
+    """Begin to count anew how long trouble has lasted: an operator resumed a send."""
     session.execute(
         update(_hold).values(since=now, failures=case((_hold.c.failures > 0, 1), else_=0))
     )
 
 
 def lift(session: Session) -> None:
-    """End whatever hold there is."""
+    """End the backoff."""
     session.execute(delete(_hold))
 
 
@@ -215,8 +205,8 @@ def _later(other: ColumnElement[datetime]) -> ColumnElement[datetime]:
 
 
 def _lasts(now: datetime) -> ColumnElement[bool]:
-    """Whether the trouble of this hold goes on, if there is trouble now."""
-    # Only of sends that have not ended before: an index finds their batches, of all others none.
+    """Whether new trouble counts as the same as that of this backoff."""
+    # Only batches of sends that had not ended before: an index finds them quickly.
     taken = exists(
         select(1)
         .select_from(_batch.join(_send, _send.c.id == _batch.c.send_id))
@@ -230,7 +220,7 @@ def _lasts(now: datetime) -> ColumnElement[bool]:
 
 
 def _under_way() -> ColumnElement[bool]:
-    """Whether the batch of the latest probe is still in its worker's hands."""
+    """Whether the batch of the latest probe is still claimed or in flight."""
     return exists(
         select(1)
         .select_from(_batch)

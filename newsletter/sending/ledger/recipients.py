@@ -2,12 +2,16 @@
 
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from sqlalchemy import Select, bindparam, case, func, literal, literal_column, select
 
 from newsletter.db.orm import Session, UTCDateTime, json_rows, table_of
-from newsletter.sending.ledger.batch_store import ClaimedBatch, SkippedRecipient
+from newsletter.sending.ledger.claimed_batch import (
+    ClaimedBatch,
+    EligibleRecipient,
+    SkippedRecipient,
+)
 from newsletter.sending.ledger.forgotten_sends import PREFIX
 from newsletter.sending.models import Delivery
 from newsletter.sending.states import DeliveryState
@@ -16,19 +20,6 @@ from subscribers.segments import store as segment_store
 
 _delivery, _subscriber = table_of(Delivery), table_of(Subscriber)
 _suppression = table_of(Suppression)
-
-
-class EligibleRecipient(TypedDict):
-    """What a batch's request needs of one recipient."""
-
-    id: int
-    #: The first PREFIX bytes of the address hash, in hex. None for an erased subscriber, like all
-    #: fields below.
-    hash: str
-    email: str
-    name: str
-    #: None unless the variant uses attributes.
-    attributes: dict[str, Any]
 
 
 def recipients(

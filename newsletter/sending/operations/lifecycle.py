@@ -20,15 +20,16 @@ from newsletter.issues.models import Issue, Revision
 from newsletter.issues.parsing.issue_file import Draft
 from newsletter.rendering.rendered import Rendered
 from newsletter.sending import ab_testing
-from newsletter.sending.ledger import interventions, provider_backoff, restore_gate, send_store
+from newsletter.sending.ledger import batches, interventions, provider_backoff, restore_gate, sends
+from newsletter.sending.ledger.reschedule import reschedule
 from newsletter.sending.models import Send
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.estimate import SendOptions, estimate, require_an_end
 from newsletter.sending.planning.planner import plan_missed
-from newsletter.sending.planning.reschedule import reschedule
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.queries.send_status import find, send_subject
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import ENDED, SEND_NEXT, SendState
 from subscribers.models import Segment
 
@@ -207,8 +208,15 @@ def require_approved_variants(
 
 def pause(session: Session, send_id: int, *, by: Actor, now: datetime, reason: str = "") -> None:
     """Hand no further batch to the provider. The reason names ``by`` unless given."""
-    reason = reason or f"paused by {by.name}"
-    _move(session, send_id, SendState.PAUSED, now=now, reason=reason, paused_at=now)
+    _move(
+        session,
+        send_id,
+        SendState.PAUSED,
+        now=now,
+        paused_by=PauseCause.OPERATOR,
+        reason=reason or f"paused by {by.name}",
+        paused_at=now,
+    )
     _audit(session, by, "send paused", send_id, now=now)
 
 
@@ -239,7 +247,7 @@ def resume(
     if (send.timetable or warm_up) and send.state == SendState.PAUSED:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     _move(session, send_id, SendState.SENDING, now=now, only=SendState.PAUSED, **resumed)
-    send_store.finish(session, now=now)
+    sends.finish(session, now=now)
     _audit(session, by, "send resumed", send_id, now=now)
 
 
@@ -249,7 +257,7 @@ def cancel(session: Session, send_id: int, *, by: Actor, now: datetime) -> int:
     Emails that the provider has already accepted cannot be recalled.
     """
     _move(session, send_id, SendState.CANCELLED, now=now, reason="cancelled", finished_at=now)
-    dropped = send_store.drop_pending(session, send_id, now=now, reason="cancelled")
+    dropped = batches.drop_pending(session, send_id, now=now, reason="cancelled")
     _audit(session, by, "send cancelled", send_id, now=now)
     return dropped
 
@@ -366,9 +374,9 @@ def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
     late = now - find(session, send_id).scheduled_for
     reason = (
         f"due {durations.in_words(late)} ago while nothing ran, which is later than "
-        "sending.late_limit allows; resume it to start it now"
+        "sending.late_limit allows"
     )
-    send_store.hold_back(session, send_id, reason=reason, now=now)
+    sends.hold_back(session, send_id, PauseCause.LATE, reason=reason, now=now)
 
 
 def due(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:
@@ -389,12 +397,13 @@ def _move(
     now: datetime,
     only: SendState | None = None,
     ended: bool = False,
+    paused_by: PauseCause | None = None,
     **values: object,
 ) -> None:
     send = find(session, send_id)
     sources = ENDED if ended else [only] if only else None
-    moved = send_store.move_send(
-        session, send_id, target, only_from=sources, by_operator=True, **values
+    moved = sends.move_send(
+        session, send_id, target, only_from=sources, paused_by=paused_by, **values
     )
     if moved:
         interventions.record(session, send, target, now=now)

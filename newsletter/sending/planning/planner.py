@@ -27,7 +27,7 @@ from sqlalchemy import (
 from newsletter.db.orm import Session, changed, insert_into, table_of
 from newsletter.errors import SendError
 from newsletter.sending.ab_testing import ABTest, Measure, sample_rank
-from newsletter.sending.ledger import restore_gate, send_store
+from newsletter.sending.ledger import restore_gate, sends
 from newsletter.sending.ledger.summarize import require_open
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.pacing import warmup_usage
@@ -58,7 +58,7 @@ def plan(
     scheduled, with nothing planned.
     """
     restore_gate.require_open(session)
-    if not send_store.move_send(session, send_id, SendState.PLANNING, started_at=now):
+    if not sends.move_send(session, send_id, SendState.PLANNING, started_at=now):
         raise SendError("only a scheduled send can be planned", place=f"send {send_id}")
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     # The departure log may have restored some batches of a plan that the database lost.
@@ -75,11 +75,11 @@ def plan(
     if recalled:
         mine = select(func.count()).where(_delivery.c.send_id == send_id)
         planned = session.execute(mine).scalar_one()
-    send_store.move_send(
+    sends.move_send(
         session, send_id, SendState.SENDING, planned=planned, excluded_counts=excluded_counts
     )
     if not planned:
-        send_store.finish(session, now=now)
+        sends.finish(session, now=now)
     return planned
 
 

@@ -32,10 +32,13 @@ from sqlalchemy import URL, Engine, event
 from newsletter.db import private_files
 from newsletter.db.orm import Session
 from newsletter.errors import MachineError
-from newsletter.sending.ledger.batch_store import ClaimedBatch, SkippedRecipient
+from newsletter.sending.ledger.claimed_batch import (
+    ClaimedBatch,
+    EligibleRecipient,
+    SkippedRecipient,
+)
 from newsletter.sending.ledger.forgotten_sends import PREFIX, ForgottenSendInfo
 from newsletter.sending.ledger.interventions import INTERVENTIONS, KINDS, Intervention
-from newsletter.sending.ledger.recipients import EligibleRecipient
 from subscribers.consent.suppression import NEWS, Lifted, Suppressed
 
 _log = logging.getLogger(__name__)

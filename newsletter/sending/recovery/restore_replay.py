@@ -16,13 +16,13 @@ from sqlalchemy import Row, func, insert, or_, select, update
 
 from newsletter.db.orm import Session, insert_into, table_of
 from newsletter.sending.ledger import (
-    batch_store,
-    confirmations,
+    batches,
+    deliveries,
     forgotten_sends,
     interventions,
-    send_store,
+    sends,
 )
-from newsletter.sending.ledger.batch_store import SkippedRecipient
+from newsletter.sending.ledger.claimed_batch import SkippedRecipient
 from newsletter.sending.models import Batch, Delivery, Part, Send
 from newsletter.sending.recovery.departure_log import (
     ACCEPTED,
@@ -103,24 +103,24 @@ def replay(
         }
     )
     rows = session.execute(select(_send).where(_send.c.id.in_(ids))).all() if ids else []
-    sends = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
+    known = {(row.id, row.created_at.astimezone(UTC).isoformat()): row for row in rows}
     for key, departures in contents.departures.items():
-        send = sends.get(key)
+        send = known.get(key)
         if send is None:
             work.store_forgotten(key, departures)
         elif send.summarized_at is None:
             work.restore_batches(send, departures)
     for key, numbers in contents.accepted.items():
-        if key in sends:
+        if key in known:
             accepted = [(key[0], number) for number in numbers]
-            report.accepted += confirmations.mark_accepted(
+            report.accepted += batches.mark_accepted(
                 session, accepted, now=now, detail=_ACCEPTED, finish=False
             )
     forgotten_sends.skip_planned_recipients(session, work.forgotten_ids)
     for key, (what, at) in contents.interventions.items():
-        if key in sends:
+        if key in known:
             report.stopped += interventions.restore(session, key[0], what, at, now=now)
-    send_store.finish(session, now=now)
+    sends.finish(session, now=now)
     return report
 
 
@@ -186,20 +186,18 @@ class _Replay:
                 continue
             _rewrite_batch(session, send, one, self._members(send, one), row, beyond=last)
             if one.what == ACCEPTED:
-                confirmations.mark_accepted(
+                batches.mark_accepted(
                     session, [(send.id, number)], now=now, detail=_ACCEPTED, finish=False
                 )
                 report.accepted += 1
             else:
-                confirmations.mark_uncertain(
-                    session, send.id, [number], now=now, detail=_UNANSWERED
-                )
+                batches.mark_uncertain(session, send.id, [number], now=now, detail=_UNANSWERED)
                 report.uncertain += 1
         if report.accepted + report.uncertain > before:
             _update_counts(session, send)
             if send.state == SendState.SENT:
-                # It was retried since the backup: send_store.finish marks it sent again.
-                send_store.move_send(session, send.id, SendState.SENDING, finished_at=None)
+                # It was retried since the backup: sends.finish marks it sent again.
+                sends.move_send(session, send.id, SendState.SENDING, finished_at=None)
 
     def _members(self, send: Row[Any], one: Departure) -> _Members:
         line = self.log.line_at(one.line)
@@ -309,7 +307,7 @@ def _rewrite_batch(
             for person in members
         ],
     )
-    batch_store.skip(session, send.issue_id, recipients.skipped)
+    deliveries.skip(session, send.issue_id, recipients.skipped)
 
 
 def _lost_batch(send: Row[Any], one: Departure, size: int) -> dict[str, Any]:

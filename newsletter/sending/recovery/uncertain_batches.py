@@ -14,10 +14,9 @@ from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
-from newsletter.sending.ledger import confirmations, send_store
+from newsletter.sending.ledger import batches, reschedule
 from newsletter.sending.models import Batch
 from newsletter.sending.pacing.quotas import WarmUp
-from newsletter.sending.planning import reschedule
 from newsletter.sending.queries.send_status import send_subject
 from newsletter.sending.states import BatchState
 
@@ -59,11 +58,11 @@ def recover(
 
     A batch is resent when it left more than ``grace`` ago.
     """
-    requeued, uncertain = send_store.recover_abandoned(session, now=now)
-    send_store.drop_cancelled(session, now=now)
+    requeued, uncertain = batches.recover_abandoned(session, now=now)
+    batches.drop_cancelled(session, now=now)
     resent = 0
     if policy == "resend":
-        resent = send_store.resend_uncertain(session, departed_before=now - grace, now=now)
+        resent = batches.resend_uncertain(session, departed_before=now - grace, now=now)
     if resent:
         reschedule.reschedule_resent(session, now=now, warm_up=warm_up)
     return RecoveryReport(requeued, uncertain, resent)
@@ -178,12 +177,12 @@ def _resolve(
     if not numbers:
         return 0
     if sent:
-        batches = [(send_id, number) for number in numbers]
-        return confirmations.mark_accepted(
-            session, batches, now=now, detail="resolved as sent by an operator"
+        keys = [(send_id, number) for number in numbers]
+        return batches.mark_accepted(
+            session, keys, now=now, detail="resolved as sent by an operator"
         )
-    settled = send_store.resend_by_operator(session, send_id, numbers, now=now)
+    settled = batches.resend_by_operator(session, send_id, numbers, now=now)
     reschedule.reschedule_resent(session, now=now, warm_up=warm_up)
     # A cancelled send sends nothing again: its recipients are marked as not sent.
-    send_store.drop_cancelled(session, now=now)
+    batches.drop_cancelled(session, now=now)
     return settled

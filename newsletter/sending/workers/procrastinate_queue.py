@@ -28,7 +28,7 @@ from newsletter.db.engine import transaction
 from newsletter.db.orm import Session
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.dispatcher import Dispatcher
-from newsletter.sending.ledger import provider_backoff, send_store
+from newsletter.sending.ledger import provider_backoff, sends
 from newsletter.sending.workers.thread_pool import spare_the_collector
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def feed(session: Session, *, now: datetime) -> int:
 
     A batch has at most one job that waits. Sends that add up are called sent on the way.
     """
-    send_store.finish(session, now=now)
+    sends.finish(session, now=now)
     if not _installed(session):
         return 0
     waiting = session.execute(_WAITING_NOW, {"notices": _NOTICES_JOB}).one()

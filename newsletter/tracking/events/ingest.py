@@ -36,8 +36,9 @@ from newsletter.db import bulk_rows
 from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import Event, EventKind
 from newsletter.sending.delivery import outbox
-from newsletter.sending.ledger import confirmations, forgotten_sends
-from newsletter.sending.ledger.confirmations import DeliveryRef, DeliveryUpdate
+from newsletter.sending.ledger import batches, deliveries, forgotten_sends
+from newsletter.sending.ledger.batches import DeliveryRef
+from newsletter.sending.ledger.deliveries import DeliveryUpdate
 from newsletter.sending.states import DeliveryState
 from newsletter.tracking import event_horizon, list_removal
 from newsletter.tracking.events import attribution, bot_detection, soft_bounces
@@ -123,9 +124,9 @@ def ingest(
     changes = _Changes()
     for one in judged:
         _collect(changes, one, resubscriptions, removals)
-    batches = confirmations.open_batches_of(session, changes.delivery_refs)
-    confirmations.mark_accepted(session, batches, now=now, detail="proved by an event")
-    confirmations.apply_updates(session, changes.deliveries)
+    proved = batches.open_batches_of(session, changes.delivery_refs)
+    batches.mark_accepted(session, proved, now=now, detail="proved by an event")
+    deliveries.apply_updates(session, changes.deliveries)
     since = {hashed: removal.since for hashed, removal in removals.items() if removal.since}
     _apply_soft_bounces(session, changes, rules, {**since, **resubscriptions.since()})
     outbox.note_outcomes(session, new)

@@ -21,10 +21,11 @@ from newsletter.errors import SendError, UserError
 from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.provider.events import EventKind
 from newsletter.sending.ab_testing import ABTest, Measure
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Delivery, Part, Send, Variant
 from newsletter.sending.operations.lifecycle import choose_winner
 from newsletter.sending.pacing.quotas import WarmUp
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import NOT_ACCEPTED, UNSETTLED, BatchState, SendState
 from newsletter.tracking.event_horizon import final_sends
 from newsletter.tracking.models import EventRow
@@ -245,14 +246,9 @@ def _pause(session: Session, send_id: int, error: Exception, now: datetime) -> N
     if session.scalar(select(_send.c.winner).where(_send.c.id == send_id)):
         return  # an operator chose a moment ago
     problem = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    why = (
-        f"the winner of its test cannot be chosen: {' '.join(problem.split())[:600]}. Choose it by "
-        "hand, then resume the send"
-    )
+    why = f"the winner of its test cannot be chosen: {' '.join(problem.split())[:600]}"
     only = [SendState.SENDING]
-    if send_store.move_send(
-        session, send_id, SendState.PAUSED, only_from=only, reason=why, paused_at=now
-    ):
+    if sends.pause(session, send_id, PauseCause.WINNER, reason=why, now=now, only_from=only):
         _log.error("send %s paused itself: %s", send_id, why)
 
 

@@ -149,7 +149,7 @@ def test_a_recovery_code_works_once_for_its_owner_however_it_is_typed(
 def test_new_recovery_codes_replace_the_old_ones(database: Engine, alice: int) -> None:
     with (
         transaction(database) as session,
-        pytest.raises(AccountError, match="set up an authenticator"),
+        pytest.raises(AccountError, match="set up an authenticator app before"),
     ):
         two_factor.new_recovery_codes(session, alice)
     _, old = set_up(database, alice)

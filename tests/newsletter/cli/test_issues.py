@@ -48,7 +48,7 @@ def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     assert "spring" in done(run, "sends")
     log = done(run, "user", "log")
     assert "command line (ada)\tissue approved\tspring" in log
-    assert "command line (ada)\treview asked for\tspring" in log
+    assert "command line (ada)\treview requested\tspring" in log
     # An edit is a new revision, which nobody has approved yet.
     write.write_text(TEXT.format(words="Hello again."))
     done(run, "issue", "store", "spring.md")
@@ -105,7 +105,7 @@ def test_a_second_person_is_another_user_of_the_machine(run: Run, write: Path) -
 
 @pytest.mark.slow
 def test_issues_are_listed_by_state_and_series(run: Run, write: Path) -> None:
-    assert "newsletter issue store FILE" in done(run, "issue", "list")
+    assert "newsletter issue save FILE" in done(run, "issue", "list")
     done(run, "issue", "store", "spring.md")
     done(run, "issue", "review", "spring")
     found = json.loads(run("issue", "list", "--state", "review", "--json").stdout)

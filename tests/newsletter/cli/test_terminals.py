@@ -185,7 +185,7 @@ STORY: Sequence[tuple[str, int]] = (
     ("segment show everybody", 0),
     ("segment index plan", 0),
     ("issue import digest.txt -o digest.md", 0),
-    ("issue store issue.md", 0),
+    ("issue save issue.md", 0),
     ("issue list", 0),
     ("issue show issue", 0),
     ("issue review issue", 0),

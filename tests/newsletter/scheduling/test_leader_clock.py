@@ -22,7 +22,7 @@ from newsletter.scheduling.due import next_due
 from newsletter.scheduling.leader_clock import Clock
 from newsletter.scheduling.prepared_issue import IssueRenderer
 from newsletter.scheduling.tasks import TaskContext, start_due
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.timetable import Timetable
@@ -183,14 +183,14 @@ def test_a_send_that_trouble_keeps_from_starting_is_due_still_and_the_others_sta
     due = datetime.now(UTC) - timedelta(minutes=2)
     first = make_send(database, slug="first", at=due)
     second = make_send(database, slug="second", at=due + timedelta(minutes=1))
-    usual = send_store.move_send
+    usual = sends.move_send
 
     def fail(session: Session, send_id: int, target: SendState, **more: Any) -> bool:
         if (send_id, target) == (first, SendState.SENDING):
             raise RuntimeError("the disk is full")
         return usual(session, send_id, target, **more)
 
-    monkeypatch.setattr(send_store, "move_send", fail)
+    monkeypatch.setattr(sends, "move_send", fail)
     assert start_due(desk(database)) == [first]
     assert (state(database, first), state(database, second)) == ("scheduled", "sending")
     assert states(database, first) == {}

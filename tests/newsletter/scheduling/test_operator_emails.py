@@ -14,10 +14,11 @@ from newsletter.db.orm import table_of
 from newsletter.issues import approval, store
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.scheduling import tasks
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, OutboxEmail
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.states import BatchState, SendState
+from newsletter.sending.reasons import PauseCause
+from newsletter.sending.states import BatchState
 from tests.newsletter.sending.conftest import five, make_plan, make_send
 
 __all__ = ["five"]
@@ -60,12 +61,14 @@ def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
 ) -> None:
     send = make_send(assembly.database)
     with transaction(assembly.database) as session:
-        assert send_store.hold_back(session, send, reason="due 7 h 0 min ago <b>", now=NOW)
+        assert sends.hold_back(
+            session, send, PauseCause.LATE, reason="due 7 h 0 min ago <b>", now=NOW
+        )
     emails = told(assembly)
     assert sorted(one.email for one in emails) == DECIDING
     assert emails[0].subject == "Paused: Hello reader"
     assert f"/console/sends/{send}" in emails[0].text
-    assert "due 7 h 0 min ago &lt;b&gt;" in emails[0].html
+    assert "due 7 h 0 min ago &lt;b&gt;. Resume the send to start it now." in emails[0].html
     assert told(assembly) == []
 
 
@@ -81,7 +84,7 @@ def test_a_pause_by_an_operator_is_told_to_nobody(assembly: Container, five: lis
 def test_a_pause_that_is_undone_leaves_no_message(assembly: Container, five: list[int]) -> None:
     send = make_send(assembly.database)
     with reading(assembly.database) as session:
-        send_store.hold_back(session, send, reason="x", now=NOW)
+        sends.hold_back(session, send, PauseCause.LATE, reason="x", now=NOW)
     assert told(assembly) == []
 
 
@@ -125,5 +128,5 @@ def test_nobody_to_tell_is_no_error(assembly: Container, five: list[int]) -> Non
         for one in users.listing(session, now=NOW):
             if one.role is not Role.OWNER:
                 users.remove(session, one.id)
-        send_store.move_send(session, send, SendState.PAUSED, reason="x", paused_at=NOW)
+        sends.pause(session, send, PauseCause.OUTAGE, reason="x", now=NOW)
     assert [one.email for one in told(assembly)] == ["olga@example.org"]

@@ -53,7 +53,7 @@ def test_a_schedule_is_kept_as_it_was_asked_for(database: Engine, weekly: str) -
         [(schedule, audience, last)] = schedules.listed(session)
     assert (schedule.name, schedule.rule, schedule.next_at) == ("weekly", "mon 09:00", MONDAY)
     assert (audience.segments, audience.excluded, last) == (("everybody",), (), None)
-    assert log(database) == [("alice@example.org", "schedule made", "weekly")]
+    assert log(database) == [("alice@example.org", "schedule created", "weekly")]
 
 
 @pytest.mark.parametrize(

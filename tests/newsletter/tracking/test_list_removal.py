@@ -108,7 +108,7 @@ def lift(database: Engine, **options: Any) -> int:
 def log(database: Engine) -> list[Any]:
     with reading(database) as session:
         entries = audit.entries(session)
-    actions = ("bounce lifted", "bounces lifted")
+    actions = ("suppression lifted", "suppressions lifted")
     return [(e.actor, e.action, e.subject, e.detail) for e in entries if e.action in actions]
 
 
@@ -138,7 +138,7 @@ def test_an_operator_lifts_a_bounce_and_the_address_leaves_the_bounce_lists(
     assert log(parts.database) == [
         (
             "ada@example.org",
-            "bounce lifted",
+            "suppression lifted",
             f"subscriber {five[0]}",
             {"reason": "she called", "subscribers": 1},
         )
@@ -165,7 +165,7 @@ def test_all_bounces_between_two_times_with_a_text_are_lifted_and_no_others(
     with pytest.raises(NothingToDoError):
         lift(database, **between, text="%")
     _, action, subject, detail = log(database)[0]
-    assert (action, subject, detail["subscribers"]) == ("bounces lifted", "", 2)
+    assert (action, subject, detail["subscribers"]) == ("suppressions lifted", "", 2)
     assert detail["text"] == "gsmtp"
 
 
@@ -413,7 +413,7 @@ def test_the_command_lifts_lists_and_says_what_is_missing(
     assert suppressed(database) == {"p2@example.org": "bounced"}
     again = run("p1@example.org", "--reason", "she called")
     assert again.returncode == 3
-    assert [row[1] for row in log(database)] == ["bounce lifted"]
+    assert [row[1] for row in log(database)] == ["suppression lifted"]
 
 
 def test_removals_that_no_event_can_be_about_are_forgotten(

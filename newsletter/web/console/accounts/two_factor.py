@@ -88,7 +88,7 @@ def new_codes(
             codes = two_factor.new_recovery_codes(session, visitor.user_id)
             tell(session, parts, visitor.email, "New recovery codes were made")
             who = actor(request, visitor)
-            audit.record(session, who, "recovery codes made", now=datetime.now(UTC))
+            audit.record(session, who, "recovery codes created", now=datetime.now(UTC))
     except AccountError as error:
         return show_account(request, parts, visitor, problem=error, at="recovery")
     return page(request, "recovery_codes.html", codes=codes)

@@ -15,6 +15,7 @@ from newsletter.errors import SendError, UserError
 from newsletter.issues.models import Issue
 from newsletter.numbers import whole_number
 from newsletter.scheduling import schedules
+from newsletter.sending import reasons
 from newsletter.sending.ab_testing import Measure
 from newsletter.sending.ledger import restore_gate
 from newsletter.sending.models import Send
@@ -178,6 +179,7 @@ def show_send(
         status=_status(problem),
         missed=missed,
         moving=send.state in send_progress.MOVING,
+        remedy=reasons.remedy(send.paused_by),
         took=_took(send),
         timetable=timetable.words,
         pace=pace or Pace.of(timetable),

@@ -12,7 +12,9 @@ from newsletter.db.orm import table_of
 from newsletter.errors import NothingToDoError, SendError
 from newsletter.provider.events import SUBSCRIBER, made_mark
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
-from newsletter.sending.ledger import batch_store, confirmations, provider_backoff
+from newsletter.sending.ledger import provider_backoff
+from newsletter.sending.ledger.batch_store import BatchStore
+from newsletter.sending.ledger.batches import mark_accepted
 from newsletter.sending.models import Batch
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
@@ -284,7 +286,7 @@ def test_doubt_of_a_cancelled_send_stays_until_evidence_settles_it(
     with pytest.raises(NothingToDoError):
         make_send(database)  # to those who have not had the issue
     with transaction(database) as session:
-        assert confirmations.mark_accepted(session, [(send, 1)], now=NOW, detail="an event") == 1
+        assert mark_accepted(session, [(send, 1)], now=NOW, detail="an event") == 1
     assert {state for state, _ in states(database, send).values()} == {"accepted"}
     assert len(gateway.requests) == 1
 
@@ -319,7 +321,7 @@ def test_an_event_proves_a_doubtful_batch(database: Engine, five: list[int]) -> 
     send, gateway = planned(database, size=5), FakeGateway(Unknown("timed out"))
     drain(database, gateway)
     with transaction(database) as session:
-        assert confirmations.mark_accepted(session, [(send, 1)], now=NOW, detail="an event") == 1
+        assert mark_accepted(session, [(send, 1)], now=NOW, detail="an event") == 1
     assert {s for s, _ in states(database, send).values()} == {"accepted"}
     assert send_state(database, send) == "sent"
 
@@ -329,7 +331,7 @@ def test_an_event_that_overtakes_the_answer_does_no_harm(database: Engine, five:
 
     def event() -> None:
         with transaction(database) as session:
-            confirmations.mark_accepted(session, [(send, 1)], now=NOW, detail="an event")
+            mark_accepted(session, [(send, 1)], now=NOW, detail="an event")
 
     gateway.during = event
     drain(database, gateway)
@@ -343,7 +345,7 @@ def test_a_worker_that_died_before_departure_costs_nothing(
 ) -> None:
     send = planned(database, size=5)
     with transaction(database) as session:
-        batch_store.claim(session, "dead", now=datetime.now(UTC), lease=timedelta(seconds=-1))
+        BatchStore("dead", lease=timedelta(seconds=-1)).claim(session, now=datetime.now(UTC))
     with transaction(database) as session:
         swept = uncertain_batches.recover(
             session, now=datetime.now(UTC), grace=timedelta(minutes=30), policy="hold"
@@ -361,9 +363,9 @@ def test_a_worker_that_died_after_departure_leaves_a_doubt(
     send = planned(database, size=5)
     now = datetime.now(UTC)
     with transaction(database) as session:
-        batch = batch_store.claim(session, "dead", now=now, lease=timedelta(minutes=1))
+        batch = BatchStore("dead", lease=timedelta(minutes=1)).claim(session, now=now)
         assert batch is not None
-        assert batch_store.depart(session, batch, [], now=now, lease=timedelta(seconds=-1))
+        assert BatchStore("w", lease=timedelta(seconds=-1)).depart(session, batch, [], now=now)
     with transaction(database) as session:
         uncertain_batches.recover(session, now=now, grace=timedelta(minutes=30), policy="hold")
     assert batches(database, send)[0].state == "uncertain"
@@ -375,15 +377,15 @@ def test_a_claim_that_was_taken_back_cannot_depart(database: Engine, five: list[
     planned(database, size=5)
     now = datetime.now(UTC)
     with transaction(database) as session:
-        slow = batch_store.claim(session, "slow", now=now, lease=timedelta(seconds=-1))
+        slow = BatchStore("slow", lease=timedelta(seconds=-1)).claim(session, now=now)
         assert slow is not None
     with transaction(database) as session:
         uncertain_batches.recover(session, now=now, grace=timedelta(minutes=30), policy="hold")
-        fast = batch_store.claim(session, "fast", now=now, lease=timedelta(minutes=1))
+        fast = BatchStore("fast", lease=timedelta(minutes=1)).claim(session, now=now)
         assert fast is not None
     with transaction(database) as session:
-        assert not batch_store.depart(session, slow, [], now=now, lease=timedelta(minutes=1))
-        assert batch_store.depart(session, fast, [], now=now, lease=timedelta(minutes=1))
+        assert not BatchStore("w", lease=timedelta(minutes=1)).depart(session, slow, [], now=now)
+        assert BatchStore("w", lease=timedelta(minutes=1)).depart(session, fast, [], now=now)
 
 
 def test_a_pause_stops_a_batch_that_has_not_left_and_resume_goes_on_exactly(
@@ -407,11 +409,11 @@ def test_a_pause_between_claim_and_departure_holds_the_batch(
     send = planned(database, size=5)
     now = datetime.now(UTC)
     with transaction(database) as session:
-        batch = batch_store.claim(session, "w", now=now, lease=timedelta(minutes=1))
+        batch = BatchStore("w", lease=timedelta(minutes=1)).claim(session, now=now)
         assert batch is not None
         send_lifecycle.pause(session, send, by=Actor(None, "operator"), reason="wait", now=NOW)
     with transaction(database) as session:
-        assert not batch_store.depart(session, batch, [], now=now, lease=timedelta(minutes=1))
+        assert not BatchStore("w", lease=timedelta(minutes=1)).depart(session, batch, [], now=now)
 
 
 def test_cancelling_leaves_the_rest_in_the_list_with_the_reason(

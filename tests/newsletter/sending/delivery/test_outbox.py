@@ -11,8 +11,8 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.provider.gateway import Accepted, NotSent, Outcome, Refused, Unknown
 from newsletter.sending.delivery import outbox
-from newsletter.sending.delivery.retry_policy import decide
 from newsletter.sending.models import OutboxEmail
+from newsletter.sending.retry_policy import decide
 from tests.conftest import NOW
 
 pytestmark = pytest.mark.both_databases

@@ -16,7 +16,9 @@ from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
-from newsletter.sending.ledger import batch_store, confirmations, provider_backoff
+from newsletter.sending.ledger import provider_backoff
+from newsletter.sending.ledger.batch_store import BatchStore
+from newsletter.sending.ledger.batches import mark_accepted
 from newsletter.sending.models import Batch, ProviderBackoff
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.timetable import Timetable
@@ -227,7 +229,7 @@ def test_a_small_probe_then_a_batch_as_planned_and_then_everybody(
     assert {batch.not_before for batch in found} == due
     assert sum(batch.size for batch in found) == PEOPLE
     with transaction(database) as session:
-        confirmations.mark_accepted(session, [(send, 1)], now=NOW, detail="an event")
+        mark_accepted(session, [(send, 1)], now=NOW, detail="an event")
     assert send_state(database, send) == "sent"
     assert set(Counter(gateway.mailed).values()) == {1}
     with reading(database) as session:
@@ -260,9 +262,7 @@ def test_each_failed_probe_makes_the_wait_longer_up_to_five_minutes(
     in_doubt = uncertain(database, send)
     assert sum(batch.size for batch in in_doubt) == (45 + 11 * 3 if outcome is LOST else 0)
     with transaction(database) as session:
-        confirmations.mark_accepted(
-            session, [(send, b.number) for b in in_doubt], now=NOW, detail="an event"
-        )
+        mark_accepted(session, [(send, b.number) for b in in_doubt], now=NOW, detail="an event")
     assert send_state(database, send) == "sent"
     assert len(set(gateway.mailed)) == PEOPLE
     if outcome is LOST:
@@ -365,10 +365,12 @@ def test_a_probe_that_died_makes_room_for_another(
         now(until_the_next_probe(database))
         moment = datetime.now(UTC)
         with transaction(database) as session:
-            dead = batch_store.claim_probe(session, "dead", now=moment, lease=timedelta(minutes=1))
+            dead = BatchStore("dead", lease=timedelta(minutes=1)).claim(session, now=moment)
             assert dead is not None
             if departed:
-                assert batch_store.depart(session, dead, [], now=moment, lease=timedelta(minutes=1))
+                assert BatchStore("w", lease=timedelta(minutes=1)).depart(
+                    session, dead, [], now=moment
+                )
         drain(database, gateway)
         assert len(gateway.requests) == 1  # it may be at work
         with transaction(database) as session:
@@ -393,25 +395,21 @@ def test_a_probe_that_never_left_makes_room_for_another(
     now(until_the_next_probe(database))
     moment = datetime.now(UTC)
     with transaction(database) as session:
-        claimed = batch_store.claim_probe(session, "w", now=moment, lease=timedelta(minutes=1))
+        worker, other = (BatchStore(name, lease=timedelta(minutes=1)) for name in ("w", "v"))
+        claimed = worker.claim(session, now=moment)
         assert claimed is not None
-        assert batch_store.claim_probe(session, "v", now=moment, lease=timedelta(minutes=1)) is None
+        assert other.claim(session, now=moment) is None
         match given_back:
             case "its send is paused":
-                send_lifecycle.pause(
-                    session, send, by=Actor(None, "operator"), reason="", now=moment
-                )
-                assert not batch_store.depart(session, claimed, [], now=moment, lease=timedelta())
-                batch_store.put_back(session, claimed, detail="", departed=False)
-                send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=moment)
+                by = Actor(None, "operator")
+                send_lifecycle.pause(session, send, by=by, reason="", now=moment)
+                assert not worker.depart(session, claimed, [], now=moment)
+                send_lifecycle.resume(session, send, by=by, now=moment)
             case "its worker ends":
-                batch_store.put_back(session, claimed, detail="", departed=False)
+                worker.release(session, claimed, now=moment)
             case _:
-                batch_store.skipped(session, claimed, [], now=moment)
-        assert (
-            batch_store.claim_probe(session, "v", now=moment, lease=timedelta(minutes=1))
-            is not None
-        )
+                worker.skip(session, claimed, [], now=moment)
+        assert other.claim(session, now=moment) is not None
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ from newsletter.db.engine import open_database, reading, transaction, upgrade
 from newsletter.db.orm import table_of
 from newsletter.errors import NothingToDoError, SendError
 from newsletter.provider.gateway import Accepted, MailRequest, NotSent, Outcome, Refused, Unknown
-from newsletter.sending.ledger import confirmations, provider_backoff
+from newsletter.sending.ledger import provider_backoff
+from newsletter.sending.ledger.batches import mark_accepted
 from newsletter.sending.models import ProviderBackoff
 from newsletter.sending.models import Worker as WorkerRow
 from newsletter.sending.operations import lifecycle as send_lifecycle
@@ -265,7 +266,7 @@ class Ledger(RuleBasedStateMachine):
         """Evidence of whatever was taken, for all batches, again and again."""
         for send, number in self._taken_batches():
             with transaction(self.database) as session:
-                confirmations.mark_accepted(session, [(send, number)], now=NOW, detail="an event")
+                mark_accepted(session, [(send, number)], now=NOW, detail="an event")
 
     @precondition(lambda self: self.sends)
     @rule(data=st.data(), word=st.sampled_from(["pause", "resume", "cancel", "retry"]))

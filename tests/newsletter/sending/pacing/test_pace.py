@@ -16,13 +16,14 @@ from newsletter.provider.gateway import NotSent, Unknown
 from newsletter.rendering.render import render
 from newsletter.sending import heartbeat
 from newsletter.sending.ab_testing import ABTest, Measure
-from newsletter.sending.ledger import batch_store, provider_backoff, send_store
+from newsletter.sending.ledger import provider_backoff, reschedule
+from newsletter.sending.ledger.batch_store import BatchStore
+from newsletter.sending.ledger.batches import recover_abandoned
 from newsletter.sending.models import Batch, Variant
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.sending_windows import Hours
 from newsletter.sending.pacing.timetable import Timetable
-from newsletter.sending.planning import reschedule
 from newsletter.sending.planning.estimate import SendOptions
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.queries import send_status
@@ -396,13 +397,13 @@ def test_a_worker_that_fell_silent_loses_its_batches_at_once(
         heartbeat.beat(session, "alive", now=NOW)
         heartbeat.beat(session, "silent", now=NOW - timedelta(minutes=1))
         claimed = [
-            batch_store.claim(session, who, now=NOW, lease=lease)
+            BatchStore(who, lease=lease).claim(session, now=NOW)
             for who in ("alive", "silent", "silent")
         ]
         assert claimed[2] is not None
-        assert batch_store.depart(session, claimed[2], [], now=NOW, lease=lease)
+        assert BatchStore("w", lease=lease).depart(session, claimed[2], [], now=NOW)
     with transaction(database) as session:
-        assert send_store.recover_abandoned(session, now=NOW) == (1, 1)
+        assert recover_abandoned(session, now=NOW) == (1, 1)
     assert [b.state for b in batches(database, send)] == ["claimed", "pending", "uncertain"]
 
 
@@ -415,4 +416,4 @@ def test_a_send_that_does_not_add_up_says_so(database: Engine, five: list[int]) 
     drain(database, FakeGateway())
     stands = found(database, send)
     assert stands.state == "paused"  # type: ignore[attr-defined]
-    assert "2 planned people are in no open batch" in stands.reason  # type: ignore[attr-defined]
+    assert "2 recipients are in no batch" in stands.reason  # type: ignore[attr-defined]

@@ -521,7 +521,7 @@ def test_a_journal_that_cannot_be_written_stops_the_send_before_anything_leaves(
     assert gateway.requests == []
     with reading(database) as session:
         found = send_status.find(session, send)
-    assert (found.state, "the journal cannot be written" in found.reason) == ("paused", True)
+    assert (found.state, "the departure log cannot be written" in found.reason) == ("paused", True)
     assert batches(database, send)[0].state == "pending"
     journal._open(datetime.now(UTC))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Barrier, Event, Lock
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -13,8 +14,8 @@ from newsletter.db.engine import open_database, transaction
 from newsletter.provider.gateway import MailRequest, NotSent, Outcome
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
-from newsletter.sending.delivery.settlement import settle
-from newsletter.sending.ledger import provider_backoff, send_store
+from newsletter.sending.ledger import provider_backoff, sends
+from newsletter.sending.ledger.batch_store import BatchStore
 from newsletter.sending.states import SendState
 from newsletter.sending.workers import procrastinate_queue
 from newsletter.sending.workers.procrastinate_queue import DistributedWorkers, feed, install, sweep
@@ -148,10 +149,10 @@ def test_only_what_may_leave_is_fed(database: Engine, five: list[int]) -> None:
     assert fed(database) == 0
     with transaction(database) as session:
         provider_backoff.lift(session)
-        send_store.move_send(session, send, SendState.PAUSED)
+        sends.move_send(session, send, SendState.PAUSED)
     assert fed(database) == 0
     with transaction(database) as session:
-        send_store.move_send(session, send, SendState.SENDING)
+        sends.move_send(session, send, SendState.SENDING)
     run(database, "UPDATE batch SET part = 'rest' WHERE number = 2")
     run(database, "UPDATE batch SET state = 'claimed' WHERE number = 3")
     assert fed(database) == 1
@@ -320,14 +321,15 @@ def test_an_answer_that_could_not_be_written_down_is_kept_whatever_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     failed: list[bool] = []
+    settle = BatchStore.settle
 
-    def once(*args: object, **named: object) -> None:
+    def once(*args: Any, **named: Any) -> None:
         if not failed:
             failed.append(True)
             raise RuntimeError("nobody expected that")
         settle(*args, **named)
 
-    monkeypatch.setattr("newsletter.sending.delivery.dispatcher.settle", once)
+    monkeypatch.setattr(BatchStore, "settle", once)
     send, gateway = planned(database, size=5), FakeGateway()
     crew(gateway)
     fed(database)

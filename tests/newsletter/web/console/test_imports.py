@@ -120,7 +120,7 @@ def test_a_list_is_looked_at_first_and_then_taken_over(office: Office, editor: B
     assert {tuple(act) for act in acts} == {("imported", "import:May 2026.csv", "at our stand")}
     assert (confirmed, chosen) == (3, 2)
     assert [what for what, _ in log(office)] == [
-        "list uploaded",
+        "file uploaded",
         "import started",
         "import finished",
     ]

@@ -301,12 +301,14 @@ def test_from_the_request_over_changes_to_approval(office: Office) -> None:
     assert approver.post("/console/issues/news/approve", revision="2").status_code == 303
     assert "Approved" in editor.get("/console/issues/news").text
     with reading(office.parts.database) as session:
-        log = [(row.actor, row.action, row.subject) for row in audit.entries(session)][:4]
+        log = [(row.actor, row.action, row.subject) for row in audit.entries(session)][:6]
     assert log == [
         ("approver@example.org", "issue approved", "news"),
-        ("editor@example.org", "review asked for", "news"),
+        ("editor@example.org", "review requested", "news"),
+        ("editor@example.org", "issue saved", "news"),
         ("approver@example.org", "issue returned", "news"),
-        ("editor@example.org", "review asked for", "news"),
+        ("editor@example.org", "review requested", "news"),
+        ("ada@example.org", "issue saved", "news"),
     ]
 
 

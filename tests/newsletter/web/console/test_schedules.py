@@ -67,7 +67,7 @@ def test_what_is_typed_is_stored_and_logged(editor: Browser, database: Engine) -
     assert (pace.per_hour, str(pace.quiet)) == (10_000, "22:00-07:00")
     with reading(database) as session:
         last = audit.entries(session, limit=1)[0]
-    assert (last.actor, last.action) == ("approver@example.org", "schedule made")
+    assert (last.actor, last.action) == ("approver@example.org", "schedule created")
     page = editor.get(f"{HOME}/1?done=made").text
     assert "At 09:00 on the first Tuesday of the month" in page
     assert "No approved issue in the series letter" in page

@@ -390,7 +390,7 @@ def test_a_bounce_is_lifted_with_a_reason_that_the_log_keeps(
     answer = editor.post(f"{path}/lift-bounce", reason="she wrote")
     assert "Bounce lifted" in editor.get(answer.headers["location"]).text
     assert reasons(office) == []
-    assert log(office)[-1] == ("bounce lifted", f"subscriber {person}")
+    assert log(office)[-1] == ("suppression lifted", f"subscriber {person}")
 
 
 @pytest.mark.slow
@@ -425,4 +425,4 @@ def test_bounces_between_two_times_are_previewed_and_lifted(office: Office) -> N
     assert answer.headers["location"] == f"{path}?lifted=2"
     assert "2 subscribers get email again" in approver.get(answer.headers["location"]).text
     assert reasons(office) == []
-    assert log(office)[-1] == ("bounces lifted", "")
+    assert log(office)[-1] == ("suppressions lifted", "")

@@ -16,7 +16,7 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.links import Links, Purpose
 from newsletter.sending.delivery.personalize import VariantCache, personalize
-from newsletter.sending.ledger import batch_store
+from newsletter.sending.ledger.batch_store import BatchStore
 from newsletter.sending.ledger.recipients import recipients
 from newsletter.settings.load import load
 from newsletter.tracking.models import EventRow
@@ -87,7 +87,7 @@ def test_every_mail_names_both_ways_and_its_mailto_unsubscribes_its_reader(
     make_plan(parts.database, make_send(parts.database), batch_size=5)
     with transaction(parts.database) as session:
         now = datetime.now(UTC)
-        batch = batch_store.claim(session, "test", now=now, lease=timedelta(minutes=1))
+        batch = BatchStore("test", lease=timedelta(minutes=1)).claim(session, now=now)
         assert batch is not None
         people, _ = recipients(session, batch, now=now)
         words = VariantCache().of(session, batch.variant_id)

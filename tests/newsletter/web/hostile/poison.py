@@ -142,7 +142,7 @@ def fill(session: Session, parts: Container, payload: str) -> None:
         "send.topics": [payload],
         "send.timetable": {},
         "send.test": {},
-        "send.alarm": {},
+        "send.breaker_baseline": {},
         "send.excluded_counts": {payload: 3},
         "send.final_counts": {payload: 3},
         "schedule.skips": ["2026-12-25"],

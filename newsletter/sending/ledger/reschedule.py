@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, select, update
 
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
-from newsletter.sending.ledger import send_store
+from newsletter.sending.ledger import sends
 from newsletter.sending.models import Batch, Part, Send
 from newsletter.sending.pacing import warmup_usage
 from newsletter.sending.pacing.quotas import WarmUp
@@ -16,6 +16,7 @@ from newsletter.sending.pacing.timetable import (
     departure_times,
     is_paced,
 )
+from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, SendState
 
 _send, _batch = table_of(Send), table_of(Batch)
@@ -54,7 +55,7 @@ def reschedule(
         )
         .order_by(_batch.c.not_before, _batch.c.number)
     ).all()
-    moments = departure_times(
+    times = departure_times(
         timetable,
         [ExistingBatch(row.zone, row.size, now) for row in rows],
         start=now,
@@ -63,8 +64,8 @@ def reschedule(
         departed=warmup_usage.usage_of_send(session, send_id, now=now),
     )
     values = [
-        {"of_send": send_id, "of_number": row.number, "leaves": moment}
-        for row, moment in zip(rows, moments, strict=True)
+        {"of_send": send_id, "of_number": row.number, "leaves": time}
+        for row, time in zip(rows, times, strict=True)
     ]
     if values:
         session.connection().execute(_MOVE, values)
@@ -78,9 +79,7 @@ def reschedule_or_pause(
     try:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     except SendError as error:
-        send_store.move_send(
-            session, send_id, SendState.PAUSED, reason=str(error)[:1000], paused_at=now
-        )
+        sends.pause(session, send_id, PauseCause.TIMETABLE, reason=str(error), now=now)
 
 
 def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None) -> None:

@@ -1,28 +1,27 @@
-"""From an outcome to what the ledger should write. Pure, total, and the only such rule.
+"""The retry policy: decides from the provider's answer what becomes of a batch. Pure functions.
 
-Only what was surely not accepted is tried again. A lost answer or a 5xx is doubt,
-never a reason to resend or to skip.
+Only a request that was surely not accepted is tried again. After a lost answer or a 5xx the
+batch is uncertain: it is neither resent nor skipped.
 """
 
 from dataclasses import dataclass
 from datetime import timedelta
 
 from newsletter.provider.gateway import Accepted, NotSent, Outcome, Refused, Unknown
+from newsletter.sending.reasons import PauseCause
 
-#: Where the provider's clock is behind ours, its reset is past and nothing to wait for.
+#: Where the provider's clock is behind ours, its reset time is already past.
 _SHORTEST_WAIT = timedelta(seconds=1)
 _FIRST_WAIT = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=5)
 
-_CHECK = "then resume the send."
-#: Refusals that every batch would meet, and what the operator does about them.
+#: Refusals that every batch would meet: what stops the send, and what it means.
 _STOPS_SEND = {
-    401: f"SendGrid does not know the API key: check NEWSLETTER_SENDGRID__API_KEY, {_CHECK}",
-    403: "SendGrid does not let this key or sender send: verify the sender's domain or address "
-    f"in SendGrid, or give the key the Mail Send permission, {_CHECK}",
-    404: f"There is no SendGrid at this address: check NEWSLETTER_SENDGRID__HOST, {_CHECK}",
-    405: f"There is no SendGrid at this address: check NEWSLETTER_SENDGRID__HOST, {_CHECK}",
-    415: f"What answers is not SendGrid's mail send: check NEWSLETTER_SENDGRID__HOST, {_CHECK}",
+    401: (PauseCause.API_KEY, "SendGrid does not know the API key"),
+    403: (PauseCause.PERMISSION, "SendGrid does not let this key or sender send"),
+    404: (PauseCause.PROVIDER_HOST, "There is no SendGrid at this address"),
+    405: (PauseCause.PROVIDER_HOST, "There is no SendGrid at this address"),
+    415: (PauseCause.PROVIDER_HOST, "What answers is not SendGrid's mail send"),
 }
 
 
@@ -37,27 +36,27 @@ class Settled:
 class TryAgain:
     """Put the batch back; nobody sends anything before ``wait`` is over.
 
-    What stopped one request, a rate limit or a broken line, would stop every other. Where the
+    A rate limit or a lost connection that stopped one request would stop every other. Where the
     provider did not say when to come back, the wait grows with the failures of all requests
-    (settlement.py), not of this one.
+    (ledger/provider_backoff.py), not of this one.
     """
 
     wait: timedelta
     reason: str
-    #: The provider said when; otherwise trouble that lasts ends in a pause.
+    #: The provider said when. Otherwise trouble that lasts ends in a pause of the send.
     asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RejectBatch:
-    """The provider will never take this batch, of one person."""
+    """The provider will never accept this batch of one recipient."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RejectOne:
-    """The provider refused the batch because of one person; all others shall have the issue."""
+    """The provider refused the batch because of one recipient; the others go out again."""
 
     #: Index among the batch's recipients.
     recipient: int
@@ -66,7 +65,7 @@ class RejectOne:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The provider refused the batch and does not say because of whom: halve it, to find out."""
+    """The provider refused the batch and does not say for which recipient: halve it to find out."""
 
     reason: str
 
@@ -75,12 +74,13 @@ class Split:
 class StopSend:
     """Put the batch back and pause the send: every batch would be refused alike."""
 
+    cause: PauseCause
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Uncertain:
-    """Nobody knows whether the batch was accepted, nor what would become of the next."""
+    """It is unknown whether the batch was accepted, and whether the next would be."""
 
     reason: str
 
@@ -89,7 +89,7 @@ Decision = Settled | TryAgain | RejectBatch | RejectOne | Split | StopSend | Unc
 
 
 def decide(outcome: Outcome, *, attempt: int, size: int, jitter: float) -> Decision:
-    """What follows from ``outcome`` of the ``attempt``-th try of a batch of ``size`` people.
+    """What follows from the outcome of the ``attempt``-th try of a batch of ``size`` recipients.
 
     ``jitter`` is in [0, 1).
     """
@@ -109,17 +109,19 @@ def decide(outcome: Outcome, *, attempt: int, size: int, jitter: float) -> Decis
 def _refused(outcome: Refused, size: int) -> Decision:
     said = f"SendGrid refused it ({outcome.status}): {outcome.reason}"
     if outcome.status in _STOPS_SEND:
-        return StopSend(f"{_STOPS_SEND[outcome.status]} SendGrid said: {outcome.reason}")
+        cause, what = _STOPS_SEND[outcome.status]
+        return StopSend(cause, f"{what} ({outcome.status}). SendGrid said: {outcome.reason}")
     if outcome.recipient is not None and outcome.recipient < size:
         return RejectOne(outcome.recipient, said)
     if outcome.shared:
-        return StopSend(f"{said} ({outcome.shared}). Every batch would be refused alike.")
+        shared = f"{said} ({outcome.shared}). Every batch would be refused alike."
+        return StopSend(PauseCause.REFUSED, shared)
     return Split(said) if size > 1 else RejectBatch(said)
 
 
 def backoff(attempt: int, jitter: float) -> timedelta:
     """The wait after so many failures: doubling from 2 seconds to 5 minutes, with full jitter
-    over the second half, so that workers do not march in step."""
+    over the second half, so that workers do not all retry at once."""
     doublings = min(max(attempt - 1, 0), 12)
     wait = min(_FIRST_WAIT * (1 << doublings), _LONGEST_WAIT)
     return wait * (0.5 + jitter / 2)

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from newsletter.provider.gateway import Accepted, NotSent, Refused, Unknown
-from newsletter.sending.delivery.retry_policy import (
+from newsletter.sending.reasons import PauseCause, remedy
+from newsletter.sending.retry_policy import (
     RejectBatch,
     RejectOne,
     Settled,
@@ -40,19 +41,31 @@ def test_a_refused_connection_waits_longer_each_time_up_to_five_minutes() -> Non
     assert decide(NotSent("refused"), attempt=19, size=1000, jitter=1).wait == timedelta(minutes=5)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_wrong_key_or_sender_stops_the_send_and_says_what_to_do(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "cause", "what_to_do"),
+    [(401, PauseCause.API_KEY, "sendgrid.api_key"), (403, PauseCause.PERMISSION, "Mail Send")],
+)
+def test_a_wrong_key_or_sender_stops_the_send_and_says_what_to_do(
+    status: int, cause: PauseCause, what_to_do: str
+) -> None:
     decision = decide(Refused(status, "their words"), attempt=1, size=1000, jitter=0)
     assert isinstance(decision, StopSend)
-    assert "then resume the send" in decision.reason
+    assert (decision.cause, what_to_do in remedy(decision.cause)) == (cause, True)
     assert "their words" in decision.reason
+
+
+def test_every_cause_of_a_pause_has_a_remedy_without_commands() -> None:
+    for cause in PauseCause:
+        assert remedy(cause).endswith(".")
+        assert "`" not in remedy(cause)
+    assert remedy(None) == ""
 
 
 @pytest.mark.parametrize("status", [404, 405, 415])
 def test_what_is_no_sendgrid_stops_the_send(status: int) -> None:
     decision = decide(Refused(status, "no"), attempt=1, size=1000, jitter=0)
     assert isinstance(decision, StopSend)
-    assert "NEWSLETTER_SENDGRID__HOST" in decision.reason
+    assert "sendgrid.host" in remedy(decision.cause)
 
 
 def test_a_complaint_about_one_person_costs_nobody_else_the_issue() -> None:

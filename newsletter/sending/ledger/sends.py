@@ -1,0 +1,123 @@
+"""State of sends: a move that states.py does not allow changes nothing, and says so."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import bindparam, exists, func, select, update
+
+from newsletter.accounts import operator_messages
+from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db.orm import Session, changed, table_of
+from newsletter.sending.models import Batch, Delivery, Send
+from newsletter.sending.queries import archive as archive_queries
+from newsletter.sending.reasons import PauseCause, remedy
+from newsletter.sending.states import (
+    UNSETTLED,
+    DeliveryState,
+    SendState,
+    sends_that_may_become,
+)
+
+_send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+
+_FINISHED = select(_send.c.id).where(
+    _send.c.state == SendState.SENDING,
+    ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
+)
+_LEFT_OVER = select(func.count()).where(
+    _delivery.c.send_id == bindparam("of_send"), _delivery.c.state == DeliveryState.PLANNED
+)
+
+#: Recipients whose email the provider accepted, once none is planned any more.
+_ACCEPTED = (
+    _send.c.planned
+    - _send.c.transferred
+    - select(func.count())
+    .where(
+        _delivery.c.send_id == _send.c.id,
+        _delivery.c.state.in_([DeliveryState.SKIPPED, DeliveryState.REJECTED]),
+        _delivery.c.reason.is_not(None),  # they have one, and an index by it
+    )
+    .scalar_subquery()
+)
+
+
+def move_send(
+    session: Session,
+    send_id: int,
+    target: SendState,
+    *,
+    only_from: Collection[SendState] | None = None,
+    paused_by: PauseCause | None = None,
+    **values: object,
+) -> bool:
+    """Move a send to ``target`` if its state allows that; False, and no change, if not.
+
+    ``paused_by`` belongs to a pause; any other move clears it.
+    """
+    sources = sends_that_may_become(target) & frozenset(only_from or SendState)
+    moved = changed(
+        session,
+        update(_send)
+        .where(_send.c.id == send_id, _send.c.state.in_(sources))
+        .values(state=target, paused_by=paused_by, **values),
+    )
+    return moved == 1
+
+
+def pause(
+    session: Session,
+    send_id: int,
+    cause: PauseCause,
+    *,
+    reason: str,
+    now: datetime,
+    only_from: Collection[SendState] | None = None,
+    **values: object,
+) -> bool:
+    """Pause a send that cannot go on, and email the operators; False when it has ended."""
+    paused = move_send(
+        session,
+        send_id,
+        SendState.PAUSED,
+        only_from=only_from,
+        paused_by=cause,
+        reason=reason[:1000],
+        paused_at=now,
+        **values,
+    )
+    if paused:
+        operator_messages.post(
+            session,
+            MessageKind.SEND_PAUSED,
+            send_id,
+            now=now,
+            occasion=now.isoformat(),
+            detail=f"{reason[:1000].rstrip('.')}. {remedy(cause)}",
+        )
+    return paused
+
+
+def hold_back(
+    session: Session, send_id: int, cause: PauseCause, *, reason: str, now: datetime
+) -> bool:
+    """Pause a send that has not begun, so that an operator decides; False when it has begun."""
+    only = [SendState.SCHEDULED]
+    return pause(session, send_id, cause, reason=reason, now=now, only_from=only)
+
+
+def finish(session: Session, *, now: datetime) -> int:
+    """Mark each send as sent that has no open batch; returns how many have none.
+
+    A send that still has planned recipients then is paused: they are in no batch, which
+    only a defect or a change from outside this program can bring about.
+    """
+    done = session.scalars(_FINISHED).all()
+    for send_id in done:
+        left_over = session.scalar(_LEFT_OVER, {"of_send": send_id})
+        if left_over:
+            why = f"{left_over:,} recipients are in no batch"
+            pause(session, send_id, PauseCause.DEFECT, reason=why, now=now)
+        elif move_send(session, send_id, SendState.SENT, finished_at=now, accepted_count=_ACCEPTED):
+            archive_queries.publish(session, send_id, now=now)
+    return len(done)
