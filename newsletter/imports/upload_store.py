@@ -10,6 +10,7 @@ from pathlib import Path
 
 from newsletter.db import private_files
 from newsletter.errors import MachineError
+from newsletter.numbers import whole_number
 
 
 class UploadStore:
@@ -54,7 +55,7 @@ class UploadStore:
             return
         for path in self.folder.iterdir():
             number, _, kind = path.name.partition(".")
-            belongs = number.isdigit() and int(number) in known
+            belongs = whole_number(number) in known
             ours = kind == "part" or (kind in {"upload", "rejects.csv"} and not belongs)
             if ours and path.stat().st_mtime < before.timestamp():
                 yield path

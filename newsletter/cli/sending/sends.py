@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from newsletter import durations
 from newsletter.cli.actor import stopping, who
 from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.sending import pacing_options as options
@@ -314,7 +315,8 @@ def show_test(number: Number) -> None:
         if found.waiting:
             waiting = f"{found.waiting:,} people of the sample"
             out.print(f"{waiting} have not got it yet, or whether they have it is in doubt.")
-        out.print(f"The winner is chosen {found.test.wait} after the last of the sample has left.")
+        wait = durations.period(found.test.wait)
+        out.print(f"The winner is chosen {wait} after the last of the sample has left.")
     else:
         out.print(f"You choose: newsletter sends winner {number} LABEL")
 
