@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsletter import identity, readiness
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import (
     beside,
     open_database,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from newsletter.checking import rules as checks
     from newsletter.checking.checker import Checker
     from newsletter.checking.context import AskDns
-    from newsletter.imports.import_worker import Importer
+    from newsletter.imports.import_worker import ImportWorker
     from newsletter.imports.upload_store import UploadStore
     from newsletter.issues.parsing.tracking_flags import Tracked
     from newsletter.links import Links
@@ -271,17 +272,13 @@ class Container:
 
         return UploadStore(str(beside(self.settings.database_url, self.settings.imports.folder)))
 
-    def importer(self) -> Importer:
+    def import_worker(self) -> ImportWorker:
         """The worker that imports uploaded lists in this process."""
-        from newsletter.imports.import_worker import Importer
+        from newsletter.imports.import_worker import ImportWorker
 
         imports = self.settings.imports
-        return Importer(
-            self.database,
-            self.uploads,
-            lambda: self.address_key,
-            self.wakeups,
-            keep=imports.keep,
+        return ImportWorker(
+            self.database, self.uploads, lambda: self.address_key, self.wakeups, keep=imports.keep
         )
 
     @property
@@ -433,7 +430,7 @@ class Container:
             return self.dispatcher(heartbeat)
 
         workers: Workers
-        if self.database.dialect.name == "postgresql" and not alone:
+        if is_postgresql(self.database) and not alone:
             # Imported here: its libraries take 10 MB, and SQLite does not need them.
             from newsletter.sending.workers.procrastinate_queue import DistributedWorkers
 
@@ -487,7 +484,7 @@ class Container:
 
 def _require_address_key(engine: Engine, key: bytes) -> None:
     with reading(engine) as session:
-        if identity.fits(session, key):
+        if identity.is_address_key(session, key):
             return
     with transaction(engine) as session:
         identity.require_address_key(session, key, now=datetime.now(UTC))

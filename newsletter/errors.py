@@ -1,16 +1,16 @@
-"""The errors of both packages. Each says what is wrong, where, and what to do; none knows HTTP.
+"""The errors of both packages. Each says what is wrong, where, and what to do.
 
 Exit codes for scripts: 2 an argument or a file is wrong, 3 there is nothing to do, 4 the provider
-refused, 5 the database does not fit, 6 the machine cannot do it.
+refused, 5 the database cannot be used, 6 the machine prevents it.
 """
 
 
 class UserError(Exception):
-    """Something that the person in charge can mend.
+    """An error that the user can fix.
 
-    ``message`` says what is wrong, ``place`` where (a file and line, a field, a
-    setting), ``hint`` what to do about it. The command line prints all three and
-    leaves with ``exit_code``; a page or an API shows the same words.
+    ``message`` says what is wrong, ``place`` where (a file and line, a field, a setting), and
+    ``hint`` what to do. The command line prints all three and exits with ``exit_code``; a page or
+    an API shows the same texts.
     """
 
     exit_code = 2
@@ -27,13 +27,13 @@ class UserError(Exception):
 
 
 class AddressError(UserError):
-    """An email address that no mail can reach as it is written."""
+    """An email address is malformed."""
 
 
 class SegmentError(UserError):
-    """A segment that is unknown, empty where it may not be, or wrongly written.
+    """A segment is unknown, or empty where it may not be, or its rule is wrong.
 
-    ``span`` is where a rule is wrong: line and column, both from 1, and how many characters.
+    ``span`` is the wrong part of the rule: line and column, both from 1, and length in characters.
     """
 
     def __init__(
@@ -61,23 +61,23 @@ class TemplateError(UserError):
 
 
 class LinkError(UserError):
-    """A link's token is forged, cut short or signed with a key no longer kept."""
+    """A link's token is forged, truncated, or signed with a key that is no longer known."""
 
 
 class AccountError(UserError):
-    """What was asked of somebody's account in the console cannot be done."""
+    """A change of a user's account is not possible."""
 
 
 class BusyError(UserError):
-    """Too much of the same is under way; a moment later it is not."""
+    """Too many such operations are running; try again in a moment."""
 
 
 class SendError(UserError):
-    """A send cannot do what was asked of it in the state it is in."""
+    """An operation is not possible in the send's current state."""
 
 
 class NothingToDoError(UserError):
-    """Everything is in order and there is nobody or nothing to act on."""
+    """Nothing is wrong, but there is nothing to do."""
 
     exit_code = 3
 
@@ -89,12 +89,12 @@ class ProviderError(UserError):
 
 
 class DatabaseError(UserError):
-    """The database cannot be opened, or is of another version than the code."""
+    """The database cannot be opened, or has another version than the code."""
 
     exit_code = 5
 
 
 class MachineError(UserError):
-    """The machine stands in the way: a port in use, a folder not writable."""
+    """The machine prevents it: a port is in use, or a folder is not writable."""
 
     exit_code = 6

@@ -1,19 +1,19 @@
-"""Whole numbers from outside: ids, counts and times in paths, queries, forms, headers and JSON.
+"""Parses whole numbers in untrusted text: ids, counts and times in paths, forms, headers and JSON.
 
-Python reads digits of every script, refuses more than 4,300 of them with an error of its own,
-and makes numbers that no column and no float can hold. Text from outside is therefore read
-here: ASCII digits only, no sign, and never more than a database's BIGINT holds.
+Python's int() accepts digits of every script, raises an error for more than 4,300 of them, and
+returns numbers that no column or float can hold. This accepts only ASCII digits without a sign, up
+to the largest BIGINT.
 """
 
 from typing import Final
 
-#: The largest number that SQLite and PostgreSQL (BIGINT) store, and that Python makes a float of.
+#: The largest integer that SQLite and PostgreSQL (BIGINT) can store.
 MOST: Final = 2**63 - 1
 _MOST_DIGITS: Final = len(str(MOST))
 
 
 def whole_number(text: str, *, most: int = MOST) -> int | None:
-    """The number that the text is, from 0 to ``most``; None for anything else."""
+    """The number in the text, from 0 to ``most``; None for any other text."""
     if not (0 < len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit()):
         return None
     number = int(text)

@@ -1,15 +1,15 @@
-"""The ``int`` of our paths (``/console/sends/{send_id:int}``): a number that fits a column.
+"""The ``int`` converter of routes (``/console/sends/{send_id:int}``), limited to BIGINT columns.
 
-Starlette's own takes any count of digits: 4,301 of them raise ValueError within the routing,
-and what is larger than a BIGINT fails in the database. An address with such a number is one
-that does not exist, so it is answered with 404 before a handler sees it.
+Starlette's own accepts any number of digits: 4,301 of them raise ValueError during routing, and a
+number larger than BIGINT fails in the database. Such a path does not exist, so this converter
+makes it a 404 before a handler is called.
 """
 
 from starlette.convertors import Convertor, register_url_convertor
 
 
 class PathNumber(Convertor[int]):
-    """Up to 18 digits: less than 2**63, and more than any table will ever count."""
+    """Up to 18 digits: less than 2**63, and more than any table has rows."""
 
     regex = "[0-9]{1,18}"
 
@@ -18,10 +18,10 @@ class PathNumber(Convertor[int]):
         return int(value)
 
     def to_string(self, value: int) -> str:
-        """The number as it stands in a path."""
+        """The number as text in a path."""
         return str(value)
 
 
 def register() -> None:
-    """Let every route that is declared from now on read its numbers so."""
+    """Use this converter for ``int`` in all routes that are declared afterwards."""
     register_url_convertor("int", PathNumber())

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import reading
 from newsletter.db.orm import Session
 
@@ -118,7 +119,7 @@ class _Commits:
         """A value that differs after each commit of any connection."""
         if self._connection is None:
             self._connection = kept_connection(self._database)
-        if self._database.dialect.name == "sqlite":
+        if not is_postgresql(self._database):
             return self._connection.execute("PRAGMA data_version").fetchone()[0]
         # Equal snapshots see the same rows. A cursor would cost three times as much as everything
         # else that an idle process does.
@@ -140,6 +141,6 @@ def kept_connection(database: Engine) -> Any:  # noqa: ANN401 (the driver's own)
     pooled = database.raw_connection()
     connection: Any = pooled.driver_connection
     pooled.detach()
-    if database.dialect.name == "postgresql":
+    if is_postgresql(database):
         connection.autocommit = True
     return connection

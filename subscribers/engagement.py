@@ -1,4 +1,4 @@
-"""When a person last read, as events tell. Only an import of our own export writes it too."""
+"""The times of subscribers' last open and click, from events and from imports of our own export."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,7 +16,7 @@ _subscriber = table_of(Subscriber)
 def record(
     session: Session, *, opened: Mapping[int, datetime], clicked: Mapping[int, datetime]
 ) -> None:
-    """Subscriber id → latest moment; an earlier moment than the known one changes nothing."""
+    """Subscriber id → time of the latest event. An earlier time than the stored one is ignored."""
     for column, moments in (
         (_subscriber.c.last_open_at, opened),
         (_subscriber.c.last_click_at, clicked),
@@ -36,10 +36,10 @@ def _record(session: Session, column: Column[Any], moments: Mapping[int, datetim
     )
 
 
-def take_back_clicks(
+def replace_bot_clicks(
     session: Session, mistaken: Mapping[int, datetime], others: Mapping[int, datetime]
 ) -> None:
-    """Where the last click was one that no person made: put the last other one, or none."""
+    """Replace a last click that a bot made with the last other click, or with none."""
     session.connection().execute(
         update(_subscriber)
         .where(

@@ -1,4 +1,4 @@
-"""Tables of the audience: who the people are, what they agreed to, who must not be mailed."""
+"""Tables of the audience: subscribers, what they agreed to, and who must not be emailed."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,30 +10,30 @@ from newsletter.db.orm import NEVER_AGAIN, Field, Hash, Id, Json, Model, one_of
 
 
 class SuppressionReason(StrEnum):
-    """Why an address must not be mailed, weakest first: a stronger reason replaces a weaker."""
+    """Why an address must not be emailed, weakest first: a stronger reason replaces a weaker."""
 
     #: The mailbox does not exist, or the address is malformed.
     BOUNCED = "bounced"
-    #: The person left: one-click, the page, a mail, or the provider's own link.
+    #: The subscriber left: one-click, the web page, an email, or the provider's own link.
     UNSUBSCRIBED = "unsubscribed"
-    #: The person called a mail spam.
+    #: The subscriber marked an email as spam.
     COMPLAINED = "complained"
     #: An operator decided so.
     MANUAL = "manual"
-    #: The person had their data erased; only the keyed hash is left.
+    #: The subscriber had their data erased; only the keyed hash of the address is left.
     ERASED = "erased"
 
 
 class Subscriber(Model, table=True):
-    """A person, under one address. ``confirmed_at`` is empty until they have proved opting in."""
+    """A person of the audience, with one address. ``confirmed_at`` is empty without opt-in."""
 
     __tablename__ = "subscriber"
     __table_args__ = (NEVER_AGAIN,)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
-    #: As the person wrote it, with the domain in lower case; shown and mailed.
+    #: As the subscriber wrote it, with the domain in lower case; shown and used for sending.
     email: str = Field(max_length=320)
-    #: Keyed hash of the normalized address: identity, and the join to suppressions.
+    #: Keyed hash of the normalized address: identifies the subscriber and joins to suppressions.
     address_hash: bytes = Field(sa_type=Hash, unique=True)
     name: str = Field(default="", max_length=200)
     attributes: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
@@ -41,7 +41,7 @@ class Subscriber(Model, table=True):
     language: str | None = Field(default=None, max_length=35)
     #: IANA name, e.g. ``Europe/Berlin``.
     timezone: str | None = Field(default=None, max_length=64)
-    #: Where the person came from: ``form:NAME``, ``import:NAME``, ``api``.
+    #: How the subscriber joined: ``form:NAME``, ``import:NAME``, ``console``.
     source: str = Field(default="", max_length=100)
     created_at: datetime
     confirmed_at: datetime | None = None
@@ -62,11 +62,11 @@ class Topic(Model, table=True):
 
 
 class Subscription(Model, table=True):
-    """One subscriber's opting in to one topic; its absence is opting out."""
+    """One subscriber's opt-in to one topic. No row means no opt-in."""
 
     __tablename__ = "subscription"
     __table_args__ = (
-        # Issues ask "who wants this topic"; the primary key answers the opposite question.
+        # Planning selects the subscribers of a topic; the primary key serves the opposite lookup.
         Index(None, "topic_id", "subscriber_id"),
         {"sqlite_with_rowid": False},
     )
@@ -79,7 +79,7 @@ class Subscription(Model, table=True):
 
 
 class DroppedTopic(Model, table=True):
-    """A topic that somebody had and gave up: a list does not choose it for them again."""
+    """A topic that a subscriber had and gave up: an import does not add it again."""
 
     __tablename__ = "dropped_topic"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -94,7 +94,7 @@ class DroppedTopic(Model, table=True):
 
 
 class Consent(Model, table=True):
-    """Proof of one act of opting in or out (GDPR Art. 7(1)): rows are added, never changed."""
+    """Proof of one opt-in or opt-out (GDPR Art. 7(1)). Rows are added, never changed."""
 
     __tablename__ = "consent"
     __table_args__ = (one_of("act", ("requested", "confirmed", "imported", "withdrawn")),)
@@ -105,7 +105,7 @@ class Consent(Model, table=True):
     )
     at: datetime
     act: str = Field(max_length=10)
-    #: The form or import that it came through, and the wording shown there.
+    #: The form or import, and the wording that the subscriber agreed to.
     source: str = Field(default="", max_length=100)
     wording: str = Field(default="", max_length=2000)
     ip: str | None = Field(default=None, max_length=45)
@@ -113,7 +113,7 @@ class Consent(Model, table=True):
 
 
 class Segment(Model, table=True):
-    """A saved rule over subscribers. An empty expression means everybody."""
+    """A saved rule over subscribers. An empty expression selects everybody."""
 
     __tablename__ = "segment"
     __table_args__ = (NEVER_AGAIN,)
@@ -123,38 +123,38 @@ class Segment(Model, table=True):
     expression: str = Field(default="", max_length=4000)
     description: str = Field(default="", max_length=1000)
     created_at: datetime
-    #: Its people and those of them who may be mailed, as they were counted last.
+    #: The latest count of its subscribers, and of those who may be emailed.
     people: int | None = None
     mailable: int | None = None
     counted_at: datetime | None = None
 
 
 class StatusCount(Model, table=True):
-    """How many people there are in all and in each state, as they were counted last."""
+    """The latest count of subscribers, in all or with one status."""
 
     __tablename__ = "status_count"
 
-    #: ``everybody``, or a state of subscribers.directory.status_counts.
+    #: ``everybody``, or a status of subscribers.directory.status_counts.
     what: str = Field(primary_key=True, max_length=20)
     people: int
     counted_at: datetime
 
 
 class AudienceDay(Model, table=True):
-    """How many people there were on a day, as they were counted last on it."""
+    """The last count of the audience on one day."""
 
     __tablename__ = "audience_day"
 
     #: In UTC, like 2026-03-27.
     day: str = Field(primary_key=True, max_length=10)
     people: int
-    #: Of these, who gets mail.
+    #: Of these, the subscribers who may be emailed.
     active: int
     counted_at: datetime
 
 
 class Suppression(Model, table=True):
-    """An address that must not be mailed. It is kept by hash, so it outlives the person's row."""
+    """An address that must not be emailed. Kept by hash, so it outlives the subscriber's row."""
 
     __tablename__ = "suppression"
     __table_args__ = (one_of("reason", SuppressionReason), {"sqlite_with_rowid": False})
@@ -162,21 +162,21 @@ class Suppression(Model, table=True):
     address_hash: bytes = Field(sa_type=Hash, primary_key=True)
     reason: str = Field(max_length=12)
     at: datetime
-    #: What shows it: an event's type and text, a page, an operator's note. Never an address.
+    #: What proves it: an event's type and text, a page, an operator's note. Never an address.
     evidence: str = Field(default="", max_length=1000)
-    #: The reason that an operator's hides, and since when: lifting theirs brings it back.
+    #: The reason behind a manual suppression, and its time: it applies again when that is lifted.
     underlying_reason: str | None = Field(default=None, max_length=12)
     underlying_at: datetime | None = None
 
 
 class FormerAddress(Model, table=True):
-    """An address that a person gave up for another. It outlives them by hash, as a suppression."""
+    """A previous address of a subscriber. Kept by hash, so it outlives the subscriber's row."""
 
     __tablename__ = "former_address"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
     address_hash: bytes = Field(sa_type=Hash, primary_key=True)
-    #: Whose it was; nobody's once they are erased.
+    #: The subscriber; empty once they are erased.
     subscriber_id: int | None = Field(
         default=None, sa_type=Id, foreign_key="subscriber.id", ondelete="SET NULL", index=True
     )
@@ -184,9 +184,9 @@ class FormerAddress(Model, table=True):
 
 
 class Confirmation(Model, table=True):
-    """Something that was asked for and happens only when the link in its mail is followed.
+    """A request that takes effect only when the link in its email is followed.
 
-    A signup lives here until then: nobody gets into the audience unproved.
+    A signup is kept here until then: nobody becomes a subscriber without proof.
     """
 
     __tablename__ = "confirmation"
@@ -194,14 +194,14 @@ class Confirmation(Model, table=True):
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     kind: str = Field(max_length=10)
-    #: The address that the mail went to.
+    #: The address that the email went to.
     email: str = Field(max_length=320)
     address_hash: bytes = Field(sa_type=Hash, index=True)
-    #: Who asked, where they are a subscriber already.
+    #: Who asked, if they are a subscriber already.
     subscriber_id: int | None = Field(
         default=None, sa_type=Id, foreign_key="subscriber.id", ondelete="CASCADE", index=True
     )
-    #: What was asked: of a signup the name, topics, attributes, language, time zone, form,
+    #: The request. For a signup: name, topics, attributes, language, time zone, form,
     #: wording, network address and browser.
     asked: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     created_at: datetime
@@ -210,13 +210,13 @@ class Confirmation(Model, table=True):
 
 
 class RateLimit(Model, table=True):
-    """How often something was tried within a window of time, for all processes."""
+    """How many attempts were made within a time window, across all processes."""
 
     __tablename__ = "rate_limit"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
-    #: Keyed hash of what is limited: a network address, an email address.
+    #: Keyed hash of what is limited: a network address or an email address.
     key: bytes = Field(sa_type=Hash, primary_key=True)
-    #: When the window ends; rows past it are swept away.
+    #: When the window ends; a periodic job deletes rows past it.
     window_end: datetime = Field(primary_key=True, index=True)
     count: int = 0

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from newsletter.accounts.models import OperatorMessage, Role, User
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 
 _message, _user = table_of(OperatorMessage), table_of(User)
 

@@ -15,7 +15,8 @@ import pyotp
 from sqlalchemy import delete, func, insert, select, update
 
 from newsletter.accounts.models import Factor, RecoveryCode
-from newsletter.db.orm import Session, changed, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, changed, table_of
 from newsletter.errors import AccountError
 
 _factor, _recovery = table_of(Factor), table_of(RecoveryCode)

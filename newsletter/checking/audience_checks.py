@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
+from newsletter import durations
 from newsletter.checking.context import CheckContext
 from newsletter.checking.finding import CheckFinding
 from newsletter.checking.manuscript import line_of
@@ -106,15 +107,15 @@ def duration(case: CheckContext) -> Iterator[CheckFinding]:
         return
     pace = _pace(plan.session)
     mails = pace.mails if pace else rules.per_second
-    takes = max(last_at - case.now, timedelta(seconds=people.number / mails))
+    takes = max(last_at - case.now, timedelta(seconds=max(1.0, people.number / mails)))
     source = f"as send {pace.send_id} did" if pace else "which was not measured yet"
     message = (
-        f"{people.number:,} subscribers get it within {_in_words(takes)}, at up to {mails:,.0f} "
-        f"emails a second, {source}"
+        f"{people.number:,} subscribers get it within {durations.in_words(takes)}, "
+        f"at up to {mails:,.0f} emails a second, {source}"
     )
     if takes > rules.longest:
         hint = "Raise the limits of its pace, or begin earlier."
-        yield CheckFinding(f"{message}: longer than {_in_words(rules.longest)}", hint)
+        yield CheckFinding(f"{message}: longer than {durations.in_words(rules.longest)}", hint)
     else:
         yield CheckFinding(message, is_note=True)
 
@@ -159,12 +160,3 @@ def _pace(session: Session) -> _Pace | None:
         return None
     seconds = (rows.finished_at - rows.started_at).total_seconds()
     return _Pace(rows.id, rows.planned / max(seconds, 1.0))
-
-
-def _in_words(length: timedelta) -> str:
-    """``3 seconds``, ``12 minutes`` or ``7.5 hours``."""
-    seconds = max(1, round(length.total_seconds()))
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return "a second" if seconds == 1 else f"{seconds} seconds"

@@ -45,11 +45,15 @@ def blocking(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.level is Level.BLOCK]
 
 
+class FindingsError(SendError):
+    """A blocking check reports an error, so the issue is not sent."""
+
+
 def refuse(findings: Iterable[Finding], *, name: str) -> None:
-    """Raise SendError if any finding blocks; ``name`` is the issue's file name."""
+    """Raise FindingsError if any finding blocks; ``name`` is the issue's file name."""
     if not (blocked := blocking(findings)):
         return
     first, others = blocked[0], len(blocked) - 1
     more = f" (and {others} more)" if others else ""
     place = f"{name}:{first.line}" if first.line else name
-    raise SendError(f"{first.message}{more}", place=place, hint=first.hint or None)
+    raise FindingsError(f"{first.message}{more}", place=place, hint=first.hint or None)

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from newsletter import durations
 from newsletter.errors import UserError
 from newsletter.sending.pacing.sending_windows import written
 
@@ -235,7 +236,7 @@ def shown(value: object) -> str:
         case datetime():
             return written(value, _zone())
         case timedelta():
-            return f"{value.total_seconds():,.1f} s"
+            return durations.in_words(value)
         case _:
             return _printable(str(value))
 

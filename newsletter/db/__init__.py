@@ -1,1 +1,1 @@
-"""The database: engine, ORM base, column types, bulk rows, backups."""
+"""The database: engine, ORM base, column types, dialect differences, bulk rows, backups."""

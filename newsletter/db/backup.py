@@ -1,7 +1,7 @@
-"""A copy of a SQLite database that is whole, made while others write to it.
+"""Makes a consistent copy of a SQLite database while other processes write to it.
 
-The file alone is not the database: what was committed last stands in the write-ahead log beside
-it. SQLite's backup API copies both as of one moment (sqlite.org/backup.html).
+The file alone is not the database: the latest commits are in the write-ahead log beside it.
+SQLite's backup API copies both as of one moment (sqlite.org/backup.html).
 """
 
 import os
@@ -15,18 +15,18 @@ from sqlalchemy.exc import ArgumentError
 
 from newsletter.errors import DatabaseError, MachineError
 
-#: Pages copied at a time: writers wait for no longer than one of these takes.
+#: Pages copied at a time: writers wait no longer than for one such step.
 _PAGES = 2000
 
 
 def backup(url: str, target: Path) -> int:
-    """Write a copy of the database at ``url`` to a file that is not there yet; returns its bytes.
+    """Write a copy of the database at ``url`` to a new file; returns its size in bytes.
 
-    The file appears under its name when it is whole, was found sound, and is on the disk. Only
-    its owner may read it.
+    The file gets its name only when it is complete, checked, and synced to disk. Only its owner
+    may read it.
 
-    Raises DatabaseError for PostgreSQL, which has its own tools, and when there is no database or
-    it is damaged; MachineError when the file is there or cannot be written.
+    Raises DatabaseError for PostgreSQL, which has its own tools, and if the database is missing or
+    damaged; MachineError if the file exists or cannot be written.
     """
     try:
         where = make_url(url)
@@ -34,7 +34,7 @@ def backup(url: str, target: Path) -> int:
         raise DatabaseError("not a database address", place="database_url") from None
     if where.get_backend_name() != "sqlite" or not where.database:
         raise DatabaseError(
-            "only a SQLite database is backed up by this program",
+            "this command backs up SQLite databases only",
             place="database_url",
             hint="For PostgreSQL: pg_dump --format=custom --file=newsletter.dump "
             "--exclude-schema=procrastinate DATABASE, and pg_restore to put it back; or your "
@@ -44,9 +44,9 @@ def backup(url: str, target: Path) -> int:
     if not source.is_file():
         raise DatabaseError("there is no database", place=f"database_url: {source}")
     taken = MachineError(
-        "this file is there already, and no backup is written over",
+        "this file exists already, and backups are never overwritten",
         place=str(target),
-        hint="Name a new file, say with the date in it.",
+        hint="Use a new name, for example with the date.",
     )
     if target.exists() or target.is_symlink():
         raise taken
@@ -55,20 +55,20 @@ def backup(url: str, target: Path) -> int:
         os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         _copy(source, beside)
         _to_disk(beside)
-        # Not replaced: a name that was taken meanwhile is refused as well.
+        # Linked, not renamed: a file of this name that appeared meanwhile is not overwritten.
         os.link(beside, target)
         _to_disk(target.parent)
         return target.stat().st_size
     except FileExistsError:
         raise taken from None
     except (OSError, sqlite3.OperationalError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise MachineError(f"the backup cannot be written: {said}", place=str(target)) from None
+        reason = getattr(error, "strerror", None) or error
+        raise MachineError(f"the backup cannot be written: {reason}", place=str(target)) from None
     except sqlite3.DatabaseError as error:
         raise DatabaseError(
             f"the database is damaged: {error}",
             place=str(source),
-            hint="Put an earlier backup back.",
+            hint="Restore an earlier backup.",
         ) from None
     finally:
         with suppress(FileNotFoundError):
@@ -77,13 +77,13 @@ def backup(url: str, target: Path) -> int:
 
 def _copy(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(source)) as a, closing(sqlite3.connect(target)) as b:
-        # One view from the first page to the last: else each commit of others begins it anew.
+        # One transaction for all pages: otherwise each commit of others restarts the copy.
         a.isolation_level = None
         a.execute("BEGIN")
         a.execute("SELECT count(*) FROM sqlite_master").fetchone()
         a.backup(b, pages=_PAGES)
         a.execute("COMMIT")
-        # A file of its own, without a log beside it.
+        # A single file, without a log beside it.
         b.execute("PRAGMA journal_mode=DELETE")
         found = [row[0] for row in b.execute("PRAGMA integrity_check(1)")]
         if found != ["ok"]:

@@ -1,6 +1,6 @@
-"""Many rows as one parameter: a statement over a thousand of them is built and parsed once.
+"""Passes many rows as one parameter, so that a statement for a thousand rows is parsed once.
 
-The rows travel as a JSON text, which both databases unfold to a table.
+The parameter is a JSON text, which both databases expand to a table.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,21 +23,21 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import LargeBinary, TypeEngine
 
-from newsletter.db.orm import Session, insert_into
+from newsletter.db.dialect import Upsert, insert_into, is_postgresql
+from newsletter.db.orm import Session
 
-#: The parameter that holds the rows.
+#: The name of the parameter with the rows.
 ROWS = "given_rows"
-#: What SQLite's driver does not write as SQLAlchemy reads it.
+#: Types that SQLite's driver stores differently from SQLAlchemy.
 _STORED_OTHERWISE = frozenset({datetime, bool})
 
 
 def table(session: Session, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> FromClause:
     """The rows of the parameter ROWS as a table with these columns."""
     text = bindparam(ROWS, type_=Text)
-    if session.get_bind().dialect.name == "postgresql":
+    if is_postgresql(session):
         typed = [column(name, kind) for name, kind in columns.items()]
         unfolded = func.json_to_recordset(cast(text, JSON)).table_valued(*typed, name="given")
         return unfolded.render_derived(with_types=True)
@@ -53,16 +53,16 @@ def table(session: Session, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) 
 def insert_new(
     session: Session, into: Table, rows: Sequence[Mapping[str, Any]], key: str
 ) -> set[Any]:
-    """Insert rows that all have the same columns; ``key`` of those that were not there yet.
+    """Insert rows with the same columns; returns ``key`` of those that did not exist yet.
 
-    On SQLite the table numbers its rows (it is not WITHOUT ROWID), always upwards.
+    On SQLite, the table must have ascending row ids (not WITHOUT ROWID).
     """
-    if session.get_bind().dialect.name == "postgresql":
+    if is_postgresql(session):
         new = insert(
             session, into, rows, lambda i: i.on_conflict_do_nothing().returning(into.c[key])
         )
         return set(new.scalars())
-    # Past SQLAlchemy's handling of each value, which takes longer than SQLite does.
+    # Bypasses SQLAlchemy's conversion of each value, which takes longer than SQLite itself.
     connection, names = session.connection(), list(rows[0])
     numbered = f"FROM {into.name} WHERE rowid > "
     last = connection.exec_driver_sql(f"SELECT max(rowid) {numbered} 0").scalar() or 0
@@ -88,14 +88,14 @@ def _quoted(name: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def _moment(moment: datetime) -> str:
-    """As the databases write it, in UTC."""
+    """The time in UTC as the databases write it."""
     naive = moment.astimezone(UTC).replace(tzinfo=None)
     return naive.isoformat(" ", timespec="microseconds")
 
 
 def values(session: Session, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """What ROWS is given: the rows in JSON, moments as the database writes them."""
-    zone = "+00" if session.get_bind().dialect.name == "postgresql" else ""
+    """The parameter ROWS: the rows in JSON, with times as the database writes them."""
+    zone = "+00" if is_postgresql(session) else ""
 
     def plain(value: object) -> str:
         if isinstance(value, bytes):
@@ -111,15 +111,15 @@ def insert(
     session: Session,
     into: Table,
     rows: Sequence[Mapping[str, Any]],
-    then: Callable[[sqlite.Insert | postgresql.Insert], Executable],
+    then: Callable[[Upsert], Executable],
 ) -> Result[Any]:
-    """Insert rows that all have the same columns; ``then`` says what of conflicts and RETURNING.
+    """Insert rows with the same columns; ``then`` adds ON CONFLICT and RETURNING.
 
-    PostgreSQL's driver reads a statement of 13,000 parameters for longer than the server
-    needs to run it, so there they are one; SQLite takes values by the row.
+    PostgreSQL's driver takes longer to process a statement with 13,000 parameters than the server
+    to run it, so all rows are one parameter there. SQLite takes the values row by row.
     """
     names, statement = list(rows[0]), insert_into(session, into)
-    if session.get_bind().dialect.name != "postgresql":
+    if not is_postgresql(session):
         return session.execute(then(statement), rows)
     binary = {name for name in names if isinstance(into.c[name].type, LargeBinary)}
     row = table(session, **{n: Text if n in binary else into.c[n].type for n in names})

@@ -1,7 +1,7 @@
-"""The database: opening it, one transaction at a time, and knowing its version.
+"""Opens the database, runs transactions, and checks and upgrades the schema version.
 
-SQLite runs in WAL mode with ``synchronous=FULL``: a commit is on disk before a
-request leaves, so that even a power cut cannot make us forget that it left.
+SQLite runs in WAL mode with ``synchronous=FULL``: a commit is on disk before a request to the
+provider is made, so that not even a power failure can lose the record of it.
 """
 
 import fcntl
@@ -29,6 +29,7 @@ from sqlalchemy.exc import DatabaseError as DriverError
 from sqlalchemy.exc import SQLAlchemyError as SQLAlchemyError
 
 from newsletter.db import private_files
+from newsletter.db.dialect import is_postgresql, with_snapshots
 from newsletter.db.orm import Session
 from newsletter.errors import DatabaseError
 
@@ -38,10 +39,10 @@ _log = logging.getLogger(__name__)
 #: The version of the first release; migrations begin with it.
 _FIRST = "0100"
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
-#: PostgreSQL's code for a deadlock, whose victim may simply try again, and how often it does.
+#: PostgreSQL's code for a deadlock, whose victim may retry, and the number of retries.
 _DEADLOCK, _DEADLOCKS = "40P01", 3
-#: The same for a snapshot whose rows somebody else has changed since.
-_OVERTAKEN = "40001"
+#: PostgreSQL's code for a serialization failure: another transaction changed the same rows.
+_SERIALIZATION_FAILURE = "40001"
 _IN_MEMORY = {None, "", ":memory:"}
 _PRAGMAS = (
     "journal_mode=WAL",
@@ -53,18 +54,18 @@ _PRAGMAS = (
 
 
 def open_database(url: str, *, connections: int = 10) -> Engine:
-    """An engine for ``sqlite:///PATH`` or ``postgresql://…``; the schema is not looked at.
+    """An engine for ``sqlite:///PATH`` or ``postgresql://…``; the schema is not checked.
 
-    Raises DatabaseError when the URL cannot be read or the database not be opened.
+    Raises DatabaseError if the URL is malformed or the database cannot be opened.
     """
     try:
         parsed = make_url(url)
         if parsed.drivername in {"postgresql", "postgres"}:
             parsed = parsed.set(drivername="postgresql+psycopg")
         if "@" in (parsed.host or ""):
-            raise _bad_address("the password holds an @, which is written %40")
+            raise _bad_address("the password has an @, which must be written %40")
         _make_file(parsed)
-        # Parameters hold addresses: they stay out of error messages and logs.
+        # Parameters may be email addresses, so they are kept out of error messages and logs.
         engine = create_engine(
             parsed,
             hide_parameters=True,
@@ -77,78 +78,80 @@ def open_database(url: str, *, connections: int = 10) -> Engine:
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise _bad_address(str(error)) from None
     except ValueError:
-        # Its words may be a part of the password.
-        raise _bad_address("its port is no number, or a sign in it has to be escaped") from None
+        # The error's message may have a part of the password.
+        raise _bad_address("the port is not a number, or a character must be escaped") from None
     except OSError as error:
-        raise DatabaseError(f"the folder cannot be made: {error}", place="database_url") from None
-    if engine.dialect.name == "sqlite":
-        _teach_sqlite(engine)
+        raise DatabaseError(
+            f"the folder cannot be created: {error}", place="database_url"
+        ) from None
+    if is_postgresql(engine):
+        _configure_postgresql(engine)
     else:
-        _teach_postgresql(engine)
+        _configure_sqlite(engine)
     try:
         with engine.connect():
             return engine
-    except ProgrammingError as error:  # an option in the address that the driver does not know
+    except ProgrammingError as error:  # an unknown option in the URL
         raise _bad_address(_reason(error)) from None
     except OperationalError as error:
         reason = _reason(error)
         raise DatabaseError(
             f"cannot open the database: {reason}",
             place="database_url",
-            hint="Is the server running, and do the name, user and password fit?",
+            hint="Is the server running? Are name, user and password right?",
         ) from None
     except DriverError as error:
         raise failed(error) or error from None
 
 
 def beside(url: str, folder: str) -> Path:
-    """Where a folder of the settings is, for a database at this address.
+    """The path of a folder in the settings, for a database at this URL.
 
-    A relative one stands beside SQLite's file, from wherever a command is started: what belongs
-    to a database is found by whoever opens it. With PostgreSQL it starts at the working directory.
+    A relative path starts at the folder of SQLite's file, so that a command started anywhere
+    finds it. With PostgreSQL it starts at the working directory.
     """
     parsed = make_url(url)
     path = str(parsed.database or "")
     if parsed.get_backend_name() != "sqlite" or path in _IN_MEMORY or Path(folder).is_absolute():
         return Path(folder)
-    if path.startswith("file:"):  # SQLite's own kind of address
+    if path.startswith("file:"):  # SQLite's own URL format
         path = unquote(urlsplit(path).path)
-    # One file by two names has one folder.
+    # Resolved, so that links to one file have the same folder.
     return Path(path).resolve().parent / folder
 
 
 def _make_file(url: URL) -> None:
-    """Make SQLite's file before SQLite does: private, and its WAL gets the same mode."""
+    """Create SQLite's file before SQLite does, private; its WAL gets the same mode."""
     if url.get_backend_name() != "sqlite" or url.database in _IN_MEMORY:
         return
     path = Path(str(url.database))
     private_files.make_folder(path.parent)
-    # A URI may say that nothing is to be made.
+    # A URI may forbid the creation.
     if not path.name.startswith("file:"):
         private_files.make(path)
 
 
 def _bad_address(why: str) -> DatabaseError:
     return DatabaseError(
-        f"not a database address: {why}",
+        f"not a database URL: {why}",
         place="database_url",
         hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
     )
 
 
 def failed(error: Exception) -> DatabaseError | None:
-    """What to tell an operator of an error that the database gave; None for any other error.
+    """The error to show for an error of the database; None for any other error.
 
-    SQLite calls a file that is damaged, cut off or no database by one class of errors, which
-    stands above all others: what is wrong with a statement or a row is none of those.
+    SQLite's driver raises the base class DatabaseError itself for a file that is damaged,
+    truncated or not a database, and subclasses for errors in a statement or a row.
     """
     if isinstance(error, OperationalError):
         return DatabaseError(f"the database failed: {_reason(error)}", place="database_url")
     if type(error) is DriverError:
         return DatabaseError(
-            f"the file is damaged or no database: {_reason(error)}",
+            f"the file is damaged or not a database: {_reason(error)}",
             place="database_url",
-            hint="Put a backup back (docs/guides/backup-and-restore.md), or name another file.",
+            hint="Restore a backup (docs/guides/backup-and-restore.md), or use another file.",
         )
     return None
 
@@ -157,8 +160,8 @@ def _reason(error: DBAPIError) -> str:
     return str(error.orig).strip().partition("\n")[0]
 
 
-def _teach_sqlite(engine: Engine) -> None:
-    """Real transactions: writers queue at BEGIN instead of failing half-way (SQLITE_BUSY)."""
+def _configure_sqlite(engine: Engine) -> None:
+    """Use BEGIN IMMEDIATE: writers wait at BEGIN instead of failing half-way (SQLITE_BUSY)."""
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: SQLiteConnection, _record: object) -> None:
@@ -172,28 +175,28 @@ def _teach_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def _teach_postgresql(engine: Engine) -> None:
-    """A thousand people are found by their keys, also in a list that could be read whole."""
+def _configure_postgresql(engine: Engine) -> None:
+    """Make the planner prefer the index for a thousand keys, also in a small table."""
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver's own)
         connection.autocommit = True
-        # The default of 4 is for disks that turn.
+        # The default of 4 is for hard disks.
         connection.execute("SET random_page_cost = 1.1")
         connection.autocommit = False
 
 
 @contextmanager
-def _turn(path: str | None) -> Iterator[None]:
-    """Wait for the turn to write to an SQLite file, among the threads of all processes.
+def _write_lock(path: str | None) -> Iterator[None]:
+    """Wait for the exclusive right to write to an SQLite file, among all threads and processes.
 
-    SQLite's own queue polls with growing sleeps: two busy writers mostly wait. It still
-    guards the data, so that another program, which does not know of this lock, is safe.
+    SQLite's own lock polls with growing pauses, so two busy writers would mostly sleep. It still
+    protects the data from programs that do not use this lock.
     """
     if path is None:
         yield
         return
-    # A file of its own: to close the database's would drop the locks that SQLite holds on it.
+    # A separate file: closing the database file would drop SQLite's own locks on it.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     file = os.open(f"{path}-turn", flags, private_files.FILE_MODE)
     try:
@@ -205,23 +208,18 @@ def _turn(path: str | None) -> Iterator[None]:
 
 @contextmanager
 def transaction(engine: Engine, *, snapshot: bool = False) -> Iterator[Session]:
-    """A session whose changes all happen, at the end of the block, or none do.
+    """A session that commits all changes at the end of the block, or none.
 
-    With ``snapshot`` all its statements see the database as it was at the beginning, which
-    SQLite does anyhow.
+    With ``snapshot``, all statements see the database as of the beginning, as always on SQLite.
     """
-    if engine.dialect.name == "sqlite":
-        with _turn(engine.url.database), Session(engine) as session, session.begin():
-            yield session
-    else:
-        if snapshot:
-            engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with Session(engine) as session, session.begin():
-            yield session
+    path = None if is_postgresql(engine) else engine.url.database
+    engine = with_snapshots(engine) if snapshot else engine
+    with _write_lock(path), Session(engine) as session, session.begin():
+        yield session
 
 
 def retry_on_deadlock(engine: Engine, work: Callable[[Session], T]) -> T:
-    """What ``work`` returns, in a transaction of its own that begins anew after a deadlock."""
+    """Run ``work`` in a transaction of its own, again after a deadlock; returns its result."""
     for _ in range(_DEADLOCKS):
         try:
             with transaction(engine) as session:
@@ -235,21 +233,21 @@ def retry_on_deadlock(engine: Engine, work: Callable[[Session], T]) -> T:
 
 @contextmanager
 def ignore_serialization_conflict(work: str) -> Iterator[None]:
-    """Let ``work``, a transaction in the block, be undone where others write the same rows first.
+    """Let the transaction in the block be rolled back if another one wrote the same rows first.
 
-    For what is looked for again soon: who comes second then finds it done, or still to do.
+    For periodic work: the next run finds it done, or does it. ``work`` names it in the log.
     """
     try:
         yield
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) not in {_OVERTAKEN, _DEADLOCK}:
+        if getattr(error.orig, "sqlstate", None) not in {_SERIALIZATION_FAILURE, _DEADLOCK}:
             raise
-        _log.info("%s: somebody else was at it; it is looked at again", work)
+        _log.info("%s: another process did the same; the next run checks again", work)
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that only reads: one consistent view, no waiting for writers."""
+    """A read-only session: one consistent view, without waiting for writers."""
     with (
         engine.connect().execution_options(reading=True) as connection,
         Session(connection) as session,
@@ -279,20 +277,20 @@ def is_missing_file(url: str) -> bool:
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Bring the schema to this code's version; returns the versions before and after."""
-    # 11 MB and a sixth of a second, for a database that is seldom upgraded.
+    """Upgrade the schema to this code's version; returns the versions before and after."""
+    # Imported late: it takes 11 MB and a sixth of a second, and upgrades are rare.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
-    # Alembic logs through the root's handlers otherwise, into the operator's table.
+    # Otherwise alembic's messages would appear in the command's output.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     before = check_version(engine)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
-    # Whoever starts meanwhile waits for its end, however long that takes.
-    path = engine.url.database if engine.dialect.name == "sqlite" else None
-    with _turn(path), engine.connect() as connection:
+    # Other processes wait for the end of the upgrade, however long it takes.
+    path = None if is_postgresql(engine) else engine.url.database
+    with _write_lock(path), engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
@@ -300,7 +298,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
 
 
 def check_version(engine: Engine) -> str | None:
-    """Return the schema's version, None for an empty database.
+    """The schema's version; None for an empty database.
 
     Raises DatabaseError for a database of a newer release, whose rows this code may misread, and
     for one from before the first release, which no migration upgrades.
@@ -321,7 +319,7 @@ def check_version(engine: Engine) -> str | None:
         )
     if current is not None and current not in _versions():
         raise DatabaseError(
-            f"the database is of version {current}, this program knows up to {_head()}",
+            f"the database has version {current}, but this program supports up to {_head()}",
             place="database_url",
             hint="Install the newer release of newsletter that made it, or restore a backup.",
         )
@@ -329,11 +327,11 @@ def check_version(engine: Engine) -> str | None:
 
 
 def require_current(engine: Engine) -> None:
-    """Raise DatabaseError unless the schema is this code's; the embedded SQLite upgrades itself."""
+    """Raise DatabaseError unless the schema is up to date; SQLite is upgraded at once."""
     current = check_version(engine)
     if current == _head():
         return
-    if engine.dialect.name == "sqlite":
+    if not is_postgresql(engine):
         upgrade(engine)
         return
     raise DatabaseError(
@@ -350,6 +348,6 @@ def _head() -> str:
 
 
 def _versions() -> frozenset[str]:
-    """Each migration's file begins with its version."""
+    """The versions of all migrations, with which their file names begin."""
     files = (_MIGRATIONS / "versions").glob("[0-9]*.py")
     return frozenset(file.name.partition("_")[0] for file in files)

@@ -1,7 +1,7 @@
-"""The one door to SQLModel: tables, sessions and the MetaData that both packages share.
+"""The adapter for SQLModel: base class, column types, sessions and the shared MetaData.
 
-SQLModel classes describe the tables and serve single rows. Hot paths (plan, claim,
-import, event ingest) run Core statements on ``Model.__table__``, reached by ``table_of``.
+SQLModel classes define the tables and are used for single rows. Code for many rows (plan, claim,
+import, event ingest) runs Core statements on the table that ``table_of`` returns.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import Row as Row
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import AutoString as AutoString
 from sqlmodel import Field as Field
@@ -37,9 +36,11 @@ from sqlmodel import Session as Session
 from sqlmodel import SQLModel
 from sqlmodel import UTCDateTime as UTCDateTime
 
+from newsletter.db.dialect import is_postgresql
+
 metadata: MetaData = SQLModel.metadata
-# Named constraints, so that a migration can drop one on either database and a
-# violation can be told from another by its name.
+# Named constraints, so that migrations can drop one on either database, and code can tell
+# violations apart by name.
 metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -48,14 +49,14 @@ metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
 }
 
-#: 64-bit ids; SQLite only numbers a column by itself when it is called INTEGER.
+#: 64-bit ids. SQLite assigns ids only in a column of type INTEGER.
 Id = BigInteger().with_variant(Integer(), "sqlite")
 #: JSON objects, indexable on PostgreSQL.
 Json = JSON().with_variant(JSONB(), "postgresql")
-#: For a table whose rows can go while their numbers live on, in links, mails or the log: SQLite
-#: would give the number of the newest row to the next one once it is gone. PostgreSQL never does.
+#: For tables whose deleted rows may still be referred to by id, in links, emails or the audit log:
+#: without it, SQLite gives the id of a deleted newest row to the next one. PostgreSQL never does.
 NEVER_AGAIN = {"sqlite_autoincrement": True}
-#: A truncated HMAC: 16 bytes keep collisions out of reach for any list of people.
+#: A truncated HMAC: 16 bytes make collisions practically impossible for any list size.
 Hash = LargeBinary(16)
 
 
@@ -64,23 +65,16 @@ class Model(SQLModel):
 
 
 def table_of(model: type[SQLModel]) -> Table:
-    """The Core table of a model, for statements over sets."""
+    """The Core table of a model."""
     table = model.__table__  # type: ignore[attr-defined]
     assert isinstance(table, Table)
     return table
 
 
 def one_of(column: str, values: Iterable[StrEnum | str]) -> CheckConstraint:
-    """A constraint that lets only these words into a text column."""
-    # SQLite builds the set of an IN list anew for each row: four times the cost of an update.
+    """A constraint that a text column has one of these values."""
+    # Not IN: SQLite would rebuild the list for each row, which makes an update four times slower.
     return CheckConstraint(" OR ".join(f"{column} = '{value}'" for value in values), name=column)
-
-
-def insert_into(session: Session, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that can say ON CONFLICT, in the session's dialect."""
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
 
 
 def changed(
@@ -88,8 +82,8 @@ def changed(
     statement: Update | Delete | Insert,
     values: Mapping[str, Any] | None = None,
 ) -> int:
-    """Run a statement that writes, with values for its parameters; returns how many rows it hit."""
-    # For an INSERT, SQLAlchemy forgets the number unless it is told to keep it.
+    """Run an UPDATE, DELETE or INSERT with these parameters; returns the number of rows."""
+    # Without this option, SQLAlchemy does not keep the number for an INSERT.
     result: CursorResult[Any] = session.execute(  # type: ignore[assignment]
         statement, values, execution_options={"preserve_rowcount": True}
     )
@@ -99,20 +93,20 @@ def changed(
 def json_rows(
     session: Session, rows: Select[Any], values: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The rows of a query as dictionaries, made by the database and read in one piece.
+    """The rows of a query as dictionaries; the database returns them as one JSON text.
 
-    ``values`` are the query's parameters, so that one that is asked often is built once.
+    ``values`` are the query's parameters, so that a frequent query is compiled once.
     """
-    text = session.scalar(_as_json(rows, session.get_bind().dialect.name), values)
+    text = session.scalar(_as_json(rows, postgresql=is_postgresql(session)), values)
     return orjson.loads(text or "[]")  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)
-def _as_json(rows: Select[Any], dialect: str) -> Select[Any]:
+def _as_json(rows: Select[Any], *, postgresql: bool) -> Select[Any]:
     row = rows.subquery()
-    if dialect == "postgresql":
+    if postgresql:
         return select(cast(func.json_agg(func.to_json(row.table_valued())), Text))
-    # SQLite keeps JSON as text, which would be quoted once more.
+    # SQLite stores JSON as text, which would be quoted again.
     values = [func.json(c) if isinstance(c.type, JSON) else c for c in row.c]
     pairs = [part for c, value in zip(row.c, values, strict=True) for part in (c.name, value)]
     return select(func.json_group_array(func.json_object(*pairs)))

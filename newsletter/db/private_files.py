@@ -1,7 +1,7 @@
-"""Files and folders that hold people's data: for the user that runs us, and nobody else.
+"""Creates files and folders with personal data, readable only by the user that runs this program.
 
-The modes are asked for when a file is made, so that no umask widens them and nobody can look in
-between. What exists keeps its mode: whoever changed it did so on purpose.
+The mode is set when a file is created, so that there is no moment in which others can read it.
+Existing files keep their modes: somebody changed them on purpose.
 """
 
 import os
@@ -13,7 +13,7 @@ FOLDER_MODE: Final = 0o700
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, as far as they are missing; OSError when that fails."""
+    """Create a folder and its missing parents; OSError if that fails."""
     for folder in (*reversed(path.absolute().parents), path):
         if not folder.is_dir():
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
@@ -25,5 +25,5 @@ def opener(path: str, flags: int) -> int:
 
 
 def make(path: Path) -> None:
-    """Make an empty file, unless there is one; OSError when that fails."""
+    """Create an empty file if there is none; OSError if that fails."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))

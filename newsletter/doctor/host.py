@@ -11,6 +11,7 @@ import tzdata
 from sqlalchemy import Engine, inspect
 
 from newsletter import identity
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import check_version, reading, require_current
 from newsletter.doctor.account import DoctorFinding, Verdict
 from newsletter.errors import DatabaseError
@@ -90,7 +91,7 @@ def of_address_key(engine: Engine, key: bytes) -> DoctorFinding:
     if not inspect(engine).has_table(str(identity.Identity.__tablename__)):
         return DoctorFinding(subject, Verdict.OK, "not compared: the database has no tables yet")
     with reading(engine) as session:
-        if identity.fits(session, key) is False:
+        if identity.is_address_key(session, key) is False:
             message = "not the key of this database: commands that need the key refuse to run"
             remedy = "Set the key that was in use when this database was created."
             return DoctorFinding(subject, Verdict.PROBLEM, message, remedy)
@@ -116,7 +117,7 @@ def of_departure_logs(engine: Engine) -> DoctorFinding:
 def of_database(engine: Engine) -> DoctorFinding:
     """Checks the version of the database. Any command upgrades an SQLite database."""
     try:
-        if engine.dialect.name != "sqlite":
+        if is_postgresql(engine):
             require_current(engine)
         version = check_version(engine)
     except DatabaseError as error:

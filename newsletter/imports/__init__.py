@@ -1,1 +1,1 @@
-"""Uploaded lists of subscribers: storage, jobs and the worker that runs them."""
+"""Imports of uploaded list files: storage, jobs, and the worker that runs them."""

@@ -1,7 +1,7 @@
-"""Uploaded lists: made, checked, started, stopped. Whoever works on one holds it.
+"""Creates import jobs, changes their states, and lets workers claim them.
 
-Each change of state is a conditional UPDATE, so that two who press a button at the same
-moment, or a process that was taken for dead, do nothing twice.
+Each change of state is a conditional UPDATE. So nothing happens twice if two users click at the
+same moment, or if a worker continues after its lease has expired.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,28 +21,28 @@ from subscribers.transfer.import_run import ImportOptions, ImportReport
 
 _job = table_of(ImportJob)
 
-#: A process that has said nothing for so long is taken for dead.
+#: A worker that has not renewed its lease for this long is considered dead.
 LEASE = timedelta(seconds=60)
-#: Who is written into the log when nobody pressed a button.
+#: The actor in the audit log for actions of the worker.
 _BACKGROUND = Actor(None, "import")
-#: Characters of a rejected row that are shown.
+#: Characters of a rejected row that are stored to be shown.
 _SHOWN = 300
-#: What the operator says about how the list is to be read, by their names in ImportOptions.
+#: The names of the ImportOptions about reading the file.
 _READING = ("encoding", "mapping", "words", "everybody", "dates", "create_topics")
 _BEFORE = {after: before for before, after in WAITING.items()}
 
 
 class JobError(UserError):
-    """Something asked of a list that it is not ready for."""
+    """The operation is not possible in the job's current state."""
 
 
-class LostError(Exception):
-    """The list is in another process's hands by now, or gone."""
+class LeaseLostError(Exception):
+    """Another worker has claimed the job, or it was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedImport:
-    """A list in this process's hands."""
+    """A job that this worker has claimed."""
 
     id: int
     name: str
@@ -52,8 +52,8 @@ class ClaimedImport:
     worker: str
 
 
-def make(session: Session, actor: Actor, *, name: str, size: int, now: datetime) -> int:
-    """Write down an upload, whose dry run comes by itself; returns its number."""
+def create(session: Session, actor: Actor, *, name: str, size: int, now: datetime) -> int:
+    """Create a job for an uploaded file; a worker starts the dry run. Returns its id."""
     job = ImportJob(name=name, size=size, made_by=actor.name[:320], made_at=now)
     session.add(job)
     session.flush()
@@ -63,19 +63,19 @@ def make(session: Session, actor: Actor, *, name: str, size: int, now: datetime)
 
 
 def listing(session: Session, *, limit: int = 50) -> Sequence[Row[Any]]:
-    """The latest lists."""
+    """The latest jobs."""
     return session.execute(select(_job).order_by(_job.c.id.desc()).limit(limit)).all()
 
 
 def find(session: Session, job_id: int) -> Row[Any] | None:
-    """One list."""
+    """The job with this id."""
     return session.execute(select(_job).where(_job.c.id == job_id)).one_or_none()
 
 
 def check_again(
     session: Session, actor: Actor, job_id: int, options: ImportOptions, *, now: datetime
 ) -> None:
-    """Another dry run, with what the operator knows better: the encoding, and what words mean."""
+    """Request another dry run with new options for reading, such as the encoding."""
     kept = {name: _plain(getattr(options, name)) for name in _READING}
     _move(session, job_id, {JobState.CHECKED: JobState.UPLOADED}, options=kept, rows=0, progress=0)
     audit.record(session, actor, "import repeated", now=now, subject=f"import {job_id}")
@@ -84,16 +84,16 @@ def check_again(
 def start(
     session: Session, actor: Actor, job_id: int, options: ImportOptions, *, now: datetime
 ) -> None:
-    """Take the people over, as soon as it is this list's turn. What it asks must be answered."""
+    """Queue the import. JobError if questions of the dry run are open."""
     topics.require(session, options.topics)
     job = find(session, job_id)
     if job is not None and job.found.get("questions"):
         raise JobError(
-            "this list leaves open who may be mailed",
-            hint="Answer its questions first, and look at it again.",
+            "it is still open who in this list may be emailed",
+            hint="Answer the questions first, and check the list again.",
         )
-    read_so = {name: job.options[name] for name in _READING if name in job.options} if job else {}
-    kept = read_so | {
+    reading = {name: job.options[name] for name in _READING if name in job.options} if job else {}
+    kept = reading | {
         "topics": list(options.topics),
         "wording": options.wording,
         "confirmed": options.confirmed,
@@ -113,7 +113,7 @@ def start(
 
 
 def stop(session: Session, actor: Actor, job_id: int, *, now: datetime) -> None:
-    """Stop a list: at once where it waits, at the next step where it is under way."""
+    """Stop a job: at once if it is waiting, at the next progress update if it is running."""
     by_hand = {"problem": f"stopped by {actor.name}"[:1000], "finished_at": now}
     waits = {JobState.UPLOADED, JobState.CHECKED, JobState.QUEUED}
     if not _moved(session, job_id, dict.fromkeys(waits, JobState.STOPPED), **by_hand):
@@ -121,17 +121,17 @@ def stop(session: Session, actor: Actor, job_id: int, *, now: datetime) -> None:
     audit.record(session, actor, "import stopped", now=now, subject=f"import {job_id}")
 
 
-def waits(session: Session, *, now: datetime) -> bool:
-    """Whether there may be something to claim: asked after each commit, so it only reads."""
+def has_waiting(session: Session, *, now: datetime) -> bool:
+    """Whether there may be a job to claim. Only reads, since it is called after each commit."""
     return session.execute(_waiting(now).limit(1)).first() is not None
 
 
 def claim(
     session: Session, worker: str, *, has: Callable[[int], bool], now: datetime
 ) -> ClaimedImport | None:
-    """Take the list that has waited longest and lies on this machine, if there is one.
+    """Claim the oldest waiting job whose file is on this machine (``has``); None without any.
 
-    One whose process died is begun again: what was taken over already is found unchanged.
+    A job whose worker died starts again: rows that are imported already are found unchanged.
     """
     for row in session.execute(_waiting(now)).all():
         state = JobState(row.state)
@@ -157,10 +157,10 @@ def claim(
     return None
 
 
-def tell(
+def store_progress(
     session: Session, claimed: ClaimedImport, rows: int, part: float, *, now: datetime
 ) -> bool:
-    """Say how far it is, and that we live; returns whether it is to stop. May raise LostError."""
+    """Store the progress and renew the lease; returns whether to stop. May raise LeaseLostError."""
     values = {"rows": rows, "progress": int(part * 1000), "alive_until": now + LEASE}
     _ours(session, claimed, **values)
     return bool(session.scalar(select(_job.c.stop_asked).where(_job.c.id == claimed.id)))
@@ -169,12 +169,12 @@ def tell(
 def finish(
     session: Session, claimed: ClaimedImport, report: ImportReport, *, now: datetime
 ) -> None:
-    """Keep what came of it: the dry run's findings, or the report."""
-    told = _told(report)
+    """Store the report of the dry run or of the import."""
+    result = _as_json(report)
     if claimed.state is JobState.CHECKING:
-        _ours(session, claimed, state=JobState.CHECKED, found=told, rows=report.read)
+        _ours(session, claimed, state=JobState.CHECKED, found=result, rows=report.read)
         return
-    _ours(session, claimed, state=JobState.DONE, report=told, rows=report.read, finished_at=now)
+    _ours(session, claimed, state=JobState.DONE, report=result, rows=report.read, finished_at=now)
     audit.record(
         session,
         _BACKGROUND,
@@ -197,26 +197,26 @@ def fail(
     stopped: bool,
     now: datetime,
 ) -> None:
-    """Give it up; what was taken over until then stays."""
+    """Mark the job as failed or stopped; rows imported so far are kept."""
     state = JobState.STOPPED if stopped else JobState.FAILED
     words = {"problem": problem[:1000], "hint": hint[:1000]}
     _ours(session, claimed, state=state, finished_at=now, **words)
 
 
-def put_back(session: Session, claimed: ClaimedImport) -> None:
-    """Let it be begun again when the service is back."""
+def requeue(session: Session, claimed: ClaimedImport) -> None:
+    """Release the job, to start again when the service is back."""
     before = _BEFORE[claimed.state]
     more = _job.c.interruptions + 1
     _ours(session, claimed, state=before, worker="", alive_until=None, interruptions=more)
 
 
 def sweep(session: Session, *, before: datetime, now: datetime) -> list[int]:
-    """Lists whose files are to go: nobody started them, or their rejects are old enough.
+    """Stop jobs that nobody started, and return the ids of jobs whose files are to be deleted.
 
-    What stays of them are figures; the rejected rows, which tell of people, go.
+    The counts are kept; rejected rows, which have personal data, are deleted.
     """
     idle = update(_job).where(_job.c.state.in_([JobState.CHECKED]), _job.c.made_at < before)
-    words = {"problem": "nobody started it for long, so its file was deleted", "finished_at": now}
+    words = {"problem": "not started for a long time, so its file was deleted", "finished_at": now}
     session.execute(idle.values(state=JobState.STOPPED, **words))
     rows = session.execute(
         select(_job.c.id, _job.c.found, _job.c.report).where(
@@ -225,17 +225,17 @@ def sweep(session: Session, *, before: datetime, now: datetime) -> list[int]:
     ).all()
     for row in rows:
         values = {
-            name: {**told, "examples": []}
-            for name, told in (("found", row.found), ("report", row.report))
-            if told.get("examples")
+            name: {**report, "examples": []}
+            for name, report in (("found", row.found), ("report", row.report))
+            if report.get("examples")
         }
         if values:
             session.execute(update(_job).where(_job.c.id == row.id).values(values))
     return [row.id for row in rows]
 
 
-def known(session: Session) -> Collection[int]:
-    """The numbers of all lists."""
+def ids(session: Session) -> Collection[int]:
+    """The ids of all jobs."""
     return set(session.scalars(select(_job.c.id)))
 
 
@@ -262,11 +262,11 @@ def _options(kept: dict[str, Any], state: JobState) -> ImportOptions:
 
 
 def _plain(value: object) -> object:
-    """A value as JSON keeps it."""
+    """A value as JSON stores it."""
     return [list(pair) for pair in value] if isinstance(value, tuple) else value
 
 
-def _told(report: ImportReport) -> dict[str, Any]:
+def _as_json(report: ImportReport) -> dict[str, Any]:
     return {
         "kind": report.kind,
         "encoding": report.encoding,
@@ -304,13 +304,13 @@ def _told(report: ImportReport) -> dict[str, Any]:
 
 
 def _most(counts: Mapping[str, int]) -> dict[str, int]:
-    """The twenty words that most people have."""
+    """The twenty most frequent words."""
     most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
     return {_shown(word): number for word, number in most}
 
 
 def _shown(text: str) -> str:
-    """What PostgreSQL's JSON holds of a rejected row: no NUL and no half of a pair."""
+    """The text without characters that PostgreSQL's JSON rejects: NUL and lone surrogates."""
     return "".join(c if c.isprintable() else " " for c in text[:_SHOWN])
 
 
@@ -320,8 +320,8 @@ def _move(
     if not _moved(session, job_id, states, **values):
         job = find(session, job_id)
         raise JobError(
-            f"the list is {job.state} by now" if job else "there is no such list",
-            hint="Look at how it stands and try again." if job else None,
+            f"the list is now {job.state}" if job else "there is no such list",
+            hint="Reload the page to see its state, and try again." if job else None,
         )
 
 
@@ -346,4 +346,4 @@ def _ours(session: Session, claimed: ClaimedImport, **values: object) -> None:
         _job.c.worker == claimed.worker,
     )
     if not changed(session, update(_job).where(*mine).values(**values)):
-        raise LostError
+        raise LeaseLostError

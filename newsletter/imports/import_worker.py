@@ -1,8 +1,7 @@
-"""The background of imports: a thread of the service that takes up one list after the other.
+"""The import worker: a thread of the service that runs one import job after the other.
 
-Only the machine on which a file lies can read it, so each process looks for lists whose
-file it sees. A list that was interrupted is begun again: an import finds unchanged what it
-has taken over before.
+Only the machine that has a file can read it, so each worker claims only jobs whose file it has. An
+interrupted import starts again: it finds the rows unchanged that it imported before.
 """
 
 import logging
@@ -20,34 +19,34 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import UserError
 from newsletter.imports import import_jobs
-from newsletter.imports.import_jobs import ClaimedImport, LostError
+from newsletter.imports.import_jobs import ClaimedImport, LeaseLostError
 from newsletter.imports.upload_store import UploadStore
 from newsletter.wakeups import Wakeups
 from subscribers.transfer.import_run import import_people
 
 _log = logging.getLogger(__name__)
-#: How often a list says how far it is, in seconds.
-_SAYS = 1.0
-#: After the database failed, in seconds.
-_TROUBLED = 5.0
+#: Seconds between two progress updates.
+_PROGRESS_EVERY = 1.0
+#: Seconds to wait after an error of the database.
+_AFTER_ERROR = 5.0
 _SWEEP = 3600.0
 
 
 class _StoppedError(Exception):
-    """An operator stopped this list."""
+    """An operator stopped this import."""
 
 
-class _LeavingError(Exception):
-    """The service stops."""
+class _ShutdownError(Exception):
+    """The service is stopping."""
 
 
-class Importer:
-    """Works on uploaded lists from ``start`` to ``stop``."""
+class ImportWorker:
+    """Runs import jobs in a thread, from ``start`` to ``stop``."""
 
     def __init__(
         self,
         database: Engine,
-        shelf: UploadStore,
+        uploads: UploadStore,
         address_key: Callable[[], bytes],
         wakeups: Wakeups,
         *,
@@ -55,95 +54,95 @@ class Importer:
     ) -> None:
         self._database = database
         self._wakeups = wakeups
-        self._shelf = shelf
+        self._uploads = uploads
         self._address_key = address_key
         self._keep = keep
-        self._leaving = threading.Event()
+        self._stopping = threading.Event()
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._thread = threading.Thread(target=self._work, name="imports")
 
     def start(self) -> None:
-        """Begin to look for lists."""
+        """Start the thread."""
         self._wakeups.enter()
         self._thread.start()
 
     def stop(self) -> None:
-        """Put back what is under way, after the rows in hand, and return."""
-        self._leaving.set()
+        """Stop the thread; a running import is interrupted and starts again later."""
+        self._stopping.set()
         self._wakeups.rouse()
         self._thread.join()
         self._wakeups.leave()
 
     def work_once(self) -> bool:
-        """Work on one list, if any waits; returns whether one did."""
+        """Run one waiting job; returns whether there was one."""
         with reading(self._database) as session:
-            if not import_jobs.waits(session, now=datetime.now(UTC)):
+            if not import_jobs.has_waiting(session, now=datetime.now(UTC)):
                 return False
         with transaction(self._database) as session:
             claimed = import_jobs.claim(
-                session, self._name, has=self._shelf.has, now=datetime.now(UTC)
+                session, self._name, has=self._uploads.has, now=datetime.now(UTC)
             )
         if claimed is None:
             return False
         try:
-            self._take(claimed)
-        except LostError:
-            _log.warning("import %s is in another process's hands", claimed.id)
+            self._run(claimed)
+        except LeaseLostError:
+            _log.warning("another worker has claimed import %s", claimed.id)
         return True
 
     def sweep(self) -> None:
-        """Delete files that nobody needs any more."""
+        """Delete files that are no longer needed."""
         now = datetime.now(UTC)
         with transaction(self._database) as session:
-            over = import_jobs.sweep(session, before=now - self._keep, now=now)
-            known = import_jobs.known(session)
-        for job_id in over:
-            self._shelf.drop(job_id)
-        for path in self._shelf.strays(known, before=now - timedelta(days=1)):
+            expired = import_jobs.sweep(session, before=now - self._keep, now=now)
+            known = import_jobs.ids(session)
+        for job_id in expired:
+            self._uploads.drop(job_id)
+        for path in self._uploads.strays(known, before=now - timedelta(days=1)):
             path.unlink(missing_ok=True)
 
     def _work(self) -> None:
         swept = -_SWEEP
-        while not self._leaving.is_set():
+        while not self._stopping.is_set():
             seen = self._wakeups.count
             try:
                 if time.monotonic() - swept > _SWEEP:
                     self.sweep()
                     swept = time.monotonic()
                 if not self.work_once():
-                    self._wakeups.wait(seen, self._leaving)
+                    self._wakeups.wait(seen, self._stopping)
             except (SQLAlchemyError, OSError):
                 _log.exception("imports: the database or the folder failed; trying again")
-                self._leaving.wait(_TROUBLED)
+                self._stopping.wait(_AFTER_ERROR)
 
-    def _take(self, claimed: ClaimedImport) -> None:
-        """Import the list and write down what came of it. May raise LostError."""
+    def _run(self, claimed: ClaimedImport) -> None:
+        """Run the import and store the result. May raise LeaseLostError."""
         report, problem, hint, stopped = None, "", "", False
         try:
             report = import_people(
                 self._database,
-                self._shelf.upload(claimed.id),
+                self._uploads.upload(claimed.id),
                 address_key=self._address_key(),
                 now=datetime.now(UTC),
                 name=claimed.name,
                 options=claimed.options,
-                rejects=self._shelf.rejects(claimed.id),
-                progress=self._teller(claimed),
+                rejects=self._uploads.rejects(claimed.id),
+                progress=self._progress(claimed),
                 filename=claimed.name,
             )
-        except _LeavingError:
+        except _ShutdownError:
             with transaction(self._database) as session:
-                import_jobs.put_back(session, claimed)
+                import_jobs.requeue(session, claimed)
             return
         except _StoppedError:
-            stopped, problem = True, "stopped by an operator; what was taken over stays"
+            stopped, problem = True, "stopped by an operator; rows imported so far are kept"
         except UserError as error:
             problem, hint = error.message, error.hint or ""
-        except (LostError, OperationalError):
-            raise  # the database's troubles pass, and the list is begun again
-        except Exception:  # noqa: BLE001 (a list that breaks must not end the background)
-            _log.exception("import %s broke", claimed.id)
-            problem, hint = "it broke", "The service's own log says how."
+        except (LeaseLostError, OperationalError):
+            raise  # an error of the database is temporary, and the import starts again
+        except Exception:  # noqa: BLE001 (one failing import must not end the worker)
+            _log.exception("import %s failed", claimed.id)
+            problem, hint = "an internal error", "See the log of the service."
         with transaction(self._database) as session:
             now = datetime.now(UTC)
             if report is None:
@@ -151,21 +150,21 @@ class Importer:
             else:
                 import_jobs.finish(session, claimed, report, now=now)
         if report is None or not claimed.options.dry_run:
-            self._shelf.drop(claimed.id, rejects=False)
+            self._uploads.drop(claimed.id, rejects=False)
 
-    def _teller(self, claimed: ClaimedImport) -> Callable[[int, float], None]:
-        """What the import calls now and then: it lets us say how far it is, and stop it."""
-        said = 0.0
+    def _progress(self, claimed: ClaimedImport) -> Callable[[int, float], None]:
+        """The import's progress callback: stores the progress, renews the lease, may stop it."""
+        stored = 0.0
 
-        def tell(rows: int, part: float) -> None:
-            nonlocal said
-            if self._leaving.is_set():
-                raise _LeavingError
-            if time.monotonic() - said < _SAYS:
+        def store(rows: int, part: float) -> None:
+            nonlocal stored
+            if self._stopping.is_set():
+                raise _ShutdownError
+            if time.monotonic() - stored < _PROGRESS_EVERY:
                 return
-            said = time.monotonic()
+            stored = time.monotonic()
             with transaction(self._database) as session:
-                if import_jobs.tell(session, claimed, rows, part, now=datetime.now(UTC)):
+                if import_jobs.store_progress(session, claimed, rows, part, now=datetime.now(UTC)):
                     raise _StoppedError
 
-        return tell
+        return store

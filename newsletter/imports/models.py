@@ -1,4 +1,4 @@
-"""Tables of lists that were uploaded: one row for each, from the upload to its report."""
+"""The table of import jobs: one row for each uploaded file, from the upload to the report."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,39 +10,39 @@ from newsletter.db.orm import Field, Id, Json, Model, one_of
 
 
 class JobState(StrEnum):
-    """What an uploaded list is waiting for, or has come to."""
+    """The state of an import job."""
 
     #: Waits for the dry run.
     UPLOADED = "uploaded"
-    #: The dry run is under way: nothing is changed.
+    #: The dry run is running; it changes nothing.
     CHECKING = "checking"
-    #: Waits for an operator who has read what the dry run found.
+    #: Waits for an operator to start it after reading the dry run's report.
     CHECKED = "checked"
-    #: Waits for its turn.
+    #: Waits for a worker.
     QUEUED = "queued"
-    #: People are being taken over.
+    #: The import is running.
     RUNNING = "running"
-    #: All that could be taken was taken.
+    #: All valid rows are imported.
     DONE = "done"
-    #: It could not be read, or something broke.
+    #: The file could not be read, or an error occurred.
     FAILED = "failed"
-    #: An operator stopped it, or nobody started it for long.
+    #: An operator stopped it, or nobody started it for a long time.
     STOPPED = "stopped"
 
 
-#: Waiting for the background, and what each becomes there and afterwards.
+#: States that wait for a worker → the running state; running states → the state afterwards.
 WAITING = {JobState.UPLOADED: JobState.CHECKING, JobState.QUEUED: JobState.RUNNING}
 UNDER_WAY = {JobState.CHECKING: JobState.CHECKED, JobState.RUNNING: JobState.DONE}
 OVER = frozenset({JobState.DONE, JobState.FAILED, JobState.STOPPED})
 
 
 class ImportJob(Model, table=True):
-    """One uploaded list. Its file lies in a folder of one machine, under the row's number."""
+    """The import of one uploaded file. The file is in a folder of one machine, named by the id."""
 
     __tablename__ = "import_job"
     __table_args__ = (
         one_of("state", JobState),
-        # The few that are not over; everybody with a background looks for them each second.
+        # The few unfinished jobs; each worker queries them after each commit.
         Index(
             "ix_import_job_open",
             "id",
@@ -52,29 +52,29 @@ class ImportJob(Model, table=True):
     )
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
-    #: What the file was called: ``import:NAME`` is its people's source.
+    #: The name of the file: ``import:NAME`` becomes the source of its subscribers.
     name: str = Field(max_length=200)
     #: Bytes.
     size: int = Field(sa_type=Id)
     state: str = Field(default=JobState.UPLOADED, max_length=10)
-    #: Topics, wording, confirmed, update: what the operator chose; and how it is read.
+    #: The operator's options: topics, wording, confirmed, update, and how the file is read.
     options: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: What the dry run found, and what came of the import, as JSON of ImportReport.
+    #: The ImportReport of the dry run, and of the import, as JSON.
     found: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
     report: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: Why it failed or was stopped, and what to do about it.
+    #: Why it failed or was stopped, and what to do.
     problem: str = Field(default="", max_length=1000)
     hint: str = Field(default="", max_length=1000)
-    #: Rows read so far, and the part of the file, in thousandths.
+    #: Rows read so far, and the share of the file in thousandths.
     rows: int = 0
     progress: int = 0
-    #: Who uploaded it: a user's address.
+    #: The email address of the user who uploaded it.
     made_by: str = Field(max_length=320)
     made_at: datetime
     finished_at: datetime | None = None
-    #: The process that has it in hands; when that is silent for long, another may take it.
+    #: The worker that runs it, and the end of its lease: then another worker may claim it.
     worker: str = Field(default="", max_length=100)
     alive_until: datetime | None = None
-    #: How often the service stopped in the midst of it, so that it began again.
+    #: How often it was restarted because the service stopped.
     interruptions: int = 0
     stop_asked: bool = False

@@ -203,6 +203,21 @@ def require_approved(saved: store.SavedRevision) -> None:
         )
 
 
+def approved_revision(session: Session, draft: Draft) -> Revision | None:
+    """The approved revision that says exactly this; None if there is none."""
+    issue = session.scalar(
+        select(Issue).where(_issue.c.slug == draft.slug, _issue.c.state == IssueState.APPROVED)
+    )
+    if issue is None:
+        return None
+    latest = store.revision_of(session, issue)
+    if latest.source != draft.source:
+        return None
+    # A variant of an A/B test may have a subject that is not in its source.
+    is_same = store.draft_from(issue.slug, latest.source).subject == draft.subject
+    return latest if is_same else None
+
+
 def second_person_conflict(session: Session, issue: Issue, revision: Revision, by: Actor) -> str:
     """Why ``by`` may not approve as the second person; empty when they may."""
     if _is_same(by, revision.author, revision.author_id):

@@ -13,7 +13,8 @@ from sqlalchemy import Select, select
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import IssueError
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.parsing import merge_fields

@@ -1,8 +1,9 @@
 """Texts of the emails to users of the console about their accounts."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from newsletter import durations
 from newsletter.accounts import users
 from newsletter.accounts.models import User
 from newsletter.container import Container
@@ -23,7 +24,7 @@ def reset(parts: Container, user_id: int, stamp: int, *, now: datetime) -> Outgo
         "Choose a new password",
         [
             f"Someone requested a new password for the console of {parts.publication.name}.",
-            f"The link works once, for {_duration(within)}.",
+            f"The link works once, for {durations.period(within)}.",
             "If it was not you, ignore this email: your password does not change.",
         ],
         ("Choose a password", password_link(parts, user_id, stamp, expires=now + within)),
@@ -38,7 +39,7 @@ def invitation(parts: Container, user: User, *, by: str, now: datetime) -> Outgo
         f"You are invited to {parts.publication.name}",
         [
             f"{by} invited you to the console of {parts.publication.name}, as {user.role}.",
-            f"Choose a password to sign in. The link works once, for {_duration(within)}.",
+            f"Choose a password to sign in. The link works once, for {durations.period(within)}.",
         ],
         ("Choose a password", password_link(parts, user.id, user.stamp, expires=now + within)),
     )
@@ -95,12 +96,3 @@ def _mail(
         footer=_WHY.format(publication_name=parts.publication.name),
     )
     return OutgoingEmail(words.subject, words.html, words.text)
-
-
-def _duration(length: timedelta) -> str:
-    """``30 minutes``, ``3 days``."""
-    seconds = int(length.total_seconds())
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds // size} {unit}{'' if seconds == size else 's'}"
-    return f"{seconds} seconds"

@@ -88,7 +88,7 @@ def lift_suppression(
     Raises LiftError for a suppression of another reason: an unsubscribed address stays so.
     """
     evidence = f"an operator's suppression was lifted by {by.name}"
-    remains = suppression.lift_by_hand(session, subscriber.address_hash, evidence=evidence)
+    remains = suppression.lift_manual(session, subscriber.address_hash, evidence=evidence)
     still = f", still suppressed: {remains}" if remains else ""
     assert subscriber.id is not None
     _record(session, by, f"suppression lifted{still}", subscriber.id, now)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from newsletter.db import private_files
+from newsletter.db.dialect import is_postgresql
 from newsletter.wakeups import kept_connection
 
 #: The most seconds between two calls of ``hold``. The server waits for three of them.
@@ -35,7 +36,7 @@ class Leadership(Protocol):
 
 def leadership(database: Engine) -> Leadership:
     """The lock for the clock of this database."""
-    if database.dialect.name == "postgresql":
+    if is_postgresql(database):
         return _SessionLock(database)
     return _FileLock(database.url.database)
 

@@ -19,10 +19,10 @@ from newsletter.issues.approval import ApprovedIssue
 from newsletter.issues.parsing.tracking_flags import TRACK_EVERYTHING, Tracked
 from newsletter.scheduling.models import Schedule
 from newsletter.sending.ledger import forgotten_sends
-from newsletter.sending.models import Send
+from newsletter.sending.models import Send, Variant
 from newsletter.sending.pacing.quotas import WarmUp
 
-_schedule, _send = table_of(Schedule), table_of(Send)
+_schedule, _send, _variant = table_of(Schedule), table_of(Send), table_of(Variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,18 @@ class IssueRenderer:
 
 
 def next_issue(session: Session, series: str) -> ApprovedIssue | None:
-    """The next approved issue of a series that no send has used.
+    """The next approved issue of a series that no send has used, also not as a variant.
 
     Sends that a restored database has forgotten count, too, once they have no recipients left.
     """
-    taken = select(_send.c.issue_id).union(forgotten_sends.finished_issues()).subquery()
+    taken = (
+        select(_send.c.issue_id)
+        .union(
+            select(_variant.c.issue_id).where(_variant.c.issue_id.is_not(None)),
+            forgotten_sends.finished_issues(),
+        )
+        .subquery()
+    )
     return approval.next_approved(session, series, taken=select(taken.c.issue_id))
 
 

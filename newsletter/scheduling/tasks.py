@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from newsletter.accounts import operator_messages, sessions
 from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import ignore_serialization_conflict, reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import BusyError, MachineError, ProviderError, UserError
@@ -119,7 +120,7 @@ def check_circuit_breakers() -> None:
 def queue_due_batches() -> None:
     """On PostgreSQL, queue due batches for the workers of all machines."""
     context = _context[0]
-    if context.database.dialect.name == "postgresql":
+    if is_postgresql(context.database):
         with transaction(context.database) as session:
             _distributed().feed(session, now=datetime.now(UTC))
 
@@ -141,7 +142,7 @@ def recover_abandoned(context: TaskContext) -> None:
         )
         outbox.recover_abandoned(session, now=datetime.now(UTC))
         heartbeat.forget_dead(session, now=datetime.now(UTC))
-    if context.database.dialect.name == "postgresql":
+    if is_postgresql(context.database):
         with transaction(context.database) as session:
             _distributed().sweep(session)
     if swept.requeued or swept.uncertain or swept.resent:
@@ -158,7 +159,7 @@ def delete_expired() -> None:
         operator_messages.sweep(session, before=now - _KEEP_MESSAGES)
         sessions.sweep(session, now=now)
         outbox.sweep(session, settled_before=now - _KEEP_NOTICES)
-        consent_records.forget_network_data(session, before=now - context.keep_network_data)
+        consent_records.erase_network_data(session, before=now - context.keep_network_data)
 
 
 def count_people() -> None:
@@ -178,15 +179,15 @@ def count_people() -> None:
         everybody = status_counts.count(session, now=now)
         if not small:
             segment, counted = segment_store.count_stalest(session, now=now, stale=_STALE)
-            kept = status_counts.headcounts(session, now=now)
+            kept = status_counts.status_counts(session, now=now)
             if kept == everybody and segment is None and not growth_is_due:
                 return
     with transaction(context.database) as session:
-        growth_history.keep(session, everybody, now=now)
+        growth_history.save_day(session, everybody, now=now)
         if not small:
-            status_counts.keep(session, everybody, now=now)
+            status_counts.save_counts(session, everybody, now=now)
         if segment is not None and counted is not None:
-            segment_store.keep_count(session, segment.id, segment.expression, counted, now=now)
+            segment_store.save_count(session, segment.id, segment.expression, counted, now=now)
 
 
 def _distributed() -> ModuleType:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from newsletter import durations
 from newsletter.accounts import audit, operator_messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.operator_messages import MessageKind
@@ -174,9 +175,7 @@ def _send_next(
         _log.exception("schedule %s cannot send %s", schedule.name, issue.slug)
         return RunOutcome.FAILED, f"issue {issue.slug}: {type(error).__name__}: {error}", None
     late = now - one.due
-    reason = (
-        f"{send_lifecycle.how_late(late)} late: {_why_late(schedule, one)}" if late >= _LATE else ""
-    )
+    reason = f"{durations.in_words(late)} late: {_why_late(schedule, one)}" if late >= _LATE else ""
     return RunOutcome.SENT, reason, created
 
 
@@ -280,7 +279,7 @@ _LATE = timedelta(minutes=1)
 
 def _too_late(schedule: Schedule, one: Occurrence, *, now: datetime) -> str:
     return (
-        f"{_why_late(schedule, one)}, {send_lifecycle.how_late(now - one.due)} ago, "
+        f"{_why_late(schedule, one)}, {durations.in_words(now - one.due)} ago, "
         "which is more than sending.late_limit; the issue waits for the next run"
     )
 

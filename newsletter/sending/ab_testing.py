@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, select, update
 
+from newsletter import durations
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import IssueError, SendError
 from newsletter.issues.parsing.issue_file import Draft
@@ -66,8 +67,7 @@ class ABTest:
         measured = {Measure.OPENS: tracked.opens, Measure.CLICKS: tracked.clicks}
         if measured.get(self.by, True):
             return
-        others = [one.value for one in Measure if measured.get(one, True)]
-        ways = ["me" if one == Measure.OPERATOR.value else one for one in others]
+        ways = [word for word, one in WINNERS.items() if measured.get(one, True)]
         raise SendError(
             f"no winner can be chosen by {self.by}: {self.by} are not measured in this send",
             place="A/B test",
@@ -79,6 +79,50 @@ class ABTest:
         """How many subscribers of the sample get each variant; sizes differ by one at most."""
         sample = min(people, max(variants, round(people * self.share)))
         return [sample // variants + (n < sample % variants) for n in range(variants)]
+
+
+#: The options of a test as operators write them, where they leave them out.
+SAMPLE: Final = "20%"
+WINNER: Final = "opens"
+AFTER: Final = "4h"
+#: What operators call the ways to choose the winner.
+WINNERS: Final[Mapping[str, Measure]] = {
+    "opens": Measure.OPENS,
+    "clicks": Measure.CLICKS,
+    "me": Measure.OPERATOR,
+}
+
+
+def parse_test(
+    others: int, *, names: Mapping[str, str], sample: str, winner: str, after: str
+) -> ABTest | None:
+    """The A/B test of these options; None if the send has no other variants.
+
+    SendError names a wrong option by its name in ``names``.
+    """
+    if not others:
+        return None
+    if others >= len(LABELS):
+        raise SendError(
+            f"there are {others + 1} variants",
+            place=names["subject"],
+            hint=f"A test has {len(LABELS)} variants at most, with the issue itself.",
+        )
+    if winner not in WINNERS:
+        raise SendError(
+            "no way to choose a winner", place=names["winner"], hint="opens, clicks or me."
+        )
+    try:
+        share = float(sample.strip().removesuffix("%")) / (100 if "%" in sample else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise SendError("not a share", place=names["sample"], hint="Write it like 20%.")
+    try:
+        wait = durations.parse(after)
+    except ValueError as error:
+        raise SendError(str(error), place=names["after"]) from None
+    return ABTest(share=share, by=WINNERS[winner], wait=wait)
 
 
 def require_alike(issue: Draft, others: Sequence[Draft]) -> None:
@@ -108,12 +152,16 @@ def sample_rank(issue_id: int, subscriber_id: ColumnElement[int]) -> ColumnEleme
     return (shifted * shifted) % _PRIME * 48_271 % _PRIME
 
 
-def write(session: Session, send_id: int, variants: Sequence[Rendered]) -> None:
-    """Store the rendered variants of a send, the first variant first."""
-    for label, one in zip(LABELS, variants, strict=False):
+def write(session: Session, send_id: int, variants: Sequence[tuple[Rendered, int | None]]) -> None:
+    """Store the rendered variants of a send, the first variant first.
+
+    Each comes with the id of the other saved issue whose text it is, if there is one.
+    """
+    for label, (one, issue_id) in zip(LABELS, variants, strict=False):
         session.add(
             Variant(
                 send_id=send_id,
+                issue_id=issue_id,
                 label=label,
                 subject=one.subject,
                 sender_email=one.from_email,

@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, delete, exists, select
 
+from newsletter.db.dialect import insert_into
 from newsletter.db.engine import transaction
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.orm import Session, table_of
 from newsletter.sending.models import Worker
 
 _log = logging.getLogger(__name__)

@@ -79,6 +79,8 @@ class Variant(Model, table=True):
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     send_id: int = Field(sa_type=Id, foreign_key="send.id", index=True)
+    #: The saved issue whose text this variant is, if that is not the send's own issue.
+    issue_id: int | None = Field(default=None, sa_type=Id, foreign_key="issue.id")
     label: str = Field(default="A", max_length=20)
     subject: str = Field(max_length=1000)
     sender_email: str = Field(max_length=320)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.sending.states import BATCH_NEXT, DELIVERY_NEXT, SEND_NEXT
 
 GUARDED: Mapping[str, Mapping[Any, frozenset[Any]]] = {
@@ -20,7 +21,7 @@ GUARDED: Mapping[str, Mapping[Any, frozenset[Any]]] = {
 
 def install(connection: Connection) -> None:
     """Create the triggers of the current transition tables; replaces existing ones."""
-    make = _postgresql if connection.dialect.name == "postgresql" else _sqlite
+    make = _postgresql if is_postgresql(connection) else _sqlite
     for table, next_states in GUARDED.items():
         for statement in make(table, next_states):
             connection.exec_driver_sql(statement)

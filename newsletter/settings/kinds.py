@@ -14,6 +14,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from newsletter import durations
+
 #: Parameters of a URL whose values are masked.
 _SECRET = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
 #: Names that segments and imports use for other fields, so forms may not set them.
@@ -26,30 +28,14 @@ OWN_PATHS = frozenset(
     "shared sitemap.xml static subscribe unsubscribe view webhooks".split()
 )
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
-#: Durations are added to dates; a longer one would leave the calendar.
-_LONGEST = timedelta(days=3660)
 #: The most characters of a text, a URL and a secret.
 _MOST_TEXT, _MOST_ADDRESS, _MOST_SECRET = 2000, 2000, 1000
 #: The greatest whole number that databases and clocks handle.
 _MOST = 1_000_000_000
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def duration(text: object) -> timedelta:
-    """The duration in a text like ``30s``, ``15m``, ``6h``, ``2d`` or ``1w``; else ValueError."""
-    if isinstance(text, timedelta):
-        return text
-    match = re.fullmatch(r"([0-9]{1,9})\s*([smhdw])", str(text)[:100].strip())
-    if not match:
-        raise ValueError("a length of time is written like 30s, 15m, 6h, 2d or 1w")
-    seconds = int(match[1]) * _UNITS[match[2]]
-    if seconds > _LONGEST.total_seconds():
-        raise ValueError(f"a length of time is {_LONGEST.days} days at most")
-    return timedelta(seconds=seconds)
 
 
 def _lasting(text: object) -> timedelta:
-    length = duration(text)
+    length = durations.parse(text)
     if not length:
         raise ValueError("a length of time here is 1s or more")
     return length
@@ -290,7 +276,7 @@ def _form_field(name: str) -> str:
 
 
 def _period(value: object) -> timedelta:
-    return duration("0s" if value is None or value == "" else value)
+    return durations.parse("0s" if value is None or value == "" else value)
 
 
 def _retention(value: object) -> timedelta | None:
@@ -300,18 +286,9 @@ def _retention(value: object) -> timedelta | None:
     return kept or None
 
 
-def duration_text(value: timedelta) -> str:
-    """The shortest text that ``duration`` reads as this."""
-    if not value:
-        return "0s"
-    seconds = int(value.total_seconds())
-    unit = next(u for u in "wdhms" if seconds % _UNITS[u] == 0)
-    return f"{seconds // _UNITS[unit]}{unit}"
-
-
 #: For lists, in TOML or in the environment.
 ListSetting = BeforeValidator(_listed)
-Duration = Annotated[timedelta, BeforeValidator(duration)]
+Duration = Annotated[timedelta, BeforeValidator(durations.parse)]
 #: A duration of at least one second.
 Lasting = Annotated[timedelta, BeforeValidator(_lasting)]
 #: A duration where empty or 0s means never.

@@ -20,8 +20,9 @@ from pydantic import (
     ValidationError,
 )
 
+from newsletter import durations
 from newsletter.errors import SettingsError
-from newsletter.settings.kinds import DatabaseAddress, duration_text, masked_url
+from newsletter.settings.kinds import DatabaseAddress, masked_url
 from newsletter.settings.sections import (
     AudienceSection,
     Checks,
@@ -248,7 +249,7 @@ def _masked(settings: Settings, key: str) -> str:
             or "(none)"
         )
     if isinstance(value, timedelta):
-        return duration_text(value)
+        return durations.written(value)
     if value is None:
         return "(empty)"
     if key == "database_url" and "://" not in value:

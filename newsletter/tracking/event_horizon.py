@@ -8,7 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import exists, func, select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.sending.models import Send
 from newsletter.tracking.models import EventHorizon, EventRow
 

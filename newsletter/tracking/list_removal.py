@@ -16,8 +16,9 @@ from sqlalchemy import ColumnElement, Engine, Row, and_, case, delete, func, or_
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
+from newsletter.db.dialect import insert_into
 from newsletter.db.engine import reading, transaction
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import NothingToDoError, ProviderError, UserError
 from newsletter.provider.account import Account, Ask, SuppressionListing, Wait, patient
 from newsletter.tracking.models import ListRemoval, SoftBounce

@@ -201,8 +201,8 @@ class Reconciler:
         findings.listed += len(page)
         findings.unreadable += len(page) - len(hashed_entries)
         hashes = [hashed for hashed, _ in hashed_entries]
-        suppressed = _suppressed(session, hashes)
-        opted_in = consent_records.opted_in(session, hashes, lock=not dry_run)
+        suppressed = suppression.reasons_of(session, hashes)
+        opted_in = consent_records.latest_opt_ins(session, hashes, lock=not dry_run)
         removals = list_removal.removals(session, hashes)
         outdated, proofs = [], {}
         for hashed, entry in hashed_entries:
@@ -220,7 +220,7 @@ class Reconciler:
                 findings.known += 1
         findings.new_here += len(proofs)
         if reason is not None and not dry_run:
-            suppression.add_proved(session, proofs, reason)
+            suppression.add_with_proofs(session, proofs, reason)
         return outdated
 
     def _still_outdated(
@@ -229,7 +229,7 @@ class Reconciler:
         """The entries whose addresses were not suppressed while the list was read."""
         hashes = {entry: self.hash_of(entry.email) for entry in entries}
         with self._session(report) as session:
-            suppressed = _suppressed(session, [hashed for hashed in hashes.values() if hashed])
+            suppressed = suppression.reasons_of(session, [h for h in hashes.values() if h])
         return [entry for entry, hashed in hashes.items() if hashed not in suppressed]
 
     def _push(self, account: Account, report: ReconcileReport) -> int:
@@ -297,15 +297,6 @@ def _since(session: Session) -> datetime | None:
         .limit(1)
     )
     return since if session.scalar(opted_in_again) is None else None
-
-
-def _suppressed(session: Session, hashes: Sequence[bytes]) -> dict[bytes, str]:
-    rows = session.execute(
-        select(_suppression.c.address_hash, _suppression.c.reason).where(
-            _suppression.c.address_hash.in_(hashes)
-        )
-    )
-    return {row.address_hash: row.reason for row in rows}
 
 
 def _evidence(listing: SuppressionListing, entry: ListEntry) -> str:

@@ -52,7 +52,7 @@ def create_app(container: Container, *, background: bool) -> FastAPI:
         if not background:
             yield
             return
-        clock, workers, importer = container.clock(), container.workers(), container.importer()
+        clock, workers, importer = container.clock(), container.workers(), container.import_worker()
         workers.start()
         clock.start()
         importer.start()

@@ -1,7 +1,7 @@
-"""The record of consent: what was agreed to, when, where and in which words.
+"""Consent records: what a subscriber agreed to, when, where and with which wording.
 
-Rows are added and never changed, but for one thing: network address and browser help
-to prove a disputed consent for a while, and are forgotten after it.
+Rows are added and never changed, with one exception: network address and browser help to prove
+a disputed consent for a while, and are deleted afterwards.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ IS_OPT_IN = (_consent.c.act == "confirmed", _consent.c.source.startswith("form:"
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One act of opting in or out; ``act`` is requested, confirmed, imported or withdrawn."""
+    """One opt-in or opt-out; ``act`` is requested, confirmed, imported or withdrawn."""
 
     at: datetime
     act: str
@@ -36,7 +36,7 @@ class Act:
 
 
 def record(session: Session, subscriber_id: int, acts: Sequence[Act]) -> None:
-    """Add to a person's record."""
+    """Add consent records of a subscriber."""
     session.execute(
         insert(_consent),
         [
@@ -52,8 +52,8 @@ def record(session: Session, subscriber_id: int, acts: Sequence[Act]) -> None:
     )
 
 
-def of_person(session: Session, subscriber_id: int) -> list[Act]:
-    """A person's record, oldest first."""
+def of_subscriber(session: Session, subscriber_id: int) -> list[Act]:
+    """A subscriber's consent records, oldest first."""
     rows = session.execute(
         select(_consent)
         .where(_consent.c.subscriber_id == subscriber_id)
@@ -62,14 +62,16 @@ def of_person(session: Session, subscriber_id: int) -> list[Act]:
     return [Act(r.at, r.act, r.source, r.wording, r.ip, r.user_agent) for r in rows]
 
 
-def opted_in(
+def latest_opt_ins(
     session: Session, address_hashes: Sequence[bytes], *, lock: bool = False
 ) -> dict[bytes, datetime]:
-    """Address → when its owner last confirmed a signup."""
+    """Address hash → when its subscriber last confirmed a signup.
+
+    With ``lock``, waits for subscribers who are confirming a signup at this moment.
+    """
     people = select(_subscriber.c.id, _subscriber.c.address_hash)
     people = people.where(_subscriber.c.address_hash.in_(address_hashes)).order_by(_subscriber.c.id)
     if lock:
-        # Somebody who comes back at this moment is waited for.
         people = people.with_for_update(read=True)
     owner = {row.id: row.address_hash for row in session.execute(people)}
     acts = (
@@ -80,8 +82,8 @@ def opted_in(
     return {owner[row.subscriber_id]: row.at for row in session.execute(acts)}
 
 
-def forget_network_data(session: Session, *, before: datetime) -> int:
-    """Empty network address and browser of what happened before then; returns how many rows."""
+def erase_network_data(session: Session, *, before: datetime) -> int:
+    """Empty network address and browser of records before this time; returns how many rows."""
     result = session.execute(
         update(_consent)
         .where(

@@ -1,11 +1,15 @@
-"""The only writer of suppressions: who must not be mailed, why, and what shows it."""
+"""The suppression list: which addresses must not be emailed, why, and the proof.
+
+Only this module writes it.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
+    Row,
     bindparam,
     case,
     delete,
@@ -17,28 +21,29 @@ from sqlalchemy import (
     update,
 )
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers.models import Subscriber, Suppression, SuppressionReason
 
 _suppression = table_of(Suppression)
 _subscriber = table_of(Subscriber)
-#: Position in the enumeration is strength: complaint outweighs leaving outweighs bounce.
+#: The position in the enumeration is the strength: complaint > unsubscribe > bounce.
 _STRENGTH = {reason.value: rank for rank, reason in enumerate(SuppressionReason)}
-#: What a person said themselves.
-_OWN_WORD = (SuppressionReason.UNSUBSCRIBED, SuppressionReason.COMPLAINED)
+#: Reasons that the subscriber gave themselves.
+_OWN_CHOICE = (SuppressionReason.UNSUBSCRIBED, SuppressionReason.COMPLAINED)
 
-#: Where a session's ``info`` keeps whom it has suppressed and whom no longer, in this order,
-#: for whoever wants to know of it once that is committed.
-NEWS = "suppressions"
+#: The key of a session's ``info`` that lists its suppressed and lifted addresses, in this order.
+#: Code that runs after the commit reads it.
+CHANGES = "suppressions"
 
 
 class LiftError(UserError):
-    """A suppression that is not the operators' to lift."""
+    """An operator may not lift this suppression."""
 
 
 class Suppressed(NamedTuple):
-    """An address that was newly or more strongly suppressed, or has another reason beneath."""
+    """A newly or more strongly suppressed address, or one with a new underlying reason."""
 
     address_hash: bytes
     reason: str
@@ -46,16 +51,37 @@ class Suppressed(NamedTuple):
 
 
 class Lifted(NamedTuple):
-    """An address whose suppressions until then are over."""
+    """An address whose suppressions until now are over."""
 
     address_hash: bytes
 
 
 class Proof(NamedTuple):
-    """When it happened that an address must not be mailed any more, and what shows it."""
+    """When an address became one that must not be emailed, and the evidence."""
 
     at: datetime
     evidence: str
+
+
+def reason_of(session: Session, address_hash: bytes) -> str | None:
+    """Why this address must not be emailed; None if it may."""
+    return reasons_of(session, [address_hash]).get(address_hash)
+
+
+def reasons_of(session: Session, address_hashes: Iterable[bytes]) -> dict[bytes, str]:
+    """Address hash → reason, for those of the addresses that are suppressed."""
+    rows = session.execute(
+        select(_suppression.c.address_hash, _suppression.c.reason).where(
+            _suppression.c.address_hash.in_(list(address_hashes))
+        )
+    )
+    return {row.address_hash: row.reason for row in rows}
+
+
+def find(session: Session, address_hash: bytes, *, lock: bool = False) -> Row[Any] | None:
+    """The suppression of this address, if any; with ``lock``, until the transaction ends."""
+    rows = select(_suppression).where(_suppression.c.address_hash == address_hash)
+    return session.execute(rows.with_for_update() if lock else rows).one_or_none()
 
 
 def add(
@@ -66,23 +92,23 @@ def add(
     at: datetime,
     evidence: str,
 ) -> int:
-    """Suppress these people, under the addresses that they have now.
+    """Suppress these subscribers, at the addresses that they have now.
 
-    Returns how many are newly or more strongly suppressed: a stronger reason replaces a weaker
-    one, a weaker one changes nothing. So does the same, but that who leaves again has left then.
+    Returns how many are newly or more strongly suppressed. A stronger reason replaces a weaker
+    one. A weaker or equal one changes nothing, except that unsubscribing again renews the time.
     """
-    proofs = addressed(session, dict.fromkeys(subscriber_ids, Proof(at, evidence)))
-    return add_proved(session, proofs, reason)
+    proofs = proofs_by_address(session, dict.fromkeys(subscriber_ids, Proof(at, evidence)))
+    return add_with_proofs(session, proofs, reason)
 
 
-def addressed(session: Session, people: Mapping[int, Proof]) -> dict[bytes, Proof]:
-    """Subscribers' numbers with proofs → the same under the addresses that they have now."""
+def proofs_by_address(session: Session, people: Mapping[int, Proof]) -> dict[bytes, Proof]:
+    """Replaces subscriber ids with the hashes of their current addresses."""
     rows = session.execute(
         select(_subscriber.c.id, _subscriber.c.address_hash)
         .where(_subscriber.c.id.in_(list(people)))
         .order_by(_subscriber.c.id)
-        # Somebody who changes their address at this moment is waited for. As strong as what
-        # an update of the row takes: two that share it would wait for each other there.
+        # Waits for a concurrent change of address. The lock is as strong as that of an update of
+        # the row: two transactions that shared a weaker one would deadlock at the update.
         .with_for_update(key_share=True)
     )
     return {row.address_hash: people[row.id] for row in rows}
@@ -96,13 +122,15 @@ def add_addresses(
     at: datetime,
     evidence: str,
 ) -> int:
-    """The same for addresses, known to the audience or not."""
+    """Like ``add``, for addresses of subscribers or of anybody else."""
     proof = Proof(at, evidence)
-    return add_proved(session, dict.fromkeys(address_hashes, proof), reason)
+    return add_with_proofs(session, dict.fromkeys(address_hashes, proof), reason)
 
 
-def add_proved(session: Session, proofs: Mapping[bytes, Proof], reason: SuppressionReason) -> int:
-    """The same for addresses that each have a time and evidence of their own."""
+def add_with_proofs(
+    session: Session, proofs: Mapping[bytes, Proof], reason: SuppressionReason
+) -> int:
+    """Like ``add_addresses``, with a time and evidence for each address."""
     # Sorted: two transactions that suppress the same addresses must not deadlock.
     rows = [
         {
@@ -128,35 +156,34 @@ def add_proved(session: Session, proofs: Mapping[bytes, Proof], reason: Suppress
     ).returning(_suppression.c.address_hash)
     written = set(session.scalars(statement, rows))
     if len(written) < len(rows) and is_stronger(SuppressionReason.MANUAL, reason):
-        _put_beneath(session, {h: proofs[h].at for h in proofs if h not in written}, reason)
-    if reason in _OWN_WORD:
-        _leave_again(session, {h: proofs[h].at for h in proofs if h not in written})
-    _tell(session, [Suppressed(h, reason.value, proofs[h].at) for h in sorted(written)])
+        _set_underlying(session, {h: proofs[h].at for h in proofs if h not in written}, reason)
+    if reason in _OWN_CHOICE:
+        _renew(session, {h: proofs[h].at for h in proofs if h not in written})
+    _add_changes(session, [Suppressed(h, reason.value, proofs[h].at) for h in sorted(written)])
     return len(written)
 
 
 def lift(session: Session, address_hashes: Sequence[bytes]) -> int:
-    """Let these addresses be mailed again, after their owners opted in anew."""
+    """Allow emails to these addresses again, after their owners opted in again."""
     statement = delete(_suppression).where(_suppression.c.address_hash.in_(address_hashes))
     lifted = session.scalars(statement.returning(_suppression.c.address_hash)).all()
-    _tell(session, [Lifted(hashed) for hashed in sorted(lifted)])
+    _add_changes(session, [Lifted(hashed) for hashed in sorted(lifted)])
     return len(lifted)
 
 
-def lift_by_hand(session: Session, address_hash: bytes, *, evidence: str) -> str | None:
-    """Take back what an operator decided; returns the reason that stays, None when none does.
+def lift_manual(session: Session, address_hash: bytes, *, evidence: str) -> str | None:
+    """Lift an operator's suppression; returns the reason that remains, or None.
 
-    Whoever left, bounced or complained besides, before it or after it, stays out for that:
-    only their own opting in anew lifts it. LiftError for any other reason than an operator's.
+    Addresses that also unsubscribed, bounced or complained, before or afterwards, stay
+    suppressed for that: only a new opt-in of the owner lifts it. Raises LiftError if the reason
+    is not an operator's.
     """
-    row = session.execute(
-        select(_suppression).where(_suppression.c.address_hash == address_hash).with_for_update()
-    ).one_or_none()
+    row = find(session, address_hash, lock=True)
     if row is None:
-        raise LiftError("nothing holds their mail back any more")
+        raise LiftError("this address is no longer suppressed")
     if row.reason != SuppressionReason.MANUAL:
         raise LiftError(
-            f"they stay out: {row.reason}",
+            f"this address stays suppressed: {row.reason}",
             hint="Only the person can come back, by signing up again and confirming it.",
         )
     if row.underlying_reason is None:
@@ -168,10 +195,8 @@ def lift_by_hand(session: Session, address_hash: bytes, *, evidence: str) -> str
         .where(_suppression.c.address_hash == address_hash)
         .values(**values, underlying_reason=None, underlying_at=None)
     )
-    _tell(
-        session,
-        [Lifted(address_hash), Suppressed(address_hash, row.underlying_reason, row.underlying_at)],
-    )
+    remaining = Suppressed(address_hash, row.underlying_reason, row.underlying_at)
+    _add_changes(session, [Lifted(address_hash), remaining])
     return str(row.underlying_reason)
 
 
@@ -195,10 +220,10 @@ def is_stronger(reason: SuppressionReason, other: str) -> bool:
     return _STRENGTH[reason.value] > _STRENGTH[other]
 
 
-def _put_beneath(
+def _set_underlying(
     session: Session, moments: Mapping[bytes, datetime], reason: SuppressionReason
 ) -> None:
-    """Remember what an operator's decision hides, so that lifting it revives nobody who left."""
+    """Store the reason under an operator's one, so that lifting theirs revives nobody who left."""
     hidden = session.scalars(
         select(_suppression.c.address_hash).where(
             _suppression.c.address_hash.in_(moments),
@@ -209,22 +234,22 @@ def _put_beneath(
             ),
         )
     )
-    held = sorted(hidden)
-    for hashed in held:
+    changed = sorted(hidden)
+    for hashed in changed:
         session.execute(
             update(_suppression)
             .where(_suppression.c.address_hash == hashed)
             .values(underlying_reason=reason.value, underlying_at=moments[hashed])
         )
-    _tell(session, [Suppressed(hashed, reason.value, moments[hashed]) for hashed in held])
+    _add_changes(session, [Suppressed(hashed, reason.value, moments[hashed]) for hashed in changed])
 
 
-def _tell(session: Session, news: Sequence[Suppressed | Lifted]) -> None:
-    session.info.setdefault(NEWS, []).extend(news)
+def _add_changes(session: Session, changes: Sequence[Suppressed | Lifted]) -> None:
+    session.info.setdefault(CHANGES, []).extend(changes)
 
 
-def _leave_again(session: Session, moments: Mapping[bytes, datetime]) -> None:
-    """Whoever left and leaves once more has left since then: a link from between is over."""
+def _renew(session: Session, moments: Mapping[bytes, datetime]) -> None:
+    """Set the time of a repeated unsubscribe: it ends confirmation links sent in between."""
     if not moments:
         return
     later = bindparam("later", type_=_suppression.c.at.type)
@@ -233,7 +258,7 @@ def _leave_again(session: Session, moments: Mapping[bytes, datetime]) -> None:
         .where(
             _suppression.c.address_hash == bindparam("who"),
             _suppression.c.at < later,
-            or_(*(_suppression.c.reason == reason for reason in _OWN_WORD)),
+            or_(*(_suppression.c.reason == reason for reason in _OWN_CHOICE)),
         )
         .values(at=later),
         [{"who": hashed, "later": moments[hashed]} for hashed in sorted(moments)],

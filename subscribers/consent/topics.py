@@ -1,7 +1,7 @@
-"""Topics: what an issue can be about, and what people opt in to.
+"""Topics: what an issue can be about, and what subscribers opt in to.
 
-Whoever writes a topic's name means the topic: names are compared with slugs and names, without
-case, accents, spaces and punctuation.
+A topic is found by its slug or its name. Letter case, accents, spaces and punctuation do not
+count.
 """
 
 import re
@@ -12,7 +12,8 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Table, delete, func, literal, select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers.list_files.status_words import fold
 from subscribers.models import DroppedTopic, Subscription, Topic
@@ -22,16 +23,16 @@ _subscription, _dropped = table_of(Subscription), table_of(DroppedTopic)
 
 
 class TopicError(UserError):
-    """A topic that is unknown, or whose name is taken."""
+    """A topic is unknown, or its slug is taken or malformed."""
 
 
 class Matcher:
-    """Finds the topic that a word means; ``make`` names one that there is not yet."""
+    """Finds topics by slug or name, and collects the topics that an import is to create."""
 
     def __init__(self, topics: Iterable[tuple[str, str]]) -> None:
         known = list(topics)
         self.slugs = frozenset(slug for slug, _ in known)
-        #: Topics that are to be made: slug → name.
+        #: Topics to create: slug → name.
         self.new: dict[str, str] = {}
         self._exact: dict[str, str] = {}
         folded: dict[str, set[str]] = {}
@@ -40,16 +41,16 @@ class Matcher:
             for word in filter(None, map(fold, (slug, name))):
                 folded.setdefault(word, set()).add(slug)
         self._exact |= {slug: slug for slug in self.slugs}
-        # Of two topics that only signs tell apart, only their very names mean one.
+        # Where two topics differ only in punctuation, accents or case, only the exact name counts.
         self._folded = {word: min(slugs) for word, slugs in folded.items() if len(slugs) == 1}
 
     def find(self, word: str) -> str | None:
-        """The slug of the topic that this word means."""
+        """The slug of the topic with this slug or name; None if there is none."""
         exact = self._exact.get(word)
         return exact if exact is not None else self._folded.get(fold(word))
 
     def make(self, word: str) -> str | None:
-        """The slug of a new topic of this name; None where a slug cannot be made of it."""
+        """The slug of a new topic of this name; None if the name yields no slug."""
         slug = slug_of(word)
         if not slug:
             return None
@@ -58,40 +59,40 @@ class Matcher:
         return slug
 
     def keep(self, slug: str) -> None:
-        """Take this for a slug, to the letter, and make its topic where there is none."""
+        """Match this slug exactly, and create its topic if there is none."""
         if slug not in self.slugs:
             self.new.setdefault(slug, slug)
         self._exact[slug] = slug
 
 
 def slug_of(name: str) -> str:
-    """A slug of a-z, 0-9 and hyphens; empty where the name has none of them."""
+    """A slug of a-z, 0-9 and hyphens; empty if the name has none of these."""
     spelt = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", spelt)[:64].strip("-")
 
 
 def matcher(session: Session) -> Matcher:
-    """What the topics that there are can be called."""
+    """A matcher for the topics in the database."""
     rows = session.execute(select(_topic.c.slug, _topic.c.name).order_by(_topic.c.slug))
     return Matcher((row.slug, row.name) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A topic and how many people chose it."""
+    """A topic and how many subscribers chose it."""
 
     topic: Topic
     people: int
 
 
 def save(session: Session, slug: str, *, name: str, description: str = "") -> Topic:
-    """Store a new topic; TopicError when the slug is taken or not of ``a-z``, ``0-9``, ``-``."""
+    """Save a new topic. TopicError if the slug is taken or malformed."""
     if not slug or slug.strip("abcdefghijklmnopqrstuvwxyz0123456789-") or len(slug) > 64:
         raise TopicError(
-            "a topic's slug is made of a-z, 0-9 and hyphens", place=slug, hint="Like: engineering"
+            "a topic's slug has only a-z, 0-9 and hyphens", place=slug, hint="Like: engineering"
         )
     if session.scalar(select(_topic.c.id).where(_topic.c.slug == slug)) is not None:
-        raise TopicError("this topic exists", place=slug, hint="Choose another slug.")
+        raise TopicError("this topic exists already", place=slug, hint="Choose another slug.")
     topic = Topic(slug=slug, name=name[:200], description=description[:1000])
     session.add(topic)
     session.flush()
@@ -99,7 +100,7 @@ def save(session: Session, slug: str, *, name: str, description: str = "") -> To
 
 
 def listing(session: Session) -> list[Chosen]:
-    """All topics by slug, each with the number of people who chose it."""
+    """All topics by slug, each with the number of subscribers who chose it."""
     chosen = (
         select(_subscription.c.topic_id, func.count().label("people"))
         .group_by(_subscription.c.topic_id)
@@ -119,14 +120,14 @@ def offered(session: Session) -> list[Topic]:
 
 
 def names_of(session: Session, subscriber_id: int) -> list[str]:
-    """The names of the topics that somebody chose."""
+    """The names of the topics that a subscriber chose."""
     chosen = select(_topic.c.name).join(_subscription, _subscription.c.topic_id == _topic.c.id)
     theirs = chosen.where(_subscription.c.subscriber_id == subscriber_id)
     return list(session.scalars(theirs.order_by(_topic.c.name, _topic.c.slug)))
 
 
 def require(session: Session, slugs: Iterable[str]) -> None:
-    """Raise TopicError unless all of these exist; it names those that do."""
+    """Raise TopicError unless all these slugs exist; the error lists those that do."""
     known = matcher(session)
     for slug in slugs:
         if slug not in known.slugs:
@@ -134,7 +135,7 @@ def require(session: Session, slugs: Iterable[str]) -> None:
 
 
 def named(session: Session, words: Iterable[str]) -> tuple[str, ...]:
-    """The slugs of the topics that these words mean; TopicError for one that means none."""
+    """The slugs of the topics with these names; TopicError for a name without a topic."""
     known = matcher(session)
     found = []
     for word in words:
@@ -146,9 +147,9 @@ def named(session: Session, words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _unknown(known: Matcher, word: str) -> TopicError:
-    meant = known.find(word)
-    if meant:
-        hint = f"Do you mean {meant}?"
+    match = known.find(word)
+    if match:
+        hint = f"Do you mean {match}?"
     elif known.slugs:
         hint = f"There are: {', '.join(sorted(known.slugs)[:20])}."
     else:
@@ -157,7 +158,7 @@ def _unknown(known: Matcher, word: str) -> TopicError:
 
 
 def choose(session: Session, subscriber_id: int, slugs: Collection[str], *, now: datetime) -> None:
-    """Add topics for somebody who wants them. One that is no longer offered is passed over."""
+    """Subscribe somebody to these topics. Slugs of topics that no longer exist are ignored."""
     chosen = select(
         literal(subscriber_id), _topic.c.id, literal(now, _subscription.c.since.type)
     ).where(_topic.c.slug.in_(slugs))
@@ -170,7 +171,7 @@ def choose(session: Session, subscriber_id: int, slugs: Collection[str], *, now:
 
 
 def drop(session: Session, subscriber_id: int, slugs: Collection[str], *, now: datetime) -> None:
-    """Take topics from somebody who gives them up; only they themselves choose them again."""
+    """Unsubscribe somebody from these topics. Imports do not add them again."""
     had = select(
         _subscription.c.subscriber_id,
         _subscription.c.topic_id,

@@ -1,7 +1,7 @@
-"""What an operator may change of a person by hand, with a word on why it is allowed.
+"""Adding and editing a subscriber by hand.
 
-Topics are somebody's wish: an operator who adds one states what the person agreed to, and
-the record of consent keeps that, as it does for an import.
+An operator who adds a topic states what the subscriber agreed to. The statement is kept as a
+consent record, as with an import.
 """
 
 import hashlib
@@ -13,11 +13,12 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
-from subscribers.consent import former_addresses, topics
+from subscribers import field_values
+from subscribers.consent import former_addresses, suppression, topics
 from subscribers.email_address import hash_address, parse
-from subscribers.list_files.row import UnfitError, checked_name, json_object, language, timezone
 from subscribers.models import Subscriber, Subscription, Topic
 from subscribers.self_service import preferences
 
@@ -26,19 +27,19 @@ _subscriber, _subscription, _topic = (
     table_of(Subscription),
     table_of(Topic),
 )
-#: Where consent that an operator states is recorded to come from.
+#: The source of consent records for changes by an operator.
 _SOURCE = "console"
-#: Characters of all attributes of a person, as JSON.
+#: Largest size of a subscriber's attributes as JSON, in characters.
 _MAX_ATTRIBUTES = 20_000
 
 
 class EditError(UserError):
-    """Something that cannot be kept of a person; ``place`` is the field."""
+    """A subscriber cannot be saved like this; ``place`` is the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What is kept of a person besides the address."""
+    """The editable data of a subscriber, besides the address."""
 
     name: str = ""
     language: str | None = None
@@ -48,26 +49,28 @@ class Details:
     topics: Collection[str] = ()
 
 
-def read(*, name: str, tongue: str, zone: str, attributes: str, topics: Collection[str]) -> Details:
-    """What a form's texts say; EditError names the field that cannot be read."""
+def read(
+    *, name: str, language: str, timezone: str, attributes: str, topics: Collection[str]
+) -> Details:
+    """The details in the text fields of a form; EditError names the field that cannot be read."""
     try:
         place = "name"
-        called = checked_name(name.strip())
+        checked_name = field_values.checked_name(name.strip())
         place = "language"
-        spoken = language(tongue)
+        tag = field_values.language(language)
         place = "timezone"
-        lives = timezone(zone)
+        zone = field_values.timezone(timezone)
         place = "attributes"
-        values = json_object(attributes)
-    except UnfitError as error:
+        values = field_values.json_object(attributes)
+    except field_values.InvalidValueError as error:
         raise EditError(str(error), place=place) from None
     if len(attributes) > _MAX_ATTRIBUTES:
         raise EditError(f"more than {_MAX_ATTRIBUTES:,} characters", place="attributes")
-    return Details(called, spoken, lives, values, topics)
+    return Details(checked_name, tag, zone, values, topics)
 
 
 def details_of(session: Session, person: Subscriber) -> Details:
-    """What is kept of a person now."""
+    """The current details of a subscriber."""
     chosen = session.scalars(
         select(_topic.c.slug)
         .join(_subscription, _subscription.c.topic_id == _topic.c.id)
@@ -80,9 +83,9 @@ def details_of(session: Session, person: Subscriber) -> Details:
 
 
 def stamp(details: Details) -> str:
-    """A text that changes with anything of it: whoever edits an older state is told."""
-    said = [details.name, details.language, details.timezone, details.attributes]
-    text = orjson.dumps([*said, sorted(details.topics)], option=orjson.OPT_SORT_KEYS)
+    """A hash of the details, by which ``edit`` notices that another user changed them meanwhile."""
+    parts = [details.name, details.language, details.timezone, details.attributes]
+    text = orjson.dumps([*parts, sorted(details.topics)], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text).hexdigest()[:32]
 
 
@@ -95,20 +98,20 @@ def add(
     wording: str,
     now: datetime,
 ) -> int:
-    """Add somebody who agreed elsewhere; returns their id.
+    """Add a subscriber who agreed elsewhere; returns their id.
 
-    ``wording`` says to what and how. They are mailed without being asked, as with an import
-    whose people somebody vouches for, and by the same rule nobody who left comes back, and
-    nobody under an address that they gave up. What was written is to be rolled back on an error.
-    AddressError for what is no address, EditError otherwise.
+    ``wording`` states what they agreed to and how. They are emailed without a confirmation, as
+    with an import that an operator vouches for. By the same rule, nobody who unsubscribed is
+    added, and nobody at an address that they gave up. The caller rolls back on an error. Raises
+    AddressError for an invalid address, else EditError.
     """
     address = parse(email)
     hashed = hash_address(address_key, address)
-    stated = _stated(wording)
-    reason = preferences.suppressed(session, hashed)
+    statement = _checked_wording(wording)
+    reason = suppression.reason_of(session, hashed)
     if reason is not None:
         raise EditError(
-            f"this address stays out: {reason}",
+            f"this address is suppressed: {reason}",
             place="email",
             hint="Only the person can come back, by signing up again and confirming it.",
         )
@@ -126,16 +129,18 @@ def add(
     added = insert_into(session, _subscriber).values(row).on_conflict_do_nothing()
     subscriber_id = session.scalar(added.returning(_subscriber.c.id))
     if subscriber_id is None:
-        raise EditError("somebody has this address already", place="email")
-    # Asked only now, which has waited for whoever was changing their address.
-    if former_addresses.is_given_up(session, hashed):
+        raise EditError("a subscriber has this address already", place="email")
+    # Checked only now: the insert waited for anybody who was changing their address.
+    if former_addresses.is_former(session, hashed):
         raise EditError(
-            "this address stays out: its owner changed to another one",
+            "the owner of this address changed to another one",
             place="email",
             hint="Only the person can come back, by signing up again and confirming it.",
         )
     topics.choose(session, subscriber_id, details.topics, now=now)
-    preferences.record(session, subscriber_id, "imported", wording=stated, now=now, source=_SOURCE)
+    preferences.record(
+        session, subscriber_id, "imported", wording=statement, now=now, source=_SOURCE
+    )
     return int(subscriber_id)
 
 
@@ -148,19 +153,19 @@ def edit(
     wording: str,
     now: datetime,
 ) -> list[str]:
-    """Change what is kept of a person; returns the names of what changed.
+    """Change a subscriber's details; returns the names of the changed ones.
 
-    ``seen`` is the stamp of what the operator saw. EditError when it is another by now, and
-    when a topic is added without a word on what the person agreed to.
+    ``seen`` is the stamp of the details that the operator saw. Raises EditError if they have
+    changed since, and if a topic is added without a statement of what the person agreed to.
     """
-    person = preferences.held(session, subscriber_id)
+    person = preferences.lock(session, subscriber_id)
     if person is None:
-        raise EditError("there is nobody of this number")
+        raise EditError("there is no subscriber with this id")
     before = details_of(session, person)
     if stamp(before) != seen:
         raise EditError(
-            "somebody changed this person while the form was open",
-            hint="What you typed is still here. Compare, and save once more.",
+            "another user changed this subscriber while the form was open",
+            hint="Your input is still here. Compare it with the current values, and save again.",
         )
     named = {"name", "language", "timezone", "attributes"}
     differs = sorted(n for n in named if getattr(before, n) != getattr(details, n))
@@ -170,24 +175,24 @@ def edit(
     offered = set(session.scalars(select(_topic.c.slug)))
     added = sorted((set(details.topics) & offered) - set(before.topics))
     dropped = sorted(set(before.topics) - set(details.topics))
-    stated = _stated(wording) if added else ""
+    statement = _checked_wording(wording) if added else ""
     topics.choose(session, subscriber_id, added, now=now)
     topics.drop(session, subscriber_id, dropped, now=now)
-    for act, slugs, words in (("imported", added, stated), ("withdrawn", dropped, "")):
+    for act, slugs, stated in (("imported", added, statement), ("withdrawn", dropped, "")):
         if slugs:
-            said = ". ".join(part for part in (f"Topics: {', '.join(slugs)}", words) if part)
-            preferences.record(session, subscriber_id, act, wording=said, now=now, source=_SOURCE)
+            text = ". ".join(part for part in (f"Topics: {', '.join(slugs)}", stated) if part)
+            preferences.record(session, subscriber_id, act, wording=text, now=now, source=_SOURCE)
     session.flush()
     return [*differs, *(["topics"] if added or dropped else [])]
 
 
-def _stated(wording: str) -> str:
-    """The operator's words in one line; EditError where there are none."""
-    words = " ".join("".join(c if c.isprintable() else " " for c in wording).split())
-    if not words:
+def _checked_wording(wording: str) -> str:
+    """The operator's statement on one line; EditError if it is empty."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in wording).split())
+    if not line:
         raise EditError(
             "what did the person agree to, and how?",
             place="wording",
             hint="It is kept as the proof of consent: “asked for it by phone on 3 May”.",
         )
-    return words
+    return line

@@ -1,15 +1,16 @@
-"""How the audience grew: a row for each day, written by the clock as it counts people."""
+"""The growth of the audience: one row for each day, written by the scheduler's counting job."""
 
 from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import select
 
-from newsletter.db.orm import Session, insert_into, table_of
-from subscribers.directory.status_counts import Headcounts, State
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
+from subscribers.directory.status_counts import StatusCounts, SubscriberStatus
 from subscribers.models import AudienceDay
 
 _day = table_of(AudienceDay)
-#: A small list is counted for each page, but written down no more often than this.
+#: A small list is counted for each page view, but its row is rewritten no more often than this.
 _EVERY = timedelta(hours=1)
 
 
@@ -21,9 +22,9 @@ def is_due(session: Session, *, now: datetime) -> bool:
     return last is None or now - last >= _EVERY
 
 
-def keep(session: Session, counted: Headcounts, *, now: datetime) -> None:
-    """Write today's row, or write it anew."""
-    values = {"people": counted.people, "active": counted.by_state.get(State.ACTIVE, 0)}
+def save_day(session: Session, counts: StatusCounts, *, now: datetime) -> None:
+    """Write or replace today's row."""
+    values = {"people": counts.people, "active": counts.by_status.get(SubscriberStatus.ACTIVE, 0)}
     insert = insert_into(session, _day).values(
         day=_name(now.astimezone(UTC).date()), counted_at=now, **values
     )
@@ -33,9 +34,9 @@ def keep(session: Session, counted: Headcounts, *, now: datetime) -> None:
 
 
 def since(session: Session, day: date) -> list[AudienceDay]:
-    """The days from that one on for which there are figures, the first first."""
-    wanted = select(AudienceDay).where(_day.c.day >= _name(day)).order_by(_day.c.day)
-    return list(session.scalars(wanted))
+    """The recorded days from ``day`` on, oldest first."""
+    rows = select(AudienceDay).where(_day.c.day >= _name(day)).order_by(_day.c.day)
+    return list(session.scalars(rows))
 
 
 def _name(day: date) -> str:

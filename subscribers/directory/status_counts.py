@@ -1,7 +1,7 @@
-"""How somebody stands: whether mail reaches them, and how many people stand so.
+"""Subscriber status (active, suppressed, unconfirmed, paused) and counts by status.
 
-Small lists are counted when somebody asks. Of large ones the figures are kept, and counted
-again by the clock: no page waits for a look at a million people.
+Small lists are counted at each request. Counts of large ones are stored, and a scheduled job
+renews them: no page waits for a count of a million subscribers.
 """
 
 from collections.abc import Mapping
@@ -11,95 +11,98 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, case, func, select
 
-from newsletter.db.orm import Session, insert_into, table_of
-from subscribers.models import Segment, StatusCount, Subscriber, SuppressionReason
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
+from subscribers.models import StatusCount, Subscriber, SuppressionReason
 from subscribers.segments import store as segment_store
 
-_subscriber, _headcount, _segment = table_of(Subscriber), table_of(StatusCount), table_of(Segment)
+_subscriber, _count = table_of(Subscriber), table_of(StatusCount)
 
-#: Lists up to so many are counted on the spot: some milliseconds.
+#: Lists up to this size are counted at each request, in a few milliseconds.
 SMALL = 10_000
 _EVERYBODY = "everybody"
 
 
-class State(StrEnum):
-    """How a subscriber stands. Each stands in one of these."""
+class SubscriberStatus(StrEnum):
+    """The status of a subscriber."""
 
-    #: Gets mail.
+    #: Gets emails.
     ACTIVE = "active"
-    #: Left, bounced, complained, or was barred by an operator.
+    #: Unsubscribed, bounced, complained, or was suppressed by an operator.
     SUPPRESSED = "suppressed"
-    #: Has not proved opting in.
+    #: Has not confirmed the opt-in.
     UNCONFIRMED = "unconfirmed"
-    #: Asked for a pause that is not over.
+    #: Requested a pause that is not over.
     PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)
-class Headcounts:
-    """How many there are; ``counted_at`` is empty when they were counted just now."""
+class StatusCounts:
+    """Numbers of subscribers; ``counted_at`` is empty if they were counted just now."""
 
     people: int
-    by_state: Mapping[State, int]
+    by_status: Mapping[SubscriberStatus, int]
     counted_at: datetime | None = field(default=None, compare=False)
 
 
-def state_of(objection: str | None) -> State:
-    """The state of somebody with this objection (``segments.objection`` without topics)."""
-    if objection is None:
-        return State.ACTIVE
-    return State.SUPPRESSED if objection in set(SuppressionReason) else State(objection)
+def status_of(exclusion_reason: str | None) -> SubscriberStatus:
+    """The status for an exclusion reason (``segments.store.exclusion_reason`` without topics)."""
+    if exclusion_reason is None:
+        return SubscriberStatus.ACTIVE
+    if exclusion_reason in set(SuppressionReason):
+        return SubscriberStatus.SUPPRESSED
+    return SubscriberStatus(exclusion_reason)
 
 
-def in_state(state: State, now: datetime) -> ColumnElement[bool]:
-    """The condition of standing so, over ``segments.PEOPLE``."""
-    objection = segment_store.exclusion_reason(now, ())
-    if state is State.ACTIVE:
-        return objection.is_(None)
-    if state is State.SUPPRESSED:
-        return objection.in_(list(SuppressionReason))
-    return objection == state.value
+def has_status(status: SubscriberStatus, now: datetime) -> ColumnElement[bool]:
+    """The condition of having this status, over ``segments.store.PEOPLE``."""
+    reason = segment_store.exclusion_reason(now, ())
+    if status is SubscriberStatus.ACTIVE:
+        return reason.is_(None)
+    if status is SubscriberStatus.SUPPRESSED:
+        return reason.in_(list(SuppressionReason))
+    return reason == status.value
 
 
-def headcounts(session: Session, *, now: datetime) -> Headcounts | None:
-    """How many people there are, in all and by state; None as long as nobody has counted them."""
+def status_counts(session: Session, *, now: datetime) -> StatusCounts | None:
+    """The counts, in all and by status; None until a large list is counted for the first time."""
     if is_small(session):
         return count(session, now=now)
-    kept = {row.what: row for row in session.execute(select(_headcount))}
-    if _EVERYBODY not in kept:
+    stored = {row.what: row for row in session.execute(select(_count))}
+    if _EVERYBODY not in stored:
         return None
-    by_state = {state: kept[state].people if state in kept else 0 for state in State}
-    return Headcounts(kept[_EVERYBODY].people, by_state, kept[_EVERYBODY].counted_at)
+    by_status = {s: stored[s].people if s in stored else 0 for s in SubscriberStatus}
+    return StatusCounts(stored[_EVERYBODY].people, by_status, stored[_EVERYBODY].counted_at)
 
 
 def is_small(session: Session) -> bool:
-    """Whether everybody can be looked at while somebody waits."""
+    """Whether all subscribers can be counted while a user waits."""
     some = select(_subscriber.c.id).limit(SMALL + 1).subquery()
     return (session.scalar(select(func.count()).select_from(some)) or 0) <= SMALL
 
 
-def count(session: Session, *, now: datetime) -> Headcounts:
-    """Count everybody; half a second for a million."""
-    objection = segment_store.exclusion_reason(now, ())
-    state = case(
-        (objection.is_(None), State.ACTIVE.value),
-        (objection.in_(list(SuppressionReason)), State.SUPPRESSED.value),
-        else_=objection,
-    ).label("state")
+def count(session: Session, *, now: datetime) -> StatusCounts:
+    """Count all subscribers; half a second for a million."""
+    reason = segment_store.exclusion_reason(now, ())
+    status = case(
+        (reason.is_(None), SubscriberStatus.ACTIVE.value),
+        (reason.in_(list(SuppressionReason)), SubscriberStatus.SUPPRESSED.value),
+        else_=reason,
+    ).label("status")
     rows = session.execute(
-        select(state, func.count()).select_from(segment_store.PEOPLE).group_by(state)
+        select(status, func.count()).select_from(segment_store.PEOPLE).group_by(status)
     )
-    by_state = dict.fromkeys(State, 0) | {State(row[0]): row[1] for row in rows}
-    return Headcounts(sum(by_state.values()), by_state)
+    by_status = dict.fromkeys(SubscriberStatus, 0) | {SubscriberStatus(r[0]): r[1] for r in rows}
+    return StatusCounts(sum(by_status.values()), by_status)
 
 
-def keep(session: Session, counted: Headcounts, *, now: datetime) -> None:
-    """Keep what was counted."""
+def save_counts(session: Session, counts: StatusCounts, *, now: datetime) -> None:
+    """Store the counts."""
     rows = [
         {"what": what, "people": people, "counted_at": now}
-        for what, people in ((_EVERYBODY, counted.people), *counted.by_state.items())
+        for what, people in ((_EVERYBODY, counts.people), *counts.by_status.items())
     ]
-    insert = insert_into(session, _headcount)
+    insert = insert_into(session, _count)
     session.execute(
         insert.on_conflict_do_update(
             index_elements=["what"],

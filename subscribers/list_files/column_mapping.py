@@ -1,7 +1,7 @@
-"""What a column of somebody's file means: a known field of a person, a state, or an attribute.
+"""Maps the columns of a file to fields of a subscriber, to a status, or to attributes.
 
-Names are compared without case, accents, spaces and punctuation. The exports of other
-products are told by columns that only they have; the operator's own word goes before all.
+Names are compared without case, accents, spaces and punctuation. Exports of other products are
+recognized by columns that only they have. The operator's mapping overrides everything.
 """
 
 import re
@@ -11,23 +11,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from newsletter.errors import UserError
-from subscribers.list_files import export_format
-from subscribers.list_files.row import (
-    Row,
-    UnfitError,
+from subscribers.field_values import (
+    InvalidValueError,
     checked_name,
     json_object,
     language,
-    listed,
-    moment,
     timezone,
 )
+from subscribers.list_files import export_format
+from subscribers.list_files.cell_values import listed, moment
+from subscribers.list_files.row import Row
 from subscribers.list_files.row_status import (
     STATE_ROLES,
     TEXT,
     UNDECIDED,
     CellReader,
-    Said,
+    StatusAt,
     strongest,
 )
 from subscribers.list_files.row_status import UnknownWordError as UnknownWordError
@@ -73,7 +72,7 @@ _ROLES = {
     for word in words.split()
 }
 EXPECTED = "email, e-mail or email address"
-#: What the operator may say that a column means → the role.
+#: The meanings that an operator can give a column → the role.
 MEANINGS = {
     "email": "email",
     "name": "name",
@@ -111,7 +110,7 @@ _ALSO = {
     "state": "status",
 }
 _MEANT = {fold(word): role for word, role in MEANINGS.items()} | _ALSO
-#: What the operator may say that a word, or a whole file, means.
+#: The meanings that an operator can give a word, or a whole file → the status.
 WORD_MEANINGS = {
     "subscribed": SUBSCRIBED,
     "unconfirmed": UNCONFIRMED,
@@ -131,7 +130,7 @@ _MAILCHIMP_ROLES = {
     "unsubreason": "left_why",
     "cleantime": "cleaned_at",
     "cc": "=country",
-    # Mailchimp's own bookkeeping, and guesses from the IP address.
+    # Internal data of Mailchimp, and guesses from the IP address.
     **dict.fromkeys(("leid", "euid", "lastchanged", "latitude", "longitude"), ""),
     **dict.fromkeys(("gmtoff", "dstoff", "unsubcampaigntitle", "unsubcampaignid"), ""),
     **dict.fromkeys(("unsubreasonother", "cleancampaigntitle", "cleancampaignid"), ""),
@@ -139,24 +138,24 @@ _MAILCHIMP_ROLES = {
 _LISTMONK = frozenset({"uuid", "email", "name", "attributes", "status"})
 _LISTMONK_ROLES = {"uuid": "", "updatedat": ""}
 _SUBSTACK = frozenset({"email", "emaildisabled"})
-# Paid subscriptions: they say nothing about mail.
+# Paid subscriptions: they say nothing about email.
 _SUBSTACK_ROLES = {"activesubscription": "=active_subscription", "canceldate": "=cancel_date"}
-#: HubSpot's file of everybody who opted out of anything: a column for each type of email.
+#: HubSpot's file of all who opted out of anything, with a column for each type of email.
 _HUBSPOT_LEAVERS = frozenset({"portalunsubscribe"})
 _GHOST = frozenset({"email", "subscribedtoemails"})
 _GHOST_ROLES = {"labels": "tags", "id": "", "deletedat": "unsubscribed"}
 _HUBSPOT = "HubSpot unsubscribes"
 _SHOWN = {"first": "first name", "last": "last name"}
-#: Roles that hold one text, in JSON Lines too.
+#: Roles whose value is one text, in JSON Lines too.
 TEXTS = frozenset({"email", "name", "first", "last", "language", "timezone"})
-#: Roles whose cells are moments, and may be so written that day and month look alike.
+#: Roles whose cells are times, possibly with an ambiguous order of day and month.
 DATES = frozenset({"created_at", "left_at", "cleaned_at"})
-#: Roles whose cells are looked at for words of leaving: everything that only becomes text.
+#: Roles whose cells are not searched for words about leaving: they are personal texts.
 _PERSONAL = TEXTS | {"attributes"}
 
 
 def attribute_key(name: str, number: int = 0) -> str:
-    """The attribute that a column of this name becomes: ``[a-z][a-z0-9_]*``."""
+    """The attribute key for a column of this name: ``[a-z][a-z0-9_]*``."""
     folded = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     key = re.sub(r"[^a-z0-9]+", "_", folded).strip("_")
     if not key:
@@ -166,52 +165,52 @@ def attribute_key(name: str, number: int = 0) -> str:
 
 @dataclass(slots=True)
 class Column:
-    """A column of a file, or a key of its objects, and what becomes of it."""
+    """A column of a file, or a key of its objects, and what the import does with it."""
 
     name: str
-    #: The cell's number, or where it lies in an object.
+    #: The number of the cell; the path of the key in an object.
     place: int
     path: tuple[str, ...] = ()
-    #: A field, ``=KEY`` for an attribute, empty for nothing; None for an attribute by its name.
+    #: A field, ``=KEY`` for an attribute, empty to ignore it; None for an attribute by its name.
     role: str | None = None
-    #: The operator said so: nothing is asked about it.
+    #: The operator chose the role, so there are no questions about it.
     is_chosen: bool = False
     hint: Hint | None = None
-    #: How days and months stand in its dates.
+    #: The order of day and month in its dates.
     order: str | None = None
-    #: The attribute that it becomes.
+    #: The key of its attribute.
     key: str = ""
-    #: It is one of our own export's.
+    #: It is a column of our own export.
     is_own: bool = False
 
     @property
     def is_state(self) -> bool:
-        """Whether it says who may be mailed."""
+        """Whether it says who may be emailed."""
         return self.role in STATE_ROLES and (not self.is_own or self.role == "status")
 
     @property
     def is_searched(self) -> bool:
-        """Whether its cells are looked at for words that say that somebody left."""
+        """Whether its cells are searched for words that say that somebody left."""
         if self.is_chosen or self.is_own or self.is_state or self.hint is Hint.ELSEWHERE:
             return False
         return self.role not in _PERSONAL and self.role not in DATES and self.role != ""
 
     @property
     def has_dates(self) -> bool:
-        """Whether its cells may be dates that matter."""
+        """Whether its cells may be dates whose order matters."""
         if self.is_own:
             return False
         return self.role in DATES or (self.is_state and self.role not in {"status", UNDECIDED})
 
     @property
     def meaning(self) -> str:
-        """What becomes of it, in words; nothing where it is left out."""
+        """What the import does with it, as text; empty if it is ignored."""
         if self.is_own:
             return self.name
         if self.role == "":
             return ""
         if self.role == UNDECIDED:
-            return "still to be decided"
+            return "not decided yet"
         if self.role is None or self.role.startswith("="):
             return f"attribute {self.key}"
         role = self.role.removesuffix(TEXT)
@@ -220,40 +219,40 @@ class Column:
 
 @dataclass(slots=True)
 class Layout:
-    """The columns of a file, with what each of them means."""
+    """The columns of a file with their meanings."""
 
-    #: Whose export it is.
+    #: The detected format, by the product that wrote it.
     kind: str
     columns: list[Column] = field(default_factory=list)
-    #: Its people are objects, whose keys may lie deep.
+    #: Its rows are objects, perhaps with nested keys.
     is_json: bool = False
 
     def find(self, role: str) -> Column | None:
-        """The column of a role."""
+        """The column with this role."""
         return next((one for one in self.columns if one.role == role), None)
 
     @property
     def states(self) -> list[Column]:
-        """The columns that say who may be mailed."""
+        """The columns that say who may be emailed."""
         return [one for one in self.columns if one.is_state]
 
     @property
     def meanings(self) -> list[tuple[str, str]]:
-        """Each column with what becomes of it."""
+        """Each column with its meaning."""
         return [(one.name, one.meaning) for one in self.columns]
 
     @property
     def references(self) -> list[str]:
-        """What each column is called in a mapping: its number, for two may have one name."""
+        """The name of each column in a mapping: its number in CSV, where names may repeat."""
         return [
             one.name if self.is_json or len(one.path) > 1 else f"#{one.place + 1}"
             for one in self.columns
         ]
 
     def name_attributes(self) -> None:
-        """Give each column that becomes an attribute a key of its own."""
+        """Give each column that becomes an attribute a unique key."""
         taken: set[str] = set()
-        #: Name → the number that the next column of the same name gets.
+        # Key → the number for the next column with the same key.
         repeated: dict[str, int] = {}
         for one in self.columns:
             one.key = ""
@@ -275,11 +274,11 @@ def layout_of(
     is_own: bool = False,
     is_json: bool = False,
 ) -> Layout:
-    """What columns of these names mean. Raises UserError for a mapping that does not fit."""
+    """The layout for columns of these names. Raises UserError for a mapping that does not fit."""
     header = list(names)
     plain = [fold(name) for name in header]
     chosen, deeper = _chosen(header, mapping, is_json=is_json)
-    kind, special = _told(plain)
+    kind, special = _product_of(plain)
     layout = Layout("newsletter" if is_own else "JSON Lines" if is_json else kind)
     layout.is_json = is_json
     taken = {role for role in chosen.values() if role}
@@ -304,20 +303,20 @@ def layout_of(
 
 
 def _read_name(column: Column, word: str, special: Mapping[str, str], taken: set[str]) -> None:
-    """Give a column the role that its name tells, as far as one does."""
+    """Set the role of a column from its name, if that has one."""
     role = special.get(word, _ROLES.get(word))
     if role is None:
         if sense := sense_of(column.name):
             column.hint, column.role = sense.hint, sense.role
     elif role in STATE_ROLES or role.startswith("=") or not role:
         column.role = role
-    elif role not in taken:  # of two columns of one name, the first counts
+    elif role not in taken:  # of two columns with the same role, the first counts
         column.role = role
         taken.add(role)
 
 
 def meaning_to_role(meaning: str, place: str) -> str:
-    """The role that an operator's word stands for; UserError for a word that there is not."""
+    """The role for a meaning that the operator gave; UserError for an unknown one."""
     head, _, key = meaning.strip().partition(":")
     if key and fold(head) == "attribute":
         return f"={attribute_key(key.strip())}"
@@ -326,25 +325,25 @@ def meaning_to_role(meaning: str, place: str) -> str:
         raise UserError(
             f"a column cannot mean “{meaning.strip()[:40]}”",
             place=place,
-            hint=f"It means one of: {', '.join(MEANINGS)}; or attribute:KEY.",
+            hint=f"Use one of: {', '.join(MEANINGS)}; or attribute:KEY.",
         )
     return role
 
 
 def word_to_state(meaning: str, place: str) -> str:
-    """The state that an operator's word stands for; UserError for a word that there is not."""
+    """The status for a meaning that the operator gave; UserError for an unknown one."""
     state = WORD_MEANINGS.get(meaning.strip().lower()) or state_of(meaning)
     if state not in set(WORD_MEANINGS.values()):
         raise UserError(
-            f"people cannot be “{meaning.strip()[:40]}”",
+            f"“{meaning.strip()[:40]}” is not a status",
             place=place,
-            hint=f"They are one of: {', '.join(WORD_MEANINGS)}.",
+            hint=f"Use one of: {', '.join(WORD_MEANINGS)}.",
         )
     return state
 
 
 def check_mapping(mapping: Iterable[tuple[str, str]]) -> None:
-    """Raise UserError for a word that is no meaning, and where two columns are to be one field."""
+    """Raise UserError for an unknown meaning, and if two columns have the same field."""
     taken: set[str] = set()
     for name, meaning in mapping:
         role = meaning_to_role(meaning, name)
@@ -357,16 +356,17 @@ def check_mapping(mapping: Iterable[tuple[str, str]]) -> None:
 
 
 def has_addresses(header: Sequence[str]) -> bool:
-    """Whether one of these columns holds addresses, by its name."""
+    """Whether one of these is the address column, by its name."""
     return any(_ROLES.get(fold(name)) == "email" for name in header)
 
 
 def _chosen(
     header: list[str], mapping: Sequence[tuple[str, str]], *, is_json: bool
 ) -> tuple[dict[int, str], list[Column]]:
-    """Column → role, as the operator says; and keys inside of objects, like ``attributes.left``.
+    """The operator's mapping: column number → role, and nested keys like ``attributes.left``.
 
-    ``#3`` is the third column, whatever its name. Keys of JSON Lines may come late in the file.
+    ``#3`` is the third column, whatever its name. Keys of JSON Lines may first appear late in the
+    file.
     """
     check_mapping(mapping)
     chosen: dict[int, str] = {}
@@ -383,7 +383,7 @@ def _chosen(
                 continue
             seen = ", ".join(f"“{one[:40]}”" for one in header[:20])
             raise UserError(
-                "the file has no such column", place=name, hint=f"It has: {seen or 'none'}."
+                "the file has no column of this name", place=name, hint=f"It has: {seen or 'none'}."
             )
         chosen[found] = role
     return chosen, deeper
@@ -398,8 +398,8 @@ def _named(header: list[str], name: str) -> int | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _told(plain: Collection[str]) -> tuple[str, Mapping[str, str]]:
-    """Whose export has these columns, and what some of them mean there."""
+def _product_of(plain: Collection[str]) -> tuple[str, Mapping[str, str]]:
+    """The product whose export has these columns, and its special roles."""
     known = frozenset(plain)
     if _MAILCHIMP_SIGNS & known:
         return "Mailchimp", _MAILCHIMP_ROLES
@@ -414,11 +414,11 @@ def _told(plain: Collection[str]) -> tuple[str, Mapping[str, str]]:
     return "CSV", {}
 
 
-# Rows of CSV.
+# CSV rows.
 
 
 def cell_reader(layout: Layout, chosen: Mapping[str, str]) -> ReadCells:
-    """One closure for every format: this runs for each line, a million times."""
+    """A function that reads a row; one closure for speed, as it runs for each of a million rows."""
     states = _states(layout, chosen)
     if layout.kind == "newsletter":
         return _own_reader(layout, states)
@@ -431,7 +431,7 @@ def cell_reader(layout: Layout, chosen: Mapping[str, str]) -> ReadCells:
     email = at["email"]
     name, first, last = at.get("name"), at.get("first"), at.get("last")
     greetings = [(f"{role}_name", at[role]) for role in ("first", "last") if role in at]
-    tongue, zone, document = at.get("language"), at.get("timezone"), at.get("attributes")
+    language_at, zone, document = at.get("language"), at.get("timezone"), at.get("attributes")
     topics, tags = at.get("topics"), at.get("tags")
     created, confirmed = at.get("created_at"), at.get("confirmed_at")
     made_order, sure_order = _order(layout, "created_at"), _order(layout, "confirmed_at")
@@ -464,7 +464,7 @@ def cell_reader(layout: Layout, chosen: Mapping[str, str]) -> ReadCells:
             cells[email],
             checked_name(called),
             found,
-            language(cells[tongue]) if tongue is not None else None,
+            language(cells[language_at]) if language_at is not None else None,
             timezone(cells[zone]) if zone is not None else None,
             listed(cells[topics]) if topics is not None and cells[topics] else (),
             labels,
@@ -479,7 +479,7 @@ def cell_reader(layout: Layout, chosen: Mapping[str, str]) -> ReadCells:
 
 
 def certain(text: str, order: str | None) -> Any:  # noqa: ANN401 (a moment or None)
-    """When somebody confirmed, of a column that holds moments, or yes and no."""
+    """The time of a confirmation, from a column with times or with yes and no."""
     if is_nothing(text) or yes_or_no(text) is not None or text.strip() == "2" or state_of(text):
         return None
     return moment(text, order)
@@ -490,8 +490,10 @@ def _order(layout: Layout, role: str) -> str | None:
     return found.order if found else None
 
 
-def _states(layout: Layout, chosen: Mapping[str, str]) -> Callable[[list[str]], list[Said]] | None:
-    """What the columns of states say of a line."""
+def _states(
+    layout: Layout, chosen: Mapping[str, str]
+) -> Callable[[list[str]], list[StatusAt]] | None:
+    """A function that returns what each status column says about a row; None without any."""
     columns = [one for one in layout.states if not one.is_own]
     if not columns:
         return None
@@ -499,13 +501,13 @@ def _states(layout: Layout, chosen: Mapping[str, str]) -> Callable[[list[str]], 
         (one.place, one.path[1:], CellReader(one.role or "", one.order, chosen)) for one in columns
     ]
 
-    def read(cells: list[str]) -> list[Said]:
+    def read(cells: list[str]) -> list[StatusAt]:
         return [
             reader(cells[place] if not path else _inside(cells[place], path))
             for place, path, reader in readers
         ]
 
-    def told(cells: list[str]) -> list[Said]:
+    def read_located(cells: list[str]) -> list[StatusAt]:
         try:
             return read(cells)
         except UnknownWordError:
@@ -517,23 +519,23 @@ def _states(layout: Layout, chosen: Mapping[str, str]) -> Callable[[list[str]], 
                     raise unknown_word(one, text) from None
             raise
 
-    return told
+    return read_located
 
 
-def unknown_word(column: Column, text: str) -> UnfitError:
-    """The reason why a row with this cell cannot be taken."""
+def unknown_word(column: Column, text: str) -> InvalidValueError:
+    """The reason to reject a row with this cell."""
     shown = "".join(c if c.isprintable() else "�" for c in text.strip()[:40])
     what = "status" if column.role == "status" else f"word in the column {column.name[:40]},"
-    return UnfitError(f"the {what} “{shown}” is not known")
+    return InvalidValueError(f"the {what} “{shown}” is unknown")
 
 
 def _inside(text: str, path: Sequence[str]) -> str:
-    """What lies in a cell of JSON, as text."""
+    """The value at a path of a JSON cell, as text."""
     return text_of(dig(json_object(text), path))
 
 
 def dig(value: object, path: Sequence[str]) -> object:
-    """What lies at a path of an object; None where nothing does."""
+    """The value at a path of an object; None if there is none."""
     for key in path:
         if not isinstance(value, dict):
             return None
@@ -542,7 +544,7 @@ def dig(value: object, path: Sequence[str]) -> object:
 
 
 def text_of(value: object) -> str:
-    """A value of JSON as a cell of CSV would hold it."""
+    """A JSON value as the text of a CSV cell."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -554,8 +556,8 @@ def text_of(value: object) -> str:
     return str(value)
 
 
-def _own_reader(layout: Layout, states: Callable[[list[str]], list[Said]] | None) -> ReadCells:
-    """Reads our own export, with columns that somebody added."""
+def _own_reader(layout: Layout, states: Callable[[list[str]], list[StatusAt]] | None) -> ReadCells:
+    """Reads rows of our own export, perhaps with added columns."""
     keys = {one.name: one.key for one in layout.columns if one.key}
     read = export_format.from_cells([one.name for one in layout.columns], keys.get)
     if states is None:
@@ -573,9 +575,9 @@ def _own_reader(layout: Layout, states: Callable[[list[str]], list[Said]] | None
 def _state(
     layout: Layout,
     at: Mapping[str, int],
-    states: Callable[[list[str]], list[Said]] | None,
-) -> Callable[[list[str]], Said]:
-    """How the state of a person is told, and since when."""
+    states: Callable[[list[str]], list[StatusAt]] | None,
+) -> Callable[[list[str]], StatusAt]:
+    """A function that returns the status of a row, and its time."""
     if layout.kind == "Mailchimp" and ("left_at" in at or "cleaned_at" in at):
         return _mailchimp(layout, at, states)
     if states is None:
@@ -587,14 +589,14 @@ def _state(
 def _mailchimp(
     layout: Layout,
     at: Mapping[str, int],
-    states: Callable[[list[str]], list[Said]] | None,
-) -> Callable[[list[str]], Said]:
-    """Mailchimp writes one file for each state, told by its columns; everybody in it left."""
+    states: Callable[[list[str]], list[StatusAt]] | None,
+) -> Callable[[list[str]], StatusAt]:
+    """Mailchimp writes a file for each status, recognized by its columns; all people in it left."""
     left, cleaned, why = at.get("left_at"), at.get("cleaned_at"), at.get("left_why")
     words = [one.place for one in layout.columns if one.role == "status"]
     left_order, clean_order = _order(layout, "left_at"), _order(layout, "cleaned_at")
 
-    def read(cells: list[str]) -> Said:
+    def read(cells: list[str]) -> StatusAt:
         said = states(cells) if states else []
         now_subscribed = any(state_of(cells[place]) == SUBSCRIBED for place in words)
         if cleaned is not None and (cells[cleaned].strip() or not now_subscribed):
@@ -610,7 +612,7 @@ def _mailchimp(
 
 
 def _typed(kind: str) -> Callable[[dict[str, Any]], None] | None:
-    """Attributes that another product's export is known to hold as more than text."""
+    """Converts attributes that another product's export has with a type other than text."""
 
     def mailchimp(found: dict[str, Any]) -> None:
         if (rating := found.get("member_rating", "")).isdecimal():

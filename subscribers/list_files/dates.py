@@ -1,7 +1,7 @@
-"""Dates and times as exporters write them. Day and month are never guessed row by row.
+"""Parses dates and times of other products' exports, without guessing day and month row by row.
 
-What ``3/4/2023`` means is decided by its whole column, where another date in it has a number
-over 12, or by the operator.
+The meaning of ``3/4/2023`` follows from the whole column, if another date in it has a number over
+12; otherwise the operator says it.
 """
 
 import re
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 
-#: The two orders that dates with slashes come in.
+#: The two orders of dates with slashes.
 DAY_FIRST, MONTH_FIRST = "dmy", "mdy"
 ORDERS = (DAY_FIRST, MONTH_FIRST)
 
-#: Rails' ``2023-03-24 10:23:10 UTC``, Go's ``2024-01-02 15:04:05.12 +0100 CET``, with ``/`` too.
+#: Like Rails' ``2023-03-24 10:23:10 UTC`` and Go's ``2024-01-02 15:04:05.12 +0100 CET``, or with /.
 _LIKE_ISO = re.compile(
     r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T](\d{1,2}:\d\d(?::\d\d(?:[.,]\d{1,9})?)?)?)?"
     r"\s*([AaPp]\.?[Mm]\.?)?\s*(?:(UTC|GMT|Z)|([+-]\d\d:?\d\d)(?: (?:[A-Z]{2,5}|[+-]\d{4}))?)?"
@@ -42,7 +42,7 @@ _LONGEST = 60
 
 
 class UnreadableDateError(ValueError):
-    """A text that is no date and time; ``is_unclear`` where only the order of its numbers is."""
+    """Not a date and time; ``is_unclear`` if only the order of day and month is ambiguous."""
 
     def __init__(self, *, is_unclear: bool = False) -> None:
         super().__init__("unclear" if is_unclear else "not a date")
@@ -50,10 +50,10 @@ class UnreadableDateError(ValueError):
 
 
 def parse_moment(text: str, order: str | None = None) -> datetime:
-    """The moment in UTC, where it says no offset; raises UnreadableDateError.
+    """The time in UTC (a text without an offset is read as UTC); raises UnreadableDateError.
 
-    Taken are ISO 8601 and what is near to it, ``24.03.2023``, ``Mar 24, 2023 10:23 am``, RFC
-    5322, seconds and milliseconds since 1970, and ``3/24/2023`` in the given order.
+    Accepts ISO 8601 and similar, ``24.03.2023``, ``Mar 24, 2023 10:23 am``, RFC 5322, seconds and
+    milliseconds since 1970, and ``3/24/2023`` in the given order.
     """
     text = text.strip()
     if len(text) > _LONGEST:
@@ -68,7 +68,7 @@ def parse_moment(text: str, order: str | None = None) -> datetime:
 
 
 def is_date(text: str) -> bool:
-    """Whether this is a date, though its day and month may not be told apart."""
+    """Whether this is a date, even if day and month are ambiguous."""
     try:
         parse_moment(text, DAY_FIRST)
     except UnreadableDateError:
@@ -87,7 +87,7 @@ def _parsed(text: str, order: str | None) -> datetime:
         number = float(text)
         return datetime.fromtimestamp(number / 1000 if len(text) == 13 else number, UTC)
     if text.isdecimal() and len(text) != 8:
-        raise UnreadableDateError  # 2023 is a year or a number, and no day
+        raise UnreadableDateError  # 2023 is a year or a number, not a date
     with suppress(ValueError):
         return datetime.fromisoformat(text)
     if found := _LIKE_ISO.fullmatch(text):
@@ -97,7 +97,7 @@ def _parsed(text: str, order: str | None) -> datetime:
         one, mark, two, year, *rest = found.groups()
         if mark != "." and order is None:
             raise UnreadableDateError(is_unclear=True)
-        # Nobody writes the month first with full stops.
+        # With full stops, the day is always first.
         month, day = (one, two) if mark != "." and order == MONTH_FIRST else (two, one)
         return _joined((int(year), int(month), int(day)), *rest)
     return _in_words(text)
@@ -142,16 +142,16 @@ def _offset(zone: str | None) -> timezone | None:
 
 @dataclass
 class ColumnOrder:
-    """Which of two numbers is the day, as the dates of one column together show."""
+    """Finds the order of day and month from all dates of a column."""
 
-    #: The first line that only makes sense in each order, with its text.
+    #: The first line that is valid only in each order, with its text.
     day_first: tuple[int, str] | None = None
     month_first: tuple[int, str] | None = None
-    #: The first line that makes sense in both.
+    #: The first line that is valid in both.
     unclear: tuple[int, str] | None = None
 
     def see(self, text: str, line: int) -> None:
-        """Look at a cell."""
+        """Take a cell into account."""
         found = _NUMBERS.fullmatch(text.strip()) if len(text) <= _LONGEST else None
         if not found or found[2] == ".":
             return
@@ -165,7 +165,7 @@ class ColumnOrder:
 
     @property
     def order(self) -> str | None:
-        """The one order that fits all dates; None where none or both do."""
+        """The one order that fits all dates; None if none or both do."""
         if self.day_first and self.month_first:
             return None
         if self.day_first or self.month_first:

@@ -1,9 +1,8 @@
-"""A file's bytes as lines of text, in flat memory, with every flaw noted by line number.
+"""Decodes a file to lines of text, in flat memory, and records each flaw by line number.
 
-Only a line feed ends a line, as in CSV and JSON Lines; a carriage return does so in
-files that have no line feed at all. Whatever the encoding, bytes become UTF-8 first
-and then text, so that there is one path for undecodable bytes: the line is handed out
-with its bytes spelt ``\\xe9`` and a flaw stands beside it.
+Only a line feed ends a line, as in CSV and JSON Lines; a carriage return does in files without
+any line feed. All encodings are first converted to UTF-8 bytes and then to text, so that there is
+one path for undecodable bytes: the line has such bytes as ``\\xe9``, and a flaw is recorded.
 """
 
 import codecs
@@ -15,14 +14,14 @@ from typing import BinaryIO
 
 from newsletter.errors import UserError
 
-#: Bytes of a line, and characters of a field, that are read at all.
+#: The longest line in bytes, and the longest field in characters, that is read.
 LONGEST = 1_000_000
-#: Bytes by which the kind of a file is told.
+#: Bytes that are read to detect the format.
 SAMPLE = 1 << 16
 _BLOCK = 1 << 18
-#: Lines of a row that are read at all: texts over several lines have some dozens.
+#: Most lines of a row: texts of several lines have some dozens.
 _MOST_LINES = 2000
-#: Bytes kept of a line that is too long, for the person who looks for it.
+#: Bytes kept of a line that is too long, so that it can be found.
 _SHOWN = 200
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -35,14 +34,14 @@ _PACKED = {
     b"%PDF": "a PDF",
     b"\xd0\xcf\x11\xe0": "a spreadsheet (.xls)",
 }
-#: What stands for undecodable UTF-16: a byte that is not UTF-8 either.
+#: Replaces undecodable UTF-16: a byte that is not UTF-8 either.
 _DAMAGED = "subscribers.damaged"
 codecs.register_error(_DAMAGED, lambda error: ("\udc80", getattr(error, "end", 0)))
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a file is written: the codec, the bytes before the text, and a word on a guess."""
+    """The encoding of a file: codec, length of the byte order mark, and a note on a guess."""
 
     codec: str
     offset: int = 0
@@ -50,11 +49,11 @@ class Encoding:
 
 
 def encoding_of(file: BinaryIO, name: str, asked: str | None = None) -> Encoding:
-    """What the file is written in; UserError when it is no text.
+    """The encoding of the file; UserError if it is not text.
 
-    A byte order mark decides, then what was asked for. Without both, a file is UTF-8 as
-    soon as one line of it is UTF-8 beyond ASCII: other bytes in it are then flaws of
-    their lines. A file with bytes beyond ASCII and no such line is taken for Windows-1252.
+    A byte order mark decides, then ``asked``. Without both, a file is UTF-8 if at least one line
+    is UTF-8 beyond ASCII: other bytes are then flaws of their lines. A file with bytes beyond
+    ASCII and no such line is read as Windows-1252.
     """
     file.seek(0)
     head = file.read(SAMPLE)
@@ -70,7 +69,7 @@ def encoding_of(file: BinaryIO, name: str, asked: str | None = None) -> Encoding
             return Encoding(codec, len(mark))
     if asked:
         try:
-            b"".decode(asked)  # a codec may be of something else than text
+            b"".decode(asked)  # fails for codecs that are not for text
             return Encoding(codecs.lookup(asked).name, note=f"read as {asked}, as asked for")
         except (LookupError, UnicodeError):
             raise UserError(
@@ -110,7 +109,7 @@ def _guessed(file: BinaryIO) -> Encoding:
 
 
 def _utf8(text: bytes) -> bool | None:
-    """Whether some line is UTF-8 beyond ASCII; False when lines are beyond ASCII and none is."""
+    """Whether a line is UTF-8 beyond ASCII; None if all are ASCII, False if none is UTF-8."""
     if text.isascii():
         return None
     try:
@@ -129,41 +128,41 @@ def _decodes(line: bytes) -> bool:
 
 
 class EndlessRowError(Exception):
-    """A row that goes on for longer than rows are read; the message says how far."""
+    """A row with too many lines or characters; the message says how many are allowed."""
 
 
 class Lines:
-    """Lines with their numbers, the flaws among them, and a way to read some again."""
+    """Numbers the lines, records flaws, and can return lines to be read again."""
 
     def __init__(self, file: BinaryIO, encoding: Encoding) -> None:
-        #: The number of the line that was handed out last.
+        #: The number of the latest line.
         self.number = 0
-        #: Lines handed out since the reader last cleared this: those of its present row.
+        #: The lines of the current row: those since the reader last cleared this.
         self.taken: list[str] = []
-        #: Line number → what is wrong with it.
+        #: Line number → flaw.
         self.flaws: dict[int, str] = {}
         self._again: deque[str] = deque()
-        #: Up to this line, whoever is within quotes at its beginning comes to no end, and why.
+        #: Up to this line, a row that began on an earlier line has no end; and the reason.
         self._endless, self._why = 0, ""
-        #: Characters of the present row.
+        #: Characters of the current row.
         self._size = 0
-        #: Whether the line that is being gathered has been cut.
+        #: Whether the current line has been truncated.
         self._too_long = False
         self._source = self._read(file, encoding)
 
     def each(self) -> Iterator[str]:
-        """The lines that are left.
+        """The remaining lines.
 
-        Raises EndlessRowError when the present row has more lines or characters than are read,
-        and when it is known already that it does not end.
+        Raises EndlessRowError if the current row has too many lines or characters, or is already
+        known to have no end.
         """
         taken = self.taken
         while self._again:
-            yield self._handed_out(self._again.popleft(), taken)
+            yield self._next(self._again.popleft(), taken)
         for line in self._source:
-            yield self._handed_out(line, taken)
+            yield self._next(line, taken)
 
-    def _handed_out(self, line: str, taken: list[str]) -> str:
+    def _next(self, line: str, taken: list[str]) -> str:
         self._size = self._size + len(line) if taken else len(line)
         self.number += 1
         taken.append(line)
@@ -177,19 +176,19 @@ class Lines:
 
     @property
     def first(self) -> int:
-        """The line on which the present row begins."""
+        """The first line of the current row."""
         return self.number - len(self.taken) + 1
 
     def flaw(self) -> str | None:
-        """What is wrong with the present row's lines."""
+        """The first flaw of the current row's lines."""
         found = [self.flaws.pop(n, None) for n in range(self.first, self.number + 1)]
         return next((flaw for flaw in found if flaw), None)
 
-    def give_back(self, why: str) -> None:
-        """Hand out the present row's lines but the first once more, because the row has no end.
+    def read_again(self, why: str) -> None:
+        """Return the current row's lines except the first, because the row has no end.
 
-        Its other lines were all within quotes, as they are for any row that begins between: none
-        of them ends either. So each line is read twice at most, whatever the file holds.
+        The other lines were all within quotes, and so are those of any row that begins on one of
+        them: none of these ends either. So each line is read at most twice, whatever the file has.
         """
         if self.number > self._endless:
             self._endless, self._why = self.number, why
@@ -213,10 +212,10 @@ class Lines:
             yield from self._lines(rest)
 
     def _cut(self, rest: bytes) -> bytes:
-        """The beginning of a line too long to keep.
+        """The beginning of a line that is too long.
 
-        It has as many quotes as the whole, odd or even: the reader of CSV finds the
-        row's end where it is.
+        It keeps an odd or even number of quotes like the whole line, so that the CSV reader still
+        finds the end of the row.
         """
         shown = rest[:_SHOWN]
         if (rest.count(b'"') - shown.count(b'"')) % 2:
@@ -252,7 +251,7 @@ def _split(block: bytes) -> list[bytes]:
 
 
 def sample_of(file: BinaryIO, encoding: Encoding) -> str:
-    """The first lines, whole unless the first is long, for a look at the kind of the file."""
+    """The first lines, complete unless the first is long, to detect the format."""
     block = next(_utf8_blocks(file, encoding), b"")[:SAMPLE]
     whole, newline, _ = block.rpartition(b"\n")
     return (whole + newline if newline else block).decode(errors="replace")
@@ -262,7 +261,7 @@ def _utf8_blocks(file: BinaryIO, encoding: Encoding) -> Iterator[bytes]:
     file.seek(encoding.offset)
     blocks = _plain_blocks(file) if encoding.codec == "utf-8" else _transcoded(file, encoding)
     first = next(blocks, b"")
-    if b"\r" in first and b"\n" not in first:  # as Macs wrote until 2001
+    if b"\r" in first and b"\n" not in first:  # as Mac OS wrote until 2001
         yield first.replace(b"\r", b"\n")
         for block in blocks:
             yield block.replace(b"\r", b"\n")
@@ -277,7 +276,7 @@ def _plain_blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _transcoded(file: BinaryIO, encoding: Encoding) -> Iterator[bytes]:
-    # Bytes that Windows-1252 does not have stay as they are: no UTF-8 either.
+    # Bytes that Windows-1252 does not define stay as they are, so they are not UTF-8 either.
     errors = "surrogateescape" if encoding.codec == "cp1252" else _DAMAGED
     decoder = codecs.getincrementaldecoder(encoding.codec)(errors)
     while block := file.read(_BLOCK):

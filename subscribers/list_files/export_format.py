@@ -1,7 +1,7 @@
-"""Our own export's columns, written and read back: what leaves by one comes in by the other.
+"""The columns of our own export: an import of it restores all subscribers.
 
-In CSV every cell is made safe for spreadsheets, and what is not text is JSON or a
-moment in ISO 8601. In JSON Lines the same names carry typed values.
+In CSV, each cell is made safe for spreadsheets; values other than text are JSON or times in
+ISO 8601. In JSON Lines, the same names have typed values.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,18 +10,10 @@ from typing import Any
 
 import orjson
 
+from subscribers.field_values import InvalidValueError, checked_name, json_value
+from subscribers.list_files.cell_values import moment, status, texts
 from subscribers.list_files.csv_safety import plain, safe
-from subscribers.list_files.row import (
-    ConsentGiven,
-    Kept,
-    Row,
-    UnfitError,
-    checked_name,
-    json_value,
-    moment,
-    status,
-    texts,
-)
+from subscribers.list_files.row import ConsentGiven, ExportedState, Row
 from subscribers.list_files.status_words import LEAVING
 
 COLUMNS = (
@@ -47,12 +39,12 @@ _STRUCTURED = frozenset({"topics", "attributes", "consent"})
 
 
 def is_own(names: Collection[str]) -> bool:
-    """Whether these columns are an export of ours, perhaps with some added."""
+    """Whether these are the columns of our own export, perhaps with others added."""
     return _ALL.issubset(names)
 
 
 def cells(person: Mapping[str, Any]) -> list[str]:
-    """A person as a line of CSV."""
+    """A subscriber as CSV cells."""
     return [_cell(person[name]) for name in COLUMNS]
 
 
@@ -67,14 +59,14 @@ def _cell(value: object) -> str:
 
 
 def json_line(person: Mapping[str, Any]) -> bytes:
-    """A person as a line of JSON Lines."""
+    """A subscriber as a line of JSON Lines."""
     return orjson.dumps({name: person[name] for name in COLUMNS}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def from_cells(
     header: Sequence[str], extra: Callable[[str], str | None]
 ) -> Callable[[list[str], int], Row]:
-    """A reader of lines of CSV; ``extra`` names the attribute of a column not ours, if any."""
+    """A reader of CSV rows; ``extra`` returns the attribute of an added column, if any."""
 
     def read(line: list[str], number: int) -> Row:
         values: dict[str, Any] = {}
@@ -90,10 +82,10 @@ def from_cells(
 
 
 def from_values(values: Mapping[str, Any], line: int, extra: Callable[[str], str | None]) -> Row:
-    """The person that these values, by the names of our columns, tell of."""
+    """The subscriber with these values by column name."""
     attributes = values["attributes"] or {}
     if not isinstance(attributes, dict):
-        raise UnfitError("attributes are a JSON object")
+        raise InvalidValueError("attributes must be a JSON object")
     added = {
         key: value
         for name, value in values.items()
@@ -105,7 +97,7 @@ def from_values(values: Mapping[str, Any], line: int, extra: Callable[[str], str
         email=_word(values, "email"),
         name=checked_name(_word(values, "name")),
         attributes=attributes | added,
-        # What we wrote was valid when it was stored; what is valid may change since.
+        # Not checked again: it was valid when stored, and the rules may have changed since.
         language=_word(values, "language", 35) or None,
         timezone=_word(values, "timezone", 64) or None,
         topics=texts(values["topics"] or []),
@@ -114,7 +106,7 @@ def from_values(values: Mapping[str, Any], line: int, extra: Callable[[str], str
         status=state,
         status_at=moment(_word(values, "status_at")),
         source=_word(values, "source", 100),
-        kept=Kept(
+        exported=ExportedState(
             paused_until=moment(_word(values, "paused_until")),
             last_open_at=moment(_word(values, "last_open_at")),
             last_click_at=moment(_word(values, "last_click_at")),
@@ -139,7 +131,7 @@ def _consent(act: object) -> ConsentGiven:
             _word(act, "user_agent", 500) or None,
         )
     except (AssertionError, KeyError, AttributeError):
-        raise UnfitError("the consent is not as it was exported") from None
+        raise InvalidValueError("the consent records differ from the export format") from None
 
 
 def _word(values: Mapping[str, Any], name: str, limit: int = 0) -> str:
@@ -147,7 +139,7 @@ def _word(values: Mapping[str, Any], name: str, limit: int = 0) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise UnfitError(f"{name} is not a text")
+        raise InvalidValueError(f"{name} must be a text")
     if limit and len(value) > limit:
-        raise UnfitError(f"{name} is longer than {limit} characters")
+        raise InvalidValueError(f"{name} is longer than {limit} characters")
     return value

@@ -1,8 +1,8 @@
-"""Files of people: what kind one is, what its columns mean, and its rows as one stream.
+"""Reads list files: detects the format, maps the columns, and yields the rows.
 
-CSV in any usual dialect and JSON Lines; columns.py knows whose export it may be. A file is
-read twice: inspection.py looks at all cells before the first person is taken over. Memory
-stays flat: a line is at most ``lines.LONGEST`` bytes long, and so is a row.
+It reads CSV in all usual dialects and JSON Lines; column_mapping.py recognizes other products'
+exports. A file is read twice: inspection.py checks all cells before the first row is imported.
+Memory stays flat: a line or a row has at most ``decoding.LONGEST`` bytes.
 """
 
 import csv
@@ -16,7 +16,15 @@ import orjson
 
 from newsletter.errors import AddressError, UserError
 from subscribers.email_address import parse
+from subscribers.field_values import (
+    InvalidValueError,
+    checked_name,
+    json_object,
+    language,
+    timezone,
+)
 from subscribers.list_files import export_format, rejects
+from subscribers.list_files.cell_values import moment, texts
 from subscribers.list_files.column_mapping import (
     EXPECTED,
     TEXTS,
@@ -37,59 +45,49 @@ from subscribers.list_files.csv_safety import plain
 from subscribers.list_files.dates import ORDERS
 from subscribers.list_files.decoding import LONGEST, EndlessRowError, Lines, encoding_of, sample_of
 from subscribers.list_files.inspection import CHUNK, Inspection, Question
-from subscribers.list_files.row import (
-    RejectedRow,
-    Row,
-    UnfitError,
-    checked_name,
-    json_object,
-    language,
-    moment,
-    texts,
-    timezone,
-)
+from subscribers.list_files.row import RejectedRow, Row
 from subscribers.list_files.row_status import CellReader, UnknownWordError, key_of, strongest
 from subscribers.list_files.status_words import STRENGTH, SUBSCRIBED, UNCONFIRMED, state_of_file
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SHOWN_ROWS = 50
-#: No export has more; each becomes an attribute of every person.
+#: No export has more; each would become an attribute of every subscriber.
 _MOST_COLUMNS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the operator says about how a file is to be read."""
+    """The operator's options for reading a file."""
 
-    #: The file's encoding, where the guess is wrong.
+    #: The file's encoding, where detection is wrong.
     encoding: str | None = None
-    #: Column → meaning: columns.MEANINGS.
+    #: Column → meaning: column_mapping.MEANINGS.
     mapping: tuple[tuple[str, str], ...] = ()
-    #: A word of a column of states → what it means: columns.WORD_MEANINGS.
+    #: A word of a status column → its meaning: column_mapping.WORD_MEANINGS.
     words: tuple[tuple[str, str], ...] = ()
-    #: What everybody in the file is, where no column says more against them.
+    #: The status of all rows that have no stronger one.
     everybody: str | None = None
     #: ``dmy`` or ``mdy``.
     dates: str | None = None
-    #: What the file is called, where that is not its ``name``.
+    #: The name of the file, if that is not ``name``.
     filename: str | None = None
 
     @property
     def state_of_all(self) -> str | None:
-        """The state that everybody in the file has at least."""
+        """The status that all rows have at least."""
         return word_to_state(self.everybody, "--as") if self.everybody else None
 
     @property
     def states_of_words(self) -> dict[str, str]:
-        """Words of columns of states that the operator explained."""
+        """Words of status columns that the operator explained → status."""
         return {key_of(word): word_to_state(meaning, word) for word, meaning in self.words}
 
 
 class SubscriberFile:
-    """An opened file: its ``kind``, its ``encoding``, and its rows when it is iterated over.
+    """An opened file: its ``kind``, its ``encoding``, and its rows as an iterator.
 
-    ``questions`` are what the file leaves open. While there are any, nobody of whom they are
-    asked is taken for somebody who may be mailed.
+    ``questions`` are its open questions. As long as there are any, the rows that they concern do
+    not count as ones that may be emailed.
     """
 
     def __init__(
@@ -102,16 +100,18 @@ class SubscriberFile:
     ) -> None:
         reading = reading or Reading(encoding=encoding)
         if reading.dates is not None and reading.dates not in ORDERS:
-            raise UserError("dates are dmy or mdy", place="--dates", hint="Such as: --dates mdy")
+            raise UserError(
+                "dates must be dmy or mdy", place="--dates", hint="Example: --dates mdy"
+            )
         self._file, self._name, self._reading = file, name, reading
         self._words = reading.states_of_words
         self._everybody = reading.state_of_all
         self.encoding = encoding_of(file, name, reading.encoding)
         self._lines = Lines(file, self.encoding)
         self.questions: list[Question] = []
-        #: Topics that the file names, each with its first line.
+        #: Topics in the file, each with its first line.
         self.topics: dict[str, int] = {}
-        #: What separates the cells; None in JSON Lines.
+        #: The separator of the cells; None in JSON Lines.
         self.delimiter: str | None = None
         self.header: list[str] = []
         self.layout: Layout
@@ -138,34 +138,34 @@ class SubscriberFile:
 
     @property
     def kind(self) -> str:
-        """Whose export it is."""
+        """The detected format, by the product that wrote it."""
         return self.layout.kind
 
     @property
     def columns(self) -> list[tuple[str, str]]:
-        """Each column, or key of the objects, and what becomes of it."""
+        """Each column, or key of the objects, and its meaning."""
         return self.layout.meanings
 
     def __iter__(self) -> Iterator[Row | RejectedRow]:
         return self._rows
 
     @property
-    def tells_who_left(self) -> bool:
-        """Whether a row may be of somebody who left: only a column can say so."""
+    def may_exclude(self) -> bool:
+        """Whether a row may say that somebody left."""
         return bool(self.kind not in {"CSV", "JSON Lines"} or self.layout.states or self._everybody)
 
     @property
     def can_be_read(self) -> bool:
-        """Whether there are rows to look at: it is known where the addresses are."""
+        """Whether the rows can be read, that is, the address column is known."""
         return not self._is_closed
 
     @property
     def text(self) -> str:
-        """The present row as it stands in the file."""
+        """The current row as it is in the file."""
         return "".join(self._lines.taken).rstrip("\r\n")
 
     def _ask_about_name(self) -> None:
-        """A file whose name says that its people left mails nobody before that is answered."""
+        """Ask about a file whose name says that its people left; until then nobody is emailed."""
         named = state_of_file(self._reading.filename or self._name)
         if named is None or self._everybody is not None:
             return
@@ -187,14 +187,14 @@ class SubscriberFile:
             self._start_again()
             return
         word = next(one for one, state in WORD_MEANINGS.items() if state == named)
-        # Until then nobody is counted as somebody who gets mail.
+        # Until the answer nobody counts as a recipient.
         self._everybody = UNCONFIRMED
         self._start_again()
         self.questions.append(
             Question(
                 "file",
                 self._name,
-                f"the file’s name says {word}, and line {row.line} does not",
+                f"the file’s name says {word}, but line {row.line} does not",
                 f"Say what its people are: --as {word}; or --as subscribed, if the name misleads.",
                 (row.email,),
                 row.line,
@@ -202,12 +202,12 @@ class SubscriberFile:
         )
 
     def _start_again(self) -> None:
-        """Go back to the first row: somebody else has read from the file meanwhile."""
+        """Go back to the first row: the inspection has read the file meanwhile."""
         self._lines = Lines(self._file, self.encoding)
         self._rows = self._open()
 
     def _checked(self, row: Row) -> Row:
-        """The row with what is known of everybody in the file."""
+        """The row, with the status for the whole file if that is stronger."""
         state = self._everybody
         if state is not None and STRENGTH[state] > STRENGTH[row.status]:
             return row._replace(status=state)
@@ -217,14 +217,14 @@ class SubscriberFile:
 
     def _start_csv(self, sample: str) -> None:
         self.delimiter, self._skipped = _delimiter(sample)
-        # csv knows one limit for the whole process; its own is 128 KiB.
+        # The csv module has one limit for the whole process, 128 KiB by default.
         csv.field_size_limit(LONGEST)
         header = self._first_cells()
         if len(header) > _MOST_COLUMNS:
             raise UserError(
-                f"the first line names {len(header):,} columns, and {_MOST_COLUMNS:,} are read",
+                f"the first line has {len(header):,} columns, more than {_MOST_COLUMNS:,}",
                 place=self._name,
-                hint="Take out the columns that you do not need.",
+                hint="Remove the columns that you do not need.",
             )
         self._hidden = len(rejects.COLUMNS) if rejects.is_reject_file(header) else 0
         if header == list(rejects.COLUMNS):
@@ -279,7 +279,7 @@ class SubscriberFile:
 
     def _ask_for_addresses(self, header: list[str]) -> None:
         seen = ", ".join(f"“{cell[:40]}”" for cell in header[:20])
-        self._ask_which(f"no column holds addresses: {seen}", self._address_column())
+        self._ask_which(f"no column has addresses: {seen}", self._address_column())
 
     def _address_column(self) -> str | None:
         """The first column whose cells look like addresses."""
@@ -292,7 +292,7 @@ class SubscriberFile:
         return None
 
     def _ask_which(self, message: str, guess: str | None) -> None:
-        """Ask where the addresses are, if there are any."""
+        """Ask for the address column, if any cells look like addresses."""
         if guess is None:
             raise UserError(message, place=self._name, hint=_hint())
         answer = f'Say which one does: --map "{guess}=email". {_hint()}'
@@ -304,15 +304,15 @@ class SubscriberFile:
             Question(
                 "file",
                 self._name,
-                f"no column holds addresses: {seen}",
-                "The first line is a person, and no line of column names. Say what these people "
+                f"no column has addresses: {seen}",
+                "The first line is a subscriber, not column names. Say what these people "
                 f"are: --as unsubscribed for people who left, or --as subscribed. {_hint()}",
                 line=1,
             )
         )
 
     def _ask_or_stop(self, question: Question) -> None:
-        """Without addresses there are no rows to show."""
+        """Add the question, and stop there: without addresses no row can be read."""
         self.questions.append(question)
         self._is_closed = True
         self._rows = _raises(unanswered(self.questions, self._name))
@@ -324,9 +324,9 @@ class SubscriberFile:
         return self._csv_rows(self._lines, lambda cells, line: self._checked(read(cells, line)))
 
     def _cells(self, lines: Lines) -> Iterator[tuple[list[str], int]]:
-        """The cells of each row that can be read, with its line."""
+        """The cells and the line of each valid row."""
 
-        def keep(cells: list[str], line: int) -> Any:  # noqa: ANN401 (no person yet)
+        def keep(cells: list[str], line: int) -> Any:  # noqa: ANN401 (not a Row yet)
             return cells, line
 
         for item in self._csv_rows(lines, keep):
@@ -358,20 +358,20 @@ class SubscriberFile:
 
     @staticmethod
     def _unclosed(lines: Lines, error: Exception) -> RejectedRow:
-        """The line of a quote that is never closed, which takes in the lines after it.
+        """Reject the line with a quote that is never closed.
 
-        They are read again without the line that opened it.
+        The lines after it, which the quote swallowed, are read again.
         """
         reason = lines.flaws.pop(lines.first, None) or f"not CSV: {error}"
         reject = RejectedRow(lines.first, reason, lines.taken[0].rstrip("\r\n"))
-        lines.give_back(str(error))
+        lines.read_again(str(error))
         return reject
 
     def _row(self, lines: Lines, read: ReadCells, cells: list[str], line: int) -> Row | RejectedRow:
         hidden = self._hidden
         try:
             return read([plain(cell) for cell in cells[hidden:]] if hidden else cells, line)
-        except UnfitError as error:
+        except InvalidValueError as error:
             return RejectedRow(line, str(error), self._text_of(lines))
 
     @staticmethod
@@ -385,7 +385,7 @@ class SubscriberFile:
         self._open_json(keys, is_own=is_own, objects=self._objects)
 
     def _start_rejected_json(self) -> None:
-        """Rejected objects, of which each stands in a cell."""
+        """Start with a reject file of JSON Lines, which has each object in a cell."""
         self.header = list(rejects.COLUMNS)
         self._hidden = 0
         keys: dict[str, None] = {}
@@ -409,7 +409,7 @@ class SubscriberFile:
             first = next((one for one, _ in objects(Lines(self._file, self.encoding))), {})
             held = first.items() if isinstance(first, dict) else ()
             guess = next((k for k, v in held if isinstance(v, str) and _holds_address([v])), None)
-            self._ask_which(f"no key holds addresses: {seen}", guess)
+            self._ask_which(f"no key has addresses: {seen}", guess)
             return
         inspection = Inspection(self.layout, self._words, self._reading.dates)
         chunk: list[tuple[dict[str, Any], int]] = []
@@ -438,11 +438,11 @@ class SubscriberFile:
     def _object(self, lines: Lines, text: str, line: int) -> dict[str, Any] | RejectedRow:
         try:
             return json_object(text)
-        except UnfitError as error:
+        except InvalidValueError as error:
             return RejectedRow(line, str(error), self._text_of(lines))
 
     def _rejected_objects(self, lines: Lines) -> Iterator[tuple[dict[str, Any] | RejectedRow, int]]:
-        def read(cells: list[str], line: int) -> Any:  # noqa: ANN401 (no person yet)
+        def read(cells: list[str], line: int) -> Any:  # noqa: ANN401 (not a Row yet)
             return json_object(plain(cells[2])), line
 
         for item in self._csv_rows(lines, read):
@@ -462,34 +462,34 @@ class SubscriberFile:
                 continue
             try:
                 row = self._checked(read(value, line))
-            except UnfitError as error:
+            except InvalidValueError as error:
                 yield RejectedRow(line, str(error), self._text_of(lines))
             else:
                 yield row
 
 
-#: Keys of our own export that are looked at by nobody but its reader.
+#: Keys of our own export that need no inspection.
 _OWN_UNSEEN = frozenset(export_format.COLUMNS) - {"status", "topics"}
 
 
 def unanswered(questions: Sequence[Question], place: str) -> UserError:
-    """The error of a file that cannot be imported before its questions are answered."""
+    """The error for a file that cannot be imported before its questions are answered."""
     if len(questions) == 1:
         return UserError(questions[0].message, place=place, hint=questions[0].answer)
     shown = [f"{one.message}\n  {one.answer}" for one in questions[:20]]
     if len(questions) > 20:
         shown.append(f"and {len(questions) - 20} more")
     return UserError(
-        f"{len(questions)} questions are open before anybody can be taken over:\n"
+        f"{len(questions)} questions must be answered before this file can be imported:\n"
         + "\n".join(f"- {one}" for one in shown),
         place=place,
-        hint="Answer them, or look first with --dry-run.",
+        hint="Answer them, or try --dry-run first.",
     )
 
 
 def _raises(error: UserError) -> Iterator[Row | RejectedRow]:
     raise error
-    yield  # a generator, so that the error comes when the rows are asked for
+    yield  # a generator, so that the error is raised when the rows are read
 
 
 def _is_address(text: str) -> bool:
@@ -512,14 +512,14 @@ def _hint() -> str:
 
 
 def _delimiter(sample: str) -> tuple[str, int]:
-    """What separates the cells, and how many lines come before the header."""
+    """The separator of the cells, and the number of lines before the header."""
     first = sample.partition("\n")[0].strip()
     if len(first) == 5 and first.lower().startswith("sep="):  # written for Excel
         return first[4], 1
 
     def score(delimiter: str) -> tuple[bool, float, int]:
         rows: list[list[str]] = []
-        # What the sample cuts off, or another delimiter garbles, counts for nothing.
+        # A row that the sample truncates, or that a wrong delimiter garbles, is skipped.
         with suppress(csv.Error):
             for row in csv.reader(StringIO(sample, newline="\n"), delimiter=delimiter):
                 rows.append(row)
@@ -536,19 +536,19 @@ def _delimiter(sample: str) -> tuple[str, int]:
 
 
 def _uneven(cells: list[str], width: int) -> str | None:
-    """What is wrong with a row of another width than the header's; empty cells may follow."""
+    """The flaw of a row with another width than the header; extra empty cells are removed."""
     if len(cells) == width or not any(cells):
         return None
     if len(cells) > width and not any(cells[width:]):
         del cells[width:]
         return None
-    return f"{len(cells)} cells, where the first line has {width}"
+    return f"{len(cells)} cells, but the first line has {width}"
 
 
 def _keys(sample: str) -> tuple[list[str], bool]:
-    """The keys of the first objects, and whether they are of our own export."""
+    """The keys of the first objects, and whether they are our own export's."""
     keys: dict[str, None] = {}
-    # Not splitlines(), which knows more ends of lines than a line feed.
+    # Not splitlines(), which splits at more characters than a line feed.
     for number, line in enumerate(sample.split("\n")):
         try:
             value = orjson.loads(line)
@@ -562,7 +562,7 @@ def _keys(sample: str) -> tuple[list[str], bool]:
 
 
 class _JsonReader:
-    """Reads objects; typed values stay what they are."""
+    """Reads JSON objects; typed values keep their types."""
 
     def __init__(self, layout: Layout, words: Mapping[str, str]) -> None:
         self._is_own = layout.kind == "newsletter"
@@ -581,10 +581,10 @@ class _JsonReader:
     def __call__(self, value: dict[str, Any], line: int) -> Row:
         if self._is_own:
             if not export_format.is_own(value):
-                raise UnfitError("some of the keys of our export are missing")
+                raise InvalidValueError("some keys of our own export are missing")
             row = export_format.from_values(value, line, self._extra)
             return self._with_states(row, value)
-        if export_format.is_own(value):  # after a first line that was too long to look at
+        if export_format.is_own(value):  # after a first line that was too long for the sample
             row = export_format.from_values(value, line, self._extra)
             return self._with_states(row, value)
         return self._with_states(self._row(value, line), value)
@@ -617,10 +617,10 @@ class _JsonReader:
                 fields.setdefault(role, item)
         for role in fields.keys() & TEXTS:
             if not isinstance(fields[role], str):
-                raise UnfitError(f"{role} is not a text")
+                raise InvalidValueError(f"{role} must be a text")
         document = fields.get("attributes", {})
         if not isinstance(document, dict):
-            raise UnfitError("attributes are a JSON object")
+            raise InvalidValueError("attributes must be a JSON object")
         for role in ("first", "last"):
             if fields.get(role, "").strip():
                 attributes.setdefault(f"{role}_name", fields[role])
@@ -646,7 +646,7 @@ class _JsonReader:
         if role == "confirmed_at" and isinstance(value, bool):
             return None
         if not isinstance(value, str):
-            raise UnfitError(f"{role} is not a text")
+            raise InvalidValueError(f"{role} must be a text")
         order = self._orders.get(role)
         return certain(value, order) if role == "confirmed_at" else moment(value, order)
 

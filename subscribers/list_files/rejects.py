@@ -1,9 +1,8 @@
-"""The reject file: every row that was not taken, with its line and the reason, to be mended.
+"""Writes the reject file: each rejected row with its line and the reason, ready to be corrected.
 
-Behind the line, the reason and the row as it stood come the file's own columns, with the
-row's cells as far as it has them. So the file can be mended in a spreadsheet and imported as
-it is: the first three columns are left out then. A rejected object of JSON Lines is mended in
-its cell.
+After the line, the reason and the original row, it has the file's own columns with the row's
+cells, as far as possible. So it can be corrected in a spreadsheet and imported as it is: the import
+ignores the first three columns. A rejected JSON Lines object is corrected in its cell.
 """
 
 import csv
@@ -18,18 +17,18 @@ from newsletter.errors import UserError
 from subscribers.list_files.csv_safety import safe
 from subscribers.list_files.row import RejectedRow
 
-#: The columns before the file's own.
+#: The columns before the file's own columns.
 COLUMNS = ("line", "reason", "row")
 _EXAMPLES = 10
 
 
 def is_reject_file(header: Sequence[str]) -> bool:
-    """Whether a file with this header is one of rejects, mended or not."""
+    """Whether a file with this header is a reject file, corrected or not."""
     return tuple(header[: len(COLUMNS)]) == COLUMNS
 
 
 class Rejects:
-    """Counts rejects, writes them where there is a file, and keeps the first few to show."""
+    """Counts rejected rows, writes them to the file, if any, and keeps the first few to show."""
 
     def __init__(self, writer: Any = None) -> None:  # noqa: ANN401 (csv's writer has no public type)
         self.count = 0
@@ -40,7 +39,7 @@ class Rejects:
         self._email: int | None = None
 
     def begin(self, header: Sequence[str], delimiter: str | None, email: int | None) -> None:
-        """Write the first line. ``header`` is the file's own; JSON Lines have none."""
+        """Write the header. ``header`` is the imported file's own; JSON Lines have none."""
         self._header = header if delimiter else ()
         self._delimiter = delimiter or ","
         self._email = email
@@ -48,7 +47,7 @@ class Rejects:
             self._writer.writerow((*COLUMNS, *map(safe, self._header)))
 
     def add(self, line: int, reason: str, text: str) -> None:
-        """A row that is no person."""
+        """Reject a row that cannot be read."""
         self.count += 1
         if len(self.examples) < _EXAMPLES:
             self.examples.append(RejectedRow(line, reason, text))
@@ -56,7 +55,7 @@ class Rejects:
             self._write(line, reason, text, self._cells(text))
 
     def note(self, line: int, reason: str, email: str) -> None:
-        """A row that was left out for a reason that is counted elsewhere."""
+        """Write a row that was skipped for a reason that is counted elsewhere."""
         if self._writer:
             cells = [""] * len(self._header)
             if self._email is not None and self._email < len(cells):
@@ -67,7 +66,7 @@ class Rejects:
         self._writer.writerow((line, safe(reason), safe(text), *map(safe, cells)))
 
     def _cells(self, text: str) -> list[str]:
-        """The row's cells, as many as the header has; a row that is no CSV leaves them empty."""
+        """The row's cells, as many as the header has; empty if the row is not CSV."""
         width = len(self._header)
         found: list[str] = []
         if width:
@@ -81,7 +80,7 @@ class Rejects:
 
 @contextmanager
 def open_rejects(path: Path | None) -> Iterator[Rejects]:
-    """The file is made, or emptied, at once: an old one would tell of another import."""
+    """Create or empty the file at once: an old one would be of another import."""
     if path is None:
         yield Rejects()
         return

@@ -1,9 +1,9 @@
-"""The words by which lists of people say who may be mailed and who left, in many languages.
+"""The words of column names and cells that say who may be emailed, in many languages.
 
-Exporters write the same few facts in many ways: ``subscribed_to_emails=false``, ``EMAIL
-BLACKLISTED=true``, ``Abgemeldet am``, ``status=cleaned``. Here names of columns become a
-``Sense`` and cells a state or a yes or no. Whatever speaks of leaving and is not understood
-is ``ASK``: guessing would mail people who left.
+Exports write the same few facts in many ways: ``subscribed_to_emails=false``, ``EMAIL
+BLACKLISTED=true``, ``Abgemeldet am``, ``status=cleaned``. This module turns a column name into a
+``Sense``, and a cell into a status, or yes or no. A name that is about leaving but unclear gets
+``ASK``: a guess could send emails to people who unsubscribed.
 """
 
 import re
@@ -18,7 +18,7 @@ from subscribers.models import SuppressionReason
 SUBSCRIBED = "subscribed"
 UNCONFIRMED = "unconfirmed"
 LEAVING = frozenset(reason.value for reason in SuppressionReason)
-#: From mailed to barred: where a row says two things, the later one counts.
+#: From emailed to excluded: if a row says two things, the later one counts.
 STRENGTH = {
     state: place
     for place, state in enumerate(
@@ -26,7 +26,7 @@ STRENGTH = {
     )
 }
 
-#: Characters of a name or cell that are looked at for words: nobody's status is longer.
+#: Characters of a name or cell that are searched for words: no status is longer.
 _LONGEST = 120
 _LETTERS = str.maketrans(
     {
@@ -44,9 +44,9 @@ _LETTERS = str.maketrans(
 
 
 def fold(text: str) -> str:
-    """The text as names are compared: without case, accents, spaces and punctuation.
+    """The text without case, accents, spaces and punctuation, to compare names.
 
-    ``+`` and ``#`` stay apart, for C, C++ and C# are three topics.
+    ``+`` and ``#`` are kept, since C, C++ and C# are three topics.
     """
     spelt = unicodedata.normalize("NFKD", text.casefold().translate(_LETTERS))
     return "".join(c for c in spelt.translate(_LETTERS) if c.isalnum())
@@ -58,9 +58,9 @@ def tokens(name: str) -> list[str]:
     return [word for part in re.split(r"[\W_]+", spaced) if (word := fold(part))]
 
 
-# What a cell says.
+# Cells.
 
-#: What exports call the state of a person → what it is called here.
+#: Words of exports for a status → the status.
 _STATES = {
     word: state
     for state, words in {
@@ -107,10 +107,10 @@ _STATES = {
     }.items()
     for word in words.split()
 }
-#: SMTP's replies (RFC 5321, section 4.2) and enhanced status codes (RFC 3463) of bounce lists.
+#: SMTP reply codes (RFC 5321, section 4.2) and enhanced status codes (RFC 3463) in bounce lists.
 _REPLY = re.compile(r"[45](?:\d\d|\.\d{1,3}\.\d{1,3})")
-#: Words that mean leaving in any column, whatever its name is.
-_LOUD = frozenset(
+#: Words that mean that somebody left, whatever the column's name is.
+_LEAVING_WORDS = frozenset(
     word
     for word, state in _STATES.items()
     if state in LEAVING
@@ -122,15 +122,14 @@ _LOUD = frozenset(
     "descadastrado descadastrada disiscritto disiscritta afgemeld uitgeschreven wypisany wypisana "
     "markedasspam reportedspam spamreport nonsubscribed notsubscribed neversubscribed".split()
 )
-#: Words that tell a column of states by its cells, where its name may mean something else.
-_TELLING = _LOUD | frozenset(
+#: Words that show that a column is a status column, if its name may mean something else.
+_STATUS_WORDS = _LEAVING_WORDS | frozenset(
     "subscribed active inactive unconfirmed pending cancelled canceled optedin optin "
     "abonniert aktiv inaktiv abonne inscrit actif inactif suscrito activo inactivo inscrito "
     "ativo inativo iscritto attivo actief zapisany aktywny".split()
 )
-_LOUD_PARTS = re.compile(
+_LEAVING_PARTS = re.compile(
     r"unsub|opt(?:ed|ing)?out|bounce|complain|blacklist|blocklist|donot(?:e?mail|contact)"
-    r""
     r"|abgemeld|abgemeldet|desabonn|desinscri|debaja|descadast|disiscri|afgemeld|uitgeschrev|wypisan"
 )
 
@@ -152,7 +151,7 @@ _TICKS = {
     "да": True,
     "нет": False,
 }
-#: What stands in a cell that says nothing.
+#: Cells that mean empty.
 _NOTHING = frozenset(
     {"", "-", "–", "—", "null", "none", "nil", "n/a", "na", "nan", "[]", "{}", "\\n"}
 )
@@ -160,13 +159,13 @@ _NUMBER = re.compile(r"([01])(?:\.0+)?")
 
 
 def is_nothing(text: str) -> bool:
-    """Whether a cell says nothing: it is empty, or spells emptiness."""
+    """Whether a cell is empty, or has a word for empty."""
     return not text or text.strip().lower() in _NOTHING
 
 
 @lru_cache(maxsize=10_000)
 def state_of(text: str) -> str | None:
-    """The state that a cell of a status column tells; None for a word that is not known."""
+    """The status in a cell of a status column; None for an unknown word."""
     word = text.strip()
     if _REPLY.fullmatch(word):
         return SuppressionReason.BOUNCED.value
@@ -175,7 +174,7 @@ def state_of(text: str) -> str | None:
 
 @lru_cache(maxsize=10_000)
 def yes_or_no(text: str) -> bool | None:
-    """What a cell of yes and no says; None for anything else."""
+    """The value of a yes-or-no cell; None for anything else."""
     word = text.strip().replace("\ufe0f", "")
     if word.lower() in _TICKS:
         return _TICKS[word.lower()]
@@ -187,22 +186,24 @@ def yes_or_no(text: str) -> bool | None:
     return True if folded in _YES else False if folded in _NO else None
 
 
-def is_loud(text: str) -> bool:
-    """Whether a cell says in so many words that somebody left, bounced or complained."""
+def says_left(text: str) -> bool:
+    """Whether a cell plainly says that somebody left, bounced or complained."""
     if len(text) > 40:
         return False
     folded = fold(text)
-    return folded in _LOUD or bool(_LOUD_PARTS.search(folded))
+    return folded in _LEAVING_WORDS or bool(_LEAVING_PARTS.search(folded))
 
 
-def is_telling(text: str) -> bool:
-    """Whether a cell alone shows that its column holds states."""
-    return len(text) <= 40 and fold(text) in _TELLING
+def is_status_word(text: str) -> bool:
+    """Whether a cell alone shows that its column is a status column."""
+    return len(text) <= 40 and fold(text) in _STATUS_WORDS
 
 
-#: The loud words as exporters write them, to be looked for in columns of free text by the set.
-LOUD_SPELLINGS = frozenset(
-    spelt for word in _LOUD for spelt in (word, word.capitalize(), word.upper(), word.title())
+#: Usual spellings of the words for leaving, for a quick search in columns of free text.
+LEAVING_SPELLINGS = frozenset(
+    spelt
+    for word in _LEAVING_WORDS
+    for spelt in (word, word.capitalize(), word.upper(), word.title())
 ) | frozenset(
     f"{first}{mark}{second}"
     for one, two in (("opted", "out"), ("opt", "out"), ("non", "subscribed"), ("not", "subscribed"))
@@ -216,25 +217,25 @@ LOUD_SPELLINGS = frozenset(
 )
 
 
-# What the name of a column says.
+# Column names.
 
 
 class Hint(Enum):
-    """How far a column's name speaks of leaving, bouncing, blocking or consent."""
+    """How clearly a column's name is about leaving, bouncing, blocking or consent."""
 
-    #: It means this, where its cells can be read so.
+    #: Clear, if the cells can be read accordingly.
     MEANS = auto()
-    #: It speaks of it, and what it says must be asked.
+    #: About it, but the operator has to say what it means.
     ASK = auto()
-    #: It may, and its cells show whether it does.
+    #: Perhaps; the cells show it.
     MAYBE = auto()
-    #: It speaks of another way to the person than email, or of tracking.
+    #: About another channel than email, or about tracking.
     ELSEWHERE = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Sense:
-    """What a column's name says: a role of columns.py, or None where that is to be asked."""
+    """The meaning of a column name: a role of column_mapping.py, or None for a question."""
 
     hint: Hint
     role: str | None = None
@@ -293,12 +294,12 @@ _MAYBE = _any(
     r"^dnc sperre? contactable reachable emailable canbee?mailed canbecontacted enviar envoyer "
     r"nepasenvoyer noninviare verzenden nietsturen versand".split()
 )
-#: Words that turn a name around.
+#: Words that negate a name.
 _NEGATIONS = frozenset(
     "not no non never without nicht kein keine nie pas sans sin niet geen senza nao sem bez dont "
     "isnt isnot hasnt didnt un".split()
 )
-#: Words that make a name speak of something around the fact, and not of the fact.
+#: Words that make a name mean a detail of the fact instead of the fact.
 _ABOUT = frozenset(
     "id ids uuid key hash url link source sources form type types tier plan campaign title name ip "
     "address interval price amount notes note page referrer period number user agent country city "
@@ -318,18 +319,18 @@ _DATES = frozenset(
     "at on date datetime time timestamp datum fecha data dato am le since updated last "
     "first".split()
 )
-#: Other ways to a person than email: they say nothing about email.
+#: Other channels than email: they say nothing about email.
 _CHANNELS = frozenset(
     "sms whatsapp phone push mobile mobiltelefon telefon telephone telefono call calls "
     "voice postal "
     "post fax viber messenger track tracking cookies cookie mms rcs".split()
 )
 _EMAIL = frozenset("email emails mail mails newsletter newsletters courriel correo".split())
-#: Figures of what became of mails; they decide nothing.
+#: Statistics of sent emails; they decide nothing.
 _FIGURES = frozenset(
     "opened opens open clicked clicks click delivered sent received sends replied views".split()
 )
-#: Names of exporters' own that no rule would read rightly.
+#: Names of some exporters that the rules below would misread.
 _KNOWN = {
     **dict.fromkeys(
         "status emailstatus subscriberstatus subscriptionstatus contactstatus "
@@ -360,7 +361,7 @@ _KNOWN = {
         Sense(Hint.MEANS, "pending"),
     ),
 }
-_BARRING = (
+_EXCLUDING = (
     (_UNSUBSCRIBED, "unsubscribed"),
     (_BOUNCED, "bounced"),
     (_COMPLAINED, "complained"),
@@ -369,33 +370,33 @@ _BARRING = (
 
 
 def sense_of(name: str) -> Sense | None:
-    """What the name of a column says about who may be mailed; None when it says nothing."""
+    """What a column name says about who may be emailed; None if nothing."""
     words = tokens(name)
-    told = "".join(words)
-    if told in _KNOWN:
-        return _KNOWN[told]
-    said = set(words)
-    if said & _CHANNELS and not said & _EMAIL:
+    joined = "".join(words)
+    if joined in _KNOWN:
+        return _KNOWN[joined]
+    parts = set(words)
+    if parts & _CHANNELS and not parts & _EMAIL:
         return Sense(Hint.ELSEWHERE)
-    left = [role for pattern, role in _BARRING if pattern.search(told)]
-    rest = told
-    for pattern, _ in _BARRING:
+    left = [role for pattern, role in _EXCLUDING if pattern.search(joined)]
+    rest = joined
+    for pattern, _ in _EXCLUDING:
         rest = pattern.sub(" ", rest)
     confirmed, agreed = _CONFIRMED.search(rest), _CONSENT.search(rest)
-    if said & _FIGURES and not left:
+    if parts & _FIGURES and not left:
         return None
     if not (left or confirmed or agreed):
-        return Sense(Hint.MAYBE) if _MAYBE.search(told) else None
-    turned = said & _NEGATIONS or re.match(r"(?:non|not|never|kein|un)(?=[a-z])", rest)
-    if turned or said & _COUNTS or "pending" in told or (left and (confirmed or agreed)):
+        return Sense(Hint.MAYBE) if _MAYBE.search(joined) else None
+    negated = parts & _NEGATIONS or re.match(r"(?:non|not|never|kein|un)(?=[a-z])", rest)
+    if negated or parts & _COUNTS or "pending" in joined or (left and (confirmed or agreed)):
         return Sense(Hint.ASK)
     if left:
-        if said & _ABOUT - {"list", "address"} and not said & _REASONS:
-            # Of whom a mail is known that made them leave, that person left.
+        if parts & _ABOUT - {"list", "address"} and not parts & _REASONS:
+            # Like "unsubscribed campaign id": a value means that the person unsubscribed.
             return Sense(Hint.MAYBE)
         strongest = max(left, key=("bounced unsubscribed complained suppressed".split()).index)
-        return Sense(Hint.MEANS, f"{strongest} text" if said & _REASONS else strongest)
-    if said & (_ABOUT | _REASONS):
+        return Sense(Hint.MEANS, f"{strongest} text" if parts & _REASONS else strongest)
+    if parts & (_ABOUT | _REASONS):
         return Sense(Hint.MAYBE)
     return Sense(Hint.MEANS, "confirmed_at" if confirmed else "consent")
 
@@ -414,7 +415,7 @@ _FILE_NAMES = {
 
 
 def state_of_file(name: str) -> str | None:
-    """The state that a file's name gives to everybody in it, like ``unsubscribed_members.csv``."""
+    """The status of all people in a file, by its name, like ``unsubscribed_members.csv``."""
     plain = unicodedata.normalize("NFKD", name[:300].casefold())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     return next((state for state, words in _FILE_NAMES.items() if re.search(words, plain)), None)

@@ -1,7 +1,7 @@
-"""Attributes of people as SQL: JSON of any shape, asked on both databases without a cast.
+"""SQL conditions on custom attributes: JSON of any type, without a cast, on both databases.
 
-An attribute's key is written into the SQL text, not bound, so that an expression
-index on it is found (``index_ddl``).
+An attribute's key is written into the SQL text, not bound, so that the planner finds an
+expression index on it (``index_ddl``).
 """
 
 import re
@@ -44,14 +44,14 @@ _DATE_PATTERN = "^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _AFTER_DATE = ("", "T", " ")
 _NUMBERS = ("integer", "real")
 
-#: Texts that JSON writes as they are. Before 3.45, SQLite compares the keys of a path
-#: with the raw text of the document, where “ä” may stand as “\u00e4”.
+#: Keys that JSON writes without escapes. Before 3.45, SQLite compares the keys of a path with the
+#: raw text of the document, where “ä” may be written as “\u00e4”.
 _PLAIN = re.compile(r"[A-Za-z0-9_ .-]+")
 
 
 @dataclass(frozen=True)
 class AttributeField(Field):
-    """A value of the JSON object ``attributes``, which may be of any JSON type, or missing."""
+    """A value of the JSON object ``attributes``: of any JSON type, or missing."""
 
     key: str
     kind = "an attribute"
@@ -72,7 +72,7 @@ class AttributeField(Field):
         texts = [value for value in values if isinstance(value, str)]
         if not texts:
             return super().among(values)
-        # One IN, since a chain of OR would leave the index aside.
+        # One IN, since planners do not use the index for a chain of OR.
         quick = either(
             _with_type(self._sqlite_value.in_(texts), self._sqlite_type, texts),
             self._json.in_([literal(text, JSONB) for text in texts]),
@@ -95,9 +95,9 @@ class AttributeField(Field):
         return or_(found, self.holds(text)) if where == "contains" else found
 
     def holds(self, value: Value) -> ColumnElement[bool]:
-        """A list with this element, or this value itself."""
+        """A list that contains this value, or the value itself."""
         element = func.json_each(
-            # A scalar text is not JSON; json_each would stop the query.
+            # json_each raises an error for a string, which is not JSON, and would stop the query.
             case((self._sqlite_type == "array", self._sqlite_value), else_="[]")
         ).table_valued("value", "type")
         listed = exists(
@@ -108,17 +108,17 @@ class AttributeField(Field):
         itself = _sqlite_equals(self._sqlite_value, self._sqlite_type, value)
         sqlite = or_(itself, and_(self._sqlite_type == "array", listed))
         if isinstance(value, str) and _PLAIN.fullmatch(value):
-            # Most documents do not have the word at all, which takes a third of the
-            # time to see: 0.5 instead of 1.2 seconds for a million people.
+            # Most documents do not contain the word at all. Checking this first takes a third of
+            # the time: 0.5 instead of 1.2 seconds for a million subscribers.
             sqlite = and_(func.instr(person.attributes, f'"{value}"') > 0, sqlite)
-        # @> between an array and a scalar asks for the element, between scalars for equality.
+        # Between an array and a scalar, @> tests containment, between scalars equality.
         return either(sqlite, self._json.op("@>", is_comparison=True)(literal(value, JSONB)))
 
     def indexed(self) -> ColumnElement[Any]:
         return Either(self._sqlite_value, self._json, JSONB())
 
     def _day(self, sign: str, day: date) -> ColumnElement[bool]:
-        """A text that begins with a day compares as that day."""
+        """Compares a string that begins with a date as that date."""
         sqlite, postgresql = self._sqlite_value, self._text
         return either(
             and_(
@@ -192,9 +192,9 @@ def _sqlite_equals(
 def _with_type(
     equal: ColumnElement[bool], kind: ColumnElement[str], wanted: Sequence[Value]
 ) -> ColumnElement[bool]:
-    """``equal``, and the value's type where its SQL form alone does not tell it.
+    """``equal``, and a condition on the value's type if its SQL form is ambiguous.
 
-    SQLite gives true as 1, and a list or an object as its JSON text.
+    SQLite returns true as 1, and a list or an object as its JSON text.
     """
     if all(isinstance(value, int | float) for value in wanted):
         return and_(equal, kind.in_(_NUMBERS))
@@ -204,16 +204,15 @@ def _with_type(
 
 
 def index_ddl(name: str, dialect: Dialect) -> str:
-    """The statement that makes conditions on this field or attribute fast.
+    """The CREATE INDEX statement that makes conditions on this field or attribute fast.
 
-    It is made of the very expression that conditions use, since SQLite takes an index
-    on an expression only for the same expression. Raises SegmentError for a name that
-    no index can be made for.
+    It uses the very expression that conditions use, since SQLite uses an expression index only for
+    the same expression. Raises SegmentError for an attribute name that cannot be indexed.
     """
     field: Field = FIELDS.get(name) or AttributeField(name)
     if isinstance(field, AttributeField) and not _PLAIN.fullmatch(name):
         raise SegmentError(
-            "there can be no index on an attribute of this name",
+            "an attribute of this name cannot have an index",
             place=name,
             hint="Use a name of letters A to Z, digits, “_”, “.”, “-” and spaces.",
         )

@@ -1,12 +1,8 @@
-"""What a segment expression may ask of a person, as SQL that means the same on both databases.
+"""The built-in fields of a segment rule as SQL with the same meaning on both databases.
 
-Every condition here is TRUE for the people it describes and FALSE or NULL for all
-others; ``negation`` is the only way to turn one round. It never raises while the
-query runs, whatever JSON a person's attributes hold: a value is looked at only
-together with its JSON type, and nothing is cast.
-
-An attribute's key is written into the SQL text, not bound, so that an expression
-index on it is found (``index_ddl``).
+Each condition here is TRUE for the subscribers it describes, and FALSE or NULL for all others;
+negate it with ``negation`` only. It never raises while the query runs, whatever JSON the
+attributes hold: a value is compared only together with its JSON type, and nothing is cast.
 """
 
 import operator
@@ -55,7 +51,7 @@ _DAY = timedelta(days=1)
 
 
 class Either(FunctionElement[Any]):
-    """Two spellings of one thing: SQLite's, then PostgreSQL's."""
+    """An expression in two spellings: SQLite's, then PostgreSQL's."""
 
     name = "either"
     inherit_cache = True
@@ -67,8 +63,8 @@ class Either(FunctionElement[Any]):
         self.type = kind
 
     def self_group(self, against: OperatorType | None = None) -> Self:  # noqa: ARG002
-        # It brings its own brackets; and SQLAlchemy would write “(…) = 1” for a
-        # boolean function on SQLite, which no index answers.
+        # It has its own parentheses. SQLAlchemy would write “(…) = 1” for a boolean function on
+        # SQLite, which no index supports.
         return self
 
 
@@ -80,22 +76,22 @@ def _compile_either(element: Either, compiler: SQLCompiler, **options: Any) -> s
 
 
 def either(sqlite: ColumnElement[bool], postgresql: ColumnElement[bool]) -> ColumnElement[bool]:
-    """A condition in the database's own words."""
+    """A condition with a spelling for each database."""
     return Either(sqlite, postgresql, Boolean())
 
 
 def negation(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """True for exactly those of whom ``condition`` is not true, unknown included."""
+    """TRUE for exactly the subscribers for whom ``condition`` is not TRUE, NULL included."""
     if isinstance(condition, Exists):
         return ~condition  # never NULL; both planners know NOT EXISTS as an anti-join
     return condition.is_not(true())
 
 
 class Field(ABC):
-    """A property of a person that expressions compare with literals.
+    """A field of a subscriber that rules compare with literals.
 
-    ``kind`` names what it holds in errors; ``accepts`` are the types of literals that
-    it can be compared with, ``sorts`` those with an order as well.
+    ``kind`` names its type in errors; ``accepts`` are the literal types that it can be compared
+    with, ``sorts`` the ones that also have an order.
     """
 
     kind: str
@@ -104,19 +100,19 @@ class Field(ABC):
 
     @abstractmethod
     def equals(self, value: Value) -> ColumnElement[bool]:
-        """Holding this very value."""
+        """Is equal to this value."""
 
     @abstractmethod
     def ordered(self, sign: str, value: Value) -> ColumnElement[bool]:
-        """Standing in this order to the value; ``sign`` is one of ``< <= > >=``."""
+        """Compares in order; ``sign`` is one of ``< <= > >=``."""
 
     def part(self, where: str, text: str) -> ColumnElement[bool]:
-        """Holding this text at its start, at its end or anywhere; only texts can."""
+        """Contains this text, or starts or ends with it; only for texts."""
         raise TypeError(f"{self.kind} has no {where} {text}")
 
     @abstractmethod
     def indexed(self) -> ColumnElement[Any]:
-        """What an index must hold to answer ``equals``."""
+        """The expression that an index needs to support ``equals``."""
 
     def among(self, values: Sequence[Value]) -> ColumnElement[bool]:
         return or_(false(), *(self.equals(value) for value in values))
@@ -124,7 +120,7 @@ class Field(ABC):
 
 @dataclass(frozen=True)
 class TextField(Field):
-    """A text column; ``fold`` makes comparisons blind to (ASCII) letter case."""
+    """A text column; with ``fold``, comparisons ignore the case of ASCII letters."""
 
     column: ColumnElement[Any]
     fold: bool = False
@@ -153,7 +149,7 @@ class TextField(Field):
 
     def _folded(self, value: Value) -> str:
         assert isinstance(value, str)
-        # As SQLite's lower() does: ASCII only. Addresses hold nothing else.
+        # Like SQLite's lower(): ASCII only. Addresses contain nothing else.
         return value.translate(_ASCII_LOWER) if self.fold else value
 
 
@@ -162,7 +158,7 @@ _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 @dataclass(frozen=True)
 class MomentField(Field):
-    """A column of moments, compared with whole days in UTC: ``==`` means on that day."""
+    """A time column, compared with whole days in UTC: ``==`` means on that day."""
 
     column: ColumnElement[Any]
     kind = "a date"
@@ -177,7 +173,7 @@ class MomentField(Field):
 
     def ordered(self, sign: str, value: Value) -> ColumnElement[bool]:
         start = _midnight(value)
-        # "After the day" and "until the day" look at its end, the other two at its start.
+        # "After the day" and "until the day" compare with its end, the other two with its start.
         edge, sign = {
             "<": (start, "<"),
             ">=": (start, ">="),
@@ -208,14 +204,14 @@ def _midnight(value: Value) -> datetime:
 def text_order(
     sqlite: ColumnElement[Any], postgresql: ColumnElement[Any], sign: str, text: str
 ) -> ColumnElement[bool]:
-    # "C" is the order of code points: SQLite's and Python's own.
+    # "C" sorts by code points, like SQLite and Python.
     return either(compared(sign, sqlite, text), compared(sign, postgresql.collate("C"), text))
 
 
 def text_part(
     sqlite: ColumnElement[Any], postgresql: ColumnElement[Any], where: str, text: str
 ) -> ColumnElement[bool]:
-    # LIKE would need escaping, and forgives case on SQLite.
+    # LIKE would need escaping, and ignores case on SQLite.
     if where == "contains":
         return either(func.instr(sqlite, text) > 0, func.strpos(postgresql, text) > 0)
     if where == "startswith":
@@ -230,7 +226,7 @@ def _ending(column: ColumnElement[Any], text: str) -> ColumnElement[str]:
 
 
 def subscribed(slug: str) -> ColumnElement[bool]:
-    """The person chose the topic of this slug."""
+    """The subscriber chose the topic with this slug."""
     topic = select(_topic.id).where(_topic.slug == slug).scalar_subquery()
     return exists(
         select(1)
@@ -239,17 +235,17 @@ def subscribed(slug: str) -> ColumnElement[bool]:
     )
 
 
-#: A Mersenne prime: products of two residues, and one more, stay below 2**63. Past it,
-#: SQLite would go on in floating point and PostgreSQL raise.
+#: A Mersenne prime: the product of two residues plus a third stays below 2**63. Beyond that,
+#: SQLite would continue in floating point, and PostgreSQL would raise an error.
 _PRIME = 2**31 - 1
 
 
 def sampled(percent: float, seed: str) -> ColumnElement[bool]:
-    """A share of all people, the same people at every look, independent for each seed.
+    """A share of all subscribers: the same ones each time, independent for each seed.
 
-    A cubic polynomial of the id modulo a prime, its coefficients drawn from the seed:
-    any four people are chosen independently of each other. A larger share of the
-    same seed takes in the smaller one.
+    It uses a cubic polynomial of the id modulo a prime, with coefficients from the seed: any four
+    subscribers are selected independently of each other. A larger share with the same seed
+    contains the smaller one.
     """
     cubic, *others = sample_coefficients(seed)
     value: ColumnElement[int] = literal(cubic)
@@ -259,7 +255,7 @@ def sampled(percent: float, seed: str) -> ColumnElement[bool]:
 
 
 def sample_coefficients(seed: str) -> tuple[int, ...]:
-    """The polynomial of a seed, highest power first."""
+    """The coefficients of a seed's polynomial, highest power first."""
     digest = sha256(seed.encode()).digest()
     cubic, *others = (int.from_bytes(digest[i : i + 8]) for i in range(0, 32, 8))
     return (cubic % (_PRIME - 1) + 1, *(other % _PRIME for other in others))
@@ -274,7 +270,7 @@ def _domain() -> ColumnElement[str]:
     return func.lower(func.substr(person.email, at + literal_column("1")), type_=Text())
 
 
-#: Fields that every person has, by the name that expressions use.
+#: The built-in fields, by their names in rules.
 FIELDS: dict[str, TextField | MomentField] = {
     "email": TextField(func.lower(person.email, type_=Text()), fold=True),
     "domain": TextField(_domain(), fold=True),

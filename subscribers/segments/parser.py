@@ -1,8 +1,8 @@
-"""The segment language: expressions over people, compiled to SQL conditions.
+"""The parser of segment rules: expressions over subscribers, compiled to SQL conditions.
 
-A subset of Python's expressions, read by Python's own parser and then walked by a
-whitelist: nothing is ever evaluated, and what is not listed here is an error that
-points at its place. docs/reference/segment-language.md is the operators' description.
+The language is a subset of Python's expressions. Python's own parser reads it, and then only
+syntax listed here is translated: nothing is ever evaluated, and anything else is an error that
+points at its place. docs/reference/segment-language.md describes the language for operators.
 """
 
 import ast
@@ -44,11 +44,11 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What an expression takes to exist: attributes by their bare names, and topics."""
+    """The names that a rule uses: attributes by their bare names, and topics."""
 
     attributes: frozenset[str]
     topics: frozenset[str]
-    #: Built-in fields that it asks for, also by a function: ``clicked_within`` asks for
+    #: Built-in fields, also those that a function uses: ``clicked_within`` uses
     #: ``last_click_at``.
     fields: frozenset[str] = frozenset()
 
@@ -60,42 +60,42 @@ def condition(
     known: Collection[str] | None = None,
     topics: Collection[str] | None = None,
 ) -> ColumnElement[bool]:
-    """The condition of standing in a segment, for a WHERE over ``subscriber``.
+    """The condition of being in a segment, for a WHERE over ``subscriber``.
 
-    It is TRUE for the people of the segment and FALSE or NULL for the others; an
-    empty text means everybody. With ``known`` (names of attributes) and ``topics``
-    (slugs), a name outside them is an error; without, every name is taken to exist.
-    Raises SegmentError, which points at the place.
+    It is TRUE for the subscribers of the segment and FALSE or NULL for others; an empty text
+    selects everybody. With ``known`` (names of attributes) and ``topics`` (slugs), any other name
+    is an error; without them, every name is accepted. Raises SegmentError, which points at the
+    place in the text.
     """
     return _read(text, now, known, topics)[0]
 
 
 def names(text: str) -> Names:
-    """The names that the expression uses."""
+    """The names that the rule uses."""
     return _read(text, datetime.now(UTC), None, None)[1]
 
 
-def takes_whole(text: str) -> frozenset[str] | None:
-    """The topics (slugs) of which a rule takes everybody who chose one of them, and nobody else.
+def covered_topics(text: str) -> frozenset[str] | None:
+    """The topics (slugs) of a rule that selects exactly the subscribers of these topics.
 
-    Empty for a rule that takes everybody at all, None for one that takes a part of them.
+    Empty for a rule that selects everybody, None for any other rule.
     """
     if not text.strip():
         return frozenset()
     try:
-        return _wholes(Source(text).tree)
+        return _covered(Source(text).tree)
     except SegmentError:
         return None
 
 
-def _wholes(node: ast.expr) -> frozenset[str] | None:
+def _covered(node: ast.expr) -> frozenset[str] | None:
     match node:
         case ast.Constant(value=True):
             return frozenset()
         case ast.Call(func=ast.Name(id="topic"), args=[ast.Constant(value=str(slug))], keywords=[]):
             return frozenset({slug})
         case ast.BoolOp(op=ast.Or()):
-            parts = [_wholes(one) for one in node.values]
+            parts = [_covered(one) for one in node.values]
             if frozenset() in parts:
                 return frozenset()
             known = [part for part in parts if part is not None]
@@ -119,7 +119,7 @@ def _read(
 
 
 class _Reader:
-    """Walks the syntax once, from the conditions down to what they compare."""
+    """Translates the syntax tree, from the conditions down to their operands."""
 
     def __init__(self, operands: Operands, topics: Collection[str] | None) -> None:
         self.operands = operands
@@ -127,10 +127,10 @@ class _Reader:
         self.topics_used: set[str] = set()
 
     def truth(self, node: ast.expr, *, wanted: bool) -> ColumnElement[bool]:
-        """The condition that ``node`` is true, or that it is not.
+        """The condition that ``node`` is true or, without ``wanted``, that it is not.
 
-        Negation wanders down to the single comparisons, where ``negation`` knows it;
-        SQL's NOT would lose the people of whom a comparison is NULL.
+        Negation is pushed down to the single comparisons, where ``negation`` handles it. SQL's NOT
+        would lose the subscribers for whom a comparison is NULL.
         """
         match node:
             case ast.BoolOp():
@@ -166,7 +166,7 @@ class _Reader:
     ) -> ColumnElement[bool]:
         first, second = self.operands.read(left), self.operands.read(right)
         if isinstance(op, ast.Is | ast.IsNot) and second != Literal(None):
-            raise self.operands.error(right, "“is” goes with None only", "Compare with ==.")
+            raise self.operands.error(right, "“is” works with None only", "Compare with ==.")
         sign = _SIGNS[type(op)]
         if sign in _OPPOSITE:
             sign, wanted = _OPPOSITE[sign], not wanted
@@ -183,14 +183,12 @@ class _Reader:
     ) -> ColumnElement[bool]:
         if isinstance(first, ListOperand) or isinstance(second, ListOperand):
             place = left if isinstance(first, ListOperand) else right
-            raise self.operands.error(place, "a list stands only after “in”", ALLOWED)
+            raise self.operands.error(place, "a list is allowed only after “in”", ALLOWED)
         if not isinstance(first, Field):
-            raise self.operands.error(
-                left, "a field is needed on one side of a comparison", ALLOWED
-            )
+            raise self.operands.error(left, "one side of a comparison must be a field", ALLOWED)
         if not isinstance(second, Literal):
             raise self.operands.error(
-                right, "a field is compared with a value", "Texts are written in quotes."
+                right, "a field can only be compared with a value", "Put texts in quotes."
             )
         self._check(first, sign, right, second)
         if sign == "==":
@@ -207,7 +205,7 @@ class _Reader:
         if isinstance(first, Literal) and isinstance(second, AttributeField):
             if first.value is None or isinstance(first.value, date):
                 raise self.operands.error(
-                    left, "only texts, numbers, True and False are looked for in lists"
+                    left, "only texts, numbers, True and False can be searched in lists"
                 )
             return second.holds(first.value)
         if isinstance(first, Literal) and isinstance(second, Field):
@@ -216,7 +214,7 @@ class _Reader:
             )
         raise self.operands.error(
             right,
-            "“in” looks for a field in a list, or for a value in an attribute",
+            "“in” needs a field and a list, or a value and an attribute",
             'Write: country in ["DE", "AT"], or: "vip" in tags',
         )
 
@@ -225,7 +223,7 @@ class _Reader:
         if kind in (of.accepts if sign == "==" else of.sorts):
             return
         if kind in of.accepts:
-            message = f"{_KINDS[kind]} has no order, so “{sign}” cannot be asked"
+            message = f"{_KINDS[kind]} has no order, so “{sign}” is not possible"
             raise self.operands.error(node, message, "Use == or !=.")
         dates = f"Write for example: {USAGE['date']} or {USAGE['days_ago']}"
         raise self.operands.error(
@@ -258,7 +256,7 @@ class _Reader:
         first, second = self.operands.arguments(call, 2)
         field = self.operands.read(first)
         if not isinstance(field, Field) or isinstance(field, MomentField):
-            raise self.operands.usage(call, first, "a field or an attribute of text is needed here")
+            raise self.operands.usage(call, first, "this must be a text field or an attribute")
         return field.part(where, self.operands.text(call, second))
 
     def sample(self, call: ast.Call) -> ColumnElement[bool]:

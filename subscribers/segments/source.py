@@ -1,4 +1,4 @@
-"""The text of a segment expression: read by Python's parser, and pointed at by errors."""
+"""The text of a segment rule: parsed by Python's parser, and quoted in errors."""
 
 import ast
 import re
@@ -9,13 +9,13 @@ from newsletter.errors import SegmentError
 MAX_LENGTH = 4000
 #: A list of 600 country codes fits, and 800 conditions joined by ``or``.
 _MAX_NODES = 2000
-#: SQLite's own parser gives up at 100 nested brackets.
+#: SQLite's own parser fails at 100 nested parentheses.
 _MAX_DEPTH = 20
-_EXCERPT = 76  # characters of the line shown: what a terminal holds
+_EXCERPT = 76  # characters of the line that an error shows: fits a terminal
 
 
 class Source:
-    """One expression: ``tree`` is its syntax, ``error`` an error that points into its text."""
+    """The text of one rule: ``tree`` is its syntax, ``error`` makes errors that point into it."""
 
     def __init__(self, text: str) -> None:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -26,13 +26,13 @@ class Source:
                 1,
                 1,
                 f"the expression is longer than {MAX_LENGTH} characters",
-                "Save parts of it as segments of their own: a send can go to several.",
+                "Save parts of it as separate segments: a send can go to several.",
             )
         body = text.strip()
-        # Lines may break anywhere, as they may inside brackets; a single line is parsed
-        # bare, for Python's messages on unclosed brackets to tell the truth.
+        # A rule of several lines is parsed in parentheses, so that lines may break anywhere. A
+        # single line is parsed bare, so that Python's messages on open brackets are right.
         self._wrapped = "\n" in body
-        #: How far the parsed text is shifted against the given one on its first line.
+        #: Lines and characters before the parsed text.
         self._skipped_lines = text[: text.index(body[:1])].count("\n") if body else 0
         first = self._lines[self._skipped_lines]
         self._shift = len(first) - len(first.lstrip()) - self._wrapped
@@ -44,7 +44,7 @@ class Source:
         self._measure()
 
     def error(self, node: ast.AST, message: str, hint: str | None = None) -> SegmentError:
-        """A SegmentError at this part of the text."""
+        """A SegmentError at this node."""
         line = getattr(node, "lineno", 1)
         start = self._characters(line, getattr(node, "col_offset", 0))
         end_line = getattr(node, "end_lineno", line)
@@ -55,14 +55,14 @@ class Source:
     def _parse(self, text: str) -> ast.expr:
         try:
             with warnings.catch_warnings():
-                # Python's advice on escapes is not for operators.
+                # Python's warnings about escapes are not for operators.
                 warnings.simplefilter("ignore")
                 tree = ast.parse(text, mode="eval").body
         except SyntaxError as error:
             line = min(error.lineno or 1, len(self._parsed))
             column = (error.offset or 0) - 1
             message = error.msg.removesuffix(". Perhaps you forgot a comma?")
-            if line != error.lineno or column < 0:  # past the end, maybe at our own bracket
+            if line != error.lineno or column < 0:  # past the end, maybe at the added parenthesis
                 column = len(self._parsed[line - 1])
                 message = message.replace("invalid syntax", "it ends too early")
             raise self._error_parsed(
@@ -75,14 +75,14 @@ class Source:
         except (RecursionError, MemoryError):
             raise self._too_deep() from None
         except (ValueError, OverflowError):
-            # NUL bytes and halves of surrogate pairs.
+            # NUL characters and halves of surrogate pairs.
             raise self._error_at(
-                1, 1, 1, "the expression holds characters that no text can have", None
+                1, 1, 1, "the expression has characters that no text can have", None
             ) from None
         outer = isinstance(tree, ast.Tuple | ast.GeneratorExp)
         if self._wrapped and not outer and (tree.lineno, tree.col_offset) == (1, 0):
-            # Our own bracket was closed by the text: “a) or (b”.
-            raise self._error_at(1, 1, 1, "the brackets do not pair up", None)
+            # The text closes the added parenthesis: “a) or (b”.
+            raise self._error_at(1, 1, 1, "the brackets do not match", None)
         return tree
 
     def _measure(self) -> None:
@@ -105,7 +105,7 @@ class Source:
 
     def _too_deep(self) -> SegmentError:
         return self._error_at(
-            1, 1, 1, "the expression is nested too deeply", "Use fewer brackets inside brackets."
+            1, 1, 1, "the expression is nested too deeply", "Use fewer nested brackets."
         )
 
     def _characters(self, line: int, octets: int) -> int:

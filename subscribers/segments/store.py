@@ -1,4 +1,4 @@
-"""Segments: saved rules over subscribers, and the one rule of who may be mailed at all."""
+"""Saved segments, and the one rule of who may be emailed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _topic = table_of(Topic)
 
 _NAME_LENGTH = 64
 
-#: People with what bars them; every question about an audience is asked of this join.
+#: Subscribers joined to their suppression. All queries over the audience use it.
 PEOPLE: FromClause = _subscriber.outerjoin(
     _suppression, _suppression.c.address_hash == _subscriber.c.address_hash
 )
@@ -44,10 +44,10 @@ PEOPLE: FromClause = _subscriber.outerjoin(
 def exclusion_reason(
     now: datetime | ColumnElement[datetime], topics: Sequence[str]
 ) -> ColumnElement[str | None]:
-    """Why a person of ``PEOPLE`` may not be mailed at ``now``, NULL where nothing bars it.
+    """Why a subscriber of ``PEOPLE`` may not be emailed at ``now``; NULL if they may.
 
-    A suppression's reason, ``unconfirmed``, ``paused``, or ``topic`` when the mail is
-    on topics (slugs) of which the person chose none.
+    A suppression's reason, ``unconfirmed``, ``paused``, or ``topic`` if the email is about topics
+    (slugs) of which the subscriber chose none.
     """
     conditions: list[tuple[ColumnElement[bool], ColumnElement[str]]] = [
         (_suppression.c.reason.is_not(None), _suppression.c.reason),
@@ -55,7 +55,7 @@ def exclusion_reason(
         (_subscriber.c.paused_until > now, literal("paused")),
     ]
     if topics:
-        # Looked up once by both databases; PostgreSQL would ask an IN (SELECT …) for each person.
+        # Both databases look each up once; PostgreSQL would run an IN (SELECT …) for each row.
         ids = [select(_topic.c.id).where(_topic.c.slug == one).scalar_subquery() for one in topics]
         wanted = exists(
             select(1).where(
@@ -68,14 +68,14 @@ def exclusion_reason(
 
 
 def in_any_segment(expressions: Sequence[str], now: datetime) -> ColumnElement[bool]:
-    """The condition of standing in at least one of these segments."""
+    """The condition of being in at least one of these segments."""
     return or_(false(), *(segment_parser.condition(text, now=now) for text in expressions))
 
 
 def save(
     session: Session, name: str, text: str, *, now: datetime, description: str = ""
 ) -> Segment:
-    """Store a segment under a new name; SegmentError when that is taken or the rule wrong."""
+    """Save a new segment; SegmentError if the name is taken or the rule is wrong."""
     _check_name(name)
     _known(session, text, now)
     if session.scalar(select(_segment.c.id).where(_segment.c.name == name)) is not None:
@@ -91,7 +91,7 @@ def save(
 def change(
     session: Session, name: str, new_name: str, text: str, *, now: datetime, description: str
 ) -> Segment:
-    """Give a segment another name, rule and description; SegmentError as with ``save``."""
+    """Change a segment's name, rule and description; SegmentError as with ``save``."""
     segment = find(session, name)
     _check_name(new_name)
     _known(session, text, now)
@@ -110,10 +110,10 @@ def change(
     return segment
 
 
-def keep_count(
+def save_count(
     session: Session, segment_id: int, text: str, counted: tuple[int, int], *, now: datetime
 ) -> None:
-    """Keep what ``count_of`` found, if the rule is still the one that was counted."""
+    """Store what ``count_of`` returned, unless the rule has changed since."""
     session.execute(
         update(_segment)
         .where(_segment.c.id == segment_id, _segment.c.expression == text)
@@ -122,24 +122,26 @@ def keep_count(
 
 
 def delete(session: Session, name: str) -> Segment:
-    """Remove the segment of this name and return what it was; sends keep the rule they had.
+    """Delete a segment and return it; sends keep a copy of the rule.
 
-    SegmentError while something else, which comes later, needs it.
+    SegmentError while another row, such as a schedule, refers to it.
     """
     segment = find(session, name)
     try:
         with session.begin_nested():
             session.delete(segment)
     except IntegrityError:
-        raise SegmentError("it is still in use", place=name, hint="A schedule uses it.") from None
+        raise SegmentError(
+            "the segment is still in use", place=name, hint="A schedule uses it."
+        ) from None
     return segment
 
 
 def find(session: Session, name: str) -> Segment:
-    """The segment of this name; SegmentError names those that exist."""
-    # PostgreSQL knows no such character.
-    wanted = select(Segment).where(_segment.c.name == name)
-    segment = None if "\0" in name else session.scalar(wanted)
+    """The segment of this name; SegmentError lists the existing ones."""
+    segment = None
+    if "\0" not in name:  # PostgreSQL has no such character
+        segment = session.scalar(select(Segment).where(_segment.c.name == name))
     if segment is None:
         names = session.scalars(select(_segment.c.name).order_by(_segment.c.name).limit(20)).all()
         raise SegmentError(
@@ -162,13 +164,13 @@ def rows(session: Session, *, limit: int | None = None) -> Sequence[Row[Any]]:
 
 
 def by_id(session: Session, segment_id: int) -> Segment | None:
-    """The segment of this number."""
+    """The segment with this id."""
     return session.get(Segment, segment_id)
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentListEntry:
-    """A segment with its counts, or with the reason why nobody can be counted."""
+    """A segment with its counts, or with the error that prevents counting."""
 
     segment: Segment
     people: int | None
@@ -177,7 +179,7 @@ class SegmentListEntry:
 
 
 def listing(session: Session, *, now: datetime) -> Iterator[SegmentListEntry]:
-    """All segments by name, each counted when its turn comes."""
+    """All segments by name, each counted as it is returned."""
     for segment in session.scalars(select(Segment).order_by(_segment.c.name)).all():
         try:
             people, mailable = count_of(session, segment, now=now)
@@ -188,17 +190,17 @@ def listing(session: Session, *, now: datetime) -> Iterator[SegmentListEntry]:
 
 
 def count(session: Session, text: str, *, now: datetime) -> tuple[int, int]:
-    """How many people stand in a segment of this rule, and how many of them may be mailed.
+    """How many subscribers a rule selects, and how many of these may be emailed.
 
-    SegmentError when the rule is wrong, or names an attribute or topic that there is not.
+    SegmentError if the rule is wrong, or names an attribute or topic that does not exist.
     """
     return _count(session, _known(session, text, now), now)
 
 
 def count_of(session: Session, segment: Segment, *, now: datetime) -> tuple[int, int]:
-    """``count`` of a saved segment, whose names were looked up when it was saved.
+    """``count`` of a saved segment, whose names were checked when it was saved.
 
-    They may have left with the last person who had them; the rule is still right.
+    They may have disappeared since with the last subscriber who had them; the rule is still valid.
     """
     return _count(session, in_any_segment([segment.expression], now), now)
 
@@ -206,9 +208,9 @@ def count_of(session: Session, segment: Segment, *, now: datetime) -> tuple[int,
 def count_stalest(
     session: Session, *, now: datetime, stale: timedelta
 ) -> tuple[Segment | None, tuple[int, int] | None]:
-    """``count_of`` the segment that was counted the longest ago; None where none is stale.
+    """``count_of`` the segment with the oldest count; None if none is stale.
 
-    A rule that cannot be read any more counts nobody, and is not tried over and over.
+    A rule that can no longer be parsed counts as (0, 0), so that it is not tried again and again.
     """
     segment = session.scalar(
         select(Segment)
@@ -226,13 +228,13 @@ def count_stalest(
 
 
 def sample(session: Session, text: str, *, now: datetime, limit: int = 20) -> list[Row[Any]]:
-    """Some people of a segment of this rule: ``id``, ``email``, ``name`` and ``objection``."""
+    """Some subscribers whom this rule selects: id, email, name and exclusion_reason."""
     statement = (
         select(
             _subscriber.c.id,
             _subscriber.c.email,
             _subscriber.c.name,
-            exclusion_reason(now, ()).label("objection"),
+            exclusion_reason(now, ()).label("exclusion_reason"),
         )
         .select_from(PEOPLE)
         .where(_known(session, text, now))
@@ -243,19 +245,19 @@ def sample(session: Session, text: str, *, now: datetime, limit: int = 20) -> li
 
 
 def create_index(session: Session, name: str) -> str:
-    """Make conditions on a field or attribute fast, and return the index's name.
+    """Create an index for conditions on a field or attribute; returns its name.
 
-    Until the transaction ends nobody can change people's data; a million take seconds.
+    Nobody can change subscribers until the transaction ends; a million take seconds.
     """
     connection = session.connection()
     connection.exec_driver_sql(index_ddl(name, connection.dialect))
-    # Without figures on the new expression, planners guess wrong.
+    # Without statistics on the new expression, planners guess wrong.
     connection.exec_driver_sql("ANALYZE subscriber")
     return index_name(name)
 
 
 def drop_index(session: Session, name: str) -> None:
-    """Remove the index on a field or attribute; nothing happens where there is none."""
+    """Drop the index on a field or attribute, if there is one."""
     connection = session.connection()
     index = connection.dialect.identifier_preparer.quote(index_name(name))
     connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
@@ -273,22 +275,22 @@ def _count(session: Session, condition: ColumnElement[bool], now: datetime) -> t
 def _check_name(name: str) -> None:
     if not name.strip() or len(name) > _NAME_LENGTH or not name.isprintable():
         raise SegmentError(
-            "this cannot be the name of a segment",
+            "a segment cannot have this name",
             place=repr(name[:80]),
-            hint=f"Choose 1 to {_NAME_LENGTH} characters that can be printed.",
+            hint=f"Use 1 to {_NAME_LENGTH} printable characters.",
         )
 
 
 def _known(session: Session, text: str, now: datetime) -> ColumnElement[bool]:
-    """The rule's condition, after a look whether its attributes and topics exist.
+    """The rule's condition; checks that its attributes and topics exist.
 
-    An attribute exists when somebody has it. Each is looked up by itself: found, that
-    takes a few rows; only an unknown one is sought among everybody, once.
+    An attribute exists if a subscriber has it. Each is searched separately: one that exists is
+    found within a few rows; only an unknown one is searched among all, once.
     """
     names = segment_parser.names(text)
     used = names.attributes
     if used and session.scalar(select(_subscriber.c.id).limit(1)) is None:
-        known = used  # no people yet: whoever builds a list begins with its segments
+        known = used  # no subscribers yet: segments may be saved before the first import
     else:
         known = frozenset(name for name in used if _has_attribute(session, name))
     if known != used:
@@ -303,6 +305,6 @@ def _has_attribute(session: Session, name: str) -> bool:
 
 
 def _some_attributes(session: Session) -> frozenset[str]:
-    """Names to propose for a misspelt one: those of the people who came last."""
+    """Attribute names to suggest for a misspelled one: those of the newest subscribers."""
     latest = select(_subscriber.c.attributes).order_by(_subscriber.c.id.desc()).limit(1000)
     return frozenset(key for row in session.scalars(latest) for key in row)

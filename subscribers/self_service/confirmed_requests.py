@@ -1,7 +1,7 @@
-"""What a person asks for and gets only through a further mail.
+"""Requests of subscribers that need a confirmation by email.
 
-A new address, a copy of the data and erasing wait in a Confirmation until the link in
-that mail is followed: the link that was used to ask may stand in a mail that was passed on.
+A new address, a copy of the data, or erasure waits in a Confirmation until the link in that
+email is followed: the link used for the request may come from an email that was forwarded.
 """
 
 from dataclasses import dataclass
@@ -14,94 +14,95 @@ from sqlalchemy.exc import IntegrityError
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers import rate_limit
-from subscribers.consent import former_addresses
+from subscribers.consent import former_addresses, suppression
 from subscribers.email_address import Address
 from subscribers.models import Confirmation, Subscriber
-from subscribers.self_service.preferences import PreferenceError, held, record, suppressed, view
+from subscribers.self_service import preferences
+from subscribers.self_service.preferences import PreferenceError
 
 _confirmation = table_of(Confirmation)
 
-#: Mails that one person, or one address, is sent at their own request within a day.
+#: Emails that one subscriber, or one address, gets at their own request within a day.
 DAILY_MAILS = 3
 _DAY = timedelta(days=1)
-#: The same thing asked again so soon is a second press of the button.
+#: The same request within this time is a second click on the button.
 _REPEAT = timedelta(minutes=5)
-#: For so long a change of address can be taken back from the old address, and neither a copy
-#: of the data nor erasing can be asked for: a stolen link must not get that far.
-TAKE_BACK = timedelta(days=7)
+#: How long the old address can undo a change of address. In this time neither a copy of the data
+#: nor erasure can be requested: a stolen link must not get that far.
+UNDO_PERIOD = timedelta(days=7)
 
 
-class AskedTooOftenError(UserError):
-    """The person has been sent as many mails today as their own wishes may cause."""
+class TooManyRequestsError(UserError):
+    """The subscriber got as many emails today as their own requests may cause."""
 
 
-class Request(StrEnum):
-    """What takes effect only through a further mail."""
+class RequestKind(StrEnum):
+    """What a subscriber can request with a confirmation by email."""
 
     ADDRESS = "address"
     DATA = "data"
     ERASE = "erase"
 
 
-class Move(StrEnum):
-    """What became of a change of address."""
+class AddressChange(StrEnum):
+    """The result of a change of address."""
 
-    MOVED = "moved"
+    CHANGED = "changed"
     #: The new address belongs to another subscriber.
     TAKEN = "taken"
-    #: The new address must not be mailed.
+    #: The new address is suppressed.
     SUPPRESSED = "suppressed"
-    #: The person has left meanwhile, and stays out under any address.
+    #: The subscriber unsubscribed meanwhile, and stays so at any address.
     LEFT = "left"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """A wish written down; ``mail`` says whether its mail is to leave now."""
+    """A recorded request; ``send`` says whether to send its email now."""
 
     confirmation_id: int
-    #: The address that confirms it.
+    #: The address that has to confirm it.
     email: str
-    #: The address that the person has now.
+    #: The subscriber's current address.
     current: str
-    #: A repeat: nothing new is to be sent to anybody.
+    #: A repeated request: no email is sent.
     repeated: bool
-    #: False also for an address that must not be mailed or was mailed enough today. Whoever
-    #: asked is told the same: what we know about an address is its owner's business.
-    mail: bool
+    #: False also for a suppressed address, or one that got enough emails today. The page shows the
+    #: same answer: what we know about an address is only its owner's business.
+    send: bool
 
 
-def ask(
-    session: Session, subscriber_id: int, kind: Request, *, now: datetime, expires: datetime
+def request(
+    session: Session, subscriber_id: int, kind: RequestKind, *, now: datetime, expires: datetime
 ) -> RequestResult | None:
-    """Write down that a person wants their data, or to be erased; None when they have left.
+    """Record a request for data or erasure; None if the subscriber has unsubscribed.
 
-    Raises AskedTooOftenError, and PreferenceError where the mail could not be trusted to
-    reach the person: soon after a change of address, or when their mail comes back.
+    Raises TooManyRequestsError, and PreferenceError if the email may not reach the subscriber:
+    soon after a change of address, or if their address bounced.
     """
-    person = held(session, subscriber_id)
-    so_far = view(session, subscriber_id, now=now)
-    if person is None or so_far is None:
+    person = preferences.lock(session, subscriber_id)
+    current = preferences.view(session, subscriber_id, now=now)
+    if person is None or current is None:
         return None
-    if so_far.bounced:
-        raise PreferenceError("mail to your address came back", hint="Change your address first.")
+    if current.bounced:
+        raise PreferenceError("emails to your address bounced", hint="Change your address first.")
     moved = session.scalar(
         select(func.max(_confirmation.c.done_at)).where(
             _confirmation.c.subscriber_id == subscriber_id,
-            _confirmation.c.kind == Request.ADDRESS,
+            _confirmation.c.kind == RequestKind.ADDRESS,
         )
     )
-    if moved is not None and moved + TAKE_BACK > now:
+    if moved is not None and moved + UNDO_PERIOD > now:
         raise PreferenceError(
             "your address was changed a few days ago",
-            hint=f"To protect you, this can be asked for again on {_day(moved + TAKE_BACK)}.",
+            hint=f"To protect you, this can be requested again on {_day(moved + UNDO_PERIOD)}.",
         )
-    return _ask(
+    return _request(
         session, person, kind, (person.email, person.address_hash), now=now, expires=expires
     )
 
 
-def ask_address(
+def request_address_change(
     session: Session,
     subscriber_id: int,
     address: Address,
@@ -111,126 +112,131 @@ def ask_address(
     now: datetime,
     expires: datetime,
 ) -> RequestResult | None:
-    """Write down that a person wants another address; None when they have left.
+    """Record a request for another address; None if the subscriber has unsubscribed.
 
-    ``mailbox_key`` stands for the mailbox of the new address in the limits; without it, only
-    mails to that very address count.
+    ``mailbox_key`` is the rate limit of the new address's mailbox; without it, only emails to
+    that very address are counted.
 
-    Raises AskedTooOftenError, and PreferenceError when it is their address already.
+    Raises TooManyRequestsError, and PreferenceError if it is their address already.
     """
-    person = held(session, subscriber_id)
-    if person is None or view(session, subscriber_id, now=now) is None:
+    person = preferences.lock(session, subscriber_id)
+    if person is None or preferences.view(session, subscriber_id, now=now) is None:
         return None
     if address.email == person.email:
-        raise PreferenceError("this is the address that you have", hint="Give another one.")
+        raise PreferenceError("this is your current address", hint="Enter another one.")
     to = (address.email, address_hash)
-    return _ask(
-        session, person, Request.ADDRESS, to, mailbox_key=mailbox_key, now=now, expires=expires
+    return _request(
+        session, person, RequestKind.ADDRESS, to, mailbox_key=mailbox_key, now=now, expires=expires
     )
 
 
 def find(session: Session, confirmation_id: int, *, now: datetime) -> Confirmation | None:
-    """Something asked for, to be looked at; None when it is over or its person is gone.
+    """A request to show; None if it has expired or its subscriber is gone.
 
-    A signup is not found here: it is confirmed by ``subscribers.signup.double_opt_in``.
+    Signups are not found here: ``subscribers.signup.double_opt_in`` confirms them.
     """
     asked = session.get(Confirmation, confirmation_id)
-    if asked is None or asked.kind not in set(Request) or asked.expires_at <= now:
+    if asked is None or asked.kind not in set(RequestKind) or asked.expires_at <= now:
         return None
     return asked
 
 
-def take(session: Session, confirmation_id: int, *, now: datetime) -> Confirmation | None:
-    """The same, to be acted on: nobody else acts for this person until the transaction ends."""
+def find_and_lock(session: Session, confirmation_id: int, *, now: datetime) -> Confirmation | None:
+    """Like ``find``, to act on it. Locks the subscriber until the transaction ends."""
     asked = find(session, confirmation_id, now=now)
     if asked is None or asked.subscriber_id is None:
         return None
-    # The person first, as everywhere: two that lock in opposite orders wait for each other.
-    if held(session, asked.subscriber_id) is None:
+    # Lock the subscriber first, as everywhere: opposite orders would deadlock.
+    if preferences.lock(session, asked.subscriber_id) is None:
         return None
     session.expire(asked)
     return find(session, confirmation_id, now=now)
 
 
-def done(session: Session, asked: Confirmation, *, now: datetime) -> None:
-    """Write down that what was asked for has happened; the first time counts."""
+def mark_done(session: Session, asked: Confirmation, *, now: datetime) -> None:
+    """Record that the request was carried out; the first time counts."""
     asked.done_at = asked.done_at or now
     session.add(asked)
     session.flush()
 
 
-def change_address(session: Session, asked: Confirmation, *, now: datetime) -> Move:
-    """Move a person to the address that has just proved itself; a repeat changes nothing."""
+def change_address(session: Session, asked: Confirmation, *, now: datetime) -> AddressChange:
+    """Give a subscriber the address that was just confirmed; a repeat changes nothing."""
     if asked.done_at is not None:
-        return Move.MOVED
-    move = _move(session, asked, asked.email, asked.address_hash, now)
-    if move is Move.MOVED:
-        # Kept for as long as the old address may take it back.
-        asked.expires_at = now + TAKE_BACK
-        done(session, asked, now=now)
-        # The address that the person has now was warned of none of the others.
-        waits = _confirmation.c.kind == Request.ADDRESS, _confirmation.c.done_at.is_(None)
-        _end(session, asked, *waits, now=now)
-    return move
+        return AddressChange.CHANGED
+    change = _set_address(session, asked, asked.email, asked.address_hash, now)
+    if change is AddressChange.CHANGED:
+        # Kept for as long as the old address may undo the change.
+        asked.expires_at = now + UNDO_PERIOD
+        mark_done(session, asked, now=now)
+        # The subscriber's new address got no warning about the other requests.
+        pending = (
+            _confirmation.c.kind == RequestKind.ADDRESS,
+            _confirmation.c.done_at.is_(None),
+        )
+        _end(session, asked, *pending, now=now)
+    return change
 
 
-def take_back(session: Session, asked: Confirmation, *, now: datetime) -> Move:
-    """End a change of address from the old address, before it has happened or after."""
-    move = Move.MOVED
+def undo_address_change(session: Session, asked: Confirmation, *, now: datetime) -> AddressChange:
+    """Undo a change of address from the old address, before it was confirmed or after."""
+    change = AddressChange.CHANGED
     if asked.done_at is not None:
         former = asked.asked
-        move = _move(session, asked, former["email"], bytes.fromhex(former["hash"]), now)
-    if move is Move.MOVED:
+        change = _set_address(session, asked, former["email"], bytes.fromhex(former["hash"]), now)
+    if change is AddressChange.CHANGED:
         asked.done_at, asked.expires_at = None, now
         session.add(asked)
         session.flush()
-        # What was asked since then was asked by whoever had the subscription meanwhile.
+        # Requests since then came from whoever had control of the subscription meanwhile.
         _end(session, asked, _confirmation.c.created_at >= asked.created_at, now=now)
-    return move
+    return change
 
 
 def _end(session: Session, asked: Confirmation, *those: ColumnElement[bool], now: datetime) -> None:
-    """End such wishes of the person, whether they have been granted or wait."""
+    """End the subscriber's requests that match these conditions, carried out or not."""
     session.execute(
         update(_confirmation)
         .where(
             _confirmation.c.subscriber_id == asked.subscriber_id,
-            _confirmation.c.kind.in_(list(Request)),
+            _confirmation.c.kind.in_(list(RequestKind)),
             *those,
         )
         .values(done_at=None, expires_at=now)
     )
 
 
-def _move(
+def _set_address(
     session: Session, asked: Confirmation, email: str, address_hash: bytes, now: datetime
-) -> Move:
-    assert asked.subscriber_id is not None, "take() holds the person"
-    person = held(session, asked.subscriber_id)
-    if person is None or view(session, asked.subscriber_id, now=now) is None:
-        return Move.LEFT
-    if address_hash != person.address_hash and suppressed(session, address_hash) is not None:
-        return Move.SUPPRESSED
+) -> AddressChange:
+    assert asked.subscriber_id is not None, "find_and_lock() checks this"
+    person = preferences.lock(session, asked.subscriber_id)
+    if person is None or preferences.view(session, asked.subscriber_id, now=now) is None:
+        return AddressChange.LEFT
+    if address_hash != person.address_hash and suppression.reason_of(session, address_hash):
+        return AddressChange.SUPPRESSED
     before = person.address_hash
     try:
-        # The unique key decides: two people may confirm the same address at once.
+        # The unique key decides: two subscribers may confirm the same address at once.
         with session.begin_nested():
             person.email, person.address_hash = email, address_hash
             session.add(person)
     except IntegrityError:
-        return Move.TAKEN
-    former_addresses.take_up(session, address_hash)
-    # What is taken back was perhaps a stranger's wish for an address that was never theirs.
+        return AddressChange.TAKEN
+    former_addresses.remove(session, address_hash)
+    # An undone change may have been a stranger's, to an address that was never the subscriber's.
     if asked.done_at is None and before != address_hash:
-        former_addresses.give_up(session, before, asked.subscriber_id, at=now)
-    record(session, asked.subscriber_id, "confirmed", wording="Address changed", now=now)
-    return Move.MOVED
+        former_addresses.add(session, before, asked.subscriber_id, at=now)
+    preferences.record(
+        session, asked.subscriber_id, "confirmed", wording="Address changed", now=now
+    )
+    return AddressChange.CHANGED
 
 
-def _ask(
+def _request(
     session: Session,
     person: Subscriber,
-    kind: Request,
+    kind: RequestKind,
     to: tuple[str, bytes],
     *,
     mailbox_key: bytes | None = None,
@@ -251,7 +257,7 @@ def _ask(
         .limit(1)
     )
     if same is not None:
-        return RequestResult(same, email, person.email, repeated=True, mail=False)
+        return RequestResult(same, email, person.email, repeated=True, send=False)
     today = session.execute(
         select(_confirmation.c.subscriber_id, _confirmation.c.address_hash, _confirmation.c.kind)
         .where(_confirmation.c.created_at > now - _DAY)
@@ -262,16 +268,17 @@ def _ask(
             )
         )
     ).all()
-    if sum(r.subscriber_id == person.id and r.kind in set(Request) for r in today) >= DAILY_MAILS:
-        raise AskedTooOftenError(
-            "you were sent several mails today already",
+    own = sum(r.subscriber_id == person.id and r.kind in set(RequestKind) for r in today)
+    if own >= DAILY_MAILS:
+        raise TooManyRequestsError(
+            "you got several emails today already",
             hint="Look into your inbox and its spam folder, or come back tomorrow.",
         )
     foreign = address_hash != person.address_hash
     flooded = sum(row.address_hash == address_hash for row in today) >= DAILY_MAILS
     if mailbox_key is not None:
         flooded |= not rate_limit.hit(session, mailbox_key, limit=DAILY_MAILS, window=_DAY, now=now)
-    unwanted = suppressed(session, address_hash) is not None
+    unwanted = suppression.reason_of(session, address_hash) is not None
     asked = Confirmation(
         kind=kind,
         email=email,
@@ -283,8 +290,8 @@ def _ask(
     )
     session.add(asked)
     session.flush()
-    mail = not (foreign and (flooded or unwanted))
-    return RequestResult(asked.id, email, person.email, repeated=False, mail=mail)
+    send = not (foreign and (flooded or unwanted))
+    return RequestResult(asked.id, email, person.email, repeated=False, send=send)
 
 
 def _day(moment: datetime) -> str:

@@ -1,8 +1,8 @@
-"""A person's rights over their data: a copy of all of it, and its end (GDPR Art. 15, 17, 20).
+"""Access to, and erasure of, all data about a subscriber (GDPR Art. 15, 17, 20).
 
-What stays after an erasure is the keyed hash of the address, among the suppressions, and of
-those that the person had before, among the former addresses, where they name nobody. So much
-is needed to honour the wish (Art. 17(3)(b)), since the next import may bring an address again.
+An erasure leaves the keyed hash of the address among the suppressions, and those of earlier
+addresses among the former addresses, without a name. This much is needed to honor the request
+(Art. 17(3)(b)), since the next import may contain an address again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,12 @@ from subscribers.models import (
     FormerAddress,
     Subscriber,
     Subscription,
-    Suppression,
     SuppressionReason,
     Topic,
 )
 
 _subscriber = table_of(Subscriber)
 _subscription = table_of(Subscription)
-_suppression = table_of(Suppression)
 _consent = table_of(Consent)
 _topic = table_of(Topic)
 _confirmation = table_of(Confirmation)
@@ -36,32 +34,30 @@ _former = table_of(FormerAddress)
 
 
 def find(session: Session, email: str, *, address_key: bytes) -> int:
-    """The id of the person with this address, however it is spelt; UserError without one."""
+    """The id of the subscriber with this address, in any spelling; UserError if there is none."""
     hashed = hash_address(address_key, parse(email))
-    person: int | None = session.scalar(
+    subscriber_id: int | None = session.scalar(
         select(_subscriber.c.id).where(_subscriber.c.address_hash == hashed)
     )
-    if person is None:
-        reason = session.scalar(
-            select(_suppression.c.reason).where(_suppression.c.address_hash == hashed)
-        )
+    if subscriber_id is None:
+        reason = suppression.reason_of(session, hashed)
         raise UserError(
-            "nobody is known by this address",
-            hint=f"A keyed hash of it is kept so that it is not mailed: {reason}."
+            "no subscriber has this address",
+            hint=f"A keyed hash of it is kept so that it is not emailed: {reason}."
             if reason
             else None,
         )
-    return person
+    return subscriber_id
 
 
 def erase(session: Session, subscriber_id: int, *, now: datetime) -> None:
-    """Delete all that is kept of a person here, and let nobody bring the address back.
+    """Delete all data about a subscriber here, and suppress the address so it cannot come back.
 
-    Deliveries and events are the publication's, which erases them by the same id in the
-    same transaction. Raises UserError when there is nobody of this id.
+    The caller erases deliveries and events by the same id in the same transaction. Raises
+    UserError if there is no subscriber with this id.
     """
     row = _row(session, _subscriber, subscriber_id)
-    # Topics, consent and open requests go by cascade; a signup of theirs names no person yet.
+    # Topics, consent and open requests go by cascade; an open signup refers to no subscriber yet.
     session.execute(delete(_subscriber).where(_subscriber.c.id == subscriber_id))
     session.execute(delete(_confirmation).where(_confirmation.c.address_hash == row.address_hash))
     suppression.add_addresses(
@@ -79,9 +75,9 @@ def data_of(
     *,
     more: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
-    """All that is kept of a person, ready for JSON; ``more`` is what other packages keep.
+    """All data about a subscriber, ready for JSON; ``more`` is the data of other packages.
 
-    Raises UserError when there is nobody of this id.
+    Raises UserError if there is no subscriber with this id.
     """
     person = _row(session, _subscriber, subscriber_id)
     topics = session.execute(
@@ -93,9 +89,7 @@ def data_of(
     consents = session.execute(
         select(_consent).where(_consent.c.subscriber_id == subscriber_id).order_by(_consent.c.id)
     )
-    barred = session.execute(
-        select(_suppression).where(_suppression.c.address_hash == person.address_hash)
-    ).one_or_none()
+    suppressed = suppression.find(session, person.address_hash)
     former = session.execute(
         select(_former).where(_former.c.subscriber_id == subscriber_id).order_by(_former.c.at)
     )
@@ -103,7 +97,7 @@ def data_of(
         "subscriber": _ready(person._asdict()),
         "topics": [_ready(row._asdict()) for row in topics],
         "consent": [_ready(row._asdict()) for row in consents],
-        "suppression": _ready(barred._asdict()) if barred else None,
+        "suppression": _ready(suppressed._asdict()) if suppressed else None,
         "former_addresses": [_ready(row._asdict()) for row in former],
         **{name: [_ready(row) for row in rows] for name, rows in (more or {}).items()},
     }
@@ -112,7 +106,7 @@ def data_of(
 def _row(session: Session, table: Table, number: int) -> Row[Any]:
     row = session.execute(select(table).where(table.c.id == number)).one_or_none()
     if row is None:
-        raise UserError("there is nobody of this number", place=str(number))
+        raise UserError("there is no subscriber with this id", place=str(number))
     return row
 
 

@@ -1,7 +1,7 @@
-"""What a person decides about their own subscription: topics, a pause, the language.
+"""What subscribers decide about their own subscription: topics, a pause, the language.
 
-It takes effect at once. What touches their identity or their data waits for a further
-mail: see ``subscribers.self_service.confirmed_requests``.
+These changes take effect at once. Changes of the address and requests for data or erasure need
+a confirmation by email: see ``subscribers.self_service.confirmed_requests``.
 """
 
 from collections.abc import Collection
@@ -13,40 +13,39 @@ from sqlalchemy import select
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers import rate_limit
-from subscribers.consent import topics
+from subscribers.consent import suppression, topics
 from subscribers.models import (
     Confirmation,
     Consent,
     Subscriber,
     Subscription,
-    Suppression,
     SuppressionReason,
     Topic,
 )
 
-_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
+_subscriber = table_of(Subscriber)
 _subscription, _topic = table_of(Subscription), table_of(Topic)
 _confirmation = table_of(Confirmation)
 
 MAX_PAUSE_WEEKS = 26
-#: A pause of as many weeks, asked for once more within so long, is the same pause.
+#: A pause of as many weeks, requested again within this time, is the same pause.
 _SAME_PAUSE = timedelta(days=1)
 _CHANGES, _AN_HOUR = 30, timedelta(hours=1)
-#: Where consent and leaving by the person's own hand are recorded to come from.
+#: The source of consent records for changes by the subscriber.
 _SOURCE = "preferences"
 
 
 class PreferenceError(UserError):
-    """A wish that cannot be granted as it was expressed."""
+    """A request that cannot be granted as it was made."""
 
 
 class ChangedTooOftenError(PreferenceError):
-    """More changes within an hour than a person makes: each is a record of consent."""
+    """More changes within an hour than a person makes. Each change adds a consent record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A topic, and whether the person has chosen it."""
+    """A topic, and whether the subscriber has chosen it."""
 
     slug: str
     name: str
@@ -56,25 +55,25 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What a person has decided so far."""
+    """The current choices of a subscriber."""
 
     subscriber_id: int
     email: str
     language: str | None
     #: The end of a pause that is not over yet.
     paused_until: datetime | None
-    #: Mail to the address came back: it gets none until it is changed.
+    #: The address bounced: it is suppressed until the subscriber changes it.
     bounced: bool
     topics: tuple[Offer, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PreferenceChoice:
-    """What a person wants from now on."""
+    """The new choices of a subscriber."""
 
     topics: Collection[str]
     language: str | None
-    #: Weeks from now; 0 ends a pause, None leaves everything as it is.
+    #: Weeks from now; 0 ends a pause, None changes nothing.
     pause_weeks: int | None = None
 
     def __post_init__(self) -> None:
@@ -85,11 +84,11 @@ class PreferenceChoice:
 
 
 def view(session: Session, subscriber_id: int, *, now: datetime) -> Preferences | None:
-    """A person's decisions; None when they have left or nobody is known by that number."""
+    """A subscriber's choices; None if they unsubscribed or there is no such id."""
     person = session.get(Subscriber, subscriber_id)
     if person is None:
         return None
-    reason = suppressed(session, person.address_hash)
+    reason = suppression.reason_of(session, person.address_hash)
     if reason not in {None, SuppressionReason.BOUNCED}:
         return None
     rows = session.execute(
@@ -113,13 +112,13 @@ def view(session: Session, subscriber_id: int, *, now: datetime) -> Preferences 
 
 
 def save(session: Session, subscriber_id: int, choice: PreferenceChoice, *, now: datetime) -> bool:
-    """Put a choice into effect; False, and nothing happens, for somebody who is not there.
+    """Apply new choices. Returns False, and changes nothing, if there is no such subscriber.
 
-    A topic that is no longer offered is passed over: it went while the form stood open. What
-    changes nothing writes nothing; ChangedTooOftenError when so much changed within the hour
-    that no person does it.
+    A topic that no longer exists is ignored: it was deleted while the form was open. A choice
+    that changes nothing writes nothing. Raises ChangedTooOftenError for more changes within an
+    hour than a person makes.
     """
-    person = held(session, subscriber_id)
+    person = lock(session, subscriber_id)
     before = view(session, subscriber_id, now=now)
     if person is None or before is None:
         return False
@@ -144,8 +143,8 @@ def save(session: Session, subscriber_id: int, choice: PreferenceChoice, *, now:
     key = rate_limit.key_of(person.address_hash, "preferences", "")
     if not rate_limit.hit(session, key, limit=_CHANGES, window=_AN_HOUR, now=now):
         raise ChangedTooOftenError(
-            "these preferences were changed many times within the hour",
-            hint="Nothing was saved. Try again later; you can leave at any time.",
+            "these preferences were changed too often within an hour",
+            hint="Nothing was saved. Try again later. You can still unsubscribe at any time.",
         )
     person.language, person.paused_until = choice.language, paused
     session.add(person)
@@ -168,9 +167,9 @@ def record(
     now: datetime,
     source: str = _SOURCE,
 ) -> None:
-    """Add to the person's record of consent; nothing for somebody who is not there."""
+    """Add to the subscriber's consent records; does nothing if there is no such subscriber."""
     known = select(_subscriber.c.id).where(_subscriber.c.id == subscriber_id)
-    # The lock keeps the row from being erased between the look and the insert.
+    # The lock prevents an erasure between this check and the insert.
     if session.scalar(known.with_for_update(read=True, key_share=True)) is not None:
         session.add(
             Consent(
@@ -180,43 +179,35 @@ def record(
         session.flush()
 
 
-def still_here(session: Session, subscriber_id: int) -> str | None:
-    """The address of somebody whom leaving would change something for; None for nobody like that.
+def unsubscribable_address(session: Session, subscriber_id: int) -> str | None:
+    """The address of a subscriber for whom unsubscribing would change something, or None.
 
-    Whoever left or complained has left. But their leaving again ends a confirmation link that was
-    sent since. The person is held until the transaction ends, so that of two posts at once the
-    second finds the first one's work.
+    Those who unsubscribed or complained are out already. Unsubscribing again still changes
+    something for them if it ends a confirmation link that was sent since. The subscriber's row is
+    locked until the transaction ends, so that of two requests at once, the second sees what the
+    first did.
     """
-    person = held(session, subscriber_id)
+    person = lock(session, subscriber_id)
     if person is None:
         return None
-    barred = session.execute(
-        select(_suppression).where(_suppression.c.address_hash == person.address_hash)
-    ).one_or_none()
-    match barred.reason if barred is not None else None:
+    row = suppression.find(session, person.address_hash)
+    match row.reason if row is not None else None:
         case None | SuppressionReason.BOUNCED:
             return person.email
         case SuppressionReason.MANUAL:
-            told = barred.underlying_reason if barred is not None else None
-            return person.email if told in {None, SuppressionReason.BOUNCED} else None
+            underlying = row.underlying_reason if row is not None else None
+            return person.email if underlying in {None, SuppressionReason.BOUNCED} else None
         case SuppressionReason.ERASED:
             return None
-    assert barred is not None
-    waits = (
+    assert row is not None
+    open_link = (
         _confirmation.c.address_hash == person.address_hash,
-        _confirmation.c.created_at >= barred.at,
+        _confirmation.c.created_at >= row.at,
         _confirmation.c.done_at.is_(None),
     )
-    return person.email if session.scalar(select(1).where(*waits).limit(1)) else None
+    return person.email if session.scalar(select(1).where(*open_link).limit(1)) else None
 
 
-def held(session: Session, subscriber_id: int) -> Subscriber | None:
-    """The person, as they are now, and nobody else's to change until the transaction ends."""
+def lock(session: Session, subscriber_id: int) -> Subscriber | None:
+    """The subscriber as stored now, locked until the transaction ends; None if there is none."""
     return session.get(Subscriber, subscriber_id, with_for_update=True, populate_existing=True)
-
-
-def suppressed(session: Session, address_hash: bytes) -> str | None:
-    """Why this address must not be mailed; None when it may."""
-    return session.scalar(
-        select(_suppression.c.reason).where(_suppression.c.address_hash == address_hash)
-    )

@@ -1,4 +1,4 @@
-"""What is known of an address's domain: throw-away mailboxes, and whether it takes mail."""
+"""Checks of an address's domain: disposable mailboxes, and whether it accepts email."""
 
 from functools import cache
 from threading import BoundedSemaphore
@@ -10,39 +10,40 @@ if TYPE_CHECKING:
     from dns.resolver import LRUCache, Resolver
 
 #: A visitor waits for the answer.
-_PATIENCE = 2.0  # seconds
-#: Look-ups at once. Strangers choose the domains: slow ones must not hold all threads.
-_AT_ONCE = BoundedSemaphore(8)
+_TIMEOUT = 2.0  # seconds
+#: Concurrent lookups. Strangers choose the domains: slow ones must not block all threads.
+_LOOKUPS = BoundedSemaphore(8)
 
 
 def is_disposable(domain: str) -> bool:
-    """Whether the domain, or one above it, belongs to a service of throw-away mailboxes."""
+    """Whether the domain, or a parent domain, belongs to a service of disposable mailboxes."""
     labels = domain.split(".")
     return any(".".join(labels[start:]) in blocklist for start in range(len(labels) - 1))
 
 
-def takes_mail(domain: str) -> bool:
-    """Whether DNS says that the domain takes mail; where DNS does not say, it does.
+def accepts_email(domain: str) -> bool:
+    """Whether DNS says that the domain accepts email; True if DNS does not answer.
 
-    A mail host (RFC 5321 §5.1), or without any an address; a null MX (RFC 7505) takes none.
+    It does with a mail server (RFC 5321 §5.1) or, without any, with an address record. It does
+    not with a null MX record (RFC 7505).
     """
-    if not _AT_ONCE.acquire(blocking=False):
+    if not _LOOKUPS.acquire(blocking=False):
         return True
     try:
-        return _asked(domain)
+        return _look_up(domain)
     finally:
-        _AT_ONCE.release()
+        _LOOKUPS.release()
 
 
-def _asked(domain: str) -> bool:
-    # A tenth of a second, for one setting.
+def _look_up(domain: str) -> bool:
+    # Imported late: it takes a tenth of a second, and only one setting needs it.
     import dns.exception  # noqa: PLC0415
     import dns.resolver  # noqa: PLC0415
 
     try:
         resolver = dns.resolver.Resolver()  # reads the machine's configuration
         resolver.cache = answers()
-        resolver.lifetime = _PATIENCE
+        resolver.lifetime = _TIMEOUT
         hosts = resolver.resolve(domain, "MX")
         return any(str(host.exchange) != "." for host in hosts)
     except dns.resolver.NXDOMAIN:
@@ -71,7 +72,7 @@ def _has_address(resolver: "Resolver", domain: str) -> bool:
 
 @cache
 def answers() -> "LRUCache":
-    """Answers that were given before."""
+    """The cache of DNS answers."""
     import dns.resolver  # noqa: PLC0415
 
     return dns.resolver.LRUCache(10_000)

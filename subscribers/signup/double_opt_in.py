@@ -1,7 +1,7 @@
-"""Signing up: what was asked waits, outside the audience, until its link is confirmed.
+"""Sign-up with double opt-in: a signup joins the audience only when its link is confirmed.
 
-Whether an address is known shows nowhere: every request takes the same statements, and
-whoever asks learns what the mail says only by reading it.
+A response never shows whether an address is known: each request runs the same statements, and
+only the email, which the owner of the address reads, says more.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.errors import UserError
 from subscribers import rate_limit
 from subscribers.consent import former_addresses, suppression, topics
@@ -20,66 +21,63 @@ from subscribers.email_address import hash_address
 from subscribers.models import (
     Confirmation,
     Subscriber,
-    Subscription,
-    Suppression,
     SuppressionReason,
-    Topic,
 )
 from subscribers.signup.form import Signup
 from subscribers.signup.mailboxes import mailbox_of
 
-_subscriber, _suppression = table_of(Subscriber), table_of(Suppression)
-_subscription, _topic = table_of(Subscription), table_of(Topic)
+_subscriber = table_of(Subscriber)
 _confirmation = table_of(Confirmation)
 
 _DAY = timedelta(days=1)
 _KIND = "signup"
-#: Who has gone by their own wish comes back by a link only if they asked for it afterwards.
-_WENT = {
+#: Those who left by their own choice come back only by a link that they requested afterwards.
+_LEFT_BY_CHOICE = {
     SuppressionReason.UNSUBSCRIBED,
     SuppressionReason.COMPLAINED,
     SuppressionReason.ERASED,
 }
-#: These addresses get one confirmation email a day, however many the settings allow.
-_LISTED = {SuppressionReason.BOUNCED, SuppressionReason.COMPLAINED}
+#: These addresses get one confirmation email a day, however many the settings allow: the email
+#: bypasses the provider's suppression lists.
+_ONE_A_DAY = {SuppressionReason.BOUNCED, SuppressionReason.COMPLAINED}
 
 
 class SignupLinkError(UserError):
-    """The link of a confirmation mail that can no longer be followed."""
+    """The link of a confirmation email is no longer valid."""
 
 
 class ConfirmationEmail(StrEnum):
-    """Which mail answers a signup."""
+    """Which email answers a signup."""
 
-    #: Press the button to subscribe.
+    #: Asks for confirmation.
     CONFIRM = "confirm"
-    #: You are subscribed already; here is where to change it.
+    #: Says that the address is subscribed already, and where to change the subscription.
     KNOWN = "known"
-    #: You are subscribed now. Without double opt-in only.
+    #: Says that the address is now subscribed. Only without double opt-in.
     WELCOME = "welcome"
 
 
 @dataclass(frozen=True, slots=True)
 class SignupResult:
-    """A signup written down."""
+    """A recorded signup."""
 
     confirmation_id: int
     mail: ConfirmationEmail
-    #: Whether the mail is to leave. The answer on the web is the same if it does not.
+    #: Whether to send the email. The web page shows the same answer if not.
     send: bool
-    #: The subscriber, for any mail but ``CONFIRM``.
+    #: The subscriber, for each email but ``CONFIRM``.
     subscriber_id: int | None
     expires: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A signup that was confirmed."""
+    """A confirmed signup."""
 
     subscriber_id: int
     address_hash: bytes
     email: str
-    #: Whether the address was suppressed until now.
+    #: Whether the address was suppressed before.
     came_back: bool
 
 
@@ -93,47 +91,45 @@ def request(
     per_address: int,
     double_opt_in: bool = True,
 ) -> SignupResult:
-    """Write a signup down; says which mail is to leave, if any.
+    """Record a signup; says which email to send, if any.
 
-    A mailbox, by whichever of its addresses, gets ``per_address`` mails a day, whoever asks for
-    them, one when it bounced or its owner complained, and none when an operator has barred it.
-    Without ``double_opt_in``,
-    somebody new is subscribed at once, but not who has left, bounced or changed to another
-    address: they have to prove that it is them who come back.
+    A mailbox, by any of its addresses, gets at most ``per_address`` emails a day, whoever
+    requests them. It gets one if it bounced or its owner complained, and none if an operator
+    suppressed it. Without ``double_opt_in``, a new address is subscribed at once. One that left,
+    bounced or was given up for another still has to confirm.
     """
     address_hash = hash_address(address_key, signup.address)
-    barred = _barred(session, address_hash)
+    suppressed = suppression.reason_of(session, address_hash)
     limit = rate_limit.key_of(address_key, rate_limit.SINGLE_MAILS, mailbox_of(signup.address))
-    # The email passes the provider's lists, so whoever asks for it reaches one who complained.
-    a_day = min(per_address, 1) if barred in _LISTED else per_address
+    a_day = min(per_address, 1) if suppressed in _ONE_A_DAY else per_address
     within = rate_limit.hit(session, limit, limit=a_day, window=_DAY, now=now)
     person = session.execute(
         select(_subscriber.c.id, _subscriber.c.confirmed_at).where(
             _subscriber.c.address_hash == address_hash
         )
     ).one_or_none()
-    known = person is not None and person.confirmed_at is not None and barred is None
-    # Who gave the address up would get each issue twice by a stranger's word.
-    given_up = former_addresses.is_given_up(session, address_hash)
-    open_door = not double_opt_in and barred is None and not given_up
-    waits = within and not known and not open_door and barred != SuppressionReason.MANUAL
+    known = person is not None and person.confirmed_at is not None and suppressed is None
+    # Otherwise a stranger could make the owner get each issue at both addresses.
+    is_former = former_addresses.is_former(session, address_hash)
+    join_now = not double_opt_in and suppressed is None and not is_former
+    waits = within and not known and not join_now and suppressed != SuppressionReason.MANUAL
     asked = Confirmation(
         kind=_KIND,
         email=signup.address.email,
         address_hash=address_hash,
-        asked=_asked(signup),
+        asked=_request_data(signup),
         created_at=now,
-        # The row is there in any case, for equal work; nothing leads to one that is over.
+        # The row is always written, so that each request takes equal time.
         expires_at=now + confirm_within if waits else now,
     )
     session.add(asked)
     session.flush()
     subscriber_id = person.id if person is not None else None
     if not double_opt_in:
-        # Done for everybody and undone where it may not be: again for equal work.
+        # Everybody is added, and rolled back where that is not allowed: again for equal time.
         with session.begin_nested() as point:
-            made = _enrol(session, asked, now=now, proof=None)
-            if open_door and not known:
+            made = _add_subscriber(session, asked, now=now, proof=None)
+            if join_now and not known:
                 subscriber_id = made
             else:
                 point.rollback()
@@ -141,23 +137,23 @@ def request(
         ConfirmationEmail.KNOWN
         if known
         else ConfirmationEmail.WELCOME
-        if open_door
+        if join_now
         else ConfirmationEmail.CONFIRM
     )
     return SignupResult(
         asked.id,
         mail,
-        within and barred != SuppressionReason.MANUAL,
+        within and suppressed != SuppressionReason.MANUAL,
         None if mail is ConfirmationEmail.CONFIRM else subscriber_id,
         asked.expires_at,
     )
 
 
 def find(session: Session, confirmation_id: int, *, now: datetime) -> Confirmation:
-    """A signup to be looked at; SignupLinkError when there is none, or it is over."""
+    """A signup to show; SignupLinkError if there is none or it has expired."""
     asked = _usable(session.get(Confirmation, confirmation_id), now)
     if asked.done_at is not None:
-        _refuse_gone(_barred(session, asked.address_hash))
+        _refuse_suppressed(suppression.reason_of(session, asked.address_hash))
     return asked
 
 
@@ -169,14 +165,14 @@ def confirm(
     ip: str | None,
     user_agent: str | None,
 ) -> Confirmed:
-    """Subscribe who asked. A second time changes nothing.
+    """Subscribe the address of a signup. A second time changes nothing.
 
-    Whoever left, bounced or complained before they asked can be mailed again. Raises
-    SignupLinkError, also for those who left after asking or after the first time, and for those
-    an operator barred.
+    An address that left, bounced or complained before the signup can be emailed again. Raises
+    SignupLinkError, also for those who left after the signup or after the first confirmation,
+    and for addresses that an operator suppressed.
     """
     address_hash = find(session, confirmation_id, now=now).address_hash
-    # The person first, as everywhere: two that lock in opposite orders wait for each other.
+    # Lock the subscriber first, as everywhere: opposite orders would deadlock.
     session.execute(
         select(_subscriber.c.id).where(_subscriber.c.address_hash == address_hash).with_for_update()
     )
@@ -184,40 +180,39 @@ def confirm(
         session.get(Confirmation, confirmation_id, with_for_update=True, populate_existing=True),
         now,
     )
-    barred = session.execute(
-        select(_suppression.c.reason, _suppression.c.at)
-        .where(_suppression.c.address_hash == address_hash)
-        .with_for_update()
-    ).one_or_none()
+    suppressed = suppression.find(session, address_hash, lock=True)
     if asked.done_at is not None and asked.subscriber_id is not None:
-        _refuse_gone(barred.reason if barred is not None else None)
+        _refuse_suppressed(suppressed.reason if suppressed is not None else None)
         return Confirmed(asked.subscriber_id, address_hash, asked.email, came_back=False)
-    if barred is not None and barred.reason == SuppressionReason.MANUAL:
+    if suppressed is not None:
+        if suppressed.reason == SuppressionReason.MANUAL:
+            raise SignupLinkError(
+                "this address cannot be subscribed",
+                hint="Write to the editors if this is a mistake.",
+            )
+        if suppressed.reason in _LEFT_BY_CHOICE and suppressed.at > asked.created_at:
+            raise SignupLinkError(
+                "you unsubscribed after this link was sent",
+                hint="Subscribe again to get a new one.",
+            )
+    if former_addresses.is_former(session, address_hash, since=asked.created_at):
+        # The owner has another address since, and would get each issue at both.
         raise SignupLinkError(
-            "this address cannot be subscribed", hint="Write to the editors if this is a mistake."
-        )
-    if barred is not None and barred.reason in _WENT and barred.at > asked.created_at:
-        raise SignupLinkError(
-            "you have left since this link was sent", hint="Subscribe again to get a new one."
-        )
-    if former_addresses.is_given_up(session, address_hash, since=asked.created_at):
-        # Who has another address since would get each issue at both.
-        raise SignupLinkError(
-            "this address was given up for another one since this link was sent",
+            "you changed to another address after this link was sent",
             hint="Subscribe again to get a new one.",
         )
     proof = Act(now, "confirmed", ip=ip, user_agent=user_agent)
-    subscriber_id = _enrol(session, asked, now=now, proof=proof)
+    subscriber_id = _add_subscriber(session, asked, now=now, proof=proof)
     suppression.lift(session, [address_hash])
-    former_addresses.take_up(session, address_hash)
+    former_addresses.remove(session, address_hash)
     asked.done_at, asked.subscriber_id = now, subscriber_id
     session.add(asked)
     session.flush()
-    return Confirmed(subscriber_id, address_hash, asked.email, came_back=barred is not None)
+    return Confirmed(subscriber_id, address_hash, asked.email, came_back=suppressed is not None)
 
 
 def sweep(session: Session, *, now: datetime) -> int:
-    """Forget what was asked and whose time is over, done or not; returns how many."""
+    """Delete expired requests, confirmed or not; returns how many."""
     result = session.execute(delete(_confirmation).where(_confirmation.c.expires_at <= now))
     return result.rowcount  # type: ignore[attr-defined,no-any-return]
 
@@ -230,32 +225,27 @@ def _usable(asked: Confirmation | None, now: datetime) -> Confirmation:
     return asked
 
 
-def _refuse_gone(reason: str | None) -> None:
-    """Raise SignupLinkError where a link that did its work would say what is no longer true."""
+def _refuse_suppressed(reason: str | None) -> None:
+    """Raise SignupLinkError if the address was suppressed after its link was used."""
     match reason:
         case None:
             return
         case SuppressionReason.MANUAL:
             raise SignupLinkError(
-                "you get no mail any more", hint="Write to the editors if this is a mistake."
+                "this address gets no more emails",
+                hint="Write to the editors if this is a mistake.",
             )
         case SuppressionReason.BOUNCED:
             raise SignupLinkError(
-                "mail to your address came back, so it gets no more",
-                hint="Subscribe again when it works.",
+                "emails to your address bounced, so it gets no more",
+                hint="Subscribe again when your mailbox works.",
             )
     raise SignupLinkError(
-        "you have left since this link was used", hint="Subscribe again to come back."
+        "you unsubscribed after this link was used", hint="Subscribe again to come back."
     )
 
 
-def _barred(session: Session, address_hash: bytes) -> str | None:
-    return session.scalar(
-        select(_suppression.c.reason).where(_suppression.c.address_hash == address_hash)
-    )
-
-
-def _asked(signup: Signup) -> dict[str, Any]:
+def _request_data(signup: Signup) -> dict[str, Any]:
     return {
         "name": signup.name,
         "topics": list(signup.topics),
@@ -269,8 +259,10 @@ def _asked(signup: Signup) -> dict[str, Any]:
     }
 
 
-def _enrol(session: Session, asked: Confirmation, *, now: datetime, proof: Act | None) -> int:
-    """Put the person into the audience, or what they asked for to what is known of them."""
+def _add_subscriber(
+    session: Session, asked: Confirmation, *, now: datetime, proof: Act | None
+) -> int:
+    """Add the subscriber, or merge the signup into the existing row. Returns the id."""
     wish = asked.asked
     source = f"form:{wish['form']}"
     found = session.execute(
@@ -278,8 +270,8 @@ def _enrol(session: Session, asked: Confirmation, *, now: datetime, proof: Act |
         .where(_subscriber.c.address_hash == asked.address_hash)
         .with_for_update()
     ).one_or_none()
-    # In force from the first proof on; who comes back proves it anew.
-    back = _barred(session, asked.address_hash) is not None
+    # Confirmed from the first proof on; somebody who comes back proves it again.
+    back = suppression.reason_of(session, asked.address_hash) is not None
     before: dict[str, Any] = dict(found._mapping) if found is not None else {}
     since = None if back else before.get("confirmed_at")
     values = {
@@ -291,8 +283,8 @@ def _enrol(session: Session, asked: Confirmation, *, now: datetime, proof: Act |
         "confirmed_at": since or now,
         "paused_until": None if back else before.get("paused_until"),
     }
-    # Who comes back is no newcomer, though only a hash was kept of them (erased, say): a row
-    # that is older than their proof tells them apart, for good (newsletter's reconciling).
+    # Somebody who comes back is not new, though perhaps only a hash of the address was kept (after
+    # an erasure, say). A row older than its proof marks them for the suppression sync.
     created_at = asked.created_at if back else now
     added = insert_into(session, _subscriber).values(
         address_hash=asked.address_hash, source=source, created_at=created_at, **values

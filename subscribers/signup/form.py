@@ -1,19 +1,18 @@
-"""From what somebody typed, or a program sent, to a signup: every field checked.
+"""Turns the fields of a sign-up form or an API request into a checked signup.
 
-All that is wrong is said at once, each complaint under its field's name.
+All errors are reported at once, each under the name of its field.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TypeVar
-from zoneinfo import available_timezones
 
 from newsletter.errors import AddressError, UserError
 from subscribers.consent.topics import Matcher
 from subscribers.email_address import Address, parse
+from subscribers.field_values import LANGUAGE_TAG, is_timezone
 from subscribers.signup import domain_checks
 
 _T = TypeVar("_T")
@@ -26,16 +25,15 @@ _MAX_ATTRIBUTES = 20
 _MAX_VALUE = 500
 _ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _FORM = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-#: Turn the text around them, and with it what a reader takes it for.
+#: Characters that change the direction of the text around them, and so its apparent meaning.
 _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
-#: The name under which a form is recorded that gives none.
+#: The recorded name of a form that gives none.
 UNNAMED = "unnamed"
 
 
 class FieldError(UserError):
-    """What one field says cannot be used; ``place`` is the field's name."""
+    """A field has an unusable value; ``place`` is the field's name."""
 
     def __init__(self, field: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, place=field, hint=hint)
@@ -43,7 +41,7 @@ class FieldError(UserError):
 
 
 class SignupError(UserError):
-    """A signup that cannot be taken; ``problems`` says why, field by field."""
+    """A signup has unusable fields; ``problems`` has one error for each."""
 
     def __init__(self, problems: Sequence[FieldError]) -> None:
         first = problems[0]
@@ -53,7 +51,7 @@ class SignupError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Signup:
-    """A wish to subscribe, well-formed. Nothing in it is proved."""
+    """A well-formed signup. Nothing in it is proved yet."""
 
     address: Address
     name: str = ""
@@ -61,7 +59,7 @@ class Signup:
     attributes: Mapping[str, str] = field(default_factory=dict)
     language: str | None = None
     timezone: str | None = None
-    #: Which form it came through, and the words of consent that the form showed.
+    #: The form it came through, and the consent wording that the form showed.
     form: str = UNNAMED
     wording: str = ""
     ip: str | None = None
@@ -70,19 +68,19 @@ class Signup:
 
 @dataclass(frozen=True, slots=True)
 class SignupRules:
-    """What is asked of a signup beyond its form."""
+    """The rules that a signup is checked against."""
 
-    #: The topics that there are, by slug. Who chooses none of them gets all of them.
+    #: Slugs of the existing topics. A signup without topics gets all of them.
     topics: Collection[str]
-    #: Their names, which mean them as well: slug → name.
+    #: Their names, which are accepted as well: slug → name.
     topic_names: Mapping[str, str] = field(default_factory=dict)
-    #: Attributes that a form may set. Whatever else is asked for is refused: segments grant by
-    #: attributes, and anybody can post.
+    #: Attributes that a form may set. Others are refused: segments select by attributes, and
+    #: anybody can post a form.
     fields: Collection[str] = ()
     wording: str = ""
     refuse_disposable: bool = False
-    #: Whether a domain takes mail; None where nobody asks.
-    takes_mail: Callable[[str], bool] | None = None
+    #: Checks whether a domain accepts email; None to skip the check.
+    accepts_email: Callable[[str], bool] | None = None
 
 
 def parse_signup(
@@ -94,7 +92,7 @@ def parse_signup(
 ) -> Signup:
     """The signup in ``fields``: email, name, topics, attributes, language, timezone and form.
 
-    Raises SignupError with a FieldError for each field that cannot be used.
+    Raises SignupError with a FieldError for each unusable field.
     """
     problems: list[FieldError] = []
     checked = _Checked(problems)
@@ -107,10 +105,14 @@ def parse_signup(
     form = checked(_form, fields.get("form"), default=UNNAMED)
     if address is None or problems:
         raise SignupError(problems)
-    # Last, because it asks the network.
-    if rules.takes_mail is not None and not rules.takes_mail(address.domain):
+    # Last, because it queries the network.
+    if rules.accepts_email is not None and not rules.accepts_email(address.domain):
         raise SignupError(
-            [FieldError("email", f"{address.domain} takes no mail", hint="Is it misspelt?")]
+            [
+                FieldError(
+                    "email", f"{address.domain} does not accept email", hint="Is it misspelled?"
+                )
+            ]
         )
     return Signup(
         address, name, topics, attributes, language, timezone, form, rules.wording, ip, user_agent
@@ -118,7 +120,7 @@ def parse_signup(
 
 
 class _Checked:
-    """Reads one field after the other, and notes what is wrong instead of stopping there."""
+    """Reads one field after the other, and collects errors instead of stopping at the first."""
 
     def __init__(self, problems: list[FieldError]) -> None:
         self._problems = problems
@@ -139,13 +141,13 @@ def _address(value: object, rules: SignupRules) -> Address:
         address = parse(text)
     except AddressError:
         raise FieldError(
-            "email", "this is not an email address", hint="It looks like ada@example.org."
+            "email", "this is not an email address", hint="Write it like ada@example.org."
         ) from None
     if rules.refuse_disposable and domain_checks.is_disposable(address.domain):
         raise FieldError(
             "email",
-            "this is an address for one use only",
-            hint="Give one that you will read for longer.",
+            "this is a disposable address",
+            hint="Use an address that you will keep.",
         )
     return address
 
@@ -157,7 +159,7 @@ def _name(value: object) -> str:
 def _topics(value: object, rules: SignupRules) -> tuple[str, ...]:
     given = [value] if isinstance(value, str) else value or []
     if not isinstance(given, list | tuple) or not all(isinstance(slug, str) for slug in given):
-        raise FieldError("topics", "this is no list of topics")
+        raise FieldError("topics", "this is not a list of topics")
     if len(given) > _MAX_TOPICS:
         raise FieldError("topics", f"more than {_MAX_TOPICS} topics")
     known = Matcher((slug, rules.topic_names.get(slug, slug)) for slug in rules.topics)
@@ -168,7 +170,7 @@ def _topics(value: object, rules: SignupRules) -> tuple[str, ...]:
             shown = _text("topics", word, 64)
             raise FieldError("topics", f"there is no topic “{shown}”")
         chosen[slug] = None
-    # The form says so: somebody who asks for the newsletter and for no part of it wants it.
+    # The form says so: a signup that chooses no topic gets the whole newsletter.
     return tuple(chosen or dict.fromkeys(rules.topics))
 
 
@@ -176,7 +178,7 @@ def _attributes(value: object, rules: SignupRules) -> dict[str, str]:
     if not value:
         return {}
     if not isinstance(value, Mapping):
-        raise FieldError("attributes", "these are not names with values")
+        raise FieldError("attributes", "this is not a list of names with values")
     if len(value) > _MAX_ATTRIBUTES:
         raise FieldError("attributes", f"more than {_MAX_ATTRIBUTES} fields")
     kept = {}
@@ -184,17 +186,16 @@ def _attributes(value: object, rules: SignupRules) -> dict[str, str]:
         if not isinstance(name, str) or not _ATTRIBUTE.fullmatch(name):
             raise FieldError(
                 "attributes",
-                "a field’s name has letters a to z, digits and underscores, and begins with a "
-                "letter",
+                "a field’s name begins with a letter and has only a to z, digits and underscores",
             )
         if name not in rules.fields:
             raise FieldError(
                 f"attributes.{name}",
                 f"a signup cannot set “{name}”",
-                hint="Send it without that. (Operators name the fields of their forms in "
+                hint="Leave it out. (Operators list the fields that forms may set in "
                 "signup.fields.)",
             )
-        # What was left empty says nothing: it must not wipe out what is known.
+        # An empty field is skipped: it must not overwrite a known value.
         if text := _text(f"attributes.{name}", given, _MAX_VALUE, lines=True):
             kept[name] = text
     return kept
@@ -202,14 +203,14 @@ def _attributes(value: object, rules: SignupRules) -> dict[str, str]:
 
 def _language(value: object) -> str | None:
     tag = _text("language", value, 35)
-    if tag and not _LANGUAGE.fullmatch(tag):
+    if tag and not LANGUAGE_TAG.fullmatch(tag):
         raise FieldError("language", "this is not a language", hint="Write it like en or de-AT.")
     return tag or None
 
 
 def _timezone(value: object) -> str | None:
     name = _text("timezone", value, 64)
-    if name and name not in _timezones():
+    if name and not is_timezone(name):
         raise FieldError("timezone", "this is not a time zone", hint="Write it like Europe/Berlin.")
     return name or None
 
@@ -217,12 +218,12 @@ def _timezone(value: object) -> str | None:
 def _form(value: object) -> str:
     name = _text("form", value, 60)
     if name and not _FORM.fullmatch(name):
-        raise FieldError("form", "a form’s name has letters a to z, digits, - and _")
+        raise FieldError("form", "a form’s name has only letters a to z, digits, - and _")
     return name or UNNAMED
 
 
 def _text(field: str, value: object, most: int, *, lines: bool = False) -> str:
-    """The text of a field, without blanks around it."""
+    """The text of a field, stripped."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -234,11 +235,5 @@ def _text(field: str, value: object, most: int, *, lines: bool = False) -> str:
     if _DIRECTION.search(text) or any(
         unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} and c not in allowed for c in text
     ):
-        raise FieldError(field, "this holds characters that cannot be shown")
+        raise FieldError(field, "this contains characters that cannot be shown")
     return text
-
-
-@lru_cache(maxsize=1)
-def _timezones() -> frozenset[str]:
-    """Names of time zones; finding them reads a folder."""
-    return frozenset(available_timezones())

@@ -1,15 +1,16 @@
-"""Which addresses lead into one mailbox, as far as its provider says so. For limits only.
+"""Finds which addresses lead to the same mailbox, by the rules of each provider, for rate limits.
 
-Mail to ``ada+1@…``, ``a.da@gmail.com`` and ``ada@googlemail.com`` fills one inbox, so they share
-its limits. Two people who were taken for one would only share a limit: where a provider's rule
-is not known, the address behind its tag counts. People are never told apart by this.
+Email to ``ada+1@…``, ``a.da@gmail.com`` and ``ada@googlemail.com`` reaches one inbox, so these
+share its limits. If two people were mistaken for one, they would only share a limit. Where a
+provider's rule is unknown, the address without its tag counts. Subscribers are never merged by
+this.
 """
 
 from typing import Final
 
 from subscribers.email_address import Address
 
-#: Domain → the one that stands for all of a provider's, where each user has the same name in all.
+#: Domain → the provider's main domain, where each user has the same name in all its domains.
 _SAME: Final = {
     "googlemail.com": "gmail.com",
     "me.com": "icloud.com",
@@ -20,18 +21,17 @@ _SAME: Final = {
     "yandex.ru": "yandex.com",
     "ya.ru": "yandex.com",
 }
-#: Signs that a provider passes over in a name.
+#: Characters that a provider ignores in a local part.
 #: https://support.google.com/mail/answer/7436150 (dots);
 #: https://proton.me/support/addresses-and-aliases (dots, hyphens, underscores).
-_PASSED_OVER: Final = {"gmail.com": ".", "proton.me": ".-_"}
-#: Behind these begins a tag. The plus is RFC 5233's, and usual: Gmail, Outlook, Fastmail, Proton,
-#: iCloud and most servers know it. Yahoo's disposable addresses have a hyphen
-#: (https://help.yahoo.com/kb/SLN28815.html).
+_IGNORED: Final = {"gmail.com": ".", "proton.me": ".-_"}
+#: Tags begin with a plus (RFC 5233) at Gmail, Outlook, Fastmail, Proton, iCloud and most servers.
+#: Yahoo's disposable addresses use a hyphen (https://help.yahoo.com/kb/SLN28815.html).
 _YAHOO: Final = ("yahoo.", "ymail.com", "rocketmail.com", "aol.com", "myyahoo.com")
-#: Fastmail gives a user all addresses of a domain below its own: x@ada.fastmail.com.
+#: Fastmail gives each user all addresses of a subdomain: x@ada.fastmail.com.
 _BELOW: Final = ("fastmail.com", "fastmail.fm")
-#: Domains that many people share. A limit of all of them together would keep strangers out; the
-#: limit of the single mailbox holds.
+#: Domains that many people share. One limit for a whole domain would block strangers, so only
+#: the limit of the single mailbox applies.
 SHARED: Final = frozenset(
     """
     gmail.com icloud.com proton.me yandex.com fastmail.com fastmail.fm outlook.com outlook.de
@@ -50,7 +50,7 @@ SHARED: Final = frozenset(
 
 
 def mailbox_of(address: Address) -> str:
-    """What all addresses of one mailbox share."""
+    """A key that all addresses of one mailbox share."""
     local, _, domain = address.identity.rpartition("@")
     for host in _BELOW:
         if domain.endswith(f".{host}"):
@@ -59,22 +59,22 @@ def mailbox_of(address: Address) -> str:
     tags = "+-" if domain.startswith(_YAHOO) else "+"
     name = local
     for sign in tags:
-        # What a tag leaves may not end with a dot.
+        # What is left of a tag may not end with a dot.
         name = name.partition(sign)[0].rstrip(".") or name
-    folded = name.translate(dict.fromkeys(map(ord, _PASSED_OVER.get(domain, ""))))
+    folded = name.translate(dict.fromkeys(map(ord, _IGNORED.get(domain, ""))))
     return f"{folded or name}@{domain}"
 
 
-def house_of(address: Address) -> str | None:
-    """The domain whose addresses may all be one person's; None for one that many people share.
+def private_domain_of(address: Address) -> str | None:
+    """The domain whose addresses may all be one person's; None if many people share it.
 
-    Names below it count with it: whoever owns a domain makes as many of them as they like.
+    Subdomains count with it: the owner of a domain can create as many as they like.
     """
     domain = address.domain
     domain = _SAME.get(domain, domain)
     if domain in SHARED or domain.startswith("yahoo."):
         return None
     labels = domain.split(".")
-    # Like example.co.uk: registries below a country have short names.
+    # Like example.co.uk: registries under a country code have short names.
     kept = 3 if len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3 else 2
     return ".".join(labels[-kept:])

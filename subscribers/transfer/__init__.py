@@ -1,1 +1,1 @@
-"""Imports and exports subscribers."""
+"""Import and export of subscribers."""

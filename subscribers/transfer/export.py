@@ -1,6 +1,7 @@
-"""Exporting people, a page at a time: memory stays flat, and the file comes back in whole.
+"""Exports subscribers a page at a time, in flat memory.
 
-own_export.py says what is in it. Read it in one transaction, so that it is one view.
+export_format.py defines the columns. Run the export in one transaction, so that it is one
+consistent view.
 """
 
 import csv
@@ -56,10 +57,9 @@ def export_people(
     form: Form = "csv",
     progress: Progress | None = None,
 ) -> int:
-    """Write the people of ``condition`` (over ``subscriber``), in order of id; returns how many.
+    """Write the subscribers that match ``condition``, in order of id; returns how many.
 
-    ``progress`` is called after each page with the people written and the part of all,
-    0 to 1.
+    ``progress`` is called after each page with the number written and the share of all, 0 to 1.
     """
     total = 0
     if progress:
@@ -103,7 +103,7 @@ def _writer(file: BinaryIO, form: Form) -> Iterator[Callable[[dict[str, Any]], o
         yield lambda person: rows.writerow(export_format.cells(person))
     finally:
         text.flush()
-        text.detach()  # or it would close the caller's file
+        text.detach()  # otherwise its end would close the caller's file
 
 
 def _pages(session: Session, condition: ColumnElement[bool]) -> Iterator[list[dict[str, Any]]]:

@@ -1,11 +1,12 @@
-"""Importing people from a file: read, stage, merge, in flat memory.
+"""Imports subscribers from a file: reads rows, stages them, and merges them, in flat memory.
 
-One thread reads the file and stages rows by the twenty thousand; another merges
-each batch in a short transaction of its own, so that sending goes on. An import
-that was interrupted is run again: what is there already is found unchanged. A file that
-may tell who left is staged whole first, for somebody on its first line may leave on its
-last, and a send may begin between two transactions. All or nothing stages the whole
-file, too, and then merges it in one transaction.
+One thread reads the file and stages batches of 20,000 rows. Another merges each batch in a
+short transaction of its own, so that sending goes on meanwhile. An interrupted import is run
+again: rows that were merged before are found unchanged.
+
+A file that may say who unsubscribed is staged as a whole first: a subscriber on its first line
+may unsubscribe on its last, and a send may begin between two transactions. "All or nothing" also
+stages the whole file, and then merges it in one transaction.
 """
 
 import shutil
@@ -29,17 +30,17 @@ from subscribers.list_files.inspection import MOST_TOPICS, Question
 from subscribers.list_files.rejects import Rejects, open_rejects
 from subscribers.list_files.row import RejectedRow
 from subscribers.transfer.insert_new import NewRowInserter
-from subscribers.transfer.row_batches import Batches
+from subscribers.transfer.row_batches import RowBatches
 from subscribers.transfer.staging import Batch, RowRange, StagingTable, open_stage
 from subscribers.transfer.update_existing import ExistingRowUpdater
 
-#: Rows of a transaction: about a fifth of a second of SQLite's only write lock. Fewer would
-#: write more: each transaction touches most pages of the index over address hashes.
+#: Rows of a transaction: about a fifth of a second of SQLite's only write lock. Smaller batches
+#: write more in all, since each transaction touches most pages of the index on address hashes.
 _BATCH = 20_000
-#: Rows looked at one by one take longer, people who left the longest.
+#: Rows that are compared one by one take longer, suppressed ones the longest.
 _SLICE = 2_000
-#: Seconds between two transactions. Who waits for SQLite's write lock looks for it every
-#: 25 to 100 ms; without a pause they might look in vain for seconds.
+#: Seconds between two transactions. A writer that waits for SQLite's lock polls it every 25 to
+#: 100 ms; without a pause it might fail to get it for seconds.
 _PAUSE = 0.04
 
 Progress = Callable[[int, float], None]
@@ -47,29 +48,29 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What the operator decides about an import."""
+    """The operator's options of an import."""
 
-    #: Find out what would come of it, and change nothing.
+    #: Report what an import would do, and change nothing.
     dry_run: bool = False
-    #: Write nothing unless every row can be read; then in one transaction.
+    #: Write nothing unless all rows can be read; then in one transaction.
     all_or_nothing: bool = False
-    #: Topics that everybody in the file gets, by slug or name.
+    #: Topics for all subscribers of the file, by slug or name.
     topics: tuple[str, ...] = ()
-    #: Make the topics that the file names and that there are not.
+    #: Create the topics that the file names and that do not exist.
     create_topics: bool = False
-    #: The operator vouches that these people opted in; they are mailed without being asked.
+    #: The operator confirms that these people opted in; they are emailed without a confirmation.
     confirmed: bool = False
-    #: What the people agreed to, in the operator's words; kept with their consent.
+    #: What the people agreed to, in the operator's words; kept with their consent records.
     wording: str = ""
-    #: Change people who are known already.
+    #: Update subscribers who exist already.
     update: bool = True
-    #: The file's encoding, where the guess is wrong.
+    #: The file's encoding, where detection is wrong.
     encoding: str | None = None
-    #: Column → meaning, as the operator says: columns.MEANINGS.
+    #: Column → meaning, as the operator says: column_mapping.MEANINGS.
     mapping: tuple[tuple[str, str], ...] = ()
-    #: A word of a column of states → what it means: columns.WORD_MEANINGS.
+    #: A word of a status column → its meaning: column_mapping.WORD_MEANINGS.
     words: tuple[tuple[str, str], ...] = ()
-    #: What everybody in the file is at least: subscribed, unsubscribed, bounced …
+    #: The status of all rows that have no stronger one: subscribed, unsubscribed, bounced …
     everybody: str | None = None
     #: How dates with slashes are written: ``dmy`` or ``mdy``.
     dates: str | None = None
@@ -77,52 +78,52 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What came of an import. The counts of rows add up to ``read``."""
+    """The result of an import. The counts of rows add up to ``read``."""
 
-    #: Whose export it is: CSV, JSON Lines, Mailchimp, listmonk, Substack, Ghost or newsletter.
+    #: The detected format: CSV, JSON Lines, Mailchimp, listmonk, Substack, Ghost or newsletter.
     kind: str
     encoding: str
-    #: What the operator should know about how the file was read.
+    #: A remark for the operator on how the file was read.
     note: str | None
     read: int
     added: int
     updated: int
     unchanged: int
-    #: People who left or bounced elsewhere, by how: suppressed here too.
+    #: People who left or bounced elsewhere, by reason; they are suppressed here too.
     left: Mapping[str, int]
-    #: People whom the file would have revived, by the reason why they stay out.
+    #: People that the file would add again, by the reason that excludes them.
     refused: Mapping[str, int]
-    #: Rows whose address stands in the file before; the first counts.
+    #: Rows whose address is on an earlier line, which counts.
     duplicates: int
     rejected: int
-    #: The first of the rejected rows.
+    #: The first rejected rows.
     examples: tuple[RejectedRow, ...]
     new_topics: tuple[str, ...]
-    #: Each column of the file and what it was taken for; nothing where it was left out.
+    #: Each column of the file and its meaning; an empty meaning if it is ignored.
     columns: tuple[tuple[str, str], ...]
     seconds: float
-    #: What each of the columns is called in a mapping.
+    #: The name of each column in a mapping.
     references: tuple[str, ...] = ()
-    #: People of the file who get mail afterwards, known ones included.
+    #: People of the file who get emails afterwards, existing subscribers included.
     mailed: int = 0
-    #: As many would, if the operator vouched for the file.
+    #: How many would, if the operator vouched for the file.
     mailed_if_vouched: int = 0
-    #: Topic → people of the file who have it; those without any; and words that mean no topic.
+    #: Topic → people of the file who have it; people without any; and words that are no topic.
     topics: Mapping[str, int] = field(default_factory=dict)
     without_topic: int = 0
     unknown_topics: Mapping[str, int] = field(default_factory=dict)
-    #: Tags that mean no topic, and are kept as tags.
+    #: Tags that are no topic; they are kept as tags.
     other_tags: Mapping[str, int] = field(default_factory=dict)
-    #: Whether there is any topic: without one, nobody misses any.
+    #: Whether any topic exists: otherwise nobody lacks one.
     has_topics: bool = False
-    #: What the file leaves open. Only a dry run comes so far.
+    #: Open questions about the file. Only a dry run reports them.
     questions: tuple[Question, ...] = ()
-    #: Whether anything was written: no in a dry run, or when all or nothing became nothing.
+    #: Whether anything was written: not in a dry run, nor if "all or nothing" failed.
     written: bool = field(default=True)
 
     @property
     def unconfirmed(self) -> int:
-        """People who are kept and get no mail: without consent, or not confirmed."""
+        """People who are added or kept but get no emails: without consent, or not confirmed."""
         people = self.added + self.updated + self.unchanged
         return max(people - self.mailed, 0)
 
@@ -139,15 +140,15 @@ def import_people(
     progress: Progress | None = None,
     filename: str | None = None,
 ) -> ImportReport:
-    """Import a file of people; ``name`` says where they come from (``import:NAME``).
+    """Import a file of people; ``name`` becomes their source (``import:NAME``).
 
-    ``filename`` is what the file is called, where that is neither ``name`` nor the path's.
-    A file that leaves open who may be mailed is refused with all its questions; a dry run
-    returns them, and counts nobody as mailed of whom they are asked.
+    ``filename`` is the file's name, where that is neither ``name`` nor the path's. A file that
+    leaves open who may be emailed is refused with all its questions. A dry run returns them, and
+    counts nobody as emailed whom they concern.
 
-    ``rejects`` becomes a CSV file of the rows that were not taken. ``progress`` is
-    called now and then with the rows read so far and the part of the file, 0 to 1.
-    Raises UserError when the file cannot be read at all.
+    ``rejects`` becomes a CSV file of the rejected rows. ``progress`` is called regularly with the
+    number of rows read and the share of the file, 0 to 1. Raises UserError if the file cannot be
+    read at all.
     """
     options = options or ImportOptions()
     now = now.astimezone(UTC)
@@ -160,14 +161,17 @@ def import_people(
     ):
         reading = _reading(options, filename or (source.name if isinstance(source, Path) else None))
         people = SubscriberFile(file, name, reading=reading)
-        questions = [*people.questions, *_about_topics(people, known, create=options.create_topics)]
+        questions = [
+            *people.questions,
+            *_topic_questions(people, known, create=options.create_topics),
+        ]
         if questions and not options.dry_run:
             raise unanswered(questions, name)
         if not people.can_be_read:
-            return _nothing(people, questions, time.perf_counter() - began)
+            return _unread(people, questions, time.perf_counter() - began)
         email = people.layout.find("email")
         out.begin(people.header, people.delimiter, email.place if email else None)
-        merger = NewRowInserter(
+        inserter = NewRowInserter(
             stage.tables,
             now=now,
             source=f"import:{name}"[:100],
@@ -176,48 +180,48 @@ def import_people(
             apply=not options.dry_run,
             topic_names=known.new,
         )
-        batches = Batches(
+        batches = RowBatches(
             people,
             out,
             address_key=address_key,
             now=now,
-            source=merger.source,
+            source=inserter.source,
             vouched=options.confirmed,
             size=_BATCH,
             topics=known,
         )
 
-        def settled() -> None:
+        def merged() -> None:
             if progress:
                 progress(batches.read, 1.0)
 
-        run = _Run(connection, stage, ExistingRowUpdater(merger, options.update), out, settled)
-        watched = _watched(batches, file, progress)
+        run = _Run(connection, stage, ExistingRowUpdater(inserter, options.update), out, merged)
+        reported = _with_progress(batches, file, progress)
         if options.all_or_nothing:
-            done = run.whole(watched)
+            done = run.at_once(reported)
         else:
-            done = run.piecemeal(watched, whole_first=people.tells_who_left)
-        settled()
-    tally = merger.tally
+            done = run.by_batch(reported, stage_first=people.may_exclude)
+        merged()
+    counts = inserter.counts
     return ImportReport(
         kind=people.kind,
         encoding=people.encoding.codec,
         note=people.encoding.note,
         read=batches.read,
-        added=tally.added,
-        updated=tally.updated,
-        unchanged=tally.unchanged,
-        left=dict(tally.left),
-        refused=dict(tally.refused),
-        duplicates=tally.duplicates,
+        added=counts.added,
+        updated=counts.updated,
+        unchanged=counts.unchanged,
+        left=dict(counts.left),
+        refused=dict(counts.refused),
+        duplicates=counts.duplicates,
         rejected=out.count,
         examples=tuple(out.examples),
-        new_topics=tuple(tally.new_topics),
+        new_topics=tuple(counts.new_topics),
         columns=tuple(people.columns),
         references=tuple(people.layout.references),
         seconds=time.perf_counter() - began,
-        mailed=tally.mailed,
-        mailed_if_vouched=tally.mailed_if_vouched,
+        mailed=counts.mailed,
+        mailed_if_vouched=counts.mailed_if_vouched,
         topics=dict(batches.topics),
         without_topic=0 if for_all else batches.without_topic,
         unknown_topics=dict(batches.unknown_topics),
@@ -229,57 +233,57 @@ def import_people(
 
 
 class _Run:
-    """Moves batches through the stage into the audience."""
+    """Moves batches through the staging tables into the audience."""
 
     def __init__(
         self,
         connection: Connection,
         stage: StagingTable,
-        settler: ExistingRowUpdater,
+        updater: ExistingRowUpdater,
         rejects: Rejects,
-        settled: Callable[[], None],
+        merged: Callable[[], None],
     ) -> None:
-        # SQLite's BEGIN IMMEDIATE would lock the attached stage too, which the reading
-        # thread writes. ``Merger.lock`` locks the audience; a dry run needs no lock.
+        # SQLite's BEGIN IMMEDIATE would also lock the attached staging file, which the reading
+        # thread writes. ``NewRowInserter.lock`` locks the audience; a dry run needs no lock.
         self._connection = connection.execution_options(reading=True)
         self._stage = stage
-        self._settler = settler
-        self._merger = settler.merger
+        self._updater = updater
+        self._inserter = updater.inserter
         self._rejects = rejects
         #: Called between the transactions after the last row was read.
-        self._settled = settled
+        self._merged = merged
         with self._transaction() as session:
-            self._merger.prepare(session)
+            self._inserter.create_tables(session)
 
-    def piecemeal(self, batches: Iterator[Batch], *, whole_first: bool) -> bool:
-        """Each batch in a transaction of its own, while the next is being read or afterwards."""
-        if whole_first:
-            spans = self._staged(batches, self._put_by)
-            self._slices(self._settler.suppress_known)
-            for span in spans:
-                self._merge(span)
-                self._settled()
+    def by_batch(self, batches: Iterator[Batch], *, stage_first: bool) -> bool:
+        """Merge each batch in its own transaction, while the next is read or afterwards."""
+        if stage_first:
+            row_ranges = self._staged(batches, self._load)
+            self._in_slices(self._updater.suppress_existing)
+            for row_range in row_ranges:
+                self._merge(row_range)
+                self._merged()
         else:
-            self._staged(batches, self._put_in)
-        self._slices(self._settle)
+            self._staged(batches, self._load_and_merge)
+        self._in_slices(self._update)
         return True
 
-    def whole(self, batches: Iterator[Batch]) -> bool:
-        """Everything in one transaction, or nothing when a row was rejected."""
-        spans = self._staged(batches, self._put_by)
+    def at_once(self, batches: Iterator[Batch]) -> bool:
+        """Merge everything in one transaction, or nothing if a row was rejected."""
+        row_ranges = self._staged(batches, self._load)
         if self._rejects.count:
             return False
         with self._transaction() as session:
-            for span in spans:
-                self._merger.batch(session, span)
+            for row_range in row_ranges:
+                self._inserter.insert(session, row_range)
             after: int | None = 0
             while after is not None:
-                after = self._settle(session, after, _SLICE)
+                after = self._update(session, after, _SLICE)
         return True
 
     def _staged(self, batches: Iterator[Batch], then: Callable[[Batch], None]) -> list[RowRange]:
-        """Stage all batches and do something with each while the next is being read."""
-        spans: list[RowRange] = []
+        """Stage all batches, and run ``then`` with each while the next is read."""
+        row_ranges: list[RowRange] = []
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="import") as worker:
             doing: Future[None] | None = None
             for batch in batches:
@@ -287,44 +291,44 @@ class _Run:
                 if doing:
                     doing.result()
                 doing = worker.submit(then, batch)
-                spans.append(batch.span)
+                row_ranges.append(batch.row_range)
             if doing:
                 doing.result()
-        return spans
+        return row_ranges
 
-    def _put_by(self, batch: Batch) -> None:
+    def _load(self, batch: Batch) -> None:
         with self._transaction() as session:
-            self._stage.take(session.connection(), batch)
-            self._merger.look(session, batch.span)
+            self._stage.load(session.connection(), batch)
+            self._inserter.index_rows(session, batch.row_range)
 
-    def _put_in(self, batch: Batch) -> None:
-        self._merge(batch.span, batch)
+    def _load_and_merge(self, batch: Batch) -> None:
+        self._merge(batch.row_range, batch)
 
-    def _merge(self, span: RowRange, untaken: Batch | None = None) -> None:
+    def _merge(self, row_range: RowRange, unloaded: Batch | None = None) -> None:
         with self._transaction() as session:
-            if untaken:
-                self._stage.take(session.connection(), untaken)
-                self._merger.look(session, span)
-            self._merger.batch(session, span)
-        if self._merger.apply and span.last - span.first + 1 == _BATCH:
+            if unloaded:
+                self._stage.load(session.connection(), unloaded)
+                self._inserter.index_rows(session, row_range)
+            self._inserter.insert(session, row_range)
+        if self._inserter.apply and row_range.last - row_range.first + 1 == _BATCH:
             time.sleep(_PAUSE)
 
-    def _slices(self, deal: Callable[[Session, int, int], int | None]) -> None:
-        """Deal with rows by slices, each in a transaction of its own."""
+    def _in_slices(self, step: Callable[[Session, int, int], int | None]) -> None:
+        """Process rows in slices, each in a transaction of its own."""
         after: int | None = 0
         while after is not None:
             with self._transaction() as session:
-                after = deal(session, after, _SLICE)
+                after = step(session, after, _SLICE)
             if after is not None:
-                self._settled()
+                self._merged()
                 time.sleep(_PAUSE)
 
-    def _settle(self, session: Session, after: int, limit: int) -> int | None:
-        further, again = self._settler.slice(session, after, limit)
-        for row in again:
-            reason = f"the address stands on line {row.first} already, which counts"
+    def _update(self, session: Session, after: int, limit: int) -> int | None:
+        next_row, duplicates = self._updater.update_slice(session, after, limit)
+        for row in duplicates:
+            reason = f"the address is on line {row.first} already, which counts"
             self._rejects.note(row.line, reason, row.email)
-        return further
+        return next_row
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
@@ -334,7 +338,7 @@ class _Run:
 
 @contextmanager
 def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """The source, such that it can be read twice: once for its encoding, once for its rows."""
+    """The source as a file that can be read twice: first to inspect it, then for its rows."""
     if isinstance(source, Path):
         try:
             file = source.open("rb")
@@ -352,7 +356,9 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
             yield copy
 
 
-def _watched(batches: Batches, file: BinaryIO, progress: Progress | None) -> Iterator[Batch]:
+def _with_progress(
+    batches: RowBatches, file: BinaryIO, progress: Progress | None
+) -> Iterator[Batch]:
     here = file.tell()
     size = max(file.seek(0, 2), 1)
     file.seek(here)
@@ -374,13 +380,15 @@ def _reading(options: ImportOptions, filename: str | None) -> Reading:
 
 
 def _topics(engine: Engine, for_all: Sequence[str]) -> tuple[topics.Matcher, tuple[str, ...]]:
-    """The topics that there are, and the slugs of those that everybody gets."""
+    """The existing topics, and the slugs of those that all rows get."""
     with Session(engine.execution_options(reading=True)) as session:
         return topics.matcher(session), topics.named(session, for_all) if for_all else ()
 
 
-def _about_topics(people: SubscriberFile, known: topics.Matcher, *, create: bool) -> list[Question]:
-    """Words in the file's columns of topics that mean no topic."""
+def _topic_questions(
+    people: SubscriberFile, known: topics.Matcher, *, create: bool
+) -> list[Question]:
+    """Questions about words in the file's topic columns that are no topic."""
     asked = []
     if len(people.topics) >= MOST_TOPICS:
         raise UserError(
@@ -389,7 +397,7 @@ def _about_topics(people: SubscriberFile, known: topics.Matcher, *, create: bool
         )
     for word, line in sorted(people.topics.items(), key=lambda item: item[1]):
         if people.kind == "newsletter":
-            # Our own export comes back as it was.
+            # Our own export is imported unchanged.
             known.keep(word)
             continue
         if known.find(word) is not None or (create and known.make(word)):
@@ -399,7 +407,7 @@ def _about_topics(people: SubscriberFile, known: topics.Matcher, *, create: bool
                 "topic",
                 word,
                 f"there is no topic “{word[:64]}” (line {line})",
-                "Make it with newsletter topic create, or all that are missing with "
+                "Create it with newsletter topic create, or all missing ones with "
                 "--create-topics; or keep the column as an attribute: --map COLUMN=attribute",
                 line=line,
             )
@@ -407,8 +415,8 @@ def _about_topics(people: SubscriberFile, known: topics.Matcher, *, create: bool
     return asked
 
 
-def _nothing(people: SubscriberFile, questions: Sequence[Question], seconds: float) -> ImportReport:
-    """The report on a file whose people cannot be looked at yet."""
+def _unread(people: SubscriberFile, questions: Sequence[Question], seconds: float) -> ImportReport:
+    """The report on a file whose rows cannot be read before its questions are answered."""
     return ImportReport(
         kind=people.kind,
         encoding=people.encoding.codec,

@@ -1,6 +1,6 @@
-"""Rows of a file as batches for the stage: addresses are checked, values put as stored.
+"""Turns the rows of a file into batches for staging: checks addresses, converts values.
 
-This runs in Python for every row, so it is where an import spends its time.
+This is Python code that runs for each row, so it takes most of an import's time.
 """
 
 from collections import Counter
@@ -12,18 +12,19 @@ import orjson
 from newsletter.errors import AddressError
 from subscribers.consent.topics import Matcher
 from subscribers.email_address import Address, hash_address, parse
+from subscribers.field_values import InvalidValueError, checked_name
 from subscribers.list_files.file_reader import SubscriberFile
 from subscribers.list_files.rejects import Rejects
-from subscribers.list_files.row import Row, UnfitError, checked_name
+from subscribers.list_files.row import Row
 from subscribers.list_files.status_words import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.transfer.staging import Batch
 
-#: Different words of topics and tags that are counted: memory stays flat.
+#: Different topic and tag words that are counted, so that memory stays flat.
 _COUNTED = 1_000
 
 
-class Batches:
-    """The batches of a file, when it is iterated over; ``read`` counts the rows so far."""
+class RowBatches:
+    """The batches of a file, as an iterator; ``read`` counts the rows so far."""
 
     def __init__(
         self,
@@ -38,9 +39,9 @@ class Batches:
         topics: Matcher,
     ) -> None:
         self.read = 0
-        #: Topic → people of the file who have it, of those whom the file does not call gone.
+        #: Topic → people of the file who have it, without those who left.
         self.topics: Counter[str] = Counter()
-        #: Words of topics, and tags, that mean no topic.
+        #: Words of topic columns, and tags, that are no topic.
         self.unknown_topics: Counter[str] = Counter()
         self.other_tags: Counter[str] = Counter()
         #: People without any topic.
@@ -67,13 +68,13 @@ class Batches:
             except AddressError as error:
                 try:
                     address, item = _called(item)  # noqa: PLW2901 (the same person)
-                except (AddressError, UnfitError):
+                except (AddressError, InvalidValueError):
                     reason = error.message if item.email.strip() else "no address"
                     self._rejects.add(item.line, reason, self._people.text)
                     continue
             number += 1
             self._stage(batch, number, item, hash_address(key, address), address.email)
-            # Numbers count from 1 without a gap.
+            # Numbers count from 1 without gaps.
             if number % self._size == 0:
                 yield batch
                 batch = Batch()
@@ -81,7 +82,7 @@ class Batches:
             yield batch
 
     def _stage(self, batch: Batch, number: int, row: Row, hashed: bytes, email: str) -> None:
-        # Where one column says so and another does not, nobody has confirmed.
+        # If one column says so and another does not, the person is not confirmed.
         confirmed = None if row.status == UNCONFIRMED else _moment(row.confirmed_at)
         vouched = None
         if confirmed is None and row.status == SUBSCRIBED:
@@ -100,15 +101,15 @@ class Batches:
             confirmed,
             row.status,
         )
-        kept = row.kept
-        if kept or row.ip or row.status_at:
+        exported = row.exported
+        if exported or row.ip or row.status_at:
             rare = (
                 _moment(row.status_at),
-                kept.evidence if kept else "",
+                exported.evidence if exported else "",
                 row.ip,
-                kept is not None,
-                kept is not None and not vouched,
-                *((_moment(at) for at in kept[:3]) if kept else (None, None, None)),
+                exported is not None,
+                exported is not None and not vouched,
+                *((_moment(at) for at in exported[:3]) if exported else (None, None, None)),
             )
             batch.long_rows.append((*usual, *rare))
         else:
@@ -117,10 +118,10 @@ class Batches:
             self._choose(batch, number, row)
         elif row.status not in LEAVING:
             self.without_topic += 1
-        if kept:
+        if exported:
             batch.consents.extend(
                 (number, place, _moment(act.at), *act[1:])
-                for place, act in enumerate(kept.consents)
+                for place, act in enumerate(exported.consents)
             )
 
     def _choose(self, batch: Batch, number: int, row: Row) -> None:
@@ -140,9 +141,9 @@ class Batches:
 
 
 def _called(row: Row) -> tuple[Address, Row]:
-    """The address of ``Ann <ann@example.org>`` or ``mailto:``, and the row with that name.
+    """The address in ``Ann <ann@example.org>`` or ``mailto:…``, and the row with that name.
 
-    Raises AddressError, and UnfitError for a name that cannot be one.
+    Raises AddressError, and InvalidValueError for a name that cannot be one.
     """
     text = row.email.strip()
     name, sign, rest = text.rpartition("<")
@@ -155,5 +156,5 @@ def _called(row: Row) -> tuple[Address, Row]:
 
 
 def _moment(value: datetime | None) -> str | None:
-    """A moment in UTC, as SQLAlchemy stores it in SQLite; PostgreSQL's COPY reads it too."""
+    """The time in UTC, as SQLAlchemy stores it in SQLite; PostgreSQL's COPY reads it too."""
     return None if value is None else value.isoformat(" ", "microseconds")[:26]

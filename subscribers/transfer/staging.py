@@ -1,8 +1,8 @@
-"""Where an import's rows wait, outside the audience's tables and without its locks.
+"""The staging tables of an import, outside the audience's tables and without their locks.
 
-SQLite: a database file of its own, written by the thread that reads the import and
-attached to the connection that merges. The two then overlap: a merge is a few long
-statements, and SQLite runs each without Python's interpreter lock.
+SQLite: a database file of its own, written by the thread that reads the import and attached to
+the connection that merges. The two overlap: a merge is a few long statements, and SQLite runs
+each without Python's interpreter lock.
 PostgreSQL: temporary tables of the merging connection, filled by COPY.
 """
 
@@ -29,13 +29,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.schema import CreateTable
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.orm import Hash, table_of
 from subscribers.models import Consent, Subscriber
 
 _person = table_of(Subscriber).c
 _act = table_of(Consent).c
 
-#: Columns of a row that go into ``subscriber`` as they are.
+#: Columns of a row that are inserted into ``subscriber`` as they are.
 PERSON = (
     "address_hash",
     "email",
@@ -50,11 +51,11 @@ PERSON = (
     "last_open_at",
     "last_click_at",
 )
-#: Columns of an act of consent that come from the file.
+#: Columns of a consent record that come from the file.
 ACT = ("at", "act", "source", "wording", "ip", "user_agent")
 
 
-#: Columns that every row has, and those of a few: a short row is a third cheaper to stage.
+#: Columns that all rows have, and those that few have: staging a short row costs a third less.
 USUAL = (
     "n",
     "line",
@@ -83,18 +84,18 @@ RARE = (
 
 @dataclass
 class Batch:
-    """Rows ready to be staged."""
+    """Rows to stage."""
 
     #: ``USUAL`` columns.
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     #: ``USUAL`` and ``RARE`` columns.
     long_rows: list[tuple[Any, ...]] = field(default_factory=list)
-    #: A row's number and the slug of a topic, which exists or is to be made.
+    #: A row's number and the slug of a topic, which exists or will be created.
     topics: list[tuple[int, str]] = field(default_factory=list)
     consents: list[tuple[Any, ...]] = field(default_factory=list)
 
     @property
-    def span(self) -> "RowRange":
+    def row_range(self) -> "RowRange":
         ends = [rows[place][0] for rows in (self.rows, self.long_rows) if rows for place in (0, -1)]
         return RowRange(min(ends), max(ends), bool(self.topics), bool(self.consents))
 
@@ -104,7 +105,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class RowRange:
-    """What is left of a batch when it is staged: its rows' numbers, and what comes with them."""
+    """The numbers of a staged batch's rows, and whether it has topics and consent records."""
 
     first: int
     last: int
@@ -113,7 +114,7 @@ class RowRange:
 
 
 class Tables:
-    """The staging tables, as Core sees them."""
+    """The staging tables as Core objects."""
 
     def __init__(self, schema: str | None, prefixes: Sequence[str]) -> None:
         metadata = MetaData()
@@ -127,9 +128,9 @@ class Tables:
             Column("status_at", _person.created_at.type),
             Column("evidence", String, server_default=""),
             Column("ip", String),
-            # Whether it is of our own export, which also tells of people who left.
+            # Whether the row is of our own export, which also has people who left.
             Column("own", Boolean, server_default=false()),
-            # Whether what they agreed to is all in the file, and not in this import.
+            # Whether the file has all consent records, so that none for this import is added.
             Column("proven", Boolean, server_default=false()),
             schema=schema,
             prefixes=prefixes,
@@ -152,7 +153,7 @@ class Tables:
             prefixes=prefixes,
         )
         temporary = MetaData()
-        #: The first row of each address of the file.
+        #: The first row of each address in the file.
         self.seen = Table(
             "import_seen",
             temporary,
@@ -161,7 +162,7 @@ class Tables:
             prefixes=["TEMPORARY"],
             sqlite_with_rowid=False,
         )
-        #: Rows of the present batch whose people are to be added, and the ids they get.
+        #: Rows of the current batch whose people are to be inserted, and their ids.
         self.fresh = Table(
             "import_fresh",
             temporary,
@@ -169,7 +170,7 @@ class Tables:
             Column("person", BigInteger),
             prefixes=["TEMPORARY"],
         )
-        #: Who left by the file, on whichever line, and how by the first that says so.
+        #: People who left according to the file, with the status on the first such line.
         self.left = Table(
             "import_left",
             temporary,
@@ -178,20 +179,20 @@ class Tables:
             prefixes=["TEMPORARY"],
             sqlite_with_rowid=False,
         )
-        #: Rows that are looked at one by one in the end.
-        self.later = Table(
-            "import_later",
+        #: Rows that are compared one by one in the end.
+        self.deferred = Table(
+            "import_deferred",
             temporary,
             Column("n", Integer, primary_key=True, autoincrement=False),
             prefixes=["TEMPORARY"],
         )
-        #: Rows of the present batch whose people are known, of whom they say nothing new.
+        #: Rows of the current batch that equal the stored subscriber.
         self.same = Table(
             "import_same",
             temporary,
             Column("n", Integer, primary_key=True, autoincrement=False),
             Column("is_confirmed", Boolean),
-            # Whether it would confirm them, if somebody vouched for it.
+            # Whether it would confirm them, if the operator vouched for it.
             Column("is_agreed", Boolean),
             prefixes=["TEMPORARY"],
         )
@@ -200,21 +201,21 @@ class Tables:
             self.seen,
             self.fresh,
             self.left,
-            self.later,
+            self.deferred,
             self.same,
         )
 
 
 class StagingTable(Protocol):
-    """What importing.py needs of either kind."""
+    """The interface that import_run.py uses for either database."""
 
     tables: Tables
 
     def write(self, batch: Batch) -> None:
-        """Called by the thread that reads."""
+        """Store the batch. Called by the thread that reads the file."""
 
-    def take(self, connection: Connection, batch: Batch) -> None:
-        """Called by the thread that merges, inside its transaction, once for each batch."""
+    def load(self, connection: Connection, batch: Batch) -> None:
+        """Make the batch visible. Called by the merging thread in its transaction, once a batch."""
 
 
 class _SQLiteStage:
@@ -234,18 +235,18 @@ class _SQLiteStage:
             execute.executemany(f"INSERT INTO {table.fullname} ({names}) VALUES ({marks})", rows)  # noqa: S608
         execute.execute("COMMIT")
 
-    def take(self, connection: Connection, batch: Batch) -> None:
-        """It is there already."""
+    def load(self, connection: Connection, batch: Batch) -> None:
+        """Does nothing: ``write`` has stored it in the attached file."""
 
 
 class _PostgresStage:
     tables = Tables(None, ["TEMPORARY"])
 
     def write(self, batch: Batch) -> None:
-        """Temporary tables are one connection's: ``take`` does it."""
+        """Does nothing: temporary tables belong to one connection, so ``load`` stores it."""
 
-    def take(self, connection: Connection, batch: Batch) -> None:
-        # Staged moments are in UTC and do not say so.
+    def load(self, connection: Connection, batch: Batch) -> None:
+        # Staged times are in UTC without an offset.
         connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
         driver = _driver(connection)
         for table, columns, rows in _contents(self.tables, batch):
@@ -272,20 +273,20 @@ def _contents(
 
 @contextmanager
 def open_stage(engine: Engine) -> Iterator[tuple[StagingTable, Connection]]:
-    """An empty stage, and the connection to merge on; both are gone afterwards."""
+    """An empty stage, and the connection to merge on. Both are closed afterwards."""
     connection = engine.connect()
-    # Closed in the end, and with it what is temporary and attached.
+    # Closed in the end, which drops what is temporary and attached.
     connection.detach()
     try:
-        if engine.dialect.name == "sqlite":
+        if not is_postgresql(engine):
             with TemporaryDirectory(prefix="newsletter-import-") as folder:
                 path = str(Path(folder) / "stage.db")
                 with closing(_connect(path)) as writer:
                     stage = _SQLiteStage(writer)
                     driver = _driver(connection)
-                    # Not within a transaction, which SQLAlchemy would begin.
+                    # On the driver, since SQLAlchemy would begin a transaction.
                     driver.execute("ATTACH ? AS stage", (path,))
-                    # KiB: indexes over hashes are entered all over the place.
+                    # In KiB: entries of indexes on hashes are spread over all pages.
                     driver.execute("PRAGMA main.cache_size=-32000")
                     driver.execute("PRAGMA temp.cache_size=-16000")
                     yield stage, connection
@@ -297,15 +298,15 @@ def open_stage(engine: Engine) -> Iterator[tuple[StagingTable, Connection]]:
 
 
 def _driver(connection: Connection) -> Any:  # noqa: ANN401 (of either driver)
-    # Not driver_connection, which a detached connection does not tell.
+    # Not driver_connection, which a detached connection does not have.
     return connection.connection.dbapi_connection
 
 
 def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     connection.execute("ATTACH ? AS stage", (path,))
-    # WAL lets the other connection read meanwhile. Nothing is ever moved out of the log
-    # or made durable: the file is gone with the import.
+    # WAL lets the other connection read meanwhile. The log is never checkpointed or synced:
+    # the file is deleted after the import.
     for pragma in ("journal_mode=WAL", "synchronous=OFF", "cache_size=-16000"):
         connection.execute(f"PRAGMA stage.{pragma}")
     connection.execute("PRAGMA wal_autocheckpoint=0")

@@ -1,8 +1,7 @@
-"""Rows of an import that are looked at one by one, after the new people are in.
+"""Processes the rows of an import that are compared one by one, after the new ones are in.
 
-They are of people who are known already, who may not come back, who left elsewhere, or
-whose address stands in the file twice. Slices keep transactions short; the decisions
-are made in Python, alike for both databases.
+Their people exist already, must not be added, left elsewhere, or have two rows in the file.
+Slices keep transactions short. Python makes the decisions, the same for both databases.
 """
 
 from collections import defaultdict
@@ -15,7 +14,8 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Row, Table, bindparam, case, func, insert, select, update
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from subscribers.consent import former_addresses, suppression
 from subscribers.list_files.status_words import LEAVING, SUBSCRIBED
 from subscribers.models import (
@@ -37,17 +37,17 @@ _consent = table_of(Consent)
 _topic = table_of(Topic)
 _former = table_of(FormerAddress)
 
-#: Why an address is not added, nor anything of its person changed.
-_BARRED = func.coalesce(
+#: Why an address is not added, nor anything of its subscriber changed.
+_EXCLUSION = func.coalesce(
     _suppression.c.reason, case((_former.c.at.is_not(None), former_addresses.REASON))
-).label("barred")
-#: What a file may change of a person who is known.
+).label("exclusion")
+#: The columns of an existing subscriber that a file may change.
 _MERGED = ("name", "attributes", "language", "timezone")
 _CONFIRMED = bindparam("confirmed", type_=_subscriber.c.confirmed_at.type)
 
 
 class DuplicateRow(NamedTuple):
-    """A row whose address stands on an earlier line, which counts."""
+    """A row whose address is on an earlier line, which counts."""
 
     line: int
     email: str
@@ -56,31 +56,31 @@ class DuplicateRow(NamedTuple):
 
 @dataclass
 class _Sorted:
-    """The rows of a slice, by what is to be done."""
+    """The rows of a slice, by what to do with them."""
 
-    again: list[Row[Any]] = field(default_factory=list)
+    duplicates: list[Row[Any]] = field(default_factory=list)
     leaving: list[Row[Any]] = field(default_factory=list)
     fresh: list[Row[Any]] = field(default_factory=list)
-    known: list[Row[Any]] = field(default_factory=list)
+    existing: list[Row[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class ExistingRowUpdater:
-    """Deals with the rows that ``Merger.batch`` put by."""
+    """Processes the rows that ``NewRowInserter.insert`` deferred."""
 
-    merger: NewRowInserter
-    #: Whether people who are known are changed.
+    inserter: NewRowInserter
+    #: Whether existing subscribers are changed.
     update: bool
 
-    def suppress_known(self, session: Session, after: int, limit: int) -> int | None:
-        """Suppress some people who are known here and left by the file, whatever else it says.
+    def suppress_existing(self, session: Session, after: int, limit: int) -> int | None:
+        """Suppress a slice of existing subscribers who left according to any line of the file.
 
-        Returns where to go on (None: done).
+        Returns the row to continue after (None: done).
         """
-        if not self.merger.apply:
+        if not self.inserter.apply:
             return None
-        self.merger.lock(session)
-        row = self.merger.tables.row.c
+        self.inserter.lock(session)
+        row = self.inserter.tables.row.c
         rows = session.execute(
             select(row.n, row.address_hash, row.status, row.status_at, row.evidence, row.own)
             .join(_subscriber, _subscriber.c.address_hash == row.address_hash)
@@ -91,31 +91,33 @@ class ExistingRowUpdater:
         self._suppress(session, rows)
         return rows[-1].n if len(rows) == limit else None
 
-    def slice(
+    def update_slice(
         self, session: Session, after: int, limit: int
     ) -> tuple[int | None, list[DuplicateRow]]:
-        """Deal with some rows; returns where to go on (None: done) and the repeated ones."""
-        self.merger.lock(session)
+        """Process a slice; returns the row to continue after (None: done) and the duplicates."""
+        self.inserter.lock(session)
         rows = self._rows(session, after, limit)
         by = self._sorted(rows)
+        counts = self.inserter.counts
         if by.fresh:
             counted = sum(row.status not in LEAVING for row in by.fresh)
-            self.merger.add(session, [row.n for row in by.fresh], counted)
-        for row in by.known:
+            self.inserter.add(session, [row.n for row in by.fresh], counted)
+        for row in by.existing:
             sure = row.is_confirmed or (self.update and row.confirmed)
             agreed = self.update and row.status == SUBSCRIBED
-            self.merger.tally.mailed += bool(sure)
-            self.merger.tally.mailed_if_vouched += bool(sure or agreed)
+            counts.mailed += bool(sure)
+            counts.mailed_if_vouched += bool(sure or agreed)
         if self.update:
-            self._merge(session, by.known)
+            self._merge(session, by.existing)
         else:
-            self.merger.tally.unchanged += len(by.known)
-        if self.merger.apply:
+            counts.unchanged += len(by.existing)
+        if self.inserter.apply:
             self._suppress(session, by.leaving)
-        return (rows[-1].n if len(rows) == limit else None), self._again(session, by.again)
+        next_row = rows[-1].n if len(rows) == limit else None
+        return next_row, self._duplicates(session, by.duplicates)
 
     def _rows(self, session: Session, after: int, limit: int) -> Sequence[Row[Any]]:
-        t = self.merger.tables
+        t = self.inserter.tables
         row = t.row.c
         return session.execute(
             select(
@@ -123,45 +125,45 @@ class ExistingRowUpdater:
                 *(row[name] for name in ("status", "status_at", "evidence", "ip", "own")),
                 t.seen.c.n.label("first"),
                 t.left.c.status.label("left"),
-                _BARRED,
+                _EXCLUSION,
                 _subscriber.c.id.label("person"),
-                # Only where it is the first; moments take long to read.
+                # Only for unconfirmed subscribers, since reading a time takes long.
                 case((_subscriber.c.confirmed_at.is_(None), row.confirmed_at)).label("confirmed"),
                 _subscriber.c.confirmed_at.is_not(None).label("is_confirmed"),
                 *(_subscriber.c[name].label(f"old_{name}") for name in _MERGED),
             )
-            .select_from(t.later)
-            .join(t.row, row.n == t.later.c.n)
+            .select_from(t.deferred)
+            .join(t.row, row.n == t.deferred.c.n)
             .join(t.seen, t.seen.c.address_hash == row.address_hash)
             .outerjoin(t.left, t.left.c.address_hash == row.address_hash)
             .outerjoin(_suppression, _suppression.c.address_hash == row.address_hash)
             .outerjoin(_former, _former.c.address_hash == row.address_hash)
             .outerjoin(_subscriber, _subscriber.c.address_hash == row.address_hash)
-            .where(t.later.c.n > after)
-            .order_by(t.later.c.n)
+            .where(t.deferred.c.n > after)
+            .order_by(t.deferred.c.n)
             .limit(limit)
         ).all()
 
     def _sorted(self, rows: Iterable[Row[Any]]) -> _Sorted:
-        by, tally = _Sorted(), self.merger.tally
+        by, counts = _Sorted(), self.inserter.counts
         for row in rows:
             leaves = row.status in LEAVING
-            if leaves and row.barred != row.status:
+            if leaves and row.exclusion != row.status:
                 by.leaving.append(row)
             if row.n != row.first:
-                by.again.append(row)
+                by.duplicates.append(row)
             elif row.left:
-                # On whichever line it says so: nobody is mailed for having come before.
-                tally.left[row.left] += 1
-                # Our own export tells all of them; other people who left are not kept.
-                if leaves and row.own and row.person is None and not row.barred:
+                # On any line of the file: an earlier "subscribed" does not count.
+                counts.left[row.left] += 1
+                # Our own export keeps all who left; those of other files are not added.
+                if leaves and row.own and row.person is None and not row.exclusion:
                     by.fresh.append(row)
-            elif row.barred:
-                tally.refused[row.barred] += 1
+            elif row.exclusion:
+                counts.refused[row.exclusion] += 1
             elif row.person is None:
                 by.fresh.append(row)
             else:
-                by.known.append(row)
+                by.existing.append(row)
         return by
 
     def _merge(self, session: Session, rows: Sequence[Row[Any]]) -> None:
@@ -176,25 +178,25 @@ class ExistingRowUpdater:
             if row.confirmed:
                 confirmed.append(row)
             if new or row.person in chosen:
-                self.merger.tally.updated += 1
+                self.inserter.counts.updated += 1
             else:
-                self.merger.tally.unchanged += 1
-        if self.merger.apply:
+                self.inserter.counts.unchanged += 1
+        if self.inserter.apply:
             self._change(session, changes)
-            self._prove(session, confirmed)
+            self._add_consent(session, confirmed)
             self._subscribe(session, chosen)
 
     def _new_topics(self, session: Session, rows: Sequence[Row[Any]]) -> dict[int, set[str]]:
-        """Topics that these people are to get and do not have; person → slugs."""
-        t = self.merger.tables
+        """Person → slugs of topics that they are to get and do not have."""
+        t = self.inserter.tables
         people = {row.n: row.person for row in rows}
         if not people:
             return {}
         existing = set(session.scalars(select(_topic.c.slug)))
         wanted: dict[int, set[str]] = defaultdict(set)
-        if self.merger.topics:
+        if self.inserter.topics:
             for person in people.values():
-                wanted[person].update(self.merger.topics)
+                wanted[person].update(self.inserter.topics)
         named = session.execute(
             select(t.topic.c.n, t.topic.c.slug).where(t.topic.c.n.between(min(people), max(people)))
         )
@@ -205,8 +207,8 @@ class ExistingRowUpdater:
                 if slug not in existing:
                     missing[slug] = None
         if missing:
-            self.merger.make_topics(session, list(missing))
-        # What somebody gave up comes back by their own choice only.
+            self.inserter.create_topics(session, list(missing))
+        # Only the subscribers themselves choose a topic again that they gave up.
         decided = [self._of(session, table, list(wanted)) for table in (_subscription, _dropped)]
         for row in chain.from_iterable(decided):
             wanted[row.subscriber_id].discard(row.slug)
@@ -214,7 +216,7 @@ class ExistingRowUpdater:
 
     @staticmethod
     def _of(session: Session, table: Table, people: list[int]) -> Sequence[Row[Any]]:
-        """Whose topics these are: rows of subscriber_id and slug."""
+        """The topics of these people in this table: rows of subscriber_id and slug."""
         return session.execute(
             select(table.c.subscriber_id, _topic.c.slug)
             .join(_topic, _topic.c.id == table.c.topic_id)
@@ -231,15 +233,15 @@ class ExistingRowUpdater:
             )
             session.connection().execute(statement, changes)
 
-    def _prove(self, session: Session, rows: list[Row[Any]]) -> None:
+    def _add_consent(self, session: Session, rows: list[Row[Any]]) -> None:
         if rows:
             acts = [
                 {
                     "subscriber_id": row.person,
-                    "at": self.merger.now,
+                    "at": self.inserter.now,
                     "act": "imported",
-                    "source": self.merger.source,
-                    "wording": self.merger.wording,
+                    "source": self.inserter.source,
+                    "wording": self.inserter.wording,
                     "ip": row.ip,
                 }
                 for row in rows
@@ -250,7 +252,7 @@ class ExistingRowUpdater:
         if chosen:
             ids = {row.slug: row.id for row in session.execute(select(_topic.c.slug, _topic.c.id))}
             links = [
-                {"subscriber_id": person, "topic_id": ids[slug], "since": self.merger.now}
+                {"subscriber_id": person, "topic_id": ids[slug], "since": self.inserter.now}
                 for person, slugs in chosen.items()
                 for slug in slugs
             ]
@@ -260,24 +262,26 @@ class ExistingRowUpdater:
     def _suppress(self, session: Session, rows: Iterable[Row[Any]]) -> None:
         groups: dict[tuple[str, datetime, str], list[bytes]] = defaultdict(list)
         for row in rows:
-            evidence = row.evidence if row.own else self.merger.source
-            groups[row.status, row.status_at or self.merger.now, evidence].append(row.address_hash)
+            evidence = row.evidence if row.own else self.inserter.source
+            groups[row.status, row.status_at or self.inserter.now, evidence].append(
+                row.address_hash
+            )
         for (reason, at, evidence), hashes in sorted(groups.items()):
             suppression.add_addresses(
                 session, hashes, SuppressionReason(reason), at=at, evidence=evidence
             )
 
-    def _again(self, session: Session, rows: Sequence[Row[Any]]) -> list[DuplicateRow]:
+    def _duplicates(self, session: Session, rows: Sequence[Row[Any]]) -> list[DuplicateRow]:
         if not rows:
             return []
-        row = self.merger.tables.row.c
-        firsts = select(row.n, row.line).where(row.n.in_({again.first for again in rows}))
+        row = self.inserter.tables.row.c
+        firsts = select(row.n, row.line).where(row.n.in_({one.first for one in rows}))
         lines = {first.n: first.line for first in session.execute(firsts)}
-        return [DuplicateRow(again.line, again.email, lines[again.first]) for again in rows]
+        return [DuplicateRow(one.line, one.email, lines[one.first]) for one in rows]
 
 
 def _merged(row: Row[Any]) -> dict[str, Any]:
-    """What changes of a known person: the file wins where it says something."""
+    """The changes of an existing subscriber: a non-empty value of the file wins."""
     new: dict[str, Any] = {}
     if row.name and row.name != row.old_name:
         new["name"] = row.name
@@ -294,5 +298,5 @@ def _merged(row: Row[Any]) -> dict[str, Any]:
 
 
 def _typed(attributes: dict[str, Any]) -> bytes:
-    """Text that tells 1 from true, as Python's == does not."""
+    """A text that distinguishes 1 from true, as Python's == does not."""
     return orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)

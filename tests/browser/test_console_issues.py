@@ -388,7 +388,7 @@ def test_the_preview_changes_without_a_button_and_its_address_says_how(
     expect(tab).to_have_url(re.compile("part=text"))
     tab.get_by_label("As").fill("nobody@example.org")
     tab.keyboard.press("Enter")
-    expect(tab.locator("#shown")).to_contain_text("Nobody is known by this address")
+    expect(tab.locator("#shown")).to_contain_text("No subscriber has this address")
     expect(tab).to_have_url(re.compile("person=nobody"))
     # The way back goes through the same views, and the switches with them.
     tab.go_back()

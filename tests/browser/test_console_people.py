@@ -106,7 +106,7 @@ def service(service: RunningService) -> RunningService:
 @pytest.fixture
 def background(service: RunningService) -> Iterator[None]:
     """Whoever works on uploaded lists; the service has no background of its own."""
-    importer = service.parts.importer()
+    importer = service.parts.import_worker()
     importer.start()
     yield
     importer.stop()

@@ -51,7 +51,7 @@ def test_every_command_that_needs_the_key_refuses_another_one(
     assert command(("segment", "create", "everybody"), environment=environment, folder=tmp_path)
     done = command(words, environment=environment | {NAME: OTHER}, folder=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
-    assert "subscribers.address_key: this is not the key that this database" in done.stderr
+    assert "subscribers.address_key: this is not the address key of this database" in done.stderr
     assert NAME in done.stderr
     assert OTHER not in done.stdout + done.stderr
     with database.connect() as connection:

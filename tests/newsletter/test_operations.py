@@ -170,6 +170,14 @@ def issue_in_review(parts: Container, session: Session) -> None:
     approval.request(session, "new", by=SETUP, now=datetime.now(UTC), note="")
 
 
+def second_issue(_parts: Container, session: Session) -> None:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    draft = parse_issue(TEXT.format(slug="second", series="letter"), name="second.md")
+    store.save(session, draft, by=SETUP, now=now)
+    approval.request(session, "second", by=SETUP, now=now, note="")
+    approval.approve(session, "second", revision=1, by=SETUP, now=now, note="")
+
+
 def second_user(_parts: Container, session: Session) -> None:
     now = datetime.now(UTC)
     users.add(
@@ -223,6 +231,33 @@ OPERATIONS = (
         f"{SENDS}/new",
         NEW_SEND,
         # The command opens the departure log of this machine; the service did so when it started.
+        differs=frozenset({"departure_log"}),
+    ),
+    Operation(
+        "send",
+        (
+            *("first", "--segment", "all", "--except", "few", "--at", "2099-01-01T07:00Z"),
+            *("--subject", "Good morning", "--variant", "second", "--sample", "50%"),
+            *("--winner", "me", "--after", "2h", "--per-hour", "100", "--rate", "2.5"),
+            *("--quiet", "22:00-07:00", "--window", "mon-fri 08:00-18:00", "--no-opens"),
+        ),
+        f"{SENDS}/new",
+        NEW_SEND
+        | {
+            "excluded": "few",
+            "subjects": "Good morning",
+            "variant": "second",
+            "variant_revisions": "1",
+            "sample": "50%",
+            "winner": "me",
+            "after": "2h",
+            "per_hour": "100",
+            "rate": "2.5",
+            "quiet": "22:00-07:00",
+            "windows": "mon-fri 08:00-18:00",
+            "opens": "no",
+        },
+        second_issue,
         differs=frozenset({"departure_log"}),
     ),
     Operation(

@@ -129,7 +129,7 @@ def show(name: str) -> None:
                 ("description", segment.description),
                 ("subscribers", number),
                 ("can be emailed", reachable),
-                *(("for example", f"{p.email}  {p.objection or ''}") for p in sample),
+                *(("for example", f"{p.email}  {p.exclusion_reason or ''}") for p in sample),
             ],
             title=name,
         )

@@ -303,7 +303,7 @@ def add(
 ) -> None:
     """Add a subscriber who consented elsewhere."""
     container = Container(load())
-    details = edit.read(name=name, tongue="", zone="", attributes="", topics=topic or ())
+    details = edit.read(name=name, language="", timezone="", attributes="", topics=topic or ())
     with transaction(container.database) as session:
         number = subscriber_operations.add(
             session,
@@ -338,8 +338,8 @@ def change(
         before = edit.details_of(session, found)
         details = edit.read(
             name=before.name if name is None else name,
-            tongue=(before.language or "") if language is None else language,
-            zone=(before.timezone or "") if timezone is None else timezone,
+            language=(before.language or "") if language is None else language,
+            timezone=(before.timezone or "") if timezone is None else timezone,
             attributes=json.dumps(dict(before.attributes or {}))
             if attributes is None
             else attributes,

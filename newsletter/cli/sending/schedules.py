@@ -188,7 +188,6 @@ def show(
         one = schedules.find(session, name)
         audience = schedules.audience(session, one.id)
         waiting = prepared_issue.next_issue(session, one.series)
-        pace_of = Timetable.from_json(one.timetable).to_json()
         to_all = schedules.goes_to_all(session, one.id)
         past = [
             {
@@ -214,7 +213,7 @@ def show(
                     ("days left out", ", ".join(one.skips)),
                     ("clicks", _measured(one.track_clicks)),
                     ("opens", _measured(one.track_opens)),
-                    ("pace", ", ".join(f"{key} {value}" for key, value in pace_of.items())),
+                    ("pace", Timetable.from_json(one.timetable).words),
                 ],
                 title=name,
             )

@@ -1,7 +1,6 @@
 """`newsletter send`: send an issue to segments, now or later, with an A/B test if wanted."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from newsletter.checking.planned_send import Plan
 from newsletter.cli.actor import stopping, who
-from newsletter.cli.content.issues import read_and_render, rendered_by
+from newsletter.cli.content.issues import rendered_by
 from newsletter.cli.output import err, out, shown
 from newsletter.cli.sending import pacing_options
 from newsletter.cli.sending.check import tell
@@ -23,15 +22,16 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import SendError
 from newsletter.issues import approval
-from newsletter.issues.parsing.issue_file import Draft, is_slug, read_issue
+from newsletter.issues.parsing.issue_file import Draft, is_slug, read_issue, with_subject
 from newsletter.issues.parsing.tracking_flags import TrackingChoice
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending.ab_testing import LABELS, ABTest, Measure
+from newsletter.sending import ab_testing
+from newsletter.sending.ab_testing import ABTest
 from newsletter.sending.operations import lifecycle as send_lifecycle
+from newsletter.sending.pacing import timetable_parsing
 from newsletter.sending.pacing.sending_windows import clock_note
 from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.planning.estimate import SendOptions
-from newsletter.settings.kinds import duration
 from newsletter.settings.load import load
 
 
@@ -63,24 +63,25 @@ def send(
         typer.Option(help="A/B test: the same issue with this subject; repeatable."),
     ] = None,
     variant: Annotated[
-        list[Path] | None, typer.Option(help="A/B test: another issue file; repeatable.")
+        list[str] | None,
+        typer.Option(help="A/B test: another issue, as a file or a slug; repeatable."),
     ] = None,
     sample: Annotated[
         str,
         typer.Option(
             metavar="SHARE", help="A/B test: the share of recipients who get the variants first."
         ),
-    ] = "20%",
+    ] = ab_testing.SAMPLE,
     winner: Annotated[
         str,
         typer.Option(metavar="BY", help="A/B test: choose the winner by opens, clicks or me."),
-    ] = "opens",
+    ] = ab_testing.WINNER,
     after: Annotated[
         str,
         typer.Option(
             metavar="TIME", help="A/B test: the time from the sample to the choice of the winner."
         ),
-    ] = "4h",
+    ] = ab_testing.AFTER,
     clicks: pacing_options.Clicks = None,
     opens: pacing_options.Opens = None,
     same_issue: Annotated[
@@ -96,14 +97,14 @@ def send(
     ] = False,
 ) -> None:
     """Send an issue to segments: now, or at a time through the running service."""
-    assembly = Container(load())
+    container, names = Container(load()), pacing_options.NAMES
     now = datetime.now(UTC)
-    zone = ZoneInfo(assembly.settings.site.timezone)
-    start, day = pacing_options.moment(at, local_time, now, zone)
+    zone = ZoneInfo(container.settings.site.timezone)
+    start, day = timetable_parsing.parse_start(at, local_time, names=names, now=now, zone=zone)
     if note := clock_note(at or "", zone):
         err.print(note)
     timetable = pacing_options.timetable(
-        assembly,
+        container,
         rate=rate,
         per_hour=per_hour,
         per_day=per_day,
@@ -113,38 +114,41 @@ def send(
         window=window,
     )
     # Whatever a send needs is looked at before anything is written.
-    _ = assembly.gateway, assembly.links
-    assembly.compare_departures()
-    draft, base = _chosen(assembly, issue)
-    rendered = rendered_by(assembly, draft)
-    retitled = [replace(draft, subject=words) for words in subject or ()]
-    others = [
-        *((one, rendered_by(assembly, one)) for one in retitled),
-        *(read_and_render(assembly, path) for path in variant or ()),
+    _ = container.gateway, container.links
+    container.compare_departures()
+    draft, base = _chosen(container, issue)
+    rendered = rendered_by(container, draft)
+    variants = [
+        *(with_subject(draft, words, place=names["subject"]) for words in subject or ()),
+        *(_chosen(container, other)[0] for other in variant or ()),
     ]
+    test = ab_testing.parse_test(
+        len(variants), names=names, sample=sample, winner=winner, after=after
+    )
+    others = [(one, rendered_by(container, one)) for one in variants]
     if not despite_findings:
         plan = partial(
             Plan,
             segments=segment,
             excluded=exclude or (),
             timetable=timetable,
-            batch_size=assembly.settings.sending.batch_size,
-            warm_up=assembly.warm_up,
+            batch_size=container.settings.sending.batch_size,
+            warm_up=container.warm_up,
         )
-        _refuse_findings(assembly, [(draft, rendered), *others], plan, now)
+        _refuse_findings(container, [(draft, rendered), *others], plan, now)
     terms = SendOptions(
         excluded=exclude or (),
         timetable=timetable,
         others=others,
-        test=_test(len(others), sample, winner, after),
+        test=test,
         same_issue=same_issue,
-        batch_size=assembly.settings.sending.batch_size,
-        warm_up=assembly.warm_up,
+        batch_size=container.settings.sending.batch_size,
+        warm_up=container.warm_up,
         tracking=TrackingChoice(clicks, opens),
-        publication=assembly.tracked,
+        publication=container.tracked,
     )
     with stopping() as stop:
-        with transaction(assembly.database) as session:
+        with transaction(container.database) as session:
             made = send_lifecycle.create(
                 session,
                 draft,
@@ -154,7 +158,7 @@ def send(
                 at=start,
                 now=now,
                 terms=terms,
-                approved_by=assembly.approver(who()),
+                approved_by=container.approver(who()),
                 base=base,
             )
         if made.last_at > max(start, now) and not terms.test:
@@ -164,17 +168,17 @@ def send(
         if at or _takes_long(timetable, terms.test):
             when = f"is scheduled for {shown(start)}" if at else "starts now"
             out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
-            _tell_publicity(assembly, made, out)
+            _tell_publicity(container, made, out)
             return
-        _tell_publicity(assembly, made, err)
-        standing = run_to_rest(assembly, made.id, stop)
-    summary(assembly, standing)
+        _tell_publicity(container, made, err)
+        standing = run_to_rest(container, made.id, stop)
+    summary(container, standing)
     exit_by(standing)
 
 
-def _tell_publicity(assembly: Container, made: send_lifecycle.CreatedSend, where: Console) -> None:
+def _tell_publicity(container: Container, made: send_lifecycle.CreatedSend, where: Console) -> None:
     """Say on stderr whether the issue becomes public, before it is sent."""
-    if not assembly.settings.archive.enabled:
+    if not container.settings.archive.enabled:
         return
     if made.is_public:
         where.print("Once it is sent, everybody can read it in the public archive.")
@@ -184,11 +188,11 @@ def _tell_publicity(assembly: Container, made: send_lifecycle.CreatedSend, where
         )
 
 
-def _chosen(assembly: Container, issue: str) -> tuple[Draft, int | None]:
+def _chosen(container: Container, issue: str) -> tuple[Draft, int | None]:
     """Read the issue file, or else the saved issue and the number of its revision."""
     if Path(issue).exists() or not is_slug(issue):
         return read_issue(Path(issue)), None
-    with reading(assembly.database) as session:
+    with reading(container.database) as session:
         found = approval.approved(session, issue)
     return found.draft, found.number
 
@@ -199,15 +203,15 @@ def _takes_long(timetable: Timetable, test: ABTest | None) -> bool:
 
 
 def _refuse_findings(
-    assembly: Container,
+    container: Container,
     issues: Sequence[tuple[Draft, Rendered]],
     plan: Callable[[Session], Plan],
     now: datetime,
 ) -> None:
     """Print all findings; SendError if a blocking check reports an error."""
     for draft, rendered in issues:
-        found = assembly.checker.before_sending(
-            draft, rendered, assembly.database, plan, now=now, dns=assembly.dns
+        found = container.checker.before_sending(
+            draft, rendered, container.database, plan, now=now, dns=container.dns
         )
         for finding in found:
             tell(finding, draft.name, to_stderr=True)
@@ -218,23 +222,3 @@ def _refuse_findings(
                 hint=f"See everything: newsletter check {draft.name}. To send it like this: "
                 "--despite-findings",
             )
-
-
-def _test(others: int, sample: str, winner: str, after: str) -> ABTest | None:
-    if not others:
-        return None
-    if others >= len(LABELS):
-        raise SendError(f"a test has up to {len(LABELS)} variants", place="--subject, --variant")
-    by = {"me": Measure.OPERATOR, **{measure.value: measure for measure in Measure}}.get(winner)
-    if by is None:
-        raise SendError(
-            "no way to choose a winner", place=f"--winner {winner}", hint="opens, clicks or me."
-        )
-    try:
-        share = float(sample.removesuffix("%")) / (100 if sample.endswith("%") else 1)
-        wait = duration(after)
-    except ValueError as error:
-        raise SendError(str(error), place=f"--sample {sample}, --after {after}") from None
-    if not 0 < share <= 1:
-        raise SendError("not a share", place=f"--sample {sample}", hint="Write it like 20%.")
-    return ABTest(share=share, by=by, wait=wait)

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from rich.progress import Progress, TaskID
 
+from newsletter import durations
 from newsletter.cli.actor import Stop, StoppedError
 from newsletter.cli.output import err, facts, shown
 from newsletter.cli.progress import progress
@@ -18,6 +19,7 @@ from newsletter.scheduling.tasks import recover_abandoned, start_due
 from newsletter.sending import heartbeat, reasons
 from newsletter.sending.ledger import provider_backoff, restore_gate
 from newsletter.sending.models import DepartureLog, ProviderBackoff, Send
+from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.queries import recipient_list, send_status
 from newsletter.sending.queries.send_status import SendStatus, Throughput
 from newsletter.sending.recovery.uncertain_batches import UncertainBatch
@@ -155,18 +157,14 @@ def _pace(outlook: Throughput, waits: ProviderBackoff | None, now: datetime) -> 
         return f"{outlook.rate:,.0f}/s"
     by_rate = outlook.waiting / outlook.rate if outlook.rate else 0.0
     by_plan = (outlook.last_at - now).total_seconds() if outlook.last_at else 0.0
-    return f"{outlook.rate:,.0f}/s, {_lasting(max(by_rate, by_plan))} left"
+    left = timedelta(seconds=max(by_rate, by_plan))
+    return f"{outlook.rate:,.0f}/s, {durations.in_words(left)} left"
 
 
 def _next_probe(waits: ProviderBackoff, now: datetime) -> str:
     if waits.until <= now:
         return "a probe of a few emails is sent now"
     return f"the next probe of a few emails is at {shown(waits.until)}"
-
-
-def _lasting(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _advance(bar: Progress, task: TaskID, send: Send, batches: dict[str, int], pace: str) -> None:
@@ -204,7 +202,7 @@ def summary(container: Container, status: SendStatus) -> None:
             ("segments", ", ".join([*(segment["name"] for segment in send.segments), *excluded])),
             ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
             *((("what to do", reasons.remedy(send.paused_by)),) if send.paused_by else ()),
-            *((("timetable", _in_words(send.timetable)),) if send.timetable else ()),
+            *((("pace", pace),) if (pace := Timetable.from_json(send.timetable).words) else ()),
             *((("winner", winner),) if winner else ()),
             ("tracked", send_rates.tracked_of(send).words),
             ("planned", send.planned),
@@ -218,7 +216,7 @@ def summary(container: Container, status: SendStatus) -> None:
             ),
             *((f"events: {kind}", number) for kind, number in sorted(happened.items())),
             *(
-                (("pace", _pace(outlook, waits, now)),)
+                (("throughput", _pace(outlook, waits, now)),)
                 if send.state == SendState.SENDING and outlook.waiting
                 else ()
             ),
@@ -297,10 +295,6 @@ def _undecided(at: datetime | None, waiting: int) -> str:
     if waiting:
         return f"not chosen yet; {waiting:,} recipients of the sample are still open"
     return f"chosen at {shown(at)}" if at else "not chosen yet"
-
-
-def _in_words(timetable: dict[str, object]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in timetable.items())
 
 
 def exit_by(status: SendStatus) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from newsletter import durations
 from newsletter.cli.actor import stopping, who
 from newsletter.cli.output import err, facts, out, rows, shown, stream
 from newsletter.cli.sending import pacing_options as options
@@ -320,7 +321,8 @@ def show_test(number: Number) -> None:
         if found.waiting:
             waiting = f"{found.waiting:,} recipients of the sample"
             out.print(f"{waiting} are not sent to yet, or are uncertain.")
-        out.print(f"The winner is chosen {found.test.wait} after the whole sample was sent.")
+        wait = durations.period(found.test.wait)
+        out.print(f"The winner is chosen {wait} after the whole sample was sent.")
     else:
         out.print(f"To choose it yourself: newsletter sends winner {number} LABEL")
 

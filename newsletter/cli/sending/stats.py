@@ -8,7 +8,8 @@ import typer
 from newsletter.cli.output import err, facts, out, rows
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
-from newsletter.db.engine import Engine, reading
+from newsletter.db.dialect import with_snapshots
+from newsletter.db.engine import reading
 from newsletter.settings.load import load
 from newsletter.tracking.stats import counters
 from newsletter.tracking.stats import rates as send_rates
@@ -60,7 +61,7 @@ def show(
 
     docs/reference/metrics.md defines them.
     """
-    with reading(_snapshots(Container(load()).database)) as session:
+    with reading(with_snapshots(Container(load()).database)) as session:
         whole = send_rates.of_send(session, number)
         domains = send_rates.by_domain(session, number)
         links = send_rates.by_link(session, number)
@@ -141,7 +142,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Count the events again and compare; exits with 1 when a stored counter differs."""
-    with reading(_snapshots(Container(load()).database)) as session:
+    with reading(with_snapshots(Container(load()).database)) as session:
         numbers = verify_counters.sends(session) if number is None else [number]
         found = [
             asdict(one) for send in numbers for one in verify_counters.differences(session, send)
@@ -153,13 +154,6 @@ def verify(
     if not as_json:
         sends = "1 send" if len(numbers) == 1 else f"{len(numbers):,} sends"
         out.print(f"The counters of {sends} match the events.")
-
-
-def _snapshots(database: Engine) -> Engine:
-    """An engine whose queries see one snapshot, because events arrive meanwhile."""
-    if database.dialect.name == "postgresql":
-        return database.execution_options(isolation_level="REPEATABLE READ")
-    return database
 
 
 def _table(records: list[dict[str, object]], columns: list[str], empty: str) -> None:

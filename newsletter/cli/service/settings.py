@@ -12,6 +12,7 @@ from newsletter.cli.output import facts, out, rows
 from newsletter.container import Container
 from newsletter.db import engine as db
 from newsletter.db.backup import backup
+from newsletter.db.dialect import is_postgresql
 from newsletter.operations import maintenance
 from newsletter.settings.load import load, load_with_origins
 
@@ -51,7 +52,7 @@ def fold_old(as_json: AsJson = False) -> None:
     if as_json:
         rows([asdict(folded)], [], as_json=True, empty="")
         return
-    events = "events" if container.database.dialect.name == "sqlite" else "months of events"
+    events = "months of events" if is_postgresql(container.database) else "events"
     facts([(events, folded.events), ("issues", folded.issues), ("deliveries", folded.deliveries)])
 
 
@@ -60,7 +61,7 @@ def upgrade() -> None:
     """Bring the database to this program's version. Take a backup first."""
     engine = db.open_database(load().database_url)
     before, after = db.upgrade(engine)
-    if engine.dialect.name == "postgresql":
+    if is_postgresql(engine):
         from newsletter.sending.workers import procrastinate_queue  # noqa: PLC0415
 
         procrastinate_queue.install(engine)

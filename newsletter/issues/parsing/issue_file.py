@@ -6,7 +6,7 @@ can add a header to an email. Errors name the file and the line.
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date as Date  # noqa: N812 (``date`` is a key of the front matter)
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +17,7 @@ from newsletter.issues.parsing.comments import without_comments
 from newsletter.issues.parsing.front_matter import NULLS, YamlValue, read_front_matter
 from newsletter.issues.parsing.text import normalized, read_text
 from newsletter.issues.parsing.tracking_flags import TrackingChoice
+from subscribers.field_values import LANGUAGE_TAG
 
 TEMPLATES = ("digest", "letter")
 #: Each key, and whether its value is free text.
@@ -37,8 +38,8 @@ _KEYS = {
 }
 _ADDRESS = r"[^@\s<>,;\"]+@[^@\s<>,;\"]+"
 _FROM = re.compile(rf"(?:(?P<name>[^<>]*?)\s*<\s*(?P<in>{_ADDRESS})\s*>|(?P<bare>{_ADDRESS}))")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_LONGEST_SUBJECT = 300
 _TOPIC = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -99,7 +100,7 @@ def parse_issue(text: str, *, name: str) -> Draft:
     if not body.strip():
         front.refuse(None, "the issue has no text", "Write it below the front matter.", body_line)
 
-    subject = front.text("subject", limit=300, personal_words=True)
+    subject = front.text("subject", limit=_LONGEST_SUBJECT, personal_words=True)
     if not subject:
         front.refuse("subject", "the subject is missing", "Add a line like: subject: Our news")
     from_name, from_email = front.sender()
@@ -124,6 +125,24 @@ def parse_issue(text: str, *, name: str) -> Draft:
         body_line=body_line,
         source=text,
     )
+
+
+def with_subject(draft: Draft, subject: str, *, place: str) -> Draft:
+    """The same issue with another subject, by the rules of front matter; ``place`` names it."""
+    subject = subject.strip()
+    if not subject:
+        raise IssueError("the subject is empty", place=place, hint="Write some words.")
+    if len(subject) > _LONGEST_SUBJECT:
+        hint = f"At most {_LONGEST_SUBJECT} are allowed."
+        raise IssueError(f"the subject has {len(subject)} characters", place=place, hint=hint)
+    if any(unicodedata.category(sign) in {"Cc", "Cs", "Zl", "Zp"} for sign in subject):
+        hint = "Remove line breaks and control characters."
+        raise IssueError("the subject is not one line of text", place=place, hint=hint)
+    try:
+        merge_fields.check(subject, name=place, line=1, links=False)
+    except IssueError as error:
+        raise IssueError(error.message, place=place, hint=error.hint) from None
+    return replace(draft, subject=subject)
 
 
 def slug_of(words: str) -> str:
@@ -293,7 +312,7 @@ class _FrontMatter:
 
     def language(self) -> str | None:
         """A BCP 47 tag."""
-        return self.matching("language", _LANGUAGE, "a BCP 47 tag like en or de-AT")
+        return self.matching("language", LANGUAGE_TAG, "a BCP 47 tag like en or de-AT")
 
     def date(self) -> Date | None:
         """The issue's date."""

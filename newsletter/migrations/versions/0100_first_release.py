@@ -866,6 +866,7 @@ def upgrade() -> None:
         "variant",
         sa.Column("id", _ID, nullable=False),
         sa.Column("send_id", _ID, nullable=False),
+        sa.Column("issue_id", _ID, nullable=True),
         sa.Column("label", sa.String(20), nullable=False),
         sa.Column("subject", sa.String(1000), nullable=False),
         sa.Column("sender_email", sa.String(320), nullable=False),
@@ -878,6 +879,7 @@ def upgrade() -> None:
             _JSON,
             nullable=False,
         ),
+        sa.ForeignKeyConstraint(["issue_id"], ["issue.id"], name=op.f("fk_variant_issue_id_issue")),
         sa.ForeignKeyConstraint(["send_id"], ["send.id"], name=op.f("fk_variant_send_id_send")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_variant")),
     )

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Text, Update, bindparam, collate, select, update
+from sqlalchemy import Text, Update, bindparam, select, update
 
 from newsletter.db import bulk_rows
+from newsletter.db.dialect import by_code_points
 from newsletter.db.orm import Id, Session, changed, table_of
 from newsletter.sending.ledger.claimed_batch import SkippedRecipient
 from newsletter.sending.models import Delivery
@@ -140,9 +141,8 @@ def _weight(told: DeliveryUpdate) -> tuple[int, bool, list[int]]:
 
 def _move(session: Session, state: DeliveryState) -> Update:
     row = bulk_rows.table(session, issue_id=Id, subscriber_id=Id, reason=Text)
-    # By code points, as Python sorts: PostgreSQL's own order is that of a language.
-    c = "C" if session.get_bind().dialect.name == "postgresql" else "BINARY"
-    better = _delivery.c.reason.is_(None) | (row.c.reason < collate(_delivery.c.reason, c))
+    stored = by_code_points(session, _delivery.c.reason)
+    better = _delivery.c.reason.is_(None) | (row.c.reason < stored)
     return (
         update(_delivery)
         .where(

@@ -31,7 +31,8 @@ from sqlalchemy import (
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.db import bulk_rows
-from newsletter.db.orm import Session, changed, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, changed, table_of
 from newsletter.errors import SendError
 from newsletter.issues.models import Issue, Revision
 from newsletter.provider.events import made_mark

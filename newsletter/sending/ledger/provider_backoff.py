@@ -18,7 +18,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, bindparam, case, delete, exists, select, update
 
-from newsletter.db.orm import Session, changed, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, changed, table_of
 from newsletter.sending.ledger.claimed_batch import Probe
 from newsletter.sending.models import Batch, Part, ProviderBackoff, Send
 from newsletter.sending.states import BatchState, SendState

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from sqlalchemy import Select, bindparam, case, func, literal, literal_column, select
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.orm import Session, UTCDateTime, json_rows, table_of
 from newsletter.sending.ledger.claimed_batch import (
     ClaimedBatch,
@@ -35,7 +36,7 @@ def recipients(
     query = _recipients_query(
         batch.topics,
         with_attributes=with_attributes,
-        postgresql=session.get_bind().dialect.name == "postgresql",
+        postgresql=is_postgresql(session),
     )
     people = json_rows(session, query, values)
     skipped = [

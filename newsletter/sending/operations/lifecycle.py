@@ -5,11 +5,12 @@ Each operation writes its audit entry in the same transaction.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select, update
 
+from newsletter import durations
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
@@ -103,7 +104,12 @@ def create(
     )
     session.add(send)
     session.flush()
-    ab_testing.write(session, send.id, [rendered, *(words for _, words in terms.others)])
+    variants: list[tuple[Rendered, int | None]] = [(rendered, None)]
+    for other, words in terms.others:
+        saved = approval.approved_revision(session, other)
+        is_other = saved is not None and saved.issue_id != revision.issue_id
+        variants.append((words, saved.issue_id if saved and is_other else None))
+    ab_testing.write(session, send.id, variants)
     issue = session.get_one(Issue, revision.issue_id)
     is_public = archive_queries.will_be_public(issue.publicity, to_all=foreseen.is_for_all)
     _audit(
@@ -115,6 +121,7 @@ def create(
         people=foreseen.people,
         segments=", ".join(segment_names)[:300],
         starts=f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+        **({"variants": len(variants)} if terms.test else {}),
     )
     return CreatedSend(send.id, foreseen.people, foreseen.last_at, is_public)
 
@@ -179,13 +186,24 @@ def _approved(
     base: int | None,
 ) -> Revision:
     revision = approval.text_to_send(session, draft, by=by, now=now, base=base)
-    if by is None and terms.others:
-        raise IssueError(
-            "a test of variants sends words that nobody approved",
-            place=f"issue {draft.slug}",
-            hint="Send the approved issue alone.",
-        )
+    require_approved_variants(session, terms, by)
     return revision
+
+
+def require_approved_variants(
+    session: Session, terms: SendOptions, approved_by: Actor | None
+) -> None:
+    """Raise IssueError if nobody approved a variant; ``approved_by`` approves it by sending."""
+    if approved_by is not None:
+        return
+    for other, _ in terms.others:
+        if approval.approved_revision(session, other) is None:
+            raise IssueError(
+                f"nobody approved the variant “{other.subject}” of the A/B test",
+                place=f"issue {other.slug}",
+                hint="Save it as an issue of its own, and have that approved. Then choose it as a "
+                "variant.",
+            )
 
 
 def pause(session: Session, send_id: int, *, by: Actor, now: datetime, reason: str = "") -> None:
@@ -355,7 +373,8 @@ def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
     """Pause a send that was not started in time, so that the operator decides."""
     late = now - find(session, send_id).scheduled_for
     reason = (
-        f"due {how_late(late)} ago while nothing ran, which is later than sending.late_limit allows"
+        f"due {durations.in_words(late)} ago while nothing ran, which is later than "
+        "sending.late_limit allows"
     )
     sends.hold_back(session, send_id, PauseCause.LATE, reason=reason, now=now)
 
@@ -401,9 +420,3 @@ def _audit(
     session: Session, by: Actor, action: str, send_id: int, *, now: datetime, **detail: str | int
 ) -> None:
     audit.record(session, by, action, now=now, subject=send_subject(session, send_id), **detail)
-
-
-def how_late(late: timedelta) -> str:
-    """A delay in hours and minutes, such as ``3 h 5 min``."""
-    minutes = int(late.total_seconds() // 60)
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -9,21 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.db.engine import transaction
-from newsletter.db.orm import Session, table_of
+from newsletter.db.orm import Session
 from newsletter.errors import ProviderError, SendError
 from newsletter.provider.gateway import Accepted, Gateway, MailRequest, NotSent, Recipient, Refused
 from newsletter.rendering.preview import NO_TOKEN
 from newsletter.rendering.rendered import Rendered
 from subscribers import rate_limit
+from subscribers.consent import suppression
 from subscribers.email_address import parse
-from subscribers.models import Suppression
-
-_suppression = table_of(Suppression)
 
 SUBJECT_PREFIX: Final = "[Test] "
 #: The most addresses of one test.
@@ -77,15 +75,10 @@ def _check_addresses(
             f"a test email needs 1 to {MAX_ADDRESSES} addresses", place=f"{len(to)} addresses"
         )
     hashes = {hash_of(email): email for email in to}
-    suppressed = session.execute(
-        select(_suppression.c.address_hash, _suppression.c.reason).where(
-            _suppression.c.address_hash.in_([hashed for hashed in hashes if hashed])
-        )
-    ).first()
-    if suppressed is not None:
+    for hashed, reason in suppression.reasons_of(session, [h for h in hashes if h]).items():
         raise SendError(
-            f"this address is suppressed ({suppressed.reason})",
-            place=hashes[suppressed.address_hash],
+            f"this address is suppressed ({reason})",
+            place=hashes[hashed],
             hint="Choose another address.",
         )
     key = rate_limit.key_of(secret, "test emails", "")

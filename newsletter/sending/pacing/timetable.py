@@ -84,6 +84,22 @@ class Timetable:
         """The first moment from ``moment`` on within the open hours of ``zone``."""
         return sending_windows.next_open(moment, zone, quiet=self.quiet, windows=self.windows)
 
+    @property
+    def words(self) -> str:
+        """A phrase for operators; empty if nothing is set."""
+        said = []
+        for value, phrase in (
+            (self.per_second, "at most {:,g} recipients per second"),
+            (self.per_hour, "at most {:,} per hour"),
+            (self.per_day, "at most {:,} per day"),
+            (self.local_time, "not before {:%H:%M} in each recipient's time zone"),
+            (self.quiet and str(self.quiet), "quiet hours {}"),
+            (" and ".join(map(str, self.windows)), "only {}"),
+        ):
+            if value:
+                said.append(phrase.format(value))
+        return "; ".join(said)
+
     def to_json(self) -> dict[str, Any]:
         """The values that are set, in JSON's types; hours as operators write them."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import case, func, select
 
+from newsletter.db.dialect import lock
 from newsletter.db.orm import Session, table_of
 from newsletter.sending.models import Batch
 from newsletter.sending.pacing.quotas import WarmUp
@@ -41,9 +42,8 @@ def with_other_sends(
     """
     if warm_up is None or not warm_up.volumes:
         return None
-    if send_id is not None and session.get_bind().dialect.name == "postgresql":
-        # SQLite has one writer at a time anyway.
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(_LOCK))))
+    if send_id is not None:
+        lock(session, _LOCK)
     zone = ZoneInfo(timetable.zone)
     rows = session.execute(
         select(_leaves_at, _batch.c.size).where(

@@ -24,7 +24,8 @@ from sqlalchemy import (
     update,
 )
 
-from newsletter.db.orm import Session, changed, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, changed, table_of
 from newsletter.errors import SendError
 from newsletter.sending.ab_testing import ABTest, Measure, sample_rank
 from newsletter.sending.ledger import restore_gate, sends

@@ -71,7 +71,8 @@ def is_for_all(
 
     ``segments`` and ``excluded`` are segment expressions; ``topics`` are the issue's slugs.
     """
-    wholes = [whole for rule in segments if (whole := segment_parser.takes_whole(rule)) is not None]
+    covered = (segment_parser.covered_topics(rule) for rule in segments)
+    wholes = [whole for whole in covered if whole is not None]
     if excluded or not wholes:
         return False
     chosen = frozenset().union(*wholes)

@@ -39,7 +39,7 @@ from newsletter.sending.ledger.claimed_batch import (
 )
 from newsletter.sending.ledger.forgotten_sends import PREFIX, ForgottenSendInfo
 from newsletter.sending.ledger.interventions import INTERVENTIONS, KINDS, Intervention
-from subscribers.consent.suppression import NEWS, Lifted, Suppressed
+from subscribers.consent.suppression import CHANGES, Lifted, Suppressed
 
 _log = logging.getLogger(__name__)
 
@@ -266,7 +266,7 @@ class DepartureLogFile(LogReader):
 
     def _committed(self, session: Session) -> None:
         # The release of a savepoint is no commit: its changes are committed with the transaction.
-        news: list[Suppressed | Lifted] = session.info.get(NEWS, [])
+        news: list[Suppressed | Lifted] = session.info.get(CHANGES, [])
         interventions: list[Intervention] = session.info.get(INTERVENTIONS, [])
         if not (news or interventions) or session.in_nested_transaction():
             return

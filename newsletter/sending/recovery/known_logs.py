@@ -22,6 +22,7 @@ from newsletter import identity
 from newsletter.accounts import audit, operator_messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError
@@ -142,7 +143,7 @@ class _Comparison:
         self.database = identity.database_id(session, now=now)
         #: How often this machine's log has been compared; 0 if it was not compared now.
         self.compared = 0
-        self._only_machine = session.get_bind().dialect.name == "sqlite"
+        self._only_machine = not is_postgresql(session)
 
     def run(self) -> ReplayReport:
         """Compare all logs; returns what this machine's own log added."""

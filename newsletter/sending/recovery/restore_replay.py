@@ -14,7 +14,8 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, or_, select, update
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into
+from newsletter.db.orm import Session, table_of
 from newsletter.sending.ledger import (
     batches,
     deliveries,
@@ -231,7 +232,7 @@ def _restore_suppressions(session: Session, logged: Mapping[bytes, Sequence[Supp
         for hashed, ones in logged.items()
         if (missing := [one for one in ones if _is_lost(one, here.get(hashed))])
     }
-    opted_in = consent_records.opted_in(session, list(lost)) if lost else {}
+    opted_in = consent_records.latest_opt_ins(session, list(lost)) if lost else {}
     proofs: dict[SuppressionReason, dict[bytes, Proof]] = defaultdict(dict)
     for hashed, missing in lost.items():
         for one in missing:
@@ -239,7 +240,7 @@ def _restore_suppressions(session: Session, logged: Mapping[bytes, Sequence[Supp
                 proofs[SuppressionReason(one.reason)][hashed] = Proof(one.at, _SUPPRESSED)
     # The weakest first, so that a manual suppression keeps the others as underlying reason.
     for reason in SuppressionReason:
-        suppression.add_proved(session, proofs[reason], reason)
+        suppression.add_with_proofs(session, proofs[reason], reason)
     return len(set().union(*proofs.values()))
 
 

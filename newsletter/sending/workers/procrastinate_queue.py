@@ -24,6 +24,7 @@ from procrastinate.schema import SchemaManager
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, func, select, text
 
+from newsletter.db.dialect import lock
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session
 from newsletter.sending.delivery import outbox
@@ -84,7 +85,7 @@ def install(engine: Engine) -> bool:
     mark = sha256(SchemaManager.get_schema().encode()).hexdigest()
     with transaction(engine) as session:
         # Two that start at once: the second waits here, and finds it done.
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(_APART))))
+        lock(session, _APART)
         found = func.obj_description(func.to_regnamespace(_APART), "pg_namespace")
         if session.scalar(select(found)) == mark:
             return False

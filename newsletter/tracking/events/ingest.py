@@ -259,10 +259,10 @@ def _suppress(session: Session, changes: _Changes) -> int:
     suppressed = 0
     for reason in SuppressionReason:
         subscribers = changes.subscribers.get(reason, {})
-        proofs = suppression.addressed(session, subscribers) if subscribers else {}
+        proofs = suppression.proofs_by_address(session, subscribers) if subscribers else {}
         for hashed, proof in changes.addresses.get(reason, {}).items():
             _keep_latest(proofs, hashed, proof)
-        suppressed += suppression.add_proved(session, proofs, reason)
+        suppressed += suppression.add_with_proofs(session, proofs, reason)
     return suppressed
 
 
@@ -320,7 +320,7 @@ def _record_engagement(
             .group_by(_event.c.subscriber_id)
         )
         others = {row[0]: row[1] for row in session.execute(human_clicks)}
-        engagement.take_back_clicks(session, mistaken, others)
+        engagement.replace_bot_clicks(session, mistaken, others)
     engagement.record(session, opened=latest[EventKind.OPEN], clicked=latest[EventKind.CLICK])
 
 

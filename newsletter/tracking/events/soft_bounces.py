@@ -10,16 +10,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 
-from newsletter.db.orm import Session, insert_into, table_of
+from newsletter.db.dialect import insert_into, lock
+from newsletter.db.orm import Session, table_of
 from newsletter.tracking.events.policy import Thresholds
 from newsletter.tracking.models import SoftBounce
 
 _bounce = table_of(SoftBounce)
-#: Without the lock, two concurrent posts could each miss the bounces of the other. The number is
-#: arbitrary, and the same for all processes.
-_LOCK = text("SELECT pg_advisory_xact_lock(6873274)")
 
 
 def add(
@@ -34,8 +32,8 @@ def add(
     """
     if not bounces:
         return set()
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(_LOCK)
+    # Otherwise neither of two concurrent requests might see that together they reach the limit.
+    lock(session, "soft bounces")
     rows = [
         {"address_hash": address, "key": key, "at": at}
         for (address, key), at in sorted(bounces.items())

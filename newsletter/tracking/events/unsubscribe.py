@@ -36,7 +36,7 @@ def unsubscribe(
     key = hashlib.sha256(occurrence.encode()).digest()[:16]
 
     def work(session: Session) -> None:
-        email = preferences.still_here(session, subscriber_id)
+        email = preferences.unsubscribable_address(session, subscriber_id)
         if email is None:
             return
         send_id = session.scalar(

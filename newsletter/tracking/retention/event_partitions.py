@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from sqlalchemy import delete, select, text
 from sqlalchemy.exc import DBAPIError
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.orm import Session, changed, table_of
 from newsletter.tracking.models import EventRow
 
@@ -36,7 +37,7 @@ def _next_month(month: datetime) -> datetime:
 
 def prepare(session: Session, *, now: datetime) -> None:
     """On PostgreSQL, create the partitions of this month and the next ones."""
-    if session.get_bind().dialect.name != "postgresql":
+    if not is_postgresql(session):
         return
     existing, month = set(session.scalars(_TABLES)), month_start(now)
     for _ in range(1 + _MONTHS_AHEAD):
@@ -57,7 +58,7 @@ def remove(session: Session, *, before: datetime, at_most: int) -> int:
     It returns 0 once none are left. On PostgreSQL it drops partitions first, and then deletes rows
     of the default partition, which are few.
     """
-    if session.get_bind().dialect.name == "postgresql":
+    if is_postgresql(session):
         old = [name for name in _months(session) if name < _name(before)]
         if old:
             session.execute(_LOCK_TIMEOUT)

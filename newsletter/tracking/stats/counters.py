@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Executable, Row, Table, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from newsletter.db import bulk_rows
+from newsletter.db.dialect import Upsert
 from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import EventKind
 from newsletter.tracking.models import RecipientCounter, SendCounter, VariantCounter
@@ -146,7 +146,7 @@ def _add(
     if not rows:
         return []
 
-    def add(insert: sqlite.Insert | postgresql.Insert) -> Executable:
+    def add(insert: Upsert) -> Executable:
         more = {"count": table.c.count + insert.excluded.count}
         statement = insert.on_conflict_do_update(index_elements=keys, set_=more)
         return (

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Date, Select, case, cast, func, literal, or_, select
 
+from newsletter.db.dialect import is_postgresql
 from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import EventKind
 from newsletter.tracking.event_horizon import final_sends, horizon
@@ -142,6 +143,6 @@ def _of(send_id: int) -> ColumnElement[bool]:
 
 
 def _day(session: Session) -> ColumnElement[object]:
-    if session.get_bind().dialect.name == "postgresql":
+    if is_postgresql(session):
         return cast(func.timezone("UTC", _event.c.at), Date)
     return func.substr(_event.c.at, 1, 10)

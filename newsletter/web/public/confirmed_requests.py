@@ -19,8 +19,7 @@ from newsletter.web.dependencies import Parts, page
 from newsletter.web.public.request_emails import TAKE_BACK
 from subscribers.models import Confirmation
 from subscribers.self_service import confirmed_requests
-from subscribers.self_service.confirmed_requests import Move
-from subscribers.self_service.confirmed_requests import Request as Kind
+from subscribers.self_service.confirmed_requests import AddressChange, RequestKind
 
 router = APIRouter()
 
@@ -47,23 +46,23 @@ def act(token: str, request: Request, parts: Parts) -> Response:
     """Carry out the request. A second click changes nothing."""
     (confirmation_id, back), now = _request_of(parts, token), datetime.now(UTC)
     with transaction(parts.database) as session:
-        asked = confirmed_requests.take(session, confirmation_id, now=now)
+        asked = confirmed_requests.find_and_lock(session, confirmation_id, now=now)
         what = _what(asked, back=back)
         if asked is None or asked.subscriber_id is None or what is None:
             return _over(request)
-        move = Move.MOVED
+        change = AddressChange.CHANGED
         match what:
-            case Kind.DATA:
-                confirmed_requests.done(session, asked, now=now)
+            case RequestKind.DATA:
+                confirmed_requests.mark_done(session, asked, now=now)
                 return _download(privacy.data_of(session, asked.subscriber_id))
-            case Kind.ERASE:
+            case RequestKind.ERASE:
                 privacy.erase(session, asked.subscriber_id, now=now)
-            case Kind.ADDRESS:
-                move = confirmed_requests.change_address(session, asked, now=now)
+            case RequestKind.ADDRESS:
+                change = confirmed_requests.change_address(session, asked, now=now)
             case _:
-                move = confirmed_requests.take_back(session, asked, now=now)
-    status = 200 if move is Move.MOVED else 409
-    return page(request, "request_done.html", status=status, what=what, move=move)
+                change = confirmed_requests.undo_address_change(session, asked, now=now)
+    status = 200 if change is AddressChange.CHANGED else 409
+    return page(request, "request_done.html", status=status, what=what, change=change)
 
 
 def _request_of(parts: Container, token: str) -> tuple[int, bool]:
@@ -75,7 +74,7 @@ def _request_of(parts: Container, token: str) -> tuple[int, bool]:
 def _what(asked: Confirmation | None, *, back: bool) -> str | None:
     if asked is None or not back:
         return asked.kind if asked else None
-    return _BACK if asked.kind == Kind.ADDRESS else None
+    return _BACK if asked.kind == RequestKind.ADDRESS else None
 
 
 def _over(request: Request) -> Response:

@@ -24,9 +24,13 @@ from newsletter.web.dependencies import Parts, page
 from newsletter.web.public import request_emails
 from subscribers import rate_limit
 from subscribers.email_address import hash_address, parse
+from subscribers.field_values import LANGUAGE_TAG, MAX_LANGUAGE
 from subscribers.self_service import confirmed_requests, preferences
-from subscribers.self_service.confirmed_requests import AskedTooOftenError, RequestResult
-from subscribers.self_service.confirmed_requests import Request as Kind
+from subscribers.self_service.confirmed_requests import (
+    RequestKind,
+    RequestResult,
+    TooManyRequestsError,
+)
 from subscribers.self_service.preferences import (
     ChangedTooOftenError,
     PreferenceChoice,
@@ -50,13 +54,12 @@ LANGUAGES: Final = {
     "pt": "Português",
     "sv": "Svenska",
 }
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _WEEKS = (1, 2, 3, 4, 6, 8, 12, 26)
 #: How long the link in the confirmation email works.
 _WITHIN = {
-    Kind.ADDRESS: timedelta(days=7),
-    Kind.DATA: timedelta(days=1),
-    Kind.ERASE: timedelta(days=1),
+    RequestKind.ADDRESS: timedelta(days=7),
+    RequestKind.DATA: timedelta(days=1),
+    RequestKind.ERASE: timedelta(days=1),
 }
 
 
@@ -109,40 +112,42 @@ def ask_address(
     def write_down(session: Session, person: int, now: datetime) -> RequestResult | None:
         address = parse(email)
         hashed = hash_address(parts.address_key, address)
-        expires = now + _WITHIN[Kind.ADDRESS]
+        expires = now + _WITHIN[RequestKind.ADDRESS]
         mailbox = mailbox_of(address)
         key = rate_limit.key_of(parts.address_key, rate_limit.SINGLE_MAILS, mailbox)
-        return confirmed_requests.ask_address(
+        return confirmed_requests.request_address_change(
             session, person, address, hashed, mailbox_key=key, now=now, expires=expires
         )
 
-    return _ask(request, parts, token, Kind.ADDRESS, write_down)
+    return _ask(request, parts, token, RequestKind.ADDRESS, write_down)
 
 
 @router.post("/preferences/{token}/data")
 def ask_data(token: str, request: Request, parts: Parts) -> Response:
     """Send an email with a link to download the subscriber's data."""
-    return _ask(request, parts, token, Kind.DATA, _by_own_mail(Kind.DATA))
+    return _ask(request, parts, token, RequestKind.DATA, _by_own_mail(RequestKind.DATA))
 
 
 @router.post("/preferences/{token}/erase")
 def ask_erase(token: str, request: Request, parts: Parts) -> Response:
     """Send an email with a link to erase the subscriber."""
-    return _ask(request, parts, token, Kind.ERASE, _by_own_mail(Kind.ERASE))
+    return _ask(request, parts, token, RequestKind.ERASE, _by_own_mail(RequestKind.ERASE))
 
 
 _WriteDown = Callable[[Session, int, datetime], RequestResult | None]
 
 
-def _by_own_mail(kind: Kind) -> _WriteDown:
+def _by_own_mail(kind: RequestKind) -> _WriteDown:
     def write_down(session: Session, person: int, now: datetime) -> RequestResult | None:
-        return confirmed_requests.ask(session, person, kind, now=now, expires=now + _WITHIN[kind])
+        return confirmed_requests.request(
+            session, person, kind, now=now, expires=now + _WITHIN[kind]
+        )
 
     return write_down
 
 
 def _ask(
-    request: Request, parts: Container, token: str, kind: Kind, write_down: _WriteDown
+    request: Request, parts: Container, token: str, kind: RequestKind, write_down: _WriteDown
 ) -> Response:
     subscriber_id, now = _person(parts, token), datetime.now(UTC)
     try:
@@ -154,18 +159,18 @@ def _ask(
         return _show(request, parts, token, problem=error)
     if asked is None:
         return _show(request, parts, token)
-    email = asked.email if kind is Kind.ADDRESS else masked(asked.email)
+    email = asked.email if kind is RequestKind.ADDRESS else masked(asked.email)
     return page(request, "request_sent.html", kind=kind, email=email, token=token)
 
 
 def _send(
-    session: Session, parts: Container, kind: Kind, asked: RequestResult, now: datetime
+    session: Session, parts: Container, kind: RequestKind, asked: RequestResult, now: datetime
 ) -> None:
     """Renders both emails even if they are not sent, so that the response time reveals nothing."""
     mails = request_emails.written(
-        parts, kind, asked, expires=now + _WITHIN[kind], take_back=confirmed_requests.TAKE_BACK
+        parts, kind, asked, expires=now + _WITHIN[kind], take_back=confirmed_requests.UNDO_PERIOD
     )
-    if asked.mail:
+    if asked.send:
         outbox.enqueue(session, kind=kind, email=asked.email, mail=mails.ask, now=now)
     if mails.warn:
         outbox.enqueue(session, kind="warn", email=asked.current, mail=mails.warn, now=now)
@@ -184,7 +189,7 @@ def _show(
         so_far = preferences.view(session, subscriber_id, now=now)
     if so_far is None:
         return page(request, "preferences_gone.html", status=410)
-    often = isinstance(problem, AskedTooOftenError | ChangedTooOftenError)
+    often = isinstance(problem, TooManyRequestsError | ChangedTooOftenError)
     status = 429 if often else 400 if problem else 200
     return page(
         request,
@@ -221,7 +226,7 @@ def _weeks(pause: str) -> int | None:
 
 
 def _language(tag: str) -> str | None:
-    if tag and (len(tag) > 35 or not _LANGUAGE.fullmatch(tag)):
+    if tag and (len(tag) > MAX_LANGUAGE or not LANGUAGE_TAG.fullmatch(tag)):
         raise PreferenceError("unknown language", hint="Choose one from the list.")
     return tag or None
 

@@ -8,7 +8,7 @@ from newsletter.container import Container
 from newsletter.links import Purpose
 from newsletter.rendering.transactional import render_transactional
 from newsletter.sending.delivery.outbox import OutgoingEmail
-from subscribers.self_service.confirmed_requests import Request, RequestResult
+from subscribers.self_service.confirmed_requests import RequestKind, RequestResult
 
 #: Second number of a token that undoes a change of address instead of confirming it.
 TAKE_BACK: Final = 1
@@ -29,7 +29,7 @@ class RequestEmails:
 
 def written(
     parts: Container,
-    kind: Request,
+    kind: RequestKind,
     asked: RequestResult,
     *,
     expires: datetime,
@@ -39,26 +39,26 @@ def written(
     house = parts.publication.name
     link = _link(parts, asked.confirmation_id, expires=expires)
     match kind:
-        case Request.DATA:
+        case RequestKind.DATA:
             title = "Download your data"
             text = (
                 f"Use the button to download all data that {house} stores about you, as one file."
             )
             label = "Download my data"
-        case Request.ERASE:
+        case RequestKind.ERASE:
             title = "Delete your data"
             text = (
                 f"You asked {house} to delete all data that it stores about you. "
                 "This also ends your subscription. It cannot be undone."
             )
             label = "Delete my data"
-        case Request.ADDRESS:
+        case RequestKind.ADDRESS:
             title = "Confirm your new address"
             text = f"Someone asked {house} to send its emails to this address from now on."
             label = "Confirm this address"
     ask = _mail(parts, title, [text, _NOT_YOU], (label, link))
     return RequestEmails(
-        ask, _warning(parts, asked, expires, take_back) if kind is Request.ADDRESS else None
+        ask, _warning(parts, asked, expires, take_back) if kind is RequestKind.ADDRESS else None
     )
 
 

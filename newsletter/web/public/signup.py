@@ -29,7 +29,7 @@ from subscribers.consent import topics
 from subscribers.models import Topic
 from subscribers.signup import domain_checks, double_opt_in
 from subscribers.signup.form import FieldError, Signup, SignupError, SignupRules, parse_signup
-from subscribers.signup.mailboxes import house_of
+from subscribers.signup.mailboxes import private_domain_of
 
 router = APIRouter()
 
@@ -111,7 +111,7 @@ def _take(request: Request, parts: Container, post: Post) -> Response:
                 fields=settings.fields,
                 wording=settings.wording,
                 refuse_disposable=settings.refuse_disposable,
-                takes_mail=domain_checks.takes_mail if settings.check_mx else None,
+                accepts_email=domain_checks.accepts_email if settings.check_mx else None,
             ),
             ip=network_address(request),
             user_agent=browser(request),
@@ -140,7 +140,7 @@ def _write_down(
     with transaction(parts.database) as session:
         if not rate_limit.hit(session, network, limit=settings.per_ip, window=_HOUR, now=now):
             return "from your network"
-        house = house_of(signup.address)
+        house = private_domain_of(signup.address)
         if house is not None:
             domain = rate_limit.key_of(secret, "signup domain", house)
             if not rate_limit.hit(

@@ -115,11 +115,11 @@ def test_people_who_had_it_are_counted(database: Engine, ask: Ask, cast: dict[st
 def test_how_long_it_takes_is_a_note_until_it_is_too_long(ask: Ask, cast: dict[str, int]) -> None:
     (note,) = ask("duration")
     assert (note.level, note.line) == (Level.NOTE, None)
-    assert "3 subscribers get it within a second" in note.message
+    assert "3 subscribers get it within 1 s" in note.message
     assert "was not measured yet" in note.message
     (slow,) = ask("duration", timetable=Timetable(per_day=1))
     assert slow.level is Level.WARN
-    assert "longer than 6 hours" in slow.message
+    assert "longer than 6 h" in slow.message
     (never,) = ask(
         "duration", timetable=Timetable(per_day=1), rules=changed("duration", per_second=1e-9)
     )

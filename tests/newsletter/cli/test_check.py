@@ -173,7 +173,7 @@ def test_an_issue_is_shown_as_somebody_gets_it(run: Run, tmp_path: Path) -> None
     assert "Good day, ada@example.org." in (tmp_path / "o" / "issue.txt").read_text()
     assert "a.png" not in (tmp_path / "o" / "issue.html").read_text()
     nobody = run("render", "issue.md", "--out", "o", "--as", "nobody@example.org")
-    assert "nobody is known" in complaint(nobody, 2)
+    assert "no subscriber has" in complaint(nobody, 2)
 
 
 @pytest.mark.slow

@@ -247,7 +247,9 @@ def test_people_come_in_go_out_and_are_forgotten(run: Run, tmp_path: Path) -> No
     kept = json.loads(run("subscribers", "data", "ADA@example.org").stdout)
     assert kept["consent"][0]["act"] == "imported"
     assert run("subscribers", "erase", "ada@example.org", "--yes").returncode == 0
-    assert "nobody is known" in complaint(run("subscribers", "data", "ada@example.org"), 2)
+    assert "no subscriber has this address" in complaint(
+        run("subscribers", "data", "ada@example.org"), 2
+    )
     again = run("subscribers", "import", "out.csv", "--json")
     assert json.loads(again.stdout)["not imported: erased"] == 1
     # A database that is restored from a backup would have forgotten it.
@@ -298,7 +300,7 @@ def test_a_list_says_in_a_pipe_what_each_column_became_and_asks_before_it_mails(
     )
     asked = run("subscribers", "import", "hubspot.csv", "--confirmed")
     said = complaint(asked, 2)
-    assert "the column “Newsletter” may say who left or may be mailed: “yes” (line 2)" in said
+    assert "the column “Newsletter” may say who left or may be emailed: “yes” (line 2)" in said
     assert '--map "Newsletter=' in said
     assert "--ignore-column" in said
     dry = run("subscribers", "import", "hubspot.csv", "--dry-run", "--confirmed")

@@ -66,7 +66,7 @@ def test_an_upgrade_waits_for_its_turn(database: Engine) -> None:
 def test_a_database_newer_than_the_code_is_refused(database: Engine) -> None:
     with database.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseError, match="is of version 9999") as caught:
+    with pytest.raises(DatabaseError, match="has version 9999") as caught:
         require_current(database)
     assert "newer release" in str(caught.value.hint)
 
@@ -95,8 +95,8 @@ def test_an_error_inside_a_transaction_leaves_nothing_behind(database: Engine) -
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("nonsense", "not a database address"),
-        ("mongodb://host/name", "not a database address"),
+        ("nonsense", "not a database URL"),
+        ("mongodb://host/name", "not a database URL"),
         ("postgresql://nobody@127.0.0.1:9/none", "cannot open the database"),
     ],
 )
@@ -126,7 +126,7 @@ def test_a_file_that_is_damaged_or_no_database_is_called_so(
         done = run_command(words, environment=told, folder=tmp_path)
         assert done.returncode == 5, done
         assert "Traceback" not in done.stderr
-        assert "the file is damaged or no database" in done.stderr
+        assert "the file is damaged or not a database" in done.stderr
         assert "docs/guides/backup-and-restore.md" in done.stderr
 
 

@@ -347,7 +347,7 @@ PATHS = {
     "checks.file": lambda parts: parts.check_rules,
     "sending.alerts": lambda parts: parts.breaker_rules,
     "sending.journal": lambda parts: parts.departure_log,
-    "imports.folder": lambda parts: parts.importer()._shelf.part(),
+    "imports.folder": lambda parts: parts.import_worker()._uploads.part(),
     "templates.directory": lambda parts: render(
         _draft(), PUBLICATION, templates=parts.settings.templates_directory
     ),

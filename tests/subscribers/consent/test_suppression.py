@@ -25,7 +25,7 @@ def add(database: Engine, reason: SuppressionReason, at=NOW) -> int:
 
 def lift(database: Engine) -> str | None:
     with transaction(database) as session:
-        return suppression.lift_by_hand(session, HASH, evidence="lifted by hand")
+        return suppression.lift_manual(session, HASH, evidence="lifted by hand")
 
 
 def kept(database: Engine) -> list[tuple]:
@@ -51,7 +51,7 @@ def test_whoever_left_besides_stays_out(database: Engine, first: bool) -> None:
         assert add(database, SuppressionReason.UNSUBSCRIBED) == 0
     assert lift(database) == "unsubscribed"
     assert kept(database) == [("unsubscribed", NOW, None)]
-    with pytest.raises(LiftError, match="they stay out: unsubscribed"):
+    with pytest.raises(LiftError, match="this address stays suppressed: unsubscribed"):
         lift(database)
 
 
@@ -73,5 +73,5 @@ def test_erasing_hides_nothing(database: Engine) -> None:
 
 
 def test_nothing_is_lifted_where_nothing_is(database: Engine) -> None:
-    with pytest.raises(LiftError, match="nothing holds"):
+    with pytest.raises(LiftError, match="no longer suppressed"):
         lift(database)

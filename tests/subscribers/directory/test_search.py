@@ -9,7 +9,7 @@ from newsletter.db.engine import reading, transaction
 from subscribers.consent import suppression
 from subscribers.directory import search as subscriber_search
 from subscribers.directory.search import SearchPage, SearchPosition, SearchQuery
-from subscribers.directory.status_counts import State
+from subscribers.directory.status_counts import SubscriberStatus
 from subscribers.email_address import address_key
 from subscribers.models import SuppressionReason
 from tests.conftest import ADDRESS_KEY, NOW, add_person
@@ -83,20 +83,26 @@ def test_pages_together_are_the_whole(
     for _ in range(20):
         page = found(database, SearchQuery(text), after, size)
         seen += names(page)
-        if page.further is None:
+        if page.next is None:
             break
-        after = SearchPosition.read(str(page.further))
-        assert after == page.further
+        after = SearchPosition.read(str(page.next))
+        assert after == page.next
     assert seen == whole
 
 
 def test_states_and_segments_narrow_it_down(database: Engine, people: dict[str, int]) -> None:
-    assert names(found(database, SearchQuery(state=State.SUPPRESSED))) == ["eve"]
-    assert names(found(database, SearchQuery(state=State.UNCONFIRMED))) == ["bert"]
-    assert names(found(database, SearchQuery(state=State.PAUSED))) == ["dora"]
-    assert names(found(database, SearchQuery("anna", state=State.ACTIVE))) == ["anna.k", "annabel"]
+    assert names(found(database, SearchQuery(status=SubscriberStatus.SUPPRESSED))) == ["eve"]
+    assert names(found(database, SearchQuery(status=SubscriberStatus.UNCONFIRMED))) == ["bert"]
+    assert names(found(database, SearchQuery(status=SubscriberStatus.PAUSED))) == ["dora"]
+    active = SubscriberStatus.ACTIVE
+    assert names(found(database, SearchQuery("anna", status=active))) == [
+        "anna.k",
+        "annabel",
+    ]
     assert names(found(database, SearchQuery(rule='plan == "pro"'))) == ["eve"]
-    assert names(found(database, SearchQuery("eve@example.org", state=State.ACTIVE))) == []
+    assert (
+        names(found(database, SearchQuery("eve@example.org", status=SubscriberStatus.ACTIVE))) == []
+    )
 
 
 def test_a_long_stretch_without_a_match_says_where_to_look_further(
@@ -104,12 +110,12 @@ def test_a_long_stretch_without_a_match_says_where_to_look_further(
 ) -> None:
     monkeypatch.setattr(subscriber_search, "_AT_ONCE", 2)
     first = found(database, SearchQuery(rule='plan == "none"'))
-    assert (names(first), first.unfinished) == ([], True)
+    assert (names(first), first.incomplete) == ([], True)
     page, steps = first, 0
-    while page.further is not None:
-        page, steps = found(database, SearchQuery(rule='plan == "none"'), page.further), steps + 1
+    while page.next is not None:
+        page, steps = found(database, SearchQuery(rule='plan == "none"'), page.next), steps + 1
     assert steps == 3
-    assert not page.unfinished
+    assert not page.incomplete
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_the_first_line_of_a_list_without_names_of_columns_is_a_person(
         ("bob@example.org", "bounced", 1),
         ("charlie@example.org", "bounced", 2),
     ]
-    with pytest.raises(UserError, match="no column holds addresses"):
+    with pytest.raises(UserError, match="no column has addresses"):
         read(text, mapping=mapping)
 
 
@@ -359,7 +359,7 @@ def test_no_consent_outweighs_a_confirmation(database: Engine) -> None:
 
 def test_a_column_is_mapped_by_its_name_or_its_number(database: Engine) -> None:
     text = "Adresse,Nom,Ville,Ville\nalice@example.org,Alice,Lyon,Paris\n"
-    with pytest.raises(UserError, match="no column holds addresses") as caught:
+    with pytest.raises(UserError, match="no column has addresses") as caught:
         bring(database, text)
     assert '--map "Adresse=email"' in str(caught.value.hint)
     mapping = (
@@ -379,8 +379,8 @@ def test_a_column_is_mapped_by_its_name_or_its_number(database: Engine) -> None:
     ("mapping", "words"),
     [
         (("Adresse", "fish"), "cannot mean"),
-        (("Nobody", "email"), "no such column"),
-        (("#9", "email"), "no such column"),
+        (("Nobody", "email"), "no column of this name"),
+        (("#9", "email"), "no column of this name"),
     ],
 )
 def test_a_mapping_that_does_not_fit_is_explained(

@@ -101,7 +101,7 @@ def test_no_import_brings_an_erased_person_back(database: Engine) -> None:
     report = import_people(database, BytesIO(FILE), address_key=KEY, now=NOW, name="shop")
     assert report.refused == {"erased": 1}
     assert report.unchanged == 1
-    with reading(database) as session, pytest.raises(UserError, match="nobody") as caught:
+    with reading(database) as session, pytest.raises(UserError, match="no subscriber") as caught:
         find(session, "alice@example.org", address_key=KEY)
     assert "erased" in str(caught.value.hint)
 
@@ -119,5 +119,5 @@ def test_a_weaker_reason_does_not_hide_the_erasure(database: Engine) -> None:
 def test_nobody_of_a_number_is_said_so(database: Engine) -> None:
     with transaction(database) as session:
         for act in (lambda: erase(session, 7, now=NOW), lambda: data_of(session, 7)):
-            with pytest.raises(UserError, match="nobody of this number"):
+            with pytest.raises(UserError, match="no subscriber with this id"):
                 act()

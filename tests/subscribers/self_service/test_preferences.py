@@ -24,10 +24,10 @@ from subscribers.models import (
 )
 from subscribers.self_service import confirmed_requests, erasure, preferences
 from subscribers.self_service.confirmed_requests import (
-    AskedTooOftenError,
-    Move,
-    Request,
+    AddressChange,
+    RequestKind,
     RequestResult,
+    TooManyRequestsError,
 )
 from subscribers.self_service.preferences import PreferenceChoice, PreferenceError
 from subscribers.signup import double_opt_in
@@ -73,25 +73,25 @@ def consents(database: Engine, person: int) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in rows]
 
 
-def ask(database: Engine, person: int, kind: Request, *, now: datetime = NOW) -> RequestResult:
+def ask(database: Engine, person: int, kind: RequestKind, *, now: datetime = NOW) -> RequestResult:
     with transaction(database) as session:
-        asked = confirmed_requests.ask(session, person, kind, now=now, expires=now + WEEK)
+        asked = confirmed_requests.request(session, person, kind, now=now, expires=now + WEEK)
         assert asked is not None
         return asked
 
 
 def ask_address(database: Engine, person: int, email: str, *, now: datetime = NOW) -> RequestResult:
     with transaction(database) as session:
-        asked = confirmed_requests.ask_address(
+        asked = confirmed_requests.request_address_change(
             session, person, parse(email), hashed(email), now=now, expires=now + WEEK
         )
         assert asked is not None
         return asked
 
 
-def confirm(database: Engine, asked: RequestResult, *, now: datetime = NOW) -> Move | None:
+def confirm(database: Engine, asked: RequestResult, *, now: datetime = NOW) -> AddressChange | None:
     with transaction(database) as session:
-        taken = confirmed_requests.take(session, asked.confirmation_id, now=now)
+        taken = confirmed_requests.find_and_lock(session, asked.confirmation_id, now=now)
         return confirmed_requests.change_address(session, taken, now=now) if taken else None
 
 
@@ -197,11 +197,13 @@ def test_somebody_who_left_has_nothing_to_choose_and_nothing_to_ask(
     with transaction(database) as session:
         assert preferences.view(session, alice, now=NOW) is None
         assert (
-            confirmed_requests.ask(session, alice, Request.DATA, now=NOW, expires=NOW + WEEK)
+            confirmed_requests.request(
+                session, alice, RequestKind.DATA, now=NOW, expires=NOW + WEEK
+            )
             is None
         )
         new = parse("new@example.org")
-        asked = confirmed_requests.ask_address(
+        asked = confirmed_requests.request_address_change(
             session, alice, new, hashed("new@example.org"), now=NOW, expires=NOW + WEEK
         )
         assert asked is None
@@ -213,7 +215,7 @@ def test_nobody_by_that_number_is_nobody(database: Engine) -> None:
     with transaction(database) as session:
         assert preferences.view(session, 12345, now=NOW) is None
         preferences.record(session, 12345, "withdrawn", wording="x", now=NOW)
-        assert confirmed_requests.take(session, 12345, now=NOW) is None
+        assert confirmed_requests.find_and_lock(session, 12345, now=NOW) is None
 
 
 def test_somebody_whose_mail_came_back_can_give_another_address_and_nothing_else(
@@ -225,9 +227,11 @@ def test_somebody_whose_mail_came_back_can_give_another_address_and_nothing_else
         found = preferences.view(session, alice, now=NOW)
         assert found is not None
         assert found.bounced
-    with pytest.raises(PreferenceError, match="came back"):
-        ask(database, alice, Request.DATA)
-    assert confirm(database, ask_address(database, alice, "new@example.org")) is Move.MOVED
+    with pytest.raises(PreferenceError, match="bounced"):
+        ask(database, alice, RequestKind.DATA)
+    assert (
+        confirm(database, ask_address(database, alice, "new@example.org")) is AddressChange.CHANGED
+    )
     with reading(database) as session:
         found = preferences.view(session, alice, now=NOW)
         assert found is not None
@@ -239,14 +243,14 @@ def test_a_new_address_counts_only_when_it_is_confirmed_and_keeps_the_person(
 ) -> None:
     alice = cast["alice"]
     asked = ask_address(database, alice, "New@Example.org")
-    assert (asked.email, asked.current, asked.mail) == (
+    assert (asked.email, asked.current, asked.send) == (
         "New@example.org",
         "alice@example.org",
         True,
     )
     assert email_of(database, alice) == "alice@example.org"
     for _ in range(2):
-        assert confirm(database, asked) is Move.MOVED
+        assert confirm(database, asked) is AddressChange.CHANGED
     assert email_of(database, alice) == "New@example.org"
     assert consents(database, alice) == [("confirmed", "Address changed")]
 
@@ -255,10 +259,10 @@ def test_another_spelling_of_the_same_address_is_a_change_too(
     database: Engine, cast: dict[str, int]
 ) -> None:
     asked = ask_address(database, cast["alice"], "Alice@example.org")
-    assert asked.mail
-    assert confirm(database, asked) is Move.MOVED
+    assert asked.send
+    assert confirm(database, asked) is AddressChange.CHANGED
     assert email_of(database, cast["alice"]) == "Alice@example.org"
-    with pytest.raises(PreferenceError, match="that you have"):
+    with pytest.raises(PreferenceError, match="current address"):
         ask_address(database, cast["alice"], "Alice@EXAMPLE.org")
 
 
@@ -266,8 +270,8 @@ def test_an_address_of_somebody_else_is_refused_only_to_who_reads_its_mail(
     database: Engine, cast: dict[str, int]
 ) -> None:
     asked = ask_address(database, cast["alice"], "BOB@example.org")
-    assert asked.mail
-    assert confirm(database, asked) is Move.TAKEN
+    assert asked.send
+    assert confirm(database, asked) is AddressChange.TAKEN
     assert email_of(database, cast["alice"]) == "alice@example.org"
     assert email_of(database, cast["bob"]) == "bob@example.org"
     assert consents(database, cast["alice"]) == []
@@ -282,15 +286,15 @@ def test_a_suppressed_address_gets_no_mail_and_takes_nobody_in(
             session, [hashed("new@example.org")], reason, at=NOW, evidence="x"
         )
     asked = ask_address(database, cast["alice"], "new@example.org")
-    assert not asked.mail
-    assert confirm(database, asked) is Move.SUPPRESSED
+    assert not asked.send
+    assert confirm(database, asked) is AddressChange.SUPPRESSED
     assert email_of(database, cast["alice"]) == "alice@example.org"
 
 
 def test_who_leaves_before_confirming_stays_out(database: Engine, cast: dict[str, int]) -> None:
     asked = ask_address(database, cast["alice"], "new@example.org")
     leave(database, cast["alice"], SuppressionReason.UNSUBSCRIBED)
-    assert confirm(database, asked) is Move.LEFT
+    assert confirm(database, asked) is AddressChange.LEFT
     assert email_of(database, cast["alice"]) == "alice@example.org"
 
 
@@ -303,12 +307,15 @@ def test_a_change_can_be_taken_back_before_and_after_it_happened(
         if confirmed:
             confirm(database, asked, now=NOW + timedelta(days=6))
         with transaction(database) as session:
-            taken = confirmed_requests.take(
+            taken = confirmed_requests.find_and_lock(
                 session, asked.confirmation_id, now=NOW + timedelta(days=6)
             )
             assert taken is not None
             moment = NOW + timedelta(days=6, hours=1)
-            assert confirmed_requests.take_back(session, taken, now=moment) is Move.MOVED
+            assert (
+                confirmed_requests.undo_address_change(session, taken, now=moment)
+                is AddressChange.CHANGED
+            )
         assert email_of(database, alice) == "alice@example.org"
         assert confirm(database, asked, now=NOW + timedelta(days=6, hours=1)) is None
 
@@ -318,37 +325,37 @@ def test_data_cannot_be_asked_for_soon_after_a_change_of_address(
 ) -> None:
     alice = cast["alice"]
     confirm(database, ask_address(database, alice, "new@example.org"))
-    for kind in (Request.DATA, Request.ERASE):
+    for kind in (RequestKind.DATA, RequestKind.ERASE):
         with pytest.raises(PreferenceError, match="changed a few days ago"):
             ask(database, alice, kind, now=NOW + timedelta(days=6))
         asked = ask(database, alice, kind, now=NOW + timedelta(days=8))
-        assert (asked.email, asked.mail) == ("new@example.org", True)
+        assert (asked.email, asked.send) == ("new@example.org", True)
 
 
 def test_a_second_press_writes_nothing_new(database: Engine, cast: dict[str, int]) -> None:
-    first = ask(database, cast["alice"], Request.DATA)
-    again = ask(database, cast["alice"], Request.DATA, now=NOW + timedelta(minutes=2))
-    assert (again.confirmation_id, again.repeated, again.mail) == (
+    first = ask(database, cast["alice"], RequestKind.DATA)
+    again = ask(database, cast["alice"], RequestKind.DATA, now=NOW + timedelta(minutes=2))
+    assert (again.confirmation_id, again.repeated, again.send) == (
         first.confirmation_id,
         True,
         False,
     )
-    later = ask(database, cast["alice"], Request.DATA, now=NOW + timedelta(minutes=10))
+    later = ask(database, cast["alice"], RequestKind.DATA, now=NOW + timedelta(minutes=10))
     assert later.confirmation_id != first.confirmation_id
 
 
 def test_a_person_causes_at_most_three_mails_a_day(database: Engine, cast: dict[str, int]) -> None:
     alice = cast["alice"]
-    ask(database, alice, Request.DATA)
-    ask(database, alice, Request.ERASE)
+    ask(database, alice, RequestKind.DATA)
+    ask(database, alice, RequestKind.ERASE)
     ask_address(database, alice, "new@example.org")
-    for kind in (Request.DATA, Request.ERASE):
-        with pytest.raises(AskedTooOftenError):
+    for kind in (RequestKind.DATA, RequestKind.ERASE):
+        with pytest.raises(TooManyRequestsError):
             ask(database, alice, kind, now=NOW + timedelta(hours=23))
-    with pytest.raises(AskedTooOftenError):
+    with pytest.raises(TooManyRequestsError):
         ask_address(database, alice, "other@example.org", now=NOW + timedelta(hours=23))
-    assert ask(database, alice, Request.DATA, now=NOW + timedelta(hours=25)).mail
-    assert ask(database, cast["bob"], Request.DATA).mail
+    assert ask(database, alice, RequestKind.DATA, now=NOW + timedelta(hours=25)).send
+    assert ask(database, cast["bob"], RequestKind.DATA).send
 
 
 def test_many_people_cannot_flood_one_address(database: Engine, cast: dict[str, int]) -> None:
@@ -364,15 +371,17 @@ def test_many_people_cannot_flood_one_address(database: Engine, cast: dict[str, 
                     expires_at=NOW + WEEK,
                 )
             )
-    mailed = [ask_address(database, cast[n], "victim@example.org").mail for n in ("alice", "bob")]
+    mailed = [ask_address(database, cast[n], "victim@example.org").send for n in ("alice", "bob")]
     assert mailed == [True, False]
 
 
 def test_what_is_over_or_a_signup_is_not_found(database: Engine, cast: dict[str, int]) -> None:
-    asked = ask(database, cast["alice"], Request.ERASE)
+    asked = ask(database, cast["alice"], RequestKind.ERASE)
     with transaction(database) as session:
-        assert confirmed_requests.take(session, asked.confirmation_id, now=NOW) is not None
-        assert confirmed_requests.take(session, asked.confirmation_id, now=NOW + WEEK) is None
+        assert confirmed_requests.find_and_lock(session, asked.confirmation_id, now=NOW) is not None
+        assert (
+            confirmed_requests.find_and_lock(session, asked.confirmation_id, now=NOW + WEEK) is None
+        )
         signup = Confirmation(
             kind="signup",
             email="x@example.org",
@@ -383,7 +392,7 @@ def test_what_is_over_or_a_signup_is_not_found(database: Engine, cast: dict[str,
         session.add(signup)
         session.flush()
         assert confirmed_requests.find(session, signup.id, now=NOW) is None
-        assert confirmed_requests.take(session, signup.id, now=NOW) is None
+        assert confirmed_requests.find_and_lock(session, signup.id, now=NOW) is None
 
 
 def test_of_two_who_confirm_the_same_address_at_once_one_gets_it(
@@ -392,7 +401,7 @@ def test_of_two_who_confirm_the_same_address_at_once_one_gets_it(
     asked = [ask_address(database, cast[name], "new@example.org") for name in ("alice", "bob")]
     with ThreadPoolExecutor() as pool:
         moves = list(pool.map(lambda wish: confirm(database, wish), asked))
-    assert set(moves) == {Move.MOVED, Move.TAKEN}
+    assert set(moves) == {AddressChange.CHANGED, AddressChange.TAKEN}
 
 
 # Addresses that were given up.
@@ -504,9 +513,11 @@ def test_a_change_that_is_taken_back_leaves_no_former_address(
     asked = ask_address(database, cast["alice"], "new@example.org")
     confirm(database, asked)
     with transaction(database) as session:
-        taken = confirmed_requests.take(session, asked.confirmation_id, now=NOW)
+        taken = confirmed_requests.find_and_lock(session, asked.confirmation_id, now=NOW)
         assert taken is not None
-        assert confirmed_requests.take_back(session, taken, now=NOW) is Move.MOVED
+        assert (
+            confirmed_requests.undo_address_change(session, taken, now=NOW) is AddressChange.CHANGED
+        )
     assert bring(database, f"{ALICE},Alice,", "new@example.org,New,").refused == {}
     assert {ALICE: "Alice", "new@example.org": "New"}.items() <= everybody(database).items()
 

@@ -67,7 +67,7 @@ def _name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(dns.resolver, "Resolver", Resolver)
     domain_checks.answers.cache_clear()
-    monkeypatch.setattr(domain_checks, "_PATIENCE", 0.5)
+    monkeypatch.setattr(domain_checks, "_TIMEOUT", 0.5)
     yield
     server.sendto(b"", server.getsockname())
     thread.join()
@@ -90,18 +90,18 @@ def _name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 @pytest.mark.usefixtures("_name_server")
 def test_only_a_clear_no_of_dns_refuses_a_domain(domain: str, takes: bool) -> None:
-    assert domain_checks.takes_mail(domain) is takes
+    assert domain_checks.accepts_email(domain) is takes
 
 
 @pytest.mark.usefixtures("_name_server")
 def test_a_crowd_of_slow_domains_holds_up_nobody_else() -> None:
-    taken = [domain_checks._AT_ONCE.acquire(blocking=False) for _ in range(8)]
+    taken = [domain_checks._LOOKUPS.acquire(blocking=False) for _ in range(8)]
     try:
-        assert domain_checks.takes_mail("missing.example") is True
+        assert domain_checks.accepts_email("missing.example") is True
     finally:
         for _ in taken:
-            domain_checks._AT_ONCE.release()
-    assert domain_checks.takes_mail("missing.example") is False
+            domain_checks._LOOKUPS.release()
+    assert domain_checks.accepts_email("missing.example") is False
 
 
 def test_throw_away_domains_are_known_with_what_lies_below_them() -> None:

@@ -139,7 +139,7 @@ def test_confirming_brings_the_person_in_with_all_they_asked_for(database: Engin
 def test_the_record_of_consent_says_when_where_and_in_which_words(database: Engine) -> None:
     ada = confirm(database, ask(database, ADA))
     with reading(database) as session:
-        assert consent_records.of_person(session, ada) == [
+        assert consent_records.of_subscriber(session, ada) == [
             consent_records.Act(
                 NOW, "requested", "form:footer", "I want it.", "192.0.2.1", "Browser/1"
             ),
@@ -159,14 +159,14 @@ def test_a_second_click_changes_nothing(database: Engine) -> None:
     assert confirm(database, asked, now=NOW + DAY) == ada
     assert person(database, ada).name == "Ada Lovelace"
     with reading(database) as session:
-        assert len(consent_records.of_person(session, ada)) == 2
+        assert len(consent_records.of_subscriber(session, ada)) == 2
 
 
 def test_a_second_click_does_not_bring_back_who_left_after_the_first(database: Engine) -> None:
     asked = ask(database)
     confirm(database, asked)
     suppress(database, SuppressionReason.UNSUBSCRIBED, at=NOW + DAY)
-    with pytest.raises(SignupLinkError, match="you have left"):
+    with pytest.raises(SignupLinkError, match="you unsubscribed"):
         confirm(database, asked, now=NOW + 2 * DAY)
     assert count(database, Suppression) == 1
 
@@ -259,7 +259,7 @@ def test_a_link_from_before_they_left_brings_nobody_back(
 ) -> None:
     asked = ask(database)
     suppress(database, reason, at=NOW + MINUTE)
-    with pytest.raises(SignupLinkError, match="left"):
+    with pytest.raises(SignupLinkError, match="you unsubscribed"):
         confirm(database, asked, now=NOW + DAY)
     assert count(database, Suppression) == 1
     assert count(database, Subscriber) == 0
@@ -277,7 +277,7 @@ def test_a_link_from_before_they_left_again_brings_nobody_back(
     with transaction(database) as session:
         left = SuppressionReason.UNSUBSCRIBED
         suppression.add_addresses(session, hashes, left, at=NOW + MINUTE, evidence="again")
-    with pytest.raises(SignupLinkError, match="left"):
+    with pytest.raises(SignupLinkError, match="you unsubscribed"):
         confirm(database, asked, now=NOW + DAY)
     assert count(database, Suppression) == 2
 
@@ -342,7 +342,7 @@ def test_without_double_opt_in_somebody_new_is_in_at_once(database: Engine) -> N
     assert person(database, asked.subscriber_id).confirmed_at == NOW
     with reading(database) as session:
         # It was asked for and not proved; the record does not claim more.
-        assert [act.act for act in consent_records.of_person(session, asked.subscriber_id)] == [
+        assert [act.act for act in consent_records.of_subscriber(session, asked.subscriber_id)] == [
             "requested"
         ]
 
@@ -354,7 +354,7 @@ def test_without_double_opt_in_nobody_can_change_a_subscriber(database: Engine) 
     assert (asked.mail, asked.subscriber_id) == (ConfirmationEmail.KNOWN, known)
     assert person(database, known).name == "Ada"
     with reading(database) as session:
-        assert consent_records.of_person(session, known) == []
+        assert consent_records.of_subscriber(session, known) == []
 
 
 @pytest.mark.parametrize("reason", list(SuppressionReason))

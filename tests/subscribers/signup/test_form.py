@@ -107,15 +107,15 @@ def test_everything_wrong_is_said_at_once() -> None:
 def test_the_mail_hosts_are_asked_last_and_only_of_what_is_well_formed() -> None:
     asked: list[str] = []
 
-    def takes_mail(domain: str) -> bool:
+    def accepts_email(domain: str) -> bool:
         asked.append(domain)
         return domain != "nomail.example"
 
-    rules = SignupRules(topics=[], takes_mail=takes_mail)
+    rules = SignupRules(topics=[], accepts_email=accepts_email)
     with pytest.raises(SignupError):
         parse_signup({"email": "a@example.org", "name": "\x00"}, rules)
     assert asked == []
     assert parse_signup({"email": "a@example.org"}, rules)
-    with pytest.raises(SignupError, match="takes no mail"):
+    with pytest.raises(SignupError, match="does not accept email"):
         parse_signup({"email": "a@nomail.example"}, rules)
     assert asked == ["example.org", "nomail.example"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subscribers.email_address import parse
-from subscribers.signup.mailboxes import SHARED, house_of, mailbox_of
+from subscribers.signup.mailboxes import SHARED, mailbox_of, private_domain_of
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_what_is_folded_stays_so(local: str, domain: str) -> None:
     ],
 )
 def test_a_house_is_all_that_its_owner_may_name(email: str, house: str | None) -> None:
-    assert house_of(parse(email)) == house
+    assert private_domain_of(parse(email)) == house

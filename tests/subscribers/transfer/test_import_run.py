@@ -486,7 +486,7 @@ def test_the_first_of_two_rows_of_an_address_counts(
     assert rows[1:] == [
         [
             "4",
-            "the address stands on line 2 already, which counts",
+            "the address is on line 2 already, which counts",
             "A@example.org",
             "A@example.org",
             "",

@@ -10,6 +10,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SendError
+from newsletter.numbers import whole_number
 from newsletter.sending.ledger import forgotten_sends
 from newsletter.sending.recovery import known_logs
 from newsletter.web.console.base.layout import actor, go, page
@@ -60,8 +61,8 @@ def resolve(
     answer: Annotated[str, Form(max_length=10)] = "",
 ) -> Response:
     """Resolve whether a request of a forgotten send was sent."""
-    is_named = all(number.isascii() and number.isdigit() for number in (batch, send))
-    if answer not in {"sent", "resend"} or not is_named:
+    batch_number, send_number = whole_number(batch), whole_number(send)
+    if answer not in {"sent", "resend"} or batch_number is None or send_number is None:
         problem = SendError("say which request, and whether it was sent", place=f"issue {issue}")
         return _shown(request, parts, problem=problem)
     try:
@@ -69,8 +70,8 @@ def resolve(
             forgotten_sends.resolve(
                 session,
                 issue.replace("\0", ""),
-                int(batch),
-                send=int(send),
+                batch_number,
+                send=send_number,
                 sent=answer == "sent",
                 by=actor(request, visitor),
                 now=datetime.now(UTC),

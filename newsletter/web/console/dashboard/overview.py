@@ -40,7 +40,7 @@ def show(
             next_up=schedules.next_up(session),
             last=last[0] if last else None,
             done=send_rates.of_send(session, last[0].send.id) if last else None,
-            audience=status_counts.headcounts(session, now=now),
+            audience=status_counts.status_counts(session, now=now),
             days=days,
             grown=_grown(days, now),
             stamp=_stamp,

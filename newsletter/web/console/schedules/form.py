@@ -1,7 +1,7 @@
 """The form of a schedule: made, changed, and looked at before it is stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated
@@ -20,7 +20,13 @@ from newsletter.sending.pacing.sending_windows import FIRST_ZONE
 from newsletter.settings.load import Settings
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.schedules.views import HOME, Approver, find
-from newsletter.web.console.sends.pace_form import Pace, tracking_of, tracking_typed
+from newsletter.web.console.sends.pace_form import (
+    PACE_LABELS,
+    Pace,
+    mistakes,
+    tracking_of,
+    tracking_typed,
+)
 from newsletter.web.dependencies import Parts
 from subscribers.segments import store as segment_store
 
@@ -29,6 +35,8 @@ _COMING = 8
 _Line = Annotated[str, Form(max_length=200)]
 _Names = Annotated[Sequence[str], Form(max_length=500)]
 _Lines = Annotated[str, Form(max_length=20_000)]
+#: What the form calls the options that errors name.
+_LABELS = {**PACE_LABELS, "when": "When", "zone": "Zone", "skips": "Skip days"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +62,13 @@ class Typed:
     number: _Line = ""
     base: _Line = ""
 
+    @property
+    def pace(self) -> Pace:
+        """The fields of the pace."""
+        return Pace(self.rate, self.per_hour, self.per_day, self.quiet, self.windows)
+
     def wanted(self, settings: Settings) -> ScheduleOptions:
         """The schedule of these fields; SendError names the field that cannot be read."""
-        pace = Pace(self.rate, self.per_hour, self.per_day, self.quiet, self.windows)
         return ScheduleOptions(
             name=self.name.strip(),
             series=self.series.strip(),
@@ -66,7 +78,7 @@ class Typed:
             excluded=self.excluded,
             own_clock=bool(self.own_clock),
             skips=recurrence.parse_dates(self.skips, place="Skip days"),
-            timetable=pace.timetable(settings, quiet_by_default=False),
+            timetable=self.pace.timetable(settings),
             tracking=tracking_of(self.clicks, self.opens),
         )
 
@@ -145,6 +157,7 @@ def _form(
             status=400 if problem else 200,
             problem=problem,
             typed=typed,
+            mistakes=mistakes(problem, _LABELS),
             number=number,
             coming=_coming(session, typed) if typed.when or asked else None,
             names=segment_store.names(session),
@@ -183,7 +196,7 @@ def _coming(session: Session, typed: Typed) -> _Coming:
 
 
 def _typed(wanted: ScheduleOptions, number: int) -> Typed:
-    pace = wanted.timetable
+    pace = Pace.of(wanted.timetable)
     return Typed(
         name=wanted.name,
         series=wanted.series,
@@ -193,11 +206,7 @@ def _typed(wanted: ScheduleOptions, number: int) -> Typed:
         segments=list(wanted.segments),
         excluded=list(wanted.excluded),
         skips="\n".join(day.isoformat() for day in wanted.skips),
-        rate=str(pace.per_second or "").removesuffix(".0"),
-        per_hour=str(pace.per_hour or ""),
-        per_day=str(pace.per_day or ""),
-        quiet=str(pace.quiet or ""),
-        windows="\n".join(map(str, pace.windows)),
+        **asdict(pace),
         clicks=tracking_typed(wanted.tracking.clicks),
         opens=tracking_typed(wanted.tracking.opens),
         number=str(number),

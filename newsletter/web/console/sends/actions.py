@@ -94,14 +94,14 @@ def change_pace(
         send_lifecycle.change_pace(
             session,
             send_id,
-            pace.timetable(parts.settings, quiet_by_default=False),
+            pace.timetable(parts.settings),
             by=by,
             now=now,
             batch_size=parts.settings.sending.batch_size,
             warm_up=parts.warm_up,
         )
 
-    return _do(request, parts, visitor, send_id, operation, done="pace")
+    return _do(request, parts, visitor, send_id, operation, done="pace", pace=pace)
 
 
 @router.post(f"{HOME}/{{send_id:int}}/resolve")
@@ -176,12 +176,13 @@ def _do(
     *,
     done: str,
     snapshot: bool = False,
+    pace: Pace | None = None,
 ) -> Response:
-    """Run an operation, and show the send."""
+    """Run an operation, and show the send; after an error, with the ``pace`` that was typed."""
     try:
         _run(request, parts, visitor, send_id, operation, snapshot=snapshot)
     except UserError as error:
-        return show_send(request, parts, send_id, problem=error)
+        return show_send(request, parts, send_id, problem=error, pace=pace)
     return go(f"{HOME}/{send_id}?done={done}")
 
 

@@ -1,95 +1,49 @@
-"""Making a send of an approved issue: the wish, what would become of it, and then the send.
+"""Makes a send of an approved issue: the form, the preview of its recipients, then the send.
 
-The page in between shows how many people get it and who does not, and asks once more. What
-it was made of travels with it: when the issue, or its sends, are others by then, nothing is
-made.
+The preview shows how many subscribers get the issue and who does not, and asks once more. It
+carries the revisions and the latest send that it showed. If the issue, a variant or its sends
+are others by then, no send is made.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 
+from newsletter import durations
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
-from newsletter.checking.finding import refuse
+from newsletter.checking.checker import ExaminedIssue
+from newsletter.checking.finding import Finding, FindingsError, blocking, refuse
 from newsletter.checking.planned_send import Plan
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import IssueError, SendError, UserError
-from newsletter.issues import store
-from newsletter.issues.models import Issue, Revision
+from newsletter.issues import approval, store
+from newsletter.issues.approval import ApprovedIssue
+from newsletter.issues.parsing.issue_file import with_subject
 from newsletter.issues.states import IssueState
+from newsletter.sending import ab_testing
 from newsletter.sending.operations import lifecycle as send_lifecycle
-from newsletter.sending.pacing.sending_windows import (
-    first_moment,
-    local_moment,
-    parse_time,
-    require_future,
-    require_year,
-)
+from newsletter.sending.pacing.sending_windows import clock_note
 from newsletter.sending.planning import estimate
 from newsletter.sending.planning.estimate import SendEstimate, SendOptions
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.queries import send_list
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
-from newsletter.web.console.sends.pace_form import Pace, tracking_of
-from newsletter.web.console.sends.views import HOME, in_words
+from newsletter.web.console.sends.pace_form import Pace, mistakes, tracking_of
+from newsletter.web.console.sends.send_form import FIELDS, LABELS, SendForm, hidden_fields
+from newsletter.web.console.sends.views import HOME
 from newsletter.web.dependencies import Parts
 from subscribers.segments import store as segment_store
 
 router = APIRouter()
 Approver = Annotated[Visitor, Depends(role(Role.APPROVER))]
-
-_Word = Annotated[str, Form(max_length=100)]
-_Names = Annotated[Sequence[str], Form(max_length=200)]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What was chosen in the form."""
-
-    issue: _Word = ""
-    segment: _Names = ()
-    excluded: _Names = ()
-    #: ``now`` or ``at``.
-    when: _Word = "now"
-    #: A time of the site's zone, as <input type=datetime-local> writes it.
-    at: _Word = ""
-    local_time: _Word = ""
-    #: ``yes``, ``no``, or empty: as the issue says.
-    clicks: _Word = ""
-    opens: _Word = ""
-    #: ``yes`` for words that are others than those sent before under the issue's slug.
-    same_issue: _Word = ""
-    #: The revision and the issue's latest send, as the page in between showed them.
-    revision: _Word = ""
-    latest: _Word = ""
-
-    def start(self, zone: ZoneInfo, now: datetime) -> tuple[datetime, date | None]:
-        """When it starts, and the day of its local time if there is one."""
-        if self.when != "at":
-            return now, None
-        try:
-            wanted = datetime.fromisoformat(self.at)
-        except ValueError:
-            wanted = None
-        if wanted is None or wanted.tzinfo is not None:
-            raise SendError("choose a day and a time", place="At a time")
-        require_year(wanted, place="At a time")
-        day = wanted.date() if self.local_time else None
-        if day is not None:
-            clock = parse_time(self.local_time, place="Time of day")
-            start = first_moment(day, clock)
-        else:
-            start = local_moment(wanted.date(), wanted.time(), zone)
-        require_future(start, now, place="At a time", is_local=day is not None)
-        return start, day
 
 
 @router.api_route(f"{HOME}/new", methods=["GET", "HEAD"])
@@ -100,7 +54,8 @@ def ask(
     issue: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
     """The form."""
-    return _form(request, parts, Wish(issue=issue.replace("\0", "")), Pace())
+    form = SendForm(issue=issue.replace("\0", ""))
+    return _form(request, parts, form, Pace(quiet=parts.settings.sending.quiet_hours))
 
 
 @router.post(f"{HOME}/new")
@@ -109,26 +64,26 @@ def make(
     parts: Parts,
     visitor: Approver,
     *,
-    wish: Annotated[Wish, Depends()],
+    form: Annotated[SendForm, Depends()],
     pace: Annotated[Pace, Depends()],
     step: Annotated[str, Form(max_length=10)] = "check",
 ) -> Response:
-    """Show what would become of it, go back to the form, or make it."""
+    """Preview the recipients, go back to the form, or make the send."""
     if step == "edit":
-        return _form(request, parts, wish, pace)
+        return _form(request, parts, form, pace)
     try:
         if step == "send":
-            number = _make(request, parts, visitor, wish, pace)
+            number = _make(request, parts, visitor, form, pace)
             return go(f"{HOME}/{number}?done=made")
-        return _confirm(request, parts, wish, pace)
+        return _preview(request, parts, visitor, form, pace)
     except UserError as error:
-        return _form(request, parts, wish, pace, problem=error)
+        return _form(request, parts, form, pace, problem=error)
 
 
 def _form(
     request: Request,
     parts: Container,
-    wish: Wish,
+    form: SendForm,
     pace: Pace,
     *,
     problem: UserError | None = None,
@@ -144,142 +99,245 @@ def _form(
         issues=issues,
         sent=sent,
         segments=segments,
-        wish=wish,
+        form=form,
         pace=pace,
-        quiet_hours=parts.settings.sending.quiet_hours,
         zone=parts.settings.site.timezone,
         problem=problem,
+        mistakes=mistakes(problem, LABELS, FIELDS),
+        labels=LABELS,
+        is_blocked=isinstance(problem, FindingsError),
+        needs_review=parts.settings.review.required or parts.settings.review.second_person,
+        most_variants=len(ab_testing.LABELS),
     )
 
 
-def _confirm(request: Request, parts: Container, wish: Wish, pace: Pace) -> Response:
-    now = datetime.now(UTC)
-    start, terms = _terms(parts, wish, pace, now)
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A send that can be made: its issue, its start, its options, and all texts examined."""
+
+    issue: ApprovedIssue
+    start: datetime
+    terms: SendOptions
+    #: The issue, and each variant after it.
+    texts: Sequence[ExaminedIssue]
+    #: The revisions of variants that are issues of their own.
+    variant_revisions: str
+
+    @property
+    def names(self) -> list[str]:
+        """What errors call each text."""
+        first, *others = (one.draft.name for one in self.texts)
+        labels = ab_testing.LABELS[1:]
+        return [
+            first,
+            *(f"{name} (variant {one})" for one, name in zip(labels, others, strict=False)),
+        ]
+
+
+def _prepare(parts: Container, form: SendForm, pace: Pace, now: datetime) -> _Prepared:
+    """Read the form and examine the texts; raises UserError."""
+    if not form.issue:
+        raise IssueError("choose an issue", place=LABELS["issue"])
+    if not form.segment:
+        raise SendError("choose at least one segment", place=LABELS["segment"])
+    start, day = form.start(ZoneInfo(parts.settings.site.timezone), now)
+    timetable = pace.timetable(parts.settings, local_time=form.local_time, local_date=day)
+    test = form.test()
     with reading(parts.database) as session:
-        issue, revision = _approved(session, wish)
-    examined = parts.text_workers(
-        parts.checker.examine_text, revision.source, name=f"{issue.slug}.md"
+        issue, *others = (approval.approved(session, slug) for slug in (form.issue, *form.variant))
+    first = _examine(parts, issue)
+    texts = [
+        first,
+        *(
+            parts.text_workers(
+                parts.checker.examine, with_subject(first.draft, words, place=LABELS["subject"])
+            )
+            for words in form.other_subjects
+        ),
+        *(_examine(parts, other) for other in others),
+    ]
+    terms = SendOptions(
+        excluded=form.excluded,
+        timetable=timetable,
+        others=[(one.draft, one.rendered) for one in texts[1:]],
+        test=test,
+        same_issue=form.same_issue == "yes",
+        batch_size=parts.settings.sending.batch_size,
+        warm_up=parts.warm_up,
+        tracking=tracking_of(form.clicks, form.opens),
+        publication=parts.tracked,
     )
-    draft = examined.draft
+    return _Prepared(issue, start, terms, texts, ",".join(str(one.number) for one in others))
+
+
+def _examine(parts: Container, issue: ApprovedIssue) -> ExaminedIssue:
+    return parts.text_workers(parts.checker.examine_text, issue.source, name=f"{issue.slug}.md")
+
+
+def _preview(
+    request: Request, parts: Container, visitor: Visitor, form: SendForm, pace: Pace
+) -> Response:
+    now = datetime.now(UTC)
+    ready = _prepare(parts, form, pace, now)
+    start, terms, draft = ready.start, ready.terms, ready.texts[0].draft
     with reading(parts.database) as session:
         foreseen: SendEstimate = estimate.estimate(
-            session, draft, wish.segment, issue_id=issue.id, start=start, now=now, terms=terms
+            session,
+            draft,
+            form.segment,
+            issue_id=ready.issue.issue_id,
+            start=start,
+            now=now,
+            terms=terms,
         )
+        approver = parts.approver(actor(request, visitor))
+        send_lifecycle.require_approved_variants(session, terms, approver)
         if not terms.same_issue:
-            send_lifecycle.refuse_other_words(session, draft, issue.id)
-        sends = send_list.send_ids_by_issue(session, [issue.id]).get(issue.id, [])
-        archive = issue.publicity if draft.archive is None else draft.archive
-        plan = replace(_plan(session, wish, terms), counted=foreseen.counted)
-        # Nobody outside is asked for a page: domain and links are when it is made.
-        findings = parts.checker.check(
-            draft, examined.rendered, now=now, plan=plan, examined=examined
-        )
-    refuse(findings, name=draft.name)
+            send_lifecycle.refuse_other_words(session, draft, ready.issue.issue_id)
+        sends = send_list.send_ids_by_issue(session, [ready.issue.issue_id])
+        publicity = store.find(session, ready.issue.slug).publicity
+        archive = publicity if draft.archive is None else draft.archive
+        plan = replace(_plan(session, form, terms), counted=foreseen.counted)
+        findings = _findings(parts, ready, plan, now)
+    if form.despite_findings != "yes":
+        for name, found in zip(ready.names, findings, strict=True):
+            refuse(found, name=name)
+    latest = sends.get(ready.issue.issue_id, [])
+    shown = replace(
+        form,
+        revision=str(ready.issue.number),
+        variant_revisions=ready.variant_revisions,
+        latest=str(latest[0]) if latest else "",
+    )
+    zone = ZoneInfo(parts.settings.site.timezone)
     return page(
         request,
         "send_confirm.html",
-        findings=findings,
-        wish=wish,
-        pace=pace,
-        issue=issue,
+        findings=_labeled(findings),
+        has_errors=any(blocking(found) for found in findings),
+        form=shown,
+        hidden=list(hidden_fields(shown, pace)),
+        issue=ready.issue,
         subject=draft.subject,
-        revision=revision.number,
-        sends=sends,
+        sends=latest,
         start=start,
+        clock_note=clock_note(form.at, zone) if form.when == "at" and not form.local_time else "",
         foreseen=foreseen,
         is_public=parts.settings.archive.enabled
         and archive_queries.will_be_public(archive, to_all=foreseen.is_for_all),
-        timetable=in_words(terms.timetable.to_json()),
+        timetable=terms.timetable.words,
         tracked=terms.tracked(draft),
+        test=terms.test,
+        wait=durations.period(terms.test.wait) if terms.test else "",
+        variants=_samples(ready, foreseen.people),
     )
 
 
-def _make(request: Request, parts: Container, visitor: Visitor, wish: Wish, pace: Pace) -> int:
-    now = datetime.now(UTC)
-    start, terms = _terms(parts, wish, pace, now)
-    # Whatever a send needs is looked at before anything is written.
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A variant of the A/B test, and how many recipients get it before the winner is chosen."""
+
+    label: str
+    subject: str
+    slug: str
+    people: int
+
+
+def _samples(ready: _Prepared, people: int) -> list[_Sample]:
+    if ready.terms.test is None:
+        return []
+    sizes = ready.terms.test.sizes(people, len(ready.texts))
+    return [
+        _Sample(label, one.draft.subject, one.draft.slug, size)
+        for label, one, size in zip(ab_testing.LABELS, ready.texts, sizes, strict=False)
+    ]
+
+
+def _findings(
+    parts: Container, ready: _Prepared, plan: Plan, now: datetime
+) -> list[Sequence[Finding]]:
+    """The findings of each text. Links and DNS are not requested: the last step does that."""
+    return [
+        parts.checker.check(one.draft, one.rendered, now=now, plan=plan, examined=one)
+        for one in ready.texts
+    ]
+
+
+def _labeled(findings: Sequence[Sequence[Finding]]) -> list[tuple[str, Finding]]:
+    """Each finding once, with the labels of its variants unless it is in all of them."""
+    labels = dict[tuple[str, str, int | None], list[str]]()
+    first = dict[tuple[str, str, int | None], Finding]()
+    for label, found in zip(ab_testing.LABELS, findings, strict=False):
+        for one in found:
+            key = (one.check, one.message, one.line)
+            labels.setdefault(key, []).append(label)
+            first.setdefault(key, one)
+    return [
+        ("" if len(labels[key]) == len(findings) else ", ".join(labels[key]), one)
+        for key, one in first.items()
+    ]
+
+
+def _make(request: Request, parts: Container, visitor: Visitor, form: SendForm, pace: Pace) -> int:
+    now, by = datetime.now(UTC), actor(request, visitor)
+    ready = _prepare(parts, form, pace, now)
+    # Whatever a send needs is checked before anything is written.
     _ = parts.gateway, parts.links
-    with reading(parts.database) as session:
-        issue, revision = _approved(session, wish)
-    examined = parts.text_workers(
-        parts.checker.examine_text, revision.source, name=f"{issue.slug}.md"
-    )
-    draft, rendered = examined.draft, examined.rendered
-    found = parts.checker.before_sending(
-        draft,
-        rendered,
-        parts.database,
-        lambda session: _plan(session, wish, terms),
-        now=now,
-        dns=parts.dns,
-        examined=examined,
-    )
-    refuse(found, name=draft.name)
+    if form.despite_findings != "yes":
+        for name, one in zip(ready.names, ready.texts, strict=True):
+            found = parts.checker.before_sending(
+                one.draft,
+                one.rendered,
+                parts.database,
+                lambda session: _plan(session, form, ready.terms),
+                now=now,
+                dns=parts.dns,
+                examined=one,
+            )
+            refuse(found, name=name)
+    first = ready.texts[0]
     with transaction(parts.database) as session:
-        issue = store.find(session, wish.issue, lock=True)
-        _refuse_surprises(session, issue, wish, revision.number)
+        store.find(session, form.issue, lock=True)
+        _refuse_surprises(session, form, ready)
         return send_lifecycle.create(
             session,
-            draft,
-            rendered,
-            wish.segment,
-            by=actor(request, visitor),
-            at=start,
+            first.draft,
+            first.rendered,
+            form.segment,
+            by=by,
+            at=ready.start,
             now=now,
-            terms=terms,
+            terms=ready.terms,
+            approved_by=parts.approver(by),
+            base=ready.issue.number,
         ).id
 
 
-def _plan(session: Session, wish: Wish, terms: SendOptions) -> Plan:
+def _plan(session: Session, form: SendForm, terms: SendOptions) -> Plan:
     return Plan(
-        session, wish.segment, wish.excluded, terms.timetable, terms.batch_size, terms.warm_up
+        session, form.segment, form.excluded, terms.timetable, terms.batch_size, terms.warm_up
     )
 
 
-def _refuse_surprises(session: Session, issue: Issue, wish: Wish, rendered: int) -> None:
-    """What is made is what was shown: of this revision, and not twice by two clicks."""
-    latest = store.revision_of(session, issue).number
-    if str(latest) != wish.revision or latest != rendered:
+def _refuse_surprises(session: Session, form: SendForm, ready: _Prepared) -> None:
+    """What is made is what was shown: of these revisions, and not twice by two clicks."""
+    slug = ready.issue.slug
+    latest, *others = (
+        approval.approved(session, one).number for one in (form.issue, *form.variant)
+    )
+    if str(latest) != form.revision or latest != ready.issue.number:
         raise IssueError(
-            "it was edited meanwhile", place=f"issue {issue.slug}", hint="Look at it once more."
+            "it was edited meanwhile", place=f"issue {slug}", hint="Look at it once more."
         )
-    sends = send_list.send_ids_by_issue(session, [issue.id]).get(issue.id, [])
-    if str(sends[0] if sends else "") != wish.latest:
+    if not ready.variant_revisions == form.variant_revisions == ",".join(map(str, others)):
+        raise IssueError(
+            "a variant was edited meanwhile", place=f"issue {slug}", hint="Look at it once more."
+        )
+    sends = send_list.send_ids_by_issue(session, [ready.issue.issue_id])
+    made = sends.get(ready.issue.issue_id, [])
+    if str(made[0] if made else "") != form.latest:
         raise SendError(
-            f"send {sends[0]} of this issue was made meanwhile",
-            place=f"issue {issue.slug}",
+            f"send {made[0]} of this issue was made meanwhile",
+            place=f"issue {slug}",
             hint="If that was you, all is well: look at it under Sends.",
         )
-
-
-def _approved(session: Session, wish: Wish) -> tuple[Issue, Revision]:
-    """The issue and its latest revision; IssueError when it is not approved."""
-    if not wish.issue:
-        raise IssueError("choose an issue", place="Issue")
-    if not wish.segment:
-        raise SendError("choose at least one segment", place="Recipients")
-    if any("\0" in name for name in (*wish.segment, *wish.excluded)):
-        raise SendError("there is no such segment", place="Recipients")
-    issue = store.find(session, wish.issue)
-    if issue.state != IssueState.APPROVED:
-        raise IssueError(
-            "it is not approved", place=f"issue {issue.slug}", hint="Have it approved first."
-        )
-    return issue, store.revision_of(session, issue)
-
-
-def _terms(parts: Container, wish: Wish, pace: Pace, now: datetime) -> tuple[datetime, SendOptions]:
-    start, day = wish.start(ZoneInfo(parts.settings.site.timezone), now)
-    timetable = pace.timetable(
-        parts.settings, quiet_by_default=True, local_time=wish.local_time, local_date=day
-    )
-    batch_size = parts.settings.sending.batch_size
-    return start, SendOptions(
-        excluded=wish.excluded,
-        timetable=timetable,
-        same_issue=wish.same_issue == "yes",
-        batch_size=batch_size,
-        warm_up=parts.warm_up,
-        tracking=tracking_of(wish.clicks, wish.opens),
-        publication=parts.tracked,
-    )

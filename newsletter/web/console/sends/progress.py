@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from newsletter import durations
 from newsletter.db.orm import Session
 from newsletter.sending.ledger import provider_backoff
 from newsletter.sending.models import ProviderBackoff, Send
@@ -81,7 +82,7 @@ class Progress:
         by_rate = self.outlook.waiting / self.outlook.rate if self.outlook.rate else 0.0
         last = self.outlook.last_at
         by_plan = (last - self.now).total_seconds() if last else 0.0
-        return lasting(timedelta(seconds=max(by_rate, by_plan, 0.0)))
+        return durations.in_words(timedelta(seconds=max(by_rate, by_plan, 0.0)))
 
 
 def of(session: Session, send: Send, *, now: datetime) -> Progress:
@@ -111,15 +112,3 @@ def _by_outcome(batches: Mapping[str, int], apart: Mapping[str, int]) -> dict[st
     ended = sum(batches.get(state, 0) for state in (*own, BatchState.ACCEPTED))
     accepted = max(0, ended - sum(own.values()))
     return {**batches, **own, BatchState.ACCEPTED: accepted}
-
-
-def lasting(time: timedelta) -> str:
-    """A duration for people, such as ``3 min 20 s`` or ``2 days 4 h``."""
-    seconds = round(time.total_seconds())
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s" if seconds < 600 else f"{seconds // 60} min"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-    return f"{seconds // 86400} days {seconds % 86400 // 3600} h"

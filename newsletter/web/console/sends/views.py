@@ -1,11 +1,11 @@
 """Sends: the list, one send, its people, and what its test of variants found."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
+from newsletter import durations
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
@@ -19,6 +19,7 @@ from newsletter.sending import reasons
 from newsletter.sending.ab_testing import Measure
 from newsletter.sending.ledger import restore_gate
 from newsletter.sending.models import Send
+from newsletter.sending.pacing.timetable import Timetable
 from newsletter.sending.queries import recipient_list, send_list
 from newsletter.sending.queries.recipient_list import RecipientPosition
 from newsletter.sending.queries.send_list import Phase
@@ -30,6 +31,7 @@ from newsletter.tracking.stats import rates as send_rates
 from newsletter.web.console.base.layout import page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.console.sends import progress as send_progress
+from newsletter.web.console.sends.pace_form import Pace, mistakes
 from newsletter.web.dependencies import Parts
 
 router = APIRouter()
@@ -150,8 +152,9 @@ def show_send(
     *,
     done: str = "",
     problem: UserError | None = None,
+    pace: Pace | None = None,
 ) -> Response:
-    """The page of a send, with what was done or could not be."""
+    """The page of a send, with what was done or could not be; ``pace`` is what was typed."""
     now = datetime.now(UTC)
     with reading(parts.database) as session:
         send, issue = find(session, send_id)
@@ -168,6 +171,7 @@ def show_send(
         }
         if send.test:
             shown["decides_at"], shown["sample_waits"] = ab_test_results.decision(session, send_id)
+    timetable = Timetable.from_json(send.timetable)
     missed = sum(shown["apart"].get(s, 0) for s in ("rejected", "not_sent", "dropped", "skipped"))
     return page(
         request,
@@ -177,8 +181,10 @@ def show_send(
         moving=send.state in send_progress.MOVING,
         remedy=reasons.remedy(send.paused_by),
         took=_took(send),
-        timetable=in_words(send.timetable),
-        grace=send_progress.lasting(parts.settings.sending.doubt_grace),
+        timetable=timetable.words,
+        pace=pace or Pace.of(timetable),
+        mistakes=mistakes(problem) if pace else {},
+        grace=durations.in_words(parts.settings.sending.doubt_grace),
         resends=parts.settings.sending.doubt_policy == "resend",
         # A page may be opened again long after what was done.
         done=done if send.state in _SHOWN_WHILE.get(done, {send.state}) else "",
@@ -217,27 +223,10 @@ def show_test(
     )
 
 
-def in_words(timetable: Mapping[str, Any]) -> str:
-    """A send's timetable as a sentence would say it; empty when it has none."""
-    said = []
-    for name, words in (
-        ("per_second", "at most {:,g} people a second"),
-        ("per_hour", "at most {:,} an hour"),
-        ("per_day", "at most {:,} a day"),
-        ("local_time", "not before {} on each person's clock"),
-        ("quiet", "nothing in their hours {}"),
-    ):
-        if name in timetable:
-            said.append(words.format(timetable[name]))
-    if windows := timetable.get("windows"):
-        said.append(f"only {' and '.join(windows)}")
-    return "; ".join(said)
-
-
 def _took(send: Send) -> str:
     if send.started_at is None or send.finished_at is None or send.state == SendState.PAUSED:
         return ""
-    return send_progress.lasting(send.finished_at - send.started_at)
+    return durations.in_words(send.finished_at - send.started_at)
 
 
 def _status(problem: UserError | None) -> int:

@@ -12,6 +12,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import UserError
+from newsletter.numbers import whole_number
 from newsletter.sending.pacing.sending_windows import parse_moment
 from newsletter.tracking import list_removal
 from newsletter.web.console.base.layout import actor, go, page
@@ -113,5 +114,5 @@ def _show(
         sample=(found or [])[:_SAMPLE],
         problem=problem,
         reason=reason,
-        lifted=int(lifted) if lifted.isascii() and lifted.isdigit() else None,
+        lifted=whole_number(lifted),
     )

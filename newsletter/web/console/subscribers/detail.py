@@ -30,7 +30,7 @@ from subscribers.consent import topics
 from subscribers.directory import edit as subscriber_edit
 from subscribers.directory import status_counts
 from subscribers.directory.edit import EditError
-from subscribers.directory.search import standing_of
+from subscribers.directory.search import exclusion_of
 from subscribers.models import Subscriber
 
 router = APIRouter()
@@ -82,7 +82,11 @@ def edit(
 
     def change(session: Session, _found: Subscriber, by: Actor, now: datetime) -> None:
         details = subscriber_edit.read(
-            name=name, tongue=language, zone=timezone, attributes=attributes, topics=topic or []
+            name=name,
+            language=language,
+            timezone=timezone,
+            attributes=attributes,
+            topics=topic or [],
         )
         subscriber_operations.edit(
             session, person_id, details, by=by, now=now, seen=seen, wording=wording
@@ -218,7 +222,7 @@ def _show(
         found = _find(session, person_id)
         details = subscriber_edit.details_of(session, found)
         entries, more = subscriber_history.of_subscriber(session, found, page=history)
-        objection, suppressed = standing_of(session, found, now=now)
+        objection, suppressed = exclusion_of(session, found, now=now)
         offered = topics.offered(session)
         named = {topic.slug: topic.name for topic in offered}
         return page(
@@ -234,7 +238,7 @@ def _show(
             seen=subscriber_edit.stamp(details),
             offered=offered,
             objection=objection,
-            state=status_counts.state_of(objection),
+            state=status_counts.status_of(objection),
             suppressed=suppressed,
             happened=[labeled(entry) for entry in entries],
             older=f"{HOME}/{person_id}?history={history + 1}#history" if more else "",

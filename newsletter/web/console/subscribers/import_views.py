@@ -196,7 +196,7 @@ async def _received(request: Request, parts: Container, visitor: Visitor) -> int
         def keep() -> int:
             with transaction(parts.database) as session:
                 who = actor(request, visitor)
-                number = import_jobs.make(
+                number = import_jobs.create(
                     session, who, name=upload.name, size=upload.size, now=_now()
                 )
                 # Before the commit, so that a process that sees the row finds the file.

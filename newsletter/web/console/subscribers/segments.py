@@ -228,7 +228,7 @@ def _editor(
             draft=draft,
             outcome=outcome,
             offered=topics.offered(session),
-            state_of=status_counts.state_of,
+            state_of=status_counts.status_of,
             problem=problem,
             done=done,
         )

@@ -22,7 +22,7 @@ from subscribers.directory import edit as subscriber_edit
 from subscribers.directory import search as subscriber_search
 from subscribers.directory import status_counts
 from subscribers.directory.search import SearchPage, SearchPosition, SearchQuery
-from subscribers.directory.status_counts import State
+from subscribers.directory.status_counts import SubscriberStatus
 from subscribers.segments import store as segment_store
 
 router = APIRouter()
@@ -38,7 +38,7 @@ class _ListQuery:
     """The filters in the page's URL."""
 
     text: str
-    state: State | None
+    state: SubscriberStatus | None
     segment: str
 
     def path(self, *, after: SearchPosition | None = None, **other: object) -> str:
@@ -64,7 +64,9 @@ def listing(
 ) -> Response:
     """One page of subscribers."""
     text = "".join(c for c in q[:320] if c.isprintable()).strip()
-    asked = _ListQuery(text, State(state) if state in set(State) else None, segment)
+    asked = _ListQuery(
+        text, SubscriberStatus(state) if state in set(SubscriberStatus) else None, segment
+    )
     now, place = datetime.now(UTC), SearchPosition.read(after)
     problem: SegmentError | None = None
     hidden: Any = None
@@ -77,19 +79,19 @@ def listing(
         except SegmentError as error:
             found, problem = SearchPage([]), error
         if not found.people and place is None:
-            hidden = subscriber_search.barred(session, text, address_key=parts.address_key)
+            hidden = subscriber_search.suppression_of(session, text, address_key=parts.address_key)
         return page(
             request,
             "subscribers.html",
             status=400 if problem else 200,
             people=found.people,
-            unfinished=found.unfinished,
-            further=asked.path(after=found.further) if found.further else "",
+            unfinished=found.incomplete,
+            further=asked.path(after=found.next) if found.next else "",
             begins=place is None,
             asked=asked,
-            counts=status_counts.headcounts(session, now=now),
-            states=list(State),
-            state_of=status_counts.state_of,
+            counts=status_counts.status_counts(session, now=now),
+            states=list(SubscriberStatus),
+            state_of=status_counts.status_of,
             segments=segment_store.names(session, limit=_MOST_SEGMENTS),
             hidden=hidden,
             problem=problem,
@@ -117,7 +119,9 @@ def add(
     """Add a subscriber who consented elsewhere; ``wording`` says to what, and how."""
     chosen = topic or []
     try:
-        details = subscriber_edit.read(name=name, tongue="", zone="", attributes="", topics=chosen)
+        details = subscriber_edit.read(
+            name=name, language="", timezone="", attributes="", topics=chosen
+        )
         with transaction(parts.database) as session:
             added = subscriber_operations.add(
                 session,

@@ -424,7 +424,7 @@ def bar(database: Engine, person: int) -> None:
 def lift(database: Engine, person: int) -> str | None:
     with transaction(database) as session:
         hashed = session.get_one(Subscriber, person).address_hash
-        return suppression.lift_by_hand(session, hashed, evidence="lifted by Ada")
+        return suppression.lift_manual(session, hashed, evidence="lifted by Ada")
 
 
 def test_what_was_lifted_stays_lifted(

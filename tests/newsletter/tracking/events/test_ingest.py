@@ -384,7 +384,7 @@ def test_who_left_and_bounced_stays_out_under_any_address(
     with transaction(database) as session:
         email = "new@example.org"
         to = parse_address(email), hash_address(address_key(ADDRESS_KEY), parse_address(email))
-        asked = confirmed_requests.ask_address(
+        asked = confirmed_requests.request_address_change(
             session, five[0], *to, now=NOW, expires=NOW + timedelta(7)
         )
         assert asked
@@ -394,11 +394,11 @@ def test_who_left_and_bounced_stays_out_under_any_address(
     assert suppressed(database) == {"p1@example.org": "unsubscribed"}
     with transaction(database) as session:
         assert preferences.view(session, five[0], now=NOW) is None
-        wish = confirmed_requests.take(session, asked.confirmation_id, now=NOW)
+        wish = confirmed_requests.find_and_lock(session, asked.confirmation_id, now=NOW)
         assert wish
         assert (
             confirmed_requests.change_address(session, wish, now=NOW)
-            is confirmed_requests.Move.LEFT
+            is confirmed_requests.AddressChange.LEFT
         )
 
 

@@ -22,7 +22,7 @@ from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.planning.planner import plan
 from newsletter.tracking.models import SendCounter, VariantCounter
 from subscribers.directory import growth_history
-from subscribers.directory.status_counts import Headcounts, State
+from subscribers.directory.status_counts import StatusCounts, SubscriberStatus
 from subscribers.models import AudienceDay
 from subscribers.segments import store as segment_store
 from tests.conftest import NOW, add_person
@@ -137,7 +137,7 @@ def test_the_clock_writes_a_day_of_the_audience_once_an_hour(office: Office) -> 
         assert growth_history.is_due(session, now=today + timedelta(hours=2))
     with transaction(database) as session:
         add_person(session, "one-more@example.org")
-        growth_history.keep(session, Headcounts(6, {State.ACTIVE: 6}), now=today)
+        growth_history.save_day(session, StatusCounts(6, {SubscriberStatus.ACTIVE: 6}), now=today)
         assert [one.active for one in growth_history.since(session, today.date())] == [6]
 
 

@@ -17,7 +17,7 @@ from newsletter.accounts.models import AuditEntry, Role
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.imports import import_jobs
-from newsletter.imports.import_worker import Importer
+from newsletter.imports.import_worker import ImportWorker
 from newsletter.imports.models import ImportJob, JobState
 from newsletter.imports.upload_store import UploadStore
 from subscribers.consent import suppression, topics
@@ -55,7 +55,7 @@ def uploaded(browser: Browser, data: bytes, name: str = "people.csv") -> str:
 
 
 def work(office: Office) -> None:
-    importer = office.parts.importer()
+    importer = office.parts.import_worker()
     while importer.work_once():
         pass
 
@@ -196,7 +196,7 @@ def test_a_list_is_started_once(office: Office, editor: Browser) -> None:
     path = uploaded(editor, GOOD)
     early = editor.post(f"{path}/start")
     assert early.status_code == 400
-    assert "The list is uploaded by now" in early.text
+    assert "The list is now uploaded" in early.text
     work(office)
     assert editor.post(f"{path}/start").status_code == 303
     assert editor.post(f"{path}/start").status_code == 400
@@ -222,7 +222,7 @@ def many(people: int) -> bytes:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is told after each ten rows, and without waiting."""
     monkeypatch.setattr(import_run, "_BATCH", 10)
-    monkeypatch.setattr("newsletter.imports.import_worker._SAYS", 0.0)
+    monkeypatch.setattr("newsletter.imports.import_worker._PROGRESS_EVERY", 0.0)
 
 
 def started(office: Office, editor: Browser, people: int = 200) -> str:
@@ -236,17 +236,17 @@ def test_a_running_import_is_stopped_and_what_was_taken_over_stays(
     office: Office, editor: Browser, small_batches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = started(office, editor)
-    told = import_jobs.tell
+    told = import_jobs.store_progress
 
     def tell(session, claimed, rows, part, *, now):
         if rows >= 50:
             import_jobs._moved(session, claimed.id, {claimed.state: claimed.state}, stop_asked=True)
         return told(session, claimed, rows, part, now=now)
 
-    monkeypatch.setattr(import_jobs, "tell", tell)
+    monkeypatch.setattr(import_jobs, "store_progress", tell)
     work(office)
     page = editor.get(path).text
-    assert "Stopped by an operator; what was taken over stays" in page
+    assert "Stopped by an operator; rows imported so far are kept" in page
     assert 0 < len(emails(office)) < 200
     assert "1.upload" not in files(office)
 
@@ -256,19 +256,19 @@ def test_a_service_that_stops_puts_the_list_back_and_the_next_one_ends_it(
     office: Office, editor: Browser, small_batches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = started(office, editor)
-    importer = office.parts.importer()
-    told = import_jobs.tell
+    importer = office.parts.import_worker()
+    told = import_jobs.store_progress
 
     def tell(session, claimed, rows, part, *, now):
         if rows >= 50:
-            importer._leaving.set()
+            importer._stopping.set()
         return told(session, claimed, rows, part, now=now)
 
-    monkeypatch.setattr(import_jobs, "tell", tell)
+    monkeypatch.setattr(import_jobs, "store_progress", tell)
     assert importer.work_once()
     assert job(office).state == JobState.QUEUED
     assert 0 < len(emails(office)) < 200
-    monkeypatch.setattr(import_jobs, "tell", told)
+    monkeypatch.setattr(import_jobs, "store_progress", told)
     work(office)
     assert len(emails(office)) == 200
     assert "so the import started again" in editor.get(path).text
@@ -291,8 +291,8 @@ def test_a_dead_process_s_list_is_taken_up_when_its_lease_is_over(
     assert (job(office).state, job(office).interruptions) == (JobState.DONE, 1)
     assert "so the import started again" in editor.get(path).text
     # The dead process awakes, and changes nothing.
-    with pytest.raises(import_jobs.LostError), transaction(office.parts.database) as session:
-        import_jobs.tell(session, lost, 1, 0.5, now=now)
+    with pytest.raises(import_jobs.LeaseLostError), transaction(office.parts.database) as session:
+        import_jobs.store_progress(session, lost, 1, 0.5, now=now)
 
 
 def test_a_list_on_another_machine_waits_for_that_machine(office: Office, editor: Browser) -> None:
@@ -308,7 +308,7 @@ def test_a_list_on_another_machine_waits_for_that_machine(office: Office, editor
 
 @pytest.mark.slow
 def test_the_service_s_own_thread_takes_lists_up(office: Office, editor: Browser) -> None:
-    importer = office.parts.importer()
+    importer = office.parts.import_worker()
     importer.start()
     try:
         path = uploaded(editor, GOOD)
@@ -332,7 +332,7 @@ def test_a_list_that_breaks_does_not_end_the_background(
     with monkeypatch.context() as patch:
         patch.setattr("newsletter.imports.import_worker.import_people", broken)
         work(office)
-    assert "It broke" in editor.get(path).text
+    assert "An internal error" in editor.get(path).text
     uploaded(editor, GOOD)
     work(office)
     assert job(office).state == JobState.CHECKED
@@ -349,10 +349,10 @@ def test_what_is_old_is_deleted_and_figures_stay(office: Office, editor: Browser
     stray.write_bytes(b"x")
     with transaction(office.parts.database) as session:
         session.execute(update(_job).values(made_at=datetime.now(UTC) - timedelta(days=8)))
-    importer: Importer = office.parts.importer()
+    importer: ImportWorker = office.parts.import_worker()
     importer.sweep()
     assert files(office) == {stray.name}  # an upload may be under way
-    assert "nobody started it" in editor.get(forgotten).text.lower()
+    assert "not started for a long time" in editor.get(forgotten).text.lower()
     page = editor.get(done).text
     assert "nonsense" not in page
     assert re.search(r"rows rejected</dt><dd>1<", page)
@@ -377,10 +377,10 @@ def zipped() -> bytes:
         (b"%PDF-1.7 " + b"x" * 100, "This is a PDF"),
         (b"\x7fELF" + bytes(1000), "This is not text"),
         ("email\na@example.org\n".encode("utf-32-le"), "This is not text"),
-        (b"name,plan\nAnn,pro\n", "No column holds addresses"),
+        (b"name,plan\nAnn,pro\n", "No column has addresses"),
         (b"   \n \n", "The file is empty"),
         (b'[{"email": "a@example.org"}]', "One JSON list"),
-        (b'"' * 100_000, "No column holds addresses"),
+        (b'"' * 100_000, "No column has addresses"),
     ],
 )
 def test_what_is_no_list_is_a_clear_answer(
@@ -530,11 +530,11 @@ def test_what_a_list_leaves_open_is_answered_on_the_page_before_it_starts(
     path = uploaded(editor, data)
     work(office)
     page = editor.get(path).text
-    assert "No column holds addresses" in page
+    assert "No column has addresses" in page
     assert ">Import</button>" not in page
     refused = editor.post(f"{path}/start", confirmed="yes", wording="x")
     assert refused.status_code == 400
-    assert "leaves open who may be mailed" in refused.text
+    assert "still open who in this list may be emailed" in refused.text
 
     form = choices(page)
     form["meaning"][0] = "email"

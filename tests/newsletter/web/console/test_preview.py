@@ -85,7 +85,7 @@ def test_it_is_shown_as_any_subscriber_gets_it(office: Office) -> None:
     text = viewer.get(f"{PREVIEW}?person=ada%40example.org&part=text").text
     assert f"Dear Ada of {html.escape(HOSTILE)}" in text.replace("&#34;", "&quot;")
     assert HOSTILE not in text
-    for nobody, said in ("bob@example.org", "Nobody is known"), ("no address", "address"):
+    for nobody, said in ("bob@example.org", "No subscriber has"), ("no address", "address"):
         answer = viewer.get(f"{PREVIEW}?person={nobody}")
         assert said in answer.text
         assert "<iframe" not in answer.text

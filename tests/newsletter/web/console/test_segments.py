@@ -73,7 +73,7 @@ def test_a_wrong_rule_is_marked_at_its_place_and_stays_as_it_was_typed(
     for path, status in ((HOME, 400), (f"{HOME}/try", 200)):
         answer = editor.post(path, name="x", expression=rule)
         assert answer.status_code == status
-        assert "Line 2, column 5: nobody has an attribute “contry”" in answer.text
+        assert "Line 2, column 5: no subscriber has an attribute “contry”" in answer.text
         marked = re.search(r"<mark>(.*?)</mark>(.*?)</pre>", answer.text, re.DOTALL)
         assert marked
         assert re.sub(r"<span.*?</span>", "", marked[1]) == "contry"
@@ -96,10 +96,10 @@ def test_whatever_is_typed_is_answered_with_a_place(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("", "This cannot be the name of a segment"),
-        ("a\0b", "This cannot be the name of a segment"),
+        ("", "A segment cannot have this name"),
+        ("a\0b", "A segment cannot have this name"),
         ("pros", "A segment of this name exists"),
-        ("x" * 65, "This cannot be the name of a segment"),
+        ("x" * 65, "A segment cannot have this name"),
     ],
 )
 def test_a_name_that_cannot_be_is_told(
@@ -155,7 +155,7 @@ def test_large_lists_show_figures_that_were_kept(
         found, counted = segment_store.count_stalest(session, now=NOW, stale=timedelta(minutes=15))
         assert found is not None
         assert counted is not None
-        segment_store.keep_count(session, found.id, found.expression, counted, now=NOW)
+        segment_store.save_count(session, found.id, found.expression, counted, now=NOW)
         assert segment_store.count_stalest(session, now=NOW, stale=timedelta(minutes=15)) == (
             None,
             None,

@@ -473,7 +473,7 @@ def test_times_are_those_of_the_sites_zone_and_past_ones_are_refused(
     with reading(office.parts.database) as session:
         send, _ = send_status.latest_sends(session)[0]
         assert send.scheduled_for == datetime(2099, 7, 1, 5, 0, tzinfo=UTC)
-    for at in ("2001-01-01T07:00", "", "soon", "2099-07-01T07:00+02:00", "9999-12-31T23:30"):
+    for at in ("2001-01-01T07:00", "", "soon", "9999-12-31T23:30"):
         answer = approver.post("/console/sends/new", **wish(when="at", at=at))
         assert answer.status_code == 400, at
 

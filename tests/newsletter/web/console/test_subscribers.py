@@ -137,8 +137,8 @@ def test_somebody_is_added_with_the_consent_that_was_stated(
     [
         ({"email": "nonsense", "wording": "x"}, "nonsense"),
         ({"email": "a@example.org", "wording": " \0 "}, "What did the person agree to"),
-        ({"email": "alice@example.org", "wording": "x"}, "Somebody has this address already"),
-        ({"email": "left@example.org", "wording": "x"}, "This address stays out: complained"),
+        ({"email": "alice@example.org", "wording": "x"}, "A subscriber has this address already"),
+        ({"email": "left@example.org", "wording": "x"}, "This address is suppressed: complained"),
         ({"email": "a@example.org", "wording": "x", "name": "a\tb"}, "control characters"),
     ],
 )
@@ -216,7 +216,7 @@ def test_two_who_edit_one_person_do_not_overwrite_each_other(
     assert editor.post(f"{path}/edit", seen=old, name="First").status_code == 303
     late = editor.post(f"{path}/edit", seen=old, name="Second")
     assert late.status_code == 400
-    assert "somebody changed this person" in late.text.lower()
+    assert "another user changed this subscriber" in late.text.lower()
     assert 'value="Second"' in late.text
     assert editor.post(f"{path}/edit", seen=seen(late.text), name="Second").status_code == 303
 
@@ -226,7 +226,7 @@ def test_two_who_edit_one_person_do_not_overwrite_each_other(
     ("field", "value", "words"),
     [
         ("attributes", "[1]", "Not a JSON object"),
-        ("attributes", '{"a": "\\u0000"}', "A NUL character"),
+        ("attributes", '{"a": "\\u0000"}', "The JSON has a NUL character"),
         ("attributes", "{" + "x" * 30_000, "JSON"),
         ("language", "german", "language tag"),
         ("timezone", "Mars/Base", "time zone"),
@@ -263,7 +263,7 @@ def test_nobody_lifts_what_the_person_decided(office: Office, editor: Browser) -
     assert "/lift" not in editor.get(path).text
     answer = editor.post(f"{path}/lift")
     assert answer.status_code == 400
-    assert "They stay out: unsubscribed" in answer.text
+    assert "This address stays suppressed: unsubscribed" in answer.text
     assert reasons(office) == ["unsubscribed"]
     assert log(office) == []
 

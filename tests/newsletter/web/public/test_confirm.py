@@ -55,10 +55,10 @@ def people(container: Container, model: type = Subscriber) -> int:
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        (SuppressionReason.UNSUBSCRIBED, "left since"),
-        (SuppressionReason.COMPLAINED, "left since"),
-        (SuppressionReason.BOUNCED, "came back"),
-        (SuppressionReason.MANUAL, "no mail any more"),
+        (SuppressionReason.UNSUBSCRIBED, "unsubscribed after"),
+        (SuppressionReason.COMPLAINED, "unsubscribed after"),
+        (SuppressionReason.BOUNCED, "bounced"),
+        (SuppressionReason.MANUAL, "no more emails"),
     ],
 )
 def test_a_link_that_did_its_work_tells_whoever_is_gone_since_that_they_are(
@@ -105,7 +105,7 @@ def test_the_button_subscribes_and_pressing_it_again_shows_the_same_page(
     with reading(container.database) as session:
         person = session.scalar(select(Subscriber))
         assert person is not None
-        acts = consent_records.of_person(session, person.id)
+        acts = consent_records.of_subscriber(session, person.id)
     assert [(act.act, act.source, act.ip) for act in acts] == [
         ("requested", "form:footer", "192.0.2.9"),
         ("confirmed", "form:footer", "192.0.2.9"),
@@ -178,7 +178,7 @@ def test_an_old_link_does_not_subscribe_an_address_that_was_changed_since(
     assert client.post(change[0]).status_code == 200
     refused = client.post(unused, headers=HTML)
     assert refused.status_code == 410
-    assert "given up for another one" in refused.text
+    assert "changed to another address" in refused.text
     assert people(container) == 1
     # Whoever asks anew, at the old address, wants both.
     assert client.post(ask(client)).status_code == 200

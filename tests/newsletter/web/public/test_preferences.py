@@ -206,7 +206,7 @@ def test_a_fourth_mail_on_one_day_is_refused(
         assert client.post(f"{link}/address", data={"email": f"n{number}@example.org"}).is_success
     answer = client.post(f"{link}/data", headers=HTML)
     assert answer.status_code == 429
-    assert "several mails today" in answer.text
+    assert "several emails today" in answer.text
     assert len(notices(container.database)) == 6
 
 
