@@ -55,11 +55,11 @@ def archive(
     on: Annotated[bool, typer.Option("--on/--off", help="Whether the archive shows it.")],
 ) -> None:
     """Show an issue in the public archive once it is sent, or hide it."""
-    parts = Container(load())
-    with transaction(parts.database) as session:
+    container = Container(load())
+    with transaction(container.database) as session:
         issue = store.switch_archive(session, slug, on=on, by=who(), now=datetime.now(UTC))
         sent = issue.published_at is not None
-    address = f"{parts.settings.site.base_url}/archive/{slug}"
+    address = f"{container.settings.site.base_url}/archive/{slug}"
     if not on:
         out.print(f"{slug} is not in the archive. Caches may show it for five minutes more.")
     elif sent:

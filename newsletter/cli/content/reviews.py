@@ -37,8 +37,8 @@ def save(
 ) -> None:
     """Save an issue file as the latest revision of its issue. The issue becomes a draft."""
     draft = read_issue(file)
-    parts = Container(load())
-    with transaction(parts.database) as session:
+    container = Container(load())
+    with transaction(container.database) as session:
         saved = store.save(session, draft, by=who(), now=datetime.now(UTC), base=base)
         slug, number = saved.issue.slug, saved.revision.number
     if saved.is_new:
@@ -140,12 +140,12 @@ def approve(
     note: Note = "",
 ) -> None:
     """Approve a revision, so that the issue may be sent."""
-    parts = Container(load())
-    with reading(parts.database) as session:
+    container = Container(load())
+    with reading(container.database) as session:
         source = store.revision_of(session, store.find(session, slug)).source
     # An issue that does not render completely must not be approved.
-    parts.checker.examine_text(source, name=f"{slug}.md")
-    with transaction(parts.database) as session:
+    container.checker.examine_text(source, name=f"{slug}.md")
+    with transaction(container.database) as session:
         approval.approve(
             session,
             slug,
@@ -153,7 +153,7 @@ def approve(
             by=who(),
             now=datetime.now(UTC),
             note=note,
-            second_person=parts.settings.review.second_person,
+            second_person=container.settings.review.second_person,
         )
     out.print(f"{slug} is approved. Send it: newsletter send {slug} --segment NAME")
 

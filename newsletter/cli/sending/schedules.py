@@ -76,22 +76,22 @@ def create(
     opens: pacing_options.Opens = None,
 ) -> None:
     """Create a schedule. At each of its times it sends the next approved issue of its series."""
-    parts, now = Container(load()), datetime.now(UTC)
+    container, now = Container(load()), datetime.now(UTC)
     wanted = ScheduleOptions(
         name=name,
         series=series,
         rule=when,
-        zone=zone or parts.settings.site.timezone,
+        zone=zone or container.settings.site.timezone,
         segments=segment,
         excluded=exclude or (),
         own_clock=bool(own_clock),
         skips=_days(skip, skip_file),
         timetable=pacing_options.timetable(
-            parts, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
+            container, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
         ),
         tracking=TrackingChoice(clicks, opens),
     )
-    with transaction(parts.database) as session:
+    with transaction(container.database) as session:
         schedule = schedules.create(session, wanted, by=who(), now=now)
         waiting = prepared_issue.next_issue(session, series)
         said = _when(schedule)
@@ -124,8 +124,8 @@ def change(
     opens: pacing_options.Opens = None,
 ) -> None:
     """Change a schedule from now on. Options left out stay, and the pace stays as a whole."""
-    parts, now = Container(load()), datetime.now(UTC)
-    with transaction(parts.database) as session:
+    container, now = Container(load()), datetime.now(UTC)
+    with transaction(container.database) as session:
         before = schedules.options_of(session, schedules.find(session, name))
         given: dict[str, Any] = {
             "name": new_name,
@@ -138,7 +138,7 @@ def change(
         }
         if rate or per_hour or per_day or quiet is not None or window:
             given["timetable"] = pacing_options.timetable(
-                parts, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
+                container, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
             )
         given["tracking"] = TrackingChoice(
             before.tracking.clicks if clicks is None else clicks,
@@ -236,13 +236,13 @@ def coming(
     """Show the next times of a schedule or of a rule, with the effect of clock changes."""
     if (name is None) == (when is None):
         raise SendError("name a schedule, or a rule with --when", place="schedule next")
-    parts, now = Container(load()), datetime.now(UTC)
-    place, skips = recurrence.find_zone(zone or parts.settings.site.timezone), list[str]()
+    container, now = Container(load()), datetime.now(UTC)
+    place, skips = recurrence.find_zone(zone or container.settings.site.timezone), list[str]()
     if when is not None:
         rule = recurrence.parse(when, place="--when")
         found = recurrence.first(recurrence.occurrences(rule, place, after=now), count)
     else:
-        with reading(parts.database) as session:
+        with reading(container.database) as session:
             one = schedules.find(session, name or "")
             if one.state != ScheduleState.ACTIVE:
                 err.print(f"It is {one.state}: nothing of this comes before it is resumed.")

@@ -33,13 +33,13 @@ def create(
     password_stdin: _FromInput = False,
 ) -> None:
     """Add a user. Without --password-stdin, a new password is printed once."""
-    parts, now = Container(load()), datetime.now(UTC)
+    container, now = Container(load()), datetime.now(UTC)
     password = _password(email, given=password_stdin)
-    hashed = parts.passwords.hashed(password)
-    with transaction(parts.database) as session:
+    hashed = container.passwords.hashed(password)
+    with transaction(container.database) as session:
         user_operations.create(
             session,
-            parts,
+            container,
             email,
             by=who(),
             now=now,
@@ -47,7 +47,7 @@ def create(
             name=name,
             hashed_password=hashed,
         )
-    err.print(f"{email} is {role} of the console, at {parts.settings.site.base_url}/console/")
+    err.print(f"{email} is {role} of the console, at {container.settings.site.base_url}/console/")
     _print_once(password, given=password_stdin)
 
 
@@ -78,12 +78,12 @@ def list_users(as_json: AsJson = False) -> None:
 @app.command("password")
 def password(email: Email, password_stdin: _FromInput = False) -> None:
     """Set a user's password. All their sessions end."""
-    parts, now = Container(load()), datetime.now(UTC)
+    container, now = Container(load()), datetime.now(UTC)
     new = _password(email, given=password_stdin)
-    hashed = parts.passwords.hashed(new)
-    with transaction(parts.database) as session:
+    hashed = container.passwords.hashed(new)
+    with transaction(container.database) as session:
         user = users.by_email(session, email)
-        user_operations.set_password(session, parts, user, hashed, by=who(), now=now)
+        user_operations.set_password(session, container, user, hashed, by=who(), now=now)
     err.print(f"{email} has a new password.")
     _print_once(new, given=password_stdin)
 
@@ -91,30 +91,30 @@ def password(email: Email, password_stdin: _FromInput = False) -> None:
 @app.command("role")
 def role(email: Email, role: Annotated[Role, typer.Argument(help="The new role.")]) -> None:
     """Change a user's role."""
-    parts, now = Container(load()), datetime.now(UTC)
-    with transaction(parts.database) as session:
+    container, now = Container(load()), datetime.now(UTC)
+    with transaction(container.database) as session:
         user = users.by_email(session, email)
-        user_operations.change_role(session, parts, user, role, by=who(), now=now)
+        user_operations.change_role(session, container, user, role, by=who(), now=now)
     out.print(f"{email} is {role} from now on.")
 
 
 @app.command("remove")
 def remove(email: Email) -> None:
     """Remove a user. Their entries stay in the audit log."""
-    parts = Container(load())
-    with transaction(parts.database) as session:
+    container = Container(load())
+    with transaction(container.database) as session:
         user = users.by_email(session, email)
-        user_operations.remove(session, parts, user, by=who(), now=datetime.now(UTC))
+        user_operations.remove(session, container, user, by=who(), now=datetime.now(UTC))
     out.print(f"{email} is removed.")
 
 
 @app.command("reset-factor")
 def reset_factor(email: Email) -> None:
     """Remove a user's authenticator app and recovery codes, and end their sessions."""
-    parts = Container(load())
-    with transaction(parts.database) as session:
+    container = Container(load())
+    with transaction(container.database) as session:
         user = users.by_email(session, email)
-        user_operations.reset_two_factor(session, parts, user, by=who(), now=datetime.now(UTC))
+        user_operations.reset_two_factor(session, container, user, by=who(), now=datetime.now(UTC))
     out.print(f"{email} has to set up an authenticator app at the next sign-in.")
 
 
