@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsletter import identity, readiness
+from newsletter import database_identity, readiness
 from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import (
     beside,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from newsletter.text_workers import TextWorkers
     from newsletter.tracking.circuit_breaker import BreakerRule
     from newsletter.tracking.events.ingest import IngestReport
-    from newsletter.tracking.events.policy import Thresholds
+    from newsletter.tracking.events.suppression_policy import Thresholds
     from newsletter.tracking.retention.prune import RetentionPolicy
     from newsletter.tracking.suppression_sync import Reconciler
     from newsletter.wakeups import Wakeups
@@ -458,7 +458,7 @@ class Container:
     @property
     def thresholds(self) -> Thresholds:
         """The limits for soft bounces and for clicks of scanners."""
-        from newsletter.tracking.events.policy import Thresholds
+        from newsletter.tracking.events.suppression_policy import Thresholds
 
         tracking = self.settings.tracking
         return Thresholds(
@@ -484,7 +484,7 @@ class Container:
 
 def _require_address_key(engine: Engine, key: bytes) -> None:
     with reading(engine) as session:
-        if identity.is_address_key(session, key):
+        if database_identity.is_address_key(session, key):
             return
     with transaction(engine) as session:
-        identity.require_address_key(session, key, now=datetime.now(UTC))
+        database_identity.require_address_key(session, key, now=datetime.now(UTC))

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from newsletter import durations
 from newsletter.checking.context import CheckContext
 from newsletter.checking.finding import CheckFinding
-from newsletter.checking.manuscript import line_of
+from newsletter.checking.parsed_body import line_of
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SendError, UserError
 from newsletter.issues.models import Issue
@@ -28,7 +28,7 @@ _LEAST_MEASURED = 1000
 def placeholders(case: CheckContext) -> Iterator[CheckFinding]:
     """Report placeholders without a default that leave a gap for some recipients."""
     people, reported = case.people, set()
-    for used in case.manuscript.placeholders:
+    for used in case.body.placeholders:
         name = used.placeholder.name
         if name not in case.values_without_default or used.placeholder.default or name in reported:
             continue

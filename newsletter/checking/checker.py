@@ -17,8 +17,8 @@ from newsletter.checking import audience_checks, envelope_checks, link_checks, m
 from newsletter.checking.context import AskDns, CheckContext
 from newsletter.checking.design import client_support, contrast
 from newsletter.checking.finding import CheckFinding, Finding, Level, blocking
-from newsletter.checking.manuscript import Manuscript, line_of
 from newsletter.checking.network import dead_links, sender_dns
+from newsletter.checking.parsed_body import ParsedBody, line_of
 from newsletter.checking.planned_send import Plan
 from newsletter.checking.rules import CheckRule, CheckRules
 from newsletter.db.engine import reading
@@ -71,7 +71,7 @@ class ExaminedIssue:
 
     draft: Draft
     rendered: Rendered
-    manuscript: Manuscript
+    body: ParsedBody
     #: The findings of each check of ``ALONE`` that is on.
     found: Mapping[str, Sequence[CheckFinding]]
 
@@ -94,7 +94,7 @@ class Checker:
         case = CheckContext(draft, rendered, self.publication, self.rules, _AT_ANY_TIME)
         wanted = [name for name in CHECKS if name in ALONE and self._level(name) != "off"]
         found = {name: list(CHECKS[name](case)) for name in wanted}
-        return ExaminedIssue(draft, rendered, case.manuscript, found)
+        return ExaminedIssue(draft, rendered, case.body, found)
 
     def examine_text(self, text: str, *, name: str) -> ExaminedIssue:
         """The same for a text; ``name`` is its file name in errors."""
@@ -125,7 +125,7 @@ class Checker:
         Raises SegmentError for an unknown segment in the plan.
         """
         findings = list(self._settings(draft))
-        read = examined.manuscript if examined else None
+        read = examined.body if examined else None
         known = examined.found if examined else {}
         case = CheckContext(
             draft, rendered, self.publication, self.rules, now, plan, dns, ask_links, read

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cached_property
 
 from newsletter.checking.audience_counts import AudienceStats, count_audience
-from newsletter.checking.manuscript import Manuscript, read_manuscript
+from newsletter.checking.parsed_body import ParsedBody, parse_body
 from newsletter.checking.planned_send import Plan
 from newsletter.checking.rules import CheckRules
 from newsletter.checking.styles import StyledPage
@@ -42,7 +42,7 @@ class CheckContext:
     ask_dns: AskDns | None = None
     ask_links: bool = False
     #: The parsed body, if another process has parsed it already.
-    read: Manuscript | None = None
+    read: ParsedBody | None = None
 
     @cached_property
     def dns(self) -> Dns | None:
@@ -50,12 +50,12 @@ class CheckContext:
         return self.ask_dns(self.rendered.from_email) if self.ask_dns else None
 
     @cached_property
-    def manuscript(self) -> Manuscript:
+    def body(self) -> ParsedBody:
         """The parts of the body with their lines."""
         if self.read is not None:
             return self.read
         links = {name: f"{self.publication.base_url}/{path}/" for name, path in LINKS.items()}
-        return read_manuscript(self.draft, links)
+        return parse_body(self.draft, links)
 
     @cached_property
     def page(self) -> StyledPage:
@@ -65,7 +65,7 @@ class CheckContext:
     @cached_property
     def values_without_default(self) -> list[str]:
         """Names of values that are used without a default at least once and may be missing."""
-        used = (used.placeholder for used in self.manuscript.placeholders)
+        used = (used.placeholder for used in self.body.placeholders)
         names = (one.name for one in used if not (one.is_link or one.default))
         return [name for name in dict.fromkeys(names) if name != "email"]
 

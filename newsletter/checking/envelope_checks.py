@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from newsletter.checking.context import CheckContext
 from newsletter.checking.finding import CheckFinding
-from newsletter.checking.manuscript import line_of
+from newsletter.checking.parsed_body import line_of
 from newsletter.issues.parsing.merge_fields import LINKS
 from newsletter.rendering.placeholders import fill
 
@@ -100,10 +100,10 @@ def postal_address(case: CheckContext) -> Iterator[CheckFinding]:
 
 def text_part(case: CheckContext) -> Iterator[CheckFinding]:
     """Report an empty text part: watches, screen readers and spam filters read it."""
-    manuscript = case.manuscript
+    body = case.body
     if not case.rendered.text.strip():
         yield CheckFinding("there is no text part", "Write text, not only images.")
-    elif manuscript.images and not any(words.text.strip() for words in manuscript.words):
+    elif body.images and not any(words.text.strip() for words in body.words):
         yield CheckFinding(
             "the issue has only images, so the text part is empty",
             "Describe them in text.",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from newsletter.checking.context import CheckContext
 from newsletter.checking.finding import CheckFinding
-from newsletter.checking.manuscript import PERSONAL, Link
+from newsletter.checking.parsed_body import PERSONAL, Link
 from newsletter.provider.dns_lookups import is_public_name
 
 _MAILBOX = re.compile(r"[^@\s<>,;:\"]+@[^@\s<>,;:\"]+\.[^@\s<>,;:\".]+")
@@ -19,12 +19,12 @@ _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 def well_formed(case: CheckContext) -> Iterator[CheckFinding]:
     """Report links that do not lead to a valid web page or mailbox."""
     own = urlsplit(case.publication.base_url).hostname
-    for link in case.manuscript.links:
+    for link in case.body.links:
         if why := fault(link.url, own):
             yield CheckFinding(f"{shown(link)} {why[0]}", why[1], link.line)
         elif not link.words:
             yield CheckFinding(f"{shown(link)} has no link text", "Write it: [text](…).", link.line)
-    for words in case.manuscript.words:
+    for words in case.body.words:
         if _BROKEN_LINK.search(words.text):
             yield CheckFinding(
                 f"“{_short(words.text)}” looks like a link, but is shown as text",
@@ -37,7 +37,7 @@ def well_formed(case: CheckContext) -> Iterator[CheckFinding]:
 def images(case: CheckContext) -> Iterator[CheckFinding]:
     """Report images without alternative text, and without the width that Outlook needs."""
     widest = case.rules.images.widest
-    for image in case.manuscript.images:
+    for image in case.body.images:
         if why := fault(image.url, None):
             yield CheckFinding(f"the image at {shown(image)} {why[0]}", why[1], image.line)
             continue

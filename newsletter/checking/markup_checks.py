@@ -10,7 +10,7 @@ from typing import Final
 
 from newsletter.checking.context import CheckContext
 from newsletter.checking.finding import CheckFinding
-from newsletter.checking.manuscript import SourceText, line_of
+from newsletter.checking.parsed_body import SourceText, line_of
 
 #: The most findings to report one by one; more have the same cause.
 _MOST: Final = 50
@@ -70,15 +70,15 @@ def _all(case: CheckContext) -> Iterator[CheckFinding]:
         for tag in _MERGE_TAG.finditer(getattr(case.draft, key)):
             if line := line_of(case.draft, key):
                 yield _merge_tag(tag[0], line)
-    for label in case.manuscript.unused:
+    for label in case.body.unused:
         yield CheckFinding(
             f"the link [{_short(label.text)}] is never used, so nobody sees it",
             f"Write [text][{_short(label.text)}] where it belongs, or remove the line.",
             label.line,
         )
-    for paragraph in case.manuscript.paragraphs:
+    for paragraph in case.body.paragraphs:
         yield from _in_paragraph(paragraph)
-    for words in case.manuscript.words:
+    for words in case.body.words:
         if not words.is_in_link:
             for url in _BARE_URL.finditer(words.text):
                 yield CheckFinding(

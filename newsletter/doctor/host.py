@@ -10,7 +10,7 @@ from pathlib import Path
 import tzdata
 from sqlalchemy import Engine, inspect
 
-from newsletter import identity
+from newsletter import database_identity
 from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import check_version, reading, require_current
 from newsletter.doctor.account import DoctorFinding, Verdict
@@ -88,10 +88,10 @@ def of_time_zones() -> DoctorFinding:
 def of_address_key(engine: Engine, key: bytes) -> DoctorFinding:
     """Checks that the database's address hashes were made with this key."""
     subject = "the database's address key"
-    if not inspect(engine).has_table(str(identity.Identity.__tablename__)):
+    if not inspect(engine).has_table(str(database_identity.Identity.__tablename__)):
         return DoctorFinding(subject, Verdict.OK, "not compared: the database has no tables yet")
     with reading(engine) as session:
-        if identity.is_address_key(session, key) is False:
+        if database_identity.is_address_key(session, key) is False:
             message = "not the key of this database: commands that need the key refuse to run"
             remedy = "Set the key that was in use when this database was created."
             return DoctorFinding(subject, Verdict.PROBLEM, message, remedy)

@@ -6,7 +6,7 @@ from typing import Literal
 from alembic import context
 
 import newsletter.accounts.models
-import newsletter.identity
+import newsletter.database_identity
 import newsletter.imports.models
 import newsletter.issues.models
 import newsletter.scheduling.models
@@ -19,7 +19,7 @@ from newsletter.sending import state_triggers
 #: Imported so that their tables stand in ``metadata``.
 TABLES = (
     newsletter.accounts.models,
-    newsletter.identity,
+    newsletter.database_identity,
     newsletter.imports.models,
     newsletter.issues.models,
     newsletter.scheduling.models,

@@ -2,8 +2,8 @@
 
 SendGrid drops every email to an address on its lists, whatever our own suppressions say. An
 address leaves those lists when its owner confirmed a signup, when an operator lifted its bounce,
-and after a bounce that says nothing about the mailbox (newsletter.tracking.events.policy). Until
-it has left them, a drop that SendGrid explains by its lists suppresses nobody here.
+and after a bounce that says nothing about the mailbox (events.suppression_policy). Until it has
+left them, a drop that SendGrid explains by its lists suppresses nobody here.
 """
 
 import logging

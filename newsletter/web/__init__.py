@@ -1,6 +1,6 @@
 """The service's HTTP: public pages, console, webhooks."""
 
-from newsletter import path_numbers
+from newsletter import route_numbers
 
 # Must run before any module of this package declares a route.
-path_numbers.register()
+route_numbers.register()

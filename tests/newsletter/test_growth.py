@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from markdown_it.token import Token
 
-from newsletter.checking.manuscript import read_manuscript
 from newsletter.checking.markup_checks import _in_paragraph
+from newsletter.checking.parsed_body import parse_body
 from newsletter.errors import IssueError
 from newsletter.issues.diff import compare
 from newsletter.issues.digest_import import import_digest
@@ -84,8 +84,8 @@ def markdown(text: str) -> object:
     ), piece.footnotes()
 
 
-def manuscript(text: str) -> object:
-    parts = read_manuscript(parse_issue(f"---\nsubject: x\n---\n{text}\n.", name="a.md"), {})
+def body(text: str) -> object:
+    parts = parse_body(parse_issue(f"---\nsubject: x\n---\n{text}\n.", name="a.md"), {})
     return [list(_in_paragraph(one)) for one in parts.paragraphs]
 
 
@@ -115,7 +115,7 @@ DOORS: dict[str, Door] = {
     "front matter": front,
     "subject": subject,
     "markdown": markdown,
-    "manuscript": manuscript,
+    "body": body,
     "comments": lambda text: without_comments(f"<!-- a -->{text}", name="a", line=1),
     "digest": lambda text: parse_digest(f"## A\n\n### B\n\n{text}", name="a"),
     "digest's entry": lambda text: parse_digest(f"## A\n\n### B\n\n*{text}* · [{text}](", name="a"),
@@ -130,9 +130,9 @@ DOORS: dict[str, Door] = {
     "preview": lambda text: _TAG.sub(lambda tag: _PICTURE.sub("", tag[0]), f'<img alt="{text}">'),
 }
 #: Those that are in C for the most part, or in milliseconds: worth to be measured with long texts.
-QUICK = sorted(set(DOORS) - {"markdown", "manuscript", "comparing", "comparing lines"})
+QUICK = sorted(set(DOORS) - {"markdown", "body", "comparing", "comparing lines"})
 #: Those that take a millisecond for a hundred letters: each unit is tried in one frame.
-HEAVY = {"markdown", "manuscript", "comparing", "comparing lines"}
+HEAVY = {"markdown", "body", "comparing", "comparing lines"}
 OURS = str(Path(merge_fields.__file__).parents[2])
 
 

@@ -36,7 +36,7 @@ def clients(case: CheckContext) -> Iterator[CheckFinding]:
 def _of_images(case: CheckContext) -> dict[str, int]:
     """Formats of the issue's images → the line of the first one."""
     found: dict[str, int] = {}
-    for image in case.manuscript.images:
+    for image in case.body.images:
         if match := _FORMAT.search(image.url.partition("?")[0]):
             found.setdefault(f"image:{(match[1] or match[2]).lower()}", image.line)
     return found

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 from newsletter.checking.context import CheckContext
 from newsletter.checking.finding import CheckFinding
 from newsletter.checking.link_checks import fault, shown
-from newsletter.checking.manuscript import Link
 from newsletter.checking.network.http_probe import HttpAnswer, ask
+from newsletter.checking.parsed_body import Link
 
 #: An issue has some dozens of links; thousands of requests would be an attack.
 _MOST = 300
@@ -19,11 +19,11 @@ def dead_links_of(case: CheckContext) -> Iterator[CheckFinding]:
     """Request each address once, but none with personal values."""
     if not case.ask_links:
         return
-    manuscript, rules = case.manuscript, case.rules.dead_links
+    body, rules = case.body, case.rules.dead_links
     own = urlsplit(case.publication.base_url).hostname
     links = [
         link
-        for link in (*manuscript.links, *manuscript.images)
+        for link in (*body.links, *body.images)
         if not (link.is_personal or link.url.lower().startswith("mailto:") or fault(link.url, own))
     ]
     urls = list(dict.fromkeys(link.url for link in links))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from newsletter.checking.context import AskDns, CheckContext, Dns
 from newsletter.checking.finding import CheckFinding
-from newsletter.checking.manuscript import line_of
+from newsletter.checking.parsed_body import line_of
 from newsletter.doctor.account import Verdict, authenticated
 from newsletter.doctor.dns import of_domain
 from newsletter.errors import ProviderError, SettingsError

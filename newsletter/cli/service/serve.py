@@ -10,7 +10,7 @@ import uvicorn
 
 from newsletter.cli.actor import STOPS
 from newsletter.cli.output import err
-from newsletter.cli.service import open_files, repeated_logs
+from newsletter.cli.service import log_rate_limit, open_files
 from newsletter.container import Container
 from newsletter.errors import MachineError
 from newsletter.settings.load import load
@@ -25,7 +25,7 @@ def serve(
     """Run the service: pages, webhooks, the clock and the sending."""
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
-    repeated_logs.install()
+    log_rate_limit.install()
     container = Container(load(), text_process=True)
     # Check what the service needs before it listens.
     _ = container.gateway, container.links, container.address_key, container.verifier

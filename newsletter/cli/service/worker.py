@@ -9,7 +9,7 @@ import typer
 
 from newsletter.cli.actor import stopping
 from newsletter.cli.output import err
-from newsletter.cli.service import open_files, repeated_logs
+from newsletter.cli.service import log_rate_limit, open_files
 from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.sending.queries import send_status
@@ -31,7 +31,7 @@ def worker(
     """
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
-    repeated_logs.install()
+    log_rate_limit.install()
     open_files.raise_limit()
     environment = dict(os.environ)
     if concurrency is not None:

@@ -18,7 +18,7 @@ from typing import Final
 
 from sqlalchemy import Engine, select, update
 
-from newsletter import identity
+from newsletter import database_identity
 from newsletter.accounts import audit, operator_messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.operator_messages import MessageKind
@@ -118,7 +118,7 @@ def compare_logs(
 def is_current(database: Engine, journal: DepartureLogFile | None) -> bool:
     """Whether ``compare_logs`` would find nothing new in this machine's log. Only reads."""
     with reading(database) as session:
-        if restore_gate.unsettled_logs(session) or identity.is_elsewhere(session):
+        if restore_gate.unsettled_logs(session) or database_identity.is_elsewhere(session):
             return False
         if journal is None:
             return True
@@ -140,7 +140,7 @@ class _Comparison:
 
     def __init__(self, session: Session, journal: DepartureLogFile | None, now: datetime) -> None:
         self._session, self._journal, self._now = session, journal, now
-        self.database = identity.database_id(session, now=now)
+        self.database = database_identity.database_id(session, now=now)
         #: How often this machine's log has been compared; 0 if it was not compared now.
         self.compared = 0
         self._only_machine = not is_postgresql(session)
@@ -148,7 +148,7 @@ class _Comparison:
     def run(self) -> ReplayReport:
         """Compare all logs; returns what this machine's own log added."""
         session = self._session
-        was_moved = identity.was_moved(session, now=self._now)
+        was_moved = database_identity.was_moved(session, now=self._now)
         rows = {
             row.id: row
             for row in session.scalars(select(DepartureLog).order_by(_known.c.id).with_for_update())

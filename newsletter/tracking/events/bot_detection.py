@@ -19,7 +19,7 @@ from sqlalchemy import Row, and_, bindparam, select, update
 from newsletter.db import bulk_rows
 from newsletter.db.orm import Id, Session, table_of
 from newsletter.provider.events import Event, EventKind
-from newsletter.tracking.events.policy import Thresholds
+from newsletter.tracking.events.suppression_policy import Thresholds
 from newsletter.tracking.models import EventRow
 
 _event = table_of(EventRow)

@@ -43,8 +43,13 @@ from newsletter.sending.states import DeliveryState
 from newsletter.tracking import event_horizon, list_removal
 from newsletter.tracking.events import attribution, bot_detection, soft_bounces
 from newsletter.tracking.events.attribution import HashOf
-from newsletter.tracking.events.policy import Effects, SuppressionScope, Thresholds, effects_of
 from newsletter.tracking.events.resubscription import Resubscriptions, is_superseded, opt_ins
+from newsletter.tracking.events.suppression_policy import (
+    Effects,
+    SuppressionScope,
+    Thresholds,
+    effects_of,
+)
 from newsletter.tracking.list_removal import Removal
 from newsletter.tracking.models import EventRow
 from newsletter.tracking.stats.counters import RECIPIENTS, CountedEvent, CounterDelta

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import and_, case, func, or_, select
 
 from newsletter.db.orm import Session, table_of
-from newsletter.tracking.events.policy import Effects
+from newsletter.tracking.events.suppression_policy import Effects
 from newsletter.tracking.list_removal import CLOCK_TOLERANCE
 from newsletter.tracking.models import Reconciliation
 from subscribers.consent import records as consent_records

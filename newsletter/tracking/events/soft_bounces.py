@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from newsletter.db.dialect import insert_into, lock
 from newsletter.db.orm import Session, table_of
-from newsletter.tracking.events.policy import Thresholds
+from newsletter.tracking.events.suppression_policy import Thresholds
 from newsletter.tracking.models import SoftBounce
 
 _bounce = table_of(SoftBounce)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import time_machine
 
+from newsletter.cli.service.log_rate_limit import Repeats
 from newsletter.cli.service.open_files import BACKLOG, connections_within
-from newsletter.cli.service.repeated_logs import Repeats
 from newsletter.provider.gateway import NotSent
 from newsletter.provider.sendgrid import SendGridGateway
 from tests.newsletter.provider.test_sendgrid import REQUEST

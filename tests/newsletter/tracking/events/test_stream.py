@@ -19,7 +19,7 @@ from newsletter.db.orm import Session, table_of
 from newsletter.provider.events import Event, parse
 from newsletter.sending.models import Delivery
 from newsletter.tracking.events.ingest import ingest
-from newsletter.tracking.events.policy import Thresholds
+from newsletter.tracking.events.suppression_policy import Thresholds
 from newsletter.tracking.models import (
     EventRow,
     RecipientCounter,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, text
 
-from newsletter import identity
+from newsletter import database_identity
 from newsletter.container import Container
 from newsletter.db.engine import open_database, transaction
 from newsletter.errors import SettingsError
@@ -34,7 +34,7 @@ COMMANDS = (
 
 def key(database: Engine, secret: str) -> None:
     with transaction(database) as session:
-        identity.require_address_key(session, address_key(secret), now=datetime.now(UTC))
+        database_identity.require_address_key(session, address_key(secret), now=datetime.now(UTC))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:2]))

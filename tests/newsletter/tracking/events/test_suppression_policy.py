@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from newsletter.provider.events import Event, EventKind, parse
-from newsletter.tracking.events.policy import TABLE, Effects, case_of, effects_of
+from newsletter.tracking.events.suppression_policy import TABLE, Effects, case_of, effects_of
 from tests.newsletter.sending.conftest import five
 from tests.newsletter.tracking.events.test_ingest import entry, sent, suppressed, take
 

@@ -62,7 +62,7 @@ class PlaceholderUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Manuscript:
+class ParsedBody:
     """The parts of one body, in order."""
 
     links: Sequence[Link]
@@ -75,7 +75,7 @@ class Manuscript:
     unused: Sequence[SourceText]
 
 
-def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
+def parse_body(draft: Draft, links: dict[str, str]) -> ParsedBody:
     """The parts of a draft's body; ``links`` maps each link placeholder to its address.
 
     Placeholders of the front matter come first.
@@ -114,7 +114,7 @@ def read_manuscript(draft: Draft, links: dict[str, str]) -> Manuscript:
         for token in tokens
     ]
     found = [part for part in parts if isinstance(part, Link)]
-    return Manuscript(
+    return ParsedBody(
         links=[link for link in found if not link.is_image],
         images=[link for link in found if link.is_image],
         words=[part for part in parts if isinstance(part, SourceText)],
