@@ -55,7 +55,7 @@ def environment(url: str, folder: Path, **more: str) -> dict[str, str]:
         "NEWSLETTER_SENDGRID__API_KEY": "SG.bench",
         "NEWSLETTER_LINKS__KEYS": _KEY,
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": _KEY,
-        "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+        "NEWSLETTER_SENDING__DEPARTURE_LOG": str(folder / "departures"),
         "NEWSLETTER_IMPORTS__FOLDER": str(folder / "imports"),
         "NEWSLETTER_SITE__BASE_URL": "https://news.example.com",
         **{f"NEWSLETTER_{name}": value for name, value in more.items()},

@@ -231,7 +231,7 @@ class Container:
         """The departure log of this machine; None when it is turned off."""
         from newsletter.sending.recovery.departure_log import DepartureLogFile
 
-        folder = self.settings.sending.journal
+        folder = self.settings.sending.departure_log
         return DepartureLogFile(beside(self.settings.database_url, folder)) if folder else None
 
     @contextmanager
@@ -309,8 +309,8 @@ class Container:
             self.database,
             batch_size=sending.batch_size,
             late_limit=sending.late_limit,
-            doubt_grace=sending.doubt_grace,
-            doubt_policy=sending.doubt_policy,
+            uncertain_grace=sending.uncertain_grace,
+            uncertain_policy=sending.uncertain_policy,
             keep_network_data=self.settings.signup.keep_ip,
             warm_up=self.warm_up,
             breaker_rules=self.breaker_rules,
@@ -393,7 +393,7 @@ class Container:
         from newsletter.scheduling import due
         from newsletter.wakeups import Wakeups
 
-        next_due = partial(due.next_due, grace=self.settings.sending.doubt_grace)
+        next_due = partial(due.next_due, grace=self.settings.sending.uncertain_grace)
         return Wakeups(self.database, next_due)
 
     def dispatcher(self, worker: Heartbeat) -> Dispatcher:
@@ -412,7 +412,7 @@ class Container:
             publication=self.settings.site.name,
             mailbox=self.settings.inbound.address,
             request_timeout=self.settings.sendgrid.timeout,
-            journal=self.departure_log,
+            log_file=self.departure_log,
             patience=self.settings.sending.retry_for,
             warm_up=self.warm_up,
         )

@@ -137,7 +137,7 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
         "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
         "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
-        "NEWSLETTER_SENDING__JOURNAL": str(tmp_path / "departures"),
+        "NEWSLETTER_SENDING__DEPARTURE_LOG": str(tmp_path / "departures"),
         "NEWSLETTER_IMPORTS__FOLDER": str(tmp_path / "imports"),
         # Argon2 takes a tenth of a second by design, which tests do not need.
         "NEWSLETTER_CONSOLE__HASH_MEMORY": "8",

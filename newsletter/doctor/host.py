@@ -53,10 +53,12 @@ def of_postal_address(address: str, *, example: str) -> DoctorFinding:
 
 def of_departure_log_folder(folder: Path | None) -> DoctorFinding:
     """Checks that the departure log can be written; leaves no file behind."""
-    subject = "sending.journal"
+    subject = "sending.departure_log"
     if folder is None:
         message = "switched off: after a restore, emails that left since the backup may leave again"
-        return DoctorFinding(subject, Verdict.WARNING, message, "Name a folder in sending.journal.")
+        return DoctorFinding(
+            subject, Verdict.WARNING, message, "Name a folder in sending.departure_log."
+        )
     remedy = "Name a folder that this user can write to, on a local disk."
     if not folder.is_dir():
         path = folder.absolute()

@@ -27,7 +27,7 @@ class Issue(Model, table=True):
     #: Whether the public archive may show it after it was sent. This is set by the issue file or an
     #: operator; if by neither, the archive shows it after a send to all subscribers.
     archive: bool = False
-    archive_said: bool = False
+    archive_set: bool = False
     #: When its first send with a recipient was sent; None before that.
     published_at: datetime | None = None
     #: The send whose text the archive shows. Not a foreign key, because sends refer to issues.
@@ -36,7 +36,7 @@ class Issue(Model, table=True):
     @property
     def publicity(self) -> bool | None:
         """Whether the public archive may show it; None if neither the file nor a user says so."""
-        return self.archive if self.archive_said else None
+        return self.archive if self.archive_set else None
 
 
 class Revision(Model, table=True):

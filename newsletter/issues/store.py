@@ -106,7 +106,7 @@ def add_revision(
     issue.state, issue.since = IssueState.DRAFT, now
     # An unapproved edit may hide a published issue from the archive, but not add it there.
     if draft.archive is not None and (not draft.archive or issue.published_at is None):
-        issue.archive, issue.archive_said = draft.archive, True
+        issue.archive, issue.archive_set = draft.archive, True
     session.flush()
     return SavedRevision(issue, revision, is_new=True)
 
@@ -124,7 +124,7 @@ def _locked_or_new(session: Session, draft: Draft, now: datetime) -> Issue:
         "since": now,
         "created_at": now,
         "archive": False,
-        "archive_said": False,
+        "archive_set": False,
     }
     # Another transaction may insert it at the same time.
     session.execute(insert_into(session, _issue).values(new).on_conflict_do_nothing())
@@ -232,7 +232,7 @@ def switch_archive(session: Session, slug: str, *, on: bool, by: Actor, now: dat
     """
     issue = find(session, slug, lock=True)
     if issue.publicity is not on:
-        issue.archive, issue.archive_said = on, True
+        issue.archive, issue.archive_set = on, True
         session.flush()
         what = "issue put into the archive" if on else "issue taken out of the archive"
         audit.record(session, by, what, now=now, subject=slug)

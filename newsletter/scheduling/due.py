@@ -24,7 +24,7 @@ _UNDER_WAY = _batch.c.state.in_([BatchState.CLAIMED, BatchState.IN_FLIGHT])
 def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime | None:
     """When something becomes due: now or earlier if something is due already; None for nothing.
 
-    ``grace`` is how long a batch may be uncertain before doubt_policy applies. Work that this
+    ``grace`` is how long a batch may be uncertain before uncertain_policy applies. Work that this
     function does not know starts at the wakeup every half minute.
     """
     times = [
@@ -50,9 +50,9 @@ def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime |
         select(func.min(_import.c.alive_until)).where(_import.c.state.in_(list(UNDER_WAY))),
     ]
     found = list(session.scalars(union_all(*times)))
-    doubtful = _batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at > now - grace
+    uncertain = _batch.c.state == BatchState.UNCERTAIN, _batch.c.departed_at > now - grace
     if (
-        departed_at := session.scalar(select(func.min(_batch.c.departed_at)).where(*doubtful))
+        departed_at := session.scalar(select(func.min(_batch.c.departed_at)).where(*uncertain))
     ) is not None:
         found.append(departed_at + grace)
     tested = select(_send.c.id).where(

@@ -33,7 +33,7 @@ _WOKEN: dict[str, tuple[Callable[[], None], float]] = {
     "feed-workers": (tasks.queue_due_batches, 0.5),
     "decide-tests": (tasks.decide_tests, 1),
     "check-circuit-breakers": (tasks.check_circuit_breakers, 5),
-    "look-after-doubt": (tasks.settle_uncertain, 5),
+    "settle-uncertain": (tasks.settle_uncertain, 5),
     "leave-lists": (tasks.remove_from_provider_lists, 5),
     "tell-operators": (tasks.tell_operators, 5),
 }
@@ -41,8 +41,8 @@ _AT_LEAST = 30
 #: Job id → function, and seconds between two runs.
 _STEADY: dict[str, tuple[Callable[[], None], int]] = {
     "count-people": (tasks.count_people, 60),
-    "tidy-up": (tasks.delete_expired, 3600),
-    "fold-old": (tasks.prune_old_data, 3600),
+    "delete-expired": (tasks.delete_expired, 3600),
+    "prune-old-data": (tasks.prune_old_data, 3600),
     "reconcile": (tasks.reconcile, 300),
 }
 #: Jobs with requests to the provider, which a process that restarts often must not repeat.

@@ -61,8 +61,8 @@ class TaskContext:
     database: Engine
     batch_size: int
     late_limit: timedelta
-    doubt_grace: timedelta
-    doubt_policy: str
+    uncertain_grace: timedelta
+    uncertain_policy: str
     keep_network_data: timedelta
     warm_up: WarmUp | None = None
     breaker_rules: tuple[BreakerRule, ...] = ()
@@ -126,7 +126,7 @@ def queue_due_batches() -> None:
 
 
 def settle_uncertain() -> None:
-    """Recover batches of dead workers, and resolve old uncertain ones by doubt_policy."""
+    """Recover batches of dead workers, and resolve old uncertain ones by uncertain_policy."""
     recover_abandoned(_context[0])
 
 
@@ -136,8 +136,8 @@ def recover_abandoned(context: TaskContext) -> None:
         swept = uncertain_batches.recover(
             session,
             now=datetime.now(UTC),
-            grace=context.doubt_grace,
-            policy=context.doubt_policy,
+            grace=context.uncertain_grace,
+            policy=context.uncertain_policy,
             warm_up=context.warm_up,
         )
         outbox.recover_abandoned(session, now=datetime.now(UTC))
@@ -233,7 +233,7 @@ def tell_operators() -> None:
     # One message per day about uncertain batches, until they are resolved.
     kind, today = MessageKind.SEND_UNCERTAIN, now.date()
     with reading(context.database) as session:
-        overdue = uncertain_batches.count_overdue(session, before=now - context.doubt_grace)
+        overdue = uncertain_batches.count_overdue(session, before=now - context.uncertain_grace)
         new = [one for one in overdue if not operator_messages.is_posted(session, kind, one, today)]
         if not new and not operator_messages.not_emailed(session, limit=1):
             return

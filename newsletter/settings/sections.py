@@ -127,10 +127,10 @@ class Sending(Section):
     batch_size: Annotated[Count, Field(le=1000)]
     concurrency: Annotated[Count, Field(le=64)]
     late_limit: Duration
-    doubt_grace: Duration
-    doubt_policy: Literal["hold", "resend"]
+    uncertain_grace: Duration
+    uncertain_policy: Literal["hold", "resend"]
     retry_for: Duration
-    journal: PathText
+    departure_log: PathText
     quiet_hours: Hours
     warm_up: Annotated[list[Amount], ListSetting, Field(max_length=1000)]
     warm_up_from: Day

@@ -84,7 +84,7 @@ def running_service(
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
         "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
         "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
-        "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+        "NEWSLETTER_SENDING__DEPARTURE_LOG": str(folder / "departures"),
         "NEWSLETTER_IMPORTS__FOLDER": str(folder / "imports"),
         "NEWSLETTER_SITE__NAME": "Engineering @ Scale",
         "NEWSLETTER_SITE__BASE_URL": url,

@@ -158,7 +158,7 @@ def service(folder: Path) -> Iterator[tuple[Container, RunningSandbox, str]]:
             "NEWSLETTER_SENDGRID__API_KEY": "SG.sandbox",
             "NEWSLETTER_SENDGRID__HOST": sandbox.url,
             "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": sandbox.public_key,
-            "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+            "NEWSLETTER_SENDING__DEPARTURE_LOG": str(folder / "departures"),
             "NEWSLETTER_SENDING__BATCH_SIZE": "10",
             "NEWSLETTER_IMPORTS__FOLDER": str(folder / "imports"),
             "NEWSLETTER_SITE__NAME": "Engineering @ Scale",

@@ -59,7 +59,7 @@ class Sqlite:
             source.backup(target)
 
     def restore(self) -> None:
-        """Put the copy in the file's place, without the journal of the file that was."""
+        """Put the copy in the file's place, without the log of the file that was."""
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         shutil.copy(self._kept, self._path)

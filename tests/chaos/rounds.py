@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.chaos.aftermath import Verdict, put_right
 from tests.chaos.databases import Databases
 from tests.chaos.scenarios import Scenario
-from tests.chaos.world import Plan, World, has_journal
+from tests.chaos.world import Plan, World, has_log_file
 
-_NO_JOURNAL = "skipped: this version keeps no journal of departures"
+_NO_LOG = "skipped: this version keeps no departure log"
 
 
 @dataclass(slots=True)
@@ -71,8 +71,8 @@ def run(
 ) -> Row:
     """Play a scenario so many times, each on a fresh world."""
     row = Row(scenario.name, scenario.database)
-    if scenario.needs_journal and not has_journal():
-        row.note = _NO_JOURNAL
+    if scenario.needs_log_file and not has_log_file():
+        row.note = _NO_LOG
         return row
     for number in range(1, rounds + 1):
         name = f"{scenario.name}, {scenario.database}, seed {seed}, round {number}"
@@ -101,7 +101,7 @@ def run(
                 verdict = put_right(
                     world,
                     later=scenario.later,
-                    set_back=scenario.needs_journal,
+                    set_back=scenario.needs_log_file,
                     by_schedule=scenario.by_schedule,
                 )
                 row.add(verdict, name)

@@ -35,7 +35,7 @@ class Scenario:
     batch_size: int | None = None
     #: Seconds until everything that the storm put off is surely due.
     later: float = LATER
-    needs_journal: bool = False
+    needs_log_file: bool = False
     #: Whether a schedule makes the send, and no operator.
     by_schedule: bool = False
 
@@ -189,7 +189,7 @@ def restore_before_it_was_made(world: World, dice: random.Random, workers: int) 
     world.kill_all()
     world.restore()
     # The operator settles what left without an answer before anything runs.
-    world.command("departures", "look")
+    world.command("departures", "compare")
     for batch, has in sorted(world.forgotten_doubts().items()):
         word = "--sent" if has else "--resend"
         world.command("departures", "resolve", "chaos", "--batch", str(batch), word)
@@ -206,16 +206,16 @@ SCENARIOS = (
     Scenario("clock jumps", "postgresql", (2, 3), jumps, later=LATER + 2 * FARTHEST),
     Scenario("outage", "sqlite", (2, 3), outages, batch_size=12),
     Scenario("outage", "postgresql", (2, 3), outages, batch_size=12),
-    Scenario("restored copy", "sqlite", (1, 1), restore, needs_journal=True),
-    Scenario("restored copy", "postgresql", (2, 3), restore, needs_journal=True),
-    Scenario("restored early copy", "sqlite", (1, 1), restore_early, needs_journal=True),
-    Scenario("restored early copy", "postgresql", (2, 3), restore_early, needs_journal=True),
+    Scenario("restored copy", "sqlite", (1, 1), restore, needs_log_file=True),
+    Scenario("restored copy", "postgresql", (2, 3), restore, needs_log_file=True),
+    Scenario("restored early copy", "sqlite", (1, 1), restore_early, needs_log_file=True),
+    Scenario("restored early copy", "postgresql", (2, 3), restore_early, needs_log_file=True),
     Scenario(
         "restored copy without the send",
         "sqlite",
         (1, 1),
         restore_before_it_was_made,
-        needs_journal=True,
+        needs_log_file=True,
         by_schedule=True,
     ),
     Scenario(
@@ -223,7 +223,7 @@ SCENARIOS = (
         "postgresql",
         (2, 3),
         restore_before_it_was_made,
-        needs_journal=True,
+        needs_log_file=True,
         by_schedule=True,
     ),
 )

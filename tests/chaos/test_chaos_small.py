@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.databases import Databases
 from tests.chaos.rounds import Row, run, table
 from tests.chaos.scenarios import SCENARIOS, Scenario
-from tests.chaos.world import Plan, has_journal
+from tests.chaos.world import Plan, has_log_file
 
 #: A failing test names it with its round: `python -m tests.chaos --seed 1 --only NAME`.
 SEED = 1
@@ -22,8 +22,8 @@ PLAYED = [
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", PLAYED, ids=lambda one: f"{one.name} on {one.database}")
 def test_a_small_storm(scenario: Scenario, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if scenario.needs_journal and not has_journal():
-        pytest.skip("this version keeps no journal of departures")
+    if scenario.needs_log_file and not has_log_file():
+        pytest.skip("this version keeps no departure log")
     server = request.getfixturevalue("_postgres") if scenario.database == "postgresql" else ""
     databases = Databases(tmp_path, postgres_url=server)
     try:

@@ -56,7 +56,7 @@ TIMEOUT: Final = 2
 #: When every process is dead, the next one lives this much later: all leases have ended,
 #: and so have the waits between two tries.
 LATER: Final = 900.0
-_JOURNAL = "departures"
+_LOG_FOLDER = "departures"
 _KEY = "a key of 32 characters and more for the chaos"
 
 
@@ -98,8 +98,8 @@ class World:
         # use then would outlive the pool that it is to be given back to.
         self._connected = threading.Lock()
         # Whoever leaves does so in this process: it remembers, as every process does.
-        self._journal = DepartureLogFile(folder / _JOURNAL)
-        self._journal.follow(self.engine)
+        self._log_file = DepartureLogFile(folder / _LOG_FOLDER)
+        self._log_file.follow(self.engine)
 
     def _environment(self) -> dict[str, str]:
         told = {
@@ -113,10 +113,10 @@ class World:
             "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": _KEY,
             "NEWSLETTER_SENDING__BATCH_SIZE": str(self.plan.batch_size),
             "NEWSLETTER_SENDING__CONCURRENCY": str(self.plan.concurrency),
-            "NEWSLETTER_SENDING__DOUBT_POLICY": "hold",
+            "NEWSLETTER_SENDING__UNCERTAIN_POLICY": "hold",
         }
-        if has_journal():
-            told["NEWSLETTER_SENDING__JOURNAL"] = str(self.folder / _JOURNAL)
+        if has_log_file():
+            told["NEWSLETTER_SENDING__DEPARTURE_LOG"] = str(self.folder / _LOG_FOLDER)
         return told
 
     def __enter__(self) -> Self:
@@ -143,8 +143,8 @@ class World:
     ) -> None:
         self._launcher.close()
         self.relay.close()
-        self._journal.unfollow()
-        self._journal.close()
+        self._log_file.unfollow()
+        self._log_file.close()
         self.engine.dispose()
         self.database.close()
 
@@ -397,10 +397,10 @@ class World:
         until(lambda: done(self.books()), seconds=seconds, what=told, pause=0.05)
 
 
-def has_journal() -> bool:
-    """Whether this version keeps a journal of departures beside the database."""
+def has_log_file() -> bool:
+    """Whether this version keeps a departure log beside the database."""
     return (
-        "journal" in Sending.model_fields
+        "departure_log" in Sending.model_fields
         and find_spec("newsletter.sending.recovery.departure_log") is not None
     )
 

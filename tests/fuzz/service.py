@@ -90,7 +90,7 @@ def running(folder: Path, *, files: int | None = None, **more: str) -> Iterator[
         "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
         "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
         "NEWSLETTER_INBOUND__KEY": INBOUND_KEY,
-        "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+        "NEWSLETTER_SENDING__DEPARTURE_LOG": str(folder / "departures"),
         "NEWSLETTER_IMPORTS__FOLDER": str(folder / "imports"),
         "NEWSLETTER_CONSOLE__REQUIRE_SECOND_FACTOR": "false",
         "NEWSLETTER_CONSOLE__HASH_MEMORY": "8",

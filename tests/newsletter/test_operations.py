@@ -313,7 +313,7 @@ OPERATIONS = (
         missing_log,
     ),
     Operation(
-        "departures compare",
+        "departures compare-again",
         ("log-1", "--reason", "back"),
         f"{SENDS}/departures",
         {"log": "log-1", "word": "compare", "reason": "back"},
@@ -496,7 +496,7 @@ OPERATIONS = (
 READS = {
     "render", "check", "settings", "doctor", "serve", "worker", "sandbox", "demo",
     "issue import", "issue list", "issue show", "issue history", "sends show", "sends test",
-    "departures look", "schedule list", "schedule show", "schedule next", "stats show",
+    "departures compare", "schedule list", "schedule show", "schedule next", "stats show",
     "stats verify", "subscribers export", "segment count", "segment list", "segment show",
     "topic list", "user list", "user log", "db backup", "db upgrade",
 }  # fmt: skip
@@ -626,7 +626,7 @@ def sides(tmp_path: Path, _templates: dict[str, str]) -> Any:  # (a fixture of f
             "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS,
             "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
             "NEWSLETTER_SENDGRID__HOST": host,
-            "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+            "NEWSLETTER_SENDING__DEPARTURE_LOG": str(folder / "departures"),
             "NEWSLETTER_IMPORTS__FOLDER": str(folder / "imports"),
             "NEWSLETTER_CONSOLE__HASH_MEMORY": "8",
             "NEWSLETTER_CONSOLE__HASH_ROUNDS": "1",

@@ -76,7 +76,7 @@ COMMANDS = (
     ("user", "list"),
     ("user", "log"),
     ("departures",),
-    ("departures", "look"),
+    ("departures", "compare"),
     ("stats", "show", "1"),
     ("subscribers", "data", "p1@example.org"),
 )

@@ -73,7 +73,7 @@ def demo_environment(*, fixed_ports: bool) -> Iterator[DemoEnvironment]:
 def _environment(folder: Path, sandbox: RunningSandbox, service_url: str) -> dict[str, str]:
     return {
         "NEWSLETTER_DATABASE_URL": f"sqlite:///{folder / 'newsletter.db'}",
-        "NEWSLETTER_SENDING__JOURNAL": str(folder / "departures"),
+        "NEWSLETTER_SENDING__DEPARTURE_LOG": str(folder / "departures"),
         "NEWSLETTER_IMPORTS__FOLDER": str(folder / "imports"),
         "NEWSLETTER_SITE__NAME": "Engineering @ Scale",
         "NEWSLETTER_SITE__BASE_URL": service_url,

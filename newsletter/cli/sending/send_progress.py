@@ -250,7 +250,7 @@ def record(
         "started_at": send.started_at,
         "finished_at": send.finished_at,
         "planned": send.planned,
-        "people": status.people,
+        "recipients": status.people,
         "transferred": send.transferred,
         "excluded_counts": send.excluded_counts,
         "batches": status.batches,
@@ -258,7 +258,7 @@ def record(
         "uncertain": [
             {
                 "batch": one.number,
-                "people": one.people,
+                "recipients": one.people,
                 "departed_at": one.departed_at,
                 "why": one.why,
             }
@@ -307,7 +307,7 @@ def exit_by(status: SendStatus) -> None:
         raise ProviderError(
             f"{rejected:,} recipients did not get it",
             place=f"send {send.id}",
-            hint=f"Who and why: newsletter sends show {send.id} --people --state rejected",
+            hint=f"Who and why: newsletter sends show {send.id} --recipients --state rejected",
         )
     if BatchState.UNCERTAIN in status.batches:
         raise ProviderError(

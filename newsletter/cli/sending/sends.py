@@ -65,15 +65,15 @@ def list_sends(context: typer.Context, as_json: AsJson = False) -> None:
 def show(
     number: Number,
     people: Annotated[
-        bool, typer.Option("--people", help="List all recipients: address, state and reason.")
+        bool, typer.Option("--recipients", help="List all recipients: address, state and reason.")
     ] = False,
     state: Annotated[
         DeliveryState | None,
         typer.Option(
-            metavar="STATE", help=f"With --people: only those {', '.join(DeliveryState)}."
+            metavar="STATE", help=f"With --recipients: only those {', '.join(DeliveryState)}."
         ),
     ] = None,
-    email: Annotated[str | None, typer.Option(help="With --people: only this address.")] = None,
+    email: Annotated[str | None, typer.Option(help="With --recipients: only this address.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the status of a send, or of each of its recipients."""

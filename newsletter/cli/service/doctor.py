@@ -88,7 +88,7 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
         link_keys=len(keys), address_key=bool(address_key), shared=address_key in keys
     )
     yield host_findings.of_time_zones()
-    folder = settings.sending.journal
+    folder = settings.sending.departure_log
     yield host_findings.of_departure_log_folder(
         beside(settings.database_url, folder) if folder else None
     )

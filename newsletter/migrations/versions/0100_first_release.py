@@ -220,7 +220,7 @@ def upgrade() -> None:
         sa.Column("since", _MOMENT, nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.Column("archive", sa.Boolean(), nullable=False),
-        sa.Column("archive_said", sa.Boolean(), nullable=False),
+        sa.Column("archive_set", sa.Boolean(), nullable=False),
         sa.Column("published_at", _MOMENT, nullable=True),
         sa.Column("published_send", _ID, nullable=True),
         sa.CheckConstraint(

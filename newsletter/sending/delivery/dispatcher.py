@@ -77,7 +77,7 @@ class Dispatcher:
         publication: str = "",
         mailbox: str = "",
         request_timeout: timedelta,
-        journal: DepartureLogFile | None = None,
+        log_file: DepartureLogFile | None = None,
         patience: timedelta = timedelta(hours=1),
         warm_up: WarmUp | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class Dispatcher:
         self._sender_name = sender_name
         self._reply_to = reply_to
         self._publication = publication
-        self._log_file = journal
+        self._log_file = log_file
         # Twice the longest request, so that only a dead worker's lease ever ends.
         self._lease = 2 * request_timeout + timedelta(seconds=60)
         self._batches = BatchStore(

@@ -112,8 +112,8 @@ def publish(session: Session, send_id: int, *, now: datetime) -> None:
         # An issue that went to a smaller segment before becomes public, with this send's text.
         session.execute(
             update(_issue)
-            .where(of_send, _issue.c.archive_said.is_(False), was_accepted)
-            .values(archive=True, archive_said=True, published_at=now, published_send=send_id)
+            .where(of_send, _issue.c.archive_set.is_(False), was_accepted)
+            .values(archive=True, archive_set=True, published_at=now, published_send=send_id)
         )
 
 

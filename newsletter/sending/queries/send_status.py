@@ -187,7 +187,7 @@ def stream_recipients(
         raise SendError(
             f"its recipients were deleted on {gone:%Y-%m-%d}, after their retention time",
             place=f"send {send_id}",
-            hint="The totals by state remain: omit --people.",
+            hint="The totals by state remain: omit --recipients.",
         )
     rows = (
         select(

@@ -197,7 +197,7 @@ class DepartureLogFile(LogReader):
         except OSError as error:
             raise MachineError(
                 f"cannot be written to: {error.strerror or error}",
-                place=f"sending.journal: {folder}",
+                place=f"sending.departure_log: {folder}",
                 hint="Choose a folder on this machine that this user can write to.",
             ) from None
 

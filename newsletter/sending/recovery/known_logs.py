@@ -99,47 +99,47 @@ RISK: Final = (
 
 
 def compare_logs(
-    database: Engine, journal: DepartureLogFile | None, *, now: datetime
+    database: Engine, log_file: DepartureLogFile | None, *, now: datetime
 ) -> ReplayReport:
     """Compare the logs that this machine can read, and store their states in the database.
 
-    ``journal`` is this machine's own log; without one, only the other logs are checked. Returns
+    ``log_file`` is this machine's own log; without one, only the other logs are checked. Returns
     what the own log added to the database.
     """
     with transaction(database) as session:
-        comparison = _Comparison(session, journal, now)
+        comparison = _Comparison(session, log_file, now)
         report = comparison.run()
-    if journal is not None and comparison.compared:
-        journal.write_identity(comparison.database, comparison.compared)
-        journal.forget_old(report.read, now=now)
+    if log_file is not None and comparison.compared:
+        log_file.write_identity(comparison.database, comparison.compared)
+        log_file.forget_old(report.read, now=now)
     return report
 
 
-def is_current(database: Engine, journal: DepartureLogFile | None) -> bool:
+def is_current(database: Engine, log_file: DepartureLogFile | None) -> bool:
     """Whether ``compare_logs`` would find nothing new in this machine's log. Only reads."""
     with reading(database) as session:
         if restore_gate.unsettled_logs(session) or database_identity.is_elsewhere(session):
             return False
-        if journal is None:
+        if log_file is None:
             return True
         try:
-            journal.identify()
+            log_file.identify()
         except DamagedLogError:
             return False
-        row = session.get(DepartureLog, journal.id)
+        row = session.get(DepartureLog, log_file.id)
         return (
             row is not None
             and row.state == LogState.CURRENT
-            and row.compared >= journal.compared
-            and row.read == journal.sizes()
+            and row.compared >= log_file.compared
+            and row.read == log_file.sizes()
         )
 
 
 class _Comparison:
     """Compares all logs in one transaction."""
 
-    def __init__(self, session: Session, journal: DepartureLogFile | None, now: datetime) -> None:
-        self._session, self._journal, self._now = session, journal, now
+    def __init__(self, session: Session, log_file: DepartureLogFile | None, now: datetime) -> None:
+        self._session, self._log_file, self._now = session, log_file, now
         self.database = database_identity.database_id(session, now=now)
         #: How often this machine's log has been compared; 0 if it was not compared now.
         self.compared = 0
@@ -155,14 +155,14 @@ class _Comparison:
         }
         self._forget_old(rows)
         own, damage = None, ""
-        if self._journal is not None:
+        if self._log_file is not None:
             try:
-                self._journal.identify()
+                self._log_file.identify()
             except DamagedLogError as error:
                 damage = str(error)
-            own = rows.get(self._journal.id)
+            own = rows.get(self._log_file.id)
             if own is not None and own.state == LogState.SET_ASIDE:
-                self._journal.start_new_log(now=self._now)
+                self._log_file.start_new_log(now=self._now)
                 own, damage = None, ""
         if was_moved or self._is_behind(own):
             for row in rows.values():
@@ -171,7 +171,7 @@ class _Comparison:
         for row in rows.values():
             if row is not own and row.state != LogState.SET_ASIDE:
                 self._compare_other(row)
-        report = self._compare_own(own, damage) if self._journal is not None else ReplayReport()
+        report = self._compare_own(own, damage) if self._log_file is not None else ReplayReport()
         session.flush()
         return report
 
@@ -185,10 +185,10 @@ class _Comparison:
 
     def _is_behind(self, own: DepartureLog | None) -> bool:
         """Whether this machine's log was compared more often than the database has recorded."""
-        journal = self._journal
-        if journal is None or journal.database != self.database:
+        log_file = self._log_file
+        if log_file is None or log_file.database != self.database:
             return False
-        return own is None or journal.compared > own.compared
+        return own is None or log_file.compared > own.compared
 
     def _compare_other(self, row: DepartureLog) -> None:
         """Compare a log that this process does not write, if its folder is on this machine."""
@@ -208,10 +208,10 @@ class _Comparison:
             self._move(row, LogState.MISSING, row.folder)
 
     def _compare_own(self, own: DepartureLog | None, damage: str) -> ReplayReport:
-        journal = self._journal
-        assert journal is not None
+        log_file = self._log_file
+        assert log_file is not None
         row = own or DepartureLog(
-            id=journal.id or f"unnamed {host_name()}"[:40],
+            id=log_file.id or f"unnamed {host_name()}"[:40],
             host=host_name(),
             folder="",
             state=LogState.CURRENT,
@@ -219,19 +219,19 @@ class _Comparison:
             since=self._now,
         )
         behind_for = self._now - row.seen_at if self._is_behind(own) else None
-        row.host, row.folder = host_name(), str(journal.folder.absolute())[:1000]
+        row.host, row.folder = host_name(), str(log_file.folder.absolute())[:1000]
         if own is None:
             self._session.add(row)
-        is_foreign = journal.database not in {"", self.database}
+        is_foreign = log_file.database not in {"", self.database}
         if damage:
             self._move(row, LogState.UNREADABLE, damage)
             return ReplayReport()
         if is_foreign and row.state != LogState.WAITING:
             self._move(row, LogState.FOREIGN, row.folder)
             return ReplayReport()
-        report = replay(self._session, journal, now=self._now, after=row.read)
+        report = replay(self._session, log_file, now=self._now, after=row.read)
         row.read, row.seen_at = report.read, self._now
-        row.compared = self.compared = max(row.compared, journal.compared) + 1
+        row.compared = self.compared = max(row.compared, log_file.compared) + 1
         if behind_for is not None and behind_for > RETENTION:
             self._move(row, LogState.SHORT, f"the database is {behind_for.days} days behind it")
         else:
@@ -267,8 +267,8 @@ class _Comparison:
 class LogKeeper:
     """Compares this machine's log when a process begins to send, and regularly after that."""
 
-    def __init__(self, database: Engine, journal: DepartureLogFile | None) -> None:
-        self._database, self._journal = database, journal
+    def __init__(self, database: Engine, log_file: DepartureLogFile | None) -> None:
+        self._database, self._log_file = database, log_file
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="departure-log")
         self._reported = ""
@@ -277,28 +277,28 @@ class LogKeeper:
     def start(self) -> None:
         """Compare the logs, then record what this process commits and compare regularly."""
         self._compare()
-        if self._journal is not None:
-            self._journal.follow(self._database)
+        if self._log_file is not None:
+            self._log_file.follow(self._database)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop comparing and recording."""
         self._stopping.set()
         self._thread.join()
-        if self._journal is not None:
-            self._journal.unfollow()
+        if self._log_file is not None:
+            self._log_file.unfollow()
 
     def _run(self) -> None:
         while not self._stopping.wait(_WAITING_INTERVAL if self._reported else _NORMAL_INTERVAL):
             try:
                 recent = time.monotonic() - self._compared_at < _MAX_INTERVAL
-                if not (recent and is_current(self._database, self._journal)):
+                if not (recent and is_current(self._database, self._log_file)):
                     self._compare()
             except Exception:  # noqa: BLE001 (the next comparison may succeed)
                 _log.exception("the departure log cannot be compared")
 
     def _compare(self) -> None:
-        report = compare_logs(self._database, self._journal, now=datetime.now(UTC))
+        report = compare_logs(self._database, self._log_file, now=datetime.now(UTC))
         self._compared_at = time.monotonic()
         if (
             report.accepted

@@ -41,13 +41,13 @@ class WorkerPool:
         database: Engine,
         workers: Workers,
         heartbeat: Heartbeat,
-        journal: DepartureLogFile | None,
+        log_file: DepartureLogFile | None,
     ) -> None:
         self._workers = workers
         self._heartbeat = heartbeat
         #: By which this process is known to the others.
         self.name = heartbeat.name
-        self._log = LogKeeper(database, journal)
+        self._log = LogKeeper(database, log_file)
 
     def start(self) -> None:
         """Begin to send, after a look whether this machine knows more than the database."""

@@ -253,8 +253,8 @@ def test_people_come_in_go_out_and_are_forgotten(run: Run, tmp_path: Path) -> No
     again = run("subscribers", "import", "out.csv", "--json")
     assert json.loads(again.stdout)["not imported: erased"] == 1
     # A database that is restored from a backup would have forgotten it.
-    (journal,) = (tmp_path / "data" / "departures").glob("*.jsonl")
-    assert '"erased"' in journal.read_text()
+    (log_file,) = (tmp_path / "data" / "departures").glob("*.jsonl")
+    assert '"erased"' in log_file.read_text()
 
 
 def complaint_after_notes(done: subprocess.CompletedProcess[str]) -> str:

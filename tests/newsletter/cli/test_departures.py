@@ -123,12 +123,12 @@ def test_what_was_cancelled_waits_for_the_operator_after_a_restore(
     kept = backup(home)
     assert run("sends", "cancel", "1").returncode == 0
     kept.put_back()
-    looked = run("departures", "look").stdout
+    looked = run("departures", "compare").stdout
     assert "1 sends had been paused or cancelled" in " ".join(looked.split())
     refused = complaint(run("sends", "continue", "1"), 2)
     assert "it is paused: it was cancelled at" in refused
     assert run("sends", "resume", "1").returncode == 0
-    assert "nothing" in run("departures", "look").stdout
+    assert "nothing" in run("departures", "compare").stdout
     assert "its time has not come" in complaint(run("sends", "continue", "1"), 2)
 
 

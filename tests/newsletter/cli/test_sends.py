@@ -35,7 +35,7 @@ def send(run: Run, *words: str, host: str = "http://127.0.0.1:9") -> tuple[str, 
 
 
 def people(run: Run, *words: str) -> list[dict[str, object]]:
-    done = run("sends", "show", "1", "--people", "--json", *words)
+    done = run("sends", "show", "1", "--recipients", "--json", *words)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -49,7 +49,7 @@ def test_people_are_listed_and_can_be_picked(readers: Run, sandbox: RunningSandb
     address = str(everybody[2]["email"])
     assert [row["email"] for row in people(readers, "--email", address.upper())] == [address]
     assert people(readers, "--state", "rejected") == []
-    lines = readers("sends", "show", "1", "--people").stdout.splitlines()
+    lines = readers("sends", "show", "1", "--recipients").stdout.splitlines()
     assert lines[0].split("\t") == ["subscriber", "email", "state", "reason", "batch"]
 
 
@@ -175,7 +175,8 @@ def test_a_send_is_stopped_also_where_the_departure_log_cannot_be_written(
 ) -> None:
     send(readers, "--at", "2099-01-01T07:00Z")
     (tmp_path / "file").write_text("in the way")
-    done = readers("sends", words, "1", NEWSLETTER_SENDING__JOURNAL=str(tmp_path / "file" / "log"))
+    log = str(tmp_path / "file" / "log")
+    done = readers("sends", words, "1", NEWSLETTER_SENDING__DEPARTURE_LOG=log)
     assert done.returncode == 0, done.stderr
     assert readers("sends", "show", "1", "--json").stdout.count(f'"{words}') >= 1
 

@@ -208,7 +208,7 @@ STORY: Sequence[tuple[str, int]] = (
     ("sends retry 1", 3),
     ("send digest.md --segment everybody", 0),
     ("sends show 2", 0),
-    ("sends show 2 --people", 0),
+    ("sends show 2 --recipients", 0),
     ("sends continue 2", 3),
     ("sends resolve 2 --batch 1 --sent", 2),
     ("sends test 2", 2),

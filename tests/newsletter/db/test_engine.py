@@ -106,7 +106,7 @@ def test_a_wrong_address_is_explained(url: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("words", [["sends"], ["departures", "look"], ["db", "upgrade"]])
+@pytest.mark.parametrize("words", [["sends"], ["departures", "compare"], ["db", "upgrade"]])
 def test_a_file_that_is_damaged_or_no_database_is_called_so(
     tmp_path: Path, environment: dict[str, str], words: list[str]
 ) -> None:

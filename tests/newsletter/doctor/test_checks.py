@@ -321,7 +321,7 @@ def test_the_whole_examination_against_sendgrid_itself_asks_dns(
     settings = load(
         {
             "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}",
-            "NEWSLETTER_SENDING__JOURNAL": str(tmp_path),
+            "NEWSLETTER_SENDING__DEPARTURE_LOG": str(tmp_path),
             "NEWSLETTER_SENDGRID__HOST": sandbox.url,
             "NEWSLETTER_SENDGRID__API_KEY": "SG.sandbox",
             "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": sandbox.public_key,

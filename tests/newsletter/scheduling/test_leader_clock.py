@@ -42,8 +42,8 @@ def task_context(database: Engine, renderer: IssueRenderer | None = None) -> Tas
         database,
         batch_size=2,
         late_limit=timedelta(hours=6),
-        doubt_grace=timedelta(minutes=30),
-        doubt_policy="hold",
+        uncertain_grace=timedelta(minutes=30),
+        uncertain_policy="hold",
         keep_network_data=timedelta(days=365),
         make_issue_renderer=(lambda: renderer) if renderer else None,
     )

@@ -151,7 +151,7 @@ class FakeGateway:
 def dispatcher(
     database: Engine,
     gateway: FakeGateway,
-    journal: DepartureLogFile | None = None,
+    log_file: DepartureLogFile | None = None,
     *,
     warm_up: WarmUp | None = None,
 ) -> Dispatcher:
@@ -164,16 +164,16 @@ def dispatcher(
         sender_email="news@example.org",
         sender_name="Paper",
         request_timeout=timedelta(seconds=30),
-        journal=journal,
+        log_file=log_file,
         warm_up=warm_up,
     )
 
 
 def drain(
-    database: Engine, gateway: FakeGateway, journal: DepartureLogFile | None = None
+    database: Engine, gateway: FakeGateway, log_file: DepartureLogFile | None = None
 ) -> FakeGateway:
     """Send all that is due."""
-    worker = dispatcher(database, gateway, journal)
+    worker = dispatcher(database, gateway, log_file)
     while worker.send_next():
         pass
     return gateway

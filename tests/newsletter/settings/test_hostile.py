@@ -346,7 +346,7 @@ def test_the_clock_s_jobs_run_with_the_least_and_the_most_of_everything(
 PATHS = {
     "checks.file": lambda parts: parts.check_rules,
     "sending.alerts": lambda parts: parts.breaker_rules,
-    "sending.journal": lambda parts: parts.departure_log,
+    "sending.departure_log": lambda parts: parts.departure_log,
     "imports.folder": lambda parts: parts.import_worker()._uploads.part(),
     "templates.directory": lambda parts: render(
         _draft(), PUBLICATION, templates=parts.settings.templates_directory

@@ -46,7 +46,7 @@ def test_secrets_are_masked() -> None:
         ("NEWSLETTER_SENDING__BATCH_SIZE", "5000", "sending.batch_size", "1000"),
         ("NEWSLETTER_SENDING__BATCH_SIZE", "many", "sending.batch_size", "integer"),
         ("NEWSLETTER_SENDING__LATE_LIMIT", "soon", "sending.late_limit", "30s, 15m, 6h"),
-        ("NEWSLETTER_SENDING__DOUBT_POLICY", "guess", "sending.doubt_policy", "hold"),
+        ("NEWSLETTER_SENDING__UNCERTAIN_POLICY", "guess", "sending.uncertain_policy", "hold"),
         ("NEWSLETTER_SITE__BASE_URL", "news.example", "site.base_url", "https://"),
         ("NEWSLETTER_SITE__NAME", "a\nBcc: x", "site.name", "line breaks"),
         ("NEWSLETTER_SENDER__EMAIL", "Me <me@x.example>", "sender.email", "without a name"),

@@ -499,8 +499,8 @@ def task_context(one: Reconciler) -> tasks.TaskContext:
         one.database,
         batch_size=2,
         late_limit=HOUR,
-        doubt_grace=HOUR,
-        doubt_policy="hold",
+        uncertain_grace=HOUR,
+        uncertain_policy="hold",
         keep_network_data=DAY,
         reconciler=one,
     )

@@ -270,7 +270,7 @@ def test_behind_a_real_proxy_a_visitor_has_the_address_that_they_have(
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
         "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
         "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
-        "NEWSLETTER_SENDING__JOURNAL": str(tmp_path / "departures"),
+        "NEWSLETTER_SENDING__DEPARTURE_LOG": str(tmp_path / "departures"),
         **web(trusted_proxies=trusted),
     }
     with served(environment) as url, behind(kind, headers, url, tmp_path) as port:
@@ -291,7 +291,7 @@ def test_a_proxy_that_passes_on_what_it_got_is_found_out_by_the_doctor(tmp_path:
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
         "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
         "NEWSLETTER_SENDGRID__HOST": "http://127.0.0.1:9",
-        "NEWSLETTER_SENDING__JOURNAL": str(tmp_path / "departures"),
+        "NEWSLETTER_SENDING__DEPARTURE_LOG": str(tmp_path / "departures"),
         **web(trusted_proxies="127.0.0.1"),
     }
     with served(environment) as url, behind("nginx", ONLY_HOST, url, tmp_path) as port:

@@ -71,7 +71,7 @@ def _uncertain(session: Session) -> list[Item]:
             "bad",
             f"{people:,} recipients of send {send_id}: the provider did not confirm",
             "Wait for events, or mark the batches as sent or send them again.",
-            f"/console/sends/{send_id}#doubt",
+            f"/console/sends/{send_id}#uncertain",
         )
         for send_id, people in list(send_list.uncertain_counts(session).items())[:_AT_MOST]
     ]

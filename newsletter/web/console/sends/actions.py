@@ -134,7 +134,7 @@ def resolve(
             raise SendError("choose a batch", place=f"send {send_id}")
 
     all_of_them = "all-" if batch == "all" else ""
-    return _do(request, parts, visitor, send_id, operation, done=f"doubt-{all_of_them}{answer}")
+    return _do(request, parts, visitor, send_id, operation, done=f"uncertain-{all_of_them}{answer}")
 
 
 def _time(text: str) -> datetime | None:

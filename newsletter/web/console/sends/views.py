@@ -158,14 +158,14 @@ def show_send(
     now = datetime.now(UTC)
     with reading(parts.database) as session:
         send, issue = find(session, send_id)
-        doubtful = uncertain_batches.list_uncertain(session, send_id)
+        uncertain = uncertain_batches.list_uncertain(session, send_id)
         shown: dict[str, Any] = {
             "send": send,
             "issue": issue,
             "maker": schedules.creator_of(session, send_id),
             "progress": send_progress.of(session, send, now=now),
-            "doubtful": doubtful,
-            "around": silent_batches.silence_of(session, doubtful),
+            "uncertain": uncertain,
+            "around": silent_batches.silence_of(session, uncertain),
             "apart": recipient_list.problem_counts(session, send),
             "done_by_now": send_rates.of_send(session, send_id),
         }
@@ -184,8 +184,8 @@ def show_send(
         timetable=timetable.words,
         pace=pace or Pace.of(timetable),
         mistakes=mistakes(problem) if pace else {},
-        grace=durations.in_words(parts.settings.sending.doubt_grace),
-        resends=parts.settings.sending.doubt_policy == "resend",
+        grace=durations.in_words(parts.settings.sending.uncertain_grace),
+        resends=parts.settings.sending.uncertain_policy == "resend",
         # A page may be opened again long after what was done.
         done=done if send.state in _SHOWN_WHILE.get(done, {send.state}) else "",
         problem=problem,

@@ -1,4 +1,4 @@
-"""A database restored from a backup forgets; the journal beside it does not."""
+"""A database restored from a backup forgets; the log beside it does not."""
 
 import os
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ _TABLES = ("send", "variant", "batch", "delivery")
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[DepartureLogFile]:
+def log_file(tmp_path: Path) -> Iterator[DepartureLogFile]:
     made = DepartureLogFile(tmp_path / "departures")
     yield made
     made.close()
@@ -74,9 +74,9 @@ def restore(database: Engine, rows: dict[str, list[dict[str, object]]]) -> None:
                 connection.execute(text(f"INSERT INTO {name} ({names}) VALUES ({marks})"), values)
 
 
-def compared(database: Engine, journal: DepartureLogFile) -> ReplayReport:
+def compared(database: Engine, log_file: DepartureLogFile) -> ReplayReport:
     with transaction(database) as session:
-        return replay(session, journal, now=datetime.now(UTC))
+        return replay(session, log_file, now=datetime.now(UTC))
 
 
 def taken(gateway: FakeGateway) -> list[str]:
@@ -85,21 +85,21 @@ def taken(gateway: FakeGateway) -> list[str]:
 
 
 def test_what_left_after_the_backup_is_not_sent_again(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send)
     before = backup(database)
     gateway = FakeGateway()
-    worker = dispatcher(database, gateway, journal)
+    worker = dispatcher(database, gateway, log_file)
     worker.send_next()
     with transaction(database) as session:
         suppression.add(session, [five[2]], SuppressionReason.UNSUBSCRIBED, at=NOW, evidence="")
     worker.send_next()
     restore(database, before)
     assert [batch.state for batch in batches(database, send)] == ["pending"] * 3
-    assert compared(database, journal) == ReplayReport(accepted=2)
-    drain(database, gateway, journal)
+    assert compared(database, log_file) == ReplayReport(accepted=2)
+    drain(database, gateway, log_file)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in (1, 2, 4, 5)]
     # Whoever was left out of a request is not said to have it.
     assert states(database, send)[five[2]][0] == "skipped"
@@ -108,24 +108,24 @@ def test_what_left_after_the_backup_is_not_sent_again(
 
 
 def test_what_left_without_an_answer_is_in_doubt(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     before = backup(database)
-    dispatcher(database, FakeGateway(Unknown("lost")), journal).send_next()
+    dispatcher(database, FakeGateway(Unknown("lost")), log_file).send_next()
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(uncertain=1)
+    assert compared(database, log_file) == ReplayReport(uncertain=1)
     assert batches(database, send)[0].state == "uncertain"
-    assert not dispatcher(database, FakeGateway(), journal).send_next()
+    assert not dispatcher(database, FakeGateway(), log_file).send_next()
 
 
 def test_an_answer_that_was_not_written_down_settles_its_batch(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
-    dispatcher(database, FakeGateway(), journal).send_next()
+    dispatcher(database, FakeGateway(), log_file).send_next()
     with database.begin() as connection:  # a crash between the answer and its commit
         connection.execute(text("DELETE FROM batch"))
         connection.execute(text("UPDATE delivery SET state = 'dropped'"))
@@ -136,7 +136,7 @@ def test_an_answer_that_was_not_written_down_settles_its_batch(
     rows["batch"] = [made | {"variant_id": rows["variant"][0]["id"]}]
     rows["send"] = [row | {"state": "sending", "finished_at": None} for row in rows["send"]]
     restore(database, rows)
-    assert compared(database, journal) == ReplayReport(accepted=1)
+    assert compared(database, log_file) == ReplayReport(accepted=1)
     assert batches(database, send)[0].state == "accepted"
 
 
@@ -157,35 +157,35 @@ def before_batch(send: int) -> dict[str, object]:
 
 
 def test_a_refusal_may_be_tried_again(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     before = backup(database)
-    dispatcher(database, FakeGateway(Refused(401, "no")), journal).send_next()
+    dispatcher(database, FakeGateway(Refused(401, "no")), log_file).send_next()
     restore(database, before)
-    assert compared(database, journal) == ReplayReport()
+    assert compared(database, log_file) == ReplayReport()
     assert batches(database, send)[0].state == "pending"
 
 
 def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     before = backup(database)
     make_plan(database, send)
     gateway = FakeGateway()
-    worker = dispatcher(database, gateway, journal)
+    worker = dispatcher(database, gateway, log_file)
     worker.send_next()
     gateway.outcomes.append(Unknown("lost"))
     worker.send_next()
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(accepted=1, uncertain=1)
-    assert compared(database, journal) == ReplayReport()
+    assert compared(database, log_file) == ReplayReport(accepted=1, uncertain=1)
+    assert compared(database, log_file) == ReplayReport()
     make_plan(database, send)
     with transaction(database) as session:
         provider_backoff.lift(session)
-    drain(database, gateway, journal)
+    drain(database, gateway, log_file)
     assert sorted(gateway.mailed) == [f"p{n}@example.org" for n in range(1, 6)]
     assert [b.state for b in batches(database, send)] == ["accepted", "uncertain", "accepted"]
     with transaction(database) as session:
@@ -195,34 +195,34 @@ def test_a_plan_that_was_lost_is_made_anew_around_those_who_have_the_issue(
 
 
 def test_what_was_split_since_the_backup_is_put_together_from_its_parts(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     before = backup(database)
     gateway = FakeGateway(Refused(400, "bad"))
-    worker = dispatcher(database, gateway, journal)
+    worker = dispatcher(database, gateway, log_file)
     worker.send_next()  # refused as a whole, and halved
     worker.send_next()  # one half
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(accepted=1)
-    drain(database, gateway, journal)
+    assert compared(database, log_file) == ReplayReport(accepted=1)
+    drain(database, gateway, log_file)
     assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     with reading(database) as session:
         assert send_status.get_status(session, send).adds_up
 
 
 def test_both_halves_of_a_split_that_left_since_the_backup_are_known(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     before = backup(database)
     gateway = FakeGateway(Refused(400, "bad"))
-    drain(database, gateway, journal)
+    drain(database, gateway, log_file)
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(accepted=2)
-    drain(database, gateway, journal)
+    assert compared(database, log_file) == ReplayReport(accepted=2)
+    drain(database, gateway, log_file)
     assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     assert send_state(database, send) == "sent"
     with reading(database) as session:
@@ -231,12 +231,12 @@ def test_both_halves_of_a_split_that_left_since_the_backup_are_known(
 
 @pytest.mark.parametrize("ended", ["sent", "cancelled"])
 def test_a_retry_that_left_after_the_backup_is_not_sent_again(
-    database: Engine, five: list[int], journal: DepartureLogFile, ended: str
+    database: Engine, five: list[int], log_file: DepartureLogFile, ended: str
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=4)
     gateway = FakeGateway(Refused(400, "bad", recipient=0))
-    worker = dispatcher(database, gateway, journal)
+    worker = dispatcher(database, gateway, log_file)
     for _ in range(2 if ended == "cancelled" else 4):
         worker.send_next()
     if ended == "cancelled":
@@ -248,15 +248,15 @@ def test_a_retry_that_left_after_the_backup_is_not_sent_again(
         missed = send_lifecycle.retry(
             session, send, by=Actor(None, "operator"), now=datetime.now(UTC), batch_size=5
         )
-    drain(database, gateway, journal)
+    drain(database, gateway, log_file)
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(accepted=1)
-    assert compared(database, journal) == ReplayReport()
+    assert compared(database, log_file) == ReplayReport(accepted=1)
+    assert compared(database, log_file) == ReplayReport()
     with pytest.raises(NothingToDoError), transaction(database) as session:
         send_lifecycle.retry(
             session, send, by=Actor(None, "operator"), now=datetime.now(UTC), batch_size=5
         )
-    drain(database, gateway, journal)
+    drain(database, gateway, log_file)
     assert taken(gateway) == [f"p{n}@example.org" for n in range(1, 6)]
     assert missed == (1 if ended == "sent" else 2)
     assert send_state(database, send) == ended
@@ -265,14 +265,14 @@ def test_a_retry_that_left_after_the_backup_is_not_sent_again(
 
 
 def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
     gateway = FakeGateway(Refused(400, "bad", recipient=0))
-    dispatcher(database, gateway, journal).send_next()
+    dispatcher(database, gateway, log_file).send_next()
     backups = [backup(database)]
-    drain(database, gateway, journal)
+    drain(database, gateway, log_file)
     backups.append(backup(database))
     with transaction(database) as session:
         assert (
@@ -282,11 +282,11 @@ def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
             == 1
         )
     gateway.outcomes.append(Unknown("lost"))
-    drain(database, gateway, journal)
+    drain(database, gateway, log_file)
     for before in backups:
         restore(database, before)
-        compared(database, journal)
-        drain(database, gateway, journal)
+        compared(database, log_file)
+        drain(database, gateway, log_file)
         assert [b.state for b in batches(database, send)] == ["accepted", "uncertain"]
         assert send_state(database, send) == "sending"
         with reading(database) as session:
@@ -294,33 +294,33 @@ def test_a_retry_without_an_answer_keeps_its_send_from_being_sent(
 
 
 def test_the_operators_word_is_not_taken_back(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send, batch_size=5)
-    dispatcher(database, FakeGateway(Unknown("lost")), journal).send_next()
+    dispatcher(database, FakeGateway(Unknown("lost")), log_file).send_next()
     with transaction(database) as session:
         uncertain_batches.resolve(
             session, send, 1, by=Actor(None, "operator"), sent=False, now=datetime.now(UTC)
         )
-    assert compared(database, journal) == ReplayReport()
+    assert compared(database, log_file) == ReplayReport()
     assert batches(database, send)[0].state == "pending"
 
 
 def test_another_send_of_the_same_number_is_another_send(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send)
-    dispatcher(database, FakeGateway(), journal).send_next()
+    dispatcher(database, FakeGateway(), log_file).send_next()
     with database.begin() as connection:
         connection.execute(text("UPDATE send SET created_at = '2026-01-01 00:00:00+00:00'"))
         connection.execute(text("UPDATE delivery SET state = 'dropped' WHERE state <> 'planned'"))
-    assert compared(database, journal) == ReplayReport(unknown_sends=1, forgotten=2)
+    assert compared(database, log_file) == ReplayReport(unknown_sends=1, forgotten=2)
 
 
 def test_the_mails_of_a_lost_send_prove_nothing_of_the_next_one_of_its_number(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     before = backup(database)
     lost = make_send(database)
@@ -328,7 +328,7 @@ def test_the_mails_of_a_lost_send_prove_nothing_of_the_next_one_of_its_number(
     with transaction(database) as session:
         session.execute(update(table_of(Send)).values(created_at=earlier))
     make_plan(database, lost, batch_size=5)
-    mail = drain(database, FakeGateway(), journal).requests[0]
+    mail = drain(database, FakeGateway(), log_file).requests[0]
     restore(database, before)
     if database.dialect.name == "postgresql":  # a dump brings its sequences
         with database.begin() as connection:
@@ -338,7 +338,7 @@ def test_the_mails_of_a_lost_send_prove_nothing_of_the_next_one_of_its_number(
     make_plan(database, send, batch_size=5)
     assert send == lost
     take(database, entry(lost, five[0], "open", **mail.custom_args))
-    assert len(drain(database, FakeGateway(), journal).mailed) == 5
+    assert len(drain(database, FakeGateway(), log_file).mailed) == 5
 
 
 def leave(database: Engine, person: int, at: datetime = NOW) -> None:
@@ -353,10 +353,10 @@ def forget_who_left(database: Engine) -> None:
 
 
 @pytest.fixture
-def following(database: Engine, journal: DepartureLogFile) -> Iterator[DepartureLogFile]:
-    journal.follow(database)
-    yield journal
-    journal.unfollow()
+def following(database: Engine, log_file: DepartureLogFile) -> Iterator[DepartureLogFile]:
+    log_file.follow(database)
+    yield log_file
+    log_file.unfollow()
 
 
 def test_who_left_after_the_backup_is_not_mailed_again(
@@ -496,38 +496,38 @@ def test_torn_lines_and_old_files_do_no_harm(
     (folder / "2026-01-01.jsonl").write_text("torn li\n")
     torn = folder / f"{datetime.now(UTC):%Y-%m-%d}.jsonl"
     torn.write_bytes(b'{"send": 1, "ma')
-    journal = DepartureLogFile(folder)
+    log_file = DepartureLogFile(folder)
     make_plan(database, make_send(database))
-    dispatcher(database, FakeGateway(), journal).send_next()
-    told = journal.read()
+    dispatcher(database, FakeGateway(), log_file).send_next()
+    told = log_file.read()
     assert [len(departures) for departures in told.departures.values()] == [1]
     assert told.damage == []
     # What the database surely knows goes, and nothing else.
-    journal.forget_old({}, now=datetime.now(UTC))
+    log_file.forget_old({}, now=datetime.now(UTC))
     assert (folder / "2026-01-01.jsonl").exists()
-    journal.forget_old({"2026-01-01.jsonl": 8}, now=datetime.now(UTC))
+    log_file.forget_old({"2026-01-01.jsonl": 8}, now=datetime.now(UTC))
     assert sorted(path.name for path in folder.iterdir()) == [torn.name, "log.json"]
-    journal.close()
+    log_file.close()
 
 
 def test_a_journal_that_cannot_be_written_stops_the_send_before_anything_leaves(
-    database: Engine, five: list[int], journal: DepartureLogFile
+    database: Engine, five: list[int], log_file: DepartureLogFile
 ) -> None:
     send = make_send(database)
     make_plan(database, send)
-    journal.close()  # every write fails from now on
+    log_file.close()  # every write fails from now on
     gateway = FakeGateway()
-    dispatcher(database, gateway, journal).send_next()
+    dispatcher(database, gateway, log_file).send_next()
     assert gateway.requests == []
     with reading(database) as session:
         found = send_status.find(session, send)
     assert (found.state, "the departure log cannot be written" in found.reason) == ("paused", True)
     assert batches(database, send)[0].state == "pending"
-    journal._open(datetime.now(UTC))
+    log_file._open(datetime.now(UTC))
 
 
 def test_a_disk_that_has_no_room_for_the_whole_line_stops_the_send_and_spoils_no_other(
-    database: Engine, five: list[int], journal: DepartureLogFile, monkeypatch: pytest.MonkeyPatch
+    database: Engine, five: list[int], log_file: DepartureLogFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send, whole = make_send(database), os.write
     make_plan(database, send, batch_size=5)
@@ -538,7 +538,7 @@ def test_a_disk_that_has_no_room_for_the_whole_line_stops_the_send_and_spoils_no
         "newsletter.sending.recovery.departure_log.os.write",
         lambda file, line: whole(file, line[:20]),
     )
-    dispatcher(database, gateway, journal).send_next()
+    dispatcher(database, gateway, log_file).send_next()
     assert gateway.requests == []
     with reading(database) as session:
         found = send_status.find(session, send)
@@ -548,13 +548,13 @@ def test_a_disk_that_has_no_room_for_the_whole_line_stops_the_send_and_spoils_no
     monkeypatch.undo()
     with transaction(database) as session:
         send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=NOW)
-    drain(database, gateway, journal)
+    drain(database, gateway, log_file)
     restore(database, before)
-    assert compared(database, journal) == ReplayReport(accepted=1)
+    assert compared(database, log_file) == ReplayReport(accepted=1)
 
 
 def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot be written to") as caught:
         DepartureLogFile(tmp_path / "file" / "departures")
-    assert "sending.journal" in str(caught.value.place)
+    assert "sending.departure_log" in str(caught.value.place)

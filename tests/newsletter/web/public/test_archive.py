@@ -377,7 +377,7 @@ def test_what_is_not_public_is_read_under_an_address_that_may_be_passed_on(
             create_app(other, background=False), headers=HTML, follow_redirects=False
         )
     with transaction(parts.database) as session:
-        values = {"archive": why == "no archive", "archive_said": why != "not sent to all"}
+        values = {"archive": why == "no archive", "archive_set": why != "not sent to all"}
         session.execute(update(table_of(Issue)).values(values))
         # Whoever has the address of an old mail learns nothing of its reader.
         session.execute(
