@@ -109,13 +109,13 @@ def make_topic(database: Engine, slug: str) -> int:
 
 
 def states(database: Engine, send_id: int) -> dict[int, tuple[str, str | None]]:
-    """Subscriber → (state, reason)."""
+    """Subscriber → (state, reason), by the subscriber's id."""
     delivery = table_of(Delivery)
     with reading(database) as session:
         rows = session.execute(
-            select(delivery.c.subscriber_id, delivery.c.state, delivery.c.reason).where(
-                delivery.c.send_id == send_id
-            )
+            select(delivery.c.subscriber_id, delivery.c.state, delivery.c.reason)
+            .where(delivery.c.send_id == send_id)
+            .order_by(delivery.c.subscriber_id)
         )
         return {row[0]: (row[1], row[2]) for row in rows}
 
