@@ -393,7 +393,7 @@ def _topic_questions(
     if len(people.topics) >= MOST_TOPICS:
         raise UserError(
             f"the file names more than {MOST_TOPICS:,} topics",
-            hint="Keep the column as an attribute: --map COLUMN=attribute",
+            hint="Map the column to an attribute instead of topics.",
         )
     for word, line in sorted(people.topics.items(), key=lambda item: item[1]):
         if people.kind == "newsletter":

@@ -148,8 +148,7 @@ class Upload:
     def _too_long(self) -> UploadError:
         return UploadError(
             f"the file is larger than {self._most // 1_000_000:,} MB",
-            hint="Split it, raise imports.max_megabytes, or import it on the machine: "
-            "newsletter subscribers import FILE",
+            hint="Split it, or raise the setting imports.max_megabytes.",
             status=413,
         )
 
