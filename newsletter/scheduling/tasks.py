@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 #: Single emails contain an address and a link. They are kept to show whether they were sent.
-_KEEP_NOTICES = timedelta(days=30)
+_KEEP_OUTBOX_EMAILS = timedelta(days=30)
 _KEEP_MESSAGES = timedelta(days=90)
 #: The least time between two counts of a segment.
 _STALE = timedelta(minutes=15)
@@ -122,7 +122,7 @@ def queue_due_batches() -> None:
     context = _context[0]
     if is_postgresql(context.database):
         with transaction(context.database) as session:
-            _distributed().feed(session, now=datetime.now(UTC))
+            _procrastinate_queue().queue_due(session, now=datetime.now(UTC))
 
 
 def settle_uncertain() -> None:
@@ -141,10 +141,10 @@ def recover_abandoned(context: TaskContext) -> None:
             warm_up=context.warm_up,
         )
         outbox.recover_abandoned(session, now=datetime.now(UTC))
-        heartbeat.forget_dead(session, now=datetime.now(UTC))
+        heartbeat.delete_dead(session, now=datetime.now(UTC))
     if is_postgresql(context.database):
         with transaction(context.database) as session:
-            _distributed().sweep(session)
+            _procrastinate_queue().delete_old_jobs(session)
     if swept.requeued or swept.uncertain or swept.resent:
         _log.warning("abandoned batches: %s", swept)
 
@@ -158,7 +158,7 @@ def delete_expired() -> None:
         list_removal.delete_old(session, now=now)
         operator_messages.sweep(session, before=now - _KEEP_MESSAGES)
         sessions.sweep(session, now=now)
-        outbox.sweep(session, settled_before=now - _KEEP_NOTICES)
+        outbox.delete_old(session, settled_before=now - _KEEP_OUTBOX_EMAILS)
         consent_records.erase_network_data(session, before=now - context.keep_network_data)
 
 
@@ -190,7 +190,7 @@ def count_people() -> None:
             segment_store.save_count(session, segment.id, segment.expression, counted, now=now)
 
 
-def _distributed() -> ModuleType:
+def _procrastinate_queue() -> ModuleType:
     """The queue adapter, imported only on PostgreSQL because its libraries take 10 MB."""
     from newsletter.sending.workers import procrastinate_queue  # noqa: PLC0415
 

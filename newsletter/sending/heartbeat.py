@@ -1,8 +1,8 @@
-"""Which processes that send are alive: a row each, renewed every few seconds while it sends.
+"""The heartbeat of each process that sends: a row with a lease, renewed while it has batches.
 
-While its row is fresh nobody takes a worker's batches from it. When it dies, others
-have them back within seconds, however long a request may take. A process that holds no batch
-renews nothing: the commit that claims its next batch makes its row fresh again.
+While the lease lasts, no other process recovers the worker's batches. When the worker dies, they
+are recovered within seconds, however long a request may take. A process without batches does not
+renew its lease: the commit that claims its next batch does.
 """
 
 import logging
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 _worker = table_of(Worker)
 
 _INTERVAL = 3.0  # seconds
-#: Four beats may be missed: a database under load is slow to take one.
-_ALIVE = timedelta(seconds=15)
-_FORGET = timedelta(hours=1)
+#: The lease. Four heartbeats may be missed, because a busy database may be slow to write one.
+_LEASE = timedelta(seconds=15)
+_KEEP_DEAD = timedelta(hours=1)
 
 
 class Heartbeat:
-    """Says that this process is alive while it holds batches, from ``start`` to ``stop``."""
+    """Renews the lease of this process while it has batches, from ``start`` to ``stop``."""
 
     def __init__(self, database: Engine) -> None:
         self._database = database
@@ -37,58 +37,58 @@ class Heartbeat:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat")
         self._holders = set[object]()
-        #: Set while there are holders, and to let the thread notice its end.
+        #: Set while there are holders; ``stop`` also sets it, to wake the thread.
         self._holding = threading.Event()
 
     def start(self) -> None:
-        """Beat once, so that this process is known, and from now on whenever it holds batches."""
+        """Create the row of this process, and start the thread that renews it."""
         with transaction(self._database) as session:
             beat(session, self.name, now=datetime.now(UTC))
         self._thread.start()
 
     def renew(self, session: Session, *, now: datetime) -> None:
-        """Make the row fresh in the transaction that claims a batch, unless it is fresh anyway."""
+        """Renew the lease in the transaction that claims a batch, unless the thread renews it."""
         if not self._holders:
             beat(session, self.name, now=now)
 
-    def hold(self, holder: object) -> None:
-        """Go on beating: this holder has a batch, which is committed."""
+    def add_holder(self, holder: object) -> None:
+        """Renew the lease from now on: this holder has a batch, which is committed."""
         self._holders.add(holder)
         self._holding.set()
 
-    def let_go(self, holder: object) -> None:
-        """This holder has no batch any more; the last one ends the beating."""
+    def remove_holder(self, holder: object) -> None:
+        """Stop renewing the lease if no other holder has a batch."""
         self._holders.discard(holder)
 
     def stop(self) -> None:
-        """End the beating and say goodbye."""
+        """Stop the thread and delete the row of this process."""
         self._stopping.set()
         self._holding.set()
         self._thread.join()
         try:
             with transaction(self._database) as session:
                 session.execute(delete(_worker).where(_worker.c.name == self.name))
-        except Exception as error:  # noqa: BLE001 (nothing of an end may stop the rest of it)
-            _log.warning("no goodbye, the row ends by itself: %s", error)
+        except Exception as error:  # noqa: BLE001 (the process must stop in any case)
+            _log.warning("could not delete the worker's row; its lease expires: %s", error)
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL):
             if not self._holders:
                 self._holding.clear()
-                if not self._holders:  # nobody has begun since the line above
+                if not self._holders:  # no holder was added since the line above
                     self._holding.wait()
                 continue
             try:
                 with transaction(self._database) as session:
                     beat(session, self.name, now=datetime.now(UTC))
-            except Exception:  # noqa: BLE001 (whatever it is, the next beat may succeed)
-                _log.exception("the heartbeat cannot be written")
+            except Exception:  # noqa: BLE001 (the next heartbeat may succeed)
+                _log.exception("could not write the heartbeat")
 
 
 def beat(session: Session, name: str, *, now: datetime) -> None:
-    """Renew the worker's row."""
+    """Renew the worker's lease, or create its row."""
     insert = insert_into(session, _worker).values(
-        name=name, started_at=now, alive_until=now + _ALIVE
+        name=name, started_at=now, alive_until=now + _LEASE
     )
     session.execute(
         insert.on_conflict_do_update(
@@ -98,10 +98,10 @@ def beat(session: Session, name: str, *, now: datetime) -> None:
 
 
 def alive(session: Session, now: datetime) -> bool:
-    """Whether any process that sends was heard of lately."""
+    """Whether any worker's lease is valid."""
     return bool(session.scalar(select(exists().where(_worker.c.alive_until > now))))
 
 
-def forget_dead(session: Session, *, now: datetime) -> None:
-    """Remove the rows of workers that ended without a goodbye long ago."""
-    session.execute(delete(_worker).where(_worker.c.alive_until < now - _FORGET))
+def delete_dead(session: Session, *, now: datetime) -> None:
+    """Delete the rows of workers that died long ago."""
+    session.execute(delete(_worker).where(_worker.c.alive_until < now - _KEEP_DEAD))

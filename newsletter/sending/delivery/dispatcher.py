@@ -1,8 +1,8 @@
-"""Sends one batch: write, then send, then write. And single emails of the outbox.
+"""Sends batches, and the single emails of the outbox.
 
-The dispatcher commits on its own: the claim, the departure before the first byte leaves, and
-the settlement. A crash between any two leaves a state that says how far it came. While
-there is more to do, a settlement and the next claim share a commit.
+The dispatcher commits three times for a batch: the claim, the departure before the first byte
+leaves, and the settlement. After a crash, the state says how far the batch came. While more
+batches are due, a settlement and the next claim share a commit.
 """
 
 import logging
@@ -34,13 +34,13 @@ from newsletter.sending.recovery.departure_log import DepartureLogFile
 from newsletter.sending.retry_policy import Decision, Settled, decide
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks for single emails while there is none.
-_NOTICE_INTERVAL = 0.5
+#: Seconds between two queries of the outbox while it is empty.
+_OUTBOX_INTERVAL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A batch with the provider's answer, until that is in the database."""
+    """A batch and what follows from the provider's answer, until it is settled."""
 
     batch: ClaimedBatch
     recipients: Sequence[EligibleRecipient]
@@ -50,13 +50,13 @@ class _Answered:
 class Dispatcher:
     """Sends batches one by one for one worker thread; not to be shared between threads.
 
-    The way of a batch:
+    The steps of a batch:
 
     1. Claim the earliest batch that is due, and commit. One that is late gets a new time.
     2. Read its recipients; skip those who unsubscribed or were suppressed since planning.
     3. Personalize: build the one request of the batch.
     4. Mark the batch in flight, and commit. From here on a crash leaves it uncertain.
-    5. Write to the departure log, which a restored database can be compared with.
+    5. Write to the departure log, with which a restored database is compared.
     6. Send the request.
     7. Write the answer to the departure log.
     8. Decide what follows from the answer.
@@ -98,7 +98,7 @@ class Dispatcher:
             worker.name, lease=self._lease, patience=patience, warm_up=warm_up
         )
         self._variants = VariantCache()
-        self._look_for_notices_at = 0.0
+        self._query_outbox_at = 0.0
         self._answered: _Answered | None = None
         self._next: ClaimedBatch | None = None
 
@@ -106,54 +106,54 @@ class Dispatcher:
         """Send what is due next, single emails before batches; False when nothing is due.
 
         While ``more()`` is true, the batch after it is claimed together with the settlement;
-        the next call sends that one, or ``let_go`` releases it.
+        the next call sends that one, or ``release`` releases it.
         """
-        # To look for single emails before each batch would cost a tenth of the throughput.
-        looks = time.monotonic() >= self._look_for_notices_at
-        if looks and self.send_notice():
+        # A query of the outbox before each batch would cost a tenth of the throughput.
+        outbox_first = time.monotonic() >= self._query_outbox_at
+        if outbox_first and self.send_outbox_email():
             return True
-        return self._send_batch(None, more) or (not looks and self.send_notice())
+        return self._send_batch(None, more) or (not outbox_first and self.send_outbox_email())
 
     def send_batch(self, send_id: int, number: int) -> bool:
         """Send this one batch if it is due and no other worker has it; False otherwise."""
         return self._send_batch((send_id, number), lambda: False)
 
-    def send_notice(self) -> bool:
-        """Send the earliest single email that is due; False when there is none."""
+    def send_outbox_email(self) -> bool:
+        """Send the earliest due email of the outbox; False when there is none."""
         with reading(self._database) as session:
             if not outbox.any_due(session, now=datetime.now(UTC)):
-                self._look_for_notices_at = time.monotonic() + _NOTICE_INTERVAL
+                self._query_outbox_at = time.monotonic() + _OUTBOX_INTERVAL
                 return False
         with transaction(self._database) as session:
-            notice = outbox.claim(session, now=datetime.now(UTC), lease=self._lease)
-        if notice is None:
+            email = outbox.claim(session, now=datetime.now(UTC), lease=self._lease)
+        if email is None:
             return False
         outcome = self._gateway.send(
             outbox.request(
-                notice,
+                email,
                 sender_email=self._sender_email,
                 sender_name=self._sender_name,
                 reply_to=self._reply_to,
             )
         )
-        decision = decide(outcome, attempt=notice.attempt, size=1, jitter=random.random())  # noqa: S311
+        decision = decide(outcome, attempt=email.attempt, size=1, jitter=random.random())  # noqa: S311
         if not isinstance(decision, Settled):
-            _log.warning("notice %s: %s", notice.id, decision)
+            _log.warning("outbox email %s: %s", email.id, decision)
         with transaction(self._database) as session:
-            outbox.settle(session, notice, decision, now=datetime.now(UTC))
+            outbox.settle(session, email, decision, now=datetime.now(UTC))
         return True
 
-    def let_go(self) -> None:
-        """Settle what was answered and release what is claimed, because this worker ends."""
+    def release(self) -> None:
+        """Settle the answered batch and release the claimed one, because this worker stops."""
         self._settle()
         if self._next is not None:
             with transaction(self._database) as session:
                 self._batches.release(session, self._next, now=datetime.now(UTC))
             self._next = None
-        self._worker.let_go(self)
+        self._worker.remove_holder(self)
 
     def _send_batch(self, only: tuple[int, int] | None, more: Callable[[], bool]) -> bool:
-        # An answer whose settlement failed comes first: it must not end as uncertain.
+        # First the answer whose settlement failed, so that its batch does not become uncertain.
         self._settle()
         # 1. Claim.
         batch = self._claim(only)
@@ -212,9 +212,9 @@ class Dispatcher:
             if batch is not None:
                 self._worker.renew(session, now=now)
         if batch is None:
-            self._worker.let_go(self)
+            self._worker.remove_holder(self)
         else:
-            self._worker.hold(self)
+            self._worker.add_holder(self)
         return batch
 
     def _personalized(
@@ -234,8 +234,10 @@ class Dispatcher:
                 mailbox=self._mailbox,
                 publication=self._publication,
             )
-        except Exception as error:  # noqa: BLE001 (any error: it must not be met again and again)
-            _log.exception("send %s, batch %s: cannot be built", batch.send_id, batch.number)
+        except Exception as error:  # noqa: BLE001 (any error pauses the send, or each claim would meet it again)
+            _log.exception(
+                "send %s, batch %s: the request cannot be built", batch.send_id, batch.number
+            )
             why = f"the request cannot be built: {type(error).__name__}: {error}"
             self._give_up(batch, PauseCause.REQUEST, why, departed=False)
             return None
@@ -248,7 +250,7 @@ class Dispatcher:
         skipped: Sequence[SkippedRecipient],
         now: datetime,
     ) -> bool:
-        """False when it cannot be written, and the send is paused: nothing leaves without it."""
+        """Write the departure to the log; if that fails, pause the send and return False."""
         if self._log_file is None:
             return True
         try:
@@ -270,7 +272,7 @@ class Dispatcher:
                 case NotSent() | Refused():
                     self._log_file.answered(batch, taken=False, now=now)
         except OSError:
-            # The log has the departure: after a restore the operator would be asked.
+            # The log has the departure without an answer: after a restore, it is uncertain.
             _log.exception("the departure log cannot be written")
 
     def _give_up(self, batch: ClaimedBatch, cause: PauseCause, why: str, *, departed: bool) -> None:
@@ -281,8 +283,8 @@ class Dispatcher:
     def _settle(self, more: Callable[[], bool] = lambda: False) -> None:
         """Write what follows from the answer; claim the next batch in the same commit.
 
-        When this fails, the answer is kept for the next try: an answer that came must not
-        leave its batch uncertain because the database was away for a moment.
+        When this fails, the answer is kept for the next try, so that the batch does not become
+        uncertain because the database failed for a moment.
         """
         answered = self._answered
         if answered is None:

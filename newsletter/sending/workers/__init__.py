@@ -1,1 +1,1 @@
-"""Runs the sending: threads on one machine, procrastinate across machines, heartbeats."""
+"""Runs the sending workers: threads on one machine, procrastinate across machines."""

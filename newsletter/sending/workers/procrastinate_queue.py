@@ -1,9 +1,8 @@
-"""The one door to procrastinate: on PostgreSQL it carries batch jobs between processes.
+"""Adapter for procrastinate, which distributes batch jobs to processes on PostgreSQL.
 
-A job is a hint, the ledger is the truth. A job says "look at this batch"; whoever gets it
-claims the batch there and goes on with whatever else is due, or finds that nothing is to be
-done. So a job may be lost, doubled or late without harm, and the whole queue may be thrown
-away: it is fed again.
+A job only names a batch that is due. The worker that fetches the job claims the batch in the
+ledger, then sends other due batches, or finds nothing to do. So a lost, duplicate or late job
+does no harm, and the whole queue may be deleted: due batches are queued again.
 """
 
 import asyncio
@@ -30,24 +29,24 @@ from newsletter.db.orm import Session
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.dispatcher import Dispatcher
 from newsletter.sending.ledger import provider_backoff, sends
-from newsletter.sending.workers.thread_pool import spare_the_collector
+from newsletter.sending.workers.thread_pool import tune_garbage_collector
 
 _log = logging.getLogger(__name__)
-#: The PostgreSQL schema of procrastinate's tables, apart from ours.
-_APART = "procrastinate"
-_QUEUE, _BATCH_JOB, _NOTICES_JOB = "newsletter", "send-batch", "send-notices"
-#: Jobs that wait at most: more than all machines take until the next tick, and few enough
-#: to run through when their send is paused.
-_WAITING = 2000
-#: Seconds between two looks for jobs that the database did not tell of.
-_LOOK = 15.0
-#: Seconds between two beats: an idle process is to write nothing. The rows of one that was killed
-#: are in nobody's way until they are swept.
-_BEAT = 3600.0
-_TROUBLED = 2.0  # seconds, after the database or anything else failed
+#: The PostgreSQL schema of procrastinate's tables.
+_SCHEMA = "procrastinate"
+_QUEUE, _BATCH_JOB, _OUTBOX_JOB = "newsletter", "send-batch", "send-notices"
+#: The most jobs in the queue: more than all machines run until the next tick, and few enough
+#: to run without effect when their send is paused.
+_MAX_WAITING = 2000
+#: Seconds between two polls for jobs without a notification by the database.
+_POLL_INTERVAL = 15.0
+#: Seconds between two heartbeats to procrastinate. They are rare so that an idle process writes
+#: almost nothing; the row of a killed process does no harm until it is deleted.
+_HEARTBEAT_INTERVAL = 3600.0
+_RETRY_DELAY = 2.0  # seconds to wait after an error
 
-# What ledger.claim would take, unless a job for it waits already.
-_TO_FEED = text("""
+# The batches that BatchStore.claim would claim, except those with a waiting job.
+_DUE_BATCHES = text("""
     SELECT batch.send_id, batch.number
     FROM batch JOIN send ON send.id = batch.send_id
     WHERE batch.state = 'pending' AND batch.not_before <= :now AND batch.part <> 'rest'
@@ -60,15 +59,15 @@ _TO_FEED = text("""
     ORDER BY batch.not_before, batch.send_id, batch.number
     LIMIT :room
 """)
-_WAITING_NOW = text("""
+_COUNT_WAITING = text("""
     SELECT count(*) AS jobs, count(*) FILTER (WHERE queueing_lock = :notices) AS notices
     FROM procrastinate.procrastinate_jobs WHERE status = 'todo'
 """)
-_FORGET_SILENT = text("""
+_DELETE_DEAD_WORKERS = text("""
     DELETE FROM procrastinate.procrastinate_workers
     WHERE last_heartbeat < now() - interval '3 hours'
 """)
-_REMOVE_LEFT_BEHIND = text("""
+_DELETE_OLD_JOBS = text("""
     DELETE FROM procrastinate.procrastinate_jobs
     WHERE (status = 'doing' AND worker_id IS NULL) OR status NOT IN ('todo', 'doing')
     RETURNING id
@@ -78,165 +77,165 @@ _manager = JobManager(SyncPsycopgConnector())
 
 
 def install(engine: Engine) -> bool:
-    """Make procrastinate's tables unless they are there; False when nothing was to be done.
+    """Create procrastinate's tables unless they exist; returns whether it created them.
 
-    Those of another release are thrown away with what waits in them: the ledger feeds it again.
+    The tables of another release are dropped with their jobs, which are queued again later.
     """
-    mark = sha256(SchemaManager.get_schema().encode()).hexdigest()
+    fingerprint = sha256(SchemaManager.get_schema().encode()).hexdigest()
     with transaction(engine) as session:
-        # Two that start at once: the second waits here, and finds it done.
-        lock(session, _APART)
-        found = func.obj_description(func.to_regnamespace(_APART), "pg_namespace")
-        if session.scalar(select(found)) == mark:
+        # If two processes start at once, the second waits here until the tables exist.
+        lock(session, _SCHEMA)
+        comment = func.obj_description(func.to_regnamespace(_SCHEMA), "pg_namespace")
+        if session.scalar(select(comment)) == fingerprint:
             return False
-        session.execute(text(f"DROP SCHEMA IF EXISTS {_APART} CASCADE"))
-        session.execute(text(f"CREATE SCHEMA {_APART}"))
-        _look_there_first(session)
-        # Many statements at once, which only psycopg itself takes.
+        session.execute(text(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE"))
+        session.execute(text(f"CREATE SCHEMA {_SCHEMA}"))
+        _set_search_path(session)
+        # Only psycopg itself accepts many statements at once.
         session.connection().connection.cursor().execute(SchemaManager.get_schema())
-        session.execute(text(f"COMMENT ON SCHEMA {_APART} IS '{mark}'"))
+        session.execute(text(f"COMMENT ON SCHEMA {_SCHEMA} IS '{fingerprint}'"))
     _log.info("the tables of procrastinate are installed")
     return True
 
 
-def feed(session: Session, *, now: datetime) -> int:
-    """Give the workers a job for each batch that is due, and one for single mails; how many.
+def queue_due(session: Session, *, now: datetime) -> int:
+    """Queue a job for each due batch, and one for the outbox; returns how many.
 
-    A batch has at most one job that waits. Sends that add up are called sent on the way.
+    A batch has at most one waiting job. Also marks sends as sent whose batches are all settled.
     """
     sends.finish(session, now=now)
     if not _installed(session):
         return 0
-    waiting = session.execute(_WAITING_NOW, {"notices": _NOTICES_JOB}).one()
-    # Where only a probe may leave, whoever comes for this one job looks for it.
-    most = 1 if provider_backoff.is_stopped(session) else _WAITING
-    asked = {"now": now, "room": min(most, max(0, _WAITING - waiting.jobs))}
+    waiting = session.execute(_COUNT_WAITING, {"notices": _OUTBOX_JOB}).one()
+    # During a backoff one job is enough: its worker claims the probe.
+    limit = 1 if provider_backoff.is_stopped(session) else _MAX_WAITING
+    values = {"now": now, "room": min(limit, max(0, _MAX_WAITING - waiting.jobs))}
     jobs = [
         _job(_BATCH_JOB, f"{send_id}/{number}", send_id=send_id, number=number)
-        for send_id, number in session.execute(_TO_FEED, asked)
+        for send_id, number in session.execute(_DUE_BATCHES, values)
     ]
     if not waiting.notices and outbox.any_due(session, now=now):
-        jobs.append(_job(_NOTICES_JOB, _NOTICES_JOB))
+        jobs.append(_job(_OUTBOX_JOB, _OUTBOX_JOB))
     if not jobs:
         return 0
-    _look_there_first(session)
+    _set_search_path(session)
     try:
         with session.begin_nested():
             connection = session.connection().connection.driver_connection
             return len(_manager.batch_defer_jobs(jobs, connection=connection))
     except AlreadyEnqueued:
-        # Another process took the clock over just now, and fed them.
+        # Another process has become the leader and has queued them.
         return 0
 
 
-def sweep(session: Session) -> int:
-    """Remove the jobs that killed processes left behind, and whatever has ended; how many.
+def delete_old_jobs(session: Session) -> int:
+    """Delete the jobs of killed processes, and ended jobs; returns how many.
 
-    Nothing is lost with them: what is unfinished stands in the ledger and is fed again.
+    Nothing is lost: batches that are not finished are queued again.
     """
     if not _installed(session):
         return 0
-    _look_there_first(session)
-    session.execute(_FORGET_SILENT)
-    return len(session.execute(_REMOVE_LEFT_BEHIND).all())
+    _set_search_path(session)
+    session.execute(_DELETE_DEAD_WORKERS)
+    return len(session.execute(_DELETE_OLD_JOBS).all())
 
 
 class DistributedWorkers:
-    """Workers of one process among many: for each job that comes, one batch is sent."""
+    """The workers of one of many processes: they fetch jobs and send the due batches."""
 
     def __init__(
-        self, database: Engine, dispatcher: Callable[[], Dispatcher], *, concurrency: int
+        self, database: Engine, make_dispatcher: Callable[[], Dispatcher], *, concurrency: int
     ) -> None:
         self._database = database
-        self._dispatchers = [dispatcher() for _ in range(concurrency)]
+        self._dispatchers = [make_dispatcher() for _ in range(concurrency)]
         self._idle = queue.SimpleQueue[Dispatcher]()
-        for one in self._dispatchers:
-            self._idle.put(one)
-        self._begun, self._stopping = threading.Event(), threading.Event()
+        for dispatcher in self._dispatchers:
+            self._idle.put(dispatcher)
+        self._started, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="jobs")
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start to send."""
         install(self._database)
-        spare_the_collector()
+        tune_garbage_collector()
         self._thread.start()
-        self._begun.wait()
+        self._started.wait()
 
     def stop(self) -> None:
-        """Finish the requests under way, begin no more, and return when all is written down."""
+        """Stop fetching jobs; return when the requests under way are finished and settled."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._loop.call_soon_threadsafe(self._fetching.cancel)
         self._thread.join()
         for dispatcher in self._dispatchers:
-            _let_go(dispatcher)
+            _release(dispatcher)
 
     async def _work(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(len(self._dispatchers), "dispatch"))
         self._fetching = self._loop.create_task(self._fetch())
-        self._begun.set()
+        self._started.set()
         await asyncio.wait([self._fetching])
 
     async def _fetch(self) -> None:
         connector = PsycopgConnector(conninfo=conninfo(self._database), min_size=1, max_size=4)
         app = App(connector=connector)
         app.task(name=_BATCH_JOB)(self._send_batch)
-        app.task(name=_NOTICES_JOB)(self._send_notices)
+        app.task(name=_OUTBOX_JOB)(self._send_outbox)
         while not self._stopping.is_set():
             try:
                 async with app.open_async():
-                    # Cancelled, it fetches no more and returns when the running jobs have ended.
+                    # When it is cancelled, it waits for the running jobs.
                     await app.run_worker_async(
                         queues=[_QUEUE],
                         concurrency=len(self._dispatchers),
-                        fetch_job_polling_interval=_LOOK,
-                        update_heartbeat_interval=_BEAT,
-                        stalled_worker_timeout=3 * _BEAT,
-                        # Nothing is kept: what became of a batch stands in the ledger.
+                        fetch_job_polling_interval=_POLL_INTERVAL,
+                        update_heartbeat_interval=_HEARTBEAT_INTERVAL,
+                        stalled_worker_timeout=3 * _HEARTBEAT_INTERVAL,
+                        # The ledger has the result of a batch, so no ended job is needed.
                         delete_jobs="always",
                         install_signal_handlers=False,
                     )
-            except Exception:  # noqa: BLE001 (whatever it is, this process must not idle for ever)
-                _log.exception("jobs cannot be fetched; trying again")
-            # It ended, with or without an exception, because the database is away.
-            await asyncio.sleep(_TROUBLED)
+            except Exception:  # noqa: BLE001 (this process must not stop to fetch jobs)
+                _log.exception("could not fetch jobs; trying again")
+            # The worker returned, with or without an exception: the database is not reachable.
+            await asyncio.sleep(_RETRY_DELAY)
 
     def _send_batch(self, send_id: int, number: int) -> None:
         with self._dispatcher() as dispatcher:
             dispatcher.send_batch(send_id, number)
-            # Asked for one by one, jobs take a fifth of the time: whoever works asks the ledger.
-            while self._going_on() and dispatcher.send_next(more=self._going_on):
+            # Fetching a job per batch would take a fifth of the time: claim from the ledger.
+            while self._may_continue() and dispatcher.send_next(more=self._may_continue):
                 pass
 
-    def _going_on(self) -> bool:
+    def _may_continue(self) -> bool:
         return not self._stopping.is_set()
 
-    def _send_notices(self) -> None:
+    def _send_outbox(self) -> None:
         with self._dispatcher() as dispatcher:
-            while not self._stopping.is_set() and dispatcher.send_notice():
+            while not self._stopping.is_set() and dispatcher.send_outbox_email():
                 pass
 
     @contextmanager
     def _dispatcher(self) -> Iterator[Dispatcher]:
-        """One that nobody else uses meanwhile."""
+        """A dispatcher that no other thread uses meanwhile."""
         dispatcher = self._idle.get()
         try:
             yield dispatcher
-        except Exception:  # noqa: BLE001 (whatever it is, an answer in hand must be kept)
-            _log.exception("a batch could not be dealt with; trying again")
-            # An answer that came is kept until it is written: it must not turn into doubt.
-            while not self._stopping.wait(_TROUBLED) and not _let_go(dispatcher):
+        except Exception:  # noqa: BLE001 (whatever it is, the answer must be kept)
+            _log.exception("could not send or settle a batch; trying again")
+            # An answer is kept until it is settled, so that its batch does not become uncertain.
+            while not self._stopping.wait(_RETRY_DELAY) and not _release(dispatcher):
                 pass
         finally:
             self._idle.put(dispatcher)
 
 
-def _let_go(dispatcher: Dispatcher) -> bool:
+def _release(dispatcher: Dispatcher) -> bool:
     try:
-        dispatcher.let_go()
-    except Exception:  # noqa: BLE001 (it is tried again, or looked into by others)
-        _log.exception("what was under way cannot be written down; it is looked into later")
+        dispatcher.release()
+    except Exception:  # noqa: BLE001 (it is tried again, or another process recovers it)
+        _log.exception("could not settle the last batch; it will be recovered later")
         return False
     return True
 
@@ -248,26 +247,26 @@ def _job(task: str, name: str, **ids: int) -> Job:
         task_kwargs=dict(ids),
         lock=None,
         queueing_lock=name,
-        # Before batches: somebody waits for a confirmation.
-        priority=int(task == _NOTICES_JOB),
+        # Before batches: a subscriber waits for the email.
+        priority=int(task == _OUTBOX_JOB),
     )
 
 
 def _installed(session: Session) -> bool:
-    """Whether any worker has been here yet."""
-    there = func.to_regclass(f"{_APART}.procrastinate_jobs")
-    return session.scalar(select(there.is_not(None))) is True
+    """Whether procrastinate's tables exist."""
+    table = func.to_regclass(f"{_SCHEMA}.procrastinate_jobs")
+    return session.scalar(select(table.is_not(None))) is True
 
 
-def _look_there_first(session: Session) -> None:
-    """Let procrastinate's statements find its tables, until the transaction ends."""
-    path = func.concat(_APART, ",", func.current_setting("search_path"))
+def _set_search_path(session: Session) -> None:
+    """Put procrastinate's schema first in the search path of this transaction."""
+    path = func.concat(_SCHEMA, ",", func.current_setting("search_path"))
     session.execute(select(func.set_config("search_path", path, True)))  # noqa: FBT003
 
 
 def conninfo(engine: Engine) -> str:
-    """What SQLAlchemy would tell psycopg, and where procrastinate's tables are."""
-    _, told = engine.dialect.create_connect_args(engine.url)
-    told.pop("context", None)
-    told["options"] = f"{told.get('options', '')} -c search_path={_APART}".strip()
-    return make_conninfo(**told)
+    """SQLAlchemy's connection string for psycopg, with procrastinate's schema as search path."""
+    _, options = engine.dialect.create_connect_args(engine.url)
+    options.pop("context", None)
+    options["options"] = f"{options.get('options', '')} -c search_path={_SCHEMA}".strip()
+    return make_conninfo(**options)

@@ -1,4 +1,4 @@
-"""Who does the work inside this process, and on SQLite how: threads that ask the ledger."""
+"""The workers of a process; on SQLite they are threads that claim batches from the ledger."""
 
 import gc
 import logging
@@ -15,26 +15,26 @@ from newsletter.sending.recovery.known_logs import LogKeeper
 from newsletter.wakeups import Wakeups
 
 _log = logging.getLogger(__name__)
-#: After the database or anything else failed, in seconds.
-_TROUBLED = 2.0
+#: Seconds to wait after an error.
+_RETRY_DELAY = 2.0
 #: Allocations between two collections of the youngest objects.
-_COLLECT_AFTER = 50_000
+_GC_THRESHOLD = 50_000
 
 
 class Workers(Protocol):
-    """Whoever sends what is due, from ``start`` to ``stop``."""
+    """Sends what is due, from ``start`` to ``stop``."""
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start to send."""
         ...
 
     def stop(self) -> None:
-        """Finish the requests under way, begin no more, and return when all is written down."""
+        """Stop sending; return when the requests under way are finished and settled."""
         ...
 
 
 class WorkerPool:
-    """The workers of this process and what they need: a heartbeat, and looks into the log."""
+    """The workers of this process, its heartbeat, and its comparison of the departure log."""
 
     def __init__(
         self,
@@ -45,45 +45,45 @@ class WorkerPool:
     ) -> None:
         self._workers = workers
         self._heartbeat = heartbeat
-        #: By which this process is known to the others.
+        #: The name of this process in the ledger.
         self.name = heartbeat.name
         self._log = LogKeeper(database, log_file)
 
     def start(self) -> None:
-        """Begin to send, after a look whether this machine knows more than the database."""
+        """Compare the departure log with the database, then start to send."""
         self._log.start()
         self._heartbeat.start()
         self._workers.start()
 
     def stop(self) -> None:
-        """Finish the requests under way, begin no more, and return when all is written down."""
+        """Stop sending; return when the requests under way are finished and settled."""
         self._workers.stop()
         self._heartbeat.stop()
         self._log.stop()
 
 
 class ThreadPool:
-    """Workers of one process: each thread takes the earliest due batch, and the next, and so on."""
+    """The worker threads of one process: each sends one due batch after the other."""
 
     def __init__(
-        self, wakeups: Wakeups, dispatcher: Callable[[], Dispatcher], *, concurrency: int
+        self, wakeups: Wakeups, make_dispatcher: Callable[[], Dispatcher], *, concurrency: int
     ) -> None:
         self._wakeups = wakeups
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._work, args=(dispatcher(),), name=f"dispatch-{n}")
+            threading.Thread(target=self._work, args=(make_dispatcher(),), name=f"dispatch-{n}")
             for n in range(concurrency)
         ]
 
     def start(self) -> None:
-        """Begin to send."""
-        spare_the_collector()
+        """Start to send."""
+        tune_garbage_collector()
         self._wakeups.enter()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Finish the requests under way, begin no more, and return when all threads have ended."""
+        """Stop sending; return when all threads have settled their batches and ended."""
         self._stopping.set()
         self._wakeups.rouse()
         for thread in self._threads:
@@ -94,24 +94,27 @@ class ThreadPool:
         while not self._stopping.is_set():
             seen = self._wakeups.count
             try:
-                if not dispatcher.send_next(more=self._going_on):
+                if not dispatcher.send_next(more=self._may_continue):
                     self._wakeups.wait(seen, self._stopping)
-            except Exception:  # noqa: BLE001 (whatever it is, this thread must not be missing for ever)
-                # What was answered is kept and written down when that can be done. What left
-                # without an answer stays in flight, and is in doubt when its lease ends.
-                _log.exception("a batch could not be dealt with; trying again")
-                self._stopping.wait(_TROUBLED)
+            except Exception:  # noqa: BLE001 (whatever it is, this thread must not end)
+                # An answer is kept and settled later. A batch without an answer stays in flight
+                # and becomes uncertain when its lease ends.
+                _log.exception("could not send or settle a batch; trying again")
+                self._stopping.wait(_RETRY_DELAY)
         try:
-            dispatcher.let_go()
-        except Exception:  # noqa: BLE001 (a thread's end has nobody to tell)
-            _log.exception("what was under way cannot be written down; it is looked into later")
+            dispatcher.release()
+        except Exception:  # noqa: BLE001 (the thread ends in any case)
+            _log.exception("could not settle the last batch; it will be recovered later")
 
-    def _going_on(self) -> bool:
+    def _may_continue(self) -> bool:
         return not self._stopping.is_set()
 
 
-def spare_the_collector() -> None:
-    """A batch makes ten thousand short-lived objects; with the usual threshold the collector
-    runs in the midst of each, and finds nothing (a fifth of the time)."""
+def tune_garbage_collector() -> None:
+    """Run the garbage collector less often.
+
+    A batch creates ten thousand short-lived objects. With the default threshold the collector
+    would take a fifth of the time and find nothing.
+    """
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 50)
+    gc.set_threshold(_GC_THRESHOLD, 20, 50)

@@ -282,7 +282,7 @@ def test_a_single_email_says_that_a_machine_wrote_it_and_where_to_answer(
     gateway = FakeGateway()
     sends = dispatcher(database, gateway)
     sends._reply_to = reply_to
-    assert sends.send_notice()
+    assert sends.send_outbox_email()
     body = payload(gateway.requests[0])
     assert body["headers"] == {"Auto-Submitted": "auto-generated"}
     assert body.get("reply_to") == ({"email": reply_to} if reply_to else None)
@@ -394,6 +394,6 @@ def test_a_single_email_is_taken_and_brings_no_click_and_no_open(
     mail = OutgoingEmail(words.subject, words.html, words.text)
     with transaction(parts.database) as session:
         outbox.enqueue(session, kind="confirm", email="click@example.org", mail=mail, now=NOW)
-    assert parts.dispatcher(Heartbeat(parts.database)).send_notice()
+    assert parts.dispatcher(Heartbeat(parts.database)).send_outbox_email()
     assert set(settled(sandbox)["events"]) == {"processed", "delivered"}
     parts.database.dispose()

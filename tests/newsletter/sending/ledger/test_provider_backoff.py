@@ -126,7 +126,7 @@ def crew(database: Engine, gateway: FakeGateway, hands: int) -> Iterator[None]:
         while not over.is_set():
             if not worker.send_next(more=lambda: not over.is_set()):
                 over.wait(0.02)
-        worker.let_go()
+        worker.release()
 
     threads = [threading.Thread(target=work) for _ in range(hands)]
     for thread in threads:

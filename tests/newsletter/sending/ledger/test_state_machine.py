@@ -242,7 +242,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(n=st.integers(0, _WORKERS - 1))
     def a_worker_ends(self, n: int) -> None:
         if self.workers[n].took is None:
-            self.workers[n].dispatcher.let_go()
+            self.workers[n].dispatcher.release()
 
     def _under_way(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.took is not None]
@@ -375,7 +375,7 @@ class Ledger(RuleBasedStateMachine):
         for worker in self.workers:
             if worker.took is not None:
                 worker.answered(Accepted("late") if worker.took else NotSent("refused"))
-            worker.dispatcher.let_go()
+            worker.dispatcher.release()
         for _ in range(3 * _PEOPLE):
             self.look_after_doubt()
             self.resolve_by_the_truth()

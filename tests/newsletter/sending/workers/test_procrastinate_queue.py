@@ -18,7 +18,12 @@ from newsletter.sending.ledger import provider_backoff, sends
 from newsletter.sending.ledger.batch_store import BatchStore
 from newsletter.sending.states import SendState
 from newsletter.sending.workers import procrastinate_queue
-from newsletter.sending.workers.procrastinate_queue import DistributedWorkers, feed, install, sweep
+from newsletter.sending.workers.procrastinate_queue import (
+    DistributedWorkers,
+    delete_old_jobs,
+    install,
+    queue_due,
+)
 from tests.conftest import NOW
 from tests.newsletter.sending.conftest import FakeGateway, batches, dispatcher, planned
 
@@ -52,7 +57,7 @@ def jobs(database: Engine) -> list[tuple[str, str, dict[str, int]]]:
 
 def fed(database: Engine, *, now: datetime = NOW) -> int:
     with transaction(database) as session:
-        return feed(session, now=now)
+        return queue_due(session, now=now)
 
 
 def until(done: Callable[[], bool], seconds: float = 20) -> None:
@@ -132,7 +137,7 @@ def test_each_due_batch_is_fed_once(database: Engine, five: list[int]) -> None:
 def test_two_holders_of_the_clock_feed_once(database: Engine, five: list[int]) -> None:
     planned(database)
     with transaction(database) as slow:
-        assert feed(slow, now=NOW) == 3
+        assert queue_due(slow, now=NOW) == 3
         with ThreadPoolExecutor(1) as pool:
             # It waits for the first one's jobs and finds them there.
             late = pool.submit(fed, database)
@@ -170,7 +175,7 @@ def test_not_more_is_fed_than_can_be_called_back(
     database: Engine, five: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned(database, size=1)
-    monkeypatch.setattr(procrastinate_queue, "_WAITING", 3)
+    monkeypatch.setattr(procrastinate_queue, "_MAX_WAITING", 3)
     assert [fed(database), fed(database)] == [3, 0]
     run(database, "UPDATE batch SET state = 'claimed' WHERE number = 1")
     assert fed(database) == 0
@@ -349,7 +354,7 @@ def test_what_a_killed_process_left_behind_is_swept(database: Engine, five: list
         " WHERE NOT queueing_lock LIKE '%/3'",
     )
     with transaction(database) as session:
-        assert sweep(session) == 1
+        assert delete_old_jobs(session) == 1
     assert [(name, status) for name, status, _ in jobs(database)] == [
         (f"{send}/2", "doing"),
         (f"{send}/3", "todo"),

@@ -87,7 +87,7 @@ def test_a_moment_without_files_ends_no_heartbeat(
 
     heartbeat = Heartbeat(database)
     heartbeat.start()
-    heartbeat.hold("a batch")
+    heartbeat.add_holder("a batch")
     try:
         no_files(True)
         time.sleep(0.3)
