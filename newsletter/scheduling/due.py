@@ -12,8 +12,8 @@ from newsletter.sending.states import BatchState, SendState
 from newsletter.tracking.models import ListRemoval
 from newsletter.tracking.stats import ab_test_results
 
-_send, _batch, _hold = table_of(Send), table_of(Batch), table_of(ProviderBackoff)
-_notice, _worker, _removal = table_of(OutboxEmail), table_of(Worker), table_of(ListRemoval)
+_send, _batch, _backoff = table_of(Send), table_of(Batch), table_of(ProviderBackoff)
+_outbox, _worker, _removal = table_of(OutboxEmail), table_of(Worker), table_of(ListRemoval)
 _schedule, _import = table_of(Schedule), table_of(ImportJob)
 
 #: A literal, not a parameter, so that the database can use partial indexes.
@@ -38,15 +38,15 @@ def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime |
             _batch.c.part != Part.REST,
             _send.c.state == SendState.SENDING,
         ),
-        select(func.min(_notice.c.not_before)).where(_notice.c.state == _PENDING),
+        select(func.min(_outbox.c.not_before)).where(_outbox.c.state == _PENDING),
         select(func.min(_removal.c.next_at)).where(_removal.c.done_at.is_(None)),
         # Waits that end: the backoff after provider errors, and leases.
-        select(func.min(_hold.c.until)).where(_hold.c.until > now),
+        select(func.min(_backoff.c.until)).where(_backoff.c.until > now),
         select(func.min(_batch.c.lease_until)).where(_UNDER_WAY),
         select(func.min(_worker.c.alive_until)).where(
             _worker.c.name.in_(select(_batch.c.worker).where(_UNDER_WAY))
         ),
-        select(func.min(_notice.c.lease_until)).where(_notice.c.state == BatchState.IN_FLIGHT),
+        select(func.min(_outbox.c.lease_until)).where(_outbox.c.state == BatchState.IN_FLIGHT),
         select(func.min(_import.c.alive_until)).where(_import.c.state.in_(list(UNDER_WAY))),
     ]
     found = list(session.scalars(union_all(*times)))

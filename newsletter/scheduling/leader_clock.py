@@ -111,7 +111,7 @@ class Clock:
             return False
 
     def _begin(self) -> None:
-        tasks.leaving.clear()
+        tasks.stopping.clear()
         scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(3)},
             # Missed runs are made up by one, because the database says what is due.
@@ -164,7 +164,7 @@ class Clock:
 
     def _end(self) -> None:
         assert self._scheduler is not None
-        tasks.leaving.set()
+        tasks.stopping.set()
         # APScheduler looks for due jobs again after its executors have ended, and would log an
         # error for each.
         self._scheduler.remove_all_jobs()

@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 _KEEP_OUTBOX_EMAILS = timedelta(days=30)
 _KEEP_MESSAGES = timedelta(days=90)
 #: The least time between two counts of a segment.
-_STALE = timedelta(minutes=15)
+_MIN_COUNT_AGE = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class TaskContext:
 
 _context: list[TaskContext] = []
 #: Set when the clock stops: tasks that wait for the provider end after the current answer.
-leaving = threading.Event()
+stopping = threading.Event()
 
 
 def configure_tasks(context: TaskContext) -> None:
@@ -133,7 +133,7 @@ def settle_uncertain() -> None:
 def recover_abandoned(context: TaskContext) -> None:
     """``settle_uncertain`` for a process without a clock."""
     with transaction(context.database) as session:
-        swept = uncertain_batches.recover(
+        report = uncertain_batches.recover(
             session,
             now=datetime.now(UTC),
             grace=context.uncertain_grace,
@@ -145,8 +145,8 @@ def recover_abandoned(context: TaskContext) -> None:
     if is_postgresql(context.database):
         with transaction(context.database) as session:
             _procrastinate_queue().delete_old_jobs(session)
-    if swept.requeued or swept.uncertain or swept.resent:
-        _log.warning("abandoned batches: %s", swept)
+    if report.requeued or report.uncertain or report.resent:
+        _log.warning("abandoned batches: %s", report)
 
 
 def delete_expired() -> None:
@@ -178,7 +178,7 @@ def count_people() -> None:
             return  # pages count small audiences themselves
         everybody = status_counts.count(session, now=now)
         if not small:
-            segment, counted = segment_store.count_stalest(session, now=now, stale=_STALE)
+            segment, counted = segment_store.count_stalest(session, now=now, stale=_MIN_COUNT_AGE)
             kept = status_counts.status_counts(session, now=now)
             if kept == everybody and segment is None and not growth_is_due:
                 return
@@ -204,7 +204,7 @@ def prune_old_data() -> None:
         context.database,
         context.retention,
         now=datetime.now(UTC),
-        may_continue=lambda: not leaving.is_set(),
+        may_continue=lambda: not stopping.is_set(),
     )
     if pruned.events or pruned.deliveries:
         _log.info("deleted data of old sends: %s", pruned)
@@ -216,7 +216,7 @@ def reconcile() -> None:
     if reconciler is None or not reconciler.due(now=now):
         return
     try:
-        report = reconciler.run(now=now, wait=leaving.wait)
+        report = reconciler.run(now=now, wait=stopping.wait)
     except StoppedError as error:
         _log.info("%s", error)
     except ProviderError as error:
@@ -251,7 +251,7 @@ def remove_from_provider_lists() -> None:
         return
     remover = ListRemover(reconciler.database, reconciler.ask)
     try:
-        removed = remover.run(now=datetime.now(UTC), wait=leaving.wait)
+        removed = remover.run(now=datetime.now(UTC), wait=stopping.wait)
     except StoppedError as error:
         _log.info("%s", error)
     except ProviderError as error:
@@ -322,7 +322,7 @@ def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta
         # recipients would count as sent.
         with transaction(context.database, snapshot=True) as session:
             if late > context.late_limit:
-                send_lifecycle.reschedule_late(session, send_id, now=now)
+                send_lifecycle.pause_late(session, send_id, now=now)
                 _log.error("send %s is too late, and is paused for an operator", send_id)
                 return
             planned = plan(
@@ -334,7 +334,7 @@ def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta
         why = " ".join(f"{error.message}. {error.hint or ''}".split())
         reason = f"could not start: {why}"
         with transaction(context.database) as session:
-            held = sends.hold_back(session, send_id, PauseCause.START, reason=reason, now=now)
+            held = sends.pause_scheduled(session, send_id, PauseCause.START, reason=reason, now=now)
         if held:
             _log.error("send %s %s", send_id, reason)
         else:

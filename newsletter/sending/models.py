@@ -1,7 +1,7 @@
-"""Tables of the ledger: sends, their variants and batches, and a row per issue and subscriber.
+"""Tables of the ledger: sends, variants, batches, deliveries, and what workers need.
 
-Keys are natural. A delivery is (issue, subscriber), which makes a second copy of an
-issue impossible across sends. A batch is (send, number), the number that operators see.
+The key of a delivery is (issue, subscriber), so that a subscriber gets an issue only once, even
+by several sends. The key of a batch is (send, number), the number that operators see.
 """
 
 from datetime import datetime
@@ -14,12 +14,12 @@ from newsletter.db.orm import NEVER_AGAIN, Field, Id, Json, Model, one_of
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState, DeliveryState, LogState, SendState
 
-#: Deliveries in a state of states.APART have a reason, and no others have one.
-_APART = "reason IS NOT NULL"
+#: Only deliveries in states.PROBLEMS have a reason.
+_HAS_REASON = "reason IS NOT NULL"
 
 
 class Send(Model, table=True):
-    """One issue to one or more segments, with the rule of when and how fast."""
+    """One issue to one or more segments, with its time and pace."""
 
     __tablename__ = "send"
     __table_args__ = (one_of("state", SendState), one_of("paused_by", PauseCause))
@@ -27,7 +27,7 @@ class Send(Model, table=True):
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     issue_id: int = Field(sa_type=Id, foreign_key="issue.id", index=True)
     revision_id: int = Field(sa_type=Id, foreign_key="revision.id")
-    #: Names and expressions of the segments as they were when the send was made.
+    #: Ids, names and expressions of the segments when the send was created.
     segments: list[dict[str, Any]] = Field(default_factory=list, sa_type=Json)
     #: Segments whose subscribers are excluded, likewise.
     excluded: list[dict[str, Any]] = Field(default_factory=list, sa_type=Json)
@@ -36,7 +36,7 @@ class Send(Model, table=True):
     state: str = Field(default=SendState.SCHEDULED, max_length=10)
     #: What paused it; None while it is not paused.
     paused_by: str | None = Field(default=None, max_length=20)
-    #: What happened when it was paused or cancelled; nothing compares these words.
+    #: Why it was paused or cancelled, as text for operators; code does not compare it.
     reason: str = Field(default="", max_length=1000)
     scheduled_for: datetime
     created_at: datetime
@@ -45,9 +45,9 @@ class Send(Model, table=True):
     paused_at: datetime | None = None
     #: newsletter.sending.pacing.timetable.Timetable as JSON; empty means as fast as possible.
     timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: newsletter.sending.ab_testing.Test as JSON; empty means that there is one variant.
+    #: newsletter.sending.ab_testing.ABTest as JSON; empty means that there is one variant.
     test: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: Label of the variant that the rest of the A/B test gets; its report says why that one.
+    #: Label of the variant that the rest of the audience gets after the A/B test.
     winner: str | None = Field(default=None, max_length=20)
     #: Counts of newsletter.tracking.circuit_breaker at the last resume; only later events count.
     breaker_baseline: dict[str, int] = Field(default_factory=dict, sa_type=Json)
@@ -62,18 +62,18 @@ class Send(Model, table=True):
     accepted_count: int | None = None
     #: Subscribers of the segments that the plan excluded, by reason.
     excluded_counts: dict[str, int] = Field(default_factory=dict, sa_type=Json)
-    #: When its deliveries were counted before their removal, and the counts by state.
+    #: When its deliveries were counted before they were deleted, and the counts by state.
     summarized_at: datetime | None = None
     final_counts: dict[str, int] = Field(default_factory=dict, sa_type=Json)
-    #: The name of the schedule that made it and when that was due, as in departure logs; empty
-    #: when an operator made it.
+    #: The name of the schedule that created it and when that was due, as in departure logs;
+    #: empty when an operator created it.
     occasion: dict[str, str] = Field(default_factory=dict, sa_type=Json)
     #: When an operator last paused, cancelled or resumed it (interventions.py).
     intervened_at: datetime | None = None
 
 
 class Variant(Model, table=True):
-    """The content of a send: rendered once, with a tag for each personal value."""
+    """The content of a send: rendered once, with a merge tag for each personal value."""
 
     __tablename__ = "variant"
 
@@ -144,7 +144,7 @@ class Batch(Model, table=True):
     settled_at: datetime | None = None
     #: The provider's id of the accepted request.
     message_id: str | None = Field(default=None, max_length=100)
-    #: Why it was refused, put back or is uncertain; nothing compares these words.
+    #: Why it was rejected, requeued or is uncertain, as text; code does not compare it.
     detail: str = Field(default="", max_length=1000)
     #: It was resent while uncertain, so its recipients may have a second copy already. ``attempt``
     #: does not say so: it also counts requests that were surely not accepted.
@@ -158,15 +158,15 @@ class Delivery(Model, table=True):
     __table_args__ = (
         one_of("state", DeliveryState),
         Index(None, "send_id", "batch"),
-        # Only the few deliveries of a send that operators look for. By reason, not by state:
+        # Only the few deliveries with a problem. By reason, not by state:
         # PostgreSQL updates no row in place whose changed column is in any index.
         Index(
             "ix_delivery_apart",
             "send_id",
             "batch",
             "subscriber_id",
-            sqlite_where=text(_APART),
-            postgresql_where=text(_APART),
+            sqlite_where=text(_HAS_REASON),
+            postgresql_where=text(_HAS_REASON),
         ),
         # Each row is written once and updated twice or more, with its whole batch. With free
         # space beside it, PostgreSQL updates it in place, and no index with it.
@@ -185,14 +185,14 @@ class Delivery(Model, table=True):
 
 
 class ProviderBackoff(Model, table=True):
-    """No batch leaves before ``until``: the provider asked for that, or does not work."""
+    """The backoff after provider errors: no batch leaves before ``until``."""
 
     __tablename__ = "provider_backoff"
 
-    #: What waits: there is one provider.
+    #: There is one row, for the one provider.
     name: str = Field(primary_key=True, max_length=40)
     until: datetime
-    #: When the present trouble began.
+    #: When the current trouble began.
     since: datetime
     reason: str = Field(default="", max_length=1000)
     #: Failures in a row: of the request that began the backoff, and of the probes since. Above
@@ -200,20 +200,20 @@ class ProviderBackoff(Model, table=True):
     failures: int = 0
     #: Counts the probes: a late answer to an earlier one changes nothing.
     probes: int = 0
-    #: The small probe was accepted; the next is a batch as planned.
+    #: Whether the small probe was accepted; the next probe is a batch as planned.
     passed: bool = False
-    #: The attempt of a batch that is the latest probe.
+    #: The batch and attempt of the latest probe.
     probe_send: int | None = Field(default=None, sa_type=Id)
     probe_batch: int | None = None
     probe_attempt: int | None = None
 
 
 class Worker(Model, table=True):
-    """A process that sends. While it is alive no other process recovers its batches."""
+    """A process that sends. While its lease lasts, no other process recovers its batches."""
 
     __tablename__ = "worker"
 
-    #: Host, process and a random part, because process numbers are used again.
+    #: Host, process id and a random part, because process ids are used again.
     name: str = Field(primary_key=True, max_length=100)
     started_at: datetime
     alive_until: datetime
@@ -250,13 +250,13 @@ class OutboxEmail(Model, table=True):
     settled_at: datetime | None = None
     message_id: str | None = Field(default=None, max_length=100)
     detail: str = Field(default="", max_length=1000)
-    #: The strongest event since it was accepted (newsletter.provider.events.Kind); empty for none.
+    #: The strongest event since (newsletter.provider.events.EventKind); empty for none.
     outcome: str = Field(default="", max_length=20)
     outcome_reason: str = Field(default="", max_length=1000)
 
 
 class DepartureLog(Model, table=True):
-    """A departure log of this database, and how much of it the database knows."""
+    """A departure log of this database, and how much of it the database has read."""
 
     __tablename__ = "departure_log"
     __table_args__ = (one_of("state", LogState),)
@@ -267,7 +267,7 @@ class DepartureLog(Model, table=True):
     host: str = Field(max_length=100)
     folder: str = Field(max_length=1000)
     state: str = Field(default=LogState.CURRENT, max_length=20)
-    #: What the state does not say of an error: a file and its line.
+    #: Details of the state, like the file and position of an error.
     detail: str = Field(default="", max_length=300)
     #: File → how many bytes of it this database has read.
     read: dict[str, int] = Field(default_factory=dict, sa_type=Json)
@@ -285,17 +285,17 @@ class ForgottenSend(Model, table=True):
     __table_args__ = (UniqueConstraint("number", "made_at"), NEVER_AGAIN)
 
     id: int = Field(default=None, primary_key=True, sa_type=Id)
-    #: Its number then. Another send may have that number by now; ``made_at`` tells them apart.
+    #: Its number before the restore. Another send may have it now, with another ``made_at``.
     number: int = Field(sa_type=Id)
     made_at: datetime
     slug: str = Field(max_length=100, index=True)
     #: newsletter.issues.parsing.text.content_digest of its content.
     content: str = Field(default="", max_length=64, index=True)
-    #: The schedule that made it, and when it was due.
+    #: The schedule that created it, and when that was due.
     schedule: str = Field(default="", max_length=200)
     due_at: datetime | None = None
     found_at: datetime
-    #: Since when schedules skip the issue, because no subscriber is left who should get it.
+    #: Since when schedules skip the issue, because no recipient remains.
     over_at: datetime | None = None
 
 
@@ -314,7 +314,7 @@ class ForgottenRecipient(Model, table=True):
     #: The first 8 bytes of subscriber.address_hash. Of a million in a log and a million
     #: subscribers, two share them by chance once in 18 million restores (10**12 / 2**64).
     address_prefix: bytes = Field(primary_key=True, sa_type=LargeBinary(8))
-    #: The number of the request's batch then.
+    #: The batch number of the request before the restore.
     batch: int
-    #: Whether the provider surely accepted the request; otherwise its answer was lost.
+    #: Whether the provider accepted the request; otherwise its answer was lost.
     answered: bool

@@ -12,7 +12,7 @@ from typing import Final
 class SendState(StrEnum):
     """States of a send."""
 
-    #: In preparation; nothing happens by itself.
+    #: In preparation; nothing starts it.
     DRAFT = "draft"
     #: Its content is final; it has no time yet.
     APPROVED = "approved"
@@ -73,25 +73,25 @@ class DeliveryState(StrEnum):
 class LogState(StrEnum):
     """States of a departure log; all but the settled ones stop all sending."""
 
-    #: All that it says is known here.
+    #: The database has everything in it.
     CURRENT = "current"
-    #: The database was restored since; its machine compares it.
+    #: The database was restored since; the log's machine has to compare it.
     WAITING = "waiting"
-    #: It is not where it was, and no other machine could have it.
+    #: It is no longer in its folder, and no other machine can have it.
     MISSING = "missing"
-    #: A part of it is damaged or gone.
+    #: A part of it is damaged or missing.
     UNREADABLE = "unreadable"
     #: It was written for another database.
     FOREIGN = "foreign"
-    #: The database is older than what it keeps.
+    #: The database is older than the oldest lines of the log.
     SHORT = "short"
-    #: It knows a send that the database does not, and is of a version that does not say of what.
+    #: It has a send that the database lost; an older version wrote it without the issue.
     UNNAMED = "unnamed"
-    #: An operator said that sending goes on without it.
+    #: An operator decided that sending goes on without it.
     SET_ASIDE = "set aside"
 
 
-#: Logs that keep nothing from leaving.
+#: States of logs that do not block sending.
 SETTLED_LOGS: Final = frozenset({LogState.CURRENT, LogState.SET_ASIDE})
 
 
@@ -109,8 +109,8 @@ SEND_NEXT: Final[Mapping[SendState, frozenset[SendState]]] = {
 }
 
 BATCH_NEXT: Final[Mapping[BatchState, frozenset[BatchState]]] = {
-    # Accepted or uncertain at once when an event or a departure log proves more than the
-    # database says: a backup was restored, or an uncertain batch was to be resent.
+    # Accepted or uncertain at once when an event or a departure log proves it: a backup was
+    # restored, or the batch was uncertain and waits to be resent.
     BatchState.PENDING: frozenset(
         {BatchState.CLAIMED, BatchState.REJECTED, BatchState.ACCEPTED, BatchState.UNCERTAIN}
     ),
@@ -149,8 +149,8 @@ DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
     DeliveryState.DELIVERED: frozenset({DeliveryState.BOUNCED, DeliveryState.COMPLAINED}),
     DeliveryState.BOUNCED: frozenset({DeliveryState.COMPLAINED}),
     DeliveryState.COMPLAINED: frozenset(),
-    # Whoever missed the issue may be planned again: by a retry, or by another send of it.
-    # After a resent uncertain batch, a copy that arrives outweighs one that was dropped.
+    # Recipients who missed the issue may be planned again, by a retry or another send of it.
+    # After an uncertain batch was resent, one copy may be dropped and the other delivered.
     DeliveryState.DROPPED: frozenset(
         {
             DeliveryState.PLANNED,
@@ -165,24 +165,24 @@ DELIVERY_NEXT: Final[Mapping[DeliveryState, frozenset[DeliveryState]]] = {
 
 #: The states that events report, weakest first. Each may become any later one, so that the
 #: strongest remains, in whatever order the events arrive.
-TOLD: Final = (
+REPORTED: Final = (
     DeliveryState.DROPPED,
     DeliveryState.DELIVERED,
     DeliveryState.BOUNCED,
     DeliveryState.COMPLAINED,
 )
 
-#: States of a send that is over.
+#: States of a send that has ended.
 ENDED: Final = frozenset({SendState.SENT, SendState.CANCELLED})
 #: States of recipients whom the provider has not accepted.
 NOT_ACCEPTED: Final = frozenset(
     {DeliveryState.PLANNED, DeliveryState.SKIPPED, DeliveryState.REJECTED}
 )
-#: Deliveries that surely never reached the recipient's mail server.
+#: States of recipients who missed the issue: their mail servers never got it.
 MISSED: Final = frozenset({DeliveryState.DROPPED, DeliveryState.SKIPPED, DeliveryState.REJECTED})
 
-#: Deliveries with a problem. All have a reason, and an index of them finds the few of a send.
-APART: Final = (
+#: States of deliveries with a problem. They always have a reason, and are indexed by it.
+PROBLEMS: Final = (
     DeliveryState.SKIPPED,
     DeliveryState.REJECTED,
     DeliveryState.DROPPED,

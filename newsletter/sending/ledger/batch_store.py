@@ -1,7 +1,7 @@
-"""Moves one batch from claim to settlement: every state that a worker gives to a batch.
+"""Changes the state of one batch, from claim to settlement, for one worker.
 
-Each change names the state that it starts from and the attempt that it belongs to. A worker
-that comes late changes nothing, and gets to know so. batches.py changes batches in bulk.
+Each statement names the expected state and attempt (fencing). A late worker changes nothing, and
+the result tells it so. batches.py changes batches in bulk.
 """
 
 import logging
@@ -58,16 +58,16 @@ _send, _batch = table_of(Send), table_of(Batch)
 
 #: No batch is larger: SendGrid takes up to 1,000 recipients in one request.
 _LARGEST = 1000
-#: Busy workers are late by less; rescheduling more often than this would help nobody.
+#: A batch is on time within this delay: busy workers may be a few seconds late.
 _ON_TIME = timedelta(minutes=1)
 #: In the publication's time zone it may still be yesterday.
-_A_DAY = timedelta(days=1)
+_ONE_DAY = timedelta(days=1)
 
-#: The states in which an answer may find its batch: under way, or given up as lost.
+#: The states of a batch when its answer comes; uncertain if the answer is late.
 _ANSWERED = (BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
 
-# The statements are built once: every batch needs them.
-_WAITING = (
+# The statements are built once, because every batch uses them.
+_CANDIDATES = (
     select(
         _batch.c.send_id,
         _batch.c.number,
@@ -84,7 +84,7 @@ _WAITING = (
     )
     .join(_send, _send.c.id == _batch.c.send_id)
     .where(
-        # A literal, not a parameter: only so does the database use the partial index.
+        # A literal, not a parameter, so that the database can use the partial index.
         _batch.c.state == literal_column(f"'{BatchState.PENDING}'"),
         _batch.c.not_before <= bindparam("now"),
         _batch.c.part != Part.REST,
@@ -95,23 +95,23 @@ _WAITING = (
     .with_for_update(of=_batch, skip_locked=True)
 )
 _EARLIEST = (_batch.c.not_before, _batch.c.send_id, _batch.c.number)
-_DUE = _WAITING.where(~provider_backoff.blocks()).order_by(*_EARLIEST)
-_DUE_NAMED = _DUE.where(
+_DUE = _CANDIDATES.where(~provider_backoff.blocks()).order_by(*_EARLIEST)
+_DUE_BATCH = _DUE.where(
     _batch.c.send_id == bindparam("of_send"), _batch.c.number == bindparam("of_number")
 )
-#: A resent batch may have been accepted before. Splitting it would split the events that could
-#: prove so, so it is a probe only when there is no other batch, and then as a whole.
-_FIT_FOR_PROBE = _WAITING.add_columns(_batch.c.resent).order_by(
+#: A resent batch may have been accepted before, and events may prove it. A split would separate
+#: them, so it becomes a probe only if there is no other batch, and then as a whole.
+_PROBE_CANDIDATE = _CANDIDATES.add_columns(_batch.c.resent).order_by(
     _batch.c.resent, _batch.c.size > bindparam("most"), *_EARLIEST
 )
-_IS = (
+_IS_ATTEMPT = (
     _batch.c.send_id == bindparam("of_send"),
     _batch.c.number == bindparam("of_number"),
     _batch.c.attempt == bindparam("of_attempt"),
 )
-_TAKE = (
+_CLAIM = (
     update(_batch)
-    .where(*_IS, _batch.c.state == BatchState.PENDING)
+    .where(*_IS_ATTEMPT, _batch.c.state == BatchState.PENDING)
     .values(
         state=BatchState.CLAIMED,
         attempt=bindparam("of_attempt") + 1,
@@ -122,7 +122,7 @@ _TAKE = (
 _DEPART = (
     update(_batch)
     .where(
-        *_IS,
+        *_IS_ATTEMPT,
         _batch.c.state == BatchState.CLAIMED,
         exists(
             select(1).where(_send.c.id == bindparam("of_send"), _send.c.state == SendState.SENDING)
@@ -135,7 +135,7 @@ _DEPART = (
 )
 _ACCEPT = (
     update(_batch)
-    .where(*_IS, _batch.c.state == BatchState.IN_FLIGHT)
+    .where(*_IS_ATTEMPT, _batch.c.state == BatchState.IN_FLIGHT)
     .values(
         state=BatchState.ACCEPTED,
         settled_at=bindparam("now"),
@@ -146,9 +146,9 @@ _ACCEPT = (
 
 
 class BatchStore:
-    """The batches of one worker: claim, depart, settle; or release, when nothing left.
+    """Claims, departs, settles and releases the batches of one worker.
 
-    The methods write within the caller's transaction and never commit.
+    The methods write in the caller's transaction and never commit.
     """
 
     def __init__(
@@ -167,16 +167,16 @@ class BatchStore:
     def claim(
         self, session: Session, *, now: datetime, only: tuple[int, int] | None = None
     ) -> ClaimedBatch | None:
-        """Claim the earliest batch that is due, of any send under way; None when there is none.
+        """Claim the earliest due batch of any send; None if there is none.
 
-        ``only`` names the one (send, number) to claim. During a backoff nothing is due except,
-        without ``only``, the probe that tests whether the provider works again. When nothing
-        is due, sends whose batches are all settled are marked as sent.
+        With ``only``, claim just this (send, number). During a backoff only a probe can be
+        claimed, and only without ``only``. If nothing is due, sends whose batches are all
+        settled are marked as sent.
         """
         found = _due(session, now, only)
         if found is not None:
-            at = _Place(found.number, found.attempt, found.size)
-            claimed = self._take(session, found, at, now=now)
+            at = _BatchKey(found.number, found.attempt, found.size)
+            claimed = self._write_claim(session, found, at, now=now)
         else:
             claimed = self._claim_probe(session, now=now) if only is None else None
         if claimed is None:
@@ -184,19 +184,19 @@ class BatchStore:
         return claimed
 
     def is_late(self, batch: ClaimedBatch, *, now: datetime) -> bool:
-        """Whether the batch missed its place in a timetable or a warm-up, and needs another."""
+        """Whether the batch missed its time in a timetable or a warm-up, and needs another."""
         if now - batch.due <= _ON_TIME:
             return False
         warm_up = self._warm_up
-        return batch.paced or (warm_up is not None and not warm_up.is_over(now.date() - _A_DAY))
+        return batch.paced or (warm_up is not None and not warm_up.is_over(now.date() - _ONE_DAY))
 
     def reschedule(self, session: Session, batch: ClaimedBatch, *, now: datetime) -> None:
         """Release a late batch, and give all pending batches of its send new times.
 
-        Batches that were due while no worker ran, or during a backoff, would else leave all at
-        once: within quiet hours, and above every limit.
+        Otherwise all batches that were due while no worker ran, or during a backoff, would leave
+        at once, within quiet hours and above the limits.
         """
-        if _put_back(session, batch, (BatchState.CLAIMED,)):
+        if _requeue(session, batch, (BatchState.CLAIMED,)):
             reschedule.reschedule_or_pause(session, batch.send_id, now=now, warm_up=self._warm_up)
             batches.drop_cancelled(session, now=now)
 
@@ -208,13 +208,13 @@ class BatchStore:
         *,
         now: datetime,
     ) -> bool:
-        """Mark the batch in flight, to be committed before its request leaves.
+        """Mark the batch in flight; the caller commits before the request leaves.
 
-        False, and the batch is released, when nothing may leave: the claim was lost, the send
-        paused or cancelled, or a backoff began since.
+        Releases the batch and returns False if the claim was lost, the send was paused or
+        cancelled, or a backoff has begun since.
         """
         probe = provider_backoff.NO_PROBE if batch.probe is None else batch.probe.number
-        values = {**_named(batch), "now": now, "until": now + self._lease, "probe": probe}
+        values = {**_key_values(batch), "now": now, "until": now + self._lease, "probe": probe}
         if not changed(session, _DEPART, values):
             self.release(session, batch, now=now)
             return False
@@ -229,13 +229,13 @@ class BatchStore:
         *,
         now: datetime,
     ) -> None:
-        """Settle a claimed batch none of whose recipients may be emailed any more."""
+        """Settle a claimed batch whose recipients are all skipped."""
         if _move(session, batch, (BatchState.CLAIMED,), BatchState.SKIPPED, settled_at=now):
             deliveries.skip(session, batch.issue_id, skipped)
 
     def release(self, session: Session, batch: ClaimedBatch, *, now: datetime) -> None:
-        """Make a claimed batch pending again: its request has surely not left."""
-        _put_back(session, batch, (BatchState.CLAIMED,))
+        """Make a claimed batch pending again: its request has not left."""
+        _requeue(session, batch, (BatchState.CLAIMED,))
         batches.drop_cancelled(session, now=now)
 
     def give_up(
@@ -248,12 +248,12 @@ class BatchStore:
         now: datetime,
         departed: bool,
     ) -> None:
-        """Make the batch pending again and pause its send: this program cannot send it now.
+        """Make the batch pending again and pause its send, because it cannot be sent now.
 
-        ``departed`` says that it was marked in flight, although its request has not left.
+        ``departed`` says that it is marked in flight, although its request has not left.
         """
         why = f"batch {batch.number}: {reason}"[:1000]
-        _put_back(session, batch, _ANSWERED if departed else (BatchState.CLAIMED,), why)
+        _requeue(session, batch, _ANSWERED if departed else (BatchState.CLAIMED,), why)
         sends.pause(session, batch.send_id, cause, reason=why, now=now)
 
     def settle(
@@ -266,11 +266,10 @@ class BatchStore:
         now: datetime,
         jitter: float,
     ) -> None:
-        """Write what follows from the provider's answer to a batch of these recipients.
+        """Apply the decision on the provider's answer to a batch of these recipients.
 
-        While the provider cannot be reached, or does not answer, one probe at a time tests it;
-        trouble that lasts longer than the store's ``patience`` pauses the send. ``jitter`` is
-        in [0, 1) and spreads the time until the next probe.
+        If the provider cannot be reached or does not answer, only probes leave; after the store's
+        ``patience`` the send is paused. ``jitter`` in [0, 1) varies the time of the next probe.
         """
         if not isinstance(decision, Settled):
             _log.warning("send %s, batch %s: %s", batch.send_id, batch.number, decision)
@@ -278,15 +277,15 @@ class BatchStore:
             case Settled(message_id):
                 _accept(session, batch, now=now, message_id=message_id)
             case TryAgain(wait, reason, asked=True):
-                _put_back(session, batch, _ANSWERED, reason)
+                _requeue(session, batch, _ANSWERED, reason)
                 provider_backoff.back_off(session, now=now, until=now + wait, reason=reason)
             case TryAgain(_, reason):
-                _put_back(session, batch, _ANSWERED, reason)
+                _requeue(session, batch, _ANSWERED, reason)
                 self._back_off(session, batch, reason, now=now, jitter=jitter)
             case RejectBatch() | RejectOne() | Split():
                 _refuse(session, batch, recipients, decision, now=now)
             case StopSend(cause, reason):
-                _put_back(session, batch, _ANSWERED, reason)
+                _requeue(session, batch, _ANSWERED, reason)
                 sends.pause(session, batch.send_id, cause, reason=reason, now=now)
             case Uncertain(reason):
                 uncertain = (BatchState.IN_FLIGHT,), BatchState.UNCERTAIN
@@ -294,25 +293,25 @@ class BatchStore:
                 self._back_off(session, batch, reason, now=now, jitter=jitter)
 
     def _claim_probe(self, session: Session, *, now: datetime) -> ClaimedBatch | None:
-        """Claim a batch that tests whether the provider works again, if it is time to.
+        """Claim a batch as the probe of a backoff, if a probe is due.
 
-        The first probe is small: a larger batch is split, and the rest keeps its number and
-        its time. None while there is no backoff, its wait lasts, another probe is under way,
-        or nothing is due.
+        For the small first probe a larger batch is split; the rest keeps its number and time.
+        None if there is no backoff, its wait lasts, another probe is under way, or no batch is
+        due.
         """
         probe = provider_backoff.due_probe(session, now=now)
         if probe is None:
             return None
         most = _LARGEST if probe.whole else provider_backoff.PROBE_SIZE
-        found = session.execute(_FIT_FOR_PROBE, {"now": now, "most": most}).one_or_none()
+        found = session.execute(_PROBE_CANDIDATE, {"now": now, "most": most}).one_or_none()
         if found is None:
             return None
-        at, some = _Place(found.number, found.attempt, found.size), list[int]()
+        at, some = _BatchKey(found.number, found.attempt, found.size), list[int]()
         if found.size > most and not found.resent:
             some = deliveries.planned(session, found.send_id, found.number, at_most=most)
         if some:
-            at = _Place(_free_number(session, found.send_id), 0, len(some))
-        if not provider_backoff.take(
+            at = _BatchKey(_next_number(session, found.send_id), 0, len(some))
+        if not provider_backoff.start_probe(
             session,
             probe,
             send_id=found.send_id,
@@ -322,14 +321,14 @@ class BatchStore:
         ):
             return None
         if some:
-            _cut_off(session, found, some, number=at.number)
-        return self._take(session, found, at, now=now, probe=probe)
+            _split_off(session, found, some, number=at.number)
+        return self._write_claim(session, found, at, now=now, probe=probe)
 
-    def _take(
+    def _write_claim(
         self,
         session: Session,
         found: Row[Any],
-        at: "_Place",
+        at: "_BatchKey",
         *,
         now: datetime,
         probe: Probe | None = None,
@@ -341,7 +340,7 @@ class BatchStore:
             "by": self._worker,
             "until": now + self._lease,
         }
-        if not changed(session, _TAKE, taken):
+        if not changed(session, _CLAIM, taken):
             return None
         return ClaimedBatch(
             send_id=found.send_id,
@@ -375,8 +374,8 @@ class BatchStore:
             sends.pause(session, batch.send_id, PauseCause.OUTAGE, reason=why, now=now)
 
 
-class _Place(NamedTuple):
-    """Which batch is claimed, as it was found."""
+class _BatchKey(NamedTuple):
+    """The number, attempt and size of the batch to claim."""
 
     number: int
     attempt: int
@@ -384,30 +383,34 @@ class _Place(NamedTuple):
 
 
 def _due(session: Session, now: datetime, only: tuple[int, int] | None) -> Row[Any] | None:
-    asked: dict[str, Any] = {"now": now, "probe": provider_backoff.NO_PROBE}
+    values: dict[str, Any] = {"now": now, "probe": provider_backoff.NO_PROBE}
     if only is None:
-        return session.execute(_DUE, asked).one_or_none()
+        return session.execute(_DUE, values).one_or_none()
     return session.execute(
-        _DUE_NAMED, {**asked, "of_send": only[0], "of_number": only[1]}
+        _DUE_BATCH, {**values, "of_send": only[0], "of_number": only[1]}
     ).one_or_none()
 
 
 def _accept(
     session: Session, batch: ClaimedBatch, *, now: datetime, message_id: str | None
 ) -> None:
-    """Mark a batch as accepted. An event may have proved that already; keep the id anyway."""
+    """Mark a batch as accepted, and store the message id even if an event has proved it before."""
     if batch.probe is not None:
-        provider_backoff.passed(session, batch.probe)
-    if changed(session, _ACCEPT, {**_named(batch), "now": now, "answer": message_id}):
+        provider_backoff.record_success(session, batch.probe)
+    if changed(session, _ACCEPT, {**_key_values(batch), "now": now, "answer": message_id}):
         deliveries.accept(session, batch.send_id, batch.number)
         return
-    # It was proved by an event, or given up as lost: then the late answer settles it.
+    # An event has proved it, or the batch is uncertain, and the late answer settles it.
     batches.mark_accepted(
         session, [(batch.send_id, batch.number)], now=now, detail="the answer came late"
     )
     session.execute(
         update(_batch)
-        .where(*_is(batch), _batch.c.state == BatchState.ACCEPTED, _batch.c.message_id.is_(None))
+        .where(
+            *_is_attempt(batch),
+            _batch.c.state == BatchState.ACCEPTED,
+            _batch.c.message_id.is_(None),
+        )
         .values(message_id=message_id)
     )
 
@@ -420,29 +423,28 @@ def _refuse(
     *,
     now: datetime,
 ) -> None:
-    """Reject the recipients that the provider refused; the others of the batch go out again."""
+    """Reject the recipients that the provider refused; the others are sent again."""
     match decision:
         case RejectBatch(reason):
             values = {"settled_at": now, "detail": reason[:1000]}
             if _move(session, batch, _ANSWERED, BatchState.REJECTED, **values):
                 deliveries.reject(session, batch.send_id, [batch.number], reason=reason)
         case RejectOne(index, reason):
-            if _put_back(session, batch, _ANSWERED, reason):
+            if _requeue(session, batch, _ANSWERED, reason):
                 refused = recipients[index]["id"]
                 deliveries.reject_one(session, batch.issue_id, refused, reason=reason)
         case Split(reason):
-            if _put_back(session, batch, _ANSWERED, reason):
+            if _requeue(session, batch, _ANSWERED, reason):
                 half = [recipient["id"] for recipient in recipients[len(recipients) // 2 :]]
-                _cut_off(session, batch, half, number=_free_number(session, batch.send_id))
+                _split_off(session, batch, half, number=_next_number(session, batch.send_id))
 
 
-def _put_back(
+def _requeue(
     session: Session, batch: ClaimedBatch, sources: Sequence[BatchState], reason: str = ""
 ) -> bool:
-    """Make the batch pending again: its request was surely not accepted, or never left.
+    """Make the batch pending again: its request was not accepted, or never left.
 
-    It keeps its place in the timetable. An answer that comes late, after the worker counted
-    as dead, settles an uncertain batch just as well.
+    It keeps its time in the timetable. ``sources`` may include uncertain, for a late answer.
     """
     return _move(
         session,
@@ -456,12 +458,12 @@ def _put_back(
     )
 
 
-def _free_number(session: Session, send_id: int) -> int:
+def _next_number(session: Session, send_id: int) -> int:
     last = select(func.max(_batch.c.number)).where(_batch.c.send_id == send_id)
     return int(session.execute(last).scalar_one()) + 1
 
 
-def _cut_off(
+def _split_off(
     session: Session, batch: ClaimedBatch | Row[Any], subscribers: Sequence[int], *, number: int
 ) -> None:
     """Move these recipients of a pending batch to a new batch of this number."""
@@ -486,17 +488,17 @@ def _move(
     assert all(target in BATCH_NEXT[source] for source in sources), target
     moved = (
         update(_batch)
-        .where(*_is(batch), _batch.c.state.in_(sources))
+        .where(*_is_attempt(batch), _batch.c.state.in_(sources))
         .values(state=target, **values)
     )
     return changed(session, moved) == 1
 
 
-def _named(batch: ClaimedBatch) -> dict[str, Any]:
+def _key_values(batch: ClaimedBatch) -> dict[str, Any]:
     return {"of_send": batch.send_id, "of_number": batch.number, "of_attempt": batch.attempt}
 
 
-def _is(batch: ClaimedBatch) -> tuple[ColumnElement[bool], ...]:
+def _is_attempt(batch: ClaimedBatch) -> tuple[ColumnElement[bool], ...]:
     return (
         _batch.c.send_id == batch.send_id,
         _batch.c.number == batch.number,

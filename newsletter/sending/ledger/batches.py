@@ -1,8 +1,8 @@
-"""State of batches, changed in bulk: by evidence, by the clock and by operators.
+"""Changes the state of batches in bulk: by evidence, by the clock and by operators.
 
-Evidence (an event, a departure log) outranks what the database says, which may have been
-restored from a backup: it marks a batch as accepted in whatever state it is, and never makes
-an email leave. batch_store.py moves one batch from claim to settlement.
+Evidence (an event, a departure log) outranks the database, which may have been restored from a
+backup: it marks a batch as accepted in any open state. It never causes an email to be sent.
+batch_store.py moves one batch from claim to settlement.
 """
 
 from collections.abc import Collection, Iterable
@@ -24,7 +24,7 @@ _UNDER_WAY = (SendState.SENDING, SendState.PAUSED)
 
 
 class DeliveryRef(NamedTuple):
-    """The custom arguments of an email, which name its delivery."""
+    """The custom arguments of an email, which identify its delivery."""
 
     send_id: int
     batch: int
@@ -32,14 +32,14 @@ class DeliveryRef(NamedTuple):
     subscriber_id: int
 
 
-def open_batches_of(session: Session, carried: Iterable[DeliveryRef]) -> list[tuple[int, int]]:
-    """The (send, number) of open batches that still have one of these deliveries.
+def open_batches_of(session: Session, refs: Iterable[DeliveryRef]) -> list[tuple[int, int]]:
+    """The (send, number) of open batches that contain one of these deliveries.
 
-    After a restore a new plan may have other recipients under the same batch numbers. An
-    email to someone who is not in the batch proves nothing about it.
+    After a restore, a new plan may have other recipients under the same batch numbers. Then an
+    event about a recipient who is not in the batch proves nothing about it.
     """
     by_batch: dict[tuple[int, int], list[DeliveryRef]] = {}
-    for one in carried:
+    for one in refs:
         by_batch.setdefault((one.send_id, one.batch), []).append(one)
     if not by_batch:
         return []
@@ -49,7 +49,7 @@ def open_batches_of(session: Session, carried: Iterable[DeliveryRef]) -> list[tu
             _batch.c.state.in_(batches_that_may_become(BatchState.ACCEPTED)),
         )
     ).all()
-    if not still_open:  # nearly always: then no delivery need be read
+    if not still_open:  # nearly always; saves reading deliveries
         return []
     row = bulk_rows.table(session, send_id=Id, batch=Integer, issue_id=Id, subscriber_id=Id)
     rows = (one._asdict() for batch in still_open for one in sorted(by_batch[batch[0], batch[1]]))
@@ -70,13 +70,14 @@ def mark_accepted(
     detail: str,
     finish: bool = True,
 ) -> int:
-    """Mark (send, number) batches as accepted, as evidence proves; returns how many were not yet.
+    """Mark (send, number) batches as accepted, by evidence; returns how many changed.
 
-    Without ``finish`` no send is marked as sent: the caller may still mark batches uncertain.
+    Without ``finish`` no send is marked as sent, because the caller may still mark batches
+    uncertain.
     """
     if not batches:
         return 0
-    proved = session.execute(
+    accepted = session.execute(
         update(_batch)
         .where(
             tuple_(_batch.c.send_id, _batch.c.number).in_(sorted(batches)),
@@ -85,17 +86,17 @@ def mark_accepted(
         .values(state=BatchState.ACCEPTED, settled_at=now, detail=detail)
         .returning(_batch.c.send_id, _batch.c.number)
     ).all()
-    for send_id, number in sorted((row.send_id, row.number) for row in proved):
+    for send_id, number in sorted((row.send_id, row.number) for row in accepted):
         deliveries.accept(session, send_id, number)
-    if proved and finish:
+    if accepted and finish:
         sends.finish(session, now=now)
-    return len(proved)
+    return len(accepted)
 
 
 def mark_uncertain(
     session: Session, send_id: int, numbers: Collection[int], *, now: datetime, detail: str
 ) -> int:
-    """Mark batches uncertain that left, as the departure log says; returns how many."""
+    """Mark batches uncertain that left according to the departure log; returns how many."""
     return changed(
         session,
         update(_batch)
@@ -112,12 +113,12 @@ def recover_abandoned(session: Session, *, now: datetime) -> tuple[int, int]:
     """Recover the batches of dead workers: returns (claims released, batches now uncertain).
 
     A claimed batch has not left, so it is pending again. One in flight may have been accepted.
-    A worker is dead when its heartbeat has stopped, whatever its lease says. A worker that
-    was only slow finds its claim gone, or settles the uncertain batch with its late answer.
+    A worker is dead when its heartbeat has stopped, even if the batch's lease lasts. A worker
+    that was only slow has lost its claim, or settles the uncertain batch with its late answer.
     """
     alive = exists(select(1).where(_worker.c.name == _batch.c.worker, _worker.c.alive_until > now))
     abandoned = (_batch.c.lease_until < now) | ~alive
-    freed = changed(
+    released = changed(
         session,
         update(_batch)
         .where(_batch.c.state == BatchState.CLAIMED, abandoned)
@@ -129,13 +130,13 @@ def recover_abandoned(session: Session, *, now: datetime) -> tuple[int, int]:
         .where(_batch.c.state == BatchState.IN_FLIGHT, abandoned)
         .values(state=BatchState.UNCERTAIN, detail="the worker ended before the answer came"),
     )
-    return freed, uncertain
+    return released, uncertain
 
 
 def resend_uncertain(session: Session, *, departed_before: datetime, now: datetime) -> int:
-    """Make uncertain batches pending again: the operator's policy risks a second copy.
+    """Make uncertain batches pending again, as the policy says; risks a second copy.
 
-    Only one: a batch that was resent and is uncertain once more waits for the operator.
+    A batch is resent once: if it is uncertain again, it waits for an operator.
     """
     return changed(
         session,
@@ -179,7 +180,7 @@ def resend_by_operator(
 
 
 def drop_pending(session: Session, send_id: int, *, now: datetime, reason: str) -> int:
-    """Reject the pending batches of a send; returns how many recipients miss the issue by it."""
+    """Reject the pending batches of a send; returns the number of their recipients."""
     dropped = session.scalars(
         update(_batch)
         .where(_batch.c.send_id == send_id, _batch.c.state == BatchState.PENDING)

@@ -1,4 +1,4 @@
-"""A batch that a worker has claimed, and its recipients: values, read by every step of its way."""
+"""The values of a claimed batch and its recipients."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,11 +7,11 @@ from typing import Any, TypedDict
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The right to send one request while every other batch waits for the provider."""
+    """A request that tests whether the provider works, while all other batches wait."""
 
-    #: Counts probes: a worker that comes late with an earlier number changes nothing.
+    #: Counts probes: a late answer to an earlier one changes nothing.
     number: int
-    #: A small probe was accepted before: this one is a batch as planned, and ends the backoff.
+    #: Whether it is a batch as planned, after a small probe was accepted; it ends the backoff.
     whole: bool
 
 
@@ -27,21 +27,21 @@ class ClaimedBatch:
     #: Deliveries that the plan put into it.
     size: int
     topics: tuple[str, ...]
-    #: When the send was made: tells it from another of the same number in a restored database.
+    #: When the send was created. In a restored database another send may have the same id.
     made_at: datetime
-    #: When the timetable wanted it to leave.
+    #: When it was due by the timetable.
     due: datetime
     #: Whether the send has a timetable that spreads its batches over time.
     paced: bool
-    #: Set when the batch tests whether the provider works again while all others wait.
+    #: Set if the batch is a probe.
     probe: Probe | None = None
-    #: What the provider is asked to measure.
+    #: Whether the provider tracks clicks and opens.
     track_clicks: bool = False
     track_opens: bool = False
 
 
 class EligibleRecipient(TypedDict):
-    """What a batch's request needs of one recipient."""
+    """The values of one recipient that the request contains."""
 
     id: int
     #: The beginning of the address hash in hex.
@@ -53,7 +53,7 @@ class EligibleRecipient(TypedDict):
 
 
 class SkippedRecipient(TypedDict):
-    """A recipient who must not be emailed any more, and why."""
+    """A recipient who must not be emailed any more, with the reason."""
 
     person: int
     #: The beginning of the address hash in hex; None when the subscriber was erased.

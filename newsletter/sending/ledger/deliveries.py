@@ -1,4 +1,4 @@
-"""State of deliveries, the rows of a send's recipients: what workers and events write of them."""
+"""Changes the state of deliveries, as workers and events report."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from newsletter.db.dialect import by_code_points
 from newsletter.db.orm import Id, Session, changed, table_of
 from newsletter.sending.ledger.claimed_batch import SkippedRecipient
 from newsletter.sending.models import Delivery
-from newsletter.sending.states import TOLD, DeliveryState, may_become
+from newsletter.sending.states import REPORTED, DeliveryState, may_become
 
 _delivery = table_of(Delivery)
 
@@ -35,12 +35,12 @@ _SKIP = (
 
 
 def accept(session: Session, send_id: int, number: int) -> None:
-    """The provider accepted the batch: mark its deliveries that are still planned."""
+    """Mark the planned deliveries of a batch as accepted."""
     session.execute(_ACCEPT, {"of_send": send_id, "of_batch": number})
 
 
 def skip(session: Session, issue_id: int, skipped: Sequence[SkippedRecipient]) -> None:
-    """Write who is not in a request although the plan put them there, and why."""
+    """Mark deliveries that are not in the request as skipped, with their reasons."""
     if skipped:
         session.connection().execute(
             _SKIP,
@@ -49,9 +49,9 @@ def skip(session: Session, issue_id: int, skipped: Sequence[SkippedRecipient]) -
 
 
 def reject(session: Session, send_id: int, numbers: Collection[int], *, reason: str) -> int:
-    """The recipients of these batches do not get the issue; returns how many.
+    """Mark the deliveries of these batches as rejected; returns how many.
 
-    Only those who were in the request: skipped deliveries keep their own reason.
+    Skipped deliveries stay, with their own reasons.
     """
     return changed(
         session,
@@ -66,7 +66,7 @@ def reject(session: Session, send_id: int, numbers: Collection[int], *, reason: 
 
 
 def reject_one(session: Session, issue_id: int, subscriber_id: int, *, reason: str) -> None:
-    """One recipient does not get the issue; the batch goes out again without them."""
+    """Mark one delivery as rejected; its batch is sent again without it."""
     session.execute(
         update(_delivery)
         .where(
@@ -79,7 +79,7 @@ def reject_one(session: Session, issue_id: int, subscriber_id: int, *, reason: s
 
 
 def planned(session: Session, send_id: int, number: int, *, at_most: int) -> list[int]:
-    """Subscribers of a batch to whom it has not been sent: the first ones, by their ids."""
+    """The first planned recipients of a batch, by subscriber id."""
     rows = (
         select(_delivery.c.subscriber_id)
         .where(
@@ -96,7 +96,7 @@ def planned(session: Session, send_id: int, number: int, *, at_most: int) -> lis
 def move_to_batch(
     session: Session, issue_id: int, subscribers: Sequence[int], *, number: int
 ) -> None:
-    """Put these recipients into another batch of the same send."""
+    """Move these recipients to another batch of the same send."""
     session.execute(
         update(_delivery)
         .where(_delivery.c.issue_id == issue_id, _delivery.c.subscriber_id.in_(subscribers))
@@ -105,7 +105,7 @@ def move_to_batch(
 
 
 class DeliveryUpdate(NamedTuple):
-    """What an event says of a delivery."""
+    """The state of a delivery that an event reports."""
 
     issue_id: int
     subscriber_id: int
@@ -113,30 +113,30 @@ class DeliveryUpdate(NamedTuple):
     reason: str | None
 
 
-def apply_updates(session: Session, told: Iterable[DeliveryUpdate]) -> int:
-    """Move deliveries forward as events say; those that are further already stay.
+def apply_updates(session: Session, updates: Iterable[DeliveryUpdate]) -> int:
+    """Apply the states that events report; a delivery in a stronger state stays.
 
-    Any order of events ends the same: the strongest state stands, and of several reasons for
-    it the one that sorts first, which matters to nobody as long as it is always the same.
+    The order of events does not matter: the strongest state remains, and of several reasons for
+    it the one that sorts first.
     """
     strongest: dict[tuple[int, int], DeliveryUpdate] = {}
-    for one in told:
+    for one in updates:
         known = strongest.setdefault((one.issue_id, one.subscriber_id), one)
-        if known is not one and _weight(one) > _weight(known):
+        if known is not one and _strength(one) > _strength(known):
             strongest[one.issue_id, one.subscriber_id] = one
     rows: dict[DeliveryState, list[dict[str, Any]]] = {}
     for _, one in sorted(strongest.items()):
         rows.setdefault(one.state, []).append(one._asdict())
     return sum(
         changed(session, _move(session, state), bulk_rows.values(session, rows[state]))
-        for state in TOLD
+        for state in REPORTED
         if state in rows
     )
 
 
-def _weight(told: DeliveryUpdate) -> tuple[int, bool, list[int]]:
-    # Any reason before none; of two the one that sorts first.
-    return TOLD.index(told.state), told.reason is not None, [-ord(c) for c in told.reason or ""]
+def _strength(one: DeliveryUpdate) -> tuple[int, bool, list[int]]:
+    # A reason is stronger than none; of two reasons, the one that sorts first.
+    return REPORTED.index(one.state), one.reason is not None, [-ord(c) for c in one.reason or ""]
 
 
 def _move(session: Session, state: DeliveryState) -> Update:

@@ -52,7 +52,7 @@ MAY_HAVE_HAD: Final = "may have had this issue before the restore"
 _LAST = b"\xff" * 8
 _CHUNK = 5000
 #: Batches in these states have not left, so their recipients can still be skipped.
-_WAITING = (BatchState.PENDING, BatchState.CLAIMED)
+_NOT_DEPARTED = (BatchState.PENDING, BatchState.CLAIMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +108,16 @@ def _issues_of(*which: ColumnElement[bool]) -> Select[Any]:
 def exclusion_reason(issue_id: int) -> ColumnElement[Any]:
     """The SQL expression of the exclusion reason; NULL for recipients of no forgotten send."""
     sends = select(_sent.c.id).where(_is_of(issue_id))
-    was_in = (
+    is_recipient = (
         _recipient.c.forgotten_id.in_(sends),
         _recipient.c.address_prefix == _prefix_of_subscriber(),
     )
     return case(
-        (exists(select(1).where(*was_in, _recipient.c.answered.is_(True))), literal(HAD_BEFORE)),
-        (exists(select(1).where(*was_in)), literal(MAY_HAVE_HAD)),
+        (
+            exists(select(1).where(*is_recipient, _recipient.c.answered.is_(True))),
+            literal(HAD_BEFORE),
+        ),
+        (exists(select(1).where(*is_recipient)), literal(MAY_HAVE_HAD)),
     )
 
 
@@ -123,16 +126,16 @@ def _prefix_of_subscriber() -> ColumnElement[bytes]:
 
 
 def get_or_create(
-    session: Session, number: int, made_at: datetime, about: ForgottenSendInfo, *, now: datetime
+    session: Session, number: int, made_at: datetime, send_info: ForgottenSendInfo, *, now: datetime
 ) -> int:
     """Return the id of a forgotten send's row; creates the row if there is none."""
     row = {
         "number": number,
         "made_at": made_at,
-        "slug": about.slug,
-        "content": about.content,
-        "schedule": about.schedule,
-        "due_at": about.due,
+        "slug": send_info.slug,
+        "content": send_info.content,
+        "schedule": send_info.schedule,
+        "due_at": send_info.due,
         "found_at": now,
     }
     session.execute(insert_into(session, _sent).values(**row).on_conflict_do_nothing())
@@ -181,13 +184,13 @@ def skip_planned_recipients(session: Session, forgotten_ids: Collection[int]) ->
         select(1).where(
             _batch.c.send_id == _delivery.c.send_id,
             _batch.c.number == _delivery.c.batch,
-            _batch.c.state.in_(_WAITING),
+            _batch.c.state.in_(_NOT_DEPARTED),
         )
     )
     skipped = 0
     for forgotten_id in sorted(forgotten_ids):
         for answered, why in ((True, HAD_BEFORE), (False, MAY_HAVE_HAD)):
-            was_in = exists(
+            is_recipient = exists(
                 select(1)
                 .select_from(_subscriber)
                 .join(_recipient, _recipient.c.address_prefix == _prefix_of_subscriber())
@@ -204,7 +207,7 @@ def skip_planned_recipients(session: Session, forgotten_ids: Collection[int]) ->
                     _delivery.c.issue_id.in_(_issues_of(_sent.c.id == forgotten_id)),
                     _delivery.c.state == DeliveryState.PLANNED,
                     not_departed,
-                    was_in,
+                    is_recipient,
                 )
                 .values(state=DeliveryState.SKIPPED, reason=why),
             )

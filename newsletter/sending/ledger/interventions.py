@@ -21,13 +21,13 @@ _send = table_of(Send)
 
 #: The key of ``Session.info`` under which interventions wait for the departure log.
 INTERVENTIONS: Final = "interventions"
-PAUSED, CANCELLED, WENT_ON = "paused", "cancelled", "went on"
-KINDS: Final = frozenset({PAUSED, CANCELLED, WENT_ON})
+PAUSED, CANCELLED, RESUMED = "paused", "cancelled", "went on"
+KINDS: Final = frozenset({PAUSED, CANCELLED, RESUMED})
 _KIND: Final[Mapping[SendState, str]] = {
     SendState.PAUSED: PAUSED,
     SendState.CANCELLED: CANCELLED,
-    SendState.SENDING: WENT_ON,
-    SendState.SCHEDULED: WENT_ON,
+    SendState.SENDING: RESUMED,
+    SendState.SCHEDULED: RESUMED,
 }
 
 
@@ -43,12 +43,12 @@ class Intervention(NamedTuple):
 def record(session: Session, send: Send, target: SendState, *, now: datetime) -> None:
     """Record that an operator moved a send to this state.
 
-    Its time is later than that of the intervention before, even if a machine's clock is behind.
+    Its time is later than that of the previous intervention, even if a machine's clock is behind.
     """
     at = max(now, send.intervened_at + timedelta(microseconds=1)) if send.intervened_at else now
     session.execute(update(_send).where(_send.c.id == send.id).values(intervened_at=at))
-    noted = session.info.setdefault(INTERVENTIONS, [])
-    noted.append(Intervention(send.id, send.created_at, _KIND[target], at))
+    recorded = session.info.setdefault(INTERVENTIONS, [])
+    recorded.append(Intervention(send.id, send.created_at, _KIND[target], at))
 
 
 def restore(session: Session, send_id: int, what: str, at: datetime, *, now: datetime) -> bool:
@@ -60,7 +60,7 @@ def restore(session: Session, send_id: int, what: str, at: datetime, *, now: dat
     if send.intervened_at is not None and send.intervened_at >= at:
         return False
     session.execute(update(_send).where(_send.c.id == send.id).values(intervened_at=at))
-    if what == WENT_ON:
+    if what == RESUMED:
         return False
     when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     reason = f"it was {what} at {when}, and the database was restored from an older backup"

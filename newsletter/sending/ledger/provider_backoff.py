@@ -1,16 +1,15 @@
-"""Account-wide backoff: what stopped one request stops all requests, on every machine.
+"""Account-wide backoff after provider errors, for all requests of all machines.
 
-One row, which every claim and every departure reads. There are two kinds of trouble.
+The backoff is one row, which every claim and every departure reads. There are two causes.
 
-- The provider said when to come back (a rate limit): no batch leaves before ``until``.
-- The provider could not be reached, or did not answer. Then, after ``until``, which moves
-  further away with each failure, one request alone tests whether the provider works again.
-  The first such probe has a few recipients, the second is a batch as planned, because a
-  provider may accept small requests and fail on large ones. When both were accepted, all
-  batches may leave again.
+- The provider set a time (a rate limit): no batch leaves before ``until``.
+- The provider could not be reached, or did not answer. After ``until``, one request tests
+  whether the provider works again; each failed probe moves ``until`` further away. The first
+  probe has a few recipients. The second is a batch as planned, because a provider may accept
+  small requests and fail on large ones. When both were accepted, all batches may leave again.
 
-A probe lasts as long as its batch is claimed or in flight. When its worker dies, another
-probe may begin once the batch is recovered (batches.recover_abandoned).
+A probe lasts while its batch is claimed or in flight. When its worker dies, another probe may
+start after the batch is recovered (batches.recover_abandoned).
 """
 
 from collections.abc import Callable
@@ -24,13 +23,13 @@ from newsletter.sending.ledger.claimed_batch import Probe
 from newsletter.sending.models import Batch, Part, ProviderBackoff, Send
 from newsletter.sending.states import BatchState, SendState
 
-_hold, _batch, _send = table_of(ProviderBackoff), table_of(Batch), table_of(Send)
+_backoff, _batch, _send = table_of(ProviderBackoff), table_of(Batch), table_of(Send)
 _NAME = "provider"
-#: Trouble that comes back within this time after a backoff counts as the same trouble.
+#: An error within this time after a backoff belongs to the same trouble.
 _SAME_TROUBLE = timedelta(minutes=6)
-#: The number of no probe: ordinary batches depart with it.
+#: The probe number of ordinary batches.
 NO_PROBE = -1
-#: Recipients of the first probe: at most so many are uncertain when it fails.
+#: The most recipients of the first probe, and so the most that are uncertain when it fails.
 PROBE_SIZE = 10
 
 
@@ -38,33 +37,33 @@ def blocks() -> ColumnElement[bool]:
     """Whether a batch must wait; takes the parameters ``now`` and ``probe``."""
     return exists(
         select(1)
-        .select_from(_hold)
+        .select_from(_backoff)
         .where(
-            (_hold.c.until > bindparam("now"))
-            | ((_hold.c.failures > 0) & (_hold.c.probes != bindparam("probe")))
+            (_backoff.c.until > bindparam("now"))
+            | ((_backoff.c.failures > 0) & (_backoff.c.probes != bindparam("probe")))
         )
     )
 
 
 def back_off(session: Session, *, now: datetime, until: datetime, reason: str) -> timedelta:
-    """Let no batch leave before ``until``; returns how long this trouble has lasted by now.
+    """Let no batch leave before ``until``; returns how long this trouble has lasted.
 
-    A longer backoff in force stays. Trouble has ended when a request that left after its
-    backoff was accepted: several rate limits that each passed are not one long outage.
+    A longer backoff stays. Trouble has ended when a request that left after its backoff was
+    accepted, so several short rate limits are not one long outage.
     """
-    insert = insert_into(session, _hold).values(
+    insert = insert_into(session, _backoff).values(
         name=_NAME, until=until, since=now, reason=reason[:1000], failures=0, probes=0, passed=False
     )
-    lasting = (_hold.c.failures > 0) | _lasts(now)
+    lasting = (_backoff.c.failures > 0) | _is_same_trouble(now)
     row = session.execute(
         insert.on_conflict_do_update(
             index_elements=["name"],
             set_={
                 "until": _later(insert.excluded.until),
-                "since": case((lasting, _hold.c.since), else_=insert.excluded.since),
+                "since": case((lasting, _backoff.c.since), else_=insert.excluded.since),
                 "reason": insert.excluded.reason,
             },
-        ).returning(_hold.c.since)
+        ).returning(_backoff.c.since)
     ).one()
     return now - row.since  # type: ignore[no-any-return]
 
@@ -79,14 +78,13 @@ def fail(
 ) -> timedelta:
     """Stop all sending until probes were accepted; returns how long this trouble has lasted.
 
-    ``wait`` gives the time until the next probe after so many failures in a row. Requests
-    that were in flight when sending stopped prove nothing new: only a failed probe makes
-    the wait longer.
+    ``wait`` gives the time until the next probe after a number of failures in a row. Only a
+    failed probe makes the wait longer, not the requests that were in flight when sending stopped.
     """
     row = session.execute(
-        select(_hold, _lasts(now).label("lasts"))
-        .where(_hold.c.name == _NAME)
-        .with_for_update(of=_hold)
+        select(_backoff, _is_same_trouble(now).label("lasts"))
+        .where(_backoff.c.name == _NAME)
+        .with_for_update(of=_backoff)
     ).one_or_none()
     stopped = row is not None and row.failures > 0
     failures = row.failures if row is not None and stopped else 0
@@ -95,11 +93,11 @@ def fail(
     if row is None or not stopped or (probe is not None and probe.number == row.probes):
         failures += 1
         until = max(until, now + wait(failures))
-    insert = insert_into(session, _hold).values(
+    insert = insert_into(session, _backoff).values(
         name=_NAME, until=until, since=since, reason=reason[:1000], failures=failures, probes=0
     )
-    # Another worker may have written the row since it was read: the stricter of both stays.
-    more = insert.excluded.failures > _hold.c.failures
+    # Another worker may have written the row since it was read: the stricter values stay.
+    more = insert.excluded.failures > _backoff.c.failures
     session.execute(
         insert.on_conflict_do_update(
             index_elements=["name"],
@@ -107,8 +105,8 @@ def fail(
                 "until": _later(insert.excluded.until),
                 "since": insert.excluded.since,
                 "reason": insert.excluded.reason,
-                "passed": and_(_hold.c.passed, ~more),
-                "failures": case((more, insert.excluded.failures), else_=_hold.c.failures),
+                "passed": and_(_backoff.c.passed, ~more),
+                "failures": case((more, insert.excluded.failures), else_=_backoff.c.failures),
             },
         )
     )
@@ -116,66 +114,68 @@ def fail(
 
 
 def due_probe(session: Session, *, now: datetime) -> Probe | None:
-    """The next probe, when sending is stopped, the wait is over, and no probe is under way."""
+    """The next probe, if sending is stopped, the wait is over, and no probe is under way."""
     row = session.execute(
-        select(_hold.c.probes, _hold.c.passed).where(
-            _hold.c.failures > 0, _hold.c.until <= now, ~_under_way()
+        select(_backoff.c.probes, _backoff.c.passed).where(
+            _backoff.c.failures > 0, _backoff.c.until <= now, ~_under_way()
         )
     ).one_or_none()
     return None if row is None else Probe(row.probes + 1, row.passed)
 
 
-def take(
+def start_probe(
     session: Session, probe: Probe, *, send_id: int, batch: int, attempt: int, now: datetime
 ) -> bool:
-    """Make this attempt of a batch the probe; False when another worker was faster.
+    """Make this attempt of a batch the probe; returns False if another worker was faster.
 
-    A compare-and-swap of the row: of any number of workers that read the same number one
-    gets the next, on PostgreSQL too, where the others wait for its commit and compare again.
+    This is a compare-and-swap of the row: of all workers that read the same probe number, only
+    one succeeds. On PostgreSQL the others wait for its commit and compare again.
     """
-    stale = _hold.c.until < now - _SAME_TROUBLE
-    taken = (
-        update(_hold)
+    stale = _backoff.c.until < now - _SAME_TROUBLE
+    statement = (
+        update(_backoff)
         .where(
-            _hold.c.name == _NAME,
-            _hold.c.probes == probe.number - 1,
-            _hold.c.failures > 0,
-            _hold.c.until <= now,
+            _backoff.c.name == _NAME,
+            _backoff.c.probes == probe.number - 1,
+            _backoff.c.failures > 0,
+            _backoff.c.until <= now,
         )
         .values(
             probes=probe.number,
             probe_send=send_id,
             probe_batch=batch,
             probe_attempt=attempt,
-            # There was nothing to send for so long that this is other trouble.
-            since=case((stale, now), else_=_hold.c.since),
-            failures=case((stale, 1), else_=_hold.c.failures),
+            # Nothing was sent for so long that this counts as new trouble.
+            since=case((stale, now), else_=_backoff.c.since),
+            failures=case((stale, 1), else_=_backoff.c.failures),
         )
     )
-    return changed(session, taken) == 1
+    return changed(session, statement) == 1
 
 
-def passed(session: Session, probe: Probe) -> None:
-    """The provider accepted the probe: next is a batch as planned, then the backoff ends."""
+def record_success(session: Session, probe: Probe) -> None:
+    """Record that the provider accepted the probe; after a whole batch the backoff ends."""
     values = {"failures": 0, "passed": False} if probe.whole else {"passed": True}
     session.execute(
-        update(_hold).where(_hold.c.name == _NAME, _hold.c.probes == probe.number).values(**values)
+        update(_backoff)
+        .where(_backoff.c.name == _NAME, _backoff.c.probes == probe.number)
+        .values(**values)
     )
 
 
 def is_stopped(session: Session) -> bool:
     """Whether only probes may leave."""
-    return session.scalar(select(_hold.c.name).where(_hold.c.failures > 0)) is not None
+    return session.scalar(select(_backoff.c.name).where(_backoff.c.failures > 0)) is not None
 
 
 def in_force(session: Session, *, now: datetime) -> ProviderBackoff | None:
-    """The backoff that keeps all batches waiting; None when there is none."""
-    stopped = (_hold.c.failures > 0) & (_hold.c.until > now - _SAME_TROUBLE)
-    return session.scalar(select(ProviderBackoff).where((_hold.c.until > now) | stopped))
+    """The backoff that delays all batches; None if there is none."""
+    stopped = (_backoff.c.failures > 0) & (_backoff.c.until > now - _SAME_TROUBLE)
+    return session.scalar(select(ProviderBackoff).where((_backoff.c.until > now) | stopped))
 
 
-def keeps_somebody(session: Session, *, now: datetime) -> bool:
-    """Whether a batch would leave by now, were it not for the backoff."""
+def delays_batches(session: Session, *, now: datetime) -> bool:
+    """Whether the backoff delays a batch that is due."""
     due = (
         select(_batch.c.number)
         .join(_send, _send.c.id == _batch.c.send_id)
@@ -189,35 +189,35 @@ def keeps_somebody(session: Session, *, now: datetime) -> bool:
     return session.scalar(due.limit(1)) is not None
 
 
-def begin_anew(session: Session, *, now: datetime) -> None:
-    """Begin to count anew how long trouble has lasted: an operator resumed a send."""
+def restart_duration(session: Session, *, now: datetime) -> None:
+    """Restart the duration and the failures of the trouble, because an operator resumed a send."""
     session.execute(
-        update(_hold).values(since=now, failures=case((_hold.c.failures > 0, 1), else_=0))
+        update(_backoff).values(since=now, failures=case((_backoff.c.failures > 0, 1), else_=0))
     )
 
 
 def lift(session: Session) -> None:
     """End the backoff."""
-    session.execute(delete(_hold))
+    session.execute(delete(_backoff))
 
 
 def _later(other: ColumnElement[datetime]) -> ColumnElement[datetime]:
-    return case((_hold.c.until > other, _hold.c.until), else_=other)
+    return case((_backoff.c.until > other, _backoff.c.until), else_=other)
 
 
-def _lasts(now: datetime) -> ColumnElement[bool]:
-    """Whether new trouble counts as the same as that of this backoff."""
-    # Only batches of sends that had not ended before: an index finds them quickly.
-    taken = exists(
+def _is_same_trouble(now: datetime) -> ColumnElement[bool]:
+    """Whether a new error belongs to the same trouble as this backoff."""
+    # Only batches of sends that had not ended before, which an index finds quickly.
+    accepted = exists(
         select(1)
         .select_from(_batch.join(_send, _send.c.id == _batch.c.send_id))
         .where(
-            _send.c.finished_at.is_(None) | (_send.c.finished_at > _hold.c.until),
+            _send.c.finished_at.is_(None) | (_send.c.finished_at > _backoff.c.until),
             _batch.c.state == BatchState.ACCEPTED,
-            _batch.c.departed_at > _hold.c.until,
+            _batch.c.departed_at > _backoff.c.until,
         )
     )
-    return (_hold.c.until >= now - _SAME_TROUBLE) & ~taken
+    return (_backoff.c.until >= now - _SAME_TROUBLE) & ~accepted
 
 
 def _under_way() -> ColumnElement[bool]:
@@ -226,9 +226,9 @@ def _under_way() -> ColumnElement[bool]:
         select(1)
         .select_from(_batch)
         .where(
-            _batch.c.send_id == _hold.c.probe_send,
-            _batch.c.number == _hold.c.probe_batch,
-            _batch.c.attempt == _hold.c.probe_attempt,
+            _batch.c.send_id == _backoff.c.probe_send,
+            _batch.c.number == _backoff.c.probe_batch,
+            _batch.c.attempt == _backoff.c.probe_attempt,
             _batch.c.state.in_([BatchState.CLAIMED, BatchState.IN_FLIGHT]),
         )
     )

@@ -29,8 +29,8 @@ def recipients(
     """The recipients of a claimed batch who may be emailed now, and those who are skipped.
 
     Skipped are those who unsubscribed, or were suppressed, paused or erased, since planning.
-    Writes nothing, so that no other writer waits. The database returns one JSON text: to fetch
-    a thousand rows would take as long as all else, and would pass the GIL around for each row.
+    Writes nothing, so that no other writer waits. The database returns one JSON text, because
+    fetching a thousand rows would double the time and release the GIL for each row.
     """
     values = {"now": now, "of_send": batch.send_id, "of_batch": batch.number}
     query = _recipients_query(
@@ -64,7 +64,7 @@ def values_of(session: Session, subscriber_id: int) -> EligibleRecipient:
     )
 
 
-# Cached for the batches of a send: building the statement takes as long as running it.
+# Cached, because building the statement takes as long as running it.
 @lru_cache(maxsize=16)
 def _recipients_query(
     topics: tuple[str, ...], *, with_attributes: bool, postgresql: bool

@@ -44,7 +44,7 @@ def reschedule(
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     timetable = Timetable.from_json(send.timetable)
     others = warmup_usage.with_other_sends(session, warm_up, timetable, send_id)
-    # Two that reschedule one send at once would give the same quota to different batches.
+    # Without this lock, two concurrent calls would give the same quota to different batches.
     session.execute(select(_send.c.id).where(_send.c.id == send_id).with_for_update())
     rows = session.execute(
         select(_batch.c.number, _batch.c.size, _batch.c.zone)
@@ -75,7 +75,7 @@ def reschedule(
 def reschedule_or_pause(
     session: Session, send_id: int, *, now: datetime, warm_up: WarmUp | None
 ) -> None:
-    """``reschedule`` where no operator waits for the answer: on SendError the send is paused."""
+    """Like ``reschedule``, but pauses the send on SendError, because no operator sees the error."""
     try:
         reschedule(session, send_id, now=now, warm_up=warm_up)
     except SendError as error:
@@ -83,7 +83,7 @@ def reschedule_or_pause(
 
 
 def reschedule_resent(session: Session, *, now: datetime, warm_up: WarmUp | None) -> None:
-    """Apply the timetables to uncertain batches that were set to be sent again at ``now``."""
+    """Apply the timetables to uncertain batches that became pending at ``now``."""
     again = session.execute(
         select(_send.c.id, _send.c.timetable).where(
             _send.c.state.in_([SendState.SENDING, SendState.PAUSED]),

@@ -1,4 +1,4 @@
-"""State of sends: a move that states.py does not allow changes nothing, and says so."""
+"""Changes the state of sends; a transition that states.py does not allow changes nothing."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -24,7 +24,7 @@ _FINISHED = select(_send.c.id).where(
     _send.c.state == SendState.SENDING,
     ~exists(select(1).where(_batch.c.send_id == _send.c.id, _batch.c.state.in_(UNSETTLED))),
 )
-_LEFT_OVER = select(func.count()).where(
+_PLANNED_COUNT = select(func.count()).where(
     _delivery.c.send_id == bindparam("of_send"), _delivery.c.state == DeliveryState.PLANNED
 )
 
@@ -51,9 +51,9 @@ def move_send(
     paused_by: PauseCause | None = None,
     **values: object,
 ) -> bool:
-    """Move a send to ``target`` if its state allows that; False, and no change, if not.
+    """Move a send to ``target`` if its state allows that; otherwise returns False.
 
-    ``paused_by`` belongs to a pause; any other move clears it.
+    ``paused_by`` is for a pause; any other transition clears it.
     """
     sources = sends_that_may_become(target) & frozenset(only_from or SendState)
     moved = changed(
@@ -75,7 +75,7 @@ def pause(
     only_from: Collection[SendState] | None = None,
     **values: object,
 ) -> bool:
-    """Pause a send that cannot go on, and email the operators; False when it has ended."""
+    """Pause a send and email the operators; returns False when it has ended."""
     paused = move_send(
         session,
         send_id,
@@ -98,25 +98,25 @@ def pause(
     return paused
 
 
-def hold_back(
+def pause_scheduled(
     session: Session, send_id: int, cause: PauseCause, *, reason: str, now: datetime
 ) -> bool:
-    """Pause a send that has not begun, so that an operator decides; False when it has begun."""
+    """Pause a scheduled send, so that an operator decides; False when it has started."""
     only = [SendState.SCHEDULED]
     return pause(session, send_id, cause, reason=reason, now=now, only_from=only)
 
 
 def finish(session: Session, *, now: datetime) -> int:
-    """Mark each send as sent that has no open batch; returns how many have none.
+    """Mark sends without an open batch as sent; returns how many there are.
 
-    A send that still has planned recipients then is paused: they are in no batch, which
-    only a defect or a change from outside this program can bring about.
+    A send that then still has planned recipients is paused. They are in no batch, which only a
+    bug or a change by another program can cause.
     """
     done = session.scalars(_FINISHED).all()
     for send_id in done:
-        left_over = session.scalar(_LEFT_OVER, {"of_send": send_id})
-        if left_over:
-            why = f"{left_over:,} recipients are in no batch"
+        in_no_batch = session.scalar(_PLANNED_COUNT, {"of_send": send_id})
+        if in_no_batch:
+            why = f"{in_no_batch:,} recipients are in no batch"
             pause(session, send_id, PauseCause.DEFECT, reason=why, now=now)
         elif move_send(session, send_id, SendState.SENT, finished_at=now, accepted_count=_ACCEPTED):
             archive_queries.publish(session, send_id, now=now)

@@ -1,7 +1,7 @@
 """Retention of deliveries: stores their totals in the send, then deletes them.
 
-Without its deliveries nobody knows who has an issue. So an issue with totals is closed: no
-send may send it again.
+Without deliveries it is not known who has an issue. So an issue with totals is closed: it cannot
+be sent again.
 """
 
 from datetime import datetime
@@ -31,7 +31,7 @@ def require_open(session: Session, issue_id: int) -> None:
 
 
 def old_issues(session: Session, *, before: datetime) -> list[int]:
-    """Issues that are not closed and whose sends all ended before this time."""
+    """Issues that are not closed, and whose sends all ended before this time."""
     last = func.max(func.coalesce(_send.c.finished_at, _send.c.created_at))
     under_way = func.count().filter(_send.c.state.not_in(ENDED))
     rows = (

@@ -36,6 +36,10 @@ from subscribers.models import Segment
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
 
 
+class DifferentTextError(SendError):
+    """The issue was sent before with another text."""
+
+
 @dataclass(frozen=True, slots=True)
 class CreatedSend:
     """A new send, and when its last batch leaves by its timetable."""
@@ -67,8 +71,8 @@ def create(
     stored draft gives its revision as ``base``; a schedule gives itself and the due time as
     ``occasion``. Raises IssueError if the revision is not approved, or is not the latest.
 
-    Raises SendError if another text was sent under the same slug, because its recipients would
-    be excluded; ``terms.same_issue`` allows that. Raises SegmentError or TopicError for an
+    Raises DifferentTextError if another text was sent under the same slug, because its recipients
+    would be excluded; ``terms.same_issue`` allows that. Raises SegmentError or TopicError for an
     unknown one, and NothingToDoError if there are no recipients. Raises SendError if the
     timetable needs more than a year, if the A/B test needs a measure that is not tracked, if
     the deliveries of the issue were deleted, and while a departure log is not compared.
@@ -76,8 +80,8 @@ def create(
     restore_gate.require_open(session)
     revision = _approved(session, draft, terms, approved_by, now, base=base)
     if not terms.same_issue:
-        refuse_other_words(session, draft, revision.issue_id)
-    foreseen = estimate(
+        require_same_text(session, draft, revision.issue_id)
+    estimated = estimate(
         session,
         draft,
         segment_names,
@@ -90,8 +94,8 @@ def create(
     send = Send(
         issue_id=revision.issue_id,
         revision_id=revision.id,
-        segments=[_as_it_is_now(one) for one in foreseen.segments],
-        excluded=[_as_it_is_now(one) for one in foreseen.excluded],
+        segments=[_segment_snapshot(one) for one in estimated.segments],
+        excluded=[_segment_snapshot(one) for one in estimated.excluded],
         topics=list(draft.topics),
         state=SendState.SCHEDULED,
         scheduled_for=at,
@@ -111,27 +115,27 @@ def create(
         variants.append((words, saved.issue_id if saved and is_other else None))
     ab_testing.write(session, send.id, variants)
     issue = session.get_one(Issue, revision.issue_id)
-    is_public = archive_queries.will_be_public(issue.publicity, to_all=foreseen.is_for_all)
+    is_public = archive_queries.will_be_public(issue.publicity, to_all=estimated.is_for_all)
     _audit(
         session,
         by,
         "send created",
         send.id,
         now=now,
-        people=foreseen.people,
+        people=estimated.people,
         segments=", ".join(segment_names)[:300],
         starts=f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         **({"variants": len(variants)} if terms.test else {}),
     )
-    return CreatedSend(send.id, foreseen.people, foreseen.last_at, is_public)
+    return CreatedSend(send.id, estimated.people, estimated.last_at, is_public)
 
 
-def _as_it_is_now(segment: Segment) -> dict[str, Any]:
-    """What the send stores of a segment: id, name and expression; the name may change later."""
+def _segment_snapshot(segment: Segment) -> dict[str, Any]:
+    """The segment as the send stores it; its name and expression may change later."""
     return {"id": segment.id, "name": segment.name, "expression": segment.expression}
 
 
-def other_words(session: Session, draft: Draft, issue_id: int) -> int | None:
+def find_differing_send(session: Session, draft: Draft, issue_id: int) -> int | None:
     """The latest send of an issue, if all its sends have another text than the draft.
 
     None if there is no send, or if one of them has this text: new subscribers may get it.
@@ -147,32 +151,32 @@ def other_words(session: Session, draft: Draft, issue_id: int) -> int | None:
     ).all()
     if any(one.source == draft.source for one in sent):
         return None
-    words = _words(draft)
+    words = _visible_text(draft)
     for one in sent:
         try:
             before = store.draft_from(draft.slug, one.source)
         except IssueError:
             continue  # valid when it was sent, but no longer
-        if _words(before) == words:
+        if _visible_text(before) == words:
             return None
     return sent[0].id if sent else None
 
 
-def _words(draft: Draft) -> tuple[str, ...]:
+def _visible_text(draft: Draft) -> tuple[str, ...]:
     """The text of a draft that recipients see, with white space collapsed."""
     parts = (draft.subject, draft.preheader, draft.title, draft.body)
     return tuple(" ".join(part.split()) for part in parts)
 
 
-def refuse_other_words(session: Session, draft: Draft, issue_id: int) -> None:
-    """Raise SendError if an issue was sent with another text than this draft."""
-    if (before := other_words(session, draft, issue_id)) is not None:
-        raise SendError(
-            f"send {before} of this issue has other words, and whoever had it would be left out",
+def require_same_text(session: Session, draft: Draft, issue_id: int) -> None:
+    """Raise DifferentTextError if an issue was sent with another text than this draft."""
+    if (before := find_differing_send(session, draft, issue_id)) is not None:
+        raise DifferentTextError(
+            f"send {before} of this issue has a different text; its recipients would be excluded",
             place=f"issue {draft.slug}",
-            hint="If this is another issue, give it a name of its own: a line “slug: …” in its "
-            "front matter. If it is the same one, and only those who lack it are to get these "
-            "words, say so: --same-issue, or “The same issue” in the form.",
+            hint="If this is another issue, give it its own slug: a line “slug: …” in its front "
+            "matter. If it is the same issue, and only subscribers without it should get this "
+            "text, choose “This is the same issue” in the form, or add --same-issue.",
         )
 
 
@@ -207,7 +211,7 @@ def require_approved_variants(
 
 
 def pause(session: Session, send_id: int, *, by: Actor, now: datetime, reason: str = "") -> None:
-    """Hand no further batch to the provider. The reason names ``by`` unless given."""
+    """Pause a send: no further batch leaves. The default reason names ``by``."""
     _move(
         session,
         send_id,
@@ -223,13 +227,13 @@ def pause(session: Session, send_id: int, *, by: Actor, now: datetime, reason: s
 def resume(
     session: Session, send_id: int, *, by: Actor, now: datetime, warm_up: WarmUp | None = None
 ) -> None:
-    """Go on where it stopped: with its batches, or with its schedule if it was not planned yet.
+    """Resume a paused send, or schedule it again if it was not planned yet.
 
-    Batches that were due during the pause are rescheduled, so they leave at the same pace.
+    Batches that were due during the pause are rescheduled, so that they keep the pace.
     """
     send = find(session, send_id)
     resumed: dict[str, Any] = {"reason": "", "paused_at": None}
-    provider_backoff.begin_anew(session, now=now)
+    provider_backoff.restart_duration(session, now=now)
     if send.started_at is None:
         # A time in the future stays; a missed one becomes now.
         at = max(send.scheduled_for, now)
@@ -252,7 +256,7 @@ def resume(
 
 
 def cancel(session: Session, send_id: int, *, by: Actor, now: datetime) -> int:
-    """End the send; returns how many recipients will not get the issue by it.
+    """Cancel the send; returns how many of its recipients will not get the issue.
 
     Emails that the provider has already accepted cannot be recalled.
     """
@@ -276,8 +280,8 @@ def retry(
     Missed means rejected, dropped by the provider, or skipped; they get it if they are active
     now. Raises NothingToDoError if there are none.
     """
-    begun_anew: dict[str, Any] = {"finished_at": None, "reason": ""}
-    _move(session, send_id, SendState.SENDING, now=now, ended=True, **begun_anew)
+    reopened: dict[str, Any] = {"finished_at": None, "reason": ""}
+    _move(session, send_id, SendState.SENDING, now=now, ended=True, **reopened)
     timetable = Timetable.from_json(find(session, send_id).timetable)
     if timetable.local_time is not None and timetable.local_date is None:
         # Otherwise a pause would compute their local time from the start of the send.
@@ -285,9 +289,9 @@ def retry(
     people = plan_missed(session, send_id, now=now, batch_size=batch_size, warm_up=warm_up)
     if not people:
         raise NothingToDoError(
-            "nobody missed it who may be mailed now",
+            "no recipient who missed the issue can be emailed now",
             place=f"send {send_id}",
-            hint="The list of its recipients says why each of them is excluded.",
+            hint="The list of its recipients has the reason of each.",
         )
     _audit(session, by, "send retried for those who missed it", send_id, now=now, people=people)
     return people
@@ -298,17 +302,17 @@ def require_work(session: Session, send_id: int, *, now: datetime) -> None:
     send = find(session, send_id)
     place = f"send {send_id}"
     if send.state in ENDED:
-        hint = f"Who missed it gets it with: newsletter sends retry {send_id}"
+        hint = f"To send it to recipients who missed it: newsletter sends retry {send_id}"
         raise NothingToDoError(f"it is {send.state} already", place=place, hint=hint)
     if send.state == SendState.PAUSED:
         hint = f"First: newsletter sends resume {send_id}"
         raise SendError(f"it is paused: {send.reason}", place=place, hint=hint)
     if send.state == SendState.SCHEDULED and send.scheduled_for > now:
         hint = "`newsletter serve` starts it at its time."
-        raise SendError("its time has not come", place=place, hint=hint)
+        raise SendError("it is scheduled for a later time", place=place, hint=hint)
     if send.test and not send.winner:
-        hint = "`newsletter serve` chooses the winner, and goes on with the send."
-        raise SendError("its test of variants is not decided", place=place, hint=hint)
+        hint = "`newsletter serve` chooses the winner and continues the send."
+        raise SendError("its A/B test has no winner yet", place=place, hint=hint)
 
 
 def change_pace(
@@ -321,15 +325,15 @@ def change_pace(
     batch_size: int = 1000,
     warm_up: WarmUp | None = None,
 ) -> int:
-    """Give the batches that have not left another timetable; returns how many batches move.
+    """Give a send another timetable; returns how many batches were rescheduled.
 
-    The local time at which the send arrives stays unless the timetable has another. Raises
-    SendError if the limits stretch the send over more than a year.
+    The local time of the send stays unless the new timetable has another. Raises SendError if
+    the send has ended, or would take more than a year.
     """
     send = find(session, send_id)
     state = SendState(send.state)
     if state not in {SendState.SCHEDULED, SendState.SENDING, SendState.PAUSED}:
-        raise SendError(f"it is {state}: its pace is past", place=f"send {send_id}")
+        raise SendError(f"it is {state}: its pace cannot be changed", place=f"send {send_id}")
     before = Timetable.from_json(send.timetable)
     timetable = replace(timetable, since=before.since)
     if timetable.local_time is None:
@@ -369,14 +373,14 @@ def _set_timetable(session: Session, send_id: int, timetable: Timetable) -> None
     )
 
 
-def reschedule_late(session: Session, send_id: int, *, now: datetime) -> None:
-    """Pause a send that was not started in time, so that the operator decides."""
+def pause_late(session: Session, send_id: int, *, now: datetime) -> None:
+    """Pause a scheduled send that was not started in time, so that an operator decides."""
     late = now - find(session, send_id).scheduled_for
     reason = (
         f"due {durations.in_words(late)} ago while nothing ran, which is later than "
         "sending.late_limit allows"
     )
-    sends.hold_back(session, send_id, PauseCause.LATE, reason=reason, now=now)
+    sends.pause_scheduled(session, send_id, PauseCause.LATE, reason=reason, now=now)
 
 
 def due(session: Session, *, now: datetime) -> list[tuple[int, datetime]]:

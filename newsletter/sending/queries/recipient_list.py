@@ -12,13 +12,13 @@ from sqlalchemy import ColumnElement, Row, Select, func, select, true, tuple_
 
 from newsletter.db.orm import Session, table_of
 from newsletter.sending.models import Batch, Delivery, Send
-from newsletter.sending.states import APART, UNSETTLED, BatchState, DeliveryState
+from newsletter.sending.states import PROBLEMS, UNSETTLED, BatchState, DeliveryState
 from subscribers.models import Subscriber
 
 _batch, _delivery, _subscriber = table_of(Batch), table_of(Delivery), table_of(Subscriber)
 
 #: The states that a page can be filtered by.
-FILTERS = (DeliveryState.PLANNED, *APART)
+FILTERS = (DeliveryState.PLANNED, *PROBLEMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def problem_counts(session: Session, send: Send) -> dict[str, int]:
     count as NOT_SENT. Unclaimed batches, which may be many, are counted from the index alone.
     """
     if send.summarized_at is not None:
-        counts = {state: n for state in APART if (n := send.final_counts.get(state, 0))}
+        counts = {state: n for state in PROBLEMS if (n := send.final_counts.get(state, 0))}
         size = select(func.sum(_batch.c.size)).where(_batch.c.send_id == send.id, _NOT_SENT)
         not_sent = min(int(session.scalar(size) or 0), counts.get(DeliveryState.REJECTED, 0))
         counts[DeliveryState.REJECTED] = counts.get(DeliveryState.REJECTED, 0) - not_sent
@@ -64,7 +64,7 @@ def problem_counts(session: Session, send: Send) -> dict[str, int]:
 
 
 def _by_name(counts: Mapping[DeliveryState, int], not_sent: int) -> dict[str, int]:
-    named = {str(state): counts[state] for state in APART if counts.get(state)}
+    named = {str(state): counts[state] for state in PROBLEMS if counts.get(state)}
     return named | ({NOT_SENT: not_sent} if not_sent else {})
 
 

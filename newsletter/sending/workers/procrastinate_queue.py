@@ -196,7 +196,7 @@ class DistributedWorkers:
                         delete_jobs="always",
                         install_signal_handlers=False,
                     )
-            except Exception:  # noqa: BLE001 (this process must not stop to fetch jobs)
+            except Exception:  # noqa: BLE001 (this process must go on fetching jobs)
                 _log.exception("could not fetch jobs; trying again")
             # The worker returned, with or without an exception: the database is not reachable.
             await asyncio.sleep(_RETRY_DELAY)

@@ -14,7 +14,7 @@ from sqlalchemy import Row, func, select
 from newsletter.db.orm import Session, table_of
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.recovery.uncertain_batches import UncertainBatch
-from newsletter.sending.states import TOLD, BatchState
+from newsletter.sending.states import REPORTED, BatchState
 from newsletter.tracking.models import EventRow
 
 _batch, _delivery, _event = table_of(Batch), table_of(Delivery), table_of(EventRow)
@@ -42,7 +42,7 @@ def silence_of(session: Session, uncertain: Sequence[UncertainBatch]) -> dict[in
         .where(
             _delivery.c.send_id == _batch.c.send_id,
             _delivery.c.batch == _batch.c.number,
-            _delivery.c.state.in_(TOLD),
+            _delivery.c.state.in_(REPORTED),
         )
         .limit(1)
         .scalar_subquery()

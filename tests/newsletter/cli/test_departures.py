@@ -129,7 +129,7 @@ def test_what_was_cancelled_waits_for_the_operator_after_a_restore(
     assert "it is paused: it was cancelled at" in refused
     assert run("sends", "resume", "1").returncode == 0
     assert "nothing" in run("departures", "compare").stdout
-    assert "its time has not come" in complaint(run("sends", "continue", "1"), 2)
+    assert "it is scheduled for a later time" in complaint(run("sends", "continue", "1"), 2)
 
 
 @pytest.mark.parametrize(

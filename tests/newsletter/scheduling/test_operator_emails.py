@@ -61,7 +61,7 @@ def test_a_send_that_pauses_itself_is_told_once_to_those_who_decide(
 ) -> None:
     send = make_send(container.database)
     with transaction(container.database) as session:
-        assert sends.hold_back(
+        assert sends.pause_scheduled(
             session, send, PauseCause.LATE, reason="due 7 h 0 min ago <b>", now=NOW
         )
     emails = told(container)
@@ -84,7 +84,7 @@ def test_a_pause_by_an_operator_is_told_to_nobody(container: Container, five: li
 def test_a_pause_that_is_undone_leaves_no_message(container: Container, five: list[int]) -> None:
     send = make_send(container.database)
     with reading(container.database) as session:
-        sends.hold_back(session, send, PauseCause.LATE, reason="x", now=NOW)
+        sends.pause_scheduled(session, send, PauseCause.LATE, reason="x", now=NOW)
     assert told(container) == []
 
 

@@ -509,7 +509,7 @@ def task_context(one: Reconciler) -> tasks.TaskContext:
 def test_the_clocks_job_repairs_and_never_dies_silently(
     reconciler, sandbox, database, cast, caplog
 ) -> None:
-    tasks.leaving.clear()
+    tasks.stopping.clear()
     listed(sandbox, "bounces", "alice@example.org", at=datetime.now(UTC) - HOUR)
     fault = trouble(1, lambda: ProviderError("the key was taken back"), reconciler.ask)
     tasks.configure_tasks(task_context(replace(reconciler, ask=fault)))

@@ -106,7 +106,7 @@ def _backoffs(session: Session, now: datetime) -> list[Item]:
     sends = "/console/sends"
     if not waits.failures:
         return [Item("warn", "Sending waits for the provider", waits.reason, sends)]
-    if not provider_backoff.keeps_somebody(session, now=now):
+    if not provider_backoff.delays_batches(session, now=now):
         return []
     what = "Sending is stopped: the provider does not accept emails"
     if waits.until <= now:

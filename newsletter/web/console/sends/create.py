@@ -106,6 +106,7 @@ def _form(
         mistakes=mistakes(problem, LABELS, FIELDS),
         labels=LABELS,
         is_blocked=isinstance(problem, FindingsError),
+        text_differs=isinstance(problem, send_lifecycle.DifferentTextError),
         needs_review=parts.settings.review.required or parts.settings.review.second_person,
         most_variants=len(ab_testing.LABELS),
     )
@@ -193,7 +194,7 @@ def _preview(
         approver = parts.approver(actor(request, visitor))
         send_lifecycle.require_approved_variants(session, terms, approver)
         if not terms.same_issue:
-            send_lifecycle.refuse_other_words(session, draft, ready.issue.issue_id)
+            send_lifecycle.require_same_text(session, draft, ready.issue.issue_id)
         sends = send_list.send_ids_by_issue(session, [ready.issue.issue_id])
         publicity = store.find(session, ready.issue.slug).publicity
         archive = publicity if draft.archive is None else draft.archive

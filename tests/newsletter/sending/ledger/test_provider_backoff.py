@@ -458,12 +458,12 @@ def test_a_late_probe_changes_nothing(database: Engine, many: list[int]) -> None
         late = provider_backoff.due_probe(session, now=moment)
         assert late is not None
         named = {"send_id": 1, "batch": 1, "now": moment}
-        assert provider_backoff.take(session, late, attempt=1, **named)
-        assert not provider_backoff.take(session, late, attempt=1, **named)
+        assert provider_backoff.start_probe(session, late, attempt=1, **named)
+        assert not provider_backoff.start_probe(session, late, attempt=1, **named)
         latest = provider_backoff.due_probe(session, now=moment)
         assert latest is not None
-        assert provider_backoff.take(session, latest, attempt=2, **named)
-        provider_backoff.passed(session, late)
+        assert provider_backoff.start_probe(session, latest, attempt=2, **named)
+        provider_backoff.record_success(session, late)
         assert not session.execute(select(_hold.c.passed)).scalar_one()
         # Nor does its failure make the wait longer.
         provider_backoff.fail(

@@ -202,7 +202,10 @@ def test_another_pace_moves_what_has_not_left(database: Engine, five: list[int])
     assert [at // _HOUR for at in leaves(database, send)[1:]] == [0, 0, 1, 1]
     with transaction(database) as session:
         send_lifecycle.cancel(session, send, by=Actor(None, "operator"), now=NOW)
-    with transaction(database) as session, pytest.raises(SendError, match="its pace is past"):
+    with (
+        transaction(database) as session,
+        pytest.raises(SendError, match="its pace cannot be changed"),
+    ):
         send_lifecycle.change_pace(session, send, Timetable(), by=Actor(None, "operator"), now=NOW)
 
 

@@ -104,7 +104,7 @@ def test_a_retry_without_anybody_changes_nothing(database: Engine, five: list[in
     with pytest.raises(SendError, match="sending and cannot become sending in this way"):
         retry(database, send)
     drain(database, FakeGateway())
-    with pytest.raises(NothingToDoError, match="nobody missed it"):
+    with pytest.raises(NothingToDoError, match="no recipient who missed"):
         retry(database, send)
     with reading(database) as session:
         assert send_status.find(session, send).state == "sent"

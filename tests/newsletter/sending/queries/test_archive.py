@@ -327,7 +327,7 @@ def again(database: Engine, words: str, *, same_issue: bool = False, front: str 
         ).id
 
 
-def test_other_words_under_a_slug_that_was_sent_are_refused(
+def test_another_text_under_a_slug_that_was_sent_is_refused(
     database: Engine, five: list[int]
 ) -> None:
     with transaction(database) as session:
@@ -337,7 +337,9 @@ def test_other_words_under_a_slug_that_was_sent_are_refused(
     drain(database, FakeGateway())
     with transaction(database) as session:
         add_person(session, "new@example.org")
-    with pytest.raises(SendError, match=f"send {first} of this issue has other words") as caught:
+    with pytest.raises(
+        SendError, match=f"send {first} of this issue has a different text"
+    ) as caught:
         again(database, "Another issue altogether")
     assert "slug:" in (caught.value.hint or "")
     assert "--same-issue" in (caught.value.hint or "")
@@ -361,7 +363,7 @@ def test_words_of_a_send_that_never_began_do_not_count(database: Engine, five: l
     with transaction(database) as session:
         segment_store.save(session, "everybody", "", now=NOW)
     first = again(database, "Hello")
-    with pytest.raises(SendError, match="other words"):
+    with pytest.raises(SendError, match="different text"):
         again(database, "Corrected")
     with transaction(database) as session:
         send_lifecycle.cancel(session, first, by=Actor(None, "operator"), now=NOW)

@@ -309,7 +309,7 @@ def test_answers_that_come_while_the_database_is_away_are_written_down_later(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'test'",
     )
     gateway.may.set()
-    until(lambda: "could not be dealt with; trying again" in caplog.text)
+    until(lambda: "could not send or settle a batch; trying again" in caplog.text)
     time.sleep(2.5)
     run(server, "ALTER DATABASE test ALLOW_CONNECTIONS true")
     server.dispose()
