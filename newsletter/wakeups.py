@@ -22,13 +22,13 @@ from newsletter.db.orm import Session
 
 _log = logging.getLogger(__name__)
 #: Seconds between two queries for commits.
-_PROBE = 0.25
+_POLL_INTERVAL = 0.25
 #: Seconds after which threads are woken again for work that is due and not done.
-_AGAIN = 1.0
+_REPEAT_INTERVAL = 1.0
 #: Seconds after which threads are woken in any case.
-_AT_LEAST = 30.0
+_MAX_INTERVAL = 30.0
 #: Seconds to wait after a database error.
-_AFTER_ERROR = 2.0
+_RETRY_DELAY = 2.0
 
 #: Finds when something becomes due next: now or earlier if something is due; None for nothing.
 NextDue = Callable[[Session, datetime], datetime | None]
@@ -42,7 +42,7 @@ class Wakeups:
         self._woken = threading.Condition()
         self._users = 0
         self._thread: threading.Thread | None = None
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self.count = 0
 
     def enter(self) -> None:
@@ -50,9 +50,9 @@ class Wakeups:
         with self._woken:
             self._users += 1
             if self._users == 1:
-                self._over = threading.Event()
+                self._ended = threading.Event()
                 self._thread = threading.Thread(
-                    target=self._watch, args=(self._over,), name="wakeups", daemon=True
+                    target=self._watch, args=(self._ended,), name="wakeups", daemon=True
                 )
                 self._thread.start()
 
@@ -62,27 +62,27 @@ class Wakeups:
             self._users -= 1
             thread = self._thread if self._users == 0 else None
             if thread is not None:
-                self._over.set()
+                self._ended.set()
         if thread is not None:
             thread.join()
 
     def wait(self, seen: int, stopping: threading.Event, timeout: float | None = None) -> None:
-        """Wait for a wakeup after ``seen``, or until ``stopping`` is set and ``rouse`` called."""
+        """Wait for a wakeup after ``seen``, or for ``wake_all`` after ``stopping`` is set."""
         with self._woken:
             self._woken.wait_for(lambda: self.count != seen or stopping.is_set(), timeout)
 
-    def rouse(self) -> None:
+    def wake_all(self) -> None:
         """Wake all waiting threads: there may be work, or they are to stop."""
         with self._woken:
             self.count += 1
             self._woken.notify_all()
 
-    def _watch(self, over: threading.Event) -> None:
+    def _watch(self, ended: threading.Event) -> None:
         commits = _Commits(self._database)
         known: object = None
         due: datetime | None = None
         is_due_known, woken, woken_at = False, time.monotonic(), datetime.now(UTC)
-        while not over.wait(_PROBE):
+        while not ended.wait(_POLL_INTERVAL):
             try:
                 latest, now = commits.latest(), datetime.now(UTC)
                 wakes = latest != known
@@ -95,16 +95,16 @@ class Wakeups:
                     is_due_known = True
                 passed = time.monotonic() - woken
                 if is_due_known and due is not None and due <= now:
-                    wakes = due > woken_at or passed >= _AGAIN
-                if wakes or passed >= _AT_LEAST:
+                    wakes = due > woken_at or passed >= _REPEAT_INTERVAL
+                if wakes or passed >= _MAX_INTERVAL:
                     is_due_known = False
                     woken, woken_at = time.monotonic(), now
-                    self.rouse()
+                    self.wake_all()
             except Exception:  # noqa: BLE001 (the thread must survive any error, all others need it)
                 _log.exception("could not look for due work; trying again")
                 commits.close()
                 known = None
-                over.wait(_AFTER_ERROR)
+                ended.wait(_RETRY_DELAY)
         commits.close()
 
 
@@ -118,7 +118,7 @@ class _Commits:
     def latest(self) -> object:
         """A value that differs after each commit of any connection."""
         if self._connection is None:
-            self._connection = kept_connection(self._database)
+            self._connection = dedicated_connection(self._database)
         if not is_postgresql(self._database):
             return self._connection.execute("PRAGMA data_version").fetchone()[0]
         # Equal snapshots see the same rows. A cursor would cost three times as much as everything
@@ -136,7 +136,7 @@ class _Commits:
                 connection.close()
 
 
-def kept_connection(database: Engine) -> Any:  # noqa: ANN401 (the driver's own)
+def dedicated_connection(database: Engine) -> Any:  # noqa: ANN401 (the driver's own)
     """A connection of the driver, outside the pool and any transaction; the caller closes it."""
     pooled = database.raw_connection()
     connection: Any = pooled.driver_connection

@@ -69,7 +69,7 @@ class ImportWorker:
     def stop(self) -> None:
         """Stop the thread; a running import is interrupted and starts again later."""
         self._stopping.set()
-        self._wakeups.rouse()
+        self._wakeups.wake_all()
         self._thread.join()
         self._wakeups.leave()
 

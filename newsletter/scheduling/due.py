@@ -24,8 +24,8 @@ _UNDER_WAY = _batch.c.state.in_([BatchState.CLAIMED, BatchState.IN_FLIGHT])
 def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime | None:
     """When something becomes due: now or earlier if something is due already; None for nothing.
 
-    ``grace`` is how long a batch may be uncertain before uncertain_policy applies. Work that this
-    function does not know starts at the wakeup every half minute.
+    ``grace`` is how long a batch may be uncertain before uncertain_policy applies. Other
+    work starts at the wakeup every half minute.
     """
     times = [
         # Work that starts: sends, schedules, batches, single emails, removals from provider lists.

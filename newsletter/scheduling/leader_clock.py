@@ -23,30 +23,30 @@ from newsletter.wakeups import Wakeups
 _log = logging.getLogger(__name__)
 
 #: Smaller corrections of the machine's clock are ignored.
-_STEP = timedelta(seconds=2)
+_MIN_CLOCK_STEP = timedelta(seconds=2)
 
 #: Job id → function, and the least seconds between two runs. They run after a commit, when
 #: something becomes due, and at least every half minute.
-_WOKEN: dict[str, tuple[Callable[[], None], float]] = {
+_WAKEUP_JOBS: dict[str, tuple[Callable[[], None], float]] = {
     "fire-schedules": (tasks.fire_schedules, 0.5),
     "start-due-sends": (tasks.start_due_sends, 0.5),
-    "feed-workers": (tasks.queue_due_batches, 0.5),
+    "queue-due-batches": (tasks.queue_due_batches, 0.5),
     "decide-tests": (tasks.decide_tests, 1),
     "check-circuit-breakers": (tasks.check_circuit_breakers, 5),
     "settle-uncertain": (tasks.settle_uncertain, 5),
-    "leave-lists": (tasks.remove_from_provider_lists, 5),
+    "remove-from-provider-lists": (tasks.remove_from_provider_lists, 5),
     "tell-operators": (tasks.tell_operators, 5),
 }
-_AT_LEAST = 30
-#: Job id → function, and seconds between two runs.
-_STEADY: dict[str, tuple[Callable[[], None], int]] = {
+_MAX_INTERVAL = 30
+#: Job id → function, and seconds between two runs, for jobs that only the time starts.
+_INTERVAL_JOBS: dict[str, tuple[Callable[[], None], int]] = {
     "count-people": (tasks.count_people, 60),
     "delete-expired": (tasks.delete_expired, 3600),
     "prune-old-data": (tasks.prune_old_data, 3600),
     "reconcile": (tasks.reconcile, 300),
 }
 #: Jobs with requests to the provider, which a process that restarts often must not repeat.
-_NOT_AT_ONCE = frozenset({"reconcile"})
+_NOT_AT_START = frozenset({"reconcile"})
 
 
 class Clock:
@@ -71,7 +71,7 @@ class Clock:
     def stop(self) -> None:
         """Wait for the running jobs, and release the leadership."""
         self._stopping.set()
-        self._wakeups.rouse()
+        self._wakeups.wake_all()
         self._thread.join()
         self._wakeups.leave()
 
@@ -128,7 +128,7 @@ class Clock:
     def _request_runs(self, scheduler: BackgroundScheduler) -> None:
         """Let the jobs that look for due work run soon."""
         now = datetime.now(UTC)
-        for job_id, (_, pause) in _WOKEN.items():
+        for job_id, (_, pause) in _WAKEUP_JOBS.items():
             planned = scheduler.get_job(job_id).next_run_time
             requested = self._requested.get(job_id, now - timedelta(seconds=pause))
             soon = max(now, requested + timedelta(seconds=pause))
@@ -140,8 +140,8 @@ class Clock:
     def _missed(self, event: JobSubmissionEvent) -> None:
         """Run a job again that was still running: something may have become due meanwhile."""
         scheduler = self._scheduler
-        if scheduler is not None and event.job_id in _WOKEN:
-            soon = datetime.now(UTC) + timedelta(seconds=_WOKEN[event.job_id][1])
+        if scheduler is not None and event.job_id in _WAKEUP_JOBS:
+            soon = datetime.now(UTC) + timedelta(seconds=_WAKEUP_JOBS[event.job_id][1])
             scheduler.modify_job(event.job_id, next_run_time=soon)
             self._requested[event.job_id] = soon
 
@@ -155,7 +155,7 @@ class Clock:
         late = [
             job.id
             for job in scheduler.get_jobs()
-            if job.next_run_time - now > job.trigger.interval + _STEP
+            if job.next_run_time - now > job.trigger.interval + _MIN_CLOCK_STEP
         ]
         if late:
             _write_jobs(scheduler)
@@ -173,8 +173,8 @@ class Clock:
 
 
 def _write_jobs(scheduler: BackgroundScheduler) -> None:
-    woken = {job_id: (function, _AT_LEAST) for job_id, (function, _) in _WOKEN.items()}
-    for job_id, (function, seconds) in {**woken, **_STEADY}.items():
+    woken = {job_id: (function, _MAX_INTERVAL) for job_id, (function, _) in _WAKEUP_JOBS.items()}
+    for job_id, (function, seconds) in {**woken, **_INTERVAL_JOBS}.items():
         scheduler.add_job(
             function,
             "interval",
@@ -182,5 +182,5 @@ def _write_jobs(scheduler: BackgroundScheduler) -> None:
             id=job_id,
             replace_existing=True,
             next_run_time=datetime.now(UTC)
-            + timedelta(seconds=seconds if job_id in _NOT_AT_ONCE else 0),
+            + timedelta(seconds=seconds if job_id in _NOT_AT_START else 0),
         )

@@ -14,11 +14,11 @@ from sqlalchemy import Engine
 
 from newsletter.db import private_files
 from newsletter.db.dialect import is_postgresql
-from newsletter.wakeups import kept_connection
+from newsletter.wakeups import dedicated_connection
 
 #: The most seconds between two calls of ``hold``. The server waits for three of them.
 RENEW = 3.0
-_SILENT = "10s"
+_SESSION_TIMEOUT = "10s"
 _LOCK = "pg_try_advisory_lock(hashtext('newsletter clock'))"
 
 
@@ -73,11 +73,11 @@ class _SessionLock:
     def hold(self) -> bool:
         try:
             if self._connection is None:
-                self._connection = kept_connection(self._database)
-                self._connection.execute(f"SET idle_session_timeout = '{_SILENT}'")
+                self._connection = dedicated_connection(self._database)
+                self._connection.execute(f"SET idle_session_timeout = '{_SESSION_TIMEOUT}'")
             # An answer shows that the session is alive and still has its locks.
-            asked = "true" if self._held else _LOCK
-            self._held = bool(self._connection.execute(f"SELECT {asked}").fetchone()[0])
+            expression = "true" if self._held else _LOCK
+            self._held = bool(self._connection.execute(f"SELECT {expression}").fetchone()[0])
         except Exception:
             self.release()
             raise

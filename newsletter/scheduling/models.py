@@ -44,7 +44,7 @@ class Schedule(Model, table=True):
     id: int = Field(default=None, primary_key=True, sa_type=Id)
     name: str = Field(max_length=64, unique=True)
     series: str = Field(max_length=100)
-    #: newsletter.scheduling.recurrence.Rule, as written.
+    #: newsletter.scheduling.recurrence.RecurrenceRule, as written.
     rule: str = Field(max_length=100)
     #: The IANA zone on whose clock the rule is read.
     zone: str = Field(max_length=64)
@@ -54,11 +54,11 @@ class Schedule(Model, table=True):
     skips: list[str] = Field(default_factory=list, sa_type=Json)
     #: newsletter.sending.pacing.timetable.Timetable as JSON: how its sends are paced.
     timetable: dict[str, Any] = Field(default_factory=dict, sa_type=Json)
-    #: Whether its sends measure clicks and opens; None leaves it to the issue and the settings.
+    #: Whether its sends measure clicks and opens; None means as the issue or the settings say.
     track_clicks: bool | None = None
     track_opens: bool | None = None
     state: str = Field(default=ScheduleState.ACTIVE, max_length=10)
-    #: When it is due next, be it on a day to skip; None while it is not active.
+    #: When it is due next, possibly on a day to skip; None while it is not active.
     next_at: datetime | None = None
     #: The local time of ``next_at``. A government may change the zone, which moves ``next_at`` and
     #: not the local time. None while the schedule is not active.

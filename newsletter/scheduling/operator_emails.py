@@ -39,13 +39,13 @@ def send_waiting(
     waiting = operator_messages.not_emailed(session)
     to = operator_messages.readers(session) if waiting else []
     for message in waiting:
-        words = _email_text(session, message)
+        content = _email_text(session, message)
         email = render_transactional(
             publication,
             templates=templates,
-            title=words.title,
-            paragraphs=[words.lead, *([message.detail] if message.detail else [])],
-            button=("Open the console", f"{publication.base_url}{words.path}"),
+            title=content.title,
+            paragraphs=[content.lead, *([message.detail] if message.detail else [])],
+            button=("Open the console", f"{publication.base_url}{content.path}"),
             footer=f"You get this email as an owner or approver of {publication.name}.",
         )
         for address in to:

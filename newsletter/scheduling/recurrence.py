@@ -41,8 +41,8 @@ class RecurrenceRule:
     once: datetime | None = None
 
     @property
-    def words(self) -> str:
-        """The rule in English."""
+    def description(self) -> str:
+        """The rule in English, for operators."""
         if self.once is not None:
             return f"Once, on {self.once.day} {self.once:%B %Y at %H:%M}"
         return CronSim(self.cron, datetime(2000, 1, 1)).explain()  # noqa: DTZ001 (a wall clock)
@@ -66,16 +66,16 @@ class Occurrence:
 
 def parse(text: str, *, place: str = "rule") -> RecurrenceRule:
     """Parse a rule in English or as a cron expression; SendError says what is allowed."""
-    tidy = " ".join(text.lower().split())
-    if not tidy or len(tidy) > _MAX_LENGTH:
+    normalized = " ".join(text.lower().split())
+    if not normalized or len(normalized) > _MAX_LENGTH:
         raise SendError("the rule has no time of day", place=place, hint=_HINT)
-    if re.match(r"\d{4}-", tidy, re.ASCII):
-        return RecurrenceRule(tidy, once=_parse_once(tidy, place))
-    if match := re.fullmatch(r"(?:every )?(\S.*?),? (?:at )?(\d?\d:\d\d)", tidy, re.ASCII):
+    if re.match(r"\d{4}-", normalized, re.ASCII):
+        return RecurrenceRule(normalized, once=_parse_once(normalized, place))
+    if match := re.fullmatch(r"(?:every )?(\S.*?),? (?:at )?(\d?\d:\d\d)", normalized, re.ASCII):
         at = sending_windows.parse_time(match[2], place=place)
         day, weekday = _parse_days(match[1], place)
-        return RecurrenceRule(tidy, cron=f"{at.minute} {at.hour} {day} * {weekday}")
-    return RecurrenceRule(tidy, cron=_checked_cron(tidy, place))
+        return RecurrenceRule(normalized, cron=f"{at.minute} {at.hour} {day} * {weekday}")
+    return RecurrenceRule(normalized, cron=_checked_cron(normalized, place))
 
 
 def occurrences(rule: RecurrenceRule, zone: ZoneInfo, *, after: datetime) -> Iterator[Occurrence]:

@@ -176,7 +176,7 @@ def find(session: Session, name: str, *, lock: bool = False) -> Schedule:
     return schedule
 
 
-def listed(session: Session) -> list[tuple[Schedule, ScheduleAudience, ScheduleRun | None]]:
+def list_all(session: Session) -> list[tuple[Schedule, ScheduleAudience, ScheduleRun | None]]:
     """All schedules by name, each with its segments and its last run."""
     latest = (
         select(_run.c.schedule_id, func.max(_run.c.due_at).label("due_at"))

@@ -42,7 +42,7 @@ class Measure(StrEnum):
 class ABTest:
     """The A/B test of a send."""
 
-    __test__ = False  # not one of pytest's
+    __test__ = False  # pytest must not collect it
 
     #: The share of the audience in the sample, 0 to 1; the variants split it equally.
     share: float
@@ -81,7 +81,7 @@ class ABTest:
         return [sample // variants + (n < sample % variants) for n in range(variants)]
 
 
-#: The options of a test as operators write them, where they leave them out.
+#: The defaults of a test's options, as operators write them.
 SAMPLE: Final = "20%"
 WINNER: Final = "opens"
 AFTER: Final = "4h"
@@ -110,7 +110,7 @@ def parse_test(
         )
     if winner not in WINNERS:
         raise SendError(
-            "no way to choose a winner", place=names["winner"], hint="opens, clicks or me."
+            "not a way to choose a winner", place=names["winner"], hint="Write opens, clicks or me."
         )
     try:
         share = float(sample.strip().removesuffix("%")) / (100 if "%" in sample else 1)

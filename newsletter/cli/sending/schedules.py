@@ -166,7 +166,7 @@ def listed(as_json: AsJson = False) -> None:
                 "last": last.outcome if last else "",
                 "reason": last.reason if last else "",
             }
-            for one, audience, last in schedules.listed(session)
+            for one, audience, last in schedules.list_all(session)
         ]
     columns = "schedule series when zone segments state next last reason".split()
     empty = "There are no schedules yet: newsletter schedule create --help"
@@ -204,7 +204,7 @@ def show(
                     ("state", one.state),
                     ("series", one.series),
                     ("next issue", waiting.slug if waiting else "none is approved"),
-                    ("when", f"{one.rule} ({next_run.rule_of(one).words})"),
+                    ("when", f"{one.rule} ({next_run.rule_of(one).description})"),
                     ("zone", _zone(one)),
                     ("next", next_run.next_send(one)),
                     ("segments", ", ".join(audience.segments)),
@@ -213,7 +213,7 @@ def show(
                     ("days left out", ", ".join(one.skips)),
                     ("clicks", _measured(one.track_clicks)),
                     ("opens", _measured(one.track_opens)),
-                    ("pace", Timetable.from_json(one.timetable).words),
+                    ("pace", Timetable.from_json(one.timetable).description),
                 ],
                 title=name,
             )
@@ -328,7 +328,7 @@ def _zone(schedule: Schedule) -> str:
 def _when(schedule: Schedule) -> str:
     following = next_run.next_send(schedule)
     coming = f"next {shown(following)}" if following else schedule.state
-    return f"{next_run.rule_of(schedule).words} ({_zone(schedule)}); {coming}."
+    return f"{next_run.rule_of(schedule).description} ({_zone(schedule)}); {coming}."
 
 
 def _note(occurring: Occurrence, skips: list[str]) -> str:

@@ -202,7 +202,11 @@ def summary(container: Container, status: SendStatus) -> None:
             ("segments", ", ".join([*(segment["name"] for segment in send.segments), *excluded])),
             ("state", f"{send.state}{': ' + send.reason if send.reason else ''}"),
             *((("what to do", reasons.remedy(send.paused_by)),) if send.paused_by else ()),
-            *((("pace", pace),) if (pace := Timetable.from_json(send.timetable).words) else ()),
+            *(
+                (("pace", pace),)
+                if (pace := Timetable.from_json(send.timetable).description)
+                else ()
+            ),
             *((("winner", winner),) if winner else ()),
             ("tracked", send_rates.tracked_of(send).words),
             ("planned", send.planned),

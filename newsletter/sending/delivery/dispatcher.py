@@ -166,7 +166,7 @@ class Dispatcher:
             return True
         # 2. Read its recipients.
         with reading(self._database) as session:
-            variant = self._variants.of(session, batch.variant_id)
+            variant = self._variants.get(session, batch.variant_id)
             eligible, skipped = recipients(
                 session,
                 batch,
@@ -254,7 +254,7 @@ class Dispatcher:
         if self._log_file is None:
             return True
         try:
-            self._log_file.left(batch, variant.about, eligible, skipped, now=now)
+            self._log_file.left(batch, variant.send_info, eligible, skipped, now=now)
         except OSError as error:
             why = f"the departure log cannot be written: {error}"
             self._give_up(batch, PauseCause.DEPARTURE_LOG, why, departed=True)

@@ -23,38 +23,38 @@ from newsletter.sending.ledger.forgotten_sends import ForgottenSendInfo
 from newsletter.sending.models import Send, Variant
 
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
-_KEPT_VARIANTS = 8
+_MAX_CACHED = 8
 #: Characters of the publication's name in a header: an encoded word has to fit on a line.
 _LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedVariant:
-    """A variant, ready for many batches, and what a departure log says about its send."""
+    """A variant, ready for many batches, and what departure logs record of its send."""
 
     variant: Variant
     placeholders: Placeholders
-    about: ForgottenSendInfo
+    send_info: ForgottenSendInfo
 
 
 class VariantCache:
-    """The variants used last: only a few sends run at the same time."""
+    """The variants that were used last. Few are enough, because few sends run at once."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, PreparedVariant] = {}
+        self._cached: dict[int, PreparedVariant] = {}
 
-    def of(self, session: Session, variant_id: int) -> PreparedVariant:
-        """The variant with this id, from memory if it is there."""
-        words = self._kept.get(variant_id)
-        if words is None:
+    def get(self, session: Session, variant_id: int) -> PreparedVariant:
+        """The variant with this id, read from the database unless it is cached."""
+        prepared = self._cached.get(variant_id)
+        if prepared is None:
             variant = session.get_one(Variant, variant_id)
             session.expunge(variant)
             placeholders = Placeholders.from_json(variant.placeholders)
-            words = PreparedVariant(variant, placeholders, about(session, variant.send_id))
-            if len(self._kept) >= _KEPT_VARIANTS:
-                self._kept.clear()
-            self._kept[variant_id] = words
-        return words
+            prepared = PreparedVariant(variant, placeholders, send_info(session, variant.send_id))
+            if len(self._cached) >= _MAX_CACHED:
+                self._cached.clear()
+            self._cached[variant_id] = prepared
+        return prepared
 
 
 def list_id(base_url: str, topics: Sequence[str], *, name: str) -> str:
@@ -66,12 +66,12 @@ def list_id(base_url: str, topics: Sequence[str], *, name: str) -> str:
     # An IPv6 address cannot be part of the identifier; "localhost" stands for no domain.
     domain = "localhost" if ":" in host or not host else host.encode("idna").decode()
     label = f"{topics[0]}.newsletter" if len(topics) == 1 else "newsletter"
-    called = name[:_LONGEST_NAME].strip()
-    return formataddr((called, f"{label}.{domain}")) if called else f"<{label}.{domain}>"
+    short_name = name[:_LONGEST_NAME].strip()
+    return formataddr((short_name, f"{label}.{domain}")) if short_name else f"<{label}.{domain}>"
 
 
-def about(session: Session, send_id: int) -> ForgottenSendInfo:
-    """What identifies a send independently of this database's ids."""
+def send_info(session: Session, send_id: int) -> ForgottenSendInfo:
+    """What identifies a send without the ids of this database, for departure logs."""
     row = session.execute(
         select(_issue.c.slug, _revision.c.content, _send.c.occasion)
         .select_from(
@@ -92,8 +92,8 @@ def about(session: Session, send_id: int) -> ForgottenSendInfo:
 
 def personalize(
     batch: ClaimedBatch,
-    words: PreparedVariant,
-    people: Sequence[EligibleRecipient],
+    prepared: PreparedVariant,
+    eligible: Sequence[EligibleRecipient],
     *,
     links: Links,
     base_url: str,
@@ -105,19 +105,19 @@ def personalize(
     With a ``mailbox``, recipients can also unsubscribe by an email to it. Its subject has the
     token, because the local part of an address may be changed to lower case on the way.
     """
-    variant, values = words.variant, words.placeholders
+    variant, values = prepared.variant, prepared.placeholders
     token_of = links.series(Purpose.RECIPIENT, batch.issue_id)
-    by_mail = f", <mailto:{quote(mailbox, safe='@')}?subject=unsubscribe%20" if mailbox else ""
+    mailto = f", <mailto:{quote(mailbox, safe='@')}?subject=unsubscribe%20" if mailbox else ""
     recipients = []
-    for person in people:
+    for person in eligible:
         token = token_of(person["id"])
         recipients.append(
             Recipient(
                 person["email"],
                 values.substitutions(person, token),
                 {
-                    "List-Unsubscribe": f"<{base_url}/unsubscribe/{token}>{by_mail}{token}>"
-                    if by_mail
+                    "List-Unsubscribe": f"<{base_url}/unsubscribe/{token}>{mailto}{token}>"
+                    if mailto
                     else f"<{base_url}/unsubscribe/{token}>"
                 },
                 {SUBSCRIBER: str(person["id"])},

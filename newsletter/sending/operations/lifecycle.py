@@ -25,7 +25,7 @@ from newsletter.sending.ledger.reschedule import reschedule
 from newsletter.sending.models import Send
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.pacing.timetable import Timetable
-from newsletter.sending.planning.estimate import SendOptions, estimate, require_an_end
+from newsletter.sending.planning.estimate import SendOptions, estimate, require_finite
 from newsletter.sending.planning.planner import plan_missed
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.queries.send_status import find, send_subject
@@ -340,7 +340,7 @@ def change_pace(
         timetable = replace(timetable, local_time=before.local_time, local_date=before.local_date)
     moved = 0
     if send.started_at is None:
-        require_an_end(session, send, timetable, now=now, batch_size=batch_size, warm_up=warm_up)
+        require_finite(session, send, timetable, now=now, batch_size=batch_size, warm_up=warm_up)
     _set_timetable(session, send_id, timetable)
     if send.started_at is not None:
         moved = reschedule(session, send_id, now=now, warm_up=warm_up)

@@ -25,7 +25,7 @@ EVERY_DAY = frozenset(range(7))
 _SEARCHED_DAYS = 14
 _DAY = timedelta(days=1)
 #: The longest accepted text of days and hours, in characters; the longest useful one has 80.
-_LONGEST = 200
+_MAX_LENGTH = 200
 #: Accepted years. Near the years 1 and 9999 a conversion between time zones would overflow.
 _YEARS = range(1970, 2200)
 
@@ -69,7 +69,7 @@ class Window:
 
 def parse_time(text: str, *, place: str) -> time:
     """A time of day from ``07:00``."""
-    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text.strip()[:_LONGEST])
+    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text.strip()[:_MAX_LENGTH])
     if not match:
         hint = "Write hours and minutes from 00:00 to 23:59, like 07:00."
         raise SendError("not a time of day", place=place, hint=hint)
@@ -85,20 +85,22 @@ def require_year(day: date, *, place: str) -> None:
 
 def parse_hours(text: str, *, place: str) -> Hours:
     """Hours from ``08:00-18:00``, or ``22:00-07:00`` over midnight."""
-    parts = re.split("[-–]", text[:_LONGEST])
+    parts = re.split("[-–]", text[:_MAX_LENGTH])
     times = [parse_time(part, place=place) for part in parts]
-    if len(text) > _LONGEST or len(times) != 2 or times[0] == times[1]:
+    if len(text) > _MAX_LENGTH or len(times) != 2 or times[0] == times[1]:
         raise _hours_error(place)
     return Hours(*times)
 
 
 def parse_window(text: str, *, place: str) -> Window:
     """A window from ``mon-fri 08:00-18:00``, ``sat,sun 10:00-12:00`` or ``08:00-18:00``."""
-    tidy = text.strip().lower()
+    normalized = text.strip().lower()
     # The days end at the first digit.
-    begin = next((at for at, sign in enumerate(tidy) if sign in "0123456789"), len(tidy))
-    words, times = tidy[:begin], tidy[begin:]
-    if not times or len(tidy) > _LONGEST or (words and not words[-1].isspace()):
+    begin = next(
+        (at for at, sign in enumerate(normalized) if sign in "0123456789"), len(normalized)
+    )
+    words, times = normalized[:begin], normalized[begin:]
+    if not times or len(normalized) > _MAX_LENGTH or (words and not words[-1].isspace()):
         raise _window_error(place)
     days = parse_days(words, place=place) if words else EVERY_DAY
     return Window(days, parse_hours(times, place=place))
@@ -107,7 +109,7 @@ def parse_window(text: str, *, place: str) -> Window:
 def parse_days(text: str, *, place: str) -> frozenset[int]:
     """Days of the week (Monday is 0) from ``mon-fri`` or ``sat,sun``."""
     days: set[int] = set()
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_LENGTH:
         raise _window_error(place)
     for part in text.split(","):
         ends = [_parse_day(name.strip(), place) for name in re.split("[-–]", part)]

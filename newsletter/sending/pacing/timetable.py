@@ -62,7 +62,7 @@ class Timetable:
             )
         if sending_windows.find_zone(self.zone) is None:
             raise invalid_limit("zone", self.zone, "Write a name like Europe/Berlin or UTC.")
-        # Raises SendError when no hour is left: here the operator sees it, in the plan nobody.
+        # Raises SendError if no hour is open. Here an operator sees the error; in the plan, no one.
         self.next_open(datetime(2001, 1, 1, tzinfo=UTC), ZoneInfo("UTC"))
 
     @property
@@ -85,9 +85,9 @@ class Timetable:
         return sending_windows.next_open(moment, zone, quiet=self.quiet, windows=self.windows)
 
     @property
-    def words(self) -> str:
-        """A phrase for operators; empty if nothing is set."""
-        said = []
+    def description(self) -> str:
+        """The timetable in English, for operators; empty if nothing is set."""
+        phrases = []
         for value, phrase in (
             (self.per_second, "at most {:,g} recipients per second"),
             (self.per_hour, "at most {:,} per hour"),
@@ -97,8 +97,8 @@ class Timetable:
             (" and ".join(map(str, self.windows)), "only {}"),
         ):
             if value:
-                said.append(phrase.format(value))
-        return "; ".join(said)
+                phrases.append(phrase.format(value))
+        return "; ".join(phrases)
 
     def to_json(self) -> dict[str, Any]:
         """The values that are set, in JSON's types; hours as operators write them."""
@@ -207,10 +207,10 @@ def departure_times(
     """When existing batches may leave, after a pause or a change of the pace.
 
     Batches of one zone keep their order. A batch larger than the quota of an hour or a day
-    leaves in an unused one and uses up those after it. A warm-up's volume is never exceeded:
-    the batch waits for a day that is large enough. ``began`` is when the send first started:
-    recipients whose local time has passed since then do not wait for the next day.
-    ``departed`` gives (time, size) of batches that used quota before. Raises SendError when
+    leaves in an unused one and also uses the quota of those after it. A warm-up's volume is
+    never exceeded: the batch waits for a day that is large enough. ``began`` is when the
+    send first started: recipients whose local time has passed since then do not wait for the
+    next day. ``departed`` gives (time, size) of batches that used quota before. Raises SendError when
     the send would take longer than LONGEST.
     """
     pace, queues = (

@@ -1,7 +1,7 @@
 """Reads the pace and the start of a send as an operator writes them.
 
-The options of the command line and the fields of the console give the same texts. Each passes
-its ``names``: what it calls an option, so that an error names what the operator sees.
+The command line and the console pass the same texts, and their own ``names`` of the options, so
+that an error names the option as the operator sees it.
 """
 
 import math
@@ -22,8 +22,8 @@ from newsletter.sending.pacing.sending_windows import (
 )
 from newsletter.sending.pacing.timetable import Timetable
 
-#: More than anybody sends; larger numbers fit nowhere.
-_MOST = 1_000_000_000
+#: The largest accepted limit.
+_MAX_LIMIT = 1_000_000_000
 #: A number as typed, or as a command has read it.
 _Number = str | float | None
 
@@ -71,7 +71,7 @@ def parse_start(
     """When the send starts, and the day of its local time if ``at`` names one.
 
     Without ``at`` it starts now. A time without an offset is read on the clocks of ``zone``. With
-    a local time, ``at`` is a day, and the send starts where on earth that time comes first.
+    a local time, ``at`` is a day, and the send starts when that time first comes anywhere on earth.
     """
     if not at:
         return now, None
@@ -111,7 +111,7 @@ def _limit(value: _Number, place: str) -> int | None:
     limit = _number(value, place)
     if limit is None:
         return None
-    if not (limit <= _MOST and float(limit).is_integer()):
+    if not (limit <= _MAX_LIMIT and float(limit).is_integer()):
         raise SendError("not a whole number", place=place, hint="Write it like 10000.")
     if limit < 1:
         raise invalid_limit(place, int(limit), "Write a whole number from 1 on, like 10000.")

@@ -24,7 +24,7 @@ EXCLUDED = "in an excluded segment"
 
 @dataclass(frozen=True, slots=True)
 class SendAudience:
-    """Who is chosen for a send, and the rules that exclude some of them.
+    """The subscribers that a send chooses, and the rules that exclude some of them.
 
     ``segments`` and ``excluded`` are segment expressions.
     """
@@ -83,7 +83,7 @@ class SendAudience:
 class AudienceCounts:
     """How many subscribers an audience has, counted at one time."""
 
-    #: (IANA time zone, recipients); one pair with an empty name where zones are not told apart.
+    #: (IANA time zone, recipients); one pair with an empty name if not split by zone.
     zones: Sequence[tuple[str, int]]
     #: Exclusion reason → excluded subscribers.
     excluded_counts: Mapping[str, int]
@@ -97,12 +97,12 @@ class AudienceCounts:
 
 
 def audience_of(
-    send: Row[Any] | Send, *, missed: bool = False, recalled: bool = False
+    send: Row[Any] | Send, *, missed: bool = False, restored: bool = False
 ) -> SendAudience:
     """The audience of a send; with ``missed``, only those who missed its issue.
 
-    With ``recalled`` the departure log has already restored some recipients of the send, and
-    they are not chosen again.
+    With ``restored``, a departure log has already restored some recipients of the send; they
+    are not chosen again.
     """
     return SendAudience(
         segments=[segment["expression"] for segment in send.segments],
@@ -110,7 +110,7 @@ def audience_of(
         topics=send.topics,
         issue_id=send.issue_id,
         missed_in=send.id if missed else None,
-        not_in_send=send.id if recalled else None,
+        not_in_send=send.id if restored else None,
     )
 
 

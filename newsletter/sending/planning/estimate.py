@@ -43,7 +43,7 @@ class SendOptions:
     #: The variants after the first, in the order of their labels: draft and rendered email.
     others: Sequence[tuple[Draft, Rendered]] = ()
     test: ABTest | None = None
-    #: Whether opens and clicks are tracked: this send's choice, and the publication's setting.
+    #: Whether opens and clicks are tracked: this send's choice, and the publication's default.
     tracking: TrackingChoice = NO_CHOICE
     publication: Tracked = TRACK_EVERYTHING
     #: Allows a text that differs from what was sent under the same slug before.
@@ -123,11 +123,11 @@ def estimate(
     )
     counted = count(session, audience, now=now, split=terms.timetable.by_zone)
     if not counted.people:
-        had_before = {forgotten_sends.HAD_BEFORE, forgotten_sends.MAY_HAVE_HAD} & set(
+        was_sent_before = {forgotten_sends.HAD_BEFORE, forgotten_sends.MAY_HAVE_HAD} & set(
             counted.excluded_counts
         )
         why = ", ".join(f"{people} {reason}" for reason, people in counted.excluded_counts.items())
-        kind = AlreadySentError if had_before else NothingToDoError
+        kind = AlreadySentError if was_sent_before else NothingToDoError
         raise kind(
             "nobody would get this issue",
             place=f"segment {', '.join(segment.name for segment in chosen)}",
@@ -144,7 +144,7 @@ def estimate(
     return SendEstimate(chosen, excluded, counted, last_at, draft.topics)
 
 
-def require_an_end(
+def require_finite(
     session: Session,
     send: Send,
     timetable: Timetable,

@@ -63,17 +63,17 @@ def plan(
         raise SendError("only a scheduled send can be planned", place=f"send {send_id}")
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     # The departure log may have restored some batches of a plan that the database lost.
-    recalled = session.scalar(_last_number(send_id)) is not None
+    restored = session.scalar(_last_number(send_id)) is not None
     planned, excluded_counts = _write(
         session,
         send,
-        audience_of(send, recalled=recalled),
+        audience_of(send, restored=restored),
         now=now,
         batch_size=batch_size,
         warm_up=warm_up,
     )
-    _note_transferred(session, send)
-    if recalled:
+    _update_transferred(session, send)
+    if restored:
         mine = select(func.count()).where(_delivery.c.send_id == send_id)
         planned = session.execute(mine).scalar_one()
     sends.move_send(
@@ -87,9 +87,9 @@ def plan(
 def plan_missed(
     session: Session, send_id: int, *, now: datetime, batch_size: int, warm_up: WarmUp | None = None
 ) -> int:
-    """Write new batches for recipients who missed the issue and may get it now; counts them.
+    """Write new batches for recipients who missed the issue and may get it now; returns how many.
 
-    Subscribers who have the issue, or unsubscribed, are in none of the batches.
+    Subscribers who have the issue, or unsubscribed, are not among them.
     """
     restore_gate.require_open(session)
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
@@ -100,7 +100,7 @@ def plan_missed(
         now=now,
         batch_size=batch_size,
         warm_up=warm_up,
-        again=True,
+        is_retry=True,
     )
     if people:
         _count_sizes(session, _batch.c.send_id == send_id)
@@ -139,17 +139,17 @@ def _write(
     now: datetime,
     batch_size: int,
     warm_up: WarmUp | None,
-    again: bool = False,
+    is_retry: bool = False,
 ) -> tuple[int, dict[str, int]]:
     require_open(session, send.issue_id)
     timetable = Timetable.from_json(send.timetable)
-    variants = _variants(session, send, again=again)
-    test = None if again else ABTest.from_json(send.test)
+    variants = _variants(session, send, is_retry=is_retry)
+    test = None if is_retry else ABTest.from_json(send.test)
     counted = count(session, audience, now=now, split=timetable.by_zone)
     total = counted.people
     sizes = test.sizes(total, len(variants)) if test else []
-    people = _people(audience, now, send.issue_id, sizes, by_zone=timetable.by_zone)
-    groups = _groups(session, people) if test else [(0, zone, n) for zone, n in counted.zones]
+    people = _select_recipients(audience, now, send.issue_id, sizes, by_zone=timetable.by_zone)
+    groups = _count_groups(session, people) if test else [(0, zone, n) for zone, n in counted.zones]
     wait = test.wait if test and test.by is not Measure.OPERATOR else timedelta()
     slots = cut_batches(
         timetable,
@@ -191,7 +191,7 @@ def _write(
     return total, dict(counted.excluded_counts)
 
 
-def _variants(session: Session, send: Row[Any], *, again: bool) -> list[int]:
+def _variants(session: Session, send: Row[Any], *, is_retry: bool) -> list[int]:
     """Variant ids in the order of their labels; for a retry only the winner, or the first."""
     rows = session.execute(
         select(_variant.c.label, _variant.c.id)
@@ -199,10 +199,10 @@ def _variants(session: Session, send: Row[Any], *, again: bool) -> list[int]:
         .order_by(_variant.c.label)
     ).all()
     won = [row.id for row in rows if row.label == send.winner]
-    return won or [rows[0].id] if again else [row.id for row in rows]
+    return won or [rows[0].id] if is_retry else [row.id for row in rows]
 
 
-def _people(
+def _select_recipients(
     audience: SendAudience, now: datetime, issue_id: int, sizes: Sequence[int], *, by_zone: bool
 ) -> FromClause:
     """Selects the recipients: id, zone and, in an A/B test, its part."""
@@ -223,7 +223,7 @@ def _people(
     return select(chosen.c.id, chosen.c.zone, part.label("part")).subquery("people")
 
 
-def _groups(session: Session, people: FromClause) -> list[tuple[int, str, int]]:
+def _count_groups(session: Session, people: FromClause) -> list[tuple[int, str, int]]:
     rows = session.execute(
         select(people.c.part, people.c.zone, func.count())
         .group_by(people.c.part, people.c.zone)
@@ -239,7 +239,10 @@ def _order(people: FromClause) -> list[Any]:
 def _batch_number(
     slots: Sequence[Sequence[PlannedBatch]], first: int, row: ColumnElement[int]
 ) -> ColumnElement[int]:
-    """The batch number of the row-th recipient: a division within each run of equal batches."""
+    """The SQL expression of the batch number of the recipient in this row.
+
+    Within each run of batches of equal size it is a division.
+    """
     runs: list[list[int]] = []  # first row, first batch, size
     at, number, closed = 1, first, True
     for slot in (slot for batches in slots for slot in batches):
@@ -249,25 +252,25 @@ def _batch_number(
         # Only the last batch of a run may be smaller.
         closed = slot.size != runs[-1][2]
         at, number = at + slot.size, number + 1
-    return _find_run(runs, row) if runs else literal(first)
+    return _search_runs(runs, row) if runs else literal(first)
 
 
-def _find_run(runs: Sequence[Sequence[int]], row: ColumnElement[int]) -> ColumnElement[int]:
-    """Bisects the runs, so that a row needs few comparisons however many runs there are."""
+def _search_runs(runs: Sequence[Sequence[int]], row: ColumnElement[int]) -> ColumnElement[int]:
+    """A binary search of the runs, so that a row needs few comparisons."""
     if len(runs) == 1:
         begin, number, size = runs[0]
         return (row - begin) // size + number
     middle = len(runs) // 2
     return case(
-        (row < runs[middle][0], _find_run(runs[:middle], row)),
-        else_=_find_run(runs[middle:], row),
+        (row < runs[middle][0], _search_runs(runs[:middle], row)),
+        else_=_search_runs(runs[middle:], row),
     )
 
 
 def _insert(
     session: Session, send: Row[Any], people: FromClause, number: ColumnElement[int]
 ) -> int:
-    """Write the deliveries; those of another send that missed the issue move to this one."""
+    """Write the deliveries. Recipients who missed the issue in another send move to this one."""
     rows = select(
         literal(send.issue_id, _delivery.c.issue_id.type),
         people.c.id,
@@ -289,7 +292,7 @@ def _insert(
     )
 
 
-def _note_transferred(session: Session, send: Row[Any]) -> None:
+def _update_transferred(session: Session, send: Row[Any]) -> None:
     """Update the counts of other sends whose recipients moved to this one.
 
     Rows whose count stays the same are not written: a worker may write them meanwhile, and

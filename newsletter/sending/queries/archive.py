@@ -196,12 +196,12 @@ def _published(row: Row[Any]) -> PublishedIssue:
 
 
 def slug_of(session: Session, issue_id: int) -> str | None:
-    """The slug of an issue; None if there is none of this number."""
+    """The slug of an issue; None if there is no issue with this id."""
     return session.scalar(select(_issue.c.slug).where(_issue.c.id == issue_id))
 
 
 def variant_of(session: Session, issue_id: int, subscriber_id: int) -> int | None:
-    """The variant of an issue that a subscriber was sent; None if that is no longer stored."""
+    """The id of the variant that a subscriber was sent; None if it is no longer stored."""
     return session.scalar(
         select(_variant.c.id)
         .join(_batch, _batch.c.variant_id == _variant.c.id)
@@ -213,8 +213,8 @@ def variant_of(session: Session, issue_id: int, subscriber_id: int) -> int | Non
     )
 
 
-def shared(session: Session, variant_id: int) -> Row[Any] | None:
-    """The html, placeholders and title of a variant; None if it is no longer stored."""
+def variant_content(session: Session, variant_id: int) -> Row[Any] | None:
+    """The HTML, placeholders and issue title of a variant; None if it is no longer stored."""
     return session.execute(
         select(_variant.c.html, _variant.c.placeholders, _issue.c.title)
         .join(_send, _send.c.id == _variant.c.send_id)

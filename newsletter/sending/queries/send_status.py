@@ -82,16 +82,16 @@ def batch_states(session: Session, send_id: int) -> dict[str, int]:
 
 def accepted_by(session: Session, worker: str) -> int:
     """How many batches of this worker the provider accepted."""
-    theirs = _batch.c.worker == worker, _batch.c.state == BatchState.ACCEPTED
-    return session.scalar(select(func.count()).where(*theirs)) or 0
+    conditions = _batch.c.worker == worker, _batch.c.state == BatchState.ACCEPTED
+    return session.scalar(select(func.count()).where(*conditions)) or 0
 
 
 def accepted_count(session: Session, sends: Sequence[Send]) -> dict[int, int]:
     """Send → recipients that the provider accepted, without counting a million rows.
 
     A sent send has the number stored. For any other it is the recipients of accepted batches,
-    minus those that were skipped when the batch left, and those that the provider rejected
-    before the batch was sent again without them.
+    minus those that were skipped when the batch left, or rejected before the batch was sent
+    again without them.
     """
     counts = dict[int, int]()
     for send in sends:

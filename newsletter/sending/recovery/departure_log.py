@@ -97,8 +97,8 @@ class LogReader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        #: Its own id, the id of its database ("" before the first comparison), and the number of
-        #: comparisons.
+        #: The id of the log, the id of its database ("" before the first comparison), and the
+        #: number of comparisons.
         self.id, self.database, self.compared = "", "", 0
 
     def identify(self) -> bool:
@@ -266,16 +266,16 @@ class DepartureLogFile(LogReader):
 
     def _committed(self, session: Session) -> None:
         # The release of a savepoint is no commit: its changes are committed with the transaction.
-        news: list[Suppressed | Lifted] = session.info.get(CHANGES, [])
+        changes: list[Suppressed | Lifted] = session.info.get(CHANGES, [])
         interventions: list[Intervention] = session.info.get(INTERVENTIONS, [])
-        if not (news or interventions) or session.in_nested_transaction():
+        if not (changes or interventions) or session.in_nested_transaction():
             return
         if session.get_bind().engine.url != self._followed:
             return
         now = datetime.now(UTC)
         try:
-            # In order: an address may be suppressed, lifted and suppressed again.
-            for what, some in groupby(news, key=_suppression_kind):
+            # In order, because an address may be suppressed, lifted and suppressed again.
+            for what, some in groupby(changes, key=_suppression_kind):
                 who = [_suppression_fields(one) for one in some]
                 self._append({"what": what, "at": now.isoformat(), "who": who}, now)
             for one in interventions:
@@ -283,7 +283,7 @@ class DepartureLogFile(LogReader):
         except OSError:
             # The change is committed; only a later restore would lose it.
             _log.exception("the departure log cannot be written")
-        news.clear()
+        changes.clear()
         interventions.clear()
 
     def _write(self, batch: ClaimedBatch, now: datetime, *, what: str, **more: object) -> None:
@@ -311,12 +311,12 @@ class DepartureLogFile(LogReader):
             # One write per line, so that lines of several processes do not mix.
             written = os.write(self._file, text)
             # A duplicate, to wait for the disk outside the lock while other threads write.
-            mine = os.dup(self._file) if to_disk else None
-        if mine is not None:
+            duplicate = os.dup(self._file) if to_disk else None
+        if duplicate is not None:
             try:
-                os.fdatasync(mine)
+                os.fdatasync(duplicate)
             finally:
-                os.close(mine)
+                os.close(duplicate)
         if written < len(text):
             # A full disk writes what fits, without an error.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -21,7 +21,7 @@ from newsletter.sending.queries.send_status import send_subject
 from newsletter.sending.states import BatchState
 
 _batch = table_of(Batch)
-#: What the audit log says of resolved batches: whether the operator said that they were sent.
+#: Whether the operator resolved a batch as sent → the words of the audit entry.
 _RESOLVED = {True: "marked as sent", False: "sent again"}
 #: Tells the operator that resending may send a third copy.
 _RESENT = "; it was sent again before"

@@ -85,7 +85,7 @@ class ThreadPool:
     def stop(self) -> None:
         """Stop sending; return when all threads have settled their batches and ended."""
         self._stopping.set()
-        self._wakeups.rouse()
+        self._wakeups.wake_all()
         for thread in self._threads:
             thread.join()
         self._wakeups.leave()

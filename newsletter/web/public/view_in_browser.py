@@ -49,7 +49,7 @@ def shared(token: str, request: Request, parts: Parts) -> Response:
     """The HTML part for a reader without any data."""
     (number,) = parts.links.read(token, Purpose.VIEW).numbers
     with reading(parts.database) as session:
-        found = archive_queries.shared(session, number)
+        found = archive_queries.variant_content(session, number)
     if found is None:
         raise _gone()
     subscribe = f"{parts.publication.base_url}/subscribe"

@@ -232,7 +232,7 @@ def test_only_one_process_holds_the_clock_and_another_takes_over(
 def test_a_holder_that_is_not_heard_of_loses_the_clock(
     database: Engine, clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leadership, "_SILENT", "1s")
+    monkeypatch.setattr(leadership, "_SESSION_TIMEOUT", "1s")
     hangs = leadership.leadership(database)
     assert hangs.hold()
     monkeypatch.undo()

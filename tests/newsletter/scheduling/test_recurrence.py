@@ -169,9 +169,9 @@ def test_unknown_zones_and_days_are_refused() -> None:
 
 
 def test_a_rule_says_itself_in_words() -> None:
-    assert parse("first tuesday 09:00").words == "At 09:00 on the first Tuesday of the month"
-    assert parse("0 7 * * mon-fri").words == "At 07:00 on Monday through Friday"
-    assert parse("2026-12-01 09:00").words == "Once, on 1 December 2026 at 09:00"
+    assert parse("first tuesday 09:00").description == "At 09:00 on the first Tuesday of the month"
+    assert parse("0 7 * * mon-fri").description == "At 07:00 on Monday through Friday"
+    assert parse("2026-12-01 09:00").description == "Once, on 1 December 2026 at 09:00"
 
 
 ANY_ZONE = st.sampled_from([ZoneInfo(name) for name in (*ZONES, "UTC", "Africa/Cairo")])
@@ -215,7 +215,7 @@ def test_whatever_is_written_is_a_rule_or_a_clear_refusal(written: str) -> None:
     except SendError as error:
         assert re.search(r"\w", error.message)
     else:
-        assert rule.words
+        assert rule.description
         assert parse(rule.text) == rule
         begin = datetime(2026, 1, 1, tzinfo=UTC)
         assert len(first(occurrences(rule, BERLIN, after=begin), 2)) <= 2

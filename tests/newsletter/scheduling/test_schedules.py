@@ -50,7 +50,7 @@ def next_at(database: Engine, name: str = "weekly") -> datetime | None:
 
 def test_a_schedule_is_kept_as_it_was_asked_for(database: Engine, weekly: str) -> None:
     with reading(database) as session:
-        [(schedule, audience, last)] = schedules.listed(session)
+        [(schedule, audience, last)] = schedules.list_all(session)
     assert (schedule.name, schedule.rule, schedule.next_at) == ("weekly", "mon 09:00", MONDAY)
     assert (audience.segments, audience.excluded, last) == (("everybody",), (), None)
     assert log(database) == [("alice@example.org", "schedule created", "weekly")]
@@ -84,7 +84,7 @@ def test_what_cannot_be_kept_is_refused_and_leaves_nothing(
     with pytest.raises(UserError, match=message):
         do(database, schedules.create, replace(WEEKLY, **change))
     with reading(database) as session:
-        assert schedules.listed(session) == []
+        assert schedules.list_all(session) == []
     assert log(database) == []
 
 
@@ -151,7 +151,7 @@ def test_removed_it_takes_its_due_times_along_and_leaves_its_sends(
     do(database, schedules.remove, "weekly")
     assert rows(database, 1) == []
     with reading(database) as session:
-        assert schedules.listed(session) == []
+        assert schedules.list_all(session) == []
         assert session.connection().exec_driver_sql("SELECT count(*) FROM send").scalar() == 1
 
 

@@ -192,7 +192,7 @@ def _coming(session: Session, typed: Typed) -> _Coming:
         times.append((f"{local:%A}, {local.day} {local:%B %Y}", clock, note))
     series = typed.series.strip()
     issue = prepared_issue.next_issue(session, series) if series.isprintable() and series else None
-    return _Coming(rule.words, tuple(times), issue.slug if issue else "")
+    return _Coming(rule.description, tuple(times), issue.slug if issue else "")
 
 
 def _typed(wanted: ScheduleOptions, number: int) -> Typed:

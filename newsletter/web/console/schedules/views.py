@@ -37,12 +37,12 @@ def listing(request: Request, parts: Parts, visitor: Viewer, done: str = "") -> 
         found = [
             {
                 "schedule": one,
-                "words": next_run.rule_of(one).words,
+                "words": next_run.rule_of(one).description,
                 "audience": audience,
                 "next": next_run.next_send(one),
                 "last": last,
             }
-            for one, audience, last in schedules.listed(session)
+            for one, audience, last in schedules.list_all(session)
         ]
         return page(request, "schedules.html", found=found, done=done, may_edit=may_edit(visitor))
 
@@ -162,7 +162,7 @@ def _show(
             problem=problem,
             done=done,
             schedule=one,
-            words=next_run.rule_of(one).words,
+            words=next_run.rule_of(one).description,
             audience=schedules.audience(session, one.id),
             has_archive=parts.settings.archive.enabled,
             goes_to_all=schedules.goes_to_all(session, one.id),

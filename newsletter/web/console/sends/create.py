@@ -226,7 +226,7 @@ def _preview(
         foreseen=foreseen,
         is_public=parts.settings.archive.enabled
         and archive_queries.will_be_public(archive, to_all=foreseen.is_for_all),
-        timetable=terms.timetable.words,
+        timetable=terms.timetable.description,
         tracked=terms.tracked(draft),
         test=terms.test,
         wait=durations.period(terms.test.wait) if terms.test else "",

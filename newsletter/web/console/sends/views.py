@@ -181,7 +181,7 @@ def show_send(
         moving=send.state in send_progress.MOVING,
         remedy=reasons.remedy(send.paused_by),
         took=_took(send),
-        timetable=timetable.words,
+        timetable=timetable.description,
         pace=pace or Pace.of(timetable),
         mistakes=mistakes(problem) if pace else {},
         grace=durations.in_words(parts.settings.sending.uncertain_grace),

@@ -24,7 +24,7 @@ def test_texts_of_a_form_and_numbers_of_a_command_give_the_same_timetable() -> N
     rest = {"quiet": "22:00-07:00", "windows": ["mon-fri 08:00-18:00"], "local_time": "9:30"}
     typed = parsed(rate="2.5", per_hour="10,000", per_day=" 50000 ", **rest)
     assert typed == parsed(rate=2.5, per_hour=10_000, per_day=50_000, **rest)
-    assert typed.words == (
+    assert typed.description == (
         "at most 2.5 recipients per second; at most 10,000 per hour; at most 50,000 per day; "
         "not before 09:30 in each recipient's time zone; quiet hours 22:00-07:00; "
         "only mon-fri 08:00-18:00"
@@ -35,7 +35,7 @@ def test_nothing_given_limits_nothing() -> None:
     for empty in (None, "", "  "):
         timetable = parsed(rate=empty, per_hour=empty, per_day=empty)
         assert timetable == Timetable(zone="Europe/Berlin")
-        assert timetable.words == ""
+        assert timetable.description == ""
 
 
 def test_quiet_hours_left_out_are_those_of_the_settings_and_empty_ones_are_none() -> None:

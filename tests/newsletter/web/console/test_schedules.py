@@ -145,7 +145,7 @@ def test_a_mistake_is_named_and_nothing_typed_is_lost(
             assert 'value="weekly"' in answer.text
         assert "2099-01-06 # a feast" in answer.text or field == "skips"
     with reading(database) as session:
-        assert [one.rule for one, *_ in schedules.listed(session)] == ["first tuesday 09:00"]
+        assert [one.rule for one, *_ in schedules.list_all(session)] == ["first tuesday 09:00"]
 
 
 def test_a_preview_shows_the_days_and_stores_nothing(editor: Browser, database: Engine) -> None:
@@ -160,7 +160,7 @@ def test_a_preview_shows_the_days_and_stores_nothing(editor: Browser, database: 
     wrong = post(editor, "/preview", **form | {"when": "whenever"})
     assert "The rule has no time of day." in wrong.text
     with reading(database) as session:
-        assert schedules.listed(session) == []
+        assert schedules.list_all(session) == []
 
 
 def test_viewers_see_everything_and_are_offered_nothing(

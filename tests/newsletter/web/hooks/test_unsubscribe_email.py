@@ -90,9 +90,9 @@ def test_every_mail_names_both_ways_and_its_mailto_unsubscribes_its_reader(
         batch = BatchStore("test", lease=timedelta(minutes=1)).claim(session, now=now)
         assert batch is not None
         people, _ = recipients(session, batch, now=now)
-        words = VariantCache().of(session, batch.variant_id)
+        variant = VariantCache().get(session, batch.variant_id)
         request = personalize(
-            batch, words, people, links=parts.links, base_url="https://n.example", mailbox=MAILBOX
+            batch, variant, people, links=parts.links, base_url="https://n.example", mailbox=MAILBOX
         )
     (header,) = (
         r.headers["List-Unsubscribe"] for r in request.recipients if r.email == "bob@example.org"
