@@ -33,7 +33,7 @@ class IssueRenderer:
     late_limit: timedelta
     batch_size: int
     warm_up: WarmUp | None = None
-    #: What the publication measures by default.
+    #: What the publication tracks by default.
     publication: Tracked = TRACK_EVERYTHING
     #: Calls a function in a text worker (newsletter.text_workers); None calls it here.
     text_workers: Callable[..., Any] | None = None
@@ -43,8 +43,8 @@ class IssueRenderer:
         examine, name = self.checker.examine_text, f"{issue.slug}.md"
         if self.text_workers is None:
             return examine(issue.source, name=name)
-        found: ExaminedIssue = self.text_workers(examine, issue.source, name=name)
-        return found
+        examined_issue: ExaminedIssue = self.text_workers(examine, issue.source, name=name)
+        return examined_issue
 
 
 def next_issue(session: Session, series: str) -> ApprovedIssue | None:
@@ -65,10 +65,10 @@ def next_issue(session: Session, series: str) -> ApprovedIssue | None:
 
 @dataclass(frozen=True, slots=True)
 class PreparedIssue:
-    """A revision, rendered and checked; or the error that this raised."""
+    """A revision, rendered and checked, or the error that this raised."""
 
     revision_id: int
-    made: ExaminedIssue | UserError
+    result: ExaminedIssue | UserError
 
 
 def prepare(
@@ -103,6 +103,6 @@ def examined(
         return renderer.examine(issue)
     if prepared.revision_id != issue.revision_id:
         raise BusyError(f"issue {issue.slug} has become the next one meanwhile")
-    if isinstance(prepared.made, UserError):
-        raise prepared.made
-    return prepared.made
+    if isinstance(prepared.result, UserError):
+        raise prepared.result
+    return prepared.result

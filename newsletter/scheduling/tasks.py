@@ -176,16 +176,16 @@ def count_people() -> None:
         )
         if small and not growth_is_due:
             return  # pages count small audiences themselves
-        everybody = status_counts.count(session, now=now)
+        counts = status_counts.count(session, now=now)
         if not small:
             segment, counted = segment_store.count_stalest(session, now=now, stale=_MIN_COUNT_AGE)
             kept = status_counts.status_counts(session, now=now)
-            if kept == everybody and segment is None and not growth_is_due:
+            if kept == counts and segment is None and not growth_is_due:
                 return
     with transaction(context.database) as session:
-        growth_history.save_day(session, everybody, now=now)
+        growth_history.save_day(session, counts, now=now)
         if not small:
-            status_counts.save_counts(session, everybody, now=now)
+            status_counts.save_counts(session, counts, now=now)
         if segment is not None and counted is not None:
             segment_store.save_count(session, segment.id, segment.expression, counted, now=now)
 

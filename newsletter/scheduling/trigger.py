@@ -231,7 +231,7 @@ def _create_send(
 
 
 def _lock_next_issue(session: Session, series: str) -> ApprovedIssue | None:
-    """Lock the next issue, so that nobody edits or sends it before this transaction ends."""
+    """Lock the next issue, so that no one edits or sends it before this transaction ends."""
     while issue := next_issue(session, series):
         store.find(session, issue.slug, lock=True)
         # Another schedule of the series, or an editor, may have come before the lock.

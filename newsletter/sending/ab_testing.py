@@ -1,7 +1,7 @@
 """A/B tests: a sample gets the variants first, and the rest gets the winner.
 
 The plan decides which subscriber gets which variant. A subscriber's rank depends only on the
-issue and the subscriber, so a plan that is made again draws the same sample.
+issue and the subscriber, so a repeated plan draws the same sample.
 """
 
 from collections.abc import Mapping, Sequence

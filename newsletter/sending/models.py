@@ -147,7 +147,7 @@ class Batch(Model, table=True):
     #: Why it was rejected, requeued or is uncertain, as text; code does not compare it.
     detail: str = Field(default="", max_length=1000)
     #: It was resent while uncertain, so its recipients may have a second copy already. ``attempt``
-    #: does not say so: it also counts requests that were surely not accepted.
+    #: does not say so: it also counts requests that were certainly not accepted.
     resent: bool = False
 
 

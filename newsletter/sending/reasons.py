@@ -1,7 +1,7 @@
-"""Why a send is paused: a code for each cause, and what an operator does about it.
+"""Why a send is paused: a code for each cause, and what an operator can do about it.
 
-The code is a column of the send. The column beside it, ``reason``, says what happened in that
-one case, often in the provider's words; nothing compares or parses it.
+The code is a column of the send. Another column, ``reason``, describes the single case, often
+with the provider's text; code does not compare or parse it.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from typing import Final
 class PauseCause(StrEnum):
     """What paused a send."""
 
-    #: An operator did.
+    #: An operator paused it.
     OPERATOR = "operator"
     #: Too many bounces, blocks, drops or complaints (newsletter.tracking.circuit_breaker).
     CIRCUIT_BREAKER = "circuit_breaker"
     #: The provider does not accept the API key.
     API_KEY = "api_key"
-    #: The provider does not let this key or this sender send.
+    #: The provider does not allow this key or this sender to send.
     PERMISSION = "permission"
-    #: The service at the configured address is not the provider's.
+    #: There is another service at the provider's configured address.
     PROVIDER_HOST = "provider_host"
-    #: The provider refused a batch for a reason that all batches share.
+    #: The provider refused a batch for a reason that applies to all batches.
     REFUSED = "refused"
     #: The provider could not be reached, or did not answer, for too long.
     OUTAGE = "outage"
@@ -30,21 +30,21 @@ class PauseCause(StrEnum):
     REQUEST = "request"
     #: The departure log could not be written.
     DEPARTURE_LOG = "departure_log"
-    #: It was due while nothing ran, longer ago than sending.late_limit.
+    #: It was due while the service did not run, longer ago than sending.late_limit.
     LATE = "late"
     #: It could not be planned.
     START = "start"
-    #: Its timetable could not be made anew.
+    #: It could not be rescheduled.
     TIMETABLE = "timetable"
     #: The winner of its A/B test could not be chosen.
     WINNER = "winner"
     #: An operator had paused or cancelled it before the database was restored.
     RESTORE = "restore"
-    #: Recipients are in no batch: a defect of this program.
+    #: Recipients are in no batch, because of a bug.
     DEFECT = "defect"
 
 
-#: What to do, in words that fit a page and a terminal alike.
+#: What an operator can do; shown on pages and in terminals.
 _REMEDIES: Final[Mapping[PauseCause, str]] = {
     PauseCause.OPERATOR: "Resume the send to continue.",
     PauseCause.CIRCUIT_BREAKER: "When that is done, resume the send or cancel it.",
@@ -68,5 +68,5 @@ _REMEDIES: Final[Mapping[PauseCause, str]] = {
 
 
 def remedy(cause: str | None) -> str:
-    """What an operator does about a pause; empty while the send is not paused."""
+    """What an operator can do about a pause; empty while the send is not paused."""
     return "" if cause is None else _REMEDIES[PauseCause(cause)]

@@ -35,7 +35,7 @@ class BatchState(StrEnum):
 
     #: Waits for its ``not_before``.
     PENDING = "pending"
-    #: A worker reads its recipients; the request has surely not left.
+    #: A worker reads its recipients; the request has not left.
     CLAIMED = "claimed"
     #: The request may have left. Committed before the first byte goes out.
     IN_FLIGHT = "in_flight"
@@ -123,7 +123,7 @@ BATCH_NEXT: Final[Mapping[BatchState, frozenset[BatchState]]] = {
             BatchState.UNCERTAIN,
         }
     ),
-    # Back to pending only when the request was surely not accepted.
+    # Back to pending only when the request was certainly not accepted.
     BatchState.IN_FLIGHT: frozenset(
         {BatchState.ACCEPTED, BatchState.REJECTED, BatchState.UNCERTAIN, BatchState.PENDING}
     ),

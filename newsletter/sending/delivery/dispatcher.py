@@ -254,7 +254,7 @@ class Dispatcher:
         if self._log_file is None:
             return True
         try:
-            self._log_file.left(batch, variant.send_info, eligible, skipped, now=now)
+            self._log_file.record_departure(batch, variant.send_info, eligible, skipped, now=now)
         except OSError as error:
             why = f"the departure log cannot be written: {error}"
             self._give_up(batch, PauseCause.DEPARTURE_LOG, why, departed=True)
@@ -268,9 +268,11 @@ class Dispatcher:
         try:
             match outcome:
                 case Accepted(message_id):
-                    self._log_file.answered(batch, taken=True, message_id=message_id, now=now)
+                    self._log_file.record_answer(
+                        batch, accepted=True, message_id=message_id, now=now
+                    )
                 case NotSent() | Refused():
-                    self._log_file.answered(batch, taken=False, now=now)
+                    self._log_file.record_answer(batch, accepted=False, now=now)
         except OSError:
             # The log has the departure without an answer: after a restore, it is uncertain.
             _log.exception("the departure log cannot be written")

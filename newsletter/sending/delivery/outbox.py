@@ -142,11 +142,11 @@ def settle(session: Session, claimed: ClaimedEmail, decision: Decision, *, now: 
             _move(session, claimed, BatchState.ACCEPTED, settled_at=now, message_id=message_id)
         case RejectBatch(reason) | RejectOne(_, reason) | Split(reason):
             _move(session, claimed, BatchState.REJECTED, settled_at=now, detail=reason[:1000])
-        case TryAgain(wait, reason, asked):
+        case TryAgain(wait, reason, set_by_provider):
             _retry(
                 session,
                 claimed,
-                wait if asked else max(wait, _retry_wait(claimed, now)),
+                wait if set_by_provider else max(wait, _retry_wait(claimed, now)),
                 reason,
                 now,
             )

@@ -276,7 +276,7 @@ class BatchStore:
         match decision:
             case Settled(message_id):
                 _accept(session, batch, now=now, message_id=message_id)
-            case TryAgain(wait, reason, asked=True):
+            case TryAgain(wait, reason, set_by_provider=True):
                 _requeue(session, batch, _ANSWERED, reason)
                 provider_backoff.back_off(session, now=now, until=now + wait, reason=reason)
             case TryAgain(_, reason):

@@ -174,8 +174,8 @@ def add_recipients(
 
 
 def _count_recipients(session: Session, forgotten_id: int) -> int:
-    mine = select(func.count()).where(_recipient.c.forgotten_id == forgotten_id)
-    return int(session.execute(mine).scalar_one())
+    own = select(func.count()).where(_recipient.c.forgotten_id == forgotten_id)
+    return int(session.execute(own).scalar_one())
 
 
 def skip_planned_recipients(session: Session, forgotten_ids: Collection[int]) -> int:
@@ -304,19 +304,23 @@ def resolve(
     return people
 
 
-def mark_answered(session: Session, carried: Collection[tuple[int, int, int]]) -> int:
+def mark_answered(session: Session, requests: Collection[tuple[int, int, int]]) -> int:
     """Resolve requests that an event proves accepted; returns the number of their recipients.
 
-    Each of ``carried`` is (id of the send, ``events.made_mark`` of its creation time, batch).
+    Each of ``requests`` is (id of the send, ``events.made_mark`` of its creation time, batch).
     """
-    if not carried:
+    if not requests:
         return 0
     sends = {
         (row.number, made_mark(row.made_at)): row.id
         for row in session.execute(select(_sent.c.id, _sent.c.number, _sent.c.made_at))
     }
     accepted = sorted(
-        {(sends[number, made], batch) for number, made, batch in carried if (number, made) in sends}
+        {
+            (sends[number, made], batch)
+            for number, made, batch in requests
+            if (number, made) in sends
+        }
     )
     if not accepted:
         return 0

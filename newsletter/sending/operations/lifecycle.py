@@ -47,7 +47,7 @@ class CreatedSend:
     id: int
     people: int
     last_at: datetime
-    #: Whether everybody may read the issue on the web once it is sent.
+    #: Whether the issue will be in the public archive once it is sent.
     is_public: bool
 
 
@@ -109,10 +109,10 @@ def create(
     session.add(send)
     session.flush()
     variants: list[tuple[Rendered, int | None]] = [(rendered, None)]
-    for other, words in terms.others:
+    for other, other_rendered in terms.others:
         saved = approval.approved_revision(session, other)
         is_other = saved is not None and saved.issue_id != revision.issue_id
-        variants.append((words, saved.issue_id if saved and is_other else None))
+        variants.append((other_rendered, saved.issue_id if saved and is_other else None))
     ab_testing.write(session, send.id, variants)
     issue = session.get_one(Issue, revision.issue_id)
     is_public = archive_queries.will_be_public(issue.publicity, to_all=estimated.is_for_all)
@@ -151,13 +151,13 @@ def find_differing_send(session: Session, draft: Draft, issue_id: int) -> int | 
     ).all()
     if any(one.source == draft.source for one in sent):
         return None
-    words = _visible_text(draft)
+    text = _visible_text(draft)
     for one in sent:
         try:
             before = store.draft_from(draft.slug, one.source)
         except IssueError:
             continue  # valid when it was sent, but no longer
-        if _visible_text(before) == words:
+        if _visible_text(before) == text:
             return None
     return sent[0].id if sent else None
 
@@ -197,7 +197,7 @@ def _approved(
 def require_approved_variants(
     session: Session, terms: SendOptions, approved_by: Actor | None
 ) -> None:
-    """Raise IssueError if nobody approved a variant; ``approved_by`` approves it by sending."""
+    """Raise IssueError if a variant is not approved; ``approved_by`` approves it by sending."""
     if approved_by is not None:
         return
     for other, _ in terms.others:

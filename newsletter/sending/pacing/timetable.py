@@ -210,8 +210,8 @@ def departure_times(
     leaves in an unused one and also uses the quota of those after it. A warm-up's volume is
     never exceeded: the batch waits for a day that is large enough. ``began`` is when the
     send first started: recipients whose local time has passed since then do not wait for the
-    next day. ``departed`` gives (time, size) of batches that used quota before. Raises SendError when
-    the send would take longer than LONGEST.
+    next day. ``departed`` gives (time, size) of batches that used quota before. Raises
+    SendError when the send would take longer than LONGEST.
     """
     pace, queues = (
         _Pace(timetable, start, began or start, warm_up, departed),

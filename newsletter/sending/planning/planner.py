@@ -74,8 +74,8 @@ def plan(
     )
     _update_transferred(session, send)
     if restored:
-        mine = select(func.count()).where(_delivery.c.send_id == send_id)
-        planned = session.execute(mine).scalar_one()
+        own = select(func.count()).where(_delivery.c.send_id == send_id)
+        planned = session.execute(own).scalar_one()
     sends.move_send(
         session, send_id, SendState.SENDING, planned=planned, excluded_counts=excluded_counts
     )

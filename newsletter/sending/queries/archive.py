@@ -1,4 +1,4 @@
-"""The public archive: which issues everybody may read on the web.
+"""The public archive: the issues that everyone can read on the web.
 
 An issue is published when a send of it is sent and at least one batch was accepted. So the
 archive shows no issue that recipients still wait for, and none whose send was cancelled. A

@@ -57,7 +57,7 @@ _FILES = "????-??-??.jsonl"
 
 
 class DamagedLogError(Exception):
-    """The identity file of the log cannot be read; the message says why."""
+    """The identity file of the log cannot be read; the message has the reason."""
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ class LogReader:
         return line
 
     def forget_old(self, known: Mapping[str, int], *, now: datetime) -> None:
-        """Delete files past RETENTION of which the database knows all bytes (``known``)."""
+        """Delete files past RETENTION that the database has read completely (``known``)."""
         oldest = (now - RETENTION).date().isoformat()
         for path in self.folder.glob(_FILES):
             if path.stem < oldest and known.get(path.name) == path.stat().st_size:
@@ -201,7 +201,7 @@ class DepartureLogFile(LogReader):
                 hint="Choose a folder on this machine that this user can write to.",
             ) from None
 
-    def left(
+    def record_departure(
         self,
         batch: ClaimedBatch,
         send_info: ForgottenSendInfo,
@@ -225,11 +225,11 @@ class DepartureLogFile(LogReader):
             skip=[[one["hash"], one["why"]] for one in skipped if one["hash"]],
         )
 
-    def answered(
-        self, batch: ClaimedBatch, *, taken: bool, message_id: str | None = None, now: datetime
+    def record_answer(
+        self, batch: ClaimedBatch, *, accepted: bool, message_id: str | None = None, now: datetime
     ) -> None:
         """Record that the provider accepted the batch, or certainly did not."""
-        self._write(batch, now, what=ACCEPTED if taken else NOT_ACCEPTED, id=message_id)
+        self._write(batch, now, what=ACCEPTED if accepted else NOT_ACCEPTED, id=message_id)
 
     def follow(self, database: Engine) -> None:
         """Record from now on what this process commits to this database: suppressions, their end,
@@ -325,10 +325,10 @@ class DepartureLogFile(LogReader):
         """Whether the open file is still in the folder: another process may have started a new
         log."""
         try:
-            there, mine = self._path.stat(), os.fstat(self._file)
+            in_folder, opened = self._path.stat(), os.fstat(self._file)
         except FileNotFoundError:
             return False
-        return (there.st_ino, there.st_dev) == (mine.st_ino, mine.st_dev)
+        return (in_folder.st_ino, in_folder.st_dev) == (opened.st_ino, opened.st_dev)
 
     def _open(self, now: datetime) -> None:
         before, path = self._file, self.folder / f"{now.date().isoformat()}.jsonl"

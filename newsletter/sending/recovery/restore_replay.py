@@ -58,7 +58,7 @@ _CERTAINTY = {NOT_ACCEPTED: 0, LEFT: 1, ACCEPTED: 2}
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What a replay changed: batches, sends, recipients and suppressions."""
+    """Counts of what a replay changed: batches, sends, recipients and suppressions."""
 
     accepted: int = 0
     uncertain: int = 0
@@ -74,7 +74,7 @@ class ReplayReport:
     stopped: int = 0
     #: Damaged parts of the log, as text.
     damage: list[str] = field(default_factory=list)
-    #: File of the log → bytes that the database knows now.
+    #: File of the log → bytes that the database has read.
     read: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -85,7 +85,7 @@ def replay(
 
     Accepted batches become accepted, unanswered ones uncertain, and lost suppressions are
     restored. The recipients of a send that the database has lost are stored, so that they get
-    its issue from no other send. ``after`` (file → bytes) is what the database knows already.
+    its issue from no other send. ``after`` (file → bytes) is what the database has read before.
     """
     contents = log.read(after or {})
     work = _Replay(session, log, now, ReplayReport(damage=contents.damage, read=contents.read))
@@ -344,9 +344,9 @@ def _move_others(
     last = select(func.max(_batch.c.number)).where(_batch.c.send_id == send.id)
     # The log may have batches with the next numbers that the database has lost.
     number = max(session.execute(last).scalar_one(), beyond) + 1
-    fresh = {"number": number, "state": BatchState.PENDING, "size": len(others)}
+    changes = {"number": number, "state": BatchState.PENDING, "size": len(others)}
     session.execute(
-        insert(_batch).values(**{**row._mapping, **fresh, "attempt": 0, "resent": False})
+        insert(_batch).values(**{**row._mapping, **changes, "attempt": 0, "resent": False})
     )
     session.execute(
         update(_delivery)
@@ -357,14 +357,14 @@ def _move_others(
 
 def _update_counts(session: Session, send: Row[Any]) -> None:
     """Update batch sizes and ``send.planned`` after recipients were written or moved."""
-    mine = select(func.count()).where(_delivery.c.send_id == send.id)
-    sizes = mine.where(_delivery.c.batch == _batch.c.number).scalar_subquery()
+    own = select(func.count()).where(_delivery.c.send_id == send.id)
+    sizes = own.where(_delivery.c.batch == _batch.c.number).scalar_subquery()
     session.execute(update(_batch).where(_batch.c.send_id == send.id).values(size=sizes))
     if send.started_at is not None:
         session.execute(
             update(_send)
             .where(_send.c.id == send.id)
-            .values(planned=mine.scalar_subquery() + _send.c.transferred)
+            .values(planned=own.scalar_subquery() + _send.c.transferred)
         )
 
 

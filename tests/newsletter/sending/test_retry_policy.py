@@ -24,13 +24,13 @@ def test_an_accepted_request_is_settled_with_its_id() -> None:
 
 def test_a_rate_limit_waits_for_its_reset() -> None:
     decision = decide(NotSent("429", timedelta(seconds=17)), attempt=1, size=1000, jitter=0)
-    assert decision == TryAgain(timedelta(seconds=17), "429", asked=True)
+    assert decision == TryAgain(timedelta(seconds=17), "429", set_by_provider=True)
 
 
 @pytest.mark.parametrize("reset", [timedelta(0), timedelta(milliseconds=3)])
 def test_a_reset_that_is_past_by_our_clock_is_not_tried_at_once(reset: timedelta) -> None:
     decision = decide(NotSent("429", reset), attempt=1, size=1000, jitter=0)
-    assert decision == TryAgain(timedelta(seconds=1), "429", asked=True)
+    assert decision == TryAgain(timedelta(seconds=1), "429", set_by_provider=True)
 
 
 def test_a_refused_connection_waits_longer_each_time_up_to_five_minutes() -> None:
