@@ -197,7 +197,7 @@ def _history(parts: Container, people: int, sends: int) -> int:
             session.add(AudienceDay(day=day, people=count, active=count, counted_at=now))
     # The clock and the database would do this in the background.
     tasks.configure_tasks(parts.task_context)
-    tasks.count_people()
+    tasks.count_subscribers()
     with parts.database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(
             text("VACUUM ANALYZE" if parts.database.dialect.name == "postgresql" else "ANALYZE")

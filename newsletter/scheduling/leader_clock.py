@@ -28,19 +28,19 @@ _MIN_CLOCK_STEP = timedelta(seconds=2)
 #: Job id → function, and the least seconds between two runs. They run after a commit, when
 #: something becomes due, and at least every half minute.
 _WAKEUP_JOBS: dict[str, tuple[Callable[[], None], float]] = {
-    "fire-schedules": (tasks.fire_schedules, 0.5),
+    "run-schedules": (tasks.run_schedules, 0.5),
     "start-due-sends": (tasks.start_due_sends, 0.5),
     "queue-due-batches": (tasks.queue_due_batches, 0.5),
-    "decide-tests": (tasks.decide_tests, 1),
+    "choose-winners": (tasks.choose_winners, 1),
     "check-circuit-breakers": (tasks.check_circuit_breakers, 5),
-    "settle-uncertain": (tasks.settle_uncertain, 5),
+    "resolve-uncertain": (tasks.resolve_uncertain, 5),
     "remove-from-provider-lists": (tasks.remove_from_provider_lists, 5),
     "tell-operators": (tasks.tell_operators, 5),
 }
 _MAX_INTERVAL = 30
 #: Job id → function, and seconds between two runs, for jobs that only the time starts.
 _INTERVAL_JOBS: dict[str, tuple[Callable[[], None], int]] = {
-    "count-people": (tasks.count_people, 60),
+    "count-subscribers": (tasks.count_subscribers, 60),
     "delete-expired": (tasks.delete_expired, 3600),
     "prune-old-data": (tasks.prune_old_data, 3600),
     "reconcile": (tasks.reconcile, 300),

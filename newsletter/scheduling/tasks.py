@@ -91,12 +91,12 @@ def start_due_sends() -> None:
     start_due(_context[0])
 
 
-def fire_schedules() -> None:
+def run_schedules() -> None:
     """Run all due schedules: create their sends, or record why there is none."""
-    fire_due(_context[0], now=datetime.now(UTC))
+    run_due_schedules(_context[0], now=datetime.now(UTC))
 
 
-def decide_tests() -> None:
+def choose_winners() -> None:
     """Choose the winner of every A/B test that is due."""
     context = _context[0]
     with transaction(context.database) as session:
@@ -125,13 +125,13 @@ def queue_due_batches() -> None:
             _procrastinate_queue().queue_due(session, now=datetime.now(UTC))
 
 
-def settle_uncertain() -> None:
+def resolve_uncertain() -> None:
     """Recover batches of dead workers, and resolve old uncertain ones by uncertain_policy."""
     recover_abandoned(_context[0])
 
 
 def recover_abandoned(context: TaskContext) -> None:
-    """``settle_uncertain`` for a process without a clock."""
+    """``resolve_uncertain`` for a process without a clock."""
     with transaction(context.database) as session:
         report = uncertain_batches.recover(
             session,
@@ -162,7 +162,7 @@ def delete_expired() -> None:
         consent_records.erase_network_data(session, before=now - context.keep_network_data)
 
 
-def count_people() -> None:
+def count_subscribers() -> None:
     """Count all subscribers for the pages, and the segment with the oldest count.
 
     It counts in a reading transaction, so that no writer waits.
@@ -170,21 +170,21 @@ def count_people() -> None:
     context = _context[0]
     segment, counted, now = None, None, datetime.now(UTC)
     with reading(context.database) as session:
-        small, growth_is_due = (
+        is_small, growth_is_due = (
             status_counts.is_small(session),
             growth_history.is_due(session, now=now),
         )
-        if small and not growth_is_due:
+        if is_small and not growth_is_due:
             return  # pages count small audiences themselves
         counts = status_counts.count(session, now=now)
-        if not small:
+        if not is_small:
             segment, counted = segment_store.count_stalest(session, now=now, stale=_MIN_COUNT_AGE)
-            kept = status_counts.status_counts(session, now=now)
-            if kept == counts and segment is None and not growth_is_due:
+            stored = status_counts.status_counts(session, now=now)
+            if stored == counts and segment is None and not growth_is_due:
                 return
     with transaction(context.database) as session:
         growth_history.save_day(session, counts, now=now)
-        if not small:
+        if not is_small:
             status_counts.save_counts(session, counts, now=now)
         if segment is not None and counted is not None:
             segment_store.save_count(session, segment.id, segment.expression, counted, now=now)
@@ -261,7 +261,7 @@ def remove_from_provider_lists() -> None:
             _log.info("%s addresses removed from the provider's suppression lists", removed)
 
 
-def fire_due(context: TaskContext, *, now: datetime) -> None:
+def run_due_schedules(context: TaskContext, *, now: datetime) -> None:
     """Run each due schedule in its own transaction."""
     if context.make_issue_renderer is None:
         return
@@ -280,7 +280,7 @@ def fire_due(context: TaskContext, *, now: datetime) -> None:
                 prepare = prepared_issue.prepare(session, schedule_id, renderer)
             prepared = prepare() if prepare else None
             with transaction(context.database) as session:
-                fired = trigger.run_schedule(
+                results = trigger.run_schedule(
                     session, schedule_id, renderer, now=now, prepared=prepared
                 )
         except (BusyError, MachineError) as error:
@@ -289,7 +289,7 @@ def fire_due(context: TaskContext, *, now: datetime) -> None:
         except Exception:  # noqa: BLE001 (an error must not stop the other schedules)
             _log.exception("schedule %s could not run", schedule_id)
             continue
-        for one in fired:
+        for one in results:
             _log.log(logging.INFO if one.outcome is RunOutcome.SENT else logging.WARNING, "%s", one)
 
 
@@ -298,7 +298,7 @@ def start_due(context: TaskContext) -> list[int]:
 
     All stay due until the departure logs are compared; only then is their lateness checked.
     """
-    now, kept = datetime.now(UTC), []
+    now, still_due = datetime.now(UTC), []
     with transaction(context.database) as session:
         due = send_lifecycle.due(session, now=now)
         if due and restore_gate.unsettled_logs(session):
@@ -310,10 +310,10 @@ def start_due(context: TaskContext) -> list[int]:
                 continue
         except restore_gate.NotComparedError as error:
             _log.info("send %s: %s", send_id, error)
-        except Exception:  # noqa: BLE001 (whatever it is, the other sends are waiting)
+        except Exception:  # noqa: BLE001 (whatever it is, the other sends must start)
             _log.exception("send %s could not be started; the next tick tries again", send_id)
-        kept.append(send_id)
-    return kept
+        still_due.append(send_id)
+    return still_due
 
 
 def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta) -> None:
@@ -334,11 +334,13 @@ def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta
         why = " ".join(f"{error.message}. {error.hint or ''}".split())
         reason = f"could not start: {why}"
         with transaction(context.database) as session:
-            held = sends.pause_scheduled(session, send_id, PauseCause.START, reason=reason, now=now)
-        if held:
+            paused = sends.pause_scheduled(
+                session, send_id, PauseCause.START, reason=reason, now=now
+            )
+        if paused:
             _log.error("send %s %s", send_id, reason)
         else:
             # Another process was faster, or an operator cancelled it a moment ago.
             _log.info("%s", error)
     else:
-        _log.info("send %s started: %s people", send_id, planned)
+        _log.info("send %s started: %s recipients", send_id, planned)

@@ -29,7 +29,7 @@ class EntryKind(StrEnum):
     #: A schedule is due later, on a day to skip.
     SKIPPING = "skipping"
     #: A schedule ran; ``status`` is the outcome.
-    RUN = "fired"
+    RUN = "run"
     #: A send that no schedule created; ``status`` is its state.
     SEND = "send"
 

@@ -191,12 +191,12 @@ def show(
         to_all = schedules.goes_to_all(session, one.id)
         past = [
             {
-                "due": fired.due_at,
-                "outcome": fired.outcome,
-                "send": fired.send_id or "",
-                "reason": fired.reason,
+                "due": run.due_at,
+                "outcome": run.outcome,
+                "send": run.send_id or "",
+                "reason": run.reason,
             }
-            for fired in schedules.runs(session, one.id, limit=limit)
+            for run in schedules.runs(session, one.id, limit=limit)
         ]
         if not as_json:
             facts(

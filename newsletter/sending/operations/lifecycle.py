@@ -377,7 +377,7 @@ def pause_late(session: Session, send_id: int, *, now: datetime) -> None:
     """Pause a scheduled send that was not started in time, so that an operator decides."""
     late = now - find(session, send_id).scheduled_for
     reason = (
-        f"due {durations.in_words(late)} ago while nothing ran, which is later than "
+        f"due {durations.in_words(late)} ago while the service did not run, which is later than "
         "sending.late_limit allows"
     )
     sends.pause_scheduled(session, send_id, PauseCause.LATE, reason=reason, now=now)

@@ -115,7 +115,7 @@ def test_a_late_send_starts_within_the_limit_and_else_waits_with_the_reason(
     assert state(database, send) == expected
     if expected == "paused":
         with transaction(database) as session:
-            assert "while nothing ran" in send_status.find(session, send).reason
+            assert "while the service did not run" in send_status.find(session, send).reason
             send_lifecycle.resume(session, send, by=Actor(None, "operator"), now=datetime.now(UTC))
         start_due(task_context(database))
         assert state(database, send) == "sending"

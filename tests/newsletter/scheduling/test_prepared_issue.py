@@ -30,7 +30,9 @@ def failing(error: UserError) -> Callable[..., Any]:
 
 
 def tick(database, now, text_workers: Callable[..., Any] | None = None) -> None:
-    tasks.fire_due(task_context(database, replace(RENDERER, text_workers=text_workers)), now=now)
+    tasks.run_due_schedules(
+        task_context(database, replace(RENDERER, text_workers=text_workers)), now=now
+    )
 
 
 @pytest.mark.parametrize("error", [BusyError("stopping"), MachineError("no memory")])

@@ -350,7 +350,7 @@ def test_the_job_deals_with_the_others_when_one_cannot_be_dealt_with(
         # As another version, or a hand, may have written it.
         schedules.find(session, "a").rule = "whenever"
     approve(database, "first")
-    tasks.fire_due(task_context(database, RENDERER), now=SEVEN)
+    tasks.run_due_schedules(task_context(database, RENDERER), now=SEVEN)
     assert rows(database, broken) == []
     assert rows(database, well)[0][1] == "sent"
     assert "could not run" in caplog.text

@@ -330,12 +330,12 @@ def test_the_clock_s_jobs_run_with_the_least_and_the_most_of_everything(
     tasks.configure_tasks(parts.task_context)
     for job in (
         tasks.start_due_sends,
-        tasks.fire_schedules,
-        tasks.decide_tests,
+        tasks.run_schedules,
+        tasks.choose_winners,
         tasks.check_circuit_breakers,
-        tasks.settle_uncertain,
+        tasks.resolve_uncertain,
         tasks.delete_expired,
-        tasks.count_people,
+        tasks.count_subscribers,
         tasks.prune_old_data,
     ):
         job()

@@ -127,8 +127,8 @@ def test_the_last_sends_rates_are_those_of_its_figures(office: Office) -> None:
 def test_the_clock_writes_a_day_of_the_audience_once_an_hour(office: Office) -> None:
     database = office.parts.database
     tasks.configure_tasks(office.parts.task_context)
-    tasks.count_people()
-    tasks.count_people()
+    tasks.count_subscribers()
+    tasks.count_subscribers()
     today = datetime.now(UTC)
     with transaction(database) as session:
         days = growth_history.since(session, (today - timedelta(days=1)).date())
