@@ -265,7 +265,7 @@ def _record(session: Session, schedule: Schedule, results: list[RunResult], now:
 
 
 _AUDIT_ACTIONS = {
-    RunOutcome.SENT: "made a send",
+    RunOutcome.SENT: "created a send",
     RunOutcome.NOTHING: "sent nothing",
     RunOutcome.SKIPPED: "skipped a day",
     RunOutcome.MISSED: "missed its time",
