@@ -19,17 +19,17 @@ _send, _batch, _issue = table_of(Send), table_of(Batch), table_of(Issue)
 class Phase(StrEnum):
     """A group of send states, as filters of the list show them."""
 
-    COMING = "coming"
-    UNDER_WAY = "under way"
+    SCHEDULED = "scheduled"
+    IN_PROGRESS = "in progress"
     PAUSED = "paused"
-    OVER = "over"
+    ENDED = "ended"
 
 
 PHASES = {
-    Phase.COMING: (SendState.DRAFT, SendState.APPROVED, SendState.SCHEDULED),
-    Phase.UNDER_WAY: (SendState.PLANNING, SendState.SENDING),
+    Phase.SCHEDULED: (SendState.DRAFT, SendState.APPROVED, SendState.SCHEDULED),
+    Phase.IN_PROGRESS: (SendState.PLANNING, SendState.SENDING),
     Phase.PAUSED: (SendState.PAUSED,),
-    Phase.OVER: (SendState.SENT, SendState.CANCELLED),
+    Phase.ENDED: (SendState.SENT, SendState.CANCELLED),
 }
 
 
@@ -72,7 +72,7 @@ def page(
 
 def active(session: Session, *, limit: int = 20) -> list[SendListEntry]:
     """Sends that are being planned, sending or paused, the oldest first."""
-    states = [*PHASES[Phase.UNDER_WAY], *PHASES[Phase.PAUSED]]
+    states = [*PHASES[Phase.IN_PROGRESS], *PHASES[Phase.PAUSED]]
     return _entries(session, [_send.c.state.in_(states)], [_send.c.id], limit)
 
 
@@ -138,7 +138,7 @@ def _entries(
         .order_by(*order)
         .limit(limit)
     ).all()
-    unfinished = [row[0].id for row in rows if row[0].state not in PHASES[Phase.OVER]]
+    unfinished = [row[0].id for row in rows if row[0].state not in PHASES[Phase.ENDED]]
     progress = _progress(session, unfinished)
     return [
         SendListEntry(send, slug, title, *progress.get(send.id, (0, 0)))

@@ -107,9 +107,9 @@ def test_the_list_finds_sends_by_words_and_by_phase(office: Office, audience: li
     assert found("?q=winter") == {going}
     assert found("?q=LETTER+winter") == {going}
     assert found("?q=100%25") == set()
-    assert found("?phase=coming") == {coming}
-    assert found("?phase=under+way") == {going}
-    assert found("?phase=over") == set()
+    assert found("?phase=scheduled") == {coming}
+    assert found("?phase=in+progress") == {going}
+    assert found("?phase=ended") == set()
     assert found("?phase=nonsense&before=nonsense") == {going, coming}
     assert found(f"?before={coming}") == {going}
 
