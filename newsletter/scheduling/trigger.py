@@ -193,7 +193,7 @@ def _create_send(
     timetable = Timetable.from_json(schedule.timetable)
     if schedule.own_clock:
         timetable = replace(timetable, local_time=one.wall.time(), local_date=one.wall.date())
-    terms = SendOptions(
+    options = SendOptions(
         excluded=audience.excluded,
         timetable=timetable,
         batch_size=renderer.batch_size,
@@ -225,7 +225,7 @@ def _create_send(
         by=Actor(None, f"schedule {schedule.name}"),
         at=one.due,
         now=now,
-        terms=terms,
+        options=options,
         occasion={"schedule": schedule.name, "due": one.due.astimezone(UTC).isoformat()},
     ).id
 

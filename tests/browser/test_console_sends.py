@@ -93,10 +93,10 @@ def make(
         words = render(
             draft, service.parts.publication, templates=service.parts.settings.templates_directory
         )
-        terms = SendOptions(timetable=Timetable(per_hour=600))
+        options = SendOptions(timetable=Timetable(per_hour=600))
         if test:
             share = ABTest(share=0.2, by=Measure.OPERATOR, wait=timedelta(hours=4))
-            terms = SendOptions(others=[(draft, words)], test=share)
+            options = SendOptions(others=[(draft, words)], test=share)
         made = send_lifecycle.create(
             session,
             draft,
@@ -105,7 +105,7 @@ def make(
             by=Actor(None, "operator"),
             at=at or now,
             now=now,
-            terms=terms,
+            options=options,
             approved_by=COMMAND_LINE,
         )
         return made.id

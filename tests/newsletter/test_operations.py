@@ -72,7 +72,7 @@ def create_send(
 ) -> int:
     draft = store.draft_from("first", TEXT.format(slug="first", series="letter"))
     rendered = render(draft, parts.publication, templates=parts.settings.templates_directory)
-    terms = SendOptions(
+    options = SendOptions(
         test=ABTest(0.5, Measure.OPERATOR, timedelta(hours=1)) if test else None,
         others=[(draft, rendered)] if test else [],
     )
@@ -85,7 +85,7 @@ def create_send(
         approved_by=SETUP,
         at=at,
         now=min(at, datetime.now(UTC)),
-        terms=terms,
+        options=options,
     )
     return made.id
 

@@ -136,7 +136,7 @@ def send(
             warm_up=container.warm_up,
         )
         _refuse_findings(container, [(draft, rendered), *others], plan, now)
-    terms = SendOptions(
+    options = SendOptions(
         excluded=exclude or (),
         timetable=timetable,
         others=others,
@@ -157,15 +157,15 @@ def send(
                 by=who(),
                 at=start,
                 now=now,
-                terms=terms,
+                options=options,
                 approved_by=container.approver(who()),
                 base=base,
             )
-        if made.last_at > max(start, now) and not terms.test:
+        if made.last_at > max(start, now) and not options.test:
             err.print(
                 f"{made.people:,} people; by its timetable the last leave {shown(made.last_at)}."
             )
-        if at or _takes_long(timetable, terms.test):
+        if at or _takes_long(timetable, options.test):
             when = f"is scheduled for {shown(start)}" if at else "starts now"
             out.print(f"Send {made.id} {when}. `newsletter serve` does the work.")
             _tell_publicity(container, made, out)

@@ -60,7 +60,7 @@ def create(
     by: Actor,
     at: datetime,
     now: datetime,
-    terms: SendOptions = SendOptions(),  # noqa: B008 (frozen)
+    options: SendOptions = SendOptions(),  # noqa: B008 (frozen)
     approved_by: Actor | None = None,
     base: int | None = None,
     occasion: Mapping[str, str] | None = None,
@@ -72,14 +72,14 @@ def create(
     ``occasion``. Raises IssueError if the revision is not approved, or is not the latest.
 
     Raises DifferentTextError if another text was sent under the same slug, because its recipients
-    would be excluded; ``terms.same_issue`` allows that. Raises SegmentError or TopicError for an
+    would be excluded; ``options.same_issue`` allows that. Raises SegmentError or TopicError for an
     unknown one, and NothingToDoError if there are no recipients. Raises SendError if the
     timetable needs more than a year, if the A/B test needs a measure that is not tracked, if
     the deliveries of the issue were deleted, and while a departure log is not compared.
     """
     restore_gate.require_open(session)
-    revision = _approved(session, draft, terms, approved_by, now, base=base)
-    if not terms.same_issue:
+    revision = _approved(session, draft, options, approved_by, now, base=base)
+    if not options.same_issue:
         require_same_text(session, draft, revision.issue_id)
     estimated = estimate(
         session,
@@ -88,9 +88,9 @@ def create(
         issue_id=revision.issue_id,
         start=max(at, now),
         now=now,
-        terms=terms,
+        options=options,
     )
-    tracked = terms.tracked(draft)
+    tracked = options.tracked(draft)
     send = Send(
         issue_id=revision.issue_id,
         revision_id=revision.id,
@@ -100,8 +100,8 @@ def create(
         state=SendState.SCHEDULED,
         scheduled_for=at,
         created_at=now,
-        timetable=terms.timetable.to_json(),
-        test=terms.test.to_json() if terms.test else {},
+        timetable=options.timetable.to_json(),
+        test=options.test.to_json() if options.test else {},
         track_clicks=tracked.clicks,
         track_opens=tracked.opens,
         occasion=dict(occasion or {}),
@@ -109,7 +109,7 @@ def create(
     session.add(send)
     session.flush()
     variants: list[tuple[Rendered, int | None]] = [(rendered, None)]
-    for other, other_rendered in terms.others:
+    for other, other_rendered in options.others:
         saved = approval.approved_revision(session, other)
         is_other = saved is not None and saved.issue_id != revision.issue_id
         variants.append((other_rendered, saved.issue_id if saved and is_other else None))
@@ -125,7 +125,7 @@ def create(
         people=estimated.people,
         segments=", ".join(segment_names)[:300],
         starts=f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-        **({"variants": len(variants)} if terms.test else {}),
+        **({"variants": len(variants)} if options.test else {}),
     )
     return CreatedSend(send.id, estimated.people, estimated.last_at, is_public)
 
@@ -183,24 +183,24 @@ def require_same_text(session: Session, draft: Draft, issue_id: int) -> None:
 def _approved(
     session: Session,
     draft: Draft,
-    terms: SendOptions,
+    options: SendOptions,
     by: Actor | None,
     now: datetime,
     *,
     base: int | None,
 ) -> Revision:
     revision = approval.text_to_send(session, draft, by=by, now=now, base=base)
-    require_approved_variants(session, terms, by)
+    require_approved_variants(session, options, by)
     return revision
 
 
 def require_approved_variants(
-    session: Session, terms: SendOptions, approved_by: Actor | None
+    session: Session, options: SendOptions, approved_by: Actor | None
 ) -> None:
     """Raise IssueError if a variant is not approved; ``approved_by`` approves it by sending."""
     if approved_by is not None:
         return
-    for other, _ in terms.others:
+    for other, _ in options.others:
         if approval.approved_revision(session, other) is None:
             raise IssueError(
                 f"nobody approved the variant “{other.subject}” of the A/B test",

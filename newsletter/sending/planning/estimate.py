@@ -101,27 +101,27 @@ def estimate(
     issue_id: int,
     start: datetime,
     now: datetime,
-    terms: SendOptions = SendOptions(),
+    options: SendOptions = SendOptions(),
 ) -> SendEstimate:
     """Estimate the send that ``lifecycle.create`` would create. Changes nothing.
 
     Raises the errors of ``create``.
     """
-    require_alike(draft, [other for other, _ in terms.others])
-    terms.tracked(draft)
+    require_alike(draft, [other for other, _ in options.others])
+    options.tracked(draft)
     topics.require(session, draft.topics)
     require_open(session, issue_id)
     chosen = _find_segments(session, segment_names)
-    excluded = _find_segments(session, terms.excluded)
+    excluded = _find_segments(session, options.excluded)
     for segment in (*chosen, *excluded):
-        require_measured(segment.expression, terms.publication, place=f"segment {segment.name}")
+        require_measured(segment.expression, options.publication, place=f"segment {segment.name}")
     audience = SendAudience(
         segments=[segment.expression for segment in chosen],
         excluded=[segment.expression for segment in excluded],
         topics=draft.topics,
         issue_id=issue_id,
     )
-    counted = count(session, audience, now=now, split=terms.timetable.by_zone)
+    counted = count(session, audience, now=now, split=options.timetable.by_zone)
     if not counted.people:
         was_sent_before = {forgotten_sends.HAD_BEFORE, forgotten_sends.MAY_HAVE_HAD} & set(
             counted.excluded_counts
@@ -136,10 +136,10 @@ def estimate(
     last_at = forecast(
         session,
         counted,
-        terms.timetable,
+        options.timetable,
         start=start,
-        batch_size=terms.batch_size,
-        warm_up=terms.warm_up,
+        batch_size=options.batch_size,
+        warm_up=options.warm_up,
     )
     return SendEstimate(chosen, excluded, counted, last_at, draft.topics)
 

@@ -67,7 +67,7 @@ def make_send(
                 s.segment.name == "everybody" for s in segment_store.listing(session, now=NOW)
             ):
                 segment_store.save(session, "everybody", "", now=NOW)
-        terms = SendOptions(timetable=timetable, excluded=excluded)
+        options = SendOptions(timetable=timetable, excluded=excluded)
         send = send_lifecycle.create(
             session,
             draft,
@@ -76,7 +76,7 @@ def make_send(
             by=Actor(None, "operator"),
             at=at,
             now=now,
-            terms=terms,
+            options=options,
             approved_by=COMMAND_LINE,
         )
         return send.id

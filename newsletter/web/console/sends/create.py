@@ -118,7 +118,7 @@ class _Prepared:
 
     issue: ApprovedIssue
     start: datetime
-    terms: SendOptions
+    options: SendOptions
     #: The issue, and each variant after it.
     texts: Sequence[ExaminedIssue]
     #: The revisions of variants that are issues of their own.
@@ -157,7 +157,7 @@ def _prepare(parts: Container, form: SendForm, pace: Pace, now: datetime) -> _Pr
         ),
         *(_examine(parts, other) for other in others),
     ]
-    terms = SendOptions(
+    options = SendOptions(
         excluded=form.excluded,
         timetable=timetable,
         others=[(one.draft, one.rendered) for one in texts[1:]],
@@ -168,7 +168,7 @@ def _prepare(parts: Container, form: SendForm, pace: Pace, now: datetime) -> _Pr
         tracking=tracking_of(form.clicks, form.opens),
         publication=parts.tracked,
     )
-    return _Prepared(issue, start, terms, texts, ",".join(str(one.number) for one in others))
+    return _Prepared(issue, start, options, texts, ",".join(str(one.number) for one in others))
 
 
 def _examine(parts: Container, issue: ApprovedIssue) -> ExaminedIssue:
@@ -180,7 +180,7 @@ def _preview(
 ) -> Response:
     now = datetime.now(UTC)
     ready = _prepare(parts, form, pace, now)
-    start, terms, draft = ready.start, ready.terms, ready.texts[0].draft
+    start, options, draft = ready.start, ready.options, ready.texts[0].draft
     with reading(parts.database) as session:
         foreseen: SendEstimate = estimate.estimate(
             session,
@@ -189,16 +189,16 @@ def _preview(
             issue_id=ready.issue.issue_id,
             start=start,
             now=now,
-            terms=terms,
+            options=options,
         )
         approver = parts.approver(actor(request, visitor))
-        send_lifecycle.require_approved_variants(session, terms, approver)
-        if not terms.same_issue:
+        send_lifecycle.require_approved_variants(session, options, approver)
+        if not options.same_issue:
             send_lifecycle.require_same_text(session, draft, ready.issue.issue_id)
         sends = send_list.send_ids_by_issue(session, [ready.issue.issue_id])
         publicity = store.find(session, ready.issue.slug).publicity
         archive = publicity if draft.archive is None else draft.archive
-        plan = replace(_plan(session, form, terms), counted=foreseen.counted)
+        plan = replace(_plan(session, form, options), counted=foreseen.counted)
         findings = _findings(parts, ready, plan, now)
     if form.despite_findings != "yes":
         for name, found in zip(ready.names, findings, strict=True):
@@ -226,10 +226,10 @@ def _preview(
         foreseen=foreseen,
         is_public=parts.settings.archive.enabled
         and archive_queries.will_be_public(archive, to_all=foreseen.is_for_all),
-        timetable=terms.timetable.description,
-        tracked=terms.tracked(draft),
-        test=terms.test,
-        wait=durations.period(terms.test.wait) if terms.test else "",
+        timetable=options.timetable.description,
+        tracked=options.tracked(draft),
+        test=options.test,
+        wait=durations.period(options.test.wait) if options.test else "",
         variants=_samples(ready, foreseen.people),
     )
 
@@ -245,9 +245,9 @@ class _Sample:
 
 
 def _samples(ready: _Prepared, people: int) -> list[_Sample]:
-    if ready.terms.test is None:
+    if ready.options.test is None:
         return []
-    sizes = ready.terms.test.sizes(people, len(ready.texts))
+    sizes = ready.options.test.sizes(people, len(ready.texts))
     return [
         _Sample(label, one.draft.subject, one.draft.slug, size)
         for label, one, size in zip(ab_testing.LABELS, ready.texts, sizes, strict=False)
@@ -290,7 +290,7 @@ def _make(request: Request, parts: Container, visitor: Visitor, form: SendForm, 
                 one.draft,
                 one.rendered,
                 parts.database,
-                lambda session: _plan(session, form, ready.terms),
+                lambda session: _plan(session, form, ready.options),
                 now=now,
                 dns=parts.dns,
                 examined=one,
@@ -308,15 +308,15 @@ def _make(request: Request, parts: Container, visitor: Visitor, form: SendForm, 
             by=by,
             at=ready.start,
             now=now,
-            terms=ready.terms,
+            options=ready.options,
             approved_by=parts.approver(by),
             base=ready.issue.number,
         ).id
 
 
-def _plan(session: Session, form: SendForm, terms: SendOptions) -> Plan:
+def _plan(session: Session, form: SendForm, options: SendOptions) -> Plan:
     return Plan(
-        session, form.segment, form.excluded, terms.timetable, terms.batch_size, terms.warm_up
+        session, form.segment, form.excluded, options.timetable, options.batch_size, options.warm_up
     )
 
 

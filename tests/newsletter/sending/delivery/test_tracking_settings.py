@@ -58,7 +58,7 @@ def issue(front: str = "", slug: str = "first", body: str = BODY) -> Any:
     return parse_issue(f"---\nsubject: News\nslug: {slug}\n{front}---\n\n{body}", name="issue.md")
 
 
-def make(database: Engine, front: str = "", slug: str = "first", **terms: Any) -> int:
+def make(database: Engine, front: str = "", slug: str = "first", **options: Any) -> int:
     draft = issue(front, slug)
     with transaction(database) as session:
         if not any(
@@ -73,7 +73,7 @@ def make(database: Engine, front: str = "", slug: str = "first", **terms: Any) -
             by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
-            terms=SendOptions(**terms),
+            options=SendOptions(**options),
             approved_by=COMMAND_LINE,
         ).id
 
@@ -98,8 +98,8 @@ def test_the_send_wins_over_the_issue_and_that_over_the_publication(
     for what in ("clicks", "opens"):
         front = f"tracking: {{{what}: {SAID[of_issue]}}}\n" if of_issue is not None else ""
         base = Tracked(**{"clicks": True, "opens": True, what: publication})
-        terms = SendOptions(tracking=TrackingChoice(**{what: of_send}), publication=base)
-        found = terms.tracked(issue(front))
+        options = SendOptions(tracking=TrackingChoice(**{what: of_send}), publication=base)
+        found = options.tracked(issue(front))
         assert getattr(found, what) is wins
         # Of the other one nobody said anything.
         assert sum((found.clicks, found.opens)) == 1 + wins
@@ -176,12 +176,12 @@ def test_no_winner_is_chosen_by_what_is_not_measured(
 ) -> None:
     draft = issue(slug="other")
     other = draft, render(draft, PUBLICATION, templates=TEMPLATES)
-    terms = {"tracking": choice, "others": [other], "test": ABTest(0.5, by, NOW - NOW)}
+    options = {"tracking": choice, "others": [other], "test": ABTest(0.5, by, NOW - NOW)}
     if not refused:
-        assert make(database, **terms)
+        assert make(database, **options)
         return
     with pytest.raises(SendError, match=f"{by} are not measured") as caught:
-        make(database, **terms)
+        make(database, **options)
     assert "--winner" in str(caught.value.hint)
 
 
@@ -206,7 +206,7 @@ def test_no_send_goes_to_people_whom_nobody_can_know(
     whole = {"clicks": True, "opens": True}
     for front in ({"segment_names": ["readers"]}, {"excluded": ["readers"]}):
         draft = issue(slug="other")
-        terms = SendOptions(
+        options = SendOptions(
             publication=Tracked(**{**whole, needs: False}), excluded=front.get("excluded", ())
         )
         names = front.get("segment_names", ["everybody"])
@@ -222,7 +222,7 @@ def test_no_send_goes_to_people_whom_nobody_can_know(
                     by=Actor(None, "operator"),
                     at=NOW,
                     now=NOW,
-                    terms=terms,
+                    options=options,
                     approved_by=COMMAND_LINE,
                 )
 

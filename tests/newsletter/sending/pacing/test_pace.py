@@ -314,7 +314,7 @@ def make_test(database: Engine, *, by: Measure = Measure.OPENS, share: float = 0
     templates = resource("templates/email")
     with transaction(database) as session:
         segment_store.save(session, "everybody", "", now=NOW)
-        terms = SendOptions(
+        options = SendOptions(
             others=[(other, render(other, PUBLICATION, templates=templates))],
             test=ABTest(share=share, by=by, wait=4 * _HOUR),
         )
@@ -326,7 +326,7 @@ def make_test(database: Engine, *, by: Measure = Measure.OPENS, share: float = 0
             by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
-            terms=terms,
+            options=options,
             approved_by=COMMAND_LINE,
         )
     return made.id

@@ -103,7 +103,7 @@ def test_what_was_public_once_does_not_change(database: Engine, five: list[int])
             by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
-            terms=SendOptions(same_issue=True),
+            options=SendOptions(same_issue=True),
             approved_by=COMMAND_LINE,
         )
     make_plan(database, second.id)
@@ -123,7 +123,7 @@ def test_a_test_shows_the_words_of_its_winner_or_the_first(
         for subject in ("Hello", 'Second {{ name | default("words") }}')
     ]
     rendered = [render(one, PUBLICATION, templates=resource("templates/email")) for one in drafts]
-    terms = SendOptions(
+    options = SendOptions(
         others=[(drafts[1], rendered[1])],
         test=ABTest(share=1.0, by=Measure.OPENS, wait=timedelta(hours=1)),
     )
@@ -137,7 +137,7 @@ def test_a_test_shows_the_words_of_its_winner_or_the_first(
             by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
-            terms=terms,
+            options=options,
             approved_by=COMMAND_LINE,
         )
     make_plan(database, send.id)
@@ -264,7 +264,7 @@ def test_an_issue_is_public_if_it_says_so_or_went_to_all(
             by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
-            terms=SendOptions(excluded=excluded),
+            options=SendOptions(excluded=excluded),
             approved_by=COMMAND_LINE,
         )
     wanted = is_public if says is None else says
@@ -322,7 +322,7 @@ def again(database: Engine, words: str, *, same_issue: bool = False, front: str 
             by=Actor(None, "operator"),
             at=NOW,
             now=NOW,
-            terms=SendOptions(same_issue=same_issue),
+            options=SendOptions(same_issue=same_issue),
             approved_by=COMMAND_LINE,
         ).id
 
