@@ -160,7 +160,7 @@ def test_a_variant_that_was_edited_meanwhile_is_not_sent(office: Office, approve
         ("sample", "0%", "Not a share", 'value="0%"'),
         ("sample", "all", "Not a share", 'value="all"'),
         ("sample", "150%", "Not a share", 'value="150%"'),
-        ("winner", "luck", "No way to choose a winner", None),
+        ("winner", "luck", "Unknown way to choose a winner", None),
         ("after", "soon", "A length of time is written like", 'value="soon"'),
         ("after", "99999d", "A length of time is 3660 days at most", 'value="99999d"'),
         ("variant", ["spring"], "The issue itself is variant A", "checked"),
