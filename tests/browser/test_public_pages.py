@@ -132,7 +132,7 @@ def test_the_preferences_are_sound_at_every_width_and_in_every_state(
     sound(tab)
     tab.get_by_label("New email address").fill("sound@example.org")
     tab.get_by_role("button", name="Change").click()
-    assert "that you have" in tab.get_by_role("alert").inner_text()
+    assert "your current address" in tab.get_by_role("alert").inner_text()
     sound(tab)
     with transaction(service.parts.database) as session:
         suppression.add(
