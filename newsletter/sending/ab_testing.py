@@ -110,7 +110,9 @@ def parse_test(
         )
     if winner not in WINNERS:
         raise SendError(
-            "unknown way to choose a winner", place=names["winner"], hint="Write opens, clicks or me."
+            "unknown way to choose a winner",
+            place=names["winner"],
+            hint="Write opens, clicks or me.",
         )
     try:
         share = float(sample.strip().removesuffix("%")) / (100 if "%" in sample else 1)
