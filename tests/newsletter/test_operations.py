@@ -313,7 +313,7 @@ OPERATIONS = (
         missing_log,
     ),
     Operation(
-        "departures compare-again",
+        "departures recheck",
         ("log-1", "--reason", "back"),
         f"{SENDS}/departures",
         {"log": "log-1", "word": "compare", "reason": "back"},

@@ -58,7 +58,7 @@ def _list(*, as_json: bool) -> None:
             err.print(
                 f"\n{one.log.id}: {one.what}{f' ({one.log.detail})' if one.log.detail else ''}. "
                 f"Nothing is sent until this is resolved. {one.remedy}\n"
-                f"  newsletter departures compare-again {one.log.id} --reason …\n"
+                f"  newsletter departures recheck {one.log.id} --reason …\n"
                 f"  newsletter departures set-aside {one.log.id} --reason …\n{known_logs.RISK}",
             )
     for slug, number, people in sends:
@@ -102,7 +102,7 @@ def set_aside(log: Log, reason: Reason) -> None:
     out.print(f"Sending continues without {log} within a minute. {known_logs.RISK}")
 
 
-@app.command("compare-again")
+@app.command("recheck")
 def compare(log: Log, reason: Reason) -> None:
     """Request that the service on a log's machine compares the whole log again."""
     with transaction(Container(load()).database) as session:

@@ -315,7 +315,7 @@ def exit_by(status: SendStatus) -> None:
         )
     if BatchState.UNCERTAIN in status.batches:
         raise ProviderError(
-            f"{status.batches[BatchState.UNCERTAIN]:,} batches are uncertain: "
+            f"{status.batches[BatchState.UNCERTAIN]:,} recipients are in uncertain batches: "
             "the provider did not confirm them",
             place=f"send {send.id}",
             hint="Events of SendGrid confirm them; `newsletter serve` receives these.",

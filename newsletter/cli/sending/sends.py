@@ -294,10 +294,10 @@ def show_test(number: Number) -> None:
     for variant in found.variants:
         facts(
             [
-                ("handed over", variant.recipients),
+                ("accepted", variant.recipients),
                 *(
                     (
-                        f"{done} by",
+                        done,
                         _share(variant.share(measure), count)
                         if found.measures(measure)
                         else "not measured",
@@ -307,7 +307,7 @@ def show_test(number: Number) -> None:
                         (Measure.CLICKS, "clicked", variant.clicked),
                     )
                 ),
-                ("left", variant.unsubscribed),
+                ("unsubscribed", variant.unsubscribed),
             ],
             title=f"{variant.label}: {variant.subject}",
         )

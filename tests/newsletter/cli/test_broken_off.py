@@ -235,7 +235,7 @@ def test_a_mistake_of_ours_says_how_it_goes_on(
         raise TypeError("unsupported format string passed to NoneType.__format__")
 
     with monkeypatch.context() as patched:
-        patched.setattr(send_progress, "_only_doubt_is_left", broken)
+        patched.setattr(send_progress, "_is_only_uncertain_left", broken)
         # Its workers end, so that the command does.
         with pytest.raises(TypeError):
             send_progress.run_to_rest(parts, made.id, Stop())

@@ -51,7 +51,7 @@ def test_findings_come_with_line_and_remedy_and_a_code_when_one_blocks(
 @pytest.mark.slow
 def test_a_stored_issue_is_checked_by_its_slug(run: Run, tmp_path: Path) -> None:
     (tmp_path / "issue.md").write_text(LINKED)
-    assert run("issue", "store", "issue.md").returncode == 0
+    assert run("issue", "save", "issue.md").returncode == 0
     (tmp_path / "issue.md").unlink()
     done = run("check", "issue")
     assert "links\twarn\t7\texample.com is not a web address" in done.stdout

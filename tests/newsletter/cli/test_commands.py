@@ -166,7 +166,7 @@ def test_a_send_now_reaches_everybody_and_says_so(run: Run, tmp_path: Path) -> N
     ("key", "sender", "words"),
     [
         ("SG.wrong", "example.com", "does not know the API key"),
-        ("SG.test", "elsewhere.example", "verify the sender's domain"),
+        ("SG.test", "elsewhere.example", "Verify the sender's domain"),
     ],
 )
 def test_a_wrong_key_or_sender_pauses_with_the_next_step_and_resumes(
@@ -310,7 +310,7 @@ def test_a_list_says_in_a_pipe_what_each_column_became_and_asks_before_it_mails(
     assert done.returncode == 0, done.stderr
     for fact in (
         *(r"get email +1 of 2", r"suppressed: unsubscribed +1", r"topic engineering +1"),
-        *(r"Unsubscribed from all email +unsubscribed", r"Tags +tags", r"Newsletter +left out"),
+        *(r"Unsubscribed from all email +unsubscribed", r"Tags +tags", r"Newsletter +ignored"),
     ):
         assert re.search(fact, done.stdout), fact
     told = json.loads(

@@ -86,10 +86,10 @@ def test_one_word_settles_one_request(settings: dict[str, str], home: Path) -> N
     assert "choose one with --send N" in refused
     assert run("resolve", "one", "--batch", "1", "--send", "2", "--resend").returncode == 0
     said = " ".join(run().stderr.split())
-    assert said.count("nobody knows") == 1
-    assert "0 people" not in said
+    assert said.count("is uncertain") == 1
+    assert "0 recipients" not in said
     assert run("resolve", "one", "--batch", "1", "--sent").returncode == 0
-    assert "nobody knows" not in run().stderr
+    assert "is uncertain" not in run().stderr
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_what_was_cancelled_waits_for_the_operator_after_a_restore(
     assert run("sends", "cancel", "1").returncode == 0
     kept.put_back()
     looked = run("departures", "compare").stdout
-    assert "1 sends had been paused or cancelled" in " ".join(looked.split())
+    assert "1 sends were paused or cancelled" in " ".join(looked.split())
     refused = complaint(run("sends", "continue", "1"), 2)
     assert "it is paused: it was cancelled at" in refused
     assert run("sends", "resume", "1").returncode == 0

@@ -37,7 +37,7 @@ def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     add_readers(tmp_path, run, 2)
     send = ("send", "spring", "--segment", "all", "--at", "2099-01-01T07:00+00:00")
     assert "there is no such issue" in refused(run, *send)
-    assert "Saved revision 1 of spring" in done(run, "issue", "store", "spring.md")
+    assert "Saved revision 1 of spring" in done(run, "issue", "save", "spring.md")
     said = refused(run, *send)
     assert "revision 1 is not approved" in said
     assert "Request a review of spring" in said
@@ -51,7 +51,7 @@ def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
     assert "command line (ada)\treview requested\tspring" in log
     # An edit is a new revision, which nobody has approved yet.
     write.write_text(TEXT.format(words="Hello again."))
-    done(run, "issue", "store", "spring.md")
+    done(run, "issue", "save", "spring.md")
     assert "revision 2 is not approved" in refused(run, *send)
     assert "no such file" in refused(run, "send", "winter.md", "--segment", "all")
 
@@ -59,7 +59,7 @@ def test_an_issue_is_stored_reviewed_approved_and_sent_by_its_slug(
 @pytest.mark.slow
 def test_what_cannot_be_rendered_is_not_approved(run: Run, write: Path) -> None:
     write.write_text("---\nsubject: Spring\ntemplate: digest\n---\n\nNo digest at all.\n")
-    done(run, "issue", "store", "spring.md")
+    done(run, "issue", "save", "spring.md")
     done(run, "issue", "review", "spring")
     assert "spring.md:" in refused(run, "issue", "approve", "spring", "--revision", "1")
     assert "The issue is in review." in run("issue", "show", "spring").stderr
@@ -67,9 +67,9 @@ def test_what_cannot_be_rendered_is_not_approved(run: Run, write: Path) -> None:
 
 @pytest.mark.slow
 def test_a_text_goes_out_and_comes_back_the_same(run: Run, write: Path) -> None:
-    done(run, "issue", "store", "spring.md", "--base", "0")
+    done(run, "issue", "save", "spring.md", "--base", "0")
     write.write_text(TEXT.format(words="Two."))
-    done(run, "issue", "store", "spring.md", "--base", "1", by="bob")
+    done(run, "issue", "save", "spring.md", "--base", "1", by="bob")
     latest = run("issue", "show", "spring")
     assert latest.stdout == TEXT.format(words="Two.")
     assert "revision 2 by command line (bob)" in latest.stderr
@@ -78,16 +78,16 @@ def test_a_text_goes_out_and_comes_back_the_same(run: Run, write: Path) -> None:
     assert first.stdout == TEXT.format(words="Hello.")
     assert "revision 1 of 2" in first.stderr
     assert "no revision 3" in refused(run, "issue", "show", "spring", "--revision", "3")
-    assert "already, as revision 2" in done(run, "issue", "store", "spring.md")
+    assert "already, as revision 2" in done(run, "issue", "save", "spring.md")
     write.write_text(TEXT.format(words="Three."))
-    said = refused(run, "issue", "store", "spring.md", "--base", "1")
+    said = refused(run, "issue", "save", "spring.md", "--base", "1")
     assert "command line (bob) saved revision 2 meanwhile" in said
 
 
 @pytest.mark.slow
 def test_a_second_person_is_another_user_of_the_machine(run: Run, write: Path) -> None:
     second = {"NEWSLETTER_REVIEW__SECOND_PERSON": "true"}
-    done(run, "issue", "store", "spring.md")
+    done(run, "issue", "save", "spring.md")
     done(run, "issue", "review", "spring", "--note", "Please.")
     approve = ("issue", "approve", "spring", "--revision", "1")
     assert "wrote this revision" in refused(run, *approve, **second)
@@ -106,7 +106,7 @@ def test_a_second_person_is_another_user_of_the_machine(run: Run, write: Path) -
 @pytest.mark.slow
 def test_issues_are_listed_by_state_and_series(run: Run, write: Path) -> None:
     assert "newsletter issue save FILE" in done(run, "issue", "list")
-    done(run, "issue", "store", "spring.md")
+    done(run, "issue", "save", "spring.md")
     done(run, "issue", "review", "spring")
     found = json.loads(run("issue", "list", "--state", "review", "--json").stdout)
     assert (found["issue"], found["title"], found["series"]) == ("spring", "Spring", "letter")
@@ -119,5 +119,5 @@ def test_what_is_not_there_or_no_issue_is_said_so(run: Run, tmp_path: Path) -> N
     for command in ("show", "history", "review"):
         assert "has to be saved first" in refused(run, "issue", command, "winter")
     (tmp_path / "bad.md").write_text("---\nsubject: x\n---\n\n{{ nmae }}\n")
-    assert "bad.md:5" in refused(run, "issue", "store", "bad.md")
+    assert "bad.md:5" in refused(run, "issue", "save", "bad.md")
     assert run("issue", "list").stdout == ""

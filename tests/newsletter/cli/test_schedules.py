@@ -45,7 +45,7 @@ def test_it_is_listed_shown_changed_paused_and_deleted(weekly: Run) -> None:
     assert "2099-12-29" in weekly("schedule", "show", "monday").stdout
     assert weekly("schedule", "change", "monday", "--per-hour", "500").returncode == 0
     shown = weekly("schedule", "show", "monday").stdout
-    assert "per_hour 500" in shown
+    assert "at most 500 per hour" in shown
     assert "mon 08:00" in shown
     assert "not made up for" in weekly("schedule", "pause", "monday").stdout
     assert "It is paused" in weekly("schedule", "next", "monday").stderr

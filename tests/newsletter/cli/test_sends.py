@@ -92,7 +92,7 @@ def test_doubts_are_settled_together_or_one_by_one(readers: Run, sandbox: Runnin
     )  # fmt: skip
     assert done.returncode == 4
     assert done.stderr.startswith("Once it is sent, everybody can read it in the public archive.\n")
-    assert "4 people have it" in done.stderr
+    assert "4 recipients are in uncertain batches" in done.stderr
     text = readers("sends", "show", "1").stdout
     assert "batch 1 is uncertain: 2 recipients" in text
     assert "No events of later batches have arrived either" in text
@@ -115,9 +115,9 @@ def test_the_pace_is_kept_shown_and_changed(readers: Run) -> None:
     )
     assert "scheduled for 2099-01-01" in said
     assert "6 people; by its timetable the last leave 2099-01-01" in told
-    assert "per hour 2, quiet 22:00-07:00" in readers("sends", "show", "1").stdout
+    assert "at most 2 per hour; quiet hours 22:00-07:00" in readers("sends", "show", "1").stdout
     assert readers("sends", "pace", "1", "--rate", "5").returncode == 0
-    assert "per second 5" in readers("sends", "show", "1").stdout
+    assert "at most 5 recipients per second" in readers("sends", "show", "1").stdout
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_a_test_of_subjects_is_made_shown_and_decided(readers: Run) -> None:
     assert "this send has no A/B test" in complaint(readers("sends", "test", "2"), 2)
     send(readers, "--subject", "Good morning", "--after", "4h")
     shown = readers("sends", "test", "3").stdout
-    assert "chosen 4:00:00 after the last of the sample has left" in " ".join(shown.split())
+    assert "The winner is chosen 4 hours after the whole sample was sent" in " ".join(shown.split())
     assert "not chosen yet" in readers("sends", "show", "3").stdout
 
 
