@@ -85,8 +85,8 @@ def _event(text: str) -> None:
 def _mail(text: str) -> None:
     fields = dict.fromkeys(("from", "to", "dkim", "SPF", "subject", "text", "headers"), text)
     fields["envelope"] = orjson.dumps({"to": [text], "from": text}).decode()
-    unsubscribe_email._vouched_sender(fields)
-    unsubscribe_email._wants_out(
+    unsubscribe_email._verified_sender(fields)
+    unsubscribe_email._asks_to_unsubscribe(
         "leave@in.example.com", {**fields, "to": "leave@in.example.com"}, text
     )
     list(unsubscribe_email._tokens(fields))

@@ -15,10 +15,10 @@ import tzdata
 from sqlalchemy import Engine
 
 from newsletter.accounts.models import Role
-from newsletter.cli.sending.pacing_options import moment
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import SendError
 from newsletter.sending.pacing.sending_windows import clock_note, written
+from newsletter.sending.pacing.timetable_parsing import parse_start
 from newsletter.sending.queries import send_status
 from subscribers.consent import suppression
 from subscribers.models import SuppressionReason
@@ -33,6 +33,7 @@ __all__ = ["open_office"]
 #: Neither has the other's offset, nor UTC's, on any day.
 HERE, MACHINE = "America/St_Johns", "Pacific/Auckland"
 BERLIN = ZoneInfo("Europe/Berlin")
+NAMES = {"at": "--at", "local_time": "--local-time"}
 #: A time of day, and what may follow it: seconds, and an offset, Z, or a zone's name.
 CLOCK = re.compile(
     r"\b\d{1,2}:\d\d(?::\d\d)?(?:\.\d+)?(?P<zone>Z|[+-]\d\d:?\d\d| ?[A-Z]{3,5}\b| [+-]\d\d)?"
@@ -160,7 +161,8 @@ def test_a_time_that_the_clocks_skip_or_show_twice_is_told() -> None:
     before = datetime(2026, 1, 1, tzinfo=UTC)
 
     def at(text: str) -> str:
-        return written(moment(text, None, before, BERLIN)[0], BERLIN)
+        start, _ = parse_start(text, None, names=NAMES, now=before, zone=BERLIN)
+        return written(start, BERLIN)
 
     assert at("2026-03-29T02:30") == "2026-03-29 03:30:00+02:00"
     assert at("2026-10-25T02:30") == "2026-10-25 02:30:00+02:00"
@@ -176,8 +178,8 @@ def test_a_time_that_the_clocks_skip_or_show_twice_is_told() -> None:
 )
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(SendError) as caught:
-        moment(text, None, NOW, BERLIN)
-    assert caught.value.place == f"--at {text}"
+        parse_start(text, None, names=NAMES, now=NOW, zone=BERLIN)
+    assert caught.value.place == "--at"
 
 
 @pytest.mark.slow

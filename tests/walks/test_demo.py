@@ -43,7 +43,7 @@ def test_the_demo_adds_up() -> None:
         for line in done.stdout.splitlines()
         if len(line.split()) >= 3
     }
-    assert rows["people of the segments"] == ["2,500", "4,000"]
+    assert rows["subscribers in the segments"] == ["2,500", "4,000"]
     assert rows["planned"][0] == "2,500"
 
 

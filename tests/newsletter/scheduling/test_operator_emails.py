@@ -100,7 +100,7 @@ def test_batches_that_nobody_confirmed_are_told_after_the_grace_time_and_once_a_
             for state in states:
                 session.execute(update(batch).values(state=state, departed_at=at))
 
-    departed(NOW, BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
+    departed(datetime.now(UTC), BatchState.CLAIMED, BatchState.IN_FLIGHT, BatchState.UNCERTAIN)
     assert told(container) == []
     departed(NOW - timedelta(hours=1))
     with transaction(container.database) as session:
