@@ -1,7 +1,6 @@
 """Issues as a browser shows them: no sideways scrolling, readable in light and dark.
 
-With SCREENSHOTS=DIR in the environment, the pictures of docs/screenshots
-are written to DIR.
+With SCREENSHOTS=DIR in the environment, pictures are written to DIR.
 """
 
 import os

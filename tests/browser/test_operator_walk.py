@@ -3,7 +3,7 @@
 Erin writes, mends and schedules; Ada reads and approves; the service, its workers and the
 sandbox are the real ones. Nothing here clicks: keys are all that is pressed.
 
-With SCREENSHOTS=DIR in the environment, the pictures of docs/screenshots are written to DIR.
+With SCREENSHOTS=DIR in the environment, pictures are written to DIR.
 """
 
 import os

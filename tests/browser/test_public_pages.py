@@ -1,6 +1,6 @@
 """The pages that a reader meets from a mail, in a real browser on a real server.
 
-With SCREENSHOTS=DIR in the environment, the pictures of docs/screenshots are written to DIR.
+With SCREENSHOTS=DIR in the environment, pictures are written to DIR.
 """
 
 import os
