@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from newsletter.accounts.audit import Actor
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 #: Sent by Ctrl-C, by a service manager, and when a terminal is closed.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+#: Seconds after which a thread that waits for a signal runs the handlers of those that it missed.
+_LONGEST_WAIT: Final = 0.5
 
 
 class StoppedError(Exception):
@@ -28,6 +32,18 @@ class Stop(threading.Event):
     """An event that the first stop signal sets."""
 
     signal: int = signal.SIGINT
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the event is set; without ``timeout``, however long that takes.
+
+        A signal that arrives just before the thread blocks does not interrupt the wait, so that
+        its handler would never run. Thus an endless wait is made of short ones.
+        """
+        if timeout is not None:
+            return super().wait(timeout)
+        while not super().wait(_LONGEST_WAIT):
+            pass
+        return True
 
 
 @contextmanager
