@@ -108,6 +108,8 @@ def open_mail(page: Page, sandbox: RunningSandbox, subject: str) -> Page:
 
 def follow(page: Page, words: str) -> Page:
     """Follow a link of the open mail, which a mail client opens in a new window."""
+    # A click into a frame that is still loading may be lost.
+    page.wait_for_load_state("load")
     frame = page.frame_locator("iframe[title='The email on a desktop']")
     with page.expect_popup() as popup:
         frame.get_by_role("link", name=re.compile(words)).first.click()
