@@ -1,8 +1,9 @@
 """The user of the command line: their name in the audit log, and signals that stop a command."""
 
 import getpass
+import math
 import signal
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-#: Seconds after which a thread that waits for a signal runs the handlers of those that it missed.
-_LONGEST_WAIT: Final = 0.5
+#: Seconds in which a stop signal is noticed.
+_LONGEST_SLEEP: Final = 0.2
 
 
 class StoppedError(Exception):
@@ -28,22 +29,37 @@ class StoppedError(Exception):
         self.signal = number
 
 
-class Stop(threading.Event):
-    """An event that the first stop signal sets."""
+class Stop:
+    """Whether a stop signal came, and which was the first.
+
+    It is no threading.Event: a signal's handler may interrupt the thread that holds the Event's
+    lock, and setting the Event would wait for that lock for ever.
+    """
 
     signal: int = signal.SIGINT
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the event is set; without ``timeout``, however long that takes.
+    def __init__(self) -> None:
+        self._is_set = False
 
-        A signal that arrives just before the thread blocks does not interrupt the wait, so that
-        its handler would never run. Thus an endless wait is made of short ones.
+    def set(self, number: int) -> None:
+        """Note a signal. A handler may call this at any moment."""
+        if not self._is_set:
+            self.signal, self._is_set = number, True
+
+    def is_set(self) -> bool:
+        """Whether a signal came."""
+        return self._is_set
+
+    def wait(self, timeout: float = math.inf) -> bool:
+        """Wait for a signal, ``timeout`` seconds at most; returns whether one came.
+
+        A signal that arrives just before a thread blocks does not wake it, and its handler runs
+        only when the thread goes on. Thus a long wait is made of short sleeps.
         """
-        if timeout is not None:
-            return super().wait(timeout)
-        while not super().wait(_LONGEST_WAIT):
-            pass
-        return True
+        end = time.monotonic() + timeout
+        while not self._is_set and (left := end - time.monotonic()) > 0:
+            time.sleep(min(_LONGEST_SLEEP, left))
+        return self._is_set
 
 
 @contextmanager
@@ -55,9 +71,7 @@ def stopping() -> Iterator[Stop]:
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if not stop.is_set():
-            stop.signal = number
-            stop.set()
+        stop.set(number)
 
     numbers = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in numbers}
