@@ -154,13 +154,13 @@ def test_a_kill_in_the_middle_sends_nobody_a_second_copy(environment: dict[str, 
             deadline = time.monotonic() + 40
             while time.monotonic() < deadline:
                 with reading(parts.database) as session:
-                    batches = send_status.batch_states(session, send)
+                    batches = send_status.recipients_by_batch_state(session, send)
                 if not batches.get("pending"):
                     break
                 time.sleep(0.1)
         # The second service has ended what it had begun: what is open is the first one's.
         with reading(parts.database) as session:
-            batches = send_status.batch_states(session, send)
+            batches = send_status.recipients_by_batch_state(session, send)
         got = taken(sandbox)
         assert set(got.values()) == {1}
         # What was claimed or in flight when it was killed is in the list, not lost.

@@ -143,7 +143,7 @@ def _faults(
     faults = []
     taken = _accepted(demo_run)
     for one in (digest, letter):
-        send, states = one.send, one.people
+        send, states = one.send, one.recipients
         handed = send.planned - states.get(DeliveryState.SKIPPED, 0)
         mine = [number for (send_id, _), number in taken.items() if send_id == send.id]
         for holds, words in (
@@ -191,9 +191,9 @@ def _print(container: Container, *standings: SendStatus) -> None:
         ("planned", [s.send.planned for s in standings]),
         (
             "accepted by the provider",
-            [s.send.planned - s.people.get("skipped", 0) for s in standings],
+            [s.send.planned - s.recipients.get("skipped", 0) for s in standings],
         ),
-        *((f"  {state}", [s.people.get(state, 0) for s in standings]) for state in _FINAL),
+        *((f"  {state}", [s.recipients.get(state, 0) for s in standings]) for state in _FINAL),
         (
             "unsubscribed afterwards",
             [h.get("unsubscribe", 0) + h.get("group_unsubscribe", 0) for h in happened],

@@ -96,7 +96,7 @@ def watch(
             now = datetime.now(UTC)
             with reading(container.database) as session:
                 current = send_status.find(session, send_id)
-                batches = send_status.batch_states(session, send_id)
+                batches = send_status.recipients_by_batch_state(session, send_id)
                 if not bar.disable:
                     outlook = send_status.throughput(session, send_id, now=now)
                     waits = provider_backoff.in_force(session, now=now)
@@ -117,7 +117,7 @@ def _print_how_to_continue(container: Container, send_id: int) -> None:
                 send_status.find(session, send_id),
                 heartbeat.alive(session, datetime.now(UTC)),
             )
-            batches = send_status.batch_states(session, send_id)
+            batches = send_status.recipients_by_batch_state(session, send_id)
     except SQLAlchemyError:
         err.print(f"Send {send_id} may not be finished. See: newsletter sends show {send_id}")
         return
@@ -131,7 +131,10 @@ def _print_how_to_continue(container: Container, send_id: int) -> None:
             "recipients are done."
         )
     if uncertain := batches.get(BatchState.UNCERTAIN):
-        err.print(f"Uncertain batches: {uncertain:,}. See: newsletter sends show {send_id}")
+        err.print(
+            f"{uncertain:,} recipients are in uncertain batches. See: "
+            f"newsletter sends show {send_id}"
+        )
     if send.state == SendState.PAUSED:
         err.print(f"It is paused. To resume it: newsletter sends resume {send_id}")
     elif has_worker:
@@ -214,8 +217,8 @@ def summary(container: Container, status: SendStatus) -> None:
             *((("  transferred to another send", send.transferred),) if send.transferred else ()),
             *((f"excluded: {why}", number) for why, number in sorted(send.excluded_counts.items())),
             *(
-                (f"batches {state}", number - (unsent if state == BatchState.REJECTED else 0))
-                for state, number in status.batches.items()
+                (f"in {state} batches", number - (unsent if state == BatchState.REJECTED else 0))
+                for state, number in status.in_batches.items()
                 if state in _TELLING and (state != BatchState.REJECTED or number > unsent)
             ),
             *((f"events: {kind}", number) for kind, number in sorted(happened.items())),
@@ -254,10 +257,10 @@ def record(
         "started_at": send.started_at,
         "finished_at": send.finished_at,
         "planned": send.planned,
-        "recipients": status.people,
+        "recipients": status.recipients,
         "transferred": send.transferred,
         "excluded_counts": send.excluded_counts,
-        "batches": status.batches,
+        "recipients_in_batches": status.in_batches,
         "events": happened,
         "uncertain": [
             {
@@ -282,7 +285,7 @@ def print_unsettled_logs(logs: Sequence[DepartureLog]) -> None:
 
 def _people(status: SendStatus, unsent: int) -> dict[str, int]:
     """Recipients by state; those of a cancelled send are not sent, not rejected."""
-    people = dict(status.people)
+    people = dict(status.recipients)
     if unsent := min(unsent, people.get(DeliveryState.REJECTED, 0)):
         people["not sent"] = unsent
         people[DeliveryState.REJECTED] -= unsent
@@ -307,15 +310,15 @@ def exit_by(status: SendStatus) -> None:
     if send.state == SendState.PAUSED:
         hint = reasons.remedy(send.paused_by)
         raise ProviderError(send.reason, place=f"send {send.id}", hint=hint)
-    if rejected := status.people.get("rejected", 0):
+    if rejected := status.recipients.get("rejected", 0):
         raise ProviderError(
             f"{rejected:,} recipients did not get it",
             place=f"send {send.id}",
             hint=f"Who and why: newsletter sends show {send.id} --recipients --state rejected",
         )
-    if BatchState.UNCERTAIN in status.batches:
+    if BatchState.UNCERTAIN in status.in_batches:
         raise ProviderError(
-            f"{status.batches[BatchState.UNCERTAIN]:,} recipients are in uncertain batches: "
+            f"{status.in_batches[BatchState.UNCERTAIN]:,} recipients are in uncertain batches: "
             "the provider did not confirm them",
             place=f"send {send.id}",
             hint="Events of SendGrid confirm them; `newsletter serve` receives these.",

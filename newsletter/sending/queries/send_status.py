@@ -20,17 +20,19 @@ _issue, _subscriber = table_of(Issue), table_of(Subscriber)
 
 @dataclass(frozen=True, slots=True)
 class SendStatus:
-    """A send, its issue's slug, and its recipients by state of their batch and delivery."""
+    """A send, its issue's slug, and its recipients by state."""
 
     send: Send
     slug: str
-    batches: dict[str, int]
-    people: dict[str, int]
+    #: State of batches → recipients in them.
+    in_batches: dict[str, int]
+    #: State of deliveries → recipients.
+    recipients: dict[str, int]
 
     @property
     def adds_up(self) -> bool:
         """Whether each planned recipient is in one state, or was transferred to another send."""
-        return sum(self.people.values()) + self.send.transferred == self.send.planned
+        return sum(self.recipients.values()) + self.send.transferred == self.send.planned
 
 
 def find(session: Session, send_id: int) -> Send:
@@ -59,18 +61,20 @@ def get_status(session: Session, send_id: int) -> SendStatus:
     send = find(session, send_id)
     slug = session.execute(select(_issue.c.slug).where(_issue.c.id == send.issue_id)).scalar_one()
     if send.summarized_at is not None:
-        return SendStatus(send, slug, batch_states(session, send_id), send.final_counts)
+        return SendStatus(
+            send, slug, recipients_by_batch_state(session, send_id), send.final_counts
+        )
     people = session.execute(
         select(_delivery.c.state, func.count())
         .where(_delivery.c.send_id == send_id)
         .group_by(_delivery.c.state)
     )
     return SendStatus(
-        send, slug, batch_states(session, send_id), {row[0]: row[1] for row in people}
+        send, slug, recipients_by_batch_state(session, send_id), {row[0]: row[1] for row in people}
     )
 
 
-def batch_states(session: Session, send_id: int) -> dict[str, int]:
+def recipients_by_batch_state(session: Session, send_id: int) -> dict[str, int]:
     """State of batches → recipients in them. Reads batches only, so it is cheap."""
     rows = session.execute(
         select(_batch.c.state, func.sum(_batch.c.size))

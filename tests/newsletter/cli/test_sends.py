@@ -1,6 +1,7 @@
 """Sending from the command line: to whom, how fast, in which words, and once more."""
 
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,9 @@ def test_doubts_are_settled_together_or_one_by_one(readers: Run, sandbox: Runnin
     assert done.stderr.startswith("Once it is sent, everybody can read it in the public archive.\n")
     assert "4 recipients are in uncertain batches" in done.stderr
     text = readers("sends", "show", "1").stdout
+    assert re.search(r"in uncertain batches +4\n", text)
+    (shown,) = map(json.loads, readers("sends", "show", "1", "--json").stdout.splitlines())
+    assert shown["recipients_in_batches"] == {"uncertain": 4}
     assert "batch 1 is uncertain: 2 recipients" in text
     assert "No events of later batches have arrived either" in text
     assert "To resolve all 2: newsletter sends resolve 1 --all --sent|--resend" in text

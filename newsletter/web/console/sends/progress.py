@@ -90,7 +90,8 @@ def of(session: Session, send: Send, *, now: datetime) -> Progress:
     return Progress(
         send,
         _by_outcome(
-            send_status.batch_states(session, send.id), recipient_list.problem_counts(session, send)
+            send_status.recipients_by_batch_state(session, send.id),
+            recipient_list.problem_counts(session, send),
         ),
         send_status.throughput(session, send.id, now=now),
         provider_backoff.in_force(session, now=now),

@@ -329,7 +329,7 @@ class Ledger(RuleBasedStateMachine):
         with reading(self.database) as session:
             stands = [send_status.get_status(session, send) for send in self.sends]
         return all(
-            one.send.state in {"sent", "cancelled"} and "planned" not in one.people
+            one.send.state in {"sent", "cancelled"} and "planned" not in one.recipients
             for one in stands
         )
 
@@ -395,7 +395,7 @@ class Ledger(RuleBasedStateMachine):
                 stands = send_status.get_status(session, send)
             assert stands.send.state in {"sent", "cancelled"}
             assert stands.adds_up
-            assert "planned" not in stands.people
+            assert "planned" not in stands.recipients
         self.nobody_has_it_twice_or_after_leaving()
         self.sums_hold()
         self.database.dispose()

@@ -18,7 +18,7 @@ from tests.newsletter.sending.conftest import FakeGateway, dispatcher, drain, pl
 
 def counted(database: Engine, send: int) -> dict[str, int]:
     with reading(database) as session:
-        return send_status.get_status(session, send).people
+        return send_status.get_status(session, send).recipients
 
 
 def handed_over(database: Engine, send: int) -> int:

@@ -557,7 +557,10 @@ def test_the_last_line_may_be_torn(
         look(database, log_file)
         assert log_states(database) == ["current"]
         with reading(database) as session:
-            assert send_status.batch_states(session, planned_send) == {"accepted": 2, "pending": 3}
+            assert send_status.recipients_by_batch_state(session, planned_send) == {
+                "accepted": 2,
+                "pending": 3,
+            }
 
 
 def test_a_log_of_another_database_stops_everything_until_the_operator_says(
@@ -656,7 +659,10 @@ def test_on_one_machine_a_log_that_is_gone_stops_everything(
     look(database, other)
     assert set(log_states(database)) == {"current"}  # it is found where it was
     with reading(database) as session:
-        assert send_status.batch_states(session, planned_send) == {"accepted": 2, "pending": 3}
+        assert send_status.recipients_by_batch_state(session, planned_send) == {
+            "accepted": 2,
+            "pending": 3,
+        }
     kept.put_back()
     hidden = tmp_path / "hidden"
     log_file.folder.rename(hidden)

@@ -92,7 +92,7 @@ def test_an_event_of_a_send_whose_figures_are_final_still_suppresses(
 def test_deliveries_become_sums(database: Engine, sent: int) -> None:
     take(database, entry(sent, 1, "delivered"), entry(sent, 2, "bounce", type="bounce"))
     with reading(database) as session:
-        before = send_status.get_status(session, sent).people
+        before = send_status.get_status(session, sent).recipients
     folded = prune(database, KEEP, now=when_ended(database, sent) + timedelta(days=401))
     assert (folded.issues, folded.deliveries) == (1, 5)
     with reading(database) as session:

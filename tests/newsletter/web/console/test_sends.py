@@ -569,7 +569,7 @@ def test_a_cancelled_send_counts_who_was_not_sent_to_apart_and_figures_add_up(
     assert act(approver, going, "cancel").status_code == 303
     shown = approver.get(f"/console/sends/{going}").text
     with reading(office.parts.database) as session:
-        people = send_status.get_status(session, going).people
+        people = send_status.get_status(session, going).recipients
     assert "rejected by the provider" not in shown
     assert f"{people['rejected']:,} not sent" in shown
     assert '<p class="figure">100 %</p>' not in shown
