@@ -81,10 +81,10 @@ def record_outsider(
         if not passed:
             point.rollback()
     if not passed:
-        _record_omission(session, secret, now=now)
+        _record_limit_reached(session, secret, now=now)
 
 
-def _record_omission(session: Session, secret: bytes, *, now: datetime) -> None:
+def _record_limit_reached(session: Session, secret: bytes, *, now: datetime) -> None:
     key = rate_limit.key_of(secret, "log left out", "")
     if rate_limit.hit(session, key, limit=1, window=_HOUR, now=now):
         record(session, Actor(None, "(not signed in)"), "more tries than are logged", now=now)

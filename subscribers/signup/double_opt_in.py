@@ -78,7 +78,7 @@ class Confirmed:
     address_hash: bytes
     email: str
     #: Whether the address was suppressed before.
-    came_back: bool
+    was_suppressed: bool
 
 
 def request(
@@ -93,10 +93,10 @@ def request(
 ) -> SignupResult:
     """Record a signup; says which email to send, if any.
 
-    A mailbox, by any of its addresses, gets at most ``per_address`` emails a day, whoever
-    requests them. It gets one if it bounced or its owner complained, and none if an operator
-    suppressed it. Without ``double_opt_in``, a new address is subscribed at once. One that left,
-    bounced or was given up for another still has to confirm.
+    A mailbox, by any of its addresses, gets at most ``per_address`` emails a day. It gets one if
+    it bounced or its owner complained, and none if an operator suppressed it. Without
+    ``double_opt_in``, a new address is subscribed at once. An address that was suppressed, or
+    that its owner gave up for another one, still has to be confirmed.
     """
     address_hash = hash_address(address_key, signup.address)
     suppressed = suppression.reason_of(session, address_hash)
@@ -126,7 +126,8 @@ def request(
     session.flush()
     subscriber_id = person.id if person is not None else None
     if not double_opt_in:
-        # Everybody is added, and rolled back where that is not allowed: again for equal time.
+        # Each request adds the subscriber, and rolls back where that is not allowed. So all take
+        # equal time.
         with session.begin_nested() as point:
             made = _add_subscriber(session, asked, now=now, proof=None)
             if join_now and not known:
@@ -183,7 +184,7 @@ def confirm(
     suppressed = suppression.find(session, address_hash, lock=True)
     if asked.done_at is not None and asked.subscriber_id is not None:
         _refuse_suppressed(suppressed.reason if suppressed is not None else None)
-        return Confirmed(asked.subscriber_id, address_hash, asked.email, came_back=False)
+        return Confirmed(asked.subscriber_id, address_hash, asked.email, was_suppressed=False)
     if suppressed is not None:
         if suppressed.reason == SuppressionReason.MANUAL:
             raise SignupLinkError(
@@ -208,7 +209,9 @@ def confirm(
     asked.done_at, asked.subscriber_id = now, subscriber_id
     session.add(asked)
     session.flush()
-    return Confirmed(subscriber_id, address_hash, asked.email, came_back=suppressed is not None)
+    return Confirmed(
+        subscriber_id, address_hash, asked.email, was_suppressed=suppressed is not None
+    )
 
 
 def sweep(session: Session, *, now: datetime) -> int:
@@ -263,28 +266,28 @@ def _add_subscriber(
     session: Session, asked: Confirmation, *, now: datetime, proof: Act | None
 ) -> int:
     """Add the subscriber, or merge the signup into the existing row. Returns the id."""
-    wish = asked.asked
-    source = f"form:{wish['form']}"
+    wanted = asked.asked
+    source = f"form:{wanted['form']}"
     found = session.execute(
         select(_subscriber)
         .where(_subscriber.c.address_hash == asked.address_hash)
         .with_for_update()
     ).one_or_none()
-    # Confirmed from the first proof on; somebody who comes back proves it again.
+    # A subscriber is confirmed since the first proof. A suppressed one has to prove it again.
     back = suppression.reason_of(session, asked.address_hash) is not None
     before: dict[str, Any] = dict(found._mapping) if found is not None else {}
     since = None if back else before.get("confirmed_at")
     values = {
         "email": asked.email,
-        "name": wish["name"] or before.get("name", ""),
-        "attributes": {**before.get("attributes", {}), **wish["attributes"]},
-        "language": wish["language"] or before.get("language"),
-        "timezone": wish["timezone"] or before.get("timezone"),
+        "name": wanted["name"] or before.get("name", ""),
+        "attributes": {**before.get("attributes", {}), **wanted["attributes"]},
+        "language": wanted["language"] or before.get("language"),
+        "timezone": wanted["timezone"] or before.get("timezone"),
         "confirmed_at": since or now,
         "paused_until": None if back else before.get("paused_until"),
     }
-    # Somebody who comes back is not new, though perhaps only a hash of the address was kept (after
-    # an erasure, say). A row older than its proof marks them for the suppression sync.
+    # A suppressed address is not new, though perhaps only its hash was kept, as after an erasure.
+    # A row that is older than its proof makes the suppression sync take it off SendGrid's lists.
     created_at = asked.created_at if back else now
     added = insert_into(session, _subscriber).values(
         address_hash=asked.address_hash, source=source, created_at=created_at, **values
@@ -295,13 +298,18 @@ def _add_subscriber(
             _subscriber.c.id
         )
     ).scalar_one()
-    topics.choose(session, subscriber_id, wish["topics"], now=now)
+    topics.choose(session, subscriber_id, wanted["topics"], now=now)
     requested = Act(
-        asked.created_at, "requested", source, wish["wording"], wish["ip"], wish["agent"]
+        asked.created_at,
+        "requested",
+        source,
+        wanted["wording"],
+        wanted["ip"],
+        wanted["agent"],
     )
     if proof is None:
         record(session, subscriber_id, [requested])
     else:
-        confirmed = Act(proof.at, proof.act, source, wish["wording"], proof.ip, proof.user_agent)
+        confirmed = Act(proof.at, proof.act, source, wanted["wording"], proof.ip, proof.user_agent)
         record(session, subscriber_id, [requested, confirmed])
     return subscriber_id

@@ -123,7 +123,10 @@ def change(
     clicks: pacing_options.Clicks = None,
     opens: pacing_options.Opens = None,
 ) -> None:
-    """Change a schedule from now on. Options left out stay, and the pace stays as a whole."""
+    """Change a schedule from now on. Options that you omit keep their values.
+
+    The options of the pace change together: name all that are to hold.
+    """
     container, now = Container(load()), datetime.now(UTC)
     with transaction(container.database) as session:
         before = schedules.options_of(session, schedules.find(session, name))
@@ -208,16 +211,16 @@ def show(
                     ("zone", _zone(one)),
                     ("next", next_run.next_send(one)),
                     ("segments", ", ".join(audience.segments)),
-                    ("left out", ", ".join(audience.excluded)),
+                    ("excluded", ", ".join(audience.excluded)),
                     ("public archive", _PUBLIC if to_all else _NOT_PUBLIC),
-                    ("days left out", ", ".join(one.skips)),
+                    ("skipped days", ", ".join(one.skips)),
                     ("clicks", _measured(one.track_clicks)),
                     ("opens", _measured(one.track_opens)),
                     ("pace", Timetable.from_json(one.timetable).description),
                 ],
                 title=name,
             )
-    empty = "It was not due yet."
+    empty = "It has not run yet."
     rows(past, ["due", "outcome", "send", "reason"], as_json=as_json, empty=empty)
 
 
@@ -245,7 +248,7 @@ def coming(
         with reading(container.database) as session:
             one = schedules.find(session, name or "")
             if one.state != ScheduleState.ACTIVE:
-                err.print(f"It is {one.state}: nothing of this comes before it is resumed.")
+                err.print(f"It is {one.state}: none of these runs happens before it is resumed.")
             place, skips = next_run.zone_of(one), one.skips
             found = recurrence.first(next_run.upcoming(one, after=now), count)
     records = [
@@ -257,7 +260,7 @@ def coming(
         }
         for occurring in found
     ]
-    rows(records, ["day", "time", "utc", "note"], as_json=as_json, empty="It is not due any more.")
+    rows(records, ["day", "time", "utc", "note"], as_json=as_json, empty="It has no further runs.")
 
 
 @app.command("pause")
@@ -265,15 +268,15 @@ def pause(name: Name) -> None:
     """Pause a schedule. Its sends under way continue."""
     with transaction(Container(load()).database) as session:
         schedules.pause(session, name, by=who(), now=datetime.now(UTC))
-    out.print(f"Schedule {name} is paused. What comes due meanwhile is not made up for.")
+    out.print(f"Schedule {name} is paused. Runs that become due meanwhile are skipped.")
 
 
 @app.command("resume")
 def resume(name: Name) -> None:
-    """Resume a schedule. Times that passed meanwhile are skipped."""
+    """Resume a schedule. Runs that became due meanwhile are skipped."""
     with transaction(Container(load()).database) as session:
         following = schedules.resume(session, name, by=who(), now=datetime.now(UTC))
-    said = f"goes on: next {shown(following)}" if following else "has ended: its day is past"
+    said = f"continues: next run {shown(following)}" if following else "has ended: its day is past"
     out.print(f"Schedule {name} {said}.")
 
 
@@ -322,7 +325,7 @@ def _measured(said: bool | None) -> str:
 
 
 def _zone(schedule: Schedule) -> str:
-    return "each person's own" if schedule.own_clock else schedule.zone
+    return "each recipient's own" if schedule.own_clock else schedule.zone
 
 
 def _when(schedule: Schedule) -> str:
@@ -332,5 +335,5 @@ def _when(schedule: Schedule) -> str:
 
 
 def _note(occurring: Occurrence, skips: list[str]) -> str:
-    skipped = "left out" if occurring.wall.date().isoformat() in skips else ""
+    skipped = "skipped" if occurring.wall.date().isoformat() in skips else ""
     return "; ".join(filter(None, (skipped, occurring.note)))

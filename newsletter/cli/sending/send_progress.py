@@ -140,7 +140,7 @@ def _print_how_to_continue(container: Container, send_id: int) -> None:
     elif has_worker:
         err.print("Another process continues it: see newsletter sends.")
     else:
-        err.print(f"`newsletter serve` continues it by itself; or run: {again}")
+        err.print(f"`newsletter serve` continues it; or run: {again}")
 
 
 def _settled(batches: Mapping[str, int]) -> int:

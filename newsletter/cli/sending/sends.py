@@ -240,7 +240,7 @@ def retry(number: Number) -> None:
 
 @app.command("continue")
 def go_on(number: Number) -> None:
-    """Finish an interrupted send in this process; `newsletter serve` does this by itself.
+    """Finish an interrupted send in this process; `newsletter serve` does this without a command.
 
     Nobody gets it twice, even if the service sends it at the same time.
     """
@@ -265,7 +265,7 @@ def pace(
     quiet: options.Quiet = None,
     window: options.Window = None,
 ) -> None:
-    """Change the pace of a send. Options left out are removed."""
+    """Change the pace of a send. Options that you omit are removed."""
     container = Container(load())
     wanted = options.timetable(
         container, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window

@@ -63,7 +63,7 @@ def _confirm(
     session: Session, number: int, *, now: datetime, ip: str | None, agent: str | None
 ) -> int:
     done = double_opt_in.confirm(session, number, now=now, ip=ip, user_agent=agent)
-    if done.came_back:
+    if done.was_suppressed:
         # The provider drops emails to an address as long as its own suppression lists contain it.
         addresses = {done.address_hash: done.email}
         list_removal.add(session, addresses, now=now, since=now, own_wish=True)

@@ -39,7 +39,7 @@ def test_it_is_listed_shown_changed_paused_and_deleted(weekly: Run) -> None:
     shown = weekly("schedule", "show", "weekly")
     assert "none is approved" in shown.stdout
     assert "2099-12-29" in shown.stdout
-    assert "It was not due yet." in shown.stderr
+    assert "It has not run yet." in shown.stderr
     changed = weekly("schedule", "change", "weekly", "--when", "mon 08:00", "--name", "monday")
     assert "At 08:00 on Monday (Europe/Berlin)" in changed.stdout
     assert "2099-12-29" in weekly("schedule", "show", "monday").stdout
@@ -47,9 +47,9 @@ def test_it_is_listed_shown_changed_paused_and_deleted(weekly: Run) -> None:
     shown = weekly("schedule", "show", "monday").stdout
     assert "at most 500 per hour" in shown
     assert "mon 08:00" in shown
-    assert "not made up for" in weekly("schedule", "pause", "monday").stdout
+    assert "are skipped" in weekly("schedule", "pause", "monday").stdout
     assert "It is paused" in weekly("schedule", "next", "monday").stderr
-    assert "goes on: next" in weekly("schedule", "resume", "monday").stdout
+    assert "continues: next run" in weekly("schedule", "resume", "monday").stdout
     assert weekly("schedule", "delete", "monday").returncode == 0
     assert records(weekly, "list") == []
 
@@ -75,7 +75,7 @@ def test_days_are_left_out_by_a_list_and_sent_on_after_all(weekly: Run, tmp_path
     first = records(weekly, "next", "weekly", "--count", "1")[0]
     said = weekly("schedule", "skip", "weekly").stdout
     assert first["day"].split()[1] in said
-    assert records(weekly, "next", "weekly", "--count", "1")[0]["note"] == "left out"
+    assert records(weekly, "next", "weekly", "--count", "1")[0]["note"] == "skipped"
     (tmp_path / "days.txt").write_text("tomorrow\n")
     wrong = complaint(weekly("schedule", "skip", "weekly", "--file", "days.txt"), 2)
     assert "days.txt:1: “tomorrow” is not a date" in wrong

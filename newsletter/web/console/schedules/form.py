@@ -180,14 +180,14 @@ def _coming(session: Session, typed: Typed) -> _Coming:
     try:
         rule = recurrence.parse(typed.when, place="When")
         zone = recurrence.find_zone(FIRST_ZONE if typed.own_clock else typed.zone, place="Zone")
-        left_out = recurrence.parse_dates(typed.skips, place="Skip days")
+        skipped_days = recurrence.parse_dates(typed.skips, place="Skip days")
     except UserError as error:
         return _Coming(problem=error)
     found = recurrence.occurrences(rule, zone, after=datetime.now(UTC))
     times = []
     for one in recurrence.first(found, _COMING):
         local = one.due.astimezone(zone)
-        note = "left out" if one.wall.date() in left_out else one.note
+        note = "skipped" if one.wall.date() in skipped_days else one.note
         clock = f"{local:%H:%M}" if typed.own_clock else f"{local:%H:%M %Z}"
         times.append((f"{local:%A}, {local.day} {local:%B %Y}", clock, note))
     series = typed.series.strip()
