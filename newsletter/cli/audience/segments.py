@@ -53,7 +53,7 @@ def change(
     ] = None,
     description: Annotated[str | None, typer.Option(help="Another description.")] = None,
 ) -> None:
-    """Rename a segment, or change its rule or description. Options that you omit keep their values."""
+    """Rename a segment, or change its rule or description. Omitted options keep their values."""
     container = Container(load())
     with transaction(container.database) as session:
         changed = segment_operations.change(

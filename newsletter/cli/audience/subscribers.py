@@ -331,7 +331,7 @@ def change(
         str, typer.Option(help="What they consented to and how; needed for a new topic.")
     ] = "",
 ) -> None:
-    """Change a subscriber's details. Options that you omit keep their values."""
+    """Change a subscriber's details. Omitted options keep their values."""
     container = Container(load())
     with transaction(container.database) as session:
         found = _subscriber(session, container, email)

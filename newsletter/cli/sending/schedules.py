@@ -123,7 +123,7 @@ def change(
     clicks: pacing_options.Clicks = None,
     opens: pacing_options.Opens = None,
 ) -> None:
-    """Change a schedule from now on. Options that you omit keep their values.
+    """Change a schedule from now on. Omitted options keep their values.
 
     The options of the pace change together: name all that are to hold.
     """

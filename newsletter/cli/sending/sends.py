@@ -265,7 +265,7 @@ def pace(
     quiet: options.Quiet = None,
     window: options.Window = None,
 ) -> None:
-    """Change the pace of a send. Options that you omit are removed."""
+    """Change the pace of a send. Omitted options are removed."""
     container = Container(load())
     wanted = options.timetable(
         container, rate=rate, per_hour=per_hour, per_day=per_day, quiet=quiet, window=window
