@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Integer, and_, exists, select, tuple_, update
+from sqlalchemy import ColumnElement, Integer, and_, exists, select, tuple_, update
 
 from newsletter.db import bulk_rows
 from newsletter.db.orm import Id, Session, changed, table_of
@@ -138,23 +138,15 @@ def resend_uncertain(session: Session, *, departed_before: datetime, now: dateti
 
     A batch is resent once: if it is uncertain again, it waits for an operator.
     """
-    return changed(
+    return _resend(
         session,
-        update(_batch)
-        .where(
-            _batch.c.state == BatchState.UNCERTAIN,
-            _batch.c.departed_at < departed_before,
-            _batch.c.resent.is_(False),
-            # Batches of an ended send stay uncertain, so that evidence can still settle them. If
-            # they were dropped, their recipients would count as having missed the issue.
-            _batch.c.send_id.in_(select(_send.c.id).where(_send.c.state.in_(_UNDER_WAY))),
-        )
-        .values(
-            state=BatchState.PENDING,
-            not_before=now,
-            resent=True,
-            detail="sent again: no event proved it accepted within the grace time",
-        ),
+        _batch.c.departed_at < departed_before,
+        _batch.c.resent.is_(False),
+        # Batches of an ended send stay uncertain, so that evidence can still settle them. If
+        # they were dropped, their recipients would count as having missed the issue.
+        _batch.c.send_id.in_(select(_send.c.id).where(_send.c.state.in_(_UNDER_WAY))),
+        now=now,
+        detail="sent again: no event proved it accepted within the grace time",
     )
 
 
@@ -162,20 +154,21 @@ def resend_by_operator(
     session: Session, send_id: int, numbers: Collection[int], *, now: datetime
 ) -> int:
     """Make uncertain batches pending again, as the operator decided; returns how many were."""
+    return _resend(
+        session,
+        _batch.c.send_id == send_id,
+        _batch.c.number.in_(sorted(numbers)),
+        now=now,
+        detail="sent again, because the operator says that it was not sent",
+    )
+
+
+def _resend(session: Session, *conditions: ColumnElement[bool], now: datetime, detail: str) -> int:
     return changed(
         session,
         update(_batch)
-        .where(
-            _batch.c.send_id == send_id,
-            _batch.c.number.in_(sorted(numbers)),
-            _batch.c.state == BatchState.UNCERTAIN,
-        )
-        .values(
-            state=BatchState.PENDING,
-            not_before=now,
-            resent=True,
-            detail="sent again, because the operator says that it was not sent",
-        ),
+        .where(_batch.c.state == BatchState.UNCERTAIN, *conditions)
+        .values(state=BatchState.PENDING, not_before=now, resent=True, detail=detail),
     )
 
 
