@@ -97,7 +97,7 @@ def test_deliveries_become_sums(database: Engine, sent: int) -> None:
     assert (folded.issues, folded.deliveries) == (1, 5)
     with reading(database) as session:
         where = send_status.get_status(session, sent)
-        assert where.people == before == {"delivered": 1, "bounced": 1, "accepted": 3}
+        assert where.recipients == before == {"delivered": 1, "bounced": 1, "accepted": 3}
         assert where.adds_up
         with pytest.raises(SendError, match="its recipients were deleted on"):
             send_status.stream_recipients(session, sent)
