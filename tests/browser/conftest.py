@@ -1,6 +1,7 @@
 """The stage of pages: a browser, a console, and its owner. Modules furnish what they need more."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -8,6 +9,16 @@ from playwright.sync_api import Browser, Page
 from newsletter.accounts.models import Role
 from tests.browser.chromium import chromium
 from tests.browser.console import RunningService, running_service
+
+_HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in a browser take seconds, so they are slow unless they are marked as quick."""
+    for item in items:
+        if item.path.is_relative_to(_HERE) and item.get_closest_marker("quick") is None:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")

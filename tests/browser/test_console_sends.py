@@ -258,6 +258,7 @@ def test_nobody_loses_what_they_type_when_the_state_changes(
     end(service, number)
 
 
+@pytest.mark.quick
 def test_a_send_is_made_by_keyboard_alone(service: RunningService, tab: Page) -> None:
     with transaction(service.parts.database) as session:
         approve(session, "Made by keyboard", "by-keyboard")

@@ -130,6 +130,7 @@ def chosen(parts: Container) -> set[str]:
         return set(session.scalars(select(topic.c.slug).join(subscription)))
 
 
+@pytest.mark.quick
 def test_a_reader_signs_up_elsewhere_confirms_chooses_and_leaves(
     browser: Browser, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -245,6 +245,7 @@ def test_a_long_text_does_not_hold_the_processor(name: str) -> None:
             ENTRANCES[name](text)
 
 
+@pytest.mark.slow
 def test_no_setting_takes_long_to_be_refused() -> None:
     keys = [origin.key for origin in load_with_origins({})[1]]
     assert len(keys) > 50

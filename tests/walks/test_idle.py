@@ -53,6 +53,7 @@ def commits(database: Engine) -> object:
         return connection.scalar(text("SELECT pg_current_snapshot()::text"))
 
 
+@pytest.mark.slow
 def test_an_idle_service_commits_nothing_and_starts_a_send_of_another_process_at_once(
     database: Engine, five, serve
 ) -> None:
@@ -65,6 +66,7 @@ def test_an_idle_service_commits_nothing_and_starts_a_send_of_another_process_at
     assert until(lambda: state(database, send) != "scheduled", 3)
 
 
+@pytest.mark.slow
 def test_a_killed_holder_of_the_clock_is_replaced_within_seconds(
     database: Engine, five, serve
 ) -> None:

@@ -15,6 +15,7 @@ BROKEN = ISSUE.replace("{{ name }}", "{{ nam }}")
 LINKED = ISSUE + "\nSee [this](example.com).\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted(resource("issues").glob("*.md")), ids=lambda path: path.stem
 )

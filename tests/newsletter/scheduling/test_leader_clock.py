@@ -85,6 +85,7 @@ def clocks(database: Engine) -> Iterator[Callable[[], Clock]]:
         engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_send_starts_when_it_is_due_and_not_before(database: Engine, five, clocks) -> None:
     due = datetime.now(UTC) + timedelta(seconds=3)
     send = make_send(database, at=due)
@@ -268,6 +269,7 @@ def test_a_database_that_is_away_for_a_moment_costs_the_clock_a_renewal(
     assert failed
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_while_something_comes_due_runs_again(
     database: Engine, five, clocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

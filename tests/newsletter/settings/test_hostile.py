@@ -184,6 +184,7 @@ def test_no_value_of_a_file_is_a_traceback(key: str, tmp_path: Path) -> None:
         taken_or_refused({"NEWSLETTER_CONFIG": str(file)}, key, file=str(file))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(KEYS), st.text(max_size=60))
 @example("site.timezone", "Mars/Base")
 @hypothesis_settings(deadline=None)
@@ -295,6 +296,7 @@ def test_what_would_fail_later_is_refused_at_the_start(key: str, text: str, word
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["site.timezone", "database_url", "web.port"])
 def test_the_command_line_says_so_and_ends_with_2(key: str, tmp_path: Path) -> None:
     done = command(["settings"], environment={variable(key): "Mars/Base"}, folder=tmp_path)

@@ -115,6 +115,7 @@ def log(database: Engine) -> list[Any]:
 # -- by an operator ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_operator_lifts_a_bounce_and_the_address_leaves_the_bounce_lists(
     parts: Container, sandbox: RunningSandbox, sent: int, five: list[int]
 ) -> None:

@@ -576,6 +576,7 @@ def test_all_or_nothing_writes_nothing_when_a_row_is_rejected(
     assert count(database, Subscriber, Suppression, Topic, Consent) == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("all_or_nothing", [False, True])
 def test_an_import_that_breaks_off_is_whole_after_another_run(
     database: Engine, run: Import, monkeypatch: pytest.MonkeyPatch, *, all_or_nothing: bool

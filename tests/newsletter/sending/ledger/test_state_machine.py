@@ -402,6 +402,7 @@ class Ledger(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_no_sequence_of_operations_breaks_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     # Batches of two to four people are cut in two for a probe.

@@ -80,6 +80,7 @@ def sent(
     return drain(database, FakeGateway(*outcomes), log_file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["first", "renamed"])
 def test_an_issue_that_left_after_the_backup_goes_to_nobody_twice(
     database: Engine, known: list[int], log_file: DepartureLogFile, tmp_path: Path, again: str
@@ -326,6 +327,7 @@ def test_an_event_proves_a_request_that_the_database_has_forgotten(
         assert forgotten_sends.unanswered(session) == []
 
 
+@pytest.mark.slow
 def test_a_send_that_waits_loses_those_whom_a_forgotten_one_reached(
     database: Engine, known: list[int], log_file: DepartureLogFile, tmp_path: Path
 ) -> None:
@@ -414,6 +416,7 @@ def test_a_schedule_does_not_send_once_more_what_it_has_forgotten(
     assert subjects(gateway) == ["Number a"] * 5 + ["Number b"] * 5
 
 
+@pytest.mark.slow
 def test_days_that_passed_before_the_restore_cost_no_issue_its_day(
     database: Engine, weekly: int, log_file: DepartureLogFile, tmp_path: Path
 ) -> None:

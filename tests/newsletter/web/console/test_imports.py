@@ -295,6 +295,7 @@ def test_a_dead_process_s_list_is_taken_up_when_its_lease_is_over(
         import_jobs.store_progress(session, lost, 1, 0.5, now=now)
 
 
+@pytest.mark.slow
 def test_a_list_on_another_machine_waits_for_that_machine(office: Office, editor: Browser) -> None:
     path = uploaded(editor, GOOD)
     there = uploads_of(office).upload(1).rename(uploads_of(office).folder / "elsewhere")

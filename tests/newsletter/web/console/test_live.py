@@ -93,6 +93,7 @@ def test_figures_come_as_they_change_and_end_with_the_state(office: Office, goin
         assert [line for line in lines if line.strip()] == ["data: over"]
 
 
+@pytest.mark.slow
 def test_who_is_signed_out_sees_no_more(office: Office, going: int) -> None:
     viewer = office.signed_in(Role.VIEWER)
     with serving(office) as (url, _, _), watching(url, viewer, going) as lines:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import func, select
@@ -147,6 +148,7 @@ def test_every_route_with_every_role(office: Office) -> None:
         assert session.scalar(select(func.count()).select_from(entry)) == 0
 
 
+@pytest.mark.slow
 def test_those_who_may_are_let_through(office: Office) -> None:
     for route, rule in routes(office):
         if rule.least is None or "GET" not in (route.methods or ()):

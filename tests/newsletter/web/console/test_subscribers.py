@@ -242,6 +242,7 @@ def test_what_cannot_be_kept_is_told_and_what_was_typed_stays(
     assert words in answer.text
 
 
+@pytest.mark.slow
 def test_suppressing_needs_a_reason_and_an_operator_lifts_it(
     office: Office, editor: Browser
 ) -> None:
