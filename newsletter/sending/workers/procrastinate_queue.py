@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
@@ -40,6 +40,9 @@ _QUEUE, _BATCH_JOB, _OUTBOX_JOB = "newsletter", "send-batch", "send-notices"
 _MAX_WAITING = 2000
 #: Seconds between two polls for jobs without a notification by the database.
 _POLL_INTERVAL = 15.0
+_POLL = timedelta(seconds=_POLL_INTERVAL)
+#: How long a job waits before the workers are notified again.
+_NOTIFY_AFTER = timedelta(seconds=0.5)
 #: Seconds between two heartbeats to procrastinate. They are rare so that an idle process writes
 #: almost nothing; the row of a killed process does no harm until it is deleted.
 _HEARTBEAT_INTERVAL = 3600.0
@@ -62,6 +65,17 @@ _DUE_BATCHES = text("""
 _COUNT_WAITING = text("""
     SELECT count(*) AS jobs, count(*) FILTER (WHERE queueing_lock = :notices) AS notices
     FROM procrastinate.procrastinate_jobs WHERE status = 'todo'
+""")
+# A worker misses a notification that comes between its look into the queue and its LISTEN, or
+# during the look: procrastinate would find the job at its next poll.
+_NOTIFY_AGAIN = text(f"""
+    SELECT pg_notify('procrastinate_queue_v1#{_QUEUE}',
+                     json_build_object('type', 'job_inserted', 'job_id', job.id)::text)
+    FROM procrastinate.procrastinate_jobs AS job
+    JOIN procrastinate.procrastinate_events AS event
+      ON event.job_id = job.id AND event.type = 'deferred'
+    WHERE job.status = 'todo' AND event.at BETWEEN now() - :longest AND now() - :shortest
+    LIMIT 1
 """)
 _DELETE_DEAD_WORKERS = text("""
     DELETE FROM procrastinate.procrastinate_workers
@@ -101,12 +115,15 @@ def install(engine: Engine) -> bool:
 def queue_due(session: Session, *, now: datetime) -> int:
     """Queue a job for each due batch, and one for the outbox; returns how many.
 
-    A batch has at most one waiting job. Also marks sends as sent whose batches are all settled.
+    A batch has at most one waiting job, and workers are notified again of one that nobody has
+    fetched. Also marks sends as sent whose batches are all settled.
     """
     sends.finish(session, now=now)
     if not _installed(session):
         return 0
     waiting = session.execute(_COUNT_WAITING, {"notices": _OUTBOX_JOB}).one()
+    if waiting.jobs:
+        session.execute(_NOTIFY_AGAIN, {"shortest": _NOTIFY_AFTER, "longest": _POLL})
     # During a backoff one job is enough: its worker claims the probe.
     limit = 1 if provider_backoff.is_stopped(session) else _MAX_WAITING
     values = {"now": now, "room": min(limit, max(0, _MAX_WAITING - waiting.jobs))}

@@ -208,6 +208,37 @@ def test_workers_send_what_is_fed_and_nothing_is_left(
         assert connection.execute(alive).scalar_one() == 0
 
 
+TRIGGER = "TRIGGER procrastinate_jobs_notify_queue_job_inserted_v1"
+
+
+def is_listening(database: Engine) -> bool:
+    asked = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    with database.connect() as connection:
+        return connection.execute(asked).scalar_one() == 1
+
+
+def test_workers_are_notified_again_of_a_job_that_they_missed(
+    database: Engine,
+    five: list[int],
+    crew: Callable[..., DistributedWorkers],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send, gateway = planned(database, size=5), FakeGateway()
+    monkeypatch.setattr(procrastinate_queue, "_POLL_INTERVAL", 3600.0)
+    crew(gateway)
+    until(lambda: is_listening(database))
+    with transaction(database) as session:
+        # Nobody is told of this job, as if the notification had come before the LISTEN.
+        for word in ("DISABLE", "ENABLE"):
+            session.execute(text(f"ALTER TABLE procrastinate.procrastinate_jobs {word} {TRIGGER}"))
+            assert queue_due(session, now=NOW) == (word == "DISABLE")
+    assert fed(database) == 0
+    time.sleep(1)
+    assert gateway.mailed == []
+    fed(database)
+    until(all_settled(database, send), 5)
+
+
 def test_a_job_that_runs_twice_sends_once(
     database: Engine, five: list[int], crew: Callable[..., DistributedWorkers]
 ) -> None:
