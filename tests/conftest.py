@@ -18,11 +18,14 @@ from newsletter.db.orm import Session
 from newsletter.settings.load import load
 from subscribers.email_address import address_key, hash_address, parse
 from subscribers.models import Subscriber
+from tests import compiled_statements
 from tests.emptying import emptied, shape_of
 
 ADDRESS_KEY = "a test's address key of 32 characters and more"
 LINK_KEY = "a test's link key of 32 characters and more"
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
+
+compiled_statements.share()
 
 # Tests that are started in the background, or under nohup, inherit ignored signals, and hand them
 # on to the services that they start and stop. What is caught is not inherited by a new program.
