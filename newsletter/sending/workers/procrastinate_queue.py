@@ -68,8 +68,8 @@ _COUNT_WAITING = text("""
 """)
 # A worker misses a notification that comes between its look into the queue and its LISTEN, or
 # during the look: procrastinate would find the job at its next poll.
-_NOTIFY_AGAIN = text(f"""
-    SELECT pg_notify('procrastinate_queue_v1#{_QUEUE}',
+_NOTIFY_AGAIN = text("""
+    SELECT pg_notify('procrastinate_queue_v1#' || job.queue_name,
                      json_build_object('type', 'job_inserted', 'job_id', job.id)::text)
     FROM procrastinate.procrastinate_jobs AS job
     JOIN procrastinate.procrastinate_events AS event
