@@ -434,7 +434,9 @@ class Container:
             # Imported here: its libraries take 10 MB, and SQLite does not need them.
             from newsletter.sending.workers.procrastinate_queue import DistributedWorkers
 
-            workers = DistributedWorkers(self.database, dispatcher, concurrency=threads)
+            workers = DistributedWorkers(
+                self.database, self.wakeups, dispatcher, concurrency=threads
+            )
         else:
             workers = ThreadPool(self.wakeups, dispatcher, concurrency=threads)
         return WorkerPool(self.database, workers, heartbeat, self.departure_log)

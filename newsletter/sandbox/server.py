@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newsletter.errors import MachineError
+from newsletter.http_server import HttpServer
 from newsletter.sandbox import account, mailbox, suppression_lists
 from newsletter.sandbox.api import TRANSPORT, MailSendApi
 from newsletter.sandbox.config import SandboxConfig as SandboxConfig
@@ -63,7 +64,7 @@ class RunningSandbox:
             self._opened = opened.pop_all()
 
     def _start(self, listening: socket.socket) -> None:
-        self._server = uvicorn.Server(
+        self._server = HttpServer(
             uvicorn.Config(
                 _with_transport(create_app(self)),
                 log_level="critical",

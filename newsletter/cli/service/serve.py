@@ -13,6 +13,7 @@ from newsletter.cli.output import err
 from newsletter.cli.service import log_rate_limit, open_files
 from newsletter.container import Container
 from newsletter.errors import MachineError
+from newsletter.http_server import HttpServer
 from newsletter.settings.load import load
 from newsletter.web import connections
 from newsletter.web.app import create_app
@@ -43,13 +44,13 @@ def serve(
     server.run(sockets=[listening])
 
 
-def server_of(container: Container) -> uvicorn.Server:
+def server_of(container: Container) -> HttpServer:
     """The web server of the service; web/connections.py limits how long it waits for clients."""
     app = create_app(container, background=True)
     most = open_files.connections_within(
         open_files.raise_limit(), most=container.settings.web.max_connections
     )
-    server = uvicorn.Server(
+    server = HttpServer(
         uvicorn.Config(
             app,
             log_level="warning",

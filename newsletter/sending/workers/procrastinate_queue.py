@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
@@ -20,6 +20,7 @@ from procrastinate.exceptions import AlreadyEnqueued
 from procrastinate.jobs import Job
 from procrastinate.manager import JobManager
 from procrastinate.schema import SchemaManager
+from procrastinate.worker import Worker
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, func, select, text
 
@@ -30,6 +31,7 @@ from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.dispatcher import Dispatcher
 from newsletter.sending.ledger import provider_backoff, sends
 from newsletter.sending.workers.thread_pool import tune_garbage_collector
+from newsletter.wakeups import Wakeups
 
 _log = logging.getLogger(__name__)
 #: The PostgreSQL schema of procrastinate's tables.
@@ -38,11 +40,8 @@ _QUEUE, _BATCH_JOB, _OUTBOX_JOB = "newsletter", "send-batch", "send-notices"
 #: The most jobs in the queue: more than all machines run until the next tick, and few enough
 #: to run without effect when their send is paused.
 _MAX_WAITING = 2000
-#: Seconds between two polls for jobs without a notification by the database.
-_POLL_INTERVAL = 15.0
-_POLL = timedelta(seconds=_POLL_INTERVAL)
-#: How long a job waits before the workers are notified again.
-_NOTIFY_AFTER = timedelta(seconds=0.5)
+#: Seconds between two polls for jobs, if no wakeup comes.
+_POLL_INTERVAL = 60.0
 #: Seconds between two heartbeats to procrastinate. They are rare so that an idle process writes
 #: almost nothing; the row of a killed process does no harm until it is deleted.
 _HEARTBEAT_INTERVAL = 3600.0
@@ -65,17 +64,6 @@ _DUE_BATCHES = text("""
 _COUNT_WAITING = text("""
     SELECT count(*) AS jobs, count(*) FILTER (WHERE queueing_lock = :notices) AS notices
     FROM procrastinate.procrastinate_jobs WHERE status = 'todo'
-""")
-# A worker misses a notification that comes between its look into the queue and its LISTEN, or
-# during the look: procrastinate would find the job at its next poll.
-_NOTIFY_AGAIN = text("""
-    SELECT pg_notify('procrastinate_queue_v1#' || job.queue_name,
-                     json_build_object('type', 'job_inserted', 'job_id', job.id)::text)
-    FROM procrastinate.procrastinate_jobs AS job
-    JOIN procrastinate.procrastinate_events AS event
-      ON event.job_id = job.id AND event.type = 'deferred'
-    WHERE job.status = 'todo' AND event.at BETWEEN now() - :longest AND now() - :shortest
-    LIMIT 1
 """)
 _DELETE_DEAD_WORKERS = text("""
     DELETE FROM procrastinate.procrastinate_workers
@@ -115,15 +103,12 @@ def install(engine: Engine) -> bool:
 def queue_due(session: Session, *, now: datetime) -> int:
     """Queue a job for each due batch, and one for the outbox; returns how many.
 
-    A batch has at most one waiting job, and workers are notified again of one that nobody has
-    fetched. Also marks sends as sent whose batches are all settled.
+    A batch has at most one waiting job. Also marks sends as sent whose batches are all settled.
     """
     sends.finish(session, now=now)
     if not _installed(session):
         return 0
     waiting = session.execute(_COUNT_WAITING, {"notices": _OUTBOX_JOB}).one()
-    if waiting.jobs:
-        session.execute(_NOTIFY_AGAIN, {"shortest": _NOTIFY_AFTER, "longest": _POLL})
     # During a backoff one job is enough: its worker claims the probe.
     limit = 1 if provider_backoff.is_stopped(session) else _MAX_WAITING
     values = {"now": now, "room": min(limit, max(0, _MAX_WAITING - waiting.jobs))}
@@ -157,32 +142,61 @@ def delete_old_jobs(session: Session) -> int:
     return len(session.execute(_DELETE_OLD_JOBS).all())
 
 
+class _Worker(Worker):
+    """procrastinate's worker, which looks for jobs when it is told to.
+
+    Its own LISTEN wakes an idle process ten times a second, and misses a notification that comes
+    before the LISTEN or while it fetches a job; that job waited for the next poll.
+    """
+
+    def look(self) -> None:
+        """Fetch jobs now; to be called in the worker's event loop."""
+        self._new_job_event.set()
+
+
 class DistributedWorkers:
-    """The workers of one of many processes: they fetch jobs and send the due batches."""
+    """The workers of one of many processes: they fetch jobs and send the due batches.
+
+    They look for jobs at each wakeup, so within a quarter of a second of a commit. A wakeup that
+    comes while a worker fetches a job may be lost; while something is due, the next one comes
+    after a second.
+    """
 
     def __init__(
-        self, database: Engine, make_dispatcher: Callable[[], Dispatcher], *, concurrency: int
+        self,
+        database: Engine,
+        wakeups: Wakeups,
+        make_dispatcher: Callable[[], Dispatcher],
+        *,
+        concurrency: int,
     ) -> None:
-        self._database = database
+        self._database, self._wakeups = database, wakeups
         self._dispatchers = [make_dispatcher() for _ in range(concurrency)]
         self._idle = queue.SimpleQueue[Dispatcher]()
         for dispatcher in self._dispatchers:
             self._idle.put(dispatcher)
         self._started, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._work()), name="jobs")
+        self._looking = threading.Thread(target=self._look, name="job wakeups")
+        self._worker: _Worker | None = None
 
     def start(self) -> None:
         """Start to send."""
         install(self._database)
         tune_garbage_collector()
+        self._wakeups.enter()
         self._thread.start()
         self._started.wait()
+        self._looking.start()
 
     def stop(self) -> None:
         """Stop fetching jobs; return when the requests under way are finished and settled."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._loop.call_soon_threadsafe(self._fetching.cancel)
+            self._wakeups.wake_all()
+            self._looking.join()
+            self._wakeups.leave()
         self._thread.join()
         for dispatcher in self._dispatchers:
             _release(dispatcher)
@@ -202,21 +216,33 @@ class DistributedWorkers:
         while not self._stopping.is_set():
             try:
                 async with app.open_async():
-                    # When it is cancelled, it waits for the running jobs.
-                    await app.run_worker_async(
+                    self._worker = _Worker(
+                        app,
                         queues=[_QUEUE],
                         concurrency=len(self._dispatchers),
                         fetch_job_polling_interval=_POLL_INTERVAL,
+                        abort_job_polling_interval=_HEARTBEAT_INTERVAL,  # No job is aborted.
                         update_heartbeat_interval=_HEARTBEAT_INTERVAL,
                         stalled_worker_timeout=3 * _HEARTBEAT_INTERVAL,
+                        listen_notify=False,
                         # The ledger has the result of a batch, so no ended job is needed.
                         delete_jobs="always",
                         install_signal_handlers=False,
                     )
+                    # When it is cancelled, it waits for the running jobs.
+                    await self._worker.run()  # type: ignore[no-untyped-call]
             except Exception:  # noqa: BLE001 (this process must go on fetching jobs)
                 _log.exception("could not fetch jobs; trying again")
             # The worker returned, with or without an exception: the database is not reachable.
             await asyncio.sleep(_RETRY_DELAY)
+
+    def _look(self) -> None:
+        seen = self._wakeups.count
+        while not self._stopping.is_set():
+            self._wakeups.wait(seen, self._stopping)
+            seen = self._wakeups.count
+            if self._worker is not None and not self._stopping.is_set():
+                self._loop.call_soon_threadsafe(self._worker.look)
 
     def _send_batch(self, send_id: int, number: int) -> None:
         with self._dispatcher() as dispatcher:

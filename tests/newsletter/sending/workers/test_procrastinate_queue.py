@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Barrier, Event, Lock
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from newsletter.db.engine import open_database, transaction
 from newsletter.provider.gateway import MailRequest, NotSent, Outcome
+from newsletter.scheduling.due import next_due
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
 from newsletter.sending.ledger import provider_backoff, sends
@@ -24,11 +26,13 @@ from newsletter.sending.workers.procrastinate_queue import (
     install,
     queue_due,
 )
+from newsletter.wakeups import Wakeups
 from tests.conftest import NOW
 from tests.newsletter.sending.conftest import FakeGateway, batches, dispatcher, planned
 
 #: procrastinate's triggers look for its tables where the session looks.
 LOOK_THERE = "SET LOCAL search_path TO procrastinate"
+GRACE = timedelta(hours=1)
 pytestmark = [
     pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
     pytest.mark.both_databases,
@@ -83,7 +87,10 @@ def crew(database: Engine) -> Iterator[Callable[..., DistributedWorkers]]:
 
     def start(gateway: FakeGateway, concurrency: int = 2) -> DistributedWorkers:
         workers = DistributedWorkers(
-            database, lambda: dispatcher(database, gateway), concurrency=concurrency
+            database,
+            Wakeups(database, partial(next_due, grace=GRACE)),
+            lambda: dispatcher(database, gateway),
+            concurrency=concurrency,
         )
         workers.start()
         started.append(workers)
@@ -208,35 +215,19 @@ def test_workers_send_what_is_fed_and_nothing_is_left(
         assert connection.execute(alive).scalar_one() == 0
 
 
-TRIGGER = "TRIGGER procrastinate_jobs_notify_queue_job_inserted_v1"
-
-
-def is_listening(database: Engine) -> bool:
-    asked = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
-    with database.connect() as connection:
-        return connection.execute(asked).scalar_one() == 1
-
-
-def test_workers_are_notified_again_of_a_job_that_they_missed(
+@pytest.mark.parametrize("delay", [0, 0.01, 0.02, 0.04, 0.08, 0.3])
+def test_a_job_is_fetched_at_once_at_whatever_moment_it_comes(
     database: Engine,
     five: list[int],
     crew: Callable[..., DistributedWorkers],
-    monkeypatch: pytest.MonkeyPatch,
+    delay: float,
 ) -> None:
-    send, gateway = planned(database, size=5), FakeGateway()
-    monkeypatch.setattr(procrastinate_queue, "_POLL_INTERVAL", 3600.0)
-    crew(gateway)
-    until(lambda: is_listening(database))
-    with transaction(database) as session:
-        # Nobody is told of this job, as if the notification had come before the LISTEN.
-        for word in ("DISABLE", "ENABLE"):
-            session.execute(text(f"ALTER TABLE procrastinate.procrastinate_jobs {word} {TRIGGER}"))
-            assert queue_due(session, now=NOW) == (word == "DISABLE")
-    assert fed(database) == 0
-    time.sleep(1)
-    assert gateway.mailed == []
+    """Also between a worker's look into the queue and its being ready for the next wakeup."""
+    send = planned(database, size=5)
+    crew(FakeGateway())
+    time.sleep(delay)
     fed(database)
-    until(all_settled(database, send), 5)
+    until(all_settled(database, send), procrastinate_queue._POLL_INTERVAL / 4)
 
 
 def test_a_job_that_runs_twice_sends_once(
