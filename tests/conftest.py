@@ -1,5 +1,6 @@
 """Shared fixtures: both databases, the sandbox, and a running service, on free ports."""
 
+import os
 import shutil
 import signal
 import tempfile
@@ -26,6 +27,9 @@ LINK_KEY = "a test's link key of 32 characters and more"
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 
 compiled_statements.share()
+
+# Settings in the working directory of who runs the tests have no effect on them.
+os.environ["NEWSLETTER_CONFIG"] = ""
 
 # Tests that are started in the background, or under nohup, inherit ignored signals, and hand them
 # on to the services that they start and stop. What is caught is not inherited by a new program.
@@ -135,6 +139,7 @@ def database(database_url: str) -> Iterator[Engine]:
 def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
     """The environment of a service on that database, complete but for a provider."""
     return {
+        "NEWSLETTER_CONFIG": "",
         "NEWSLETTER_DATABASE_URL": database_url,
         "NEWSLETTER_LINKS__KEYS": LINK_KEY,
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,

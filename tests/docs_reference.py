@@ -67,14 +67,25 @@ _SETTINGS: Final = """# Settings
 
 <!-- Generated: do not edit. `.venv/bin/python -m tests.docs_reference` renews this page. -->
 
-Three sources give a setting its value; the last one wins:
+Four sources give a setting its value; the last one wins:
 
 1. [config/default.toml](../../config/default.toml), which ships with the program;
-2. the TOML file that the environment variable `NEWSLETTER_CONFIG` names; start from
+2. `newsletter.toml` in the working directory, which `newsletter init` makes, or the file that the
+   environment variable `NEWSLETTER_CONFIG` names. For more than one machine, start from
    [config/production.example.toml](../../config/production.example.toml);
-3. environment variables: `NEWSLETTER_` and the key in capitals, with two underscores for each
-   dot, so `site.base_url` is `NEWSLETTER_SITE__BASE_URL`. Secrets belong here. A list is written
-   `one, two` or `["one", "two"]`.
+3. `.env` beside that file, with lines like `NEWSLETTER_SITE__NAME='My newsletter'`, for secrets.
+   Other users may not be able to read it (`chmod 600 .env`);
+4. environment variables: `NEWSLETTER_` and the key in capitals, with two underscores for each
+   dot, so `site.base_url` is `NEWSLETTER_SITE__BASE_URL`. A list is written `one, two` or
+   `["one", "two"]`.
+
+If `NEWSLETTER_CONFIG` is set but empty, neither file is read.
+
+A secret may also be in a file of its own, as Docker and systemd hand it over:
+`NEWSLETTER_LINKS__KEYS_FILE=/run/secrets/links` reads `links.keys` from there, one key in each
+line. This works for `database_url`, `sendgrid.api_key`, `links.keys`, `subscribers.address_key` and
+`inbound.key`. A line break at the end does not count, and setting both the value and the file is an
+error.
 
 `newsletter settings` prints every value in force and its source. An unknown key or a wrong value
 stops the start, with the key and what is allowed.

@@ -20,6 +20,12 @@ from newsletter.errors import UserError
 #: Name, module of this package, attribute (a command, or a Typer with several), and the first
 #: paragraph of its help, so that help needs no imports.
 COMMANDS = (
+    (
+        "init",
+        "service.init",
+        "init",
+        "Make the settings and keys of a new installation: newsletter.toml and .env.",
+    ),
     ("issue", "content.issues", "app", "Create, save, review and approve issues."),
     (
         "render",

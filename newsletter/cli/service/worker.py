@@ -33,10 +33,9 @@ def worker(
     logging.getLogger("newsletter").setLevel(logging.INFO)
     log_rate_limit.install()
     open_files.raise_limit()
-    environment = dict(os.environ)
     if concurrency is not None:
-        environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
-    settings = load(environment)
+        os.environ["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
+    settings = load()
     container = Container(settings, text_process=True)
     # Check what the worker needs before it begins.
     _ = container.gateway, container.links, container.address_key
