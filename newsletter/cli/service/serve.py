@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -21,27 +22,51 @@ from newsletter.web.app import create_app
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (web.host).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on (web.port).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on (web.port).")
+    ] = None,
+    sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--sandbox",
+            help="Also run the stand-in for SendGrid, at sendgrid.host of this machine.",
+        ),
+    ] = False,
 ) -> None:
-    """Run the service: pages, webhooks, the clock and the sending."""
+    """Run the service: pages, webhooks, the clock and the sending.
+
+    With --sandbox, no email leaves this machine: a mailbox shows them.
+    """
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
     log_rate_limit.install()
-    container = Container(load(), text_process=True)
-    # Check what the service needs before it listens.
-    _ = container.gateway, container.links, container.address_key, container.verifier
-    _ = container.database
-    web = container.settings.web
-    listening = listen(host or web.host, web.port if port is None else port)
-    bound = listening.getsockname()
-    address = f"http://{bound[0]}:{bound[1]}"
-    server = server_of(container)
-    # Already now, because a signal before the server installs its handlers would kill the process.
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, server.handle_exit)
-    err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it")
-    server.run(sockets=[listening])
+    with ExitStack() as opened:
+        settings, mailbox = load(), None
+        if sandbox:
+            # Only here, because a service in production does not load it.
+            from newsletter.cli.service.own_sandbox import own_sandbox  # noqa: PLC0415
+
+            mailbox, settings = opened.enter_context(own_sandbox(settings))
+        container = Container(settings, text_process=True)
+        # Check what the service needs before it listens.
+        _ = container.gateway, container.links, container.address_key, container.verifier
+        _ = container.database
+        web = settings.web
+        listening = listen(host or web.host, web.port if port is None else port)
+        bound = listening.getsockname()
+        address = f"http://{bound[0]}:{bound[1]}"
+        server = server_of(container)
+        # Already now, because a signal before the server installs its handlers would kill the
+        # process.
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, server.handle_exit)
+        err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it")
+        if mailbox is not None:
+            here = "127.0.0.1" if bound[0] == "0.0.0.0" else bound[0]  # noqa: S104
+            mailbox.set_webhook_url(f"http://{here}:{bound[1]}/webhooks/sendgrid/events")
+            err.print(f"mailbox: {mailbox.url} · SANDBOX: emails reach no real inbox")
+        server.run(sockets=[listening])
 
 
 def server_of(container: Container) -> HttpServer:
