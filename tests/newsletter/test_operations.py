@@ -494,7 +494,7 @@ OPERATIONS = (
 
 #: Commands that only read, run a process, or look after the machine.
 READS = {
-    "render", "check", "settings", "doctor", "serve", "worker", "sandbox", "demo",
+    "init", "render", "check", "settings", "doctor", "serve", "worker", "sandbox", "demo",
     "issue import", "issue list", "issue show", "issue history", "sends show", "sends test",
     "departures compare", "schedule list", "schedule show", "schedule next", "stats show",
     "stats verify", "subscribers export", "segment count", "segment list", "segment show",
@@ -523,7 +523,13 @@ FORMS_ALONE = {
     f"{SCHEDULES}/preview": "changes nothing",
     f"{SEGMENTS}/try": "changes nothing",
 }
-OWN_ACCOUNT = ("/console/sign-", "/console/account/", "/console/forgot", "/console/password/")
+OWN_ACCOUNT = (
+    "/console/sign-",
+    "/console/account/",
+    "/console/forgot",
+    "/console/password/",
+    "/console/setup/",
+)
 
 
 def commands() -> set[str]:

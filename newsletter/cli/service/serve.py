@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -13,8 +14,10 @@ from newsletter.cli.actor import STOPS
 from newsletter.cli.output import err
 from newsletter.cli.service import log_rate_limit, open_files
 from newsletter.container import Container
+from newsletter.db.engine import reading
 from newsletter.errors import MachineError
 from newsletter.http_server import HttpServer
+from newsletter.operations import first_owner
 from newsletter.settings.load import load
 from newsletter.web import connections
 from newsletter.web.app import create_app
@@ -62,6 +65,10 @@ def serve(
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, server.handle_exit)
         err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it")
+        with reading(container.database) as session:
+            link = first_owner.link(session, container, now=datetime.now(UTC))
+        if link is not None:
+            err.print(f"first visit, for the owner; works once, within an hour: {link}")
         if mailbox is not None:
             here = "127.0.0.1" if bound[0] == "0.0.0.0" else bound[0]  # noqa: S104
             mailbox.set_webhook_url(f"http://{here}:{bound[1]}/webhooks/sendgrid/events")
