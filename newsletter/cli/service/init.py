@@ -46,8 +46,8 @@ def init(
 ) -> None:
     """Make the settings and keys of a new installation: newsletter.toml and .env.
 
-    On a terminal, it asks for what no option gives. In a pipe, it never asks. It changes no file
-    that exists.
+    On a terminal, it asks for what options do not say. In a pipe, it never asks. It changes no
+    file that exists.
     """
     if sandbox and key_stdin:
         raise SettingsError(
@@ -105,6 +105,7 @@ class _Answers:
 
     def __init__(self, *, asks: bool) -> None:
         self._asks = asks
+        self._has_asked = False
         self._missing: list[tuple[str, str]] = []
 
     def text(
@@ -122,7 +123,9 @@ class _Answers:
             if not given.strip():
                 raise SettingsError("is empty", place=option)
             return _valid(variable, given, option)
-        if self._asks and asked:
+        # A command that says what is needed runs without questions.
+        if self._asks and asked and (default is None or self._has_asked):
+            self._has_asked = True
             return self._ask(
                 lambda: typer.prompt(question, default=default, err=True),
                 lambda text: _valid(variable, text, option),
@@ -156,6 +159,7 @@ class _Answers:
                 )
             )
             return ""
+        self._has_asked = True
         question = "SendGrid's API key (not shown; empty: a mailbox on this machine instead)"
         return self._ask(
             lambda: typer.prompt(

@@ -171,9 +171,16 @@ def test_no_key_on_a_terminal_is_the_sandbox(tmp_path: Path) -> None:
     words = shlex.split("init --name News --sender-email me@example.org")
     environment = {"PATH": os.environ["PATH"]}
     with Terminal(words, environment=environment, folder=tmp_path) as terminal:
-        for question in ("Name of the sender", "API key", "Public address"):
+        for question in ("API key", "Public address"):
             terminal.wait_for(question)
             terminal.type("")
         assert terminal.end() == 0, terminal.said
         assert "Postal address" not in terminal.said
         assert terminal.said.endswith("newsletter serve --sandbox\n")
+
+
+def test_a_terminal_is_not_asked_for_what_has_a_default(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"]}
+    words = shlex.split(f"init {LOCAL}")
+    with Terminal(words, environment=environment, folder=tmp_path) as terminal:
+        assert terminal.end() == 0, terminal.said

@@ -49,5 +49,10 @@ def steps(session: Session, parts: Container) -> list[Step]:
             "/console/subscribers/import",
             done.subscriber,
         ),
-        Step("First issue sent", "Write it, check it, send it.", "/console/issues", done.issue),
+        Step(
+            "First issue sent",
+            "Write it, approve it, and send it to a segment.",
+            "/console/issues",
+            done.issue,
+        ),
     ]
