@@ -49,7 +49,7 @@ def test_handed_over_are_those_of_accepted_batches_who_had_not_left(
 def test_those_with_a_reason_are_counted_from_their_index(
     database: Engine, five: list[int]
 ) -> None:
-    """SQLite takes the index that was created last where two would do; this one is the small one."""
+    """Where two indexes would do, SQLite takes the one created last; this one is small."""
     send, asked = planned(database), list[tuple[str, Any]]()
 
     @event.listens_for(database, "before_cursor_execute")
