@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -40,7 +41,7 @@ _PHRASES: Final[Mapping[EventKind, str]] = {
     EventKind.GROUP_UNSUBSCRIBE: "led to an unsubscribe at the provider",
 }
 #: Key of Send.breaker_baseline beside the counts of recipients.
-_ACCEPTED = "accepted"
+ACCEPTED: Final = "accepted"
 
 
 def _kind(name: object) -> EventKind:
@@ -74,12 +75,21 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
     #: At most 500, so that the whole reason fits into the 1000 characters of Send.reason.
     say: Line = Field(min_length=1, max_length=500, description="One line, without a full stop.")
 
+    def affected(self, counts: Counter[str]) -> int:
+        """The recipients whom an event happened to that the rule counts."""
+        return sum(counts[what] for what in counters_of(frozenset(self.counts)))
+
+    def matches(self, counts: Counter[str]) -> bool:
+        """Whether these counts pause the send."""
+        accepted, affected = counts[self.of], self.affected(counts)
+        enough = accepted >= self.after and affected >= self.at_least
+        return enough and affected > self.above * accepted
+
     def reason(self, since: Counter[str], *, again: bool) -> str | None:
         """Why these counts pause the send, as the operator reads it; None when they do not."""
-        accepted = since[self.of]
-        matching = sum(since[what] for what in _counters_of(self.counts))
-        if accepted < self.after or matching < self.at_least or matching <= self.above * accepted:
+        if not self.matches(since):
             return None
+        accepted, matching = since[self.of], self.affected(since)
         # Rounded up, so that 5.001 % never reads "5 %, above 5 %".
         share = (100 * Decimal(matching) / accepted).quantize(Decimal("0.01"), ROUND_CEILING)
         happened = " or ".join(phrase for kind, phrase in _PHRASES.items() if kind in self.counts)
@@ -90,13 +100,14 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
         )
 
 
-def _counters_of(kinds: Collection[EventKind]) -> frozenset[str]:
+@cache
+def counters_of(kinds: frozenset[EventKind]) -> frozenset[str]:
     """The counters that say how many recipients these kinds happened to.
 
     A recipient who unsubscribed by our link and by the provider's counts once where a rule
     counts both kinds.
     """
-    both = UNSUBSCRIBED_BY.keys() <= set(kinds)
+    both = UNSUBSCRIBED_BY.keys() <= kinds
     return frozenset(
         RECIPIENTS[kind] if both else UNSUBSCRIBED_BY.get(kind, RECIPIENTS[kind]) for kind in kinds
     )
@@ -185,7 +196,7 @@ def _recipient_counts(session: Session, send_ids: Collection[int]) -> Mapping[in
         _count.c.what.in_(sorted({*RECIPIENTS.values(), *UNSUBSCRIBED_BY.values()})),
     )
     accepted = (
-        select(_batch.c.send_id, literal(_ACCEPTED), func.sum(_batch.c.size))
+        select(_batch.c.send_id, literal(ACCEPTED), func.sum(_batch.c.size))
         .where(_batch.c.send_id.in_(send_ids), _batch.c.state == BatchState.ACCEPTED)
         .group_by(_batch.c.send_id)
     )
