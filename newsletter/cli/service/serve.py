@@ -11,6 +11,7 @@ import typer
 import uvicorn
 
 from newsletter.cli.actor import STOPS
+from newsletter.cli.local_provider import warn_if_silent
 from newsletter.cli.output import err
 from newsletter.cli.service import log_rate_limit, open_files
 from newsletter.container import Container
@@ -73,6 +74,8 @@ def serve(
             here = "127.0.0.1" if bound[0] == "0.0.0.0" else bound[0]  # noqa: S104
             mailbox.set_webhook_url(f"http://{here}:{bound[1]}/webhooks/sendgrid/events")
             err.print(f"mailbox: {mailbox.url} · SANDBOX: emails reach no real inbox")
+        else:
+            warn_if_silent(settings)
         server.run(sockets=[listening])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ADDRESS_KEY, LINK_KEY
 from tests.forking import command
 from tests.newsletter.cli.test_commands import ISSUE, Run, complaint, run
 from tests.pseudo_terminal import Terminal
@@ -89,3 +90,31 @@ def test_other_commands_send_to_its_mailbox_and_its_events_count(tmp_path: Path)
     # Emails stay in the mailbox, for their owner only.
     kept = tmp_path / "data" / "sandbox.db"
     assert kept.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.slow
+def test_without_it_a_silent_address_on_this_machine_is_named(run: Run, tmp_path: Path) -> None:
+    host = f"http://127.0.0.1:{free_port()}"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "NEWSLETTER_LINKS__KEYS": LINK_KEY,
+        "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,
+        "NEWSLETTER_SENDGRID__API_KEY": "SG.test",
+        "NEWSLETTER_SENDGRID__HOST": host,
+    }
+    with Terminal(
+        ["serve", "--port", "0"], environment=environment, folder=tmp_path, columns=200
+    ) as terminal:
+        terminal.wait_for(f"Nothing answers at {host} yet")
+        terminal.signal(signal.SIGINT)
+        assert terminal.end() == 0, terminal.said
+    (tmp_path / "issue.md").write_text(ISSUE)
+    (tmp_path / "people.csv").write_text("email\nada@example.org\n")
+    for words in ("subscribers import people.csv --confirmed", "segment create all"):
+        assert run(*words.split()).returncode == 0
+    send = "send issue.md --segment all".split()
+    with Terminal(send, environment=environment, folder=tmp_path, columns=200) as terminal:
+        terminal.wait_for(f"Nothing answers at {host} yet")
+        assert "newsletter serve --sandbox" in terminal.words
+        terminal.signal(signal.SIGINT)
+        terminal.end()
