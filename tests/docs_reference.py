@@ -79,7 +79,8 @@ Four sources give a setting its value; the last one wins:
    dot, so `site.base_url` is `NEWSLETTER_SITE__BASE_URL`. A list is written `one, two` or
    `["one", "two"]`.
 
-If `NEWSLETTER_CONFIG` is set but empty, neither file is read.
+If `NEWSLETTER_CONFIG` is set but empty, neither file is read. Without it, files in the working
+directory that belong to another user than you and root are refused.
 
 A secret may also be in a file of its own, as Docker and systemd hand it over:
 `NEWSLETTER_LINKS__KEYS_FILE=/run/secrets/links` reads `links.keys` from there, one key in each

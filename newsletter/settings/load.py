@@ -5,6 +5,7 @@ invalid value raises SettingsError, which names the source and what is allowed.
 
 The operator's files are `newsletter.toml` and `.env` in the working directory. NEWSLETTER_CONFIG
 names another TOML file, whose folder then has the `.env`; if it is set but empty, no file is read.
+In the working directory, only files of this user and of root are read.
 """
 
 import json
@@ -172,8 +173,28 @@ def _operators_file(environ: Mapping[str, str], *, look: bool) -> Path | None:
     """The path of the operator's file, which need not exist in the working directory."""
     name = environ.get(FILE_VARIABLE)
     if name is None and look:
+        _require_own()
         return Path(FILE)
     return Path(name) if name else None
+
+
+def _require_own() -> None:
+    """Raise SettingsError if another user made a file here, as may happen in /tmp.
+
+    Such a file could send the keys of the environment elsewhere.
+    """
+    for path in (Path(FILE), Path(env_file.NAME)):
+        try:
+            owner = path.stat().st_uid
+        except OSError:
+            continue
+        if owner not in {os.geteuid(), 0}:
+            raise SettingsError(
+                "belongs to another user, so it is not read",
+                place=str(path),
+                hint=f"If you trust it, set {FILE_VARIABLE}={FILE}; to read no file, leave that "
+                "variable empty.",
+            )
 
 
 def _from_files(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

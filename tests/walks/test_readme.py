@@ -97,6 +97,16 @@ def free_port() -> int:
     return port
 
 
+def free_ports() -> dict[str, str]:
+    """The settings of the service and its mailbox: the ports of the pages may be in use here."""
+    mailbox, port = free_port(), free_port()
+    return {
+        "NEWSLETTER_SENDGRID__HOST": f"http://127.0.0.1:{mailbox}",
+        "NEWSLETTER_SITE__BASE_URL": f"http://127.0.0.1:{port}",
+        "NEWSLETTER_WEB__PORT": str(port),
+    }
+
+
 @pytest.mark.slow
 def test_send_your_own_issue(tmp_path: Path) -> None:
     section = (ROOT / "README.md").read_text().split("## Send your own issue")[1].split("\n## ")[0]
@@ -121,14 +131,8 @@ def typed(first: str, second: str, folder: Path, **files: str) -> list[str]:
     assert first.count(INSTALL) == 1
     assert second.count(ACTIVATE) == 1
     first, second = first.replace(INSTALL, ""), second.replace(ACTIVATE, "")
-    # The ports of the page may be in use here.
-    mailbox, port = free_port(), free_port()
-    url = f"http://127.0.0.1:{port}"
-    ports = {
-        "NEWSLETTER_SENDGRID__HOST": f"http://127.0.0.1:{mailbox}",
-        "NEWSLETTER_SITE__BASE_URL": url,
-        "NEWSLETTER_WEB__PORT": str(port),
-    }
+    ports = free_ports()
+    mailbox, url = ports["NEWSLETTER_SENDGRID__HOST"], ports["NEWSLETTER_SITE__BASE_URL"]
     with shell(first, folder, **ports) as service:
         service.wait_for("mailbox: ")
         assert f"{url}/console/setup/" in service.said
@@ -140,7 +144,7 @@ def typed(first: str, second: str, folder: Path, **files: str) -> list[str]:
             assert "0 block" in commands.said
             assert "accepted" in commands.said
         assert (folder / "my-newsletter" / "preview" / "issue.html").is_file()
-        accepted = read(f"http://127.0.0.1:{mailbox}/sandbox/accepted")
+        accepted = read(f"{mailbox}/sandbox/accepted")
         assert read(f"{url}/healthz")
         link = service.wait_for(r"http://\S+/console/setup/\S+")[0]
         assert "Create the owner" in read(link)

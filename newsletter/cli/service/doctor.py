@@ -66,11 +66,12 @@ def examine(
         yield host_findings.of_postal_address(
             settings.site.postal_address, example=load({}).site.postal_address
         )
-    try:
+    account = None
+    if settings.sendgrid.api_key.get_secret_value():
         account = Account(container.provider.ask)
-    except UserError as error:
-        yield DoctorFinding("API key", Verdict.PROBLEM, error.message, error.hint or "")
-        account = None
+    else:
+        remedy = "Create one in SendGrid, with the Mail Send permission: sendgrid.api_key."
+        yield DoctorFinding("API key", Verdict.PROBLEM, "not set: no email can be sent", remedy)
     expected = _expected_setup(settings)
     if account is not None:
         yield from account_findings.of_account(account, expected)

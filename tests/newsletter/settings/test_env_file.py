@@ -150,3 +150,19 @@ def test_what_is_written_is_read_again(folder: Path, value: str) -> None:
 def test_what_no_quotes_can_hold_is_refused() -> None:
     with pytest.raises(SettingsError, match="quotes"):
         env_file.line("X", "'\"")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("name", ["newsletter.toml", ".env"])
+def test_files_of_other_users_are_read_only_if_they_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write(folder / "newsletter.toml", '[site]\nname = "Theirs"\n')
+    write(folder / ".env", "")
+    os.chown(folder / name, 12345, 12345)
+    with pytest.raises(SettingsError, match="another user") as caught:
+        load()
+    assert caught.value.place == name
+    assert "NEWSLETTER_CONFIG=newsletter.toml" in str(caught.value.hint)
+    monkeypatch.setenv("NEWSLETTER_CONFIG", "newsletter.toml")
+    assert load().site.name == "Theirs"
