@@ -7,7 +7,7 @@ after a resume. Sends of which events are deleted are left out, and counted.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -157,6 +157,22 @@ def _history(session: Session, send_id: int) -> Iterator[tuple[datetime, str, in
     while batch is not None:
         yield batch.settled_at, ACCEPTED, batch.size
         batch = next(batches, None)
+
+
+def beside_each_other(
+    results: Mapping[str, Backtest],
+) -> list[tuple[BreakerRule, str, Sequence[Pause]]]:
+    """Rule, version and pauses, with the versions of one rule one after the other.
+
+    ``results`` has the name of a version, such as "now", and its backtest.
+    """
+    names = list(dict.fromkeys(rule.name for one in results.values() for rule in one.rules))
+    of_all = [
+        (rule, version, result.pauses[rule.name])
+        for version, result in results.items()
+        for rule in result.rules
+    ]
+    return sorted(of_all, key=lambda one: names.index(one[0].name))
 
 
 _COUNTED = [kind for kind in RECIPIENTS if kind not in {EventKind.OPEN, EventKind.CLICK}]

@@ -122,20 +122,35 @@ class _File(BaseModel, extra="forbid", strict=True):
 def load_rules(path: Path) -> tuple[BreakerRule, ...]:
     """The rules of a file, in its order. SettingsError names the rule, the field and a remedy."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        hint = "It has to be a TOML file like config/alerts.toml."
-        raise SettingsError(f"cannot be read: {error}", place=str(path), hint=hint) from None
+        raise _unreadable(error, str(path)) from None
+    return _rules(_toml(text, str(path)), path.name)
+
+
+def parse_rules(text: str, *, name: str) -> tuple[BreakerRule, ...]:
+    """The rules of a text, as ``load_rules``; ``name`` is its name in errors."""
+    return _rules(_toml(text, name), name)
+
+
+def _toml(text: str, place: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text, parse_float=Decimal)
+    except ValueError as error:
+        raise _unreadable(error, place) from None
+
+
+def _rules(content: dict[str, Any], name: str) -> tuple[BreakerRule, ...]:
     try:
         rules = tuple(_File.model_validate(content).rule)
     except ValidationError as error:
-        raise _settings_error(error, content, path.name) from None
+        raise _settings_error(error, content, name) from None
     names = [rule.name for rule in rules]
-    for number, name in enumerate(names, start=1):
-        if (first := names.index(name) + 1) < number:
+    for number, of_rule in enumerate(names, start=1):
+        if (first := names.index(of_rule) + 1) < number:
             raise SettingsError(
                 f"rule {first} has the same name",
-                place=f"{path.name}: rule {number} ({name}): name",
+                place=f"{name}: rule {number} ({of_rule}): name",
                 hint="Give each rule a name of its own.",
             )
     return rules
@@ -211,6 +226,11 @@ def _save_baseline(session: Session, row: Row[Any], baseline: Mapping[str, int])
     if baseline != row.breaker_baseline:
         unmoved = (_send.c.id == row.id) & (_send.c.state == row.state)
         session.execute(update(_send).where(unmoved).values(breaker_baseline=baseline))
+
+
+def _unreadable(error: Exception, place: str) -> SettingsError:
+    hint = "It has to be TOML like config/alerts.toml."
+    return SettingsError(f"cannot be read: {error}", place=place, hint=hint)
 
 
 def _plain(number: Decimal) -> str:

@@ -1,6 +1,5 @@
 """`newsletter alerts`: what rules of the circuit breaker would have done to past sends."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +13,8 @@ from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.settings.load import load
-from newsletter.tracking.breaker_backtest import Backtest, Pause, backtest, percent
-from newsletter.tracking.circuit_breaker import BreakerRule, load_rules
+from newsletter.tracking.breaker_backtest import Backtest, backtest, beside_each_other, percent
+from newsletter.tracking.circuit_breaker import load_rules
 
 app = typer.Typer(help="Try rules of the circuit breaker on past sends.", no_args_is_help=True)
 
@@ -108,7 +107,7 @@ def _print(results: dict[str, Backtest], since: str) -> None:
                 "emails saved": sum(pause.saved for pause in pauses),
                 "in vain": sum(pause.in_vain for pause in pauses),
             }
-            for rule, version, pauses in _beside_each_other(results)
+            for rule, version, pauses in beside_each_other(results)
         ],
         columns,
         as_json=False,
@@ -124,7 +123,7 @@ def _print(results: dict[str, Backtest], since: str) -> None:
             "saved": pause.saved,
             "in vain": "yes" if pause.in_vain else "no",
         }
-        for rule, version, pauses in _beside_each_other(results)
+        for rule, version, pauses in beside_each_other(results)
         for pause in pauses
     ]
     if sends:
@@ -134,16 +133,3 @@ def _print(results: dict[str, Backtest], since: str) -> None:
 
 def _sends(number: int) -> str:
     return f"{number:,} send{'' if number == 1 else 's'}"
-
-
-def _beside_each_other(
-    results: dict[str, Backtest],
-) -> list[tuple[BreakerRule, str, Sequence[Pause]]]:
-    """Each rule, with its version of the settings before its new one."""
-    names = list(dict.fromkeys(rule.name for one in results.values() for rule in one.rules))
-    of_all = [
-        (rule, version, result.pauses[rule.name])
-        for version, result in results.items()
-        for rule in result.rules
-    ]
-    return sorted(of_all, key=lambda one: names.index(one[0].name))
