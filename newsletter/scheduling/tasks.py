@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
+from newsletter import metrics
 from newsletter.accounts import operator_messages, sessions
 from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.dialect import is_postgresql
@@ -111,10 +112,10 @@ def check_circuit_breakers() -> None:
     """Pause every send for which a rule opens the circuit breaker."""
     context = _context[0]
     with transaction(context.database) as session:
-        for send_id, why in circuit_breaker.check_sends(
-            session, context.breaker_rules, now=datetime.now(UTC)
-        ):
-            _log.error("send %s was paused by the circuit breaker: %s", send_id, why)
+        paused = circuit_breaker.check_sends(session, context.breaker_rules, now=datetime.now(UTC))
+    for send_id, why in paused:
+        _log.error("send %s was paused by the circuit breaker: %s", send_id, why)
+    metrics.BREAKER_TRIPS.add(len(paused))
 
 
 def queue_due_batches() -> None:
@@ -288,8 +289,10 @@ def run_due_schedules(context: TaskContext, *, now: datetime) -> None:
             continue
         except Exception:  # noqa: BLE001 (an error must not stop the other schedules)
             _log.exception("schedule %s could not run", schedule_id)
+            metrics.SCHEDULE_RUNS.add(result="error")
             continue
         for one in results:
+            metrics.SCHEDULE_RUNS.add(result=one.outcome.value)
             _log.log(logging.INFO if one.outcome is RunOutcome.SENT else logging.WARNING, "%s", one)
 
 

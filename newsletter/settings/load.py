@@ -30,6 +30,8 @@ from newsletter.settings.sections import (
     Imports,
     Inbound,
     LinkKeys,
+    Logging,
+    Metrics,
     PublicArchive,
     ReviewSection,
     Section,
@@ -83,6 +85,8 @@ class Settings(Section):
     console: Console
     imports: Imports
     web: Web
+    metrics: Metrics
+    logging: Logging
     templates: Templates
 
     @property

@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -14,6 +15,8 @@ from newsletter.cli.service import log_rate_limit, open_files
 from newsletter.container import Container
 from newsletter.errors import MachineError
 from newsletter.http_server import HttpServer
+from newsletter.monitoring.listener import MonitorListener
+from newsletter.monitoring.process_monitor import ProcessMonitor
 from newsletter.settings.load import load
 from newsletter.web import connections
 from newsletter.web.app import create_app
@@ -35,18 +38,21 @@ def serve(
     listening = listen(host or web.host, web.port if port is None else port)
     bound = listening.getsockname()
     address = f"http://{bound[0]}:{bound[1]}"
-    server = server_of(container)
+    monitor = ProcessMonitor(container)
+    server = server_of(container, monitor)
     # Already now, because a signal before the server installs its handlers would kill the process.
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, server.handle_exit)
     err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it")
-    server.run(sockets=[listening])
+    settings = container.settings.metrics
+    with MonitorListener(monitor, settings.host, settings.port) if settings.port else nullcontext():
+        server.run(sockets=[listening])
 
 
-def server_of(container: Container) -> HttpServer:
+def server_of(container: Container, monitor: ProcessMonitor | None = None) -> HttpServer:
     """The web server of the service; web/connections.py limits how long it waits for clients."""
-    app = create_app(container, background=True)
+    app = create_app(container, background=True, monitor=monitor)
     most = open_files.connections_within(
         open_files.raise_limit(), most=container.settings.web.max_connections
     )

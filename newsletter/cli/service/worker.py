@@ -3,7 +3,7 @@
 import logging
 import os
 from contextlib import ExitStack
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,24 @@ from newsletter.db.engine import reading
 from newsletter.sending.queries import send_status
 from newsletter.settings.load import load
 
+if TYPE_CHECKING:
+    from newsletter.scheduling.leader_clock import Clock
+    from newsletter.sending.workers.thread_pool import WorkerPool
+
 
 def worker(
     concurrency: Annotated[
         int | None,
         typer.Option(min=1, max=64, help="Requests under way at once (sending.concurrency)."),
+    ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve /healthz, /readyz and /metrics on this port of metrics.host; 0 for a free "
+            "one.",
+        ),
     ] = None,
 ) -> None:
     """Run an additional sending worker beside `newsletter serve`.
@@ -40,10 +53,12 @@ def worker(
     container = Container(settings, text_process=True)
     # Check what the worker needs before it begins.
     _ = container.gateway, container.links, container.address_key
-    workers = container.workers()
+    workers, clock = container.workers(), container.clock()
     with stopping() as stop, ExitStack() as running:
+        if health_port is not None:
+            _serve_health(container, workers, clock, port=health_port, running=running)
         # Start the workers before the clock, because they create the job tables that it needs.
-        for part in (workers, container.clock()):
+        for part in (workers, clock):
             part.start()
             running.callback(part.stop)
         # Stop this before the clock, which may be waiting for it.
@@ -55,6 +70,21 @@ def worker(
         stop.wait()
         err.print("stopping when the requests under way have finished")
     err.print(f"stopped · {_sent(container, workers.name):,} batches sent")
+
+
+def _serve_health(
+    container: Container, workers: "WorkerPool", clock: "Clock", *, port: int, running: ExitStack
+) -> None:
+    """Answer the monitoring until the process ends."""
+    # Imported here, because few workers have a port.
+    from newsletter.monitoring.listener import MonitorListener  # noqa: PLC0415
+    from newsletter.monitoring.process_monitor import ProcessMonitor  # noqa: PLC0415
+
+    monitor = ProcessMonitor(container, has_metrics=True)
+    monitor.watch(workers, clock)
+    listener = MonitorListener(monitor, container.settings.metrics.host, port)
+    running.enter_context(listener)
+    err.print(f"health and metrics: {listener.url}")
 
 
 def _sent(container: Container, name: str) -> int:
