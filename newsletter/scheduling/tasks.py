@@ -105,7 +105,9 @@ def choose_winners() -> None:
             session, now=datetime.now(UTC), warm_up=context.warm_up
         )
     for send_id, label, why in decided:
-        _log.info("send %s: variant %s is the winner (%s)", send_id, label, why)
+        _log.info(
+            "send %s: variant %s is the winner (%s)", send_id, label, why, extra={"send": send_id}
+        )
 
 
 def check_circuit_breakers() -> None:
@@ -114,7 +116,9 @@ def check_circuit_breakers() -> None:
     with transaction(context.database) as session:
         paused = circuit_breaker.check_sends(session, context.breaker_rules, now=datetime.now(UTC))
     for send_id, why in paused:
-        _log.error("send %s was paused by the circuit breaker: %s", send_id, why)
+        _log.error(
+            "send %s was paused by the circuit breaker: %s", send_id, why, extra={"send": send_id}
+        )
     metrics.BREAKER_TRIPS.add(len(paused))
 
 
@@ -316,9 +320,13 @@ def start_due(context: TaskContext) -> list[int]:
                 _start(context, send_id, now=now, late=now - scheduled_for)
                 continue
         except restore_gate.NotComparedError as error:
-            _log.info("send %s: %s", send_id, error)
+            _log.info("send %s: %s", send_id, error, extra={"send": send_id})
         except Exception:  # noqa: BLE001 (whatever it is, the other sends must start)
-            _log.exception("send %s could not be started; the next tick tries again", send_id)
+            _log.exception(
+                "send %s could not be started; the next tick tries again",
+                send_id,
+                extra={"send": send_id},
+            )
         still_due.append(send_id)
     if len(still_due) < len(due):
         # Now, because the job that does so may have run a moment ago, and pauses then.
@@ -333,7 +341,11 @@ def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta
         with transaction(context.database, snapshot=True) as session:
             if late > context.late_limit:
                 send_lifecycle.pause_late(session, send_id, now=now)
-                _log.error("send %s is too late, and is paused for an operator", send_id)
+                _log.error(
+                    "send %s is too late, and is paused for an operator",
+                    send_id,
+                    extra={"send": send_id},
+                )
                 return
             planned = plan(
                 session, send_id, now=now, batch_size=context.batch_size, warm_up=context.warm_up
@@ -348,9 +360,9 @@ def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta
                 session, send_id, PauseCause.START, reason=reason, now=now
             )
         if paused:
-            _log.error("send %s %s", send_id, reason)
+            _log.error("send %s %s", send_id, reason, extra={"send": send_id})
         else:
             # Another process was faster, or an operator cancelled it a moment ago.
             _log.info("%s", error)
     else:
-        _log.info("send %s started: %s recipients", send_id, planned)
+        _log.info("send %s started: %s recipients", send_id, planned, extra={"send": send_id})

@@ -1,6 +1,5 @@
 """`newsletter serve`: web, clock and workers in one process."""
 
-import logging
 import signal
 import socket
 from contextlib import nullcontext
@@ -10,8 +9,7 @@ import typer
 import uvicorn
 
 from newsletter.cli.actor import STOPS
-from newsletter.cli.output import err
-from newsletter.cli.service import log_rate_limit, open_files
+from newsletter.cli.service import log_format, open_files
 from newsletter.container import Container
 from newsletter.errors import MachineError
 from newsletter.http_server import HttpServer
@@ -27,26 +25,25 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on (web.port).")] = None,
 ) -> None:
     """Run the service: pages, webhooks, the clock and the sending."""
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("newsletter").setLevel(logging.INFO)
-    log_rate_limit.install()
-    container = Container(load(), text_process=True)
+    settings = load()
+    log_format.install(settings.logging.format)
+    container = Container(settings, text_process=True)
     # Check what the service needs before it listens.
     _ = container.gateway, container.links, container.address_key, container.verifier
     _ = container.database
-    web = container.settings.web
+    web, own_port = settings.web, settings.metrics
     listening = listen(host or web.host, web.port if port is None else port)
     bound = listening.getsockname()
     address = f"http://{bound[0]}:{bound[1]}"
     monitor = ProcessMonitor(container)
+    own = MonitorListener(monitor, own_port.host, own_port.port) if own_port.port else nullcontext()
     server = server_of(container, monitor)
     # Already now, because a signal before the server installs its handlers would kill the process.
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, server.handle_exit)
-    err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it")
-    settings = container.settings.metrics
-    with MonitorListener(monitor, settings.host, settings.port) if settings.port else nullcontext():
+    log_format.say(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it")
+    with own:
         server.run(sockets=[listening])
 
 

@@ -1,6 +1,5 @@
 """`newsletter worker`: an additional sending worker, on this machine or another."""
 
-import logging
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
@@ -8,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsletter.cli.actor import stopping
-from newsletter.cli.output import err
-from newsletter.cli.service import log_rate_limit, open_files
+from newsletter.cli.service import log_format, open_files
 from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.sending.queries import send_status
@@ -42,14 +40,12 @@ def worker(
     dies, the others continue. A worker also takes over the clock if the service stops. SIGTERM,
     Ctrl-C and a closed terminal let it finish the requests under way.
     """
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.getLogger("newsletter").setLevel(logging.INFO)
-    log_rate_limit.install()
     open_files.raise_limit()
     environment = dict(os.environ)
     if concurrency is not None:
         environment["NEWSLETTER_SENDING__CONCURRENCY"] = str(concurrency)
     settings = load(environment)
+    log_format.install(settings.logging.format)
     container = Container(settings, text_process=True)
     # Check what the worker needs before it begins.
     _ = container.gateway, container.links, container.address_key
@@ -63,13 +59,13 @@ def worker(
             running.callback(part.stop)
         # Stop this before the clock, which may be waiting for it.
         running.callback(container.text_workers.stop)
-        err.print(
+        log_format.say(
             f"worker {workers.name} sends up to {settings.sending.concurrency} requests at once"
             " · Ctrl-C stops it"
         )
         stop.wait()
-        err.print("stopping when the requests under way have finished")
-    err.print(f"stopped · {_sent(container, workers.name):,} batches sent")
+        log_format.say("stopping when the requests under way have finished")
+    log_format.say(f"stopped · {_sent(container, workers.name):,} batches sent")
 
 
 def _serve_health(
@@ -84,7 +80,7 @@ def _serve_health(
     monitor.watch(workers, clock)
     listener = MonitorListener(monitor, container.settings.metrics.host, port)
     running.enter_context(listener)
-    err.print(f"health and metrics: {listener.url}")
+    log_format.say(f"health and metrics: {listener.url}")
 
 
 def _sent(container: Container, name: str) -> int:

@@ -246,7 +246,10 @@ class Dispatcher:
             )
         except Exception as error:  # noqa: BLE001 (any error pauses the send, or each claim would meet it again)
             _log.exception(
-                "send %s, batch %s: the request cannot be built", batch.send_id, batch.number
+                "send %s, batch %s: the request cannot be built",
+                batch.send_id,
+                batch.number,
+                extra={"send": batch.send_id, "batch": batch.number},
             )
             why = f"the request cannot be built: {type(error).__name__}: {error}"
             self._give_up(batch, PauseCause.REQUEST, why, departed=False)
