@@ -100,6 +100,7 @@ def test_a_send_its_requests_and_its_events_are_counted(
     client.get("/unsubscribe/a-token-of-somebody")
     client.get("/nowhere/somebody@example.org")
     client.get("/static/site.css")
+    client.request("BREW", "/healthz")
     page = client.get("/metrics", headers=BEARER).text
     after = samples(page)
     assert grown(before, after, "newsletter_recipients_total", outcome="accepted") == 5
@@ -113,6 +114,8 @@ def test_a_send_its_requests_and_its_events_are_counted(
     http = {(labels, value) for (name, labels), value in after.items() if "http_requests" in name}
     routes = {dict(labels)["route"] for labels, _ in http}
     assert {PATH, "/unsubscribe/{token}", "/static", "none"} <= routes
+    assert "OTHER" in {dict(labels)["method"] for labels, _ in http}
+    assert "BREW" not in page
     assert "somebody" not in page
     assert "@" not in page
 
