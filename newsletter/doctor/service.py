@@ -4,11 +4,12 @@ import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
 
 from newsletter import durations
 from newsletter.db.engine import reading
 from newsletter.doctor.account import DoctorFinding, Verdict
+from newsletter.sending.models import Batch
 from newsletter.sending.workers import due_work
 
 #: Bytes of free disk space below which nothing may be written soon, and below which to look.
@@ -27,6 +28,8 @@ def of_clock(*, held: bool, otherwise: Verdict) -> DoctorFinding:
 
 def of_sending(engine: Engine, *, now: datetime) -> DoctorFinding:
     """Checks that somebody sends what is due."""
+    if not inspect(engine).has_table(str(Batch.__tablename__)):
+        return DoctorFinding("workers", Verdict.OK, "the database has no tables yet")
     with reading(engine) as session:
         since = due_work.neglected_since(session, now=now, patience=_PATIENCE)
     if since is None:
