@@ -201,9 +201,12 @@ def test_the_steps_of_the_dockerfile_build_a_service_that_is_alive(tmp_path: Pat
     data.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    # Nothing of the installation may be written to, as in the container.
     service = subprocess.Popen(
-        [target / "bin" / "newsletter", *json.loads(dict(dockerfile())["CMD"])],
+        [
+            *read_only_except(data),
+            target / "bin" / "newsletter",
+            *json.loads(dict(dockerfile())["CMD"]),
+        ],
         cwd=data,
         env={
             "PATH": "/usr/bin:/bin",
@@ -232,6 +235,44 @@ def test_the_steps_of_the_dockerfile_build_a_service_that_is_alive(tmp_path: Pat
         service.terminate()
         assert service.wait(60) == 0
     assert {path.name for path in data.iterdir()} >= {"newsletter.db", "departures"}
+
+
+def read_only_except(folder: Path) -> list[str]:
+    """Starts a program that can write to this folder alone; nothing without the right to mount."""
+    script = (
+        f"mount --make-rprivate / && mount --bind {folder} {folder} "
+        f'&& mount -o remount,bind,ro / && cd {folder} && exec "$@"'
+    )
+    words = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    if shutil.which("unshare") is None:
+        return []
+    tried = subprocess.run([*words, "true"], capture_output=True, check=False)
+    return words if tried.returncode == 0 else []
+
+
+#: Starts a program that may make no memory executable (Linux, PR_SET_MDWE); 77 where it cannot.
+_NO_EXECUTABLE_MEMORY = (
+    "import ctypes, os, sys; "
+    "ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) and sys.exit(77); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+@pytest.mark.slow
+def test_the_program_needs_no_executable_memory(tmp_path: Path) -> None:
+    """MemoryDenyWriteExecute of the units: the demo renders, hashes, sends and receives events."""
+    newsletter = Path(sys.executable).with_name("newsletter")
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_EXECUTABLE_MEMORY, newsletter, "demo", "--once"],
+        env={"PATH": "/usr/bin:/bin"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip("this kernel cannot forbid it")
+    assert done.returncode == 0, done.stderr
 
 
 def _copy(source: Path, target: Path) -> None:
