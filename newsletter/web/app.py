@@ -16,7 +16,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.container import Container
 from newsletter.monitoring.process_monitor import ProcessMonitor
-from newsletter.web import errors, probes
+from newsletter.web import errors, monitoring
 from newsletter.web.base_path import BasePath
 from newsletter.web.console import routes as console
 from newsletter.web.console.base.session_cookie import OwnCookieOnly
@@ -124,7 +124,7 @@ def _routes() -> APIRouter:
     router.add_api_route(
         "/client-address", client_address, methods=["HEAD"], include_in_schema=False
     )
-    router.include_router(probes.router)
+    router.include_router(monitoring.router)
     return router
 
 
