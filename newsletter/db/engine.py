@@ -110,14 +110,22 @@ def beside(url: str, folder: str) -> Path:
     A relative path starts at the folder of SQLite's file, so that a command started anywhere
     finds it. With PostgreSQL it starts at the working directory.
     """
+    file = sqlite_file(url)
+    return Path(folder) if file is None or Path(folder).is_absolute() else file.parent / folder
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The path of SQLite's file; None for another database.
+
+    It is resolved, so that links to one file have the same folder.
+    """
     parsed = make_url(url)
     path = str(parsed.database or "")
-    if parsed.get_backend_name() != "sqlite" or path in _IN_MEMORY or Path(folder).is_absolute():
-        return Path(folder)
+    if parsed.get_backend_name() != "sqlite" or path in _IN_MEMORY:
+        return None
     if path.startswith("file:"):  # SQLite's own URL format
         path = unquote(urlsplit(path).path)
-    # Resolved, so that links to one file have the same folder.
-    return Path(path).resolve().parent / folder
+    return Path(path).resolve()
 
 
 def _make_file(url: URL) -> None:

@@ -35,6 +35,8 @@ from newsletter.settings.sections import (
     Imports,
     Inbound,
     LinkKeys,
+    Logging,
+    Metrics,
     PublicArchive,
     ReviewSection,
     Section,
@@ -90,6 +92,8 @@ class Settings(Section):
     console: Console
     imports: Imports
     web: Web
+    metrics: Metrics
+    logging: Logging
     templates: Templates
 
     @property

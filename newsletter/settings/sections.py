@@ -186,6 +186,20 @@ class Web(Section):
     forwarded_header: Literal["x-forwarded-for", "forwarded"]
 
 
+class Metrics(Section):
+    """Where the metrics can be read."""
+
+    token: Key
+    host: Host
+    port: Port
+
+
+class Logging(Section):
+    """The log of the long-running commands."""
+
+    format: Literal["text", "json"]
+
+
 class Templates(Section):
     """The folder of the email templates."""
 
