@@ -25,6 +25,7 @@ from newsletter.errors import SettingsError
 from newsletter.settings.kinds import DatabaseAddress, masked_url
 from newsletter.settings.sections import (
     AudienceSection,
+    Backups,
     Checks,
     Console,
     Imports,
@@ -82,6 +83,7 @@ class Settings(Section):
     tracking: Tracking
     console: Console
     imports: Imports
+    backup: Backups
     web: Web
     templates: Templates
 

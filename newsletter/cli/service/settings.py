@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,12 +10,11 @@ from newsletter.cli.actor import who
 from newsletter.cli.output import facts, out, rows
 from newsletter.container import Container
 from newsletter.db import engine as db
-from newsletter.db.backup import backup
 from newsletter.db.dialect import is_postgresql
 from newsletter.operations import maintenance
 from newsletter.settings.load import load, load_with_origins
 
-database = typer.Typer(help="Back up, upgrade and prune the database.", no_args_is_help=True)
+database = typer.Typer(help="Upgrade and prune the database.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
@@ -26,18 +24,6 @@ def show(as_json: AsJson = False) -> None:
     _, origins = load_with_origins()
     records = [{"setting": o.key, "value": o.shown, "from": o.source} for o in origins]
     rows(records, ["setting", "value", "from"], as_json=as_json, empty="")
-
-
-@database.command("backup")
-def make_backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for the copy.")],
-) -> None:
-    """Copy the SQLite database to a file while the service runs.
-
-    Only this user can read the file. Other parts of a backup: docs/guides/backup-and-restore.md.
-    """
-    size = backup(load().database_url, file)
-    out.print(f"{file}: {size:,} bytes, verified. Keep the keys and uploads with it.")
 
 
 @database.command("prune")
