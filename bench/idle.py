@@ -30,8 +30,9 @@ from newsletter.settings.load import load
 
 _CPU_LIMIT, _LATENCY_LIMIT = 0.5, 1.0
 _PEOPLE = 10
-#: Seconds after the start, which compares logs and installs tables.
-_SETTLES = 10.0
+#: Seconds after the first send: a minute after the last departure, how far the log reaches is
+#: written down once.
+_SETTLES = 65.0
 _TICK = os.sysconf("SC_CLK_TCK")
 
 

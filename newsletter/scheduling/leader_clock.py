@@ -21,6 +21,8 @@ from newsletter.scheduling.leadership import RENEW, leadership
 from newsletter.wakeups import Wakeups
 
 _log = logging.getLogger(__name__)
+# It warns of each job that is due while it still runs; _missed runs that job again.
+logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 #: Smaller corrections of the machine's clock are ignored.
 _MIN_CLOCK_STEP = timedelta(seconds=2)

@@ -90,7 +90,7 @@ def configure_tasks(context: TaskContext) -> None:
 
 
 def start_due_sends() -> None:
-    """Plan every send that is due; pause those that are too late."""
+    """Plan every send that is due, and queue its batches; pause those that are too late."""
     start_due(_context[0])
 
 
@@ -122,7 +122,10 @@ def check_circuit_breakers() -> None:
 
 def queue_due_batches() -> None:
     """On PostgreSQL, queue due batches for the workers of all machines."""
-    context = _context[0]
+    _queue_due(_context[0])
+
+
+def _queue_due(context: TaskContext) -> None:
     if is_postgresql(context.database):
         with transaction(context.database) as session:
             _procrastinate_queue().queue_due(session, now=datetime.now(UTC))
@@ -305,7 +308,8 @@ def run_due_schedules(context: TaskContext, *, now: datetime) -> None:
 def start_due(context: TaskContext) -> list[int]:
     """Start or pause each due send; returns those that stay due because of an error.
 
-    All stay due until the departure logs are compared; only then is their lateness checked.
+    The batches are queued, too. All stay due until the departure logs are compared; only then is
+    their lateness checked.
     """
     now, still_due = datetime.now(UTC), []
     with transaction(context.database) as session:
@@ -322,6 +326,9 @@ def start_due(context: TaskContext) -> list[int]:
         except Exception:  # noqa: BLE001 (whatever it is, the other sends must start)
             _log.exception("send %s could not be started; the next tick tries again", send_id)
         still_due.append(send_id)
+    if len(still_due) < len(due):
+        # Now, because the job that does so may have run a moment ago, and pauses then.
+        _queue_due(context)
     return still_due
 
 

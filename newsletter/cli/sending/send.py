@@ -142,6 +142,7 @@ def send(
         others=others,
         test=test,
         same_issue=same_issue,
+        despite_findings=despite_findings,
         batch_size=container.settings.sending.batch_size,
         warm_up=container.warm_up,
         tracking=TrackingChoice(clicks, opens),

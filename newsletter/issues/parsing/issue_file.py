@@ -75,9 +75,18 @@ class Draft:
     source: str
 
 
+class PlainTextDigestError(IssueError):
+    """The text is a plain-text digest, which has to be imported."""
+
+
 def read_issue(path: Path) -> Draft:
     """The issue in this file; IssueError names the line, the problem and what is allowed."""
-    return parse_issue(read_text(path), name=str(path))
+    text = read_text(path)
+    try:
+        return parse_issue(text, name=str(path))
+    except PlainTextDigestError as error:
+        error.hint = f"Convert it: newsletter issue import {path} -o issue.md"
+        raise
 
 
 def parse_issue(text: str, *, name: str) -> Draft:
@@ -159,10 +168,10 @@ def is_slug(words: str) -> bool:
 
 def _no_front_matter(lines: list[str], name: str) -> NoReturn:
     if any(map(_is_of_digest, lines)):
-        raise IssueError(
+        raise PlainTextDigestError(
             "this looks like a plain-text digest, not an issue file",
             place=f"{name}:1",
-            hint=f"Convert it: newsletter issue import {name} -o issue.md",
+            hint="Use “Import a plain-text digest” on the page New issue.",
         )
     first = next((n for n, line in enumerate(lines, 1) if line.strip()), 1)
     raise IssueError(

@@ -126,6 +126,7 @@ def create(
         segments=", ".join(segment_names)[:300],
         starts=f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         **({"variants": len(variants)} if options.test else {}),
+        **({"checks": "errors ignored"} if options.despite_findings else {}),
     )
     return CreatedSend(send.id, estimated.people, estimated.last_at, is_public)
 

@@ -48,6 +48,8 @@ class SendOptions:
     publication: Tracked = TRACK_EVERYTHING
     #: Allows a text that differs from what was sent under the same slug before.
     same_issue: bool = False
+    #: Whether it is sent although a blocking check reports errors; for the audit log.
+    despite_findings: bool = False
     batch_size: int = 1000
     warm_up: WarmUp | None = None
 

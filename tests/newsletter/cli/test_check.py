@@ -107,6 +107,7 @@ def test_a_send_is_refused_for_what_blocks_unless_somebody_insists(
     assert "no preheader" not in done.stderr
     assert run(*send, "--despite-findings", **own).returncode == 0
     assert run("sends").stdout.count("\n") == 2
+    assert "errors ignored" in run("user", "log").stdout
 
 
 @pytest.mark.slow

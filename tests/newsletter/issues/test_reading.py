@@ -145,6 +145,11 @@ def test_a_plain_text_digest_is_told_from_an_issue_and_the_way_out_named() -> No
         read_issue(seed)
     assert caught.value.hint is not None
     assert f"newsletter issue import {seed} -o issue.md" in caught.value.hint
+    with pytest.raises(IssueError) as caught:
+        parse_issue(seed.read_text(), name="in the editor")
+    assert caught.value.hint is not None
+    assert "New issue" in caught.value.hint
+    assert "newsletter" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ def _prepare(parts: Container, form: SendForm, pace: Pace, now: datetime) -> _Pr
         others=[(one.draft, one.rendered) for one in texts[1:]],
         test=test,
         same_issue=form.same_issue == "yes",
+        despite_findings=form.despite_findings == "yes",
         batch_size=parts.settings.sending.batch_size,
         warm_up=parts.warm_up,
         tracking=tracking_of(form.clicks, form.opens),

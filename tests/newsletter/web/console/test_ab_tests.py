@@ -8,7 +8,7 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import select, update
 
-from newsletter.accounts.models import Role
+from newsletter.accounts.models import AuditEntry, Role
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
 from newsletter.issues import approval, store
@@ -269,6 +269,9 @@ def test_what_the_checks_find_in_a_variant_stops_the_send_unless_it_is_sent_desp
     assert "Errors and warnings" in preview.text
     assert re.search(r"<li>B: .*41 characters", preview.text)
     assert approver.post(NEW, **carried(preview), step="send").status_code == 303
+    with reading(office.parts.database) as session:
+        entry = session.scalars(select(AuditEntry).filter_by(action="send created")).one()
+    assert entry.detail["checks"] == "errors ignored"
 
 
 def test_quiet_hours_of_the_settings_are_in_the_form_and_can_be_removed(

@@ -173,7 +173,7 @@ def test_pause_resume_cancel_are_done_once_and_written_down(office: Office, goin
     database, approver = office.parts.database, office.signed_in(Role.APPROVER)
     assert act(approver, going, "pause").status_code == 303
     assert send_state(database, going) == "paused"
-    assert "paused by approver@example.org" in approver.get(f"/console/sends/{going}").text
+    assert "<p>Paused by approver@example.org</p>" in approver.get(f"/console/sends/{going}").text
     twice = act(approver, going, "pause")
     assert twice.status_code == 400
     assert "It is paused and cannot become paused" in twice.text
