@@ -65,7 +65,7 @@ COMMANDS = (
         "restore",
         "Restore a backup into an empty database.",
     ),
-    ("db", "service.settings", "database", "Upgrade and prune the database."),
+    ("db", "service.database", "database", "Upgrade, prune and copy the database."),
     (
         "settings",
         "service.settings",

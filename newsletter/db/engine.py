@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 #: The version of the first release; migrations begin with it.
 _FIRST = "0100"
+#: The version of a database into which another one is being copied, so that nothing else opens it.
+COPYING = "copying"
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
 #: PostgreSQL's code for a deadlock, whose victim may retry, and the number of retries.
 _DEADLOCK, _DEADLOCKS = "40P01", 3
@@ -316,6 +318,12 @@ def check_version(engine: Engine) -> str | None:
             "Set database_url to a new database, run `newsletter db upgrade` and "
             "`newsletter subscribers import people.csv` with this program, and save the issues "
             "again from their files.",
+        )
+    if current == COPYING:
+        raise DatabaseError(
+            "another database is being copied into this one, and that has not ended",
+            place="database_url",
+            hint="Run `newsletter db copy` again, which continues, or use a new database.",
         )
     if current is not None and current not in _versions():
         raise DatabaseError(

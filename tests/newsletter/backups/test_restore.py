@@ -21,6 +21,7 @@ from subscribers.email_address import address_key
 from subscribers.models import Subscriber
 from tests.conftest import ADDRESS_KEY
 from tests.forking import command
+from tests.newsletter.backups.empty_databases import empty_postgresql, empty_sqlite
 from tests.newsletter.backups.test_take import add_job
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("postgresql_tools")]
@@ -32,16 +33,10 @@ NOW = datetime(2026, 12, 1, 7, 0, tzinfo=UTC)
 def empty(database: Engine, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database of the same kind."""
     if database.dialect.name == "sqlite":
-        yield f"sqlite:///{tmp_path / 'new' / 'restored.db'}"
+        yield empty_sqlite(tmp_path)
         return
-    admin = create_engine(database.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS restored WITH (FORCE)"))
-        connection.execute(text("CREATE DATABASE restored"))
-    yield database.url.set(database="restored").render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text("DROP DATABASE restored WITH (FORCE)"))
-    admin.dispose()
+    with empty_postgresql(str(database.url), "restored") as url:
+        yield url
 
 
 @pytest.fixture
@@ -164,7 +159,7 @@ def test_files_of_another_database_are_not_mixed_with_it(
     assert file.read_text() == "of the database that was here"
     file.unlink()
     if empty.startswith("sqlite"):
-        log = uploads.folder.parent / "restored.db-wal"
+        log = uploads.folder.parent / "newsletter.db-wal"
         log.write_text("commits of another database")
         with pytest.raises(DatabaseError, match="would damage"):
             restore(made.path, empty, uploads, key)
