@@ -326,6 +326,14 @@ def _prepare(reader: Connection, target: Engine, copy_id: str, version: str) -> 
             )
     else:
         upgrade(target)
+    with Session(target) as session:
+        known = session.get(database_identity.Identity, "database")
+    if known is not None and known.value == copy_id.split(maxsplit=1)[0]:
+        raise DatabaseError(
+            "this is the database that is to be copied, or a copy of it",
+            place=place,
+            hint="Use a new, empty database.",
+        )
     for table in metadata.sorted_tables:
         # A new database has an id already. The copy gets that of the source, by which its
         # departure logs know it, and the source's fingerprint of the address key.

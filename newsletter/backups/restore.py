@@ -12,8 +12,8 @@ from newsletter.backups import manifest as manifests
 from newsletter.backups.manifest import Manifest
 from newsletter.db import backup as db_backup
 from newsletter.db import private_files
-from newsletter.db.engine import open_database, upgrade
-from newsletter.errors import BackupError, MachineError
+from newsletter.db.engine import open_database, supports_version, upgrade
+from newsletter.errors import BackupError, DatabaseError, MachineError
 from newsletter.imports.upload_store import UploadStore
 
 
@@ -39,6 +39,19 @@ def restore(
             place=str(backup),
             hint=f"Restore it into {_NAMES[manifest.kind]} with --to, then copy that database "
             "with `newsletter db copy`.",
+        )
+    if str(target.database).startswith("file:"):
+        raise DatabaseError(
+            "a backup cannot be restored to an address of this form",
+            place="database_url",
+            hint="Use the plain path of the file: sqlite:///PATH.",
+        )
+    if not supports_version(manifest.schema_version):
+        raise BackupError(
+            f"the database in the backup is of version {manifest.schema_version}, which this "
+            "program does not know",
+            place=str(backup),
+            hint=f"Restore it with version {manifest.program} of newsletter.",
         )
     _require_key(manifest, address_key)
     manifests.verify(backup, manifest)

@@ -30,6 +30,8 @@ Stopped = Callable[[], bool]
 _NOT_COPIED: Final = "procrastinate"
 #: Pages copied at a time: writers wait no longer than for one such step.
 _PAGES = 2000
+#: Steps of SQLite's machine between two looks whether the check of the copy should be stopped.
+_STEPS = 1_000_000
 #: Seconds between two looks whether a tool should be stopped.
 _POLL = 0.2
 
@@ -138,8 +140,10 @@ def _require_none(names: Sequence[str], place: str) -> None:
 @contextmanager
 def _copied_sqlite(engine: Engine, file: Path, stopped: Stopped) -> Iterator[Session]:
     try:
-        _copy_pages(Path(str(engine.url.database)), file, stopped)
+        _copy_pages(engine, file, stopped)
     except sqlite3.OperationalError as error:
+        if stopped():
+            raise _stopped() from None
         raise OSError(0, str(error)) from None
     except sqlite3.DatabaseError as error:
         raise DatabaseError(
@@ -155,21 +159,23 @@ def _copied_sqlite(engine: Engine, file: Path, stopped: Stopped) -> Iterator[Ses
         copy.dispose()
 
 
-def _copy_pages(source: Path, target: Path, stopped: Stopped) -> None:
+def _copy_pages(source: Engine, target: Path, stopped: Stopped) -> None:
     def step(_status: int, _remaining: int, _total: int) -> None:
         if stopped():
             raise _stopped()
 
-    with closing(sqlite3.connect(source)) as a, closing(sqlite3.connect(target)) as b:
+    with closing(source.raw_connection()) as pooled, closing(sqlite3.connect(target)) as copy:
+        connection = pooled.driver_connection
+        assert isinstance(connection, sqlite3.Connection)
         # One transaction for all pages: otherwise each commit of others restarts the copy.
-        a.isolation_level = None
-        a.execute("BEGIN")
-        a.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        a.backup(b, pages=_PAGES, progress=step)
-        a.execute("COMMIT")
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.backup(copy, pages=_PAGES, progress=step)
+        connection.execute("COMMIT")
         # A single file, without a log beside it.
-        b.execute("PRAGMA journal_mode=DELETE")
-        found = [row[0] for row in b.execute("PRAGMA integrity_check(1)")]
+        copy.execute("PRAGMA journal_mode=DELETE")
+        copy.set_progress_handler(stopped, _STEPS)
+        found = [row[0] for row in copy.execute("PRAGMA integrity_check(1)")]
         if found != ["ok"]:
             raise sqlite3.DatabaseError(found[0])
 

@@ -334,6 +334,11 @@ def check_version(engine: Engine) -> str | None:
     return current
 
 
+def supports_version(version: str) -> bool:
+    """Whether this program can open or upgrade a database of this version."""
+    return version >= _FIRST and version in _versions()
+
+
 def require_current(engine: Engine) -> None:
     """Raise DatabaseError unless the schema is up to date; SQLite is upgraded at once."""
     current = check_version(engine)

@@ -274,6 +274,13 @@ def test_only_an_empty_database_of_the_same_version_is_filled(
     copy_database(database, target, silent)
 
 
+def test_a_database_is_not_copied_into_itself(database: Engine) -> None:
+    again = open_database(database.url.render_as_string(hide_password=False))
+    with pytest.raises(DatabaseError, match="that is to be copied"):
+        copy_database(database, again, silent)
+    again.dispose()
+
+
 def test_nothing_is_copied_while_something_sends(
     database: Engine, target: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_backup_that_does_not_fit_is_refused_before_anything_is_written(
     for values, why in (
         ({"program": "99.0.0"}, "made by version 99.0.0"),
         ({"format": 2, "files": "unknown"}, "made by version"),
+        ({"schema_version": "0999"}, "of version 0999"),
         ({"files": []}, "lacks the copy of the database"),
         ({"kind": "sqlite" if made.manifest.kind == "postgresql" else "postgresql"}, "cannot be"),
         ({"files": [{"name": "../../etc/passwd", "size": 1, "sha256": ""}]}, "damaged"),
