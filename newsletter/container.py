@@ -292,13 +292,18 @@ class Container:
             return None
         return WarmUp(begins=sending.warm_up_from, volumes=tuple(sending.warm_up))
 
+    @property
+    def breaker_file(self) -> Path:
+        """The file with the rules of the circuit breaker."""
+        own = self.settings.sending.alerts
+        return Path(own) if own else resource("config") / "alerts.toml"
+
     @cached_property
     def breaker_rules(self) -> tuple[BreakerRule, ...]:
         """The rules of the circuit breaker."""
         from newsletter.tracking.circuit_breaker import load_rules
 
-        own = self.settings.sending.alerts
-        return load_rules(Path(own) if own else resource("config") / "alerts.toml")
+        return load_rules(self.breaker_file)
 
     @property
     def task_context(self) -> TaskContext:

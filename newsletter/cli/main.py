@@ -42,6 +42,7 @@ COMMANDS = (
         "Show the departure logs, which record what left, and continue after a restore.",
     ),
     ("schedule", "sending.schedules", "app", "Send the issues of a series on a schedule."),
+    ("alerts", "sending.alerts", "app", "Try rules of the circuit breaker on past sends."),
     ("stats", "sending.stats", "app", "Show the results of sends, and verify the counters."),
     ("subscribers", "audience.subscribers", "app", "Import, export and manage subscribers."),
     (

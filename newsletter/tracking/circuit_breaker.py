@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -40,7 +41,7 @@ _PHRASES: Final[Mapping[EventKind, str]] = {
     EventKind.GROUP_UNSUBSCRIBE: "led to an unsubscribe at the provider",
 }
 #: Key of Send.breaker_baseline beside the counts of recipients.
-_ACCEPTED = "accepted"
+ACCEPTED: Final = "accepted"
 
 
 def _kind(name: object) -> EventKind:
@@ -74,12 +75,21 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
     #: At most 500, so that the whole reason fits into the 1000 characters of Send.reason.
     say: Line = Field(min_length=1, max_length=500, description="One line, without a full stop.")
 
+    def affected(self, counts: Counter[str]) -> int:
+        """The recipients whom an event happened to that the rule counts."""
+        return sum(counts[what] for what in counters_of(frozenset(self.counts)))
+
+    def matches(self, counts: Counter[str]) -> bool:
+        """Whether these counts pause the send."""
+        accepted, affected = counts[self.of], self.affected(counts)
+        enough = accepted >= self.after and affected >= self.at_least
+        return enough and affected > self.above * accepted
+
     def reason(self, since: Counter[str], *, again: bool) -> str | None:
         """Why these counts pause the send, as the operator reads it; None when they do not."""
-        accepted = since[self.of]
-        matching = sum(since[what] for what in _counters_of(self.counts))
-        if accepted < self.after or matching < self.at_least or matching <= self.above * accepted:
+        if not self.matches(since):
             return None
+        accepted, matching = since[self.of], self.affected(since)
         # Rounded up, so that 5.001 % never reads "5 %, above 5 %".
         share = (100 * Decimal(matching) / accepted).quantize(Decimal("0.01"), ROUND_CEILING)
         happened = " or ".join(phrase for kind, phrase in _PHRASES.items() if kind in self.counts)
@@ -90,13 +100,14 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
         )
 
 
-def _counters_of(kinds: Collection[EventKind]) -> frozenset[str]:
+@cache
+def counters_of(kinds: frozenset[EventKind]) -> frozenset[str]:
     """The counters that say how many recipients these kinds happened to.
 
     A recipient who unsubscribed by our link and by the provider's counts once where a rule
     counts both kinds.
     """
-    both = UNSUBSCRIBED_BY.keys() <= set(kinds)
+    both = UNSUBSCRIBED_BY.keys() <= kinds
     return frozenset(
         RECIPIENTS[kind] if both else UNSUBSCRIBED_BY.get(kind, RECIPIENTS[kind]) for kind in kinds
     )
@@ -111,20 +122,35 @@ class _File(BaseModel, extra="forbid", strict=True):
 def load_rules(path: Path) -> tuple[BreakerRule, ...]:
     """The rules of a file, in its order. SettingsError names the rule, the field and a remedy."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        hint = "It has to be a TOML file like config/alerts.toml."
-        raise SettingsError(f"cannot be read: {error}", place=str(path), hint=hint) from None
+        raise _unreadable(error, str(path)) from None
+    return _rules(_toml(text, str(path)), path.name)
+
+
+def parse_rules(text: str, *, name: str) -> tuple[BreakerRule, ...]:
+    """The rules of a text, as ``load_rules``; ``name`` is its name in errors."""
+    return _rules(_toml(text, name), name)
+
+
+def _toml(text: str, place: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text, parse_float=Decimal)
+    except ValueError as error:
+        raise _unreadable(error, place) from None
+
+
+def _rules(content: dict[str, Any], name: str) -> tuple[BreakerRule, ...]:
     try:
         rules = tuple(_File.model_validate(content).rule)
     except ValidationError as error:
-        raise _settings_error(error, content, path.name) from None
+        raise _settings_error(error, content, name) from None
     names = [rule.name for rule in rules]
-    for number, name in enumerate(names, start=1):
-        if (first := names.index(name) + 1) < number:
+    for number, of_rule in enumerate(names, start=1):
+        if (first := names.index(of_rule) + 1) < number:
             raise SettingsError(
                 f"rule {first} has the same name",
-                place=f"{path.name}: rule {number} ({name}): name",
+                place=f"{name}: rule {number} ({of_rule}): name",
                 hint="Give each rule a name of its own.",
             )
     return rules
@@ -185,7 +211,7 @@ def _recipient_counts(session: Session, send_ids: Collection[int]) -> Mapping[in
         _count.c.what.in_(sorted({*RECIPIENTS.values(), *UNSUBSCRIBED_BY.values()})),
     )
     accepted = (
-        select(_batch.c.send_id, literal(_ACCEPTED), func.sum(_batch.c.size))
+        select(_batch.c.send_id, literal(ACCEPTED), func.sum(_batch.c.size))
         .where(_batch.c.send_id.in_(send_ids), _batch.c.state == BatchState.ACCEPTED)
         .group_by(_batch.c.send_id)
     )
@@ -200,6 +226,11 @@ def _save_baseline(session: Session, row: Row[Any], baseline: Mapping[str, int])
     if baseline != row.breaker_baseline:
         unmoved = (_send.c.id == row.id) & (_send.c.state == row.state)
         session.execute(update(_send).where(unmoved).values(breaker_baseline=baseline))
+
+
+def _unreadable(error: Exception, place: str) -> SettingsError:
+    hint = "It has to be TOML like config/alerts.toml."
+    return SettingsError(f"cannot be read: {error}", place=place, hint=hint)
 
 
 def _plain(number: Decimal) -> str:

@@ -499,6 +499,7 @@ READS = {
     "departures compare", "schedule list", "schedule show", "schedule next", "stats show",
     "stats verify", "subscribers export", "segment count", "segment list", "segment show",
     "topic list", "user list", "user log", "backup", "restore", "db upgrade", "db copy",
+    "alerts backtest",
 }  # fmt: skip
 #: Operations of the command line alone, and why.
 COMMANDS_ALONE = {
@@ -522,6 +523,7 @@ FORMS_ALONE = {
     f"{ISSUES}/{{slug}}/ask": "changes nothing",
     f"{SCHEDULES}/preview": "changes nothing",
     f"{SEGMENTS}/try": "changes nothing",
+    "/console/deliverability/circuit-breaker": "changes nothing",
 }
 OWN_ACCOUNT = ("/console/sign-", "/console/account/", "/console/forgot", "/console/password/")
 

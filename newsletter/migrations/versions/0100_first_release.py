@@ -82,15 +82,16 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(
+        op.f("ix_delivery_send_id_batch"), "delivery", ["send_id", "batch"], unique=False
+    )
+    # After the other: where both would do, SQLite takes the one that was created last.
+    op.create_index(
         "ix_delivery_apart",
         "delivery",
         ["send_id", "batch", "subscriber_id"],
         unique=False,
         sqlite_where=sa.text("reason IS NOT NULL"),
         postgresql_where=sa.text("reason IS NOT NULL"),
-    )
-    op.create_index(
-        op.f("ix_delivery_send_id_batch"), "delivery", ["send_id", "batch"], unique=False
     )
     op.create_table(
         "departure_log",

@@ -16,7 +16,12 @@ from newsletter.web.console.accounts import (
 from newsletter.web.console.base.layout import go
 from newsletter.web.console.base.permissions import SignInNeeded
 from newsletter.web.console.base.unsaved_draft import restored_draft
-from newsletter.web.console.dashboard import deliverability, departure_logs, overview
+from newsletter.web.console.dashboard import (
+    circuit_breaker,
+    deliverability,
+    departure_logs,
+    overview,
+)
 from newsletter.web.console.issues import editor as issue_editor
 from newsletter.web.console.issues import preview as issue_preview
 from newsletter.web.console.issues import review as issue_review
@@ -54,6 +59,7 @@ _PAGES = (
     schedule_views,
     schedule_calendar,
     schedule_form,
+    circuit_breaker,
     deliverability,
     sign_in,
     password_reset,

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import insert, update
@@ -21,7 +22,7 @@ from newsletter.sending.models import Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.planning.planner import plan
 from newsletter.tracking.models import SendCounter, VariantCounter
-from subscribers.directory import growth_history
+from subscribers.directory import growth_history, status_counts
 from subscribers.directory.status_counts import StatusCounts, SubscriberStatus
 from subscribers.models import AudienceDay
 from subscribers.segments import store as segment_store
@@ -139,6 +140,27 @@ def test_the_clock_writes_a_day_of_the_audience_once_an_hour(office: Office) -> 
         add_person(session, "one-more@example.org")
         growth_history.save_day(session, StatusCounts(6, {SubscriberStatus.ACTIVE: 6}), now=today)
         assert [one.active for one in growth_history.since(session, today.date())] == [6]
+
+
+@pytest.mark.usefixtures("audience")
+def test_a_large_list_is_counted_in_half_a_percent_of_the_time(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_counts, "SMALL", 1)
+    monkeypatch.setattr(tasks, "_count_again", [0.0])
+    # Each count seems to take two seconds, so the next one may begin after 400.
+    ticks = iter([1000.0, 1002.0, 1060.0, 1399.0, 1401.0, 1403.0])
+    monkeypatch.setattr(tasks, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    database, counted = office.parts.database, []
+    tasks.configure_tasks(office.parts.task_context)
+    for number in range(4):
+        tasks.count_subscribers()
+        with transaction(database) as session:
+            stored = status_counts.status_counts(session, now=datetime.now(UTC))
+            assert stored is not None
+            counted.append(stored.people)
+            add_person(session, f"more-{number}@example.org")
+    assert counted == [5, 5, 5, 8]
 
 
 @pytest.mark.usefixtures("audience")
