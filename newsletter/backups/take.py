@@ -74,7 +74,7 @@ def take(
                 # By it, old backups of this database are told from others.
                 database = database_identity.database_id(session, now=now)
             unfinished = _unfinished(path)
-            unfinished.mkdir(mode=private_files.FOLDER_MODE)
+            private_files.make_folder(unfinished)
             try:
                 manifest = _write(
                     engine, unfinished, uploads, schema, database, now=now, stopped=stopped
@@ -119,7 +119,7 @@ def _write(
 ) -> Manifest:
     kind = "postgresql" if is_postgresql(engine) else "sqlite"
     name = manifests.DATABASE_FILE[kind]
-    (target / manifests.UPLOADS).mkdir(mode=private_files.FOLDER_MODE)
+    private_files.make_folder(target / manifests.UPLOADS)
     # Before the database: the file of an import that ends meanwhile would be gone after it.
     _copy_uploads(uploads, target)
     with db_backup.copied(engine, target / name, stopped=stopped) as session:
