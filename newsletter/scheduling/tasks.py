@@ -78,6 +78,9 @@ class TaskContext:
     make_issue_renderer: "Callable[[], IssueRenderer] | None" = None
     #: Puts emails to operators into the outbox (newsletter.scheduling.operator_emails).
     tell_operators: Callable[[Session, datetime], int] | None = None
+    #: Makes a backup if one is due (newsletter.backups.scheduled). The second argument tells when
+    #: to stop.
+    back_up: Callable[[datetime, Callable[[], bool]], None] | None = None
 
 
 _context: list[TaskContext] = []
@@ -265,6 +268,12 @@ def tell_operators() -> None:
             detail = f"Batches: {overdue[send_id]}"
             operator_messages.post(session, kind, send_id, now=now, occasion=today, detail=detail)
         context.tell_operators(session, now)
+
+
+def back_up() -> None:
+    """Make a backup if the settings want one now."""
+    if (make := _context[0].back_up) is not None:
+        make(datetime.now(UTC), stopping.is_set)
 
 
 def remove_from_provider_lists() -> None:

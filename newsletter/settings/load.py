@@ -30,6 +30,7 @@ from newsletter.settings import env_file, secret_files
 from newsletter.settings.kinds import DatabaseAddress, masked_url
 from newsletter.settings.sections import (
     AudienceSection,
+    Backups,
     Checks,
     Console,
     Imports,
@@ -91,6 +92,7 @@ class Settings(Section):
     tracking: Tracking
     console: Console
     imports: Imports
+    backup: Backups
     web: Web
     metrics: Metrics
     logging: Logging

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from newsletter.settings.kinds import (
     Amount,
@@ -173,6 +173,21 @@ class Imports(Section):
     folder: Annotated[PathText, Field(min_length=1)]
     max_megabytes: Count
     keep: Lasting
+
+
+class Backups(Section):
+    """Backups that the service makes."""
+
+    folder: PathText
+    every: Period
+    keep: Count
+    hook: Annotated[list[Line], ListSetting]
+
+    @model_validator(mode="after")
+    def _has_folder(self) -> "Backups":
+        if self.every and not self.folder:
+            raise ValueError("every needs a folder for the backups, and backup.folder is empty")
+        return self
 
 
 class Web(Section):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import typer
 from rich.markup import escape
 
+from newsletter.backups.take import latest as latest_backup
 from newsletter.cli.output import err, out, rows, shown
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
@@ -98,6 +99,9 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
     if folder:
         path = beside(settings.database_url, folder)
         yield service_findings.of_disk_space("the departure log", path)
+    if (backup := settings.backup).folder:
+        latest = latest_backup(beside(settings.database_url, backup.folder), now=datetime.now(UTC))
+        yield host_findings.of_backups(latest, every=backup.every, now=datetime.now(UTC))
     if is_missing_file(settings.database_url):
         yield DoctorFinding("database", Verdict.OK, "none yet; the first command creates it")
         return
