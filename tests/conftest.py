@@ -21,6 +21,7 @@ from subscribers.email_address import address_key, hash_address, parse
 from subscribers.models import Subscriber
 from tests import compiled_statements
 from tests.emptying import emptied, shape_of
+from tests.postgresql_tools import path as postgresql_path
 
 ADDRESS_KEY = "a test's address key of 32 characters and more"
 LINK_KEY = "a test's link key of 32 characters and more"
@@ -125,6 +126,14 @@ def database_url(
     # A database is emptied in a fiftieth of the time that it takes to make another.
     _templates["emptied"] = "yes" if emptied(admin, url, _templates["postgresql"]) else ""
     admin.dispose()
+
+
+@pytest.fixture
+def postgresql_tools(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A PATH on which pg_dump and pg_restore are as new as the test server; it is set."""
+    path = postgresql_path()
+    monkeypatch.setenv("PATH", path)
+    return path
 
 
 @pytest.fixture

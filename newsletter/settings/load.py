@@ -30,11 +30,14 @@ from newsletter.settings import env_file, secret_files
 from newsletter.settings.kinds import DatabaseAddress, masked_url
 from newsletter.settings.sections import (
     AudienceSection,
+    Backups,
     Checks,
     Console,
     Imports,
     Inbound,
     LinkKeys,
+    Logging,
+    Metrics,
     PublicArchive,
     ReviewSection,
     Section,
@@ -89,7 +92,10 @@ class Settings(Section):
     tracking: Tracking
     console: Console
     imports: Imports
+    backup: Backups
     web: Web
+    metrics: Metrics
+    logging: Logging
     templates: Templates
 
     @property

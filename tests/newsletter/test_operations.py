@@ -498,7 +498,8 @@ READS = {
     "issue import", "issue list", "issue show", "issue history", "sends show", "sends test",
     "departures compare", "schedule list", "schedule show", "schedule next", "stats show",
     "stats verify", "subscribers export", "segment count", "segment list", "segment show",
-    "topic list", "user list", "user log", "db backup", "db upgrade", "alerts backtest",
+    "topic list", "user list", "user log", "backup", "restore", "db upgrade", "db copy",
+    "alerts backtest",
 }  # fmt: skip
 #: Operations of the command line alone, and why.
 COMMANDS_ALONE = {
