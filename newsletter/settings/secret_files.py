@@ -17,6 +17,7 @@ SETTINGS: Final = (
     "links.keys",
     "subscribers.address_key",
     "inbound.key",
+    "metrics.token",
 )
 _MOST_BYTES: Final = 100_000
 

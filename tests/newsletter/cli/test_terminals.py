@@ -229,6 +229,7 @@ STORY: Sequence[tuple[str, int]] = (
     ("suppressions lift alice@example.org --reason asked", 3),
     ("stats show 2", 0),
     ("stats verify", 0),
+    ("alerts backtest", 0),
     ("reconcile", 0),
     ("subscribers export people.jsonl", 0),
     ("subscribers data alice@example.org", 0),

@@ -18,6 +18,7 @@ def test_each_secret_may_be_in_a_file(tmp_path: Path) -> None:
         "NEWSLETTER_LINKS__KEYS": "\n".join(KEYS) + "\n",
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": KEYS[0],
         "NEWSLETTER_INBOUND__KEY": KEYS[1],
+        "NEWSLETTER_METRICS__TOKEN": KEYS[1],
     }
     environment = {}
     for name, text in contents.items():
