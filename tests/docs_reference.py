@@ -104,8 +104,8 @@ directory that belong to another user than you and root are refused.
 A secret may also be in a file of its own, as Docker and systemd hand it over:
 `NEWSLETTER_LINKS__KEYS_FILE=/run/secrets/links` reads `links.keys` from there, one key in each
 line. This works for `database_url`, `sendgrid.api_key`, `links.keys`, `subscribers.address_key`,
-`inbound.key` and `metrics.token`. A line break at the end does not count, and setting both the value and the file is an
-error.
+`inbound.key` and `metrics.token`. A line break at the end does not count, and setting both the
+value and the file is an error.
 
 `newsletter settings` prints every value in force and its source. An unknown key or a wrong value
 stops the start, with the key and what is allowed.
