@@ -9,6 +9,7 @@ guard changes and deletions of rows, so they can stay while rows are inserted.
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ from subscribers.segments.attributes import index_name
 #: Reports progress: table, rows done, rows in all.
 Progress = Callable[[str, int, int], None]
 _log = logging.getLogger(__name__)
+#: Seconds in which a PostgreSQL server notices that the process with the lock has ended.
+_PATIENCE: Final = 2.0
 _VERSION = text("SELECT version_num FROM alembic_version")
 _SET_VERSION = text("UPDATE alembic_version SET version_num = :version")
 _INDEX = index_name("")
@@ -136,7 +139,10 @@ class _SourceLock:
         self._thread = threading.Thread(target=self._renew, name="source-lock")
 
     def __enter__(self) -> Self:
-        self._is_held = self._lock.hold()
+        deadline = time.monotonic() + _PATIENCE
+        while not (held := self._lock.hold()) and time.monotonic() < deadline:
+            time.sleep(_PATIENCE / 20)
+        self._is_held = held
         self._thread.start()
         return self
 

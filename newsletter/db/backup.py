@@ -259,6 +259,8 @@ def _tool(name: str, *, at_least: int) -> tuple[str, int]:
 def _run(
     words: Sequence[str], *, password: str | None = None, stopped: Stopped = lambda: False
 ) -> None:
+    if stopped():
+        raise _stopped()
     # Other users can see the arguments of a process, but not its environment.
     environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
     with subprocess.Popen(  # noqa: S603 (a program of PostgreSQL, without a shell)

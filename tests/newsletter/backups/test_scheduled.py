@@ -17,6 +17,8 @@ from newsletter.db.engine import reading
 from newsletter.errors import MachineError, SettingsError
 from newsletter.settings.load import load
 
+pytestmark = pytest.mark.usefixtures("postgresql_tools")
+
 NOW = datetime(2026, 12, 1, 7, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 
