@@ -323,6 +323,7 @@ class Container:
             retention=self.retention,
             make_issue_renderer=self.make_issue_renderer,
             tell_operators=self._tell_operators,
+            event_silence=self.settings.tracking.event_silence,
         )
 
     def _tell_operators(self, session: Session, now: datetime) -> int:

@@ -34,7 +34,9 @@ def show(
         return page(
             request,
             "overview.html",
-            items=attention.items(session, now=now),
+            items=attention.items(
+                session, event_silence=parts.settings.tracking.event_silence, now=now
+            ),
             under_way=send_list.active(session, limit=5),
             coming=send_list.scheduled(session),
             next_up=schedules.next_up(session),
