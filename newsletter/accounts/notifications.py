@@ -3,7 +3,7 @@
 Owners and approvers get every kind unless they choose otherwise; editors and viewers get none.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from newsletter.accounts.models import DigestEntry, Role, User
 from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.dialect import insert_into
 from newsletter.db.orm import Session, changed, table_of
+from newsletter.errors import AccountError
 
 _user, _entry = table_of(User), table_of(DigestEntry)
 
@@ -61,6 +62,18 @@ def choose(session: Session, user: User, kinds: Collection[MessageKind], *, dige
     }
     session.execute(update(_user).where(_user.c.id == user.id).values(values))
     session.expire(user)
+
+
+def parse_kinds(names: Iterable[str]) -> frozenset[MessageKind]:
+    """The kinds with these names; AccountError for an unknown one."""
+    found = set()
+    for name in names:
+        try:
+            found.add(MessageKind(name))
+        except ValueError:
+            hint = f"Kinds: {', '.join(MessageKind)}."
+            raise AccountError("there is no such kind of message", place=name, hint=hint) from None
+    return frozenset(found)
 
 
 def readers(session: Session) -> Sequence[Reader]:

@@ -77,6 +77,8 @@ class TaskContext:
     make_issue_renderer: "Callable[[], IssueRenderer] | None" = None
     #: Puts emails to operators into the outbox (newsletter.scheduling.operator_emails).
     tell_operators: Callable[[Session, datetime], int] | None = None
+    #: Whether it has morning emails to write.
+    digest_is_due: Callable[[Session, datetime], bool] = lambda _session, _now: False
     #: The longest time without events after emails left; zero for any.
     event_silence: timedelta = timedelta(0)
 
@@ -278,7 +280,8 @@ def tell_operators() -> None:
                 for send_id, batches in overdue.items()
             ],
         )
-        if not new and not operator_messages.not_emailed(session, limit=1):
+        waits = new or operator_messages.not_emailed(session, limit=1)
+        if not waits and not context.digest_is_due(session, now):
             return
     with transaction(context.database) as session:
         operator_messages.post_all(session, new, now=now)

@@ -28,13 +28,14 @@ def show(
     after: Annotated[str, Query(max_length=18)] = "",
 ) -> Response:
     """The latest messages. Those ``after`` a message, or not read yet, are marked as new."""
+    first_new = whole_number(after)
     with reading(parts.database) as session:
         read_up_to = operator_messages.read_up_to(session, visitor.user_id)
         return page(
             request,
             "messages.html",
             messages=texts(session, operator_messages.latest(session, limit=_SHOWN)),
-            read_up_to=min(read_up_to, whole_number(after) or read_up_to),
+            read_up_to=read_up_to if first_new is None else min(read_up_to, first_new),
             shown=_SHOWN,
         )
 
