@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from newsletter.accounts.audit import Actor
     from newsletter.accounts.passwords import Passwords
+    from newsletter.backups.scheduled import ScheduledBackups
     from newsletter.checking import rules as checks
     from newsletter.checking.checker import Checker
     from newsletter.checking.context import AskDns
@@ -308,6 +309,7 @@ class Container:
     @property
     def task_context(self) -> TaskContext:
         """The dependencies of the clock's tasks."""
+        from newsletter.doctor.service import written_folders
         from newsletter.scheduling.tasks import TaskContext
 
         sending = self.settings.sending
@@ -326,6 +328,22 @@ class Container:
             tell_operators=self._tell_operators,
             digest_is_due=self._digest_is_due,
             event_silence=self.settings.tracking.event_silence,
+            written_folders=written_folders(self.settings),
+            back_up=self._scheduled_backups.run_if_due if self.settings.backup.every else None,
+        )
+
+    @cached_property
+    def _scheduled_backups(self) -> ScheduledBackups:
+        from newsletter.backups.scheduled import ScheduledBackups
+
+        backup = self.settings.backup
+        return ScheduledBackups(
+            self.database,
+            beside(self.settings.database_url, backup.folder),
+            self.uploads,
+            every=backup.every,
+            keep=backup.keep,
+            hook=backup.hook,
         )
 
     def _tell_operators(self, session: Session, now: datetime) -> int:

@@ -35,6 +35,10 @@ class MessageKind(StrEnum):
     LOG_WAITS = "log_waits"
     #: A schedule was due and made no send; ``subject`` is its number.
     SCHEDULE_FAILED = "schedule_failed"
+    #: The service could not make a backup; ``subject`` is the folder.
+    BACKUP_FAILED = "backup_failed"
+    #: A disk has little space; ``subject`` is what is on it.
+    DISK_LOW = "disk_low"
     #: A send ended a day ago and has its first figures; ``subject`` is its number.
     SEND_FINISHED = "send_finished"
     #: A rule of the circuit breaker matched and paused nothing; ``subject`` is the send.

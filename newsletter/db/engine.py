@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 #: The version of the first release; migrations begin with it.
 _FIRST = "0100"
+#: The version of a database into which another one is being copied, so that nothing else opens it.
+COPYING = "copying"
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
 #: PostgreSQL's code for a deadlock, whose victim may retry, and the number of retries.
 _DEADLOCK, _DEADLOCKS = "40P01", 3
@@ -110,14 +112,22 @@ def beside(url: str, folder: str) -> Path:
     A relative path starts at the folder of SQLite's file, so that a command started anywhere
     finds it. With PostgreSQL it starts at the working directory.
     """
+    file = sqlite_file(url)
+    return Path(folder) if file is None or Path(folder).is_absolute() else file.parent / folder
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The path of SQLite's file; None for another database.
+
+    It is resolved, so that links to one file have the same folder.
+    """
     parsed = make_url(url)
     path = str(parsed.database or "")
-    if parsed.get_backend_name() != "sqlite" or path in _IN_MEMORY or Path(folder).is_absolute():
-        return Path(folder)
+    if parsed.get_backend_name() != "sqlite" or path in _IN_MEMORY:
+        return None
     if path.startswith("file:"):  # SQLite's own URL format
         path = unquote(urlsplit(path).path)
-    # Resolved, so that links to one file have the same folder.
-    return Path(path).resolve().parent / folder
+    return Path(path).resolve()
 
 
 def _make_file(url: URL) -> None:
@@ -317,6 +327,12 @@ def check_version(engine: Engine) -> str | None:
             "`newsletter subscribers import people.csv` with this program, and save the issues "
             "again from their files.",
         )
+    if current == COPYING:
+        raise DatabaseError(
+            "another database is being copied into this one, and that has not ended",
+            place="database_url",
+            hint="Run `newsletter db copy` again, which continues, or use a new database.",
+        )
     if current is not None and current not in _versions():
         raise DatabaseError(
             f"the database has version {current}, but this program supports up to {_head()}",
@@ -324,6 +340,11 @@ def check_version(engine: Engine) -> str | None:
             hint="Install the newer release of newsletter that made it, or restore a backup.",
         )
     return current
+
+
+def supports_version(version: str) -> bool:
+    """Whether this program can open or upgrade a database of this version."""
+    return version >= _FIRST and version in _versions()
 
 
 def require_current(engine: Engine) -> None:

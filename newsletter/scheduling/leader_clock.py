@@ -47,6 +47,7 @@ _INTERVAL_JOBS: dict[str, tuple[Callable[[], None], int]] = {
     "prune-old-data": (tasks.prune_old_data, 3600),
     "reconcile": (tasks.reconcile, 300),
     "post-messages": (tasks.post_messages, 300),
+    "back-up": (tasks.back_up, 60),
 }
 #: Jobs with requests to the provider, which a process that restarts often must not repeat.
 _NOT_AT_START = frozenset({"reconcile"})

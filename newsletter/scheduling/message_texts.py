@@ -25,6 +25,8 @@ LABELS: Final[Mapping[MessageKind, str]] = {
     MessageKind.SEND_FINISHED: "A send has its first figures, a day after its end",
     MessageKind.SCHEDULE_FAILED: "A schedule sent nothing",
     MessageKind.LOG_WAITS: "Sending waits for a departure log",
+    MessageKind.BACKUP_FAILED: "A backup failed",
+    MessageKind.DISK_LOW: "A disk has little space",
     MessageKind.EVENTS_SILENT: "The provider reports no events",
     MessageKind.SUPPRESSIONS_DIFFERED: "Suppressions differed from the provider’s lists",
 }
@@ -35,6 +37,85 @@ _OF_SENDS = (
     MessageKind.SEND_FINISHED,
     MessageKind.RATE_HIGH,
 )
+
+
+_SEND = "/console/sends/{subject}"
+#: Title, first sentences, and the path of the page of each kind.
+_TEXTS: Final[Mapping[MessageKind, tuple[str, str, str]]] = {
+    MessageKind.SEND_PAUSED: (
+        "Paused: {name}",
+        (
+            "The send of “{name}” was paused automatically. No further email is sent until you "
+            "resume or cancel it."
+        ),
+        _SEND,
+    ),
+    MessageKind.SEND_UNCERTAIN: (
+        "Not confirmed: {name}",
+        (
+            "The provider did not confirm some batches of “{name}”. Wait for its events, or decide "
+            "whether these batches count as sent or are sent again."
+        ),
+        _SEND,
+    ),
+    MessageKind.SEND_FINISHED: (
+        "First figures: {name}",
+        "The send of “{name}” ended a day ago. These are its figures so far.",
+        _SEND,
+    ),
+    MessageKind.RATE_HIGH: (
+        "Above the limit: {name}",
+        "A rule of the circuit breaker matches the send of “{name}”. Nothing was paused by it.",
+        _SEND,
+    ),
+    MessageKind.REVIEW_ASKED: (
+        "Please review: {name}",
+        "A review of “{name}” was requested. It can be sent after it is approved.",
+        "/console/issues/{subject}",
+    ),
+    MessageKind.LOG_WAITS: (
+        "Sending is stopped: a departure log was not compared",
+        (
+            "A departure log has not been compared with the database since it was restored or "
+            "moved. Without it, recipients could get an issue twice, so no send continues."
+        ),
+        "/console/sends/departures",
+    ),
+    MessageKind.SCHEDULE_FAILED: (
+        "Nothing was sent: schedule {name}",
+        "The schedule {name} was due and sent nothing.",
+        "/console/schedules/{subject}",
+    ),
+    MessageKind.BACKUP_FAILED: (
+        "A backup failed",
+        (
+            "The service could not back up its database, or the program that it runs after a "
+            "backup failed."
+        ),
+        "/console/",
+    ),
+    MessageKind.DISK_LOW: (
+        "Little disk space for {name}",
+        "Free some disk space: when it is used up, nothing can be sent or stored.",
+        "/console/",
+    ),
+    MessageKind.EVENTS_SILENT: (
+        "The provider reports no events",
+        (
+            "Emails left, and no event has come since. Bounces, complaints and unsubscribes may be "
+            "missing. Check the event webhook in the provider's account."
+        ),
+        "/console/deliverability",
+    ),
+    MessageKind.SUPPRESSIONS_DIFFERED: (
+        "Suppressions differed from the provider's lists",
+        (
+            "The comparison with the provider's lists found differences and repaired them. Events "
+            "may have been lost, or another program uses the account."
+        ),
+        "/console/deliverability",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +161,17 @@ def texts(session: Session, messages: Sequence[Row[Any]]) -> list[MessageText]:
             name = issues.get(subject, subject)
         else:
             name = schedules.get(int(subject), subject) if subject.isdecimal() else subject
-        title, lead, path = _words(kind, subject, name)
-        found.append(MessageText(message.id, message.created_at, title, lead, message.detail, path))
+        title, lead, path = _TEXTS[kind]
+        found.append(
+            MessageText(
+                message.id,
+                message.created_at,
+                title.format(name=name),
+                lead.format(name=name),
+                message.detail,
+                path.format(subject=quote(subject, safe="")),
+            )
+        )
     return found
 
 
@@ -91,83 +181,3 @@ def _names(
     if not wanted:
         return {}
     return {row[0]: row[1] for row in session.execute(pairs.where(key.in_(wanted)))}
-
-
-def _words(kind: MessageKind, subject: str, name: str) -> tuple[str, str, str]:
-    """Title, first sentences, and the path of the page."""
-    of_send = f"/console/sends/{subject}"
-    match kind:
-        case MessageKind.SEND_PAUSED:
-            return (
-                f"Paused: {name}",
-                (
-                    f"The send of “{name}” was paused automatically. No further email is sent "
-                    "until you resume or cancel it."
-                ),
-                of_send,
-            )
-        case MessageKind.SEND_UNCERTAIN:
-            return (
-                f"Not confirmed: {name}",
-                (
-                    f"The provider did not confirm some batches of “{name}”. Wait for its events, "
-                    "or decide whether these batches count as sent or are sent again."
-                ),
-                of_send,
-            )
-        case MessageKind.SEND_FINISHED:
-            return (
-                f"First figures: {name}",
-                f"The send of “{name}” ended a day ago. These are its figures so far.",
-                of_send,
-            )
-        case MessageKind.RATE_HIGH:
-            return (
-                f"Above the limit: {name}",
-                (
-                    f"A rule of the circuit breaker matches the send of “{name}”. "
-                    "Nothing was paused by it."
-                ),
-                of_send,
-            )
-        case MessageKind.REVIEW_ASKED:
-            return (
-                f"Please review: {name}",
-                f"A review of “{name}” was requested. It can be sent after it is approved.",
-                f"/console/issues/{quote(subject, safe='')}",
-            )
-        case MessageKind.LOG_WAITS:
-            return (
-                "Sending is stopped: a departure log was not compared",
-                (
-                    "A departure log has not been compared with the database since it was restored "
-                    "or moved. Without it, recipients could get an issue twice, so no send "
-                    "continues."
-                ),
-                "/console/sends/departures",
-            )
-        case MessageKind.SCHEDULE_FAILED:
-            return (
-                f"Nothing was sent: schedule {name}",
-                f"The schedule {name} was due and sent nothing.",
-                f"/console/schedules/{subject}",
-            )
-        case MessageKind.EVENTS_SILENT:
-            return (
-                "The provider reports no events",
-                (
-                    "Emails left, and no event has come since. Bounces, complaints and "
-                    "unsubscribes may be missing. Check the event webhook in the provider's "
-                    "account."
-                ),
-                "/console/deliverability",
-            )
-        case MessageKind.SUPPRESSIONS_DIFFERED:
-            return (
-                "Suppressions differed from the provider's lists",
-                (
-                    "The comparison with the provider's lists found differences and repaired them. "
-                    "Events may have been lost, or another program uses the account."
-                ),
-                "/console/deliverability",
-            )

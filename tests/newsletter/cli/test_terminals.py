@@ -174,6 +174,7 @@ def helps(
 #: Each command with words that give it something to do, in an order in which that works; and the
 #: exit code. What is not listed here is listed below.
 STORY: Sequence[tuple[str, int]] = (
+    ("init new --sandbox --name News --sender-email news@example.org", 0),
     ("settings", 0),
     ("db upgrade", 0),
     ("topic create engineering", 0),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -21,6 +22,7 @@ from newsletter.sending.models import Batch, OutboxEmail, Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState
+from newsletter.settings.load import load
 from newsletter.tracking.circuit_breaker import BreakerRule
 from tests.newsletter.sending.conftest import five, make_plan, make_send
 from tests.newsletter.tracking.test_circuit_breaker import people, report, under_way
@@ -154,6 +156,25 @@ def test_what_only_time_brings_is_posted_by_the_clock_once(container: Container)
     assert any("24 % of 25 emails were marked as spam (6)" in one.text for one in emails)
     tasks.post_messages()
     assert told(container) == []
+
+
+def test_a_backup_that_fails_is_told_once_a_day(
+    environment: dict[str, str], container: Container, tmp_path: Path
+) -> None:
+    (tmp_path / "backups").write_text("not a folder")
+    wanted = {"EVERY": "1h", "FOLDER": str(tmp_path / "backups")}
+    parts = Container(
+        load(environment | {f"NEWSLETTER_BACKUP__{key}": value for key, value in wanted.items()})
+    )
+    tasks.configure_tasks(parts.task_context)
+    tasks.back_up()
+    emails = told(container)
+    assert sorted(one.email for one in emails) == DECIDING
+    assert emails[0].subject == "A backup failed"
+    assert "No backup was made" in emails[0].text
+    tasks.back_up()
+    assert told(container) == []
+    parts.database.dispose()
 
 
 def test_nobody_to_tell_is_no_error(container: Container, five: list[int]) -> None:
