@@ -52,16 +52,26 @@ def written_folders(settings: Settings) -> list[tuple[str, Path]]:
     return folders
 
 
-def low_space(folders: Iterable[tuple[str, Path]], *, now: datetime) -> list[Occasion]:
+def low_space(
+    folders: Iterable[tuple[str, Path]],
+    *,
+    now: datetime,
+    too_little: int = _TOO_LITTLE,
+    little: int = _LITTLE,
+) -> list[Occasion]:
     """The messages about disks with little space: one a week for each, and one when it gets worse.
 
     Looks at the disks of the machine that runs the clock.
     """
     year, week, _ = now.isocalendar()
-    return [
-        Occasion(MessageKind.DISK_LOW, name, f"{year}-{week} {found.verdict}", found.message)
+    found = [
+        (name, of_disk_space(name, folder, too_little=too_little, little=little))
         for name, folder in folders
-        if (found := of_disk_space(name, folder)).verdict in {Verdict.WARNING, Verdict.PROBLEM}
+    ]
+    return [
+        Occasion(MessageKind.DISK_LOW, name, f"{year}-{week} {one.verdict}", one.message)
+        for name, one in found
+        if one.verdict in {Verdict.WARNING, Verdict.PROBLEM}
     ]
 
 
