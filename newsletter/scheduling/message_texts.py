@@ -139,7 +139,7 @@ def texts(session: Session, messages: Sequence[Row[Any]]) -> list[MessageText]:
         session,
         select(_send.c.id, _issue.c.title).join(_issue, _send.c.issue_id == _issue.c.id),
         _send.c.id,
-        {int(subject) for kind, subject in kinds if kind in _OF_SENDS},
+        {int(subject) for kind, subject in kinds if kind in _OF_SENDS and subject.isdecimal()},
     )
     issues = _names(
         session,
@@ -151,16 +151,20 @@ def texts(session: Session, messages: Sequence[Row[Any]]) -> list[MessageText]:
         session,
         select(_schedule.c.id, _schedule.c.name),
         _schedule.c.id,
-        {int(subject) for kind, subject in kinds if kind is MessageKind.SCHEDULE_FAILED},
+        {
+            int(subject)
+            for kind, subject in kinds
+            if kind is MessageKind.SCHEDULE_FAILED and subject.isdecimal()
+        },
     )
     found = []
     for message, (kind, subject) in zip(messages, kinds, strict=True):
         if kind in _OF_SENDS:
-            name = sends.get(int(subject), f"send {subject}")
+            name = sends.get(subject, f"send {subject}")
         elif kind is MessageKind.REVIEW_ASKED:
             name = issues.get(subject, subject)
         else:
-            name = schedules.get(int(subject), subject) if subject.isdecimal() else subject
+            name = schedules.get(subject, subject)
         title, lead, path = _TEXTS[kind]
         found.append(
             MessageText(
@@ -177,7 +181,7 @@ def texts(session: Session, messages: Sequence[Row[Any]]) -> list[MessageText]:
 
 def _names(
     session: Session, pairs: Select[Any], key: ColumnElement[Any], wanted: Collection[object]
-) -> dict[Any, str]:
+) -> dict[str, str]:
     if not wanted:
         return {}
-    return {row[0]: row[1] for row in session.execute(pairs.where(key.in_(wanted)))}
+    return {str(row[0]): row[1] for row in session.execute(pairs.where(key.in_(wanted)))}
