@@ -11,6 +11,7 @@ import newsletter.imports.models
 import newsletter.issues.models
 import newsletter.scheduling.models
 import newsletter.sending.models
+import newsletter.settings.models
 import newsletter.tracking.models
 import subscribers.models
 from newsletter.db.orm import AutoString, UTCDateTime, metadata
@@ -24,6 +25,7 @@ TABLES = (
     newsletter.issues.models,
     newsletter.scheduling.models,
     newsletter.sending.models,
+    newsletter.settings.models,
     newsletter.tracking.models,
     subscribers.models,
 )

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import (
     BaseModel,
+    PrivateAttr,
     SecretStr,
     ValidationError,
 )
@@ -85,6 +86,24 @@ class Settings(Section):
     web: Web
     templates: Templates
 
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """The source of each setting by its dotted key, in the order of default.toml."""
+        return self._sources
+
+    def explicit_source(self, key: str) -> str | None:
+        """The file or environment variable that sets it; None where the default applies."""
+        source = self._sources.get(key, _DEFAULT)
+        return None if source == _DEFAULT else source
+
+    def with_sources(self, sources: dict[str, str]) -> "Settings":
+        """The same settings with their sources."""
+        result = self.model_copy()
+        result._sources = sources  # noqa: SLF001 (its own class)
+        return result
+
     @property
     def templates_directory(self) -> Path:
         """The operator's templates, or the built-in ones."""
@@ -103,11 +122,6 @@ class Origin:
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Load the settings; SettingsError names the source, the key and what is allowed."""
-    return load_with_origins(environ)[0]
-
-
-def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Origin]]:
-    """The settings and the source of each, in the order of default.toml."""
     environ = os.environ if environ is None else environ
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -121,12 +135,20 @@ def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Setting
             _put(merged, key, value)
             sources[".".join(key)] = source
     try:
-        settings = Settings.model_validate(merged)
+        return Settings.model_validate(merged).with_sources(sources)
     except ValidationError as error:
         raise _explained(error, sources) from None
-    return settings, [
-        Origin(key, _masked(settings, key), source) for key, source in sources.items()
-    ]
+
+
+def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Origin]]:
+    """The settings and the source of each, in the order of default.toml."""
+    settings = load(environ)
+    return settings, origins(settings)
+
+
+def origins(settings: Settings) -> list[Origin]:
+    """Each setting as it is shown, and its source."""
+    return [Origin(key, _masked(settings, key), source) for key, source in settings.sources.items()]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import uvicorn
 
 from newsletter.cli.actor import STOPS
 from newsletter.cli.output import err
-from newsletter.cli.service import log_rate_limit, open_files
+from newsletter.cli.service import log_rate_limit, open_files, schema_versions
 from newsletter.container import Container
 from newsletter.errors import MachineError
 from newsletter.http_server import HttpServer
@@ -22,12 +22,22 @@ from newsletter.web.app import create_app
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (web.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (web.port).")] = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="First back up and upgrade an older database.")
+    ] = False,
 ) -> None:
-    """Run the service: pages, webhooks, the clock and the sending."""
+    """Run the service: pages, webhooks, the clock and the sending.
+
+    With --upgrade, a database of an earlier release is backed up and upgraded first; of several
+    services that start at once, one does this and the others wait (docs/guides/upgrade.md).
+    """
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("newsletter").setLevel(logging.INFO)
     log_rate_limit.install()
-    container = Container(load(), text_process=True)
+    settings = load()
+    if upgrade:
+        schema_versions.upgrade(settings.database_url)
+    container = Container(settings, text_process=True)
     # Check what the service needs before it listens.
     _ = container.gateway, container.links, container.address_key, container.verifier
     _ = container.database
@@ -36,12 +46,15 @@ def serve(
     bound = listening.getsockname()
     address = f"http://{bound[0]}:{bound[1]}"
     server = server_of(container)
+    outdated = schema_versions.Outdated(lambda: setattr(server, "should_exit", True))
+    container.wakeups.observers.append(outdated)
     # Already now, because a signal before the server installs its handlers would kill the process.
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, server.handle_exit)
     err.print(f"newsletter is at {address} · health: {address}/healthz · Ctrl-C stops it")
     server.run(sockets=[listening])
+    outdated.raise_if_noticed()
 
 
 def server_of(container: Container) -> HttpServer:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from newsletter.cli.actor import stopping
 from newsletter.cli.output import err
-from newsletter.cli.service import log_rate_limit, open_files
+from newsletter.cli.service import log_rate_limit, open_files, schema_versions
 from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.sending.queries import send_status
@@ -42,6 +43,8 @@ def worker(
     _ = container.gateway, container.links, container.address_key
     workers = container.workers()
     with stopping() as stop, ExitStack() as running:
+        outdated = schema_versions.Outdated(lambda: stop.set(signal.SIGTERM))
+        container.wakeups.observers.append(outdated)
         # Start the workers before the clock, because they create the job tables that it needs.
         for part in (workers, container.clock()):
             part.start()
@@ -55,6 +58,7 @@ def worker(
         stop.wait()
         err.print("stopping when the requests under way have finished")
     err.print(f"stopped · {_sent(container, workers.name):,} batches sent")
+    outdated.raise_if_noticed()
 
 
 def _sent(container: Container, name: str) -> int:
