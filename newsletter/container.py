@@ -120,7 +120,7 @@ class Container:
             raise
         return engine
 
-    @property
+    @cached_property
     def gateway(self) -> SendGridGateway:
         """The gateway that sends emails; SettingsError when the settings do not allow sending.
 

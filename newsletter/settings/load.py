@@ -101,7 +101,7 @@ class Settings(Section):
     def with_sources(self, sources: dict[str, str]) -> "Settings":
         """The same settings with their sources."""
         result = self.model_copy()
-        result._sources = sources  # noqa: SLF001 (its own class)
+        result._sources = sources
         return result
 
     @property

@@ -62,13 +62,13 @@ def latest(session: Session, *, until: int | None = None) -> dict[str, Change]:
     if until is not None:
         newest = newest.where(_row.c.id <= until)
     found = session.execute(select(_row).where(_row.c.id.in_(newest.scalar_subquery())))
-    return {row.key: Change(**row._mapping) for row in found}  # noqa: SLF001 (public, despite its name)
+    return {row.key: Change(**row._mapping) for row in found}
 
 
 def history(session: Session, *, limit: int) -> list[Change]:
     """The latest changes, newest first."""
     found = session.execute(select(_row).order_by(_row.c.id.desc()).limit(limit))
-    return [Change(**row._mapping) for row in found]  # noqa: SLF001
+    return [Change(**row._mapping) for row in found]
 
 
 def add(session: Session, key: str, value: Value | None, *, by: str, now: datetime) -> None:
@@ -101,9 +101,12 @@ def validated(key: str, value: Value) -> Value:
     model: Any = Settings.model_fields[section].annotation
     field = model.model_fields[name]
     try:
-        checked: Value = TypeAdapter(
-            Annotated[(field.annotation, *field.metadata)]  # type: ignore[valid-type]
-        ).validate_python(value.strip() if isinstance(value, str) else value)
+        kind: Any = field.annotation
+        for rule in field.metadata:
+            kind = Annotated[kind, rule]
+        checked: Value = TypeAdapter(kind).validate_python(
+            value.strip() if isinstance(value, str) else value
+        )
     except ValidationError as error:
         message = error.errors(include_url=False, include_input=False)[0]["msg"]
         message = message.removeprefix("Value error, ")
