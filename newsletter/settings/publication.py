@@ -4,6 +4,7 @@ A file or an environment variable that sets one of them wins over the database; 
 over the default. All other settings belong to the machine and are never in the database.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from newsletter.db.orm import Session, table_of
 from newsletter.errors import DatabaseError, SettingsError
 from newsletter.settings.load import Origin, Settings, origins
 from newsletter.settings.models import PublicationSetting
+
+_log = logging.getLogger(__name__)
 
 #: The settings that can be in the database.
 KEYS: Final = (
@@ -121,9 +124,14 @@ def applied(loaded: Settings, changes: Mapping[str, Change]) -> Settings:
         if change.value is None or key not in KEYS or loaded.explicit_source(key):
             continue
         section, _, name = key.partition(".")
-        part = getattr(result, section)
-        changed = part.model_copy(update={name: validated(key, change.value)})
-        result = result.model_copy(update={section: changed})
+        try:
+            value = validated(key, change.value)
+        except SettingsError as error:
+            # An earlier release, or another program, has allowed it.
+            _log.error("%s in the database is invalid, so its default counts: %s", key, error)
+            continue
+        part = getattr(result, section).model_copy(update={name: value})
+        result = result.model_copy(update={section: part})
     return result
 
 
