@@ -6,6 +6,7 @@ import sys
 #: Name → what it measures; each is a module with a command line of its own.
 BENCHMARKS = {
     "console": "server time of each page with a million subscribers and a hundred past sends",
+    "copying": "copying subscribers from SQLite to PostgreSQL and back, against a bare copy",
     "dispatch": "planning and dispatching 100,000 recipients, against what the SDK alone can do",
     "events": "signed posts of events, against a bare insert of the same rows",
     "idle": "processor time and bytes written of a service with nothing to do, and its awakening",

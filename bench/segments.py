@@ -43,7 +43,7 @@ def run(people: int = 1_000_000, database_url: str | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = open_database(database_url or f"sqlite:///{Path(folder) / 'bench.db'}")
         upgrade(engine)
-        _fill(engine, people)
+        fill(engine, people)
         plain = [_count(engine, rule) for rule in RULES]
         with transaction(engine) as session:
             for name in ("country", "plan", "domain"):
@@ -62,7 +62,8 @@ def run(people: int = 1_000_000, database_url: str | None = None) -> None:
     table("Memory, MB", ["", "MB"], [["peak", peak_memory()]])
 
 
-def _fill(engine: Engine, people: int) -> None:
+def fill(engine: Engine, people: int) -> None:
+    """Create subscribers with three attributes each."""
     now = datetime.now(UTC)
     for begin in range(0, people, _CHUNK):
         rows = [

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from newsletter.accounts.audit import Actor
     from newsletter.accounts.passwords import Passwords
+    from newsletter.backups.scheduled import ScheduledBackups
     from newsletter.checking import rules as checks
     from newsletter.checking.checker import Checker
     from newsletter.checking.context import AskDns
@@ -341,6 +342,21 @@ class Container:
             retention=self.retention,
             make_issue_renderer=self.make_issue_renderer,
             tell_operators=self._tell_operators,
+            back_up=self._scheduled_backups.run_if_due if self.loaded.backup.every else None,
+        )
+
+    @cached_property
+    def _scheduled_backups(self) -> ScheduledBackups:
+        from newsletter.backups.scheduled import ScheduledBackups
+
+        backup = self.loaded.backup
+        return ScheduledBackups(
+            self.database,
+            beside(self.loaded.database_url, backup.folder),
+            self.uploads,
+            every=backup.every,
+            keep=backup.keep,
+            hook=backup.hook,
         )
 
     def _tell_operators(self, session: Session, now: datetime) -> int:

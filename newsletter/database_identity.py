@@ -81,7 +81,7 @@ def is_address_key(session: Session, key: bytes) -> bool | None:
 
     Without a stored fingerprint, it compares the hashes of some subscribers. Only reads.
     """
-    known = session.scalar(select(_identity.c.value).where(_identity.c.name == _ADDRESS_KEY))
+    known = address_key_fingerprint(session)
     if known is not None:
         return hmac.compare_digest(known, _fingerprint(key))
     some = select(_subscriber.c.email, _subscriber.c.address_hash).order_by(_subscriber.c.id)
@@ -89,6 +89,16 @@ def is_address_key(session: Session, key: bytes) -> bool | None:
         _matches(key, row.email, row.address_hash) for row in session.execute(some.limit(20))
     ]
     return False if False in compared and True not in compared else None
+
+
+def address_key_fingerprint(session: Session) -> str | None:
+    """The stored fingerprint of the database's address key; None if it has no key yet."""
+    return session.scalar(select(_identity.c.value).where(_identity.c.name == _ADDRESS_KEY))
+
+
+def has_fingerprint(key: bytes, fingerprint: str) -> bool:
+    """Whether this is the address key with that fingerprint."""
+    return hmac.compare_digest(_fingerprint(key), fingerprint)
 
 
 def require_address_key(session: Session, key: bytes, *, now: datetime) -> None:

@@ -76,6 +76,10 @@ class SendError(UserError):
     """An operation is not possible in the send's current state."""
 
 
+class BackupError(UserError):
+    """A folder is no backup, is damaged, or does not fit the database or the settings."""
+
+
 class NothingToDoError(UserError):
     """Nothing is wrong, but there is nothing to do."""
 

@@ -39,6 +39,8 @@ class Purpose(IntEnum):
     PASSWORD = 3
     #: In shared links, number (variant): view an issue on the web without personal values.
     VIEW = 4
+    #: Printed by `newsletter serve` while there is no user, number (0): make the first owner.
+    SETUP = 5
 
 
 @dataclass(frozen=True, slots=True)

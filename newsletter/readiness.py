@@ -13,6 +13,10 @@ from newsletter.errors import SettingsError
 from newsletter.provider.dns_lookups import is_public_name, is_this_machine
 from newsletter.settings.load import Settings
 
+_INIT: Final = (
+    "A new installation? `newsletter init` makes the keys and a file for the other settings; "
+    "`newsletter init --sandbox` needs no account."
+)
 _MAKE: Final = '$(python3 -c "import secrets; print(secrets.token_urlsafe(32))")'
 #: The postal addresses in default.toml and production.example.toml.
 EXAMPLE_ADDRESSES: Final = (
@@ -45,7 +49,7 @@ def missing(settings: Settings) -> list[SettingProblem]:
             SettingProblem(
                 "sendgrid.api_key",
                 "is not set",
-                "Make one in SendGrid with the Mail Send permission, or try `newsletter demo`:\n"
+                "It sends the emails. Make one in SendGrid with the Mail Send permission:\n"
                 "  export NEWSLETTER_SENDGRID__API_KEY=…",
             )
         )
@@ -54,7 +58,8 @@ def missing(settings: Settings) -> list[SettingProblem]:
             SettingProblem(
                 "links.keys",
                 "is not set",
-                "Make a key and keep it for as long as links in sent emails should work:\n"
+                "It signs the links in emails. Make a key and keep it for as long as these should "
+                "work:\n"
                 f"  export NEWSLETTER_LINKS__KEYS={_MAKE}",
             )
         )
@@ -63,8 +68,9 @@ def missing(settings: Settings) -> list[SettingProblem]:
             SettingProblem(
                 "subscribers.address_key",
                 "is not set",
-                "A database in use has its own key, kept with its backups. For a new one, make a "
-                "key and never change it, because it identifies suppressed addresses:\n"
+                "It hashes addresses. A database in use has its own key, kept with its backups. "
+                "For a new one, make a key and never change it, because it identifies suppressed "
+                "addresses:\n"
                 f"  export NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY={_MAKE}",
             )
         )
@@ -146,5 +152,10 @@ def _settings_error(message: str, lacks: Sequence[SettingProblem]) -> SettingsEr
     return SettingsError(
         message,
         place=", ".join(lack.key for lack in lacks),
-        hint="\n".join(lack.line for lack in lacks),
+        hint="\n".join([*(lack.line for lack in lacks), *([_INIT] if _is_new(lacks) else [])]),
     )
+
+
+def _is_new(lacks: Sequence[SettingProblem]) -> bool:
+    """Whether nothing was set up yet: an installation in use has its own keys."""
+    return {"links.keys", "subscribers.address_key"} <= {lack.key for lack in lacks}

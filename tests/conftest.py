@@ -1,5 +1,6 @@
 """Shared fixtures: both databases, the sandbox, and a running service, on free ports."""
 
+import os
 import shutil
 import signal
 import tempfile
@@ -20,12 +21,16 @@ from subscribers.email_address import address_key, hash_address, parse
 from subscribers.models import Subscriber
 from tests import compiled_statements
 from tests.emptying import emptied, shape_of
+from tests.postgresql_tools import path as postgresql_path
 
 ADDRESS_KEY = "a test's address key of 32 characters and more"
 LINK_KEY = "a test's link key of 32 characters and more"
 NOW = datetime(2026, 3, 27, 7, 0, tzinfo=UTC)
 
 compiled_statements.share()
+
+# Settings in the working directory of who runs the tests have no effect on them.
+os.environ["NEWSLETTER_CONFIG"] = ""
 
 # Tests that are started in the background, or under nohup, inherit ignored signals, and hand them
 # on to the services that they start and stop. What is caught is not inherited by a new program.
@@ -124,6 +129,14 @@ def database_url(
 
 
 @pytest.fixture
+def postgresql_tools(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A PATH on which pg_dump and pg_restore are as new as the test server; it is set."""
+    path = postgresql_path()
+    monkeypatch.setenv("PATH", path)
+    return path
+
+
+@pytest.fixture
 def database(database_url: str) -> Iterator[Engine]:
     """An open, migrated, empty database."""
     engine = open_database(database_url)
@@ -135,6 +148,7 @@ def database(database_url: str) -> Iterator[Engine]:
 def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
     """The environment of a service on that database, complete but for a provider."""
     return {
+        "NEWSLETTER_CONFIG": "",
         "NEWSLETTER_DATABASE_URL": database_url,
         "NEWSLETTER_LINKS__KEYS": LINK_KEY,
         "NEWSLETTER_SUBSCRIBERS__ADDRESS_KEY": ADDRESS_KEY,

@@ -1,6 +1,6 @@
-"""Writes docs/reference/commands.md and docs/reference/settings.md from the program itself.
+"""Writes commands.md, prometheus.md and settings.md in docs/reference from the program itself.
 
-``python -m tests.docs_reference`` renews both files; tests/test_docs.py fails when they are stale.
+``python -m tests.docs_reference`` renews the files; tests/test_docs.py fails when they are stale.
 """
 
 import re
@@ -14,6 +14,7 @@ import typer.main
 from annotated_types import Ge, Le, MaxLen
 from pydantic.fields import FieldInfo
 
+from newsletter import metrics
 from newsletter.cli.main import application
 from newsletter.settings import kinds
 from newsletter.settings.load import Settings, resource
@@ -63,18 +64,48 @@ Lists print as a table on a terminal, as tab-separated lines in a pipe, and as J
 | 4 | the provider refused |
 | 5 | the database does not fit this version |
 | 6 | this machine refused: a port, a file, memory |"""
+_PROMETHEUS: Final = """# Prometheus metrics
+
+<!-- Generated: do not edit. `.venv/bin/python -m tests.docs_reference` renews this page. -->
+
+[Monitor the service](../guides/monitor.md) says how to switch them on. The figures of a send that
+people read are in [metrics](metrics.md).
+
+**Counters and histograms** count in one process, from its start: add up those of all processes,
+`sum(rate(…))`. **Gauges** are read when Prometheus asks. Those about sends, batches, the outbox,
+the backoff and the clock's holder come from the database, at most every 5 seconds, and are equal in
+all processes: take `max(…)`. While the database does not answer, they are missing and
+`newsletter_database_up` is 0.
+
+Labels have few values: no metric names an address, a subscriber, a send or an issue. A page also
+has the `process_…` metrics of prometheus-client: processor time, memory and open files.
+
+| metric | type | labels | meaning |
+|---|---|---|---|"""
 _SETTINGS: Final = """# Settings
 
 <!-- Generated: do not edit. `.venv/bin/python -m tests.docs_reference` renews this page. -->
 
-Three sources give a setting its value; the last one wins:
+Four sources give a setting its value; the last one wins:
 
 1. [config/default.toml](../../config/default.toml), which ships with the program;
-2. the TOML file that the environment variable `NEWSLETTER_CONFIG` names; start from
+2. `newsletter.toml` in the working directory, which `newsletter init` makes, or the file that the
+   environment variable `NEWSLETTER_CONFIG` names. For more than one machine, start from
    [config/production.example.toml](../../config/production.example.toml);
-3. environment variables: `NEWSLETTER_` and the key in capitals, with two underscores for each
-   dot, so `site.base_url` is `NEWSLETTER_SITE__BASE_URL`. Secrets belong here. A list is written
-   `one, two` or `["one", "two"]`.
+3. `.env` beside that file, with lines like `NEWSLETTER_SITE__NAME='My newsletter'`, for secrets.
+   Other users may not be able to read it (`chmod 600 .env`);
+4. environment variables: `NEWSLETTER_` and the key in capitals, with two underscores for each
+   dot, so `site.base_url` is `NEWSLETTER_SITE__BASE_URL`. A list is written `one, two` or
+   `["one", "two"]`.
+
+If `NEWSLETTER_CONFIG` is set but empty, neither file is read. Without it, files in the working
+directory that belong to another user than you and root are refused.
+
+A secret may also be in a file of its own, as Docker and systemd hand it over:
+`NEWSLETTER_LINKS__KEYS_FILE=/run/secrets/links` reads `links.keys` from there, one key in each
+line. This works for `database_url`, `sendgrid.api_key`, `links.keys`, `subscribers.address_key`,
+`inbound.key` and `metrics.token`. A line break at the end does not count, and setting both the
+value and the file is an error.
 
 `newsletter settings` prints every value in force and its source. An unknown key or a wrong value
 stops the start, with the key and what is allowed.
@@ -102,7 +133,23 @@ def settings() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES: Final = {"commands.md": commands, "settings.md": settings}
+def prometheus() -> str:
+    """The page of all metrics, as newsletter/metrics.py declares them."""
+    rows = [
+        f"| `{one.name}` | {one.kind} | {_labels(one)} | {_cell(one.meaning)} |"
+        for one in metrics.ALL
+    ]
+    return "\n".join((_PROMETHEUS, *rows)) + "\n"
+
+
+def _labels(metric: metrics.Metric) -> str:
+    return "; ".join(
+        f"`{name}`: {', '.join(values)}" if values else f"`{name}`"
+        for name, values in metric.labels.items()
+    )
+
+
+PAGES: Final = {"commands.md": commands, "prometheus.md": prometheus, "settings.md": settings}
 
 
 def _all(command: Any, words: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:

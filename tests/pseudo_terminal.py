@@ -93,6 +93,10 @@ class Terminal:
             assert self.process.is_alive(), self.said
             time.sleep(0.02)
 
+    def type(self, line: str) -> None:
+        """Type a line and Enter."""
+        os.write(self._master, f"{line}\n".encode())
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the command."""
         assert self.process.pid is not None
@@ -136,6 +140,7 @@ def _become(
     for stream in (0, 1, 2):
         os.dup2(terminal, stream)
     os.close(terminal)
+    sys.stdin = os.fdopen(0, closefd=False)
     open_streams()
     # As Python starts on an operator's machine.
     warnings.simplefilter("ignore", ResourceWarning)

@@ -31,6 +31,8 @@ class MessageKind(StrEnum):
     LOG_WAITS = "log_waits"
     #: A schedule was due and made no send; ``subject`` is its number.
     SCHEDULE_FAILED = "schedule_failed"
+    #: The service could not make a backup; ``subject`` is the folder.
+    BACKUP_FAILED = "backup_failed"
 
 
 def post(

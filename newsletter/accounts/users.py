@@ -83,6 +83,11 @@ def find(session: Session, user_id: int) -> User:
     return user
 
 
+def exist(session: Session) -> bool:
+    """Whether there is any user."""
+    return session.scalar(select(_user.c.id).limit(1)) is not None
+
+
 def by_email(session: Session, email: str) -> User:
     """The user with this email address; AccountError when there is none."""
     found = session.scalar(select(User).where(_user.c.identity == identity_of(email)))

@@ -20,6 +20,12 @@ from newsletter.errors import UserError
 #: Name, module of this package, attribute (a command, or a Typer with several), and the first
 #: paragraph of its help, so that help needs no imports.
 COMMANDS = (
+    (
+        "init",
+        "service.init",
+        "init",
+        "Make the settings and keys of a new installation: newsletter.toml and .env.",
+    ),
     ("issue", "content.issues", "app", "Create, save, review and approve issues."),
     (
         "render",
@@ -54,7 +60,19 @@ COMMANDS = (
     ("segment", "audience.segments", "app", "Save and count segments of subscribers."),
     ("topic", "audience.topics", "app", "Create topics that subscribers opt in to."),
     ("user", "service.users", "app", "Manage the users of the console."),
-    ("db", "service.settings", "database", "Back up, upgrade and prune the database."),
+    (
+        "backup",
+        "service.backups",
+        "backup",
+        "Back up the database and the uploaded lists while the service runs.",
+    ),
+    (
+        "restore",
+        "service.backups",
+        "restore",
+        "Restore a backup into an empty database.",
+    ),
+    ("db", "service.database", "database", "Upgrade, prune and copy the database."),
     (
         "settings",
         "service.settings",

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 #: The version of the first release; migrations begin with it.
 _FIRST = "0100"
+#: The version of a database into which another one is being copied, so that nothing else opens it.
+COPYING = "copying"
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
 #: PostgreSQL's code for a deadlock, whose victim may retry, and the number of retries.
 _DEADLOCK, _DEADLOCKS = "40P01", 3
@@ -111,14 +113,22 @@ def beside(url: str, folder: str) -> Path:
     A relative path starts at the folder of SQLite's file, so that a command started anywhere
     finds it. With PostgreSQL it starts at the working directory.
     """
+    file = sqlite_file(url)
+    return Path(folder) if file is None or Path(folder).is_absolute() else file.parent / folder
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The path of SQLite's file; None for another database.
+
+    It is resolved, so that links to one file have the same folder.
+    """
     parsed = make_url(url)
     path = str(parsed.database or "")
-    if parsed.get_backend_name() != "sqlite" or path in _IN_MEMORY or Path(folder).is_absolute():
-        return Path(folder)
+    if parsed.get_backend_name() != "sqlite" or path in _IN_MEMORY:
+        return None
     if path.startswith("file:"):  # SQLite's own URL format
         path = unquote(urlsplit(path).path)
-    # Resolved, so that links to one file have the same folder.
-    return Path(path).resolve().parent / folder
+    return Path(path).resolve()
 
 
 def _make_file(url: URL) -> None:
@@ -297,6 +307,8 @@ def upgrade(
     path = None if is_postgresql(engine) else engine.url.database
     with _write_lock(path), engine.connect() as connection:
         if is_postgresql(engine):
+            # The transaction is idle during the backup, however long that takes.
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('schema upgrade'))"))
         before = check_version(engine)
         if prepare is not None and before not in {None, _head()}:
@@ -327,6 +339,12 @@ def check_version(engine: Engine) -> str | None:
             "`newsletter subscribers import people.csv` with this program, and save the issues "
             "again from their files.",
         )
+    if current == COPYING:
+        raise DatabaseError(
+            "another database is being copied into this one, and that has not ended",
+            place="database_url",
+            hint="Run `newsletter db copy` again, which continues, or use a new database.",
+        )
     if current is not None and current not in _versions():
         raise DatabaseError(
             f"the database has version {current}, but this program supports up to {_head()}",
@@ -346,6 +364,11 @@ def require_known_version(session: Session) -> None:
             place="database_url",
             hint="Start the newer release of newsletter here too (docs/guides/upgrade.md).",
         )
+
+
+def supports_version(version: str) -> bool:
+    """Whether this program can open or upgrade a database of this version."""
+    return version >= _FIRST and version in _versions()
 
 
 def require_current(engine: Engine) -> None:

@@ -1,20 +1,15 @@
-"""Makes the backup before an upgrade of the database.
+"""Makes the backup before an upgrade of the database: one file, without keys and uploads."""
 
-The copy of SQLite's file is placed beside it. PostgreSQL is copied by pg_dump, into the working
-directory; without pg_dump there is no backup, and the operator is told.
-"""
-
-import os
 import shutil
-import subprocess
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.engine import make_url
+from sqlalchemy import Engine
 
 from newsletter.db import private_files
-from newsletter.db.backup import backup
-from newsletter.db.engine import beside
+from newsletter.db.backup import copied, sync
+from newsletter.db.dialect import is_postgresql
 from newsletter.errors import MachineError
 
 NONE_MADE: Final = (
@@ -24,48 +19,27 @@ NONE_MADE: Final = (
 )
 
 
-def make(url: str, name: str) -> Path | None:
-    """Write a backup; returns its file, or None for PostgreSQL without pg_dump.
+def make(engine: Engine, folder: Path, after: str, *, now: datetime) -> Path | None:
+    """Write a backup before the upgrade to version ``after``; returns its file.
 
-    ``{}`` in the name stands for the database's own. Raises DatabaseError or MachineError if the
-    backup cannot be written; the database should not be changed then.
+    Returns None for PostgreSQL without pg_dump. Raises DatabaseError or MachineError if the backup
+    cannot be written; the database should not be changed then.
     """
-    parsed = make_url(url)
-    base = Path(str(parsed.database or "newsletter")).stem
-    if parsed.get_backend_name() == "sqlite":
-        file = beside(url, f"{name.format(base)}.db")
-        backup(url, file)
-        return file
-    tool = shutil.which("pg_dump")
-    if tool is None:
+    if is_postgresql(engine) and shutil.which("pg_dump") is None:
         return None
-    file = Path(f"{name.format(base)}.dump").absolute()
+    suffix = "dump" if is_postgresql(engine) else "db"
+    name = f"{Path(str(engine.url.database)).stem}-before-{after}-{now:%Y%m%dT%H%M%SZ}.{suffix}"
+    file = (folder / name).absolute()
+    unfinished = file.with_name(f".{name}.unfinished")
     try:
-        private_files.make(file)
+        private_files.make_folder(folder)
+        with copied(engine, unfinished):
+            sync(unfinished)
+        unfinished.rename(file)
+        sync(file.parent)
     except OSError as error:
-        raise MachineError(
-            f"the backup cannot be written: {error.strerror}", place=str(file)
-        ) from None
-    # The password is not an argument, which all users of the machine could read.
-    address = parsed.set(drivername="postgresql", password=None).render_as_string()
-    done = subprocess.run(  # noqa: S603 (no shell)
-        [
-            *(tool, "--format=custom", "--exclude-schema=procrastinate", "--no-password"),
-            *(f"--file={file}", f"--dbname={address}"),
-        ],
-        env=os.environ | ({"PGPASSWORD": str(parsed.password)} if parsed.password else {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        file.unlink(missing_ok=True)
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise MachineError(
-            f"pg_dump could not make the backup: {said}",
-            place="database_url",
-            hint="The database is unchanged. Install a pg_dump as new as the server; or make a "
-            "backup yourself and run `newsletter db upgrade`, which makes none.",
-        )
+        reason = error.strerror or error
+        raise MachineError(f"the backup cannot be written: {reason}", place=str(file)) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
     return file

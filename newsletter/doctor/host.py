@@ -20,7 +20,7 @@ from newsletter.sending.recovery import known_logs
 from newsletter.tracking.models import Reconciliation
 from newsletter.tracking.suppression_sync import last_runs
 
-#: Reconciling is late after this many intervals.
+#: Reconciling and backups are late after this many intervals.
 _INTERVALS = 3
 _CREATE = 'Create one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 
@@ -126,6 +126,22 @@ def of_database(engine: Engine) -> DoctorFinding:
         return DoctorFinding("database", Verdict.PROBLEM, error.message, error.hint or "")
     message = f"{engine.dialect.name}, version {version or 'none yet'}"
     return DoctorFinding("database", Verdict.OK, message)
+
+
+def of_backups(latest: datetime | None, *, every: timedelta, now: datetime) -> DoctorFinding:
+    """Checks when the service last made a backup; ``latest`` is None if there is none."""
+    subject = "backups"
+    if not every:
+        message = "the service makes none (backup.every is empty)"
+        return DoctorFinding(subject, Verdict.OK, message)
+    remedy = "Leave `newsletter serve` running; its log says why a backup failed."
+    if latest is None:
+        return DoctorFinding(subject, Verdict.WARNING, "none yet in backup.folder", remedy)
+    message = f"the latest is {(now - latest) / timedelta(hours=1):,.0f} hours old"
+    late = now - latest > _INTERVALS * every
+    return DoctorFinding(
+        subject, Verdict.PROBLEM if late else Verdict.OK, message, remedy if late else ""
+    )
 
 
 def of_reconciling(engine: Engine, *, every: timedelta, now: datetime) -> DoctorFinding:

@@ -49,6 +49,16 @@ class UploadStore:
         if rejects:
             self.rejects(job_id).unlink(missing_ok=True)
 
+    def stored(self) -> Iterator[tuple[int, Path]]:
+        """The files of all jobs on this machine, each with the id of its job."""
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            number, _, kind = path.name.partition(".")
+            job = whole_number(number)
+            if job is not None and kind in {"upload", "rejects.csv"}:
+                yield job, path
+
     def strays(self, known: Collection[int], *, before: datetime) -> Iterator[Path]:
         """Older files that belong to no job, for example of interrupted uploads."""
         if not self.folder.is_dir():

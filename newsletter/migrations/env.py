@@ -5,30 +5,9 @@ from typing import Literal
 
 from alembic import context
 
-import newsletter.accounts.models
-import newsletter.database_identity
-import newsletter.imports.models
-import newsletter.issues.models
-import newsletter.scheduling.models
-import newsletter.sending.models
-import newsletter.settings.models
-import newsletter.tracking.models
-import subscribers.models
-from newsletter.db.orm import AutoString, UTCDateTime, metadata
+from newsletter.db.orm import AutoString, UTCDateTime
+from newsletter.migrations.tables import metadata
 from newsletter.sending import state_triggers
-
-#: Imported so that their tables stand in ``metadata``.
-TABLES = (
-    newsletter.accounts.models,
-    newsletter.database_identity,
-    newsletter.imports.models,
-    newsletter.issues.models,
-    newsletter.scheduling.models,
-    newsletter.sending.models,
-    newsletter.settings.models,
-    newsletter.tracking.models,
-    subscribers.models,
-)
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:

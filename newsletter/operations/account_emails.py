@@ -45,6 +45,19 @@ def invitation(parts: Container, user: User, *, by: str, now: datetime) -> Outgo
     )
 
 
+def welcome(parts: Container) -> OutgoingEmail:
+    """The email to the first owner, which shows that emails arrive."""
+    return _mail(
+        parts,
+        f"Emails of {parts.publication.name} arrive",
+        [
+            f"This is the first email of {parts.publication.name}, sent to its first owner.",
+            "It came the way that all your emails go.",
+        ],
+        ("Open the console", f"{parts.publication.base_url}/console/"),
+    )
+
+
 def changed(parts: Container, what: str) -> OutgoingEmail:
     """The email that tells a user about a security change of their account."""
     return _mail(

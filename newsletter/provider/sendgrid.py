@@ -24,6 +24,7 @@ import sendgrid
 from python_http_client.exceptions import HTTPError
 from sendgrid.helpers.eventwebhook import EventWebhook
 
+from newsletter import metrics
 from newsletter.errors import ProviderError
 from newsletter.numbers import whole_number
 from newsletter.provider import outcomes
@@ -46,6 +47,13 @@ _HINTS = {
 }
 #: The remedy for all other errors.
 _ELSE = "Check sendgrid.host, or try again in a minute."
+#: The label of each outcome in the metrics.
+_LABELS: dict[type[Outcome], str] = {
+    Accepted: "accepted",
+    Refused: "refused",
+    NotSent: "not_sent",
+    Unknown: "unknown",
+}
 #: The statuses of a successful API request.
 _SUCCESS = (200, 201, 204)
 _PERSONALIZATION = re.compile(r"personalizations\.(\d+)(?:\.|$)")
@@ -63,6 +71,13 @@ class SendGridGateway:
 
     def send(self, request: MailRequest) -> Outcome:
         """Send the request; faults of the network and the provider are outcomes."""
+        begun = time.perf_counter()
+        outcome = self._send(request)
+        duration = time.perf_counter() - begun
+        metrics.PROVIDER_REQUESTS.observe(duration, outcome=_LABELS[type(outcome)])
+        return outcome
+
+    def _send(self, request: MailRequest) -> Outcome:
         # Checked first: after the request has begun, no error proves that it was not accepted.
         if not fits_header(self._api_key):
             return Refused(401, "not requested: this key has characters that no header can contain")

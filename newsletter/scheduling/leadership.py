@@ -10,16 +10,25 @@ import os
 from contextlib import suppress
 from typing import Any, Protocol
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from newsletter.db import private_files
 from newsletter.db.dialect import is_postgresql
+from newsletter.db.engine import reading
 from newsletter.wakeups import dedicated_connection
 
 #: The most seconds between two calls of ``hold``. The server waits for three of them.
 RENEW = 3.0
 _SESSION_TIMEOUT = "10s"
 _LOCK = "pg_try_advisory_lock(hashtext('newsletter clock'))"
+#: An advisory lock with one key has its halves in two columns (PostgreSQL, "pg_locks").
+_IS_LOCKED = """
+    SELECT EXISTS (
+        SELECT 1 FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND ((classid::bigint << 32) | objid::bigint) = hashtext('newsletter clock')::bigint)
+"""
 
 
 class Leadership(Protocol):
@@ -39,6 +48,27 @@ def leadership(database: Engine) -> Leadership:
     if is_postgresql(database):
         return _SessionLock(database)
     return _FileLock(database.url.database)
+
+
+def is_held(database: Engine) -> bool:
+    """Whether a process runs the clock. Only reads."""
+    if is_postgresql(database):
+        with reading(database) as session:
+            return session.scalar(text(_IS_LOCKED)) is True
+    if (path := database.url.database) is None:
+        return False
+    try:
+        file = os.open(f"{path}-clock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # A process that wants the lock in this moment tries again a few seconds later.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
 
 
 class _FileLock:

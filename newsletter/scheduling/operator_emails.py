@@ -87,6 +87,13 @@ def _email_text(session: Session, message: Row[Any]) -> _EmailText:
                 "moved. Without it, recipients could get an issue twice, so no send continues.",
                 "/console/sends/departures",
             )
+        case MessageKind.BACKUP_FAILED:
+            return _EmailText(
+                "A backup failed",
+                "The service could not back up its database, or the program that it runs after a "
+                "backup failed.",
+                "/console",
+            )
         case MessageKind.SCHEDULE_FAILED:
             name = session.scalar(
                 select(_schedule.c.name).where(_schedule.c.id == int(message.subject))

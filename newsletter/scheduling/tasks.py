@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
+from newsletter import metrics
 from newsletter.accounts import operator_messages, sessions
 from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.dialect import is_postgresql
@@ -77,6 +78,9 @@ class TaskContext:
     make_issue_renderer: "Callable[[], IssueRenderer] | None" = None
     #: Puts emails to operators into the outbox (newsletter.scheduling.operator_emails).
     tell_operators: Callable[[Session, datetime], int] | None = None
+    #: Makes a backup if one is due (newsletter.backups.scheduled). The second argument tells when
+    #: to stop.
+    back_up: Callable[[datetime, Callable[[], bool]], None] | None = None
 
 
 _context: list[TaskContext] = []
@@ -109,17 +113,21 @@ def choose_winners() -> None:
             session, now=datetime.now(UTC), warm_up=context.warm_up
         )
     for send_id, label, why in decided:
-        _log.info("send %s: variant %s is the winner (%s)", send_id, label, why)
+        _log.info(
+            "send %s: variant %s is the winner (%s)", send_id, label, why, extra={"send": send_id}
+        )
 
 
 def check_circuit_breakers() -> None:
     """Pause every send for which a rule opens the circuit breaker."""
     context = _context[0]
     with transaction(context.database) as session:
-        for send_id, why in circuit_breaker.check_sends(
-            session, context.breaker_rules, now=datetime.now(UTC)
-        ):
-            _log.error("send %s was paused by the circuit breaker: %s", send_id, why)
+        paused = circuit_breaker.check_sends(session, context.breaker_rules, now=datetime.now(UTC))
+    for send_id, why in paused:
+        _log.error(
+            "send %s was paused by the circuit breaker: %s", send_id, why, extra={"send": send_id}
+        )
+    metrics.BREAKER_TRIPS.add(len(paused))
 
 
 def queue_due_batches() -> None:
@@ -262,6 +270,12 @@ def tell_operators() -> None:
         context.tell_operators(session, now)
 
 
+def back_up() -> None:
+    """Make a backup if the settings want one now."""
+    if (make := _context[0].back_up) is not None:
+        make(datetime.now(UTC), stopping.is_set)
+
+
 def remove_from_provider_lists() -> None:
     """Remove addresses that can be emailed again from the provider's suppression lists."""
     reconciler = _context[0].reconciler
@@ -306,8 +320,10 @@ def run_due_schedules(context: TaskContext, *, now: datetime) -> None:
             continue
         except Exception:  # noqa: BLE001 (an error must not stop the other schedules)
             _log.exception("schedule %s could not run", schedule_id)
+            metrics.SCHEDULE_RUNS.add(result="error")
             continue
         for one in results:
+            metrics.SCHEDULE_RUNS.add(result=one.outcome.value)
             _log.log(logging.INFO if one.outcome is RunOutcome.SENT else logging.WARNING, "%s", one)
 
 
@@ -328,9 +344,13 @@ def start_due(context: TaskContext) -> list[int]:
                 _start(context, send_id, now=now, late=now - scheduled_for)
                 continue
         except restore_gate.NotComparedError as error:
-            _log.info("send %s: %s", send_id, error)
+            _log.info("send %s: %s", send_id, error, extra={"send": send_id})
         except Exception:  # noqa: BLE001 (whatever it is, the other sends must start)
-            _log.exception("send %s could not be started; the next tick tries again", send_id)
+            _log.exception(
+                "send %s could not be started; the next tick tries again",
+                send_id,
+                extra={"send": send_id},
+            )
         still_due.append(send_id)
     if len(still_due) < len(due):
         # Now, because the job that does so may have run a moment ago, and pauses then.
@@ -345,7 +365,11 @@ def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta
         with transaction(context.database, snapshot=True) as session:
             if late > context.late_limit:
                 send_lifecycle.pause_late(session, send_id, now=now)
-                _log.error("send %s is too late, and is paused for an operator", send_id)
+                _log.error(
+                    "send %s is too late, and is paused for an operator",
+                    send_id,
+                    extra={"send": send_id},
+                )
                 return
             planned = plan(
                 session, send_id, now=now, batch_size=context.batch_size, warm_up=context.warm_up
@@ -360,9 +384,9 @@ def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta
                 session, send_id, PauseCause.START, reason=reason, now=now
             )
         if paused:
-            _log.error("send %s %s", send_id, reason)
+            _log.error("send %s %s", send_id, reason, extra={"send": send_id})
         else:
             # Another process was faster, or an operator cancelled it a moment ago.
             _log.info("%s", error)
     else:
-        _log.info("send %s started: %s recipients", send_id, planned)
+        _log.info("send %s started: %s recipients", send_id, planned, extra={"send": send_id})

@@ -24,8 +24,8 @@ _NOT_BY_FORMS = frozenset(
 )
 #: First parts of the paths of the service's own pages.
 OWN_PATHS = frozenset(
-    "archive client-address confirm console healthz openapi.json preferences request robots.txt "
-    "shared sitemap.xml static subscribe unsubscribe view webhooks".split()
+    "archive client-address confirm console healthz metrics openapi.json preferences readyz "
+    "request robots.txt shared sitemap.xml static subscribe unsubscribe view webhooks".split()
 )
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 #: The most characters of a text, a URL and a secret.

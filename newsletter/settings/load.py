@@ -1,7 +1,11 @@
-"""Loads the settings from config/default.toml, the operator's file and the environment.
+"""Loads the settings from config/default.toml, the operator's files and the environment.
 
 Later sources override earlier ones, and each value records its source. An unknown key or an
 invalid value raises SettingsError, which names the source and what is allowed.
+
+The operator's files are `newsletter.toml` and `.env` in the working directory. NEWSLETTER_CONFIG
+names another TOML file, whose folder then has the `.env`; if it is set but empty, no file is read.
+In the working directory, only files of this user and of root are read.
 """
 
 import json
@@ -23,14 +27,18 @@ from pydantic import (
 
 from newsletter import durations
 from newsletter.errors import SettingsError
+from newsletter.settings import env_file, secret_files
 from newsletter.settings.kinds import DatabaseAddress, masked_url
 from newsletter.settings.sections import (
     AudienceSection,
+    Backups,
     Checks,
     Console,
     Imports,
     Inbound,
     LinkKeys,
+    Logging,
+    Metrics,
     PublicArchive,
     ReviewSection,
     Section,
@@ -46,7 +54,9 @@ from newsletter.settings.sections import (
 
 _PREFIX = "NEWSLETTER_"
 #: The environment variable that names the operator's file.
-_FILE_VARIABLE = "NEWSLETTER_CONFIG"
+FILE_VARIABLE = "NEWSLETTER_CONFIG"
+#: The operator's file in the working directory.
+FILE = "newsletter.toml"
 _DEFAULT = "default.toml"
 _MOST_BYTES = 1_000_000
 _TOML = "It has to be a TOML file like config/production.example.toml."
@@ -83,7 +93,10 @@ class Settings(Section):
     tracking: Tracking
     console: Console
     imports: Imports
+    backup: Backups
     web: Web
+    metrics: Metrics
+    logging: Logging
     templates: Templates
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -121,14 +134,18 @@ class Origin:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Load the settings; SettingsError names the source, the key and what is allowed."""
-    environ = os.environ if environ is None else environ
+    """Load the settings; SettingsError names the source, the key and what is allowed.
+
+    With ``environ``, only this mapping counts, and the working directory has no files.
+    """
+    look, environ = environ is None, os.environ if environ is None else environ
+    file = _operators_file(environ, look=look)
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for source, values in (
         (_DEFAULT, _built_in()),
-        *_operators_file(environ),
-        *_from_environment(environ),
+        *([] if file is None else _from_files(file)),
+        *_from_variables({name: (name, value) for name, value in environ.items()}),
     ):
         for key, value in _leaves(values):
             _require_known(key, source)
@@ -162,11 +179,11 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(raw.decode())
     except FileNotFoundError:
         raise SettingsError(
-            "there is no such file", place=str(path), hint=f"{_FILE_VARIABLE} names it."
+            "there is no such file", place=str(path), hint=f"{FILE_VARIABLE} names it."
         ) from None
     except OSError as error:
         raise SettingsError(
-            f"cannot be read: {error.strerror}", place=str(path), hint=f"{_FILE_VARIABLE} names it."
+            f"cannot be read: {error.strerror}", place=str(path), hint=f"{FILE_VARIABLE} names it."
         ) from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or not a path
         said = "nested too deeply" if isinstance(error, RecursionError) else error
@@ -180,17 +197,60 @@ def _built_in() -> dict[str, Any]:
     return _read(resource("config") / _DEFAULT)
 
 
-def _operators_file(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if name := environ.get(_FILE_VARIABLE):
-        yield name, _read(Path(name))
+def _operators_file(environ: Mapping[str, str], *, look: bool) -> Path | None:
+    """The path of the operator's file, which need not exist in the working directory."""
+    name = environ.get(FILE_VARIABLE)
+    if name is None and look:
+        _require_own()
+        return Path(FILE)
+    return Path(name) if name else None
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, value in sorted(environ.items()):
-        if name.startswith(_PREFIX) and name != _FILE_VARIABLE:
-            nested: dict[str, Any] = {}
-            _put(nested, name.removeprefix(_PREFIX).lower().split("__"), value)
-            yield name, nested
+def _require_own() -> None:
+    """Raise SettingsError if another user made a file here, as may happen in /tmp.
+
+    Such a file could send the keys of the environment elsewhere.
+    """
+    for path in (Path(FILE), Path(env_file.NAME)):
+        try:
+            owner = path.stat().st_uid
+        except OSError:
+            continue
+        if owner not in {os.geteuid(), 0}:
+            raise SettingsError(
+                "belongs to another user, so it is not read",
+                place=str(path),
+                hint=f"If you trust it, set {FILE_VARIABLE}={FILE}; to read no file, leave that "
+                "variable empty.",
+            )
+
+
+def _from_files(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The values of the operator's file, and of the `.env` beside it."""
+    # A file in the working directory is no duty; one that NEWSLETTER_CONFIG names is.
+    if file != Path(FILE) or os.path.lexists(file):
+        yield str(file), _read(file)
+    beside = file.parent / env_file.NAME
+    yield from _from_variables(
+        {name: (place, value) for place, name, value in env_file.lines(beside, _PREFIX)}
+    )
+
+
+def _from_variables(
+    variables: Mapping[str, tuple[str, str]],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The values of variables, which are given as name → place and value."""
+    known = {name: found for name, found in variables.items() if name.startswith(_PREFIX)}
+    for name, (place, value) in sorted(secret_files.resolved(known, _PREFIX).items()):
+        if name == FILE_VARIABLE:
+            if place != name:
+                raise SettingsError(
+                    f"{name} does not belong into this file", place=place, hint="Delete the line."
+                )
+            continue
+        nested: dict[str, Any] = {}
+        _put(nested, name.removeprefix(_PREFIX).lower().split("__"), value)
+        yield place, nested
 
 
 def _leaves(

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Engine, func, inspect, select
+from sqlalchemy import Engine, func, inspect, null, select
 
 from newsletter.db.engine import SQLAlchemyError, is_missing_file, open_database, reading
 from newsletter.db.orm import Session, table_of
@@ -76,7 +76,11 @@ def history(session: Session, *, limit: int) -> list[Change]:
 
 def add(session: Session, key: str, value: Value | None, *, by: str, now: datetime) -> None:
     """Store a change; the value has to be valid."""
-    session.execute(_row.insert().values(key=key, value=value, set_at=now, set_by=by[:320]))
+    session.execute(
+        _row.insert().values(
+            key=key, value=null() if value is None else value, set_at=now, set_by=by[:320]
+        )
+    )
 
 
 def require_changeable(loaded: Settings, key: str) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from newsletter.settings.kinds import (
     Amount,
@@ -175,6 +175,21 @@ class Imports(Section):
     keep: Lasting
 
 
+class Backups(Section):
+    """Backups that the service makes."""
+
+    folder: PathText
+    every: Period
+    keep: Count
+    hook: Annotated[list[Line], ListSetting]
+
+    @model_validator(mode="after")
+    def _has_folder(self) -> "Backups":
+        if self.every and not self.folder:
+            raise ValueError("every needs a folder for the backups, and backup.folder is empty")
+        return self
+
+
 class Web(Section):
     """Where the service listens, its connections, and the trusted proxies."""
 
@@ -184,6 +199,20 @@ class Web(Section):
     trusted_proxies: Annotated[list[Network], ListSetting]
     proxy_hops: Annotated[Count, Field(le=10)]
     forwarded_header: Literal["x-forwarded-for", "forwarded"]
+
+
+class Metrics(Section):
+    """Where the metrics can be read."""
+
+    token: Key
+    host: Host
+    port: Port
+
+
+class Logging(Section):
+    """The log of the long-running commands."""
+
+    format: Literal["text", "json"]
 
 
 class Templates(Section):

@@ -8,15 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.container import Container
-from newsletter.db.engine import responds
-from newsletter.web import errors
+from newsletter.monitoring.process_monitor import ProcessMonitor
+from newsletter.web import errors, monitoring
 from newsletter.web.base_path import BasePath
 from newsletter.web.console import routes as console
 from newsletter.web.console.base.session_cookie import OwnCookieOnly
@@ -32,6 +32,7 @@ from newsletter.web.public import (
     unsubscribe,
     view_in_browser,
 )
+from newsletter.web.request_metrics import RequestMetrics
 from newsletter.web.response_headers import EveryAnswer
 from newsletter.web.visitor import network_address
 
@@ -44,8 +45,12 @@ _FIELDS: Final = 1000
 _FILES: Final = 4
 
 
-def create_app(container: Container, *, background: bool) -> FastAPI:
+def create_app(
+    container: Container, *, background: bool, monitor: ProcessMonitor | None = None
+) -> FastAPI:
     """The web application; with ``background`` it also runs the clock and the workers."""
+
+    monitor = monitor or ProcessMonitor(container)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -53,6 +58,7 @@ def create_app(container: Container, *, background: bool) -> FastAPI:
             yield
             return
         clock, workers, importer = container.clock(), container.workers(), container.import_worker()
+        monitor.watch(workers, clock)
         workers.start()
         clock.start()
         importer.start()
@@ -74,6 +80,7 @@ def create_app(container: Container, *, background: bool) -> FastAPI:
         routes=[*_routes().routes],
     )
     app.state.container = container
+    app.state.monitor = monitor
     # Whether the server is stopping. Streams end themselves then.
     app.state.stopping = lambda: False
     # Session → number of its open live pages.
@@ -88,6 +95,8 @@ def create_app(container: Container, *, background: bool) -> FastAPI:
 
     base_url = container.settings.site.base_url
     app.add_middleware(EveryAnswer)
+    if monitor.has_metrics:
+        app.add_middleware(RequestMetrics)
     app.add_middleware(OwnCookieOnly, base_url=base_url)
     # Sets the client's address before all other code reads it.
     app.add_middleware(Proxies, web=container.settings.web)
@@ -115,20 +124,10 @@ def _routes() -> APIRouter:
     router.add_api_route(
         "/client-address", client_address, methods=["HEAD"], include_in_schema=False
     )
-    router.add_api_route("/healthz", health, methods=["GET"])
-    router.add_api_route("/healthz", health, methods=["HEAD"], include_in_schema=False)
+    router.include_router(monitoring.router)
     return router
 
 
 def client_address(request: Request) -> PlainTextResponse:
     """The network address that the service sees for this client, to test the proxy settings."""
     return PlainTextResponse(f"{network_address(request) or 'unknown'}\n")
-
-
-def health(request: Request, response: Response) -> dict[str, str]:
-    """The health check: 200, or 503 when the database does not answer."""
-    container: Container = request.app.state.container
-    if not responds(container.database):
-        response.status_code = 503
-        return {"status": "database unreachable"}
-    return {"status": "ok"}

@@ -32,6 +32,9 @@ class Database(Protocol):
     def restore(self) -> None:
         """Be what the snapshot was. Nobody may be connected."""
 
+    def erase(self) -> None:
+        """Be as on a new machine: without any table. Nobody may be connected."""
+
     def close(self) -> None:
         """Go away."""
 
@@ -60,9 +63,13 @@ class Sqlite:
 
     def restore(self) -> None:
         """Put the copy in the file's place, without the log of the file that was."""
+        self.erase()
+        shutil.copy(self._kept, self._path)
+
+    def erase(self) -> None:
+        """The file and the log beside it."""
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-        shutil.copy(self._kept, self._path)
 
     def close(self) -> None:
         """It goes with its folder."""
@@ -97,6 +104,11 @@ class Postgres:
         """Copy the copy."""
         self._alone(f"DROP DATABASE {self._name}")
         self._server.run(f"CREATE DATABASE {self._name} TEMPLATE {self._name}_kept")
+
+    def erase(self) -> None:
+        """Another database of this name."""
+        self._alone(f"DROP DATABASE {self._name}")
+        self._server.run(f"CREATE DATABASE {self._name}")
 
     def _alone(self, statement: str) -> None:
         """Run what wants nobody connected: the server's own vacuum may come at any moment."""

@@ -116,6 +116,18 @@ def restore(world: World, dice: random.Random, workers: int) -> None:
     world.restore()
 
 
+def restore_backup(world: World, dice: random.Random, workers: int) -> None:
+    """The same by the commands: a backup while all runs, restored into an empty database."""
+    _start(world, workers)
+    with _weather(world, dice):
+        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=_STORMY, what="it sends")
+        time.sleep(dice.uniform(0, 1.0))
+        kept = world.backup()
+        time.sleep(dice.uniform(0.2, 2.0))
+    world.kill_all()
+    world.restore_backup(kept)
+
+
 def restore_early(world: World, dice: random.Random, workers: int) -> None:
     """The same with a copy from before the plan, in which the send only stands on the calendar."""
     world.snapshot()
@@ -208,6 +220,8 @@ SCENARIOS = (
     Scenario("outage", "postgresql", (2, 3), outages, batch_size=12),
     Scenario("restored copy", "sqlite", (1, 1), restore, needs_log_file=True),
     Scenario("restored copy", "postgresql", (2, 3), restore, needs_log_file=True),
+    Scenario("restored backup", "sqlite", (1, 1), restore_backup, needs_log_file=True),
+    Scenario("restored backup", "postgresql", (2, 3), restore_backup, needs_log_file=True),
     Scenario("restored early copy", "sqlite", (1, 1), restore_early, needs_log_file=True),
     Scenario("restored early copy", "postgresql", (2, 3), restore_early, needs_log_file=True),
     Scenario(

@@ -37,6 +37,7 @@ from subscribers.consent import suppression
 from subscribers.email_address import hash_address, parse
 from subscribers.models import Subscriber, SuppressionReason
 from subscribers.segments import store as segment_store
+from tests import postgresql_tools
 from tests.chaos import books as ledger
 from tests.chaos.databases import Database
 from tests.chaos.launch import Launcher, Running, until
@@ -103,6 +104,7 @@ class World:
 
     def _environment(self) -> dict[str, str]:
         told = {
+            "PATH": postgresql_tools.path(),
             "NEWSLETTER_DATABASE_URL": self.database.url,
             "NEWSLETTER_SITE__BASE_URL": "https://news.example",
             "NEWSLETTER_SENDER__EMAIL": "news@example.org",
@@ -326,6 +328,17 @@ class World:
         self.at_rest()
         self.database.restore()
         # What the service was told since, it has forgotten, and nobody tells it again.
+        self.events_were_lost = self.relay.posted.gate.is_set()
+
+    def backup(self) -> str:
+        """Make a backup by the command, whatever runs; its folder."""
+        return str(json.loads(self.command("backup", "backups", "--json"))["backup"])
+
+    def restore_backup(self, backup: str) -> None:
+        """Restore a backup by the command, into an empty database. Every process is dead."""
+        self.at_rest()
+        self.database.erase()
+        self.command("restore", backup)
         self.events_were_lost = self.relay.posted.gate.is_set()
 
     def at_rest(self) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import Engine, text
 
 from newsletter import database_identity
 from newsletter.container import Container
+from newsletter.db.backup import copied
 from newsletter.db.engine import open_database, transaction
 from newsletter.errors import SettingsError
 from newsletter.settings.load import load
@@ -111,11 +112,14 @@ def test_a_copy_of_the_database_on_another_machine_knows_the_key(
     if database.dialect.name != "sqlite":
         pytest.skip("a file is copied here")
     key(database, ADDRESS_KEY)
-    done = command(("db", "backup", "copy.db"), environment=environment, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    copied = environment | {"NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path}/copy.db", NAME: OTHER}
+    with copied(database, tmp_path / "copy.db"):
+        pass
+    elsewhere = environment | {
+        "NEWSLETTER_DATABASE_URL": f"sqlite:///{tmp_path}/copy.db",
+        NAME: OTHER,
+    }
     with pytest.raises(SettingsError):
-        _ = Container(load(copied)).database
-    engine = open_database(copied["NEWSLETTER_DATABASE_URL"])
+        _ = Container(load(elsewhere)).database
+    engine = open_database(elsewhere["NEWSLETTER_DATABASE_URL"])
     key(engine, ADDRESS_KEY)
     engine.dispose()

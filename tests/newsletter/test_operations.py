@@ -517,11 +517,12 @@ OPERATIONS = (
 
 #: Commands that only read, run a process, or look after the machine.
 READS = {
-    "render", "check", "doctor", "serve", "worker", "sandbox", "demo",
+    "init", "render", "check", "doctor", "serve", "worker", "sandbox", "demo",
     "issue import", "issue list", "issue show", "issue history", "sends show", "sends test",
     "departures compare", "schedule list", "schedule show", "schedule next", "stats show",
     "stats verify", "subscribers export", "segment count", "segment list", "segment show",
-    "topic list", "user list", "user log", "db backup", "db upgrade", "alerts backtest",
+    "topic list", "user list", "user log", "backup", "restore", "db upgrade", "db copy",
+    "alerts backtest",
 }  # fmt: skip
 #: Operations of the command line alone, and why.
 COMMANDS_ALONE = {
@@ -547,7 +548,13 @@ FORMS_ALONE = {
     f"{SEGMENTS}/try": "changes nothing",
     "/console/deliverability/circuit-breaker": "changes nothing",
 }
-OWN_ACCOUNT = ("/console/sign-", "/console/account/", "/console/forgot", "/console/password/")
+OWN_ACCOUNT = (
+    "/console/sign-",
+    "/console/account/",
+    "/console/forgot",
+    "/console/password/",
+    "/console/setup/",
+)
 
 
 def commands() -> set[str]:

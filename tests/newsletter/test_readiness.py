@@ -182,6 +182,9 @@ def test_missing_keys_are_told_all_at_once(
     assert said.count("is not set") == number
     for name in ("LINKS__KEYS", "SUBSCRIBERS__ADDRESS_KEY", "SENDGRID__API_KEY"):
         assert f"export NEWSLETTER_{name}=" in said
+    for purpose in ("sends the emails", "signs the links", "hashes addresses"):
+        assert purpose in said
+    assert "newsletter init" in said
 
 
 def test_a_single_missing_key_has_a_hint_of_its_own(run: Run, tmp_path: Path) -> None:
@@ -191,3 +194,5 @@ def test_a_single_missing_key_has_a_hint_of_its_own(run: Run, tmp_path: Path) ->
     assert "subscribers.address_key: is not set" in said
     assert "never change it" in said
     assert "links.keys" not in said
+    # Another key would not fit the database.
+    assert "newsletter init" not in said

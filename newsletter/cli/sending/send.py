@@ -13,6 +13,7 @@ from rich.console import Console
 from newsletter.checking.planned_send import Plan
 from newsletter.cli.actor import stopping, who
 from newsletter.cli.content.issues import rendered_by
+from newsletter.cli.local_provider import warn_if_silent
 from newsletter.cli.output import err, out, shown
 from newsletter.cli.sending import pacing_options
 from newsletter.cli.sending.check import tell
@@ -172,6 +173,7 @@ def send(
             _tell_publicity(container, made, out)
             return
         _tell_publicity(container, made, err)
+        warn_if_silent(container.settings)
         standing = run_to_rest(container, made.id, stop)
     summary(container, standing)
     exit_by(standing)

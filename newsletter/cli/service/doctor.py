@@ -7,20 +7,23 @@ from datetime import UTC, datetime
 import typer
 from rich.markup import escape
 
+from newsletter.backups.take import latest as latest_backup
 from newsletter.cli.output import err, out, rows, shown
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
-from newsletter.db.engine import beside, is_missing_file, open_database
+from newsletter.db.engine import beside, is_missing_file, open_database, sqlite_file
 from newsletter.doctor import account as account_findings
 from newsletter.doctor import dns as dns_findings
 from newsletter.doctor import host as host_findings
 from newsletter.doctor import proxy as proxy_findings
+from newsletter.doctor import service as service_findings
 from newsletter.doctor.account import DoctorFinding, ExpectedSetup, Verdict
 from newsletter.doctor.proxy import Fetch
 from newsletter.errors import ProviderError, UserError
 from newsletter.issues.parsing.tracking_flags import Tracked
 from newsletter.provider.account import Account, Domain
 from newsletter.provider.dns_lookups import Lookup, resolver
+from newsletter.scheduling.leadership import is_held
 from newsletter.settings import publication
 from newsletter.settings.load import Settings, load
 from subscribers.email_address import address_key as hash_key
@@ -68,11 +71,12 @@ def examine(
         yield host_findings.of_postal_address(
             settings.site.postal_address, example=load({}).site.postal_address
         )
-    try:
+    account = None
+    if settings.sendgrid.api_key.get_secret_value():
         account = Account(container.provider.ask)
-    except UserError as error:
-        yield DoctorFinding("API key", Verdict.PROBLEM, error.message, error.hint or "")
-        account = None
+    else:
+        remedy = "Create one in SendGrid, with the Mail Send permission: sendgrid.api_key."
+        yield DoctorFinding("API key", Verdict.PROBLEM, "not set: no email can be sent", remedy)
     expected = _expected_setup(settings)
     if account is not None:
         yield from account_findings.of_account(account, expected)
@@ -102,6 +106,12 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
     yield host_findings.of_departure_log_folder(
         beside(settings.database_url, folder) if folder else None
     )
+    if folder:
+        path = beside(settings.database_url, folder)
+        yield service_findings.of_disk_space("the departure log", path)
+    if (backup := settings.backup).folder:
+        latest = latest_backup(beside(settings.database_url, backup.folder), now=datetime.now(UTC))
+        yield host_findings.of_backups(latest, every=backup.every, now=datetime.now(UTC))
     if is_missing_file(settings.database_url):
         yield DoctorFinding("database", Verdict.OK, "none yet; the first command creates it")
         return
@@ -110,11 +120,16 @@ def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:
     except UserError as error:
         yield DoctorFinding("database", Verdict.PROBLEM, error.message, error.hint or "")
         return
+    if (file := sqlite_file(settings.database_url)) is not None:
+        yield service_findings.of_disk_space("the database", file.parent)
     yield (version := host_findings.of_database(engine))
     if version.verdict is Verdict.OK:
         if address_key:
             yield host_findings.of_address_key(engine, hash_key(address_key))
         yield host_findings.of_departure_logs(engine)
+        held = is_held(engine)
+        yield service_findings.of_clock(held=held, otherwise=Verdict.WARNING)
+        yield service_findings.of_sending(engine, now=datetime.now(UTC))
         every = settings.tracking.reconcile_every
         yield host_findings.of_reconciling(engine, every=every, now=datetime.now(UTC))
     engine.dispose()

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
+from newsletter import metrics
 from newsletter.db.engine import reading, transaction
 from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, Gateway, MailRequest, NotSent, Outcome, Refused
@@ -31,7 +32,14 @@ from newsletter.sending.ledger.recipients import recipients
 from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.recovery.departure_log import DepartureLogFile
-from newsletter.sending.retry_policy import Decision, Settled, decide
+from newsletter.sending.retry_policy import (
+    Decision,
+    RejectBatch,
+    RejectOne,
+    Settled,
+    Uncertain,
+    decide,
+)
 
 _log = logging.getLogger(__name__)
 #: Seconds between two queries of the outbox while it is empty.
@@ -181,6 +189,7 @@ class Dispatcher:
         if not eligible:
             with transaction(self._database) as session:
                 self._batches.skip(session, batch, skipped, now=datetime.now(UTC))
+            metrics.RECIPIENTS.add(len(skipped), outcome="skipped")
             return True
         # 3. Personalize.
         request = self._personalized(batch, variant, eligible)
@@ -191,6 +200,7 @@ class Dispatcher:
             now = datetime.now(UTC)
             if not self._batches.depart(session, batch, skipped, now=now):
                 return True
+        metrics.RECIPIENTS.add(len(skipped), outcome="skipped")
         # 5. Write to the departure log.
         if not self._write_departure(batch, variant, eligible, skipped, now):
             return True
@@ -241,7 +251,10 @@ class Dispatcher:
             )
         except Exception as error:  # noqa: BLE001 (any error pauses the send, or each claim would meet it again)
             _log.exception(
-                "send %s, batch %s: the request cannot be built", batch.send_id, batch.number
+                "send %s, batch %s: the request cannot be built",
+                batch.send_id,
+                batch.number,
+                extra={"send": batch.send_id, "batch": batch.number},
             )
             why = f"the request cannot be built: {type(error).__name__}: {error}"
             self._give_up(batch, PauseCause.REQUEST, why, departed=False)
@@ -312,3 +325,18 @@ class Dispatcher:
             else:
                 sends.finish(session, now=now)
         self._answered, self._next = None, claimed
+        _count(answered)
+
+
+def _count(answered: _Answered) -> None:
+    """Count the recipients of a settled batch, except those who are sent again."""
+    size = len(answered.recipients)
+    match answered.decision:
+        case Settled():
+            metrics.RECIPIENTS.add(size, outcome="accepted")
+        case RejectBatch():
+            metrics.RECIPIENTS.add(size, outcome="rejected")
+        case RejectOne():
+            metrics.RECIPIENTS.add(1, outcome="rejected")
+        case Uncertain():
+            metrics.RECIPIENTS.add(size, outcome="uncertain")

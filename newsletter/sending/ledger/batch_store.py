@@ -272,7 +272,13 @@ class BatchStore:
         ``patience`` the send is paused. ``jitter`` in [0, 1) varies the time of the next probe.
         """
         if not isinstance(decision, Settled):
-            _log.warning("send %s, batch %s: %s", batch.send_id, batch.number, decision)
+            _log.warning(
+                "send %s, batch %s: %s",
+                batch.send_id,
+                batch.number,
+                decision,
+                extra={"send": batch.send_id, "batch": batch.number},
+            )
         match decision:
             case Settled(message_id):
                 _accept(session, batch, now=now, message_id=message_id)

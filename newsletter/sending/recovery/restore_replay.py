@@ -158,7 +158,9 @@ class _Replay:
         self.report.forgotten += new
         if new:
             _log.warning(
-                "send %s, created %s, is in the departure log but not in this database", *key
+                "send %s, created %s, is in the departure log but not in this database",
+                *key,
+                extra={"send": key[0]},
             )
 
     def _store_recipients(

@@ -201,6 +201,11 @@ class DistributedWorkers:
         for dispatcher in self._dispatchers:
             _release(dispatcher)
 
+    @property
+    def is_working(self) -> bool:
+        """Whether the threads that fetch jobs are running; they start those that send."""
+        return self._thread.is_alive() and self._looking.is_alive()
+
     async def _work(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(len(self._dispatchers), "dispatch"))

@@ -32,6 +32,11 @@ class Workers(Protocol):
         """Stop sending; return when the requests under way are finished and settled."""
         ...
 
+    @property
+    def is_working(self) -> bool:
+        """Whether all threads that send are running."""
+        ...
+
 
 class WorkerPool:
     """The workers of this process, its heartbeat, and its comparison of the departure log."""
@@ -61,6 +66,11 @@ class WorkerPool:
         self._heartbeat.stop()
         self._log.stop()
 
+    @property
+    def is_working(self) -> bool:
+        """Whether all threads that send are running."""
+        return self._workers.is_working
+
 
 class ThreadPool:
     """The worker threads of one process: each sends one due batch after the other."""
@@ -89,6 +99,11 @@ class ThreadPool:
         for thread in self._threads:
             thread.join()
         self._wakeups.leave()
+
+    @property
+    def is_working(self) -> bool:
+        """Whether all threads that send are running."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def _work(self, dispatcher: Dispatcher) -> None:
         while not self._stopping.is_set():

@@ -70,6 +70,8 @@ class IngestReport:
     new: int = 0
     repeated: int = 0
     suppressed: int = 0
+    #: The new events.
+    added: Sequence[Event] = ()
 
 
 class _JudgedEvent(NamedTuple):
@@ -139,7 +141,7 @@ def ingest(
     suppressed = _suppress(session, changes)
     list_removal.add(session, changes.list_removals, now=now)
     counters.write(session)
-    return IngestReport(new=len(new), repeated=len(events) - len(new), suppressed=suppressed)
+    return IngestReport(len(new), len(events) - len(new), suppressed, new)
 
 
 def _store(session: Session, events: Sequence[Event], now: datetime) -> list[Event]:

@@ -249,7 +249,7 @@ def _pause(session: Session, send_id: int, error: Exception, now: datetime) -> N
     why = f"the winner of its test cannot be chosen: {' '.join(problem.split())[:600]}"
     only = [SendState.SENDING]
     if sends.pause(session, send_id, PauseCause.WINNER, reason=why, now=now, only_from=only):
-        _log.error("send %s paused itself: %s", send_id, why)
+        _log.error("send %s paused itself: %s", send_id, why, extra={"send": send_id})
 
 
 def _sample(session: Session, send_id: int) -> tuple[int, datetime | None]:

@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from newsletter.web.console.accounts import (
     audit_log,
+    first_owner,
     my_account,
     password_reset,
     sign_in,
@@ -62,6 +63,7 @@ _PAGES = (
     schedule_form,
     circuit_breaker,
     deliverability,
+    first_owner,
     sign_in,
     password_reset,
     my_account,

@@ -1,6 +1,8 @@
 """The webhook for SendGrid's events: verifies the raw bytes and stores them before the answer."""
 
 import logging
+from collections import Counter
+from datetime import UTC, datetime
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
@@ -8,7 +10,9 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
+from newsletter import metrics
 from newsletter.provider.events import Event, Malformed, parse
+from newsletter.tracking.events.ingest import IngestReport
 from newsletter.web.dependencies import Parts
 from subscribers.email_address import without_addresses
 
@@ -41,10 +45,12 @@ def _ingest(parts: Parts, headers: Headers, file: IO[bytes]) -> dict[str, int]:
     signature, timestamp = headers.get(_SIGNATURE, ""), headers.get(_TIMESTAMP, "")
     if not parts.verifier.verify(body, signature=signature, timestamp=timestamp):
         _log.warning("a post of events was refused: its signature is not valid")
+        metrics.WEBHOOK_POSTS.add(result="bad_signature")
         raise HTTPException(401, "The signature is not valid for this body.")
     try:
         entries = parse(body, base_url=parts.settings.site.base_url)
     except ValueError as error:
+        metrics.WEBHOOK_POSTS.add(result="not_events")
         raise HTTPException(400, f"Not a list of events: {error}") from None
     malformed = [entry for entry in entries if isinstance(entry, Malformed)]
     if malformed:
@@ -59,4 +65,15 @@ def _ingest(parts: Parts, headers: Headers, file: IO[bytes]) -> dict[str, int]:
             reason,
         )
     done = parts.ingest([entry for entry in entries if isinstance(entry, Event)])
+    _count(done)
     return {"new": done.new, "repeated": done.repeated, "malformed": len(malformed)}
+
+
+def _count(done: IngestReport) -> None:
+    """Count what a post brought, which is committed."""
+    now = datetime.now(UTC)
+    metrics.WEBHOOK_POSTS.add(result="accepted")
+    for kind, number in Counter(event.kind for event in done.added).items():
+        metrics.WEBHOOK_EVENTS.add(number, kind=kind.value)
+    for event in done.added:
+        metrics.WEBHOOK_LAG.observe(max(0.0, (now - event.at).total_seconds()))

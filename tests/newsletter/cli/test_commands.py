@@ -85,6 +85,19 @@ def test_the_seed_is_imported_and_rendered(run: Run, tmp_path: Path) -> None:
     assert "Signal of the Day" in (tmp_path / "out/issue.txt").read_text()
 
 
+def test_a_rendered_issue_has_the_defaults_of_its_placeholders(run: Run, tmp_path: Path) -> None:
+    greeting = '{{ name | default("you") }}'
+    subject = '"Hello, {{ name | default(\\"reader\\") }}"'
+    issue = f"---\nsubject: {subject}\n---\n\nDear {greeting},\n"
+    (tmp_path / "issue.md").write_text(issue)
+    done = run("render", "issue.md", "--out", "out")
+    assert "Hello, reader" in done.stdout
+    for name in ("issue.html", "issue.txt"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "Dear you," in text
+        assert not re.search(r"-nl[a-z0-9]+-", text)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -54,6 +54,25 @@ def test_against_a_healthy_sandbox_everything_is_ok_and_nothing_is_touched(
     assert [*tmp_path.iterdir()] == []
 
 
+def test_a_database_in_use_is_checked_for_disk_space_clock_and_workers(
+    run: Run, tmp_path: Path
+) -> None:
+    """Also while it has no tables, and while no service runs."""
+    file = tmp_path / "newsletter.db"
+    file.touch()
+    url = {"NEWSLETTER_DATABASE_URL": f"sqlite:///{file}"}
+    for words in (("sends",), None):
+        done = run("doctor", "--json", **url)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = {one["subject"]: one for one in map(json.loads, done.stdout.splitlines())}
+        assert found["clock"]["verdict"] == "warning"
+        assert "serve" in found["clock"]["remedy"]
+        assert found["workers"]["verdict"] == "ok"
+        assert {"disk space of the database", "disk space of the departure log"} <= set(found)
+        if words:
+            run(*words, **url)  # makes the tables
+
+
 def test_a_problem_ends_in_an_exit_code_and_no_traceback(run: Run) -> None:
     done = run("doctor", "--json", NEWSLETTER_SENDGRID__API_KEY="")
     assert done.returncode == 1

@@ -1,9 +1,12 @@
 """What a process takes from its machine: files, and room for a log."""
 
+import json
 import logging
+import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -78,3 +81,56 @@ def test_a_log_that_would_repeat_says_how_often_instead() -> None:
         after = line("from %s", 1000)
         assert repeats.filter(after)
         assert after.getMessage() == "from 1000 (980 more like this were dropped)"
+
+
+def test_a_json_log_has_a_line_for_each_message_with_its_ids_and_no_address() -> None:
+    program = """
+import logging
+from newsletter.cli.service import log_format
+logging.basicConfig(format="%(message)s")
+log_format.install("json")
+log = logging.getLogger("newsletter.sending")
+log_format.say("begun · Ctrl-C stops it")
+ids = {"send": 7, "batch": 3}
+log.warning("send %s, batch %s: refused for a@example.org", 7, 3, extra=ids)
+try:
+    raise ValueError("no such user <b@example.org>")
+except ValueError:
+    log.exception("two\\nlines")
+logging.getLogger("somebody.else").info("not logged")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    said, refused, failed = lines
+    assert said["message"] == "begun · Ctrl-C stops it"
+    assert (refused["level"], refused["logger"]) == ("warning", "newsletter.sending")
+    assert (refused["send"], refused["batch"]) == (7, 3)
+    assert refused["message"] == "send 7, batch 3: refused for …"
+    assert datetime.fromisoformat(refused["time"]).utcoffset() == timedelta(0)
+    assert failed["message"] == "two\nlines"
+    assert "ValueError" in failed["exception"]
+    assert "send" not in failed
+    assert "@" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_service_can_log_json(environment: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "serve.log"
+    environment |= {"NEWSLETTER_LOGGING__FORMAT": "json", "PATH": os.environ["PATH"]}
+    with log.open("w") as file:
+        service = subprocess.Popen(
+            [Path(sys.executable).with_name("newsletter"), "serve", "--port", "0"],
+            env=environment,
+            stderr=file,
+            cwd=tmp_path,
+        )
+    deadline = time.monotonic() + 30
+    while "runs the clock" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    service.terminate()
+    assert service.wait(30) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert any("newsletter is at" in line["message"] for line in lines)

@@ -174,6 +174,7 @@ def helps(
 #: Each command with words that give it something to do, in an order in which that works; and the
 #: exit code. What is not listed here is listed below.
 STORY: Sequence[tuple[str, int]] = (
+    ("init new --sandbox --name News --sender-email news@example.org", 0),
     ("settings", 0),
     ("db upgrade", 0),
     ("topic create engineering", 0),
@@ -228,6 +229,7 @@ STORY: Sequence[tuple[str, int]] = (
     ("suppressions lift alice@example.org --reason asked", 3),
     ("stats show 2", 0),
     ("stats verify", 0),
+    ("alerts backtest", 0),
     ("reconcile", 0),
     ("subscribers export people.jsonl", 0),
     ("subscribers data alice@example.org", 0),

@@ -1,9 +1,10 @@
-"""`newsletter db backup`: a whole copy of a database that others write to meanwhile."""
+"""Copies of a database in a file: whole, of one moment, private, and never over another file."""
 
 import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -11,18 +12,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from newsletter.db.backup import backup
+from newsletter.db.backup import BackupStoppedError, copied
 from newsletter.db.engine import transaction
 from newsletter.errors import DatabaseError, MachineError
 from tests.conftest import add_person
-from tests.forking import command
 
 
 @pytest.fixture
 def path(database: Engine) -> Path:
     """The file of a SQLite database."""
     if database.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL has its own tools")
+        pytest.skip("SQLite's files")
     return Path(str(database.url.database))
 
 
@@ -31,8 +31,9 @@ def people(file: Path) -> int:
         return int(copy.execute("SELECT count(*) FROM subscriber").fetchone()[0])
 
 
-def url(path: Path) -> str:
-    return f"sqlite:///{path}"
+def copy_to(database: Engine, file: Path) -> Path:
+    with copied(database, file):
+        return file
 
 
 def test_what_stands_in_the_write_ahead_log_alone_is_in_the_copy(
@@ -43,9 +44,7 @@ def test_what_stands_in_the_write_ahead_log_alone_is_in_the_copy(
     # The file alone, as `cp` takes it, does not have her: that is what the command is for.
     shutil.copy(path, tmp_path / "alone.db")
     assert people(tmp_path / "alone.db") == 0
-    size = backup(url(path), tmp_path / "copy.db")
-    assert people(tmp_path / "copy.db") == 1
-    assert size == (tmp_path / "copy.db").stat().st_size
+    assert people(copy_to(database, tmp_path / "copy.db")) == 1
     assert not (tmp_path / "copy.db-wal").exists()
 
 
@@ -73,7 +72,7 @@ def test_a_copy_is_of_one_moment_while_others_write(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        backup(url(path), tmp_path / "copy.db")
+        copy_to(database, tmp_path / "copy.db")
     finally:
         over.set()
         writer.join()
@@ -82,28 +81,30 @@ def test_a_copy_is_of_one_moment_while_others_write(
     assert rows[0] == rows[1]
 
 
-def test_a_file_that_is_there_is_not_written_over(path: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_not_written_over(
+    database: Engine, path: Path, tmp_path: Path
+) -> None:
     (tmp_path / "copy.db").write_text("mine")
-    (tmp_path / "link.db").symlink_to(tmp_path / "nowhere.db")
-    for name in ("copy.db", "link.db"):
-        with pytest.raises(MachineError, match="exists already"):
-            backup(url(path), tmp_path / name)
-    with pytest.raises(MachineError, match="exists already"):
-        backup(url(path), path)
+    with pytest.raises(FileExistsError):
+        copy_to(database, tmp_path / "copy.db")
     assert (tmp_path / "copy.db").read_text() == "mine"
-    assert sorted(p.name for p in tmp_path.glob(".*")) == []
 
 
-def test_the_copy_is_its_owners_alone(path: Path, tmp_path: Path) -> None:
+@pytest.mark.both_databases
+def test_the_copy_is_its_owners_alone(
+    database: Engine, tmp_path: Path, postgresql_tools: str
+) -> None:
     before = os.umask(0)
     try:
-        backup(url(path), tmp_path / "copy.db")
+        copy_to(database, tmp_path / "copy")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "copy.db").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
 
 
-def test_a_damaged_database_is_not_called_a_backup(path: Path, tmp_path: Path) -> None:
+def test_a_damaged_database_is_not_called_a_copy(
+    database: Engine, path: Path, tmp_path: Path
+) -> None:
     with closing(sqlite3.connect(path)) as wide:
         wide.execute("CREATE TABLE filler (x BLOB)")
         wide.executemany("INSERT INTO filler VALUES (?)", [(bytes(4000),)] * 100)
@@ -113,32 +114,67 @@ def test_a_damaged_database_is_not_called_a_backup(path: Path, tmp_path: Path) -
         file.seek(path.stat().st_size - 40_000)
         file.write(b"\xff" * 30_000)
     with pytest.raises(DatabaseError, match="damaged"):
-        backup(url(path), tmp_path / "copy.db")
-    assert not (tmp_path / "copy.db").exists()
+        copy_to(database, tmp_path / "copy.db")
 
 
+@pytest.mark.both_databases
+def test_a_copy_is_stopped_at_once(database: Engine, tmp_path: Path, postgresql_tools: str) -> None:
+    if database.dialect.name == "postgresql":
+        # Waits for the lock of a table, for ever.
+        with database.begin() as other:
+            other.exec_driver_sql("LOCK TABLE subscriber IN ACCESS EXCLUSIVE MODE")
+            with (
+                pytest.raises(BackupStoppedError),
+                copied(database, tmp_path / "copy", stopped=lambda: True),
+            ):
+                pass
+        return
+    with (
+        pytest.raises(BackupStoppedError),
+        copied(database, tmp_path / "copy", stopped=lambda: True),
+    ):
+        pass
+
+
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
-    ("address", "said", "code"),
-    [
-        ("postgresql://nobody@127.0.0.1:1/none", "pg_dump", 5),
-        ("sqlite:///nowhere.db", "there is no database", 5),
-        ("nonsense", "a database address is written like", 2),
-    ],
+    ("script", "said"),
+    [(None, "is not installed"), ("echo pg_dump 9.6.1", "is of version 9, and version")],
 )
-def test_what_is_no_sqlite_database_is_explained(
-    address: str, said: str, code: int, environment: dict[str, str], tmp_path: Path
+def test_a_tool_that_is_missing_or_too_old_is_named_with_its_package(
+    database: Engine,
+    tmp_path: Path,
+    script: str | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = command(
-        ("db", "backup", "copy.db"),
-        environment=environment | {"NEWSLETTER_DATABASE_URL": address},
-        folder=tmp_path,
-    )
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
-    assert said in done.stderr
-    assert list(tmp_path.glob("*copy*")) == []
-    assert not (tmp_path / "nowhere.db").exists()
+    if database.dialect.name == "sqlite":
+        pytest.skip("SQLite needs no tools")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if script:
+        (tmp_path / "pg_dump").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "pg_dump").chmod(0o755)
+    with pytest.raises(MachineError, match=said) as error:
+        copy_to(database, tmp_path / "copy")
+    assert "package postgresql-client-" in str(error.value.hint)
 
 
-def test_a_folder_that_is_not_there_is_explained(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match="cannot be written"):
-        backup(url(path), tmp_path / "none" / "copy.db")
+@pytest.mark.both_databases
+def test_the_password_is_in_no_argument(
+    database: Engine, tmp_path: Path, postgresql_tools: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.dialect.name == "sqlite":
+        pytest.skip("SQLite has no password")
+    seen = []
+    started = subprocess.Popen
+
+    def note(words: list[str], **options: object) -> object:
+        seen.append((words, options))
+        return started(words, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", note)
+    database.url = database.url.set(password="a secret")
+    copy_to(database, tmp_path / "copy")
+    dump = next(words for words, _ in seen if "--format=custom" in words)
+    assert "a secret" not in " ".join(dump)
+    assert "a%20secret" not in " ".join(dump)

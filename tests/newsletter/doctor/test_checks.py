@@ -337,3 +337,14 @@ def test_the_whole_examination_against_sendgrid_itself_asks_dns(
     assert {one.verdict for one in found} == {OK}, found
     assert {"site.base_url", "DMARC", "DKIM", "SPF"} <= {one.subject for one in found}
     assert [*tmp_path.iterdir()] == []
+
+
+def test_how_old_the_latest_backup_is() -> None:
+    def finding(hours: float | None, every: float = 24) -> DoctorFinding:
+        latest = None if hours is None else NOW - timedelta(hours=hours)
+        return host_findings.of_backups(latest, every=timedelta(hours=every), now=NOW)
+
+    assert finding(None).verdict is WARNING
+    assert (finding(30).verdict, finding(30).message) == (OK, "the latest is 30 hours old")
+    assert finding(73).verdict is PROBLEM
+    assert finding(None, every=0).verdict is OK

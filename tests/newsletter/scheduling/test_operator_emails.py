@@ -1,6 +1,7 @@
 """What waits for operators is emailed to those who decide, once."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -19,6 +20,7 @@ from newsletter.sending.models import Batch, OutboxEmail
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState
+from newsletter.settings.load import load
 from tests.newsletter.sending.conftest import five, make_plan, make_send
 
 __all__ = ["five"]
@@ -120,6 +122,25 @@ def test_a_review_that_is_asked_for_is_told(container: Container) -> None:
     assert [one.subject for one in emails] == ["Please review: Hello"] * 2
     assert "/console/issues/hello" in emails[0].text
     assert "Please look at the table" in emails[0].text
+
+
+def test_a_backup_that_fails_is_told_once_a_day(
+    environment: dict[str, str], container: Container, tmp_path: Path
+) -> None:
+    (tmp_path / "backups").write_text("not a folder")
+    wanted = {"EVERY": "1h", "FOLDER": str(tmp_path / "backups")}
+    parts = Container(
+        load(environment | {f"NEWSLETTER_BACKUP__{key}": value for key, value in wanted.items()})
+    )
+    tasks.configure_tasks(parts.task_context)
+    tasks.back_up()
+    emails = told(container)
+    assert sorted(one.email for one in emails) == DECIDING
+    assert emails[0].subject == "A backup failed"
+    assert "No backup was made" in emails[0].text
+    tasks.back_up()
+    assert told(container) == []
+    parts.database.dispose()
 
 
 def test_nobody_to_tell_is_no_error(container: Container, five: list[int]) -> None:

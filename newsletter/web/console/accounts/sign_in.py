@@ -68,10 +68,7 @@ def sign_in(
             return _show_again(request, email, following, _WRONG, status=400)
         if rehashed:
             users.rehash(session, known, rehashed)
-        stage = _stage(session, parts, known.user_id)
-        token = _begin(session, request, parts, known.user_id, stage)
-        if stage is SignInStage.ENROL:
-            two_factor.begin(session, known.user_id)
+        stage, token = begin_after_password(session, request, parts, known.user_id)
         if stage is not SignInStage.CODE:
             who = Actor(known.user_id, known.email, _ip(request))
             audit.record(session, who, "signed in", now=datetime.now(UTC))
@@ -150,6 +147,16 @@ def sign_out(
     answer = go("/console/sign-in")
     session_cookie.clear(answer, parts.settings.site.base_url)
     return answer
+
+
+def begin_after_password(
+    session: Session, request: Request, parts: Container, user_id: int
+) -> tuple[SignInStage, str]:
+    """Begin the session of a user whose password was right; its stage and token."""
+    stage = _stage(session, parts, user_id)
+    if stage is SignInStage.ENROL:
+        two_factor.begin(session, user_id)
+    return stage, _begin(session, request, parts, user_id, stage)
 
 
 def _stage(session: Session, parts: Container, user_id: int) -> SignInStage:

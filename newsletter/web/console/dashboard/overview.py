@@ -14,6 +14,7 @@ from newsletter.tracking.stats import rates as send_rates
 from newsletter.web.console.base.layout import page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.console.dashboard import attention
+from newsletter.web.console.dashboard.first_steps import steps
 from newsletter.web.dependencies import Parts
 from subscribers.directory import growth_history, status_counts
 from subscribers.models import AudienceDay
@@ -24,7 +25,7 @@ _MONTH, _SHOWN = timedelta(days=30), timedelta(days=180)
 
 @router.api_route("/console/", methods=["GET", "HEAD"])
 def show(
-    request: Request, parts: Parts, _visitor: Annotated[Visitor, Depends(role(Role.VIEWER))]
+    request: Request, parts: Parts, visitor: Annotated[Visitor, Depends(role(Role.VIEWER))]
 ) -> Response:
     """The page."""
     now = datetime.now(UTC)
@@ -35,6 +36,8 @@ def show(
             request,
             "overview.html",
             items=attention.items(session, now=now),
+            steps=steps(session, parts) if visitor.role.covers(Role.OWNER) else [],
+            mailbox=parts.settings.sendgrid.host if parts.is_local else "",
             under_way=send_list.active(session, limit=5),
             coming=send_list.scheduled(session),
             next_up=schedules.next_up(session),

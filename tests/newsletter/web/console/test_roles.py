@@ -15,7 +15,12 @@ from newsletter.web.console.base.permissions import Access
 from tests.newsletter.web.conftest import PASSWORD, Office
 
 #: Pages on the way in; everything else asks for a role.
-OPEN = {"/console/sign-in", "/console/forgot", "/console/password/{token}"}
+OPEN = {
+    "/console/sign-in",
+    "/console/forgot",
+    "/console/password/{token}",
+    "/console/setup/{token}",
+}
 HALFWAY = {
     "/console/sign-in/code": {SignInStage.CODE},
     "/console/sign-out": set(SignInStage),

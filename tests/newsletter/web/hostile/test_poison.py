@@ -20,6 +20,7 @@ HTML = {"accept": "text/html"}
 NO_PAGE = {
     "/": "it leads to another page",
     "/view/{token}": "it leads to another page",
+    "/console/setup/{token}": "there are users already",
     "/subscribe/challenge": "there is none in this setting",
     "/console/subscribers/import/{job_id:int}/rejects": "its file is not there",
 }

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from newsletter.cli.output import err
 from newsletter.db import engine as db
 from newsletter.db import upgrade_backup
 from newsletter.db.orm import Session
@@ -13,22 +12,24 @@ from newsletter.errors import DatabaseError
 _log = logging.getLogger(__name__)
 
 
-def upgrade(url: str) -> None:
-    """Bring the database to this program's version, after a backup, and print what was done."""
+def upgrade(url: str, *, backups: str, say: Callable[[str], None]) -> None:
+    """Bring the database to this program's version, and ``say`` what was done.
+
+    A backup is made first, in the folder ``backups`` of the settings.
+    """
     engine = db.open_database(url)
 
     def back_up(before: str, after: str) -> None:
-        name = f"{{}}-before-{after}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        err.print(f"The database is of version {before}. Making a backup, then upgrading it.")
-        file = upgrade_backup.make(url, name)
-        err.print(f"The backup is {file}." if file else upgrade_backup.NONE_MADE)
+        say(f"The database is of version {before}. It is backed up, then upgraded.")
+        file = upgrade_backup.make(engine, db.beside(url, backups), after, now=datetime.now(UTC))
+        say(f"The backup is {file}." if file else upgrade_backup.NONE_MADE)
 
     try:
         before, after = db.upgrade(engine, prepare=back_up)
     finally:
         engine.dispose()
     if before != after:
-        err.print(f"The database went from version {before or 'nothing'} to {after}.")
+        say(f"The database went from version {before or 'nothing'} to {after}.")
 
 
 class Outdated:
