@@ -91,7 +91,7 @@ def _records(results: dict[str, Backtest]) -> list[dict[str, Any]]:
 def _print(results: dict[str, Backtest], since: str) -> None:
     first = results[_NOW]
     left_out = (
-        f", and {first.without_events:,} left out because their events are deleted"
+        f", and {first.without_events:,} not judged because their events are deleted"
         if first.without_events
         else ""
     )
