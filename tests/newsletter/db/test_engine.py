@@ -197,7 +197,8 @@ def test_a_new_database_has_a_name_of_its_own_from_the_beginning(tmp_path: Path)
 
 def test_users_of_the_first_release_have_read_the_messages_that_they_got(database: Engine) -> None:
     with database.begin() as connection:
-        connection.execute(text("DROP TABLE digest_entry"))
+        for table in ("digest_entry", "publication_setting"):
+            connection.execute(text(f"DROP TABLE {table}"))
         for column in ("read_up_to", "notify", "digest", "digest_on"):
             connection.execute(text(f"ALTER TABLE console_user DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0100'"))
