@@ -52,12 +52,13 @@ if TYPE_CHECKING:
     from newsletter.scheduling.leader_clock import Clock
     from newsletter.scheduling.prepared_issue import IssueRenderer
     from newsletter.scheduling.tasks import TaskContext
-    from newsletter.sending.delivery.dispatcher import Dispatcher
+    from newsletter.sending.delivery.dispatcher import Dispatcher, SenderIdentity
     from newsletter.sending.heartbeat import Heartbeat
     from newsletter.sending.pacing.quotas import WarmUp
     from newsletter.sending.recovery.departure_log import DepartureLogFile
     from newsletter.sending.recovery.restore_replay import ReplayReport
     from newsletter.sending.workers.thread_pool import WorkerPool, Workers
+    from newsletter.settings.publication import CurrentSettings
     from newsletter.text_workers import TextWorkers
     from newsletter.tracking.circuit_breaker import BreakerRule
     from newsletter.tracking.events.ingest import IngestReport
@@ -74,9 +75,25 @@ _log = logging.getLogger(__name__)
 class Container:
     """The clients and services of one process, each built on first use."""
 
-    settings: Settings
+    #: The settings of the file and the environment, which belong to this machine.
+    loaded: Settings
     #: Whether a child process works on authors' texts, as in long-running processes.
     text_process: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, with those of the publication that are in the database.
+
+        They follow changes within a second, so read them at each use.
+        """
+        return self.current_settings.get()
+
+    @cached_property
+    def current_settings(self) -> CurrentSettings:
+        """Looks up the settings in force."""
+        from newsletter.settings.publication import CurrentSettings
+
+        return CurrentSettings(self.loaded, lambda: self.database)
 
     @cached_property
     def text_workers(self) -> TextWorkers:
@@ -93,11 +110,11 @@ class Container:
         an address key cannot hash addresses.
         """
         engine = open_database(
-            self.settings.database_url, connections=self.settings.sending.concurrency + 10
+            self.loaded.database_url, connections=self.loaded.sending.concurrency + 10
         )
         try:
             require_current(engine)
-            if self.settings.subscribers.address_key.get_secret_value():
+            if self.loaded.subscribers.address_key.get_secret_value():
                 # Checked here, because a transaction cannot begin inside another.
                 _require_address_key(engine, self.address_key)
         except UserError:
@@ -120,7 +137,7 @@ class Container:
         email, such as those about the account."""
         from newsletter.provider.sendgrid import SendGridGateway
 
-        sendgrid = self.settings.sendgrid
+        sendgrid = self.loaded.sendgrid
         key = self._secret(sendgrid.api_key, "sendgrid.api_key")
         return SendGridGateway(api_key=key, host=sendgrid.host, timeout=sendgrid.timeout)
 
@@ -140,20 +157,20 @@ class Container:
 
     @property
     def _link_keys(self) -> list[str]:
-        keys = [key.get_secret_value() for key in self.settings.links.keys]
+        keys = [key.get_secret_value() for key in self.loaded.links.keys]
         if not keys:
-            raise readiness.lacking_key(self.settings, "links.keys")
+            raise readiness.lacking_key(self.loaded, "links.keys")
         return keys
 
     @cached_property
     def address_key(self) -> bytes:
         """The key of address hashes."""
-        secret = self.settings.subscribers.address_key
+        secret = self.loaded.subscribers.address_key
         return address_key(self._secret(secret, "subscribers.address_key"))
 
     def _secret(self, value: SecretStr, key: str) -> str:
         if not (secret := value.get_secret_value()):
-            raise readiness.lacking_key(self.settings, key)
+            raise readiness.lacking_key(self.loaded, key)
         return secret
 
     @cached_property
@@ -161,7 +178,7 @@ class Container:
         """Makes and checks the hashes of users' passwords."""
         from newsletter.accounts.passwords import Passwords
 
-        console = self.settings.console
+        console = self.loaded.console
         return Passwords(memory=console.hash_memory, rounds=console.hash_rounds)
 
     @cached_property
@@ -169,7 +186,7 @@ class Container:
         """Verifies SendGrid's posts; without a key it accepts none."""
         from newsletter.provider.sendgrid import WebhookVerifier
 
-        sendgrid = self.settings.sendgrid
+        sendgrid = self.loaded.sendgrid
         return WebhookVerifier(sendgrid.webhook_public_keys, max_age=sendgrid.webhook_max_age)
 
     @property
@@ -177,7 +194,8 @@ class Container:
         """The values that all issues share."""
         from newsletter.rendering.rendered import Publication
 
-        site, sender = self.settings.site, self.settings.sender
+        settings = self.settings
+        site, sender = settings.site, settings.sender
         return Publication(
             name=site.name,
             base_url=site.base_url,
@@ -194,17 +212,17 @@ class Container:
         """The levels and limits of the checks."""
         from newsletter.checking import rules as checks
 
-        own = self.settings.checks.file
+        own = self.loaded.checks.file
         return checks.load_rules(resource("config") / "checks.toml", Path(own) if own else None)
 
-    @cached_property
+    @property
     def checker(self) -> Checker:
         """Checks issues before they are sent."""
         from newsletter.checking.checker import Checker
 
         return Checker(
             self.publication,
-            self.settings.templates_directory,
+            self.loaded.templates_directory,
             self.check_rules,
             sends_real_email=not self.is_local,
             unfit=tuple(readiness.unfit(self.settings)),
@@ -221,11 +239,11 @@ class Container:
     @property
     def is_local(self) -> bool:
         """Whether the provider is a sandbox on this machine."""
-        return readiness.is_local(self.settings)
+        return readiness.is_local(self.loaded)
 
     def approver(self, actor: Actor) -> Actor | None:
         """The actor, if sending a file approves it; None if the settings require a review."""
-        review = self.settings.review
+        review = self.loaded.review
         return None if review.required or review.second_person else actor
 
     @cached_property
@@ -233,8 +251,8 @@ class Container:
         """The departure log of this machine; None when it is turned off."""
         from newsletter.sending.recovery.departure_log import DepartureLogFile
 
-        folder = self.settings.sending.departure_log
-        return DepartureLogFile(beside(self.settings.database_url, folder)) if folder else None
+        folder = self.loaded.sending.departure_log
+        return DepartureLogFile(beside(self.loaded.database_url, folder)) if folder else None
 
     @contextmanager
     def writing_departure_log(self, *, required: bool = True) -> Iterator[None]:
@@ -272,13 +290,13 @@ class Container:
         """The store of uploaded lists on this machine."""
         from newsletter.imports.upload_store import UploadStore
 
-        return UploadStore(str(beside(self.settings.database_url, self.settings.imports.folder)))
+        return UploadStore(str(beside(self.loaded.database_url, self.loaded.imports.folder)))
 
     def import_worker(self) -> ImportWorker:
         """The worker that imports uploaded lists in this process."""
         from newsletter.imports.import_worker import ImportWorker
 
-        imports = self.settings.imports
+        imports = self.loaded.imports
         return ImportWorker(
             self.database, self.uploads, lambda: self.address_key, self.wakeups, keep=imports.keep
         )
@@ -288,7 +306,7 @@ class Container:
         """The warm-up plan of a new IP address or domain; None without one."""
         from newsletter.sending.pacing.quotas import WarmUp
 
-        sending = self.settings.sending
+        sending = self.loaded.sending
         if not sending.warm_up or sending.warm_up_from is None:
             return None
         return WarmUp(begins=sending.warm_up_from, volumes=tuple(sending.warm_up))
@@ -296,7 +314,7 @@ class Container:
     @property
     def breaker_file(self) -> Path:
         """The file with the rules of the circuit breaker."""
-        own = self.settings.sending.alerts
+        own = self.loaded.sending.alerts
         return Path(own) if own else resource("config") / "alerts.toml"
 
     @cached_property
@@ -312,14 +330,14 @@ class Container:
         from newsletter.doctor.service import written_folders
         from newsletter.scheduling.tasks import TaskContext
 
-        sending = self.settings.sending
+        sending = self.loaded.sending
         return TaskContext(
             self.database,
             batch_size=sending.batch_size,
             late_limit=sending.late_limit,
             uncertain_grace=sending.uncertain_grace,
             uncertain_policy=sending.uncertain_policy,
-            keep_network_data=self.settings.signup.keep_ip,
+            keep_network_data=self.loaded.signup.keep_ip,
             warm_up=self.warm_up,
             breaker_rules=self.breaker_rules,
             reconciler=self.reconciler if self._can_reconcile else None,
@@ -327,19 +345,19 @@ class Container:
             make_issue_renderer=self.make_issue_renderer,
             tell_operators=self._tell_operators,
             digest_is_due=self._digest_is_due,
-            event_silence=self.settings.tracking.event_silence,
-            written_folders=written_folders(self.settings),
-            back_up=self._scheduled_backups.run_if_due if self.settings.backup.every else None,
+            event_silence=self.loaded.tracking.event_silence,
+            written_folders=written_folders(self.loaded),
+            back_up=self._scheduled_backups.run_if_due if self.loaded.backup.every else None,
         )
 
     @cached_property
     def _scheduled_backups(self) -> ScheduledBackups:
         from newsletter.backups.scheduled import ScheduledBackups
 
-        backup = self.settings.backup
+        backup = self.loaded.backup
         return ScheduledBackups(
             self.database,
-            beside(self.settings.database_url, backup.folder),
+            beside(self.loaded.database_url, backup.folder),
             self.uploads,
             every=backup.every,
             keep=backup.keep,
@@ -349,7 +367,7 @@ class Container:
     def _tell_operators(self, session: Session, now: datetime) -> int:
         from newsletter.scheduling import operator_emails
 
-        publication, templates = self.publication, self.settings.templates_directory
+        publication, templates = self.publication, self.loaded.templates_directory
         waiting = operator_emails.send_waiting(
             session, publication=publication, templates=templates, now=now
         )
@@ -370,7 +388,7 @@ class Container:
     def make_issue_renderer(self) -> Callable[[], IssueRenderer]:
         """Makes the renderer of scheduled issues; raises SettingsError now if the rules of the
         checks are invalid."""
-        _, sending = self.check_rules, self.settings.sending
+        _, sending = self.check_rules, self.loaded.sending
 
         def make() -> IssueRenderer:
             from newsletter.scheduling.prepared_issue import IssueRenderer
@@ -399,7 +417,7 @@ class Container:
         """The retention times of events and deliveries."""
         from newsletter.tracking.retention.prune import RetentionPolicy
 
-        tracking = self.settings.tracking
+        tracking = self.loaded.tracking
         return RetentionPolicy(
             tracking.keep_events, tracking.keep_deliveries, tracking.soft_bounce_days
         )
@@ -409,7 +427,7 @@ class Container:
         """Compares our suppressions with the provider's lists."""
         from newsletter.tracking.suppression_sync import Reconciler
 
-        tracking = self.settings.tracking
+        tracking = self.loaded.tracking
         return Reconciler(
             self.database,
             self.provider.ask,
@@ -420,7 +438,7 @@ class Container:
 
     @property
     def _can_reconcile(self) -> bool:
-        key, address_key = self.settings.sendgrid.api_key, self.settings.subscribers.address_key
+        key, address_key = self.loaded.sendgrid.api_key, self.loaded.subscribers.address_key
         return bool(key.get_secret_value() and address_key.get_secret_value())
 
     @cached_property
@@ -429,8 +447,15 @@ class Container:
         from newsletter.scheduling import due
         from newsletter.wakeups import Wakeups
 
-        next_due = partial(due.next_due, grace=self.settings.sending.uncertain_grace)
+        next_due = partial(due.next_due, grace=self.loaded.sending.uncertain_grace)
         return Wakeups(self.database, next_due)
+
+    def _sender(self) -> SenderIdentity:
+        from newsletter.sending.delivery.dispatcher import SenderIdentity
+
+        settings = self.settings
+        sender = settings.sender
+        return SenderIdentity(sender.email, sender.name, sender.reply_to, settings.site.name)
 
     def dispatcher(self, worker: Heartbeat) -> Dispatcher:
         """The dispatcher of one worker thread."""
@@ -441,15 +466,12 @@ class Container:
             self.gateway,
             self.links,
             worker=worker,
-            base_url=self.settings.site.base_url,
-            sender_email=self.settings.sender.email,
-            sender_name=self.settings.sender.name,
-            reply_to=self.settings.sender.reply_to,
-            publication=self.settings.site.name,
-            mailbox=self.settings.inbound.address,
-            request_timeout=self.settings.sendgrid.timeout,
+            base_url=self.loaded.site.base_url,
+            sender=self._sender,
+            mailbox=self.loaded.inbound.address,
+            request_timeout=self.loaded.sendgrid.timeout,
             log_file=self.departure_log,
-            patience=self.settings.sending.retry_for,
+            patience=self.loaded.sending.retry_for,
             warm_up=self.warm_up,
         )
 
@@ -460,7 +482,7 @@ class Container:
         from newsletter.sending.workers.thread_pool import ThreadPool, WorkerPool
 
         heartbeat = Heartbeat(self.database)
-        threads = self.settings.sending.concurrency
+        threads = self.loaded.sending.concurrency
 
         def dispatcher() -> Dispatcher:
             return self.dispatcher(heartbeat)
@@ -498,7 +520,7 @@ class Container:
         """The limits for soft bounces and for clicks of scanners."""
         from newsletter.tracking.events.suppression_policy import Thresholds
 
-        tracking = self.settings.tracking
+        tracking = self.loaded.tracking
         return Thresholds(
             soft_bounces=tracking.soft_bounces,
             soft_bounce_days=tracking.soft_bounce_days,

@@ -25,7 +25,9 @@ _log = logging.getLogger(__name__)
 _POLL_INTERVAL = 0.25
 #: Seconds after which threads are woken again for work that is due and not done.
 _REPEAT_INTERVAL = 1.0
-#: Seconds after which threads are woken in any case.
+#: The fewest seconds between two calls of the observers.
+_OBSERVE_INTERVAL = 1.0
+#: Seconds after which threads are woken, and observers called, in any case.
 _MAX_INTERVAL = 30.0
 #: Seconds to wait after a database error.
 _RETRY_DELAY = 2.0
@@ -44,6 +46,8 @@ class Wakeups:
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self.count = 0
+        #: Called in the watching thread, with a session to read, within a second of each commit.
+        self.observers: list[Callable[[Session], None]] = []
 
     def enter(self) -> None:
         """Add a waiting thread; the first one starts the watching thread."""
@@ -77,11 +81,18 @@ class Wakeups:
             self.count += 1
             self._woken.notify_all()
 
+    def _observe(self) -> None:
+        if self.observers:
+            with reading(self._database) as session:
+                for observer in self.observers:
+                    observer(session)
+
     def _watch(self, ended: threading.Event) -> None:
         commits = _Commits(self._database)
         known: object = None
         due: datetime | None = None
         is_due_known, woken, woken_at = False, time.monotonic(), datetime.now(UTC)
+        observes, observed = True, -_OBSERVE_INTERVAL
         while not ended.wait(_POLL_INTERVAL):
             try:
                 latest, now = commits.latest(), datetime.now(UTC)
@@ -93,6 +104,11 @@ class Wakeups:
                     with reading(self._database) as session:
                         due = self._next_due(session, now)
                     is_due_known = True
+                observes |= wakes or time.monotonic() - woken >= _MAX_INTERVAL
+                # Before the threads are woken, so that they know what the observers found.
+                if observes and time.monotonic() - observed >= _OBSERVE_INTERVAL:
+                    observes, observed = False, time.monotonic()
+                    self._observe()
                 passed = time.monotonic() - woken
                 if is_due_known and due is not None and due <= now:
                     wakes = due > woken_at or passed >= _REPEAT_INTERVAL

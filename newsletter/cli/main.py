@@ -76,8 +76,8 @@ COMMANDS = (
     (
         "settings",
         "service.settings",
-        "show",
-        "Print all settings and their origins; secrets are masked.",
+        "settings",
+        "Show all settings, and change those of the publication.",
     ),
     (
         "doctor",

@@ -244,10 +244,12 @@ def shown(value: object) -> str:
 @cache
 def _zone() -> ZoneInfo:
     """The publication's time zone, because the machine's is usually UTC."""
-    from newsletter.settings.load import load  # noqa: PLC0415 (help needs no settings)
+    from newsletter.settings import publication  # noqa: PLC0415 (help needs no settings)
+    from newsletter.settings.load import load  # noqa: PLC0415
 
     try:
-        return ZoneInfo(load().site.timezone)
+        loaded = load()
+        return ZoneInfo(publication.applied(loaded, publication.peek(loaded)).site.timezone)
     except UserError:
         return ZoneInfo("UTC")  # the command itself reports the error in the settings
 

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
 from typing import Any, TypeVar
@@ -286,21 +287,32 @@ def is_missing_file(url: str) -> bool:
     return parsed.get_backend_name() == "sqlite" and bool(file) and not Path(str(file)).exists()
 
 
-def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Upgrade the schema to this code's version; returns the versions before and after."""
+def upgrade(
+    engine: Engine, *, prepare: Callable[[str, str], None] | None = None
+) -> tuple[str | None, str]:
+    """Upgrade the schema to this code's version; returns the versions before and after.
+
+    One process upgrades at a time; the others wait, however long it takes, and find it done.
+    ``prepare`` gets both versions before a database with tables is changed, and may raise.
+    """
     # Imported late: it takes 11 MB and a sixth of a second, and upgrades are rare.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
     # Otherwise alembic's messages would appear in the command's output.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    before = check_version(engine)
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
-    # Other processes wait for the end of the upgrade, however long it takes.
     path = None if is_postgresql(engine) else engine.url.database
     with _write_lock(path), engine.connect() as connection:
+        if is_postgresql(engine):
+            # The transaction is idle during the backup, however long that takes.
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('schema upgrade'))"))
+        before = check_version(engine)
+        if prepare is not None and before not in {None, _head()}:
+            prepare(before, _head())
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
@@ -342,25 +354,42 @@ def check_version(engine: Engine) -> str | None:
     return current
 
 
+def require_known_version(session: Session) -> None:
+    """Raise DatabaseError if a newer release has upgraded the database since this one opened it."""
+    current = session.scalar(text("SELECT version_num FROM alembic_version"))
+    if current not in _versions():
+        raise DatabaseError(
+            f"another process has upgraded the database to version {current}, but this program "
+            f"supports up to {_head()}",
+            place="database_url",
+            hint="Start the newer release of newsletter here too (docs/guides/upgrade.md).",
+        )
+
+
 def supports_version(version: str) -> bool:
     """Whether this program can open or upgrade a database of this version."""
     return version >= _FIRST and version in _versions()
 
 
 def require_current(engine: Engine) -> None:
-    """Raise DatabaseError unless the schema is up to date; SQLite is upgraded at once."""
+    """Raise DatabaseError unless the schema is up to date; an empty SQLite file gets its tables."""
     current = check_version(engine)
     if current == _head():
         return
-    if not is_postgresql(engine):
+    if current is None and not is_postgresql(engine):
         upgrade(engine)
         return
+    if current is None:
+        raise DatabaseError(
+            "the database has no tables yet",
+            place="database_url",
+            hint="Run `newsletter db upgrade`, or start the service with `--upgrade`.",
+        )
     raise DatabaseError(
-        "the database has no tables yet"
-        if current is None
-        else f"the database is of version {current}",
+        f"the database is of version {current}, and this program needs version {_head()}",
         place="database_url",
-        hint="Run `newsletter db upgrade` (take a backup first).",
+        hint="Start the service with `newsletter serve --upgrade`, which makes a backup first, or "
+        "make one and run `newsletter db upgrade` (docs/guides/upgrade.md).",
     )
 
 
@@ -368,7 +397,11 @@ def _head() -> str:
     return max(_versions())
 
 
+@cache
 def _versions() -> frozenset[str]:
-    """The versions of all migrations, with which their file names begin."""
+    """The versions of all migrations, with which their file names begin.
+
+    Read once, because a newer release may be installed over this one while it runs.
+    """
     files = (_MIGRATIONS / "versions").glob("[0-9]*.py")
     return frozenset(file.name.partition("_")[0] for file in files)

@@ -117,11 +117,11 @@ def of_departure_logs(engine: Engine) -> DoctorFinding:
 
 
 def of_database(engine: Engine) -> DoctorFinding:
-    """Checks the version of the database. Any command upgrades an SQLite database."""
+    """Checks the version of the database. An empty SQLite file gets its tables when used."""
     try:
-        if is_postgresql(engine):
-            require_current(engine)
         version = check_version(engine)
+        if version is not None or is_postgresql(engine):
+            require_current(engine)
     except DatabaseError as error:
         return DoctorFinding("database", Verdict.PROBLEM, error.message, error.hint or "")
     message = f"{engine.dialect.name}, version {version or 'none yet'}"

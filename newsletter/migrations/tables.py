@@ -6,6 +6,7 @@ import newsletter.imports.models
 import newsletter.issues.models
 import newsletter.scheduling.models
 import newsletter.sending.models
+import newsletter.settings.models
 import newsletter.tracking.models
 import subscribers.models
 from newsletter.db.orm import metadata as metadata
@@ -18,6 +19,7 @@ MODELS = (
     newsletter.issues.models,
     newsletter.scheduling.models,
     newsletter.sending.models,
+    newsletter.settings.models,
     newsletter.tracking.models,
     subscribers.models,
 )

@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import (
     BaseModel,
+    PrivateAttr,
     SecretStr,
     ValidationError,
 )
@@ -98,6 +99,24 @@ class Settings(Section):
     logging: Logging
     templates: Templates
 
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """The source of each setting by its dotted key, in the order of default.toml."""
+        return self._sources
+
+    def explicit_source(self, key: str) -> str | None:
+        """The file or environment variable that sets it; None where the default applies."""
+        source = self._sources.get(key, _DEFAULT)
+        return None if source == _DEFAULT else source
+
+    def with_sources(self, sources: dict[str, str]) -> "Settings":
+        """The same settings with their sources."""
+        result = self.model_copy()
+        result._sources = sources
+        return result
+
     @property
     def templates_directory(self) -> Path:
         """The operator's templates, or the built-in ones."""
@@ -119,11 +138,6 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
     With ``environ``, only this mapping counts, and the working directory has no files.
     """
-    return load_with_origins(environ)[0]
-
-
-def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Origin]]:
-    """The settings and the source of each, in the order of default.toml."""
     look, environ = environ is None, os.environ if environ is None else environ
     file = _operators_file(environ, look=look)
     merged: dict[str, Any] = {}
@@ -138,12 +152,20 @@ def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Setting
             _put(merged, key, value)
             sources[".".join(key)] = source
     try:
-        settings = Settings.model_validate(merged)
+        return Settings.model_validate(merged).with_sources(sources)
     except ValidationError as error:
         raise _explained(error, sources) from None
-    return settings, [
-        Origin(key, _masked(settings, key), source) for key, source in sources.items()
-    ]
+
+
+def load_with_origins(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Origin]]:
+    """The settings and the source of each, in the order of default.toml."""
+    settings = load(environ)
+    return settings, origins(settings)
+
+
+def origins(settings: Settings) -> list[Origin]:
+    """Each setting as it is shown, and its source."""
+    return [Origin(key, _masked(settings, key), source) for key, source in settings.sources.items()]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session, UTCDateTime, metadata, table_of
 from newsletter.issues import approval, store
 from newsletter.issues.parsing.issue_file import parse_issue
+from newsletter.operations import settings as setting_operations
 from newsletter.provider.gateway import Unknown
 from newsletter.rendering.render import render
 from newsletter.sandbox.server import SandboxConfig, start_sandbox
@@ -176,6 +177,11 @@ def second_issue(_parts: Container, session: Session) -> None:
     store.save(session, draft, by=SETUP, now=now)
     approval.request(session, "second", by=SETUP, now=now, note="")
     approval.approve(session, "second", revision=1, by=SETUP, now=now, note="")
+
+
+def renamed(parts: Container, session: Session) -> None:
+    named = {"site.name": "Old paper"}
+    setting_operations.change(session, parts, named, by=SETUP, now=datetime.now(UTC))
 
 
 def second_user(_parts: Container, session: Session) -> None:
@@ -497,11 +503,28 @@ OPERATIONS = (
     Operation(
         "user remove", ("new@example.org",), f"{USERS}/{{user_id:int}}/remove", {}, second_user
     ),
+    Operation(
+        "settings set", ("site.name", "Paper"), f"{CONSOLE}/settings", {"site_name": "Paper"}
+    ),
+    Operation(
+        "settings set",
+        ("tracking.opens", "off"),
+        f"{CONSOLE}/settings",
+        {"tracking_opens": "off", "site_name": "Old paper", "version": "1"},
+        renamed,
+    ),
+    Operation(
+        "settings unset",
+        ("site.name",),
+        f"{CONSOLE}/settings/unset",
+        {"key": "site.name", "version": "1"},
+        renamed,
+    ),
 )
 
 #: Commands that only read, run a process, or look after the machine.
 READS = {
-    "init", "render", "check", "settings", "doctor", "serve", "worker", "sandbox", "demo",
+    "init", "render", "check", "doctor", "serve", "worker", "sandbox", "demo",
     "issue import", "issue list", "issue show", "issue history", "sends show", "sends test",
     "departures compare", "schedule list", "schedule show", "schedule next", "stats show",
     "stats verify", "subscribers export", "segment count", "segment list", "segment show",

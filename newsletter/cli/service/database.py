@@ -39,7 +39,10 @@ def fold_old(as_json: AsJson = False) -> None:
 
 @database.command("upgrade")
 def upgrade() -> None:
-    """Bring the database to this program's version. Take a backup first."""
+    """Bring the database to this program's version. Take a backup first.
+
+    `newsletter serve --upgrade` takes one itself (docs/guides/upgrade.md).
+    """
     engine = db.open_database(load().database_url)
     before, after = db.upgrade(engine)
     if is_postgresql(engine):

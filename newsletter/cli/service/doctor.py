@@ -24,6 +24,7 @@ from newsletter.issues.parsing.tracking_flags import Tracked
 from newsletter.provider.account import Account, Domain
 from newsletter.provider.dns_lookups import Lookup, resolver
 from newsletter.scheduling.leadership import is_held
+from newsletter.settings import publication
 from newsletter.settings.load import Settings, load
 from subscribers.email_address import address_key as hash_key
 
@@ -56,6 +57,7 @@ def examine(
     settings: Settings, lookup: Lookup, fetch: Fetch = proxy_findings.fetch_page
 ) -> Iterator[DoctorFinding]:
     """All findings, those of this machine first."""
+    settings = _in_force(settings)
     container = Container(settings)
     sandbox = container.is_local
     yield from _of_machine(settings)
@@ -83,6 +85,14 @@ def examine(
         yield from dns_findings.of_domain(
             lookup, expected.sender_domain, domain, inbound_host=expected.inbound_host
         )
+
+
+def _in_force(loaded: Settings) -> Settings:
+    """The settings with those of the database; a finding reports a database that has trouble."""
+    try:
+        return publication.applied(loaded, publication.peek(loaded))
+    except UserError:
+        return loaded
 
 
 def _of_machine(settings: Settings) -> Iterator[DoctorFinding]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from newsletter.cli import schema_versions
 from newsletter.cli.actor import STOPS
 from newsletter.cli.local_provider import warn_if_silent
 from newsletter.cli.service import log_format, open_files
@@ -36,10 +37,15 @@ def serve(
             help="Also run the stand-in for SendGrid, at sendgrid.host of this machine.",
         ),
     ] = False,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="First back up and upgrade an older database.")
+    ] = False,
 ) -> None:
     """Run the service: pages, webhooks, the clock and the sending.
 
-    With --sandbox, no email leaves this machine: a mailbox shows them.
+    With --sandbox, no email leaves this machine: a mailbox shows them. With --upgrade, a database
+    of an earlier release is backed up and upgraded first; of several services that start at once,
+    one does this and the others wait (docs/guides/upgrade.md).
     """
     with ExitStack() as opened:
         settings, mailbox = load(), None
@@ -49,6 +55,10 @@ def serve(
             from newsletter.cli.service.own_sandbox import own_sandbox  # noqa: PLC0415
 
             mailbox, settings = opened.enter_context(own_sandbox(settings))
+        if upgrade:
+            schema_versions.upgrade(
+                settings.database_url, backups=settings.backup.folder, say=log_format.say
+            )
         container = Container(settings, text_process=True)
         # Check what the service needs before it listens.
         _ = container.gateway, container.links, container.address_key, container.verifier
@@ -61,6 +71,8 @@ def serve(
         if metrics.port:
             opened.enter_context(MonitorListener(monitor, metrics.host, metrics.port))
         server = server_of(container, monitor)
+        outdated = schema_versions.Outdated(lambda: setattr(server, "should_exit", True))
+        container.wakeups.observers.append(outdated)
         # Already now, because a signal before the server installs its handlers would kill the
         # process.
         for number in STOPS:
@@ -78,6 +90,7 @@ def serve(
         else:
             warn_if_silent(settings)
         server.run(sockets=[listening])
+        outdated.raise_if_noticed()
 
 
 def server_of(container: Container, monitor: ProcessMonitor | None = None) -> HttpServer:

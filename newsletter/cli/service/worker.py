@@ -1,11 +1,13 @@
 """`newsletter worker`: an additional sending worker, on this machine or another."""
 
 import os
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from newsletter.cli import schema_versions
 from newsletter.cli.actor import stopping
 from newsletter.cli.service import log_format, open_files
 from newsletter.container import Container
@@ -50,6 +52,8 @@ def worker(
     _ = container.gateway, container.links, container.address_key
     workers, clock = container.workers(), container.clock()
     with stopping() as stop, ExitStack() as running:
+        outdated = schema_versions.Outdated(lambda: stop.set(signal.SIGTERM))
+        container.wakeups.observers.append(outdated)
         if health_port is not None:
             _serve_health(container, workers, clock, port=health_port, running=running)
         # Start the workers before the clock, because they create the job tables that it needs.
@@ -65,6 +69,7 @@ def worker(
         stop.wait()
         log_format.say("stopping when the requests under way have finished")
     log_format.say(f"stopped · {_sent(container, workers.name):,} batches sent")
+    outdated.raise_if_noticed()
 
 
 def _serve_health(

@@ -55,6 +55,16 @@ class _Answered:
     decision: Decision
 
 
+@dataclass(frozen=True, slots=True)
+class SenderIdentity:
+    """The sender of single emails, and the publication's name, which may change at any time."""
+
+    email: str
+    name: str
+    reply_to: str = ""
+    publication: str = ""
+
+
 class Dispatcher:
     """Sends batches one by one for one worker thread; not to be shared between threads.
 
@@ -79,10 +89,7 @@ class Dispatcher:
         *,
         worker: Heartbeat,
         base_url: str,
-        sender_email: str,
-        sender_name: str,
-        reply_to: str = "",
-        publication: str = "",
+        sender: Callable[[], SenderIdentity],
         mailbox: str = "",
         request_timeout: timedelta,
         log_file: DepartureLogFile | None = None,
@@ -95,10 +102,7 @@ class Dispatcher:
         self._worker = worker
         self._base_url = base_url
         self._mailbox = mailbox
-        self._sender_email = sender_email
-        self._sender_name = sender_name
-        self._reply_to = reply_to
-        self._publication = publication
+        self._sender = sender
         self._log_file = log_file
         # Twice the longest request, so that only a dead worker's lease ever ends.
         self._lease = 2 * request_timeout + timedelta(seconds=60)
@@ -136,12 +140,13 @@ class Dispatcher:
             email = outbox.claim(session, now=datetime.now(UTC), lease=self._lease)
         if email is None:
             return False
+        sender = self._sender()
         outcome = self._gateway.send(
             outbox.request(
                 email,
-                sender_email=self._sender_email,
-                sender_name=self._sender_name,
-                reply_to=self._reply_to,
+                sender_email=sender.email,
+                sender_name=sender.name,
+                reply_to=sender.reply_to,
             )
         )
         decision = decide(outcome, attempt=email.attempt, size=1, jitter=random.random())  # noqa: S311
@@ -242,7 +247,7 @@ class Dispatcher:
                 links=self._links,
                 base_url=self._base_url,
                 mailbox=self._mailbox,
-                publication=self._publication,
+                publication=self._sender().publication,
             )
         except Exception as error:  # noqa: BLE001 (any error pauses the send, or each claim would meet it again)
             _log.exception(

@@ -28,6 +28,7 @@ from newsletter.web.console.issues import editor as issue_editor
 from newsletter.web.console.issues import preview as issue_preview
 from newsletter.web.console.issues import review as issue_review
 from newsletter.web.console.issues import views as issue_views
+from newsletter.web.console.publication import settings_page
 from newsletter.web.console.schedules import calendar as schedule_calendar
 from newsletter.web.console.schedules import form as schedule_form
 from newsletter.web.console.schedules import views as schedule_views
@@ -71,6 +72,7 @@ _PAGES = (
     two_factor,
     users,
     audit_log,
+    settings_page,
     bounces,
     topics_page,
     subscriber_list,

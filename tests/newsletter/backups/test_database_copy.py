@@ -248,7 +248,7 @@ def test_a_source_that_was_changed_since_is_noticed(
 def test_only_an_empty_database_of_the_same_version_is_filled(
     database: Engine, target: Engine, cast: dict[str, int], tmp_path: Path
 ) -> None:
-    upgrade(target)
+    _, version = upgrade(target)
     with transaction(target) as session:
         add_person(session, "dora@example.org")
     with pytest.raises(DatabaseError, match="not empty: the table subscriber has rows"):
@@ -259,7 +259,7 @@ def test_only_an_empty_database_of_the_same_version_is_filled(
     with pytest.raises(DatabaseError, match="9999"):
         copy_database(database, target, silent)
     with transaction(target) as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '0100'"))
+        session.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
 
     def pull_plug(*_: object) -> None:
         raise PulledPlugError

@@ -14,7 +14,7 @@ from newsletter.backups import manifest as manifests
 from newsletter.backups.take import latest, take
 from newsletter.container import Container
 from newsletter.db import backup as db_backup
-from newsletter.db.engine import transaction
+from newsletter.db.engine import check_version, transaction
 from newsletter.errors import BusyError, MachineError
 from newsletter.imports.models import ImportJob, JobState
 from tests.conftest import ADDRESS_KEY
@@ -62,7 +62,10 @@ def test_a_backup_is_private_complete_and_described(
         f"uploads/{waiting}.upload",
     }
     assert manifest.missing_uploads == [elsewhere]
-    assert (manifest.kind, manifest.schema_version) == (kind, "0100")
+    assert (manifest.kind, manifest.schema_version) == (
+        kind,
+        check_version(container.database),
+    )
     (log,) = manifest.departure_logs
     assert (log.id, log.compared) == (container.departure_log.id, 1)  # type: ignore[union-attr]
     assert ADDRESS_KEY not in (made.path / manifests.FILE).read_text()

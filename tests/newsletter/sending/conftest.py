@@ -16,7 +16,7 @@ from newsletter.links import Links
 from newsletter.provider.gateway import Accepted, MailRequest, Outcome
 from newsletter.rendering.render import render
 from newsletter.rendering.rendered import Publication
-from newsletter.sending.delivery.dispatcher import Dispatcher
+from newsletter.sending.delivery.dispatcher import Dispatcher, SenderIdentity
 from newsletter.sending.heartbeat import Heartbeat
 from newsletter.sending.models import Batch, Delivery
 from newsletter.sending.operations import lifecycle as send_lifecycle
@@ -161,8 +161,7 @@ def dispatcher(
         Links([LINK_KEY]),
         worker=Heartbeat(database),
         base_url="https://news.example",
-        sender_email="news@example.org",
-        sender_name="Paper",
+        sender=lambda: SenderIdentity("news@example.org", "Paper"),
         request_timeout=timedelta(seconds=30),
         log_file=log_file,
         warm_up=warm_up,

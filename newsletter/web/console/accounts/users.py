@@ -32,7 +32,7 @@ ABOUT = {
     Role.VIEWER: "can view everything",
     Role.EDITOR: "can also edit issues, segments and subscribers",
     Role.APPROVER: "can also approve, send, schedule and stop issues",
-    Role.OWNER: "can also manage users and erase subscribers",
+    Role.OWNER: "can also change the settings, manage users and erase subscribers",
 }
 
 

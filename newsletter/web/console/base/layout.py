@@ -51,6 +51,7 @@ NAVIGATION = (
     NavigationEntry("Segments", "/console/segments", "e"),
     NavigationEntry("Schedules", "/console/schedules", "c"),
     NavigationEntry("Deliverability", "/console/deliverability", "d"),
+    NavigationEntry("Settings", "/console/settings", "t"),
     NavigationEntry("Users", "/console/users", "u", Role.OWNER),
     NavigationEntry("Audit log", "/console/log", "l", Role.OWNER),
 )

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from email.headerregistry import HeaderRegistry
 from typing import Any
 
@@ -18,6 +19,7 @@ from newsletter.errors import IssueError, SegmentError, SendError
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.issues.parsing.tracking_flags import Tracked, TrackingChoice
 from newsletter.issues.store import COMMAND_LINE
+from newsletter.operations import settings
 from newsletter.provider.gateway import MailRequest
 from newsletter.provider.payload import payload
 from newsletter.rendering.render import render
@@ -25,6 +27,7 @@ from newsletter.rendering.transactional import render_transactional
 from newsletter.sandbox.server import RunningSandbox, SandboxConfig, start_sandbox
 from newsletter.sending.ab_testing import ABTest, Measure
 from newsletter.sending.delivery import outbox
+from newsletter.sending.delivery.dispatcher import SenderIdentity
 from newsletter.sending.delivery.outbox import OutgoingEmail
 from newsletter.sending.delivery.personalize import list_id
 from newsletter.sending.heartbeat import Heartbeat
@@ -281,7 +284,7 @@ def test_a_single_email_says_that_a_machine_wrote_it_and_where_to_answer(
         outbox.enqueue(session, kind="confirm", email="a@example.org", mail=mail, now=NOW)
     gateway = FakeGateway()
     sends = dispatcher(database, gateway)
-    sends._reply_to = reply_to
+    sends._sender = lambda: SenderIdentity("news@example.org", "Paper", reply_to)
     assert sends.send_outbox_email()
     body = payload(gateway.requests[0])
     assert body["headers"] == {"Auto-Submitted": "auto-generated"}
@@ -295,7 +298,14 @@ def test_the_service_answers_where_its_settings_say(environment: dict[str, str])
     environment["NEWSLETTER_SITE__NAME"] = "Our paper"
     parts = Container(load(environment))
     sends = parts.dispatcher(Heartbeat(parts.database))
-    assert (sends._reply_to, sends._publication) == ("answers@example.org", "Our paper")
+    sender = sends._sender()
+    assert (sender.reply_to, sender.publication) == ("answers@example.org", "Our paper")
+    with transaction(parts.database) as session:
+        by, values = Actor(None, "test"), {"sender.name": "Another"}
+        settings.change(session, parts, values, by=by, now=datetime.now(UTC))
+    parts.current_settings.forget()
+    # A worker that runs already takes it up.
+    assert sends._sender().name == "Another"
     parts.database.dispose()
 
 

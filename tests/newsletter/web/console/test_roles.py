@@ -89,6 +89,8 @@ OPERATIONS = {
     """,
     Role.OWNER: """
         POST /console/sends/departures
+        POST /console/settings
+        POST /console/settings/unset
         POST /console/users
         POST /console/users/{user_id:int}/role
         POST /console/users/{user_id:int}/notifications

@@ -68,6 +68,7 @@ READ: dict[str, list[str]] = {
     "schedule.rule": ["daily 07:00", "2026-12-01 09:00"],
     # A key: a day for each row.
     "audience_day.day": [f"2026-03-{n:02}" for n in range(1, ROWS + 1)],
+    "publication_setting.key": ["site.name", "sender.name", "site.postal_address"],
     "event.kind": ["delivered", "open", "click", "bounce"],
     "operator_message.kind": ["review_asked", "send_finished", "schedule_failed", "disk_low"],
     "part_count.part": ["day", "domain", "link"],
@@ -151,6 +152,7 @@ def fill(session: Session, parts: Container, payload: str) -> None:
         "departure_log.read": {payload: 1},
         "send.occasion": {payload: payload},
         "console_user.notify": ["send_paused", payload],
+        "publication_setting.value": payload,
         "variant.placeholders": rendered.placeholders.to_json(),
     }
     for table in Model.metadata.sorted_tables:
