@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from newsletter import database_identity, readiness
 from newsletter.db.dialect import is_postgresql
@@ -326,6 +327,7 @@ class Container:
     @property
     def task_context(self) -> TaskContext:
         """The dependencies of the clock's tasks."""
+        from newsletter.doctor.service import written_folders
         from newsletter.scheduling.tasks import TaskContext
 
         sending = self.loaded.sending
@@ -342,6 +344,9 @@ class Container:
             retention=self.retention,
             make_issue_renderer=self.make_issue_renderer,
             tell_operators=self._tell_operators,
+            digest_is_due=self._digest_is_due,
+            event_silence=self.loaded.tracking.event_silence,
+            written_folders=written_folders(self.loaded),
             back_up=self._scheduled_backups.run_if_due if self.loaded.backup.every else None,
         )
 
@@ -362,12 +367,22 @@ class Container:
     def _tell_operators(self, session: Session, now: datetime) -> int:
         from newsletter.scheduling import operator_emails
 
-        return operator_emails.send_waiting(
-            session,
-            publication=self.publication,
-            templates=self.loaded.templates_directory,
-            now=now,
+        publication, templates = self.publication, self.loaded.templates_directory
+        waiting = operator_emails.send_waiting(
+            session, publication=publication, templates=templates, now=now
         )
+        return waiting + operator_emails.send_digests(
+            session, publication=publication, templates=templates, zone=self._zone, now=now
+        )
+
+    def _digest_is_due(self, session: Session, now: datetime) -> bool:
+        from newsletter.scheduling import operator_emails
+
+        return operator_emails.digest_is_due(session, zone=self._zone, now=now)
+
+    @property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.settings.site.timezone)
 
     @property
     def make_issue_renderer(self) -> Callable[[], IssueRenderer]:

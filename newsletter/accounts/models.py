@@ -63,6 +63,13 @@ class User(Model, table=True):
     stamp: int = Field(sa_type=BigInteger)
     created_at: datetime
     signed_in_at: datetime | None = None
+    #: The last operator message that was there when the user opened the list of messages.
+    read_up_to: int = Field(default=0, sa_type=Id)
+    #: The kinds of operator messages that the user gets by email; None for those of the role.
+    notify: list[str] | None = Field(default=None, sa_type=Json)
+    #: Whether these come in one email each morning, and the day of the last one.
+    digest: bool = False
+    digest_on: str = Field(default="", max_length=10)
 
 
 class UserSession(Model, table=True):
@@ -131,7 +138,7 @@ class AuditEntry(Model, table=True):
 
 
 class OperatorMessage(Model, table=True):
-    """A message to owners and approvers, emailed once."""
+    """A message to operators, emailed once."""
 
     __tablename__ = "operator_message"
     __table_args__ = (
@@ -153,3 +160,21 @@ class OperatorMessage(Model, table=True):
     detail: str = Field(default="", max_length=2000)
     created_at: datetime
     emailed_at: datetime | None = None
+
+
+class DigestEntry(Model, table=True):
+    """A message that waits for a user's next morning email."""
+
+    __tablename__ = "digest_entry"
+
+    user_id: int = Field(
+        primary_key=True, sa_type=Id, foreign_key="console_user.id", ondelete="CASCADE"
+    )
+    message_id: int = Field(
+        primary_key=True,
+        sa_type=Id,
+        foreign_key="operator_message.id",
+        ondelete="CASCADE",
+        index=True,
+    )
+    queued_at: datetime

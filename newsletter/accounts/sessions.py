@@ -7,13 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, literal, select, update
 
-from newsletter.accounts.models import Role, SignInStage, User, UserSession
+from newsletter.accounts.models import OperatorMessage, Role, SignInStage, User, UserSession
+from newsletter.accounts.operator_messages import COUNTED
 from newsletter.accounts.serial_lock import lock_audit_chain
 from newsletter.db.orm import Session, table_of
 
-_user, _session = table_of(User), table_of(UserSession)
+_user, _session, _message = table_of(User), table_of(UserSession), table_of(OperatorMessage)
+
+#: New messages of a user, counted up to a limit, so that many messages cost no more than a few.
+_NEW_MESSAGES = (
+    select(func.count())
+    .select_from(
+        select(literal(1))
+        .where(_message.c.id > _user.c.read_up_to)
+        .correlate(_user)
+        .limit(COUNTED)
+        .subquery()
+    )
+    .scalar_subquery()
+)
 
 #: The longest time between the password and the code, or the setup of an app.
 _HALFWAY = timedelta(minutes=15)
@@ -31,6 +45,8 @@ class Visitor:
     role: Role
     stage: SignInStage
     seen_at: datetime
+    #: Operator messages since the user opened the list of messages, up to COUNTED.
+    new_messages: int
 
     @property
     def called(self) -> str:
@@ -93,7 +109,13 @@ def begin(
 def find(session: Session, token: str, *, idle: timedelta, now: datetime) -> Visitor | None:
     """The visitor with this token; None when the session has ended."""
     row = session.execute(
-        select(_session, _user.c.email, _user.c.name, _user.c.role)
+        select(
+            _session,
+            _user.c.email,
+            _user.c.name,
+            _user.c.role,
+            _NEW_MESSAGES.label("new_messages"),
+        )
         .join(_user, _user.c.id == _session.c.user_id)
         .where(
             _session.c.token == _hashed(token),
@@ -111,6 +133,7 @@ def find(session: Session, token: str, *, idle: timedelta, now: datetime) -> Vis
         role=Role(row.role),
         stage=SignInStage(row.stage),
         seen_at=row.seen_at,
+        new_messages=row.new_messages,
     )
 
 

@@ -8,13 +8,14 @@ from datetime import datetime
 from sqlalchemy import delete, func, select, update
 
 from newsletter.accounts import sessions
-from newsletter.accounts.models import Factor, Role, User, UserSession
+from newsletter.accounts.models import Factor, OperatorMessage, Role, User, UserSession
 from newsletter.accounts.serial_lock import lock_audit_chain
 from newsletter.db.orm import Session, changed, table_of
 from newsletter.errors import AccountError, AddressError
 from subscribers.email_address import parse
 
 _user, _session, _factor = table_of(User), table_of(UserSession), table_of(Factor)
+_message = table_of(OperatorMessage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def add(
         password=hashed,
         stamp=_stamp(),
         created_at=now,
+        # Older messages are no news to a new user.
+        read_up_to=session.scalar(select(func.max(_message.c.id))) or 0,
     )
     session.add(user)
     session.flush()

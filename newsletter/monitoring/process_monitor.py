@@ -15,7 +15,7 @@ from sqlalchemy.pool import QueuePool
 
 from newsletter import metrics
 from newsletter.container import Container
-from newsletter.db.engine import beside, responds, sqlite_file
+from newsletter.db.engine import responds
 from newsletter.doctor import host, service
 from newsletter.doctor.account import DoctorFinding, Verdict
 from newsletter.metrics import Gauge, Values
@@ -143,12 +143,8 @@ class ProcessMonitor:
             yield Check("database", ok=False, text="failed while it was asked")
 
     def _of_disks(self) -> Iterator[Check]:
-        settings = self._container.settings
-        if (file := sqlite_file(settings.database_url)) is not None:
-            yield _check(service.of_disk_space("the database", file.parent))
-        if folder := settings.sending.departure_log:
-            path = beside(settings.database_url, folder)
-            yield _check(service.of_disk_space("the departure log", path))
+        for name, folder in service.written_folders(self._container.settings):
+            yield _check(service.of_disk_space(name, folder))
 
     def _of_clock(self) -> Check:
         """Whether a process runs the clock; a change from one to the next is no fault."""

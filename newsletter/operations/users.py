@@ -6,9 +6,10 @@ Each change of an owner, or that makes one, is emailed to the other owners.
 from collections.abc import Collection
 from datetime import datetime
 
-from newsletter.accounts import audit, sessions, two_factor, users
+from newsletter.accounts import audit, notifications, sessions, two_factor, users
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role, User
+from newsletter.accounts.operator_messages import MessageKind
 from newsletter.container import Container
 from newsletter.db.orm import Session
 from newsletter.operations import account_emails
@@ -80,6 +81,34 @@ def change_role(
     if Role.OWNER in (before, role):
         _tell_owners(session, parts, f"{user.email}: {action}", by)
     audit.record(session, by, action, now=now, subject=user.email)
+
+
+def choose_notifications(
+    session: Session,
+    user: User,
+    kinds: Collection[MessageKind],
+    *,
+    digest: bool,
+    by: Actor,
+    now: datetime,
+) -> None:
+    """Choose which messages a user gets by email: at once, or with ``digest`` each morning.
+
+    A user's own choice is not in the audit log; that of somebody else is.
+    """
+    notifications.choose(session, user, kinds, digest=digest)
+    if by.user_id != user.id:
+        names = ", ".join(kind.value for kind in MessageKind if kind in kinds) or "none"
+        when = "each morning" if digest else "at once"
+        audit.record(
+            session,
+            by,
+            "notifications changed",
+            now=now,
+            subject=user.email,
+            messages=names,
+            when=when,
+        )
 
 
 def end_sessions(session: Session, user: User, *, by: Actor, now: datetime) -> None:

@@ -46,6 +46,7 @@ _INTERVAL_JOBS: dict[str, tuple[Callable[[], None], int]] = {
     "delete-expired": (tasks.delete_expired, 3600),
     "prune-old-data": (tasks.prune_old_data, 3600),
     "reconcile": (tasks.reconcile, 300),
+    "post-messages": (tasks.post_messages, 300),
     "back-up": (tasks.back_up, 60),
 }
 #: Jobs with requests to the provider, which a process that restarts often must not repeat.

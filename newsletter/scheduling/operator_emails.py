@@ -1,32 +1,23 @@
-"""Emails to owners and approvers about problems that they have to resolve."""
+"""Emails with operator messages: one for each message at once, or one for a day each morning."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, time
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, select
-
-from newsletter.accounts import operator_messages
+from newsletter.accounts import notifications, operator_messages
 from newsletter.accounts.operator_messages import MessageKind
-from newsletter.db.orm import Session, table_of
-from newsletter.issues.models import Issue
+from newsletter.db.orm import Session
 from newsletter.rendering.rendered import Publication
 from newsletter.rendering.transactional import render_transactional
-from newsletter.scheduling.models import Schedule
+from newsletter.scheduling.message_texts import MessageText, texts
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
-from newsletter.sending.models import Send
 
-_send, _issue, _schedule = table_of(Send), table_of(Issue), table_of(Schedule)
-
-
-@dataclass(frozen=True, slots=True)
-class _EmailText:
-    title: str
-    lead: str
-    path: str
+#: When the morning email leaves, in the publication's time zone.
+_MORNING = time(8)
+#: Messages in one morning email; the rest is only counted.
+_AT_MOST = 30
 
 
 def send_waiting(
@@ -34,81 +25,99 @@ def send_waiting(
 ) -> int:
     """Put the emails of waiting messages into the outbox; returns how many messages there were.
 
-    Each email links to the console's page where the operator decides.
+    Each email links to the console's page where the operator decides. For users with a morning
+    email, the message is kept until then.
     """
     waiting = operator_messages.not_emailed(session)
-    to = operator_messages.readers(session) if waiting else []
-    for message in waiting:
-        content = _email_text(session, message)
+    readers = notifications.readers(session) if waiting else []
+    sent = 0
+    for message, content in zip(waiting, texts(session, waiting), strict=True):
+        if not operator_messages.claim_email(session, message.id, now=now):
+            continue
+        sent += 1
         email = render_transactional(
             publication,
             templates=templates,
             title=content.title,
-            paragraphs=[content.lead, *([message.detail] if message.detail else [])],
+            paragraphs=[content.lead, *([content.detail] if content.detail else [])],
             button=("Open the console", f"{publication.base_url}{content.path}"),
-            footer=f"You get this email as an owner or approver of {publication.name}.",
+            footer=_footer(publication),
         )
-        for address in to:
-            mail = OutgoingEmail(email.subject, email.html, email.text)
-            outbox.enqueue(session, kind="operator", email=address, mail=mail, now=now)
-        operator_messages.emailed(session, message.id, now=now)
-    return len(waiting)
+        mail = OutgoingEmail(email.subject, email.html, email.text)
+        for reader in readers:
+            if MessageKind(message.kind) not in reader.notifications.kinds:
+                continue
+            if reader.notifications.digest:
+                notifications.queue(session, reader, message.id, now=now)
+            else:
+                outbox.enqueue(session, kind="operator", email=reader.email, mail=mail, now=now)
+    return sent
 
 
-def _email_text(session: Session, message: Row[Any]) -> _EmailText:
-    match MessageKind(message.kind):
-        case MessageKind.SEND_PAUSED:
-            title = _title_of_send(session, int(message.subject))
-            return _EmailText(
-                f"Paused: {title}",
-                f"The send of “{title}” was paused automatically. No further email is sent until "
-                "you resume or cancel it.",
-                f"/console/sends/{message.subject}",
-            )
-        case MessageKind.SEND_UNCERTAIN:
-            title = _title_of_send(session, int(message.subject))
-            return _EmailText(
-                f"Not confirmed: {title}",
-                f"The provider did not confirm some batches of “{title}”. Wait for its events, "
-                "or decide whether these batches count as sent or are sent again.",
-                f"/console/sends/{message.subject}",
-            )
-        case MessageKind.REVIEW_ASKED:
-            title = _title_of_issue(session, message.subject)
-            return _EmailText(
-                f"Please review: {title}",
-                f"A review of “{title}” was requested. It can be sent after it is approved.",
-                f"/console/issues/{quote(message.subject, safe='')}",
-            )
-        case MessageKind.LOG_WAITS:
-            return _EmailText(
-                "Sending is stopped: a departure log was not compared",
-                "A departure log has not been compared with the database since it was restored or "
-                "moved. Without it, recipients could get an issue twice, so no send continues.",
-                "/console/sends/departures",
-            )
-        case MessageKind.BACKUP_FAILED:
-            return _EmailText(
-                "A backup failed",
-                "The service could not back up its database, or the program that it runs after a "
-                "backup failed.",
-                "/console",
-            )
-        case MessageKind.SCHEDULE_FAILED:
-            name = session.scalar(
-                select(_schedule.c.name).where(_schedule.c.id == int(message.subject))
-            )
-            return _EmailText(
-                f"Nothing was sent: schedule {name or message.subject}",
-                f"The schedule {name or message.subject} was due and sent nothing.",
-                f"/console/schedules/{message.subject}",
-            )
+def digest_is_due(session: Session, *, zone: ZoneInfo, now: datetime) -> bool:
+    """Whether a user's morning email has to be written."""
+    morning = _morning(zone, now)
+    return now >= morning and bool(
+        notifications.digests_due(session, day=_day(zone, now), queued_before=morning)
+    )
 
 
-def _title_of_send(session: Session, send_id: int) -> str:
-    of_send = select(_issue.c.title).join(_send, _send.c.issue_id == _issue.c.id)
-    return session.scalar(of_send.where(_send.c.id == send_id)) or f"send {send_id}"
+def send_digests(
+    session: Session, *, publication: Publication, templates: Path, zone: ZoneInfo, now: datetime
+) -> int:
+    """Put the morning emails into the outbox; returns how many.
+
+    A user gets at most one a day, whichever process writes it, and none without a message.
+    """
+    morning, sent = _morning(zone, now), 0
+    if now < morning:
+        return 0
+    day = _day(zone, now)
+    for user in notifications.digests_due(session, day=day, queued_before=morning):
+        ids = notifications.claim_digest(session, user.id, day=day)
+        contents = texts(session, operator_messages.by_ids(session, ids))
+        if not contents:
+            continue
+        email = render_transactional(
+            publication,
+            templates=templates,
+            title=_title(contents),
+            paragraphs=_paragraphs(contents),
+            button=("Open the messages", f"{publication.base_url}/console/messages"),
+            footer=_footer(publication),
+        )
+        mail = OutgoingEmail(email.subject, email.html, email.text)
+        outbox.enqueue(session, kind="operator", email=user.email, mail=mail, now=now)
+        sent += 1
+    return sent
 
 
-def _title_of_issue(session: Session, slug: str) -> str:
-    return session.scalar(select(_issue.c.title).where(_issue.c.slug == slug)) or slug
+def _title(contents: Sequence[MessageText]) -> str:
+    count = len(contents)
+    return f"{count} new message{'' if count == 1 else 's'}: {contents[0].title}"
+
+
+def _paragraphs(contents: Sequence[MessageText]) -> list[str]:
+    shown = [
+        " ".join(part for part in (f"{one.title}.", one.detail or one.lead) if part)
+        for one in contents[:_AT_MOST]
+    ]
+    rest = len(contents) - _AT_MOST
+    return [*shown, f"And {rest} more."] if rest > 0 else shown
+
+
+def _footer(publication: Publication) -> str:
+    return (
+        f"You get this email as a user of the console of {publication.name}. "
+        "My account has the choice of notifications."
+    )
+
+
+def _day(zone: ZoneInfo, now: datetime) -> str:
+    return now.astimezone(zone).date().isoformat()
+
+
+def _morning(zone: ZoneInfo, now: datetime) -> datetime:
+    """The time of today's morning email."""
+    today = now.astimezone(zone).date()
+    return datetime.combine(today, _MORNING, tzinfo=zone).astimezone(UTC)

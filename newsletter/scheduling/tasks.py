@@ -7,9 +7,10 @@ twice or late does no harm. If nothing is due, it writes nothing.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ from sqlalchemy import Engine
 
 from newsletter import metrics
 from newsletter.accounts import operator_messages, sessions
-from newsletter.accounts.operator_messages import MessageKind
+from newsletter.accounts.operator_messages import MessageKind, Occasion
 from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import ignore_serialization_conflict, reading, transaction
 from newsletter.db.orm import Session
+from newsletter.doctor.service import low_space
 from newsletter.errors import BusyError, MachineError, ProviderError, UserError
 from newsletter.provider.account import StoppedError
 from newsletter.scheduling import next_run
@@ -33,7 +35,7 @@ from newsletter.sending.pacing.quotas import WarmUp
 from newsletter.sending.planning.planner import plan
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.recovery import uncertain_batches
-from newsletter.tracking import circuit_breaker, list_removal
+from newsletter.tracking import circuit_breaker, event_silence, list_removal, send_report
 from newsletter.tracking.circuit_breaker import BreakerRule
 from newsletter.tracking.list_removal import ListRemover
 from newsletter.tracking.retention.prune import RetentionPolicy, prune
@@ -78,6 +80,12 @@ class TaskContext:
     make_issue_renderer: "Callable[[], IssueRenderer] | None" = None
     #: Puts emails to operators into the outbox (newsletter.scheduling.operator_emails).
     tell_operators: Callable[[Session, datetime], int] | None = None
+    #: Whether it has morning emails to write.
+    digest_is_due: Callable[[Session, datetime], bool] = lambda _session, _now: False
+    #: The longest time without events after emails left; zero for any.
+    event_silence: timedelta = timedelta(0)
+    #: Folders whose disks must not get full, each with a name.
+    written_folders: Sequence[tuple[str, Path]] = ()
     #: Makes a backup if one is due (newsletter.backups.scheduled). The second argument tells when
     #: to stop.
     back_up: Callable[[datetime, Callable[[], bool]], None] | None = None
@@ -251,22 +259,45 @@ def reconcile() -> None:
         _log.info("compared with the provider's lists: %s", report.as_json())
 
 
+def post_messages() -> None:
+    """Write the messages that only time brings: figures, rates, missing events, full disks."""
+    context, now = _context[0], datetime.now(UTC)
+    with reading(context.database) as session:
+        found = operator_messages.not_posted(
+            session,
+            [
+                *send_report.occasions(session, now=now),
+                *circuit_breaker.occasions(session, context.breaker_rules, now=now),
+                *event_silence.occasions(session, limit=context.event_silence, now=now),
+                *low_space(context.written_folders, now=now),
+            ],
+        )
+    if not found:
+        return
+    with transaction(context.database) as session:
+        operator_messages.post_all(session, found, now=now)
+
+
 def tell_operators() -> None:
-    """Email owners and approvers about what needs their decision."""
+    """Email users about what happened and what needs their decision."""
     context, now = _context[0], datetime.now(UTC)
     if context.tell_operators is None:
         return
     # One message per day about uncertain batches, until they are resolved.
-    kind, today = MessageKind.SEND_UNCERTAIN, now.date()
     with reading(context.database) as session:
         overdue = uncertain_batches.count_overdue(session, before=now - context.uncertain_grace)
-        new = [one for one in overdue if not operator_messages.is_posted(session, kind, one, today)]
-        if not new and not operator_messages.not_emailed(session, limit=1):
+        new = operator_messages.not_posted(
+            session,
+            [
+                Occasion(MessageKind.SEND_UNCERTAIN, send_id, now.date(), f"Batches: {batches}")
+                for send_id, batches in overdue.items()
+            ],
+        )
+        waits = new or operator_messages.not_emailed(session, limit=1)
+        if not waits and not context.digest_is_due(session, now):
             return
     with transaction(context.database) as session:
-        for send_id in new:
-            detail = f"Batches: {overdue[send_id]}"
-            operator_messages.post(session, kind, send_id, now=now, occasion=today, detail=detail)
+        operator_messages.post_all(session, new, now=now)
         context.tell_operators(session, now)
 
 

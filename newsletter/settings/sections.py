@@ -146,6 +146,7 @@ class Tracking(Section):
     soft_bounce_days: Duration
     scanner_links: Annotated[Count, Field(ge=2)]
     scanner_seconds: Duration
+    event_silence: Period
     reconcile_every: Period
     push_suppressions: bool
     keep_events: Retention

@@ -2,8 +2,9 @@
 
 The rules are judged by the function that pauses sends, with the counts of recipients as they grew:
 acceptances by the time at which batches were settled, events by the time at which they were
-received. Only the first pause of each send counts, because nobody knows what would have happened
-after a resume. Sends of which events are deleted are left out, and counted.
+received. A rule that only tells is judged likewise. Only the first pause of each send counts,
+because nobody knows what would have happened after a resume. Sends of which events are deleted are
+left out, and counted.
 """
 
 from collections import Counter
@@ -32,7 +33,7 @@ _SLICE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A pause that a rule would have made."""
+    """A pause that a rule would have made, or the message of a rule that only tells."""
 
     send_id: int
     #: The slug of the send's issue.
@@ -45,6 +46,8 @@ class Pause:
     affected: int
     #: Whether the rule does not match the figures that the send had in the end.
     in_vain: bool
+    #: Whether the rule pauses nothing.
+    tells: bool = False
 
     @property
     def share(self) -> float:
@@ -54,7 +57,7 @@ class Pause:
     @property
     def saved(self) -> int:
         """Emails that left after the pause, and would not have."""
-        return self.accepted_in_all - self.accepted
+        return 0 if self.tells else self.accepted_in_all - self.accepted
 
 
 @dataclass(slots=True)
@@ -71,7 +74,9 @@ class Backtest:
     @property
     def paused_sends(self) -> set[int]:
         """The sends that any of the rules would have paused."""
-        return {pause.send_id for pauses in self.pauses.values() for pause in pauses}
+        return {
+            pause.send_id for pauses in self.pauses.values() for pause in pauses if not pause.tells
+        }
 
     @property
     def paused_percent(self) -> float:
@@ -118,8 +123,19 @@ def _judge(
     for rule in rules:
         if rule.name in first:
             at, accepted, affected = first[rule.name]
-            in_all, in_vain = counts[ACCEPTED], not rule.matches(counts)
-            yield rule.name, Pause(send_id, slug, at, accepted, in_all, affected, in_vain)
+            yield (
+                rule.name,
+                Pause(
+                    send_id,
+                    slug,
+                    at,
+                    accepted,
+                    accepted_in_all=counts[ACCEPTED],
+                    affected=affected,
+                    in_vain=not rule.matches(counts),
+                    tells=rule.action == "tell",
+                ),
+            )
 
 
 def _history(session: Session, send_id: int) -> Iterator[tuple[datetime, str, int]]:

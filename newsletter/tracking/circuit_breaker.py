@@ -1,5 +1,7 @@
 """The circuit breaker: pauses a send with too many bounces, blocks, drops or complaints.
 
+A rule with ``action = "tell"`` pauses nothing and writes a message to the operators instead.
+
 The rules are data (config/alerts.toml). A rule compares two counts of recipients: those whom an
 event happened to, and those whom the provider accepted. Both are kept up to date as events
 arrive, so a check costs two queries, whatever the number of sends and of recipients.
@@ -7,8 +9,8 @@ arrive, so a check costs two queries, whatever the number of sends and of recipi
 
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from sqlalchemy import Row, func, literal, select, union_all, update
 
+from newsletter.accounts import operator_messages
+from newsletter.accounts.operator_messages import MessageKind, Occasion
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
@@ -40,6 +44,9 @@ _PHRASES: Final[Mapping[EventKind, str]] = {
     EventKind.UNSUBSCRIBE: "led to an unsubscribe",
     EventKind.GROUP_UNSUBSCRIBE: "led to an unsubscribe at the provider",
 }
+#: Nothing can be paused in a send that has ended, but most complaints come after its end. For so
+#: long, rules that tell and rules about complaints are applied to it.
+_AFTER_END = timedelta(days=7)
 #: Key of Send.breaker_baseline beside the counts of recipients.
 ACCEPTED: Final = "accepted"
 
@@ -57,7 +64,8 @@ def _share(number: object) -> Decimal:
 
 
 class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
-    """When the breaker pauses a send. A field's description is the hint when its value is wrong."""
+    """What the breaker does to a send, and when. A field's description is the hint when its value
+    is wrong."""
 
     name: Line = Field(min_length=1, max_length=100, description="A few words in quotes.")
     counts: list[Annotated[EventKind, BeforeValidator(_kind)]] = Field(
@@ -74,19 +82,23 @@ class BreakerRule(BaseModel, extra="forbid", frozen=True, strict=True):
     after: int = Field(ge=1, description="A whole number of recipients, 1 or more.")
     #: At most 500, so that the whole reason fits into the 1000 characters of Send.reason.
     say: Line = Field(min_length=1, max_length=500, description="One line, without a full stop.")
+    action: Literal["pause", "tell"] = Field(
+        default="pause",
+        description='"pause": the send is paused. "tell": the operators get one message.',
+    )
 
     def affected(self, counts: Counter[str]) -> int:
         """The recipients whom an event happened to that the rule counts."""
         return sum(counts[what] for what in counters_of(frozenset(self.counts)))
 
     def matches(self, counts: Counter[str]) -> bool:
-        """Whether these counts pause the send."""
+        """Whether these counts are above the limit of the rule."""
         accepted, affected = counts[self.of], self.affected(counts)
         enough = accepted >= self.after and affected >= self.at_least
         return enough and affected > self.above * accepted
 
     def reason(self, since: Counter[str], *, again: bool) -> str | None:
-        """Why these counts pause the send, as the operator reads it; None when they do not."""
+        """Why the rule matches these counts, as the operator reads it; None when it does not."""
         if not self.matches(since):
             return None
         accepted, matching = since[self.of], self.affected(since)
@@ -161,9 +173,9 @@ def check_sends(
 ) -> list[tuple[int, str]]:
     """Pause each running send for which a rule opens the breaker; returns (send, reason).
 
-    The first such rule gives the reason. While the breaker has paused a send,
-    Send.breaker_baseline follows the counts: bounces of emails that left before the pause go
-    on arriving. After the resume only what came since then counts.
+    The first such rule gives the reason. A rule that tells writes one message for each send. While
+    the breaker has paused a send, Send.breaker_baseline follows the counts: bounces of emails that
+    left before the pause go on arriving. After the resume only what came since then counts.
     """
     rows = session.execute(
         select(_send.c.id, _send.c.state, _send.c.breaker_baseline)
@@ -180,14 +192,15 @@ def check_sends(
     if not rows:
         return []
     counts, paused = _recipient_counts(session, [row.id for row in rows]), []
+    pausing = [rule for rule in rules if rule.action == "pause"]
+    telling = [rule for rule in rules if rule.action == "tell"]
+    to_tell: list[Occasion] = []
     for row in rows:
         if row.state == SendState.PAUSED:
             _save_baseline(session, row, counts[row.id])
             continue
-        since = Counter(counts[row.id])
-        since.subtract(row.breaker_baseline)
-        reasons = (rule.reason(since, again=bool(row.breaker_baseline)) for rule in rules)
-        reason = next(filter(None, reasons), None)
+        to_tell += _matches(telling, row, counts[row.id])
+        reason = next((one.detail for one in _matches(pausing, row, counts[row.id])), None)
         if reason is not None and sends.pause(
             session,
             row.id,
@@ -198,7 +211,36 @@ def check_sends(
             breaker_baseline=counts[row.id],
         ):
             paused.append((row.id, reason))
+    operator_messages.post_all(session, operator_messages.not_posted(session, to_tell), now=now)
     return paused
+
+
+def occasions(session: Session, rules: Collection[BreakerRule], *, now: datetime) -> list[Occasion]:
+    """The messages about sends that have ended: rules that tell, and rules about complaints."""
+    applied = [
+        rule for rule in rules if rule.action == "tell" or EventKind.SPAM_REPORT in rule.counts
+    ]
+    if not applied:
+        return []
+    rows = session.execute(
+        select(_send.c.id, _send.c.breaker_baseline).where(
+            _send.c.state == SendState.SENT, _send.c.finished_at > now - _AFTER_END
+        )
+    ).all()
+    counts = _recipient_counts(session, [row.id for row in rows]) if rows else {}
+    return [one for row in rows for one in _matches(applied, row, counts[row.id])]
+
+
+def _matches(
+    rules: Collection[BreakerRule], row: Row[Any], counts: Mapping[str, int]
+) -> Iterator[Occasion]:
+    """The rules that match a send, each with its reason. Counts since the last resume."""
+    since = Counter(counts)
+    since.subtract(row.breaker_baseline)
+    for rule in rules:
+        reason = rule.reason(since, again=bool(row.breaker_baseline))
+        if reason is not None:
+            yield Occasion(MessageKind.RATE_HIGH, row.id, rule.name, reason)
 
 
 def _recipient_counts(session: Session, send_ids: Collection[int]) -> Mapping[int, dict[str, int]]:

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, delete, insert, select, update
 
+from newsletter.accounts import operator_messages
+from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import ProviderError
@@ -60,6 +62,8 @@ _RETRY_AFTER = timedelta(hours=1)
 #: overlap covers the time since then.
 _READ_IS_VALID_FOR = _OVERLAP / 2
 _KEEP = timedelta(days=400)
+#: More differences than this are told to the operators. A few are normal: an event may be late.
+_TOLERATED = 10
 _EVIDENCE = "SendGrid's list of"
 
 
@@ -91,6 +95,11 @@ class ReconcileReport:
     read: dict[SuppressionListing, datetime] = field(default_factory=dict)
     #: Addresses that were pushed to SendGrid as unsubscribed; None where that is switched off.
     pushed: int | None = None
+
+    @property
+    def repaired(self) -> int:
+        """The differences that the run found."""
+        return sum(one.new_here + one.removed_there for one in self.lists.values())
 
     def as_json(self) -> dict[str, Any]:
         """The report as Reconciliation.report stores it."""
@@ -138,6 +147,8 @@ class Reconciler:
             self._compare(report, wait, lambda: None)
             return report
         with transaction(self.database) as session:
+            # The lists of an account that was in use before are no difference.
+            is_first = last_runs(session)[1] is None
             session.execute(delete(_run).where(_run.c.started_at < now - _KEEP))
             started = insert(_run).values(started_at=now, since=since, report={}, error="")
             run_id = session.execute(started.returning(_run.c.id)).scalar_one()
@@ -146,6 +157,8 @@ class Reconciler:
             with transaction(self.database) as session:
                 this = update(_run).where(_run.c.id == run_id)
                 session.execute(this.values(report=report.as_json(), **values))
+                if "finished_at" in values and not is_first:
+                    _tell(session, run_id, report)
 
         values: dict[str, Any] = {"error": "it was stopped"}
         try:
@@ -252,6 +265,21 @@ class Reconciler:
             if not report.dry_run:
                 account.suppress([row.email for row in rows])
             pushed, after = pushed + len(rows), rows[-1].address_hash
+
+
+def _tell(session: Session, run_id: int, report: ReconcileReport) -> None:
+    """Write a message to the operators if the run found more differences than usual."""
+    if report.repaired <= _TOLERATED:
+        return
+    new = sum(one.new_here for one in report.lists.values())
+    operator_messages.post(
+        session,
+        MessageKind.SUPPRESSIONS_DIFFERED,
+        run_id,
+        now=report.started_at,
+        detail=f"{new:,} addresses were suppressed only at the provider, and "
+        f"{report.repaired - new:,} were on its lists although they opted in again.",
+    )
 
 
 def last_runs(session: Session) -> tuple[Reconciliation | None, Reconciliation | None]:

@@ -480,6 +480,13 @@ OPERATIONS = (
         second_user,
     ),
     Operation(
+        "user notify",
+        ("new@example.org", "--only", "send_paused", "--only", "send_finished", "--daily"),
+        f"{USERS}/{{user_id:int}}/notifications",
+        {"kinds": ["send_finished", "send_paused"], "when": "daily"},
+        second_user,
+    ),
+    Operation(
         "user end-sessions",
         ("new@example.org",),
         f"{USERS}/{{user_id:int}}/sessions/end",
@@ -547,6 +554,7 @@ FORMS_ALONE = {
     f"{SCHEDULES}/preview": "changes nothing",
     f"{SEGMENTS}/try": "changes nothing",
     "/console/deliverability/circuit-breaker": "changes nothing",
+    "/console/messages/read": "marks the messages as read by whoever posts it",
 }
 OWN_ACCOUNT = (
     "/console/sign-",

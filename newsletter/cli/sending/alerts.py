@@ -42,7 +42,7 @@ def run(
     ] = 5.0,
     as_json: AsJson = False,
 ) -> None:
-    """Say which past sends each rule would have paused, when, and whether in vain.
+    """Say which past sends each rule would have paused or told of, when, and whether in vain.
 
     It applies the rules to the recorded events, by the time at which they were received. Nothing
     is changed.
@@ -76,6 +76,7 @@ def _records(results: dict[str, Backtest]) -> list[dict[str, Any]]:
         {
             "version": version,
             "rule": rule.name,
+            "action": rule.action,
             "sends": result.sends,
             "sends_without_events": result.without_events,
             "pauses": [
@@ -96,14 +97,15 @@ def _print(results: dict[str, Backtest], since: str) -> None:
         else ""
     )
     out.print(f"Judged {_sends(first.sends)} of the last {since}{left_out}.")
-    columns = ["rule", "version", "pauses above", "paused", "emails saved", "in vain"]
+    columns = ["rule", "version", "action", "above", "sends", "emails saved", "in vain"]
     rows(
         [
             {
                 "rule": rule.name,
                 "version": version,
-                "pauses above": percent(rule.above),
-                "paused": len(pauses),
+                "action": rule.action,
+                "above": percent(rule.above),
+                "sends": len(pauses),
                 "emails saved": sum(pause.saved for pause in pauses),
                 "in vain": sum(pause.in_vain for pause in pauses),
             }
@@ -118,6 +120,7 @@ def _print(results: dict[str, Backtest], since: str) -> None:
             "send": f"{pause.send_id} ({pause.slug})",
             "rule": rule.name,
             "version": version,
+            "action": rule.action,
             "after": f"{pause.accepted:,} of {pause.accepted_in_all:,}",
             "share": percent(pause.share),
             "saved": pause.saved,

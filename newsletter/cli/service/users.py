@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from newsletter.accounts import audit, passwords, users
+from newsletter.accounts import audit, notifications, passwords, users
 from newsletter.accounts.models import Role
+from newsletter.accounts.operator_messages import MessageKind
 from newsletter.cli.actor import who
 from newsletter.cli.output import err, out, rows
 from newsletter.cli.service.settings import AsJson
@@ -15,6 +16,7 @@ from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import AccountError
 from newsletter.operations import users as user_operations
+from newsletter.scheduling.message_texts import LABELS
 from newsletter.settings.load import load
 
 app = typer.Typer(help="Manage the users of the console.", no_args_is_help=True)
@@ -96,6 +98,56 @@ def role(email: Email, role: Annotated[Role, typer.Argument(help="The new role."
         user = users.by_email(session, email)
         user_operations.change_role(session, container, user, role, by=who(), now=now)
     out.print(f"{email} is {role} from now on.")
+
+
+@app.command("notify")
+def notify(
+    email: Email,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A kind of message to email; repeat it for several kinds."),
+    ] = None,
+    all_kinds: Annotated[bool, typer.Option("--all", help="Email every kind.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Email no message.")] = False,
+    daily: Annotated[
+        bool | None,
+        typer.Option("--daily/--at-once", help="One email each morning, or one for each message."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose which messages a user gets by email. Without a choice, show what the user gets.
+
+    Owners and approvers get every kind unless somebody chooses otherwise, editors and viewers none.
+    """
+    if bool(only) + all_kinds + none > 1:
+        raise typer.BadParameter("choose one of --only, --all and --none")
+    container, now = Container(load()), datetime.now(UTC)
+    if only or all_kinds or none or daily is not None:
+        with transaction(container.database) as session:
+            user = users.by_email(session, email)
+            before = notifications.of_user(user)
+            kinds = notifications.parse_kinds(only) if only else before.kinds
+            kinds = frozenset(MessageKind) if all_kinds else frozenset() if none else kinds
+            user_operations.choose_notifications(
+                session,
+                user,
+                kinds,
+                digest=before.digest if daily is None else daily,
+                by=who(),
+                now=now,
+            )
+    with reading(container.database) as session:
+        gets = notifications.of_user(users.by_email(session, email))
+    when = "each morning" if gets.digest else "at once"
+    rows(
+        [
+            {"kind": kind.value, "email": when if kind in gets.kinds else "no", "about": label}
+            for kind, label in LABELS.items()
+        ],
+        ["kind", "email", "about"],
+        as_json=as_json,
+        empty="",
+    )
 
 
 @app.command("remove")

@@ -21,6 +21,7 @@ from newsletter.web.console.dashboard import (
     circuit_breaker,
     deliverability,
     departure_logs,
+    messages,
     overview,
 )
 from newsletter.web.console.issues import editor as issue_editor
@@ -48,6 +49,7 @@ from newsletter.web.console.subscribers import detail as subscriber_detail
 #: that matches a path answers it.
 _PAGES = (
     overview,
+    messages,
     # Before issue_views, because /_new and /_edit would match the slug of an issue there.
     issue_editor,
     issue_views,

@@ -15,7 +15,7 @@ from newsletter.container import Container
 from newsletter.db.engine import check_version, transaction
 from newsletter.db.orm import table_of
 from newsletter.doctor.account import Verdict
-from newsletter.doctor.service import of_disk_space, of_sending
+from newsletter.doctor.service import low_space, of_disk_space, of_sending
 from newsletter.monitoring import process_monitor
 from newsletter.monitoring.cached_reading import CachedReading
 from newsletter.scheduling.leadership import is_held, leadership
@@ -193,6 +193,21 @@ def test_a_due_batch_that_nobody_sends_is_a_problem(database: Engine, five) -> N
     with transaction(database) as session:
         session.execute(update(batch).where(batch.c.send_id == send).values(not_before=later))
     assert of_sending(database, now=later).verdict is Verdict.OK
+
+
+def test_little_disk_space_is_told_once_a_week_and_when_it_gets_worse(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    monday = datetime(2026, 3, 30, tzinfo=UTC)
+
+    def keys(days: int, **limits: int) -> list[str]:
+        now = monday + timedelta(days=days)
+        return [one.key for one in low_space([("the database", tmp_path)], now=now, **limits)]
+
+    assert keys(0, too_little=0, little=0) == []
+    (first,) = keys(0, too_little=0, little=2 * free)
+    assert keys(6, too_little=0, little=2 * free) == [first]
+    assert keys(7, too_little=0, little=2 * free) != [first]
+    assert keys(6, too_little=2 * free, little=2 * free) != [first]
 
 
 def test_little_disk_space_is_a_warning_and_less_is_a_problem(tmp_path: Path) -> None:

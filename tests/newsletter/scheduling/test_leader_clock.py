@@ -139,7 +139,7 @@ def test_a_send_that_cannot_be_planned_waits_for_the_operator_with_the_reason(
     start_due(task_context(database))
     with reading(database) as session:
         found = send_status.find(session, send)
-        [waiting] = attention.items(session, now=datetime.now(UTC))
+        [waiting] = attention.items(session, event_silence=timedelta(0), now=datetime.now(UTC))
     assert (found.state, found.started_at) == ("paused", None)
     assert "the send would take more than 366 days. Raise its limits" in found.reason
     assert (waiting.what, waiting.why) == ("Paused: Hello reader", found.reason)

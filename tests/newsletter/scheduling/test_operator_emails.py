@@ -1,6 +1,8 @@
 """What waits for operators is emailed to those who decide, once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,14 @@ from newsletter.issues import approval, store
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.scheduling import tasks
 from newsletter.sending.ledger import sends
-from newsletter.sending.models import Batch, OutboxEmail
+from newsletter.sending.models import Batch, OutboxEmail, Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState
 from newsletter.settings.load import load
+from newsletter.tracking.circuit_breaker import BreakerRule
 from tests.newsletter.sending.conftest import five, make_plan, make_send
+from tests.newsletter.tracking.test_circuit_breaker import people, report, under_way
 
 __all__ = ["five"]
 
@@ -122,6 +126,36 @@ def test_a_review_that_is_asked_for_is_told(container: Container) -> None:
     assert [one.subject for one in emails] == ["Please review: Hello"] * 2
     assert "/console/issues/hello" in emails[0].text
     assert "Please look at the table" in emails[0].text
+
+
+def test_what_only_time_brings_is_posted_by_the_clock_once(container: Container) -> None:
+    people(container.database, 25)
+    send = under_way(container.database, batch_size=25)
+    with transaction(container.database) as session:
+        session.execute(update(table_of(Send)).values(finished_at=NOW - timedelta(days=1)))
+        session.execute(update(table_of(Batch)).values(departed_at=NOW - timedelta(hours=7)))
+    report(container.database, send, "spamreport", range(1, 7), timestamp=1_700_000_000)
+    loose = BreakerRule(
+        name="complaints",
+        counts=["spamreport"],
+        of="accepted",
+        say="look",
+        above=Decimal("0.1"),
+        at_least=1,
+        after=1,
+    )
+    tasks.configure_tasks(replace(container.task_context, breaker_rules=(loose,)))
+    for _ in range(2):
+        tasks.post_messages()
+    emails = told(container)
+    assert sorted(one.subject for one in emails if one.email == "olga@example.org") == [
+        "Above the limit: Hello reader",
+        "First figures: Hello reader",
+        "The provider reports no events",
+    ]
+    assert any("24 % of 25 emails were marked as spam (6)" in one.text for one in emails)
+    tasks.post_messages()
+    assert told(container) == []
 
 
 def test_a_backup_that_fails_is_told_once_a_day(

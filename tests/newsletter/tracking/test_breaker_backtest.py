@@ -115,6 +115,21 @@ def test_what_left_after_the_pause_is_saved_and_may_have_been_in_vain(database: 
     assert stands(database, send).state in {SendState.SENDING, SendState.SENT}
 
 
+def test_a_rule_that_only_tells_saves_nothing_and_pauses_nothing(database: Engine) -> None:
+    people(database, 20)
+    send = under_way(database, batch_size=10, batches=2)
+    settle(database, send, 1, minute(1))
+    settle(database, send, 2, minute(9))
+    for person in (1, 2):
+        receive(database, send, "bounce", person, minute(2))
+    result = judged(database, rule(action="tell"), rule(name="pauses"))
+    (told,), (paused,) = result.pauses["bounces"], result.pauses["pauses"]
+    assert (told.at, told.saved, told.tells) == (paused.at, 0, True)
+    assert (paused.saved, paused.tells) == (10, False)
+    assert result.paused_sends == {send}
+    assert judged(database, rule(action="tell")).paused_percent == 0
+
+
 def test_the_time_at_which_events_came_decides_and_not_when_they_happened(
     database: Engine,
 ) -> None:
@@ -173,11 +188,13 @@ def test_the_command_compares_new_rules_with_those_of_now(alerts: Run, tmp_path:
     done = alerts("backtest")
     assert done.returncode == 0, done.stderr
     assert "Judged 1 send of the last 90d." in done.stdout
-    assert "bounces\tnow\t5.00 %\t0\t0\t0" in done.stdout
+    assert "bounces\tnow\tpause\t5.00 %\t0\t0\t0" in done.stdout
     done = alerts("backtest", "--rules", "new.toml")
     assert done.returncode == 1
-    assert "bounces\tnow\t5.00 %\t0\t0\t0\nbounces\tnew\t10.00 %\t1\t0\t0" in done.stdout
-    assert "1 (first)\tbounces\tnew\t10 of 10\t20.00 %\t0\tno" in done.stdout
+    assert (
+        "bounces\tnow\tpause\t5.00 %\t0\t0\t0\nbounces\tnew\tpause\t10.00 %\t1\t0\t0" in done.stdout
+    )
+    assert "1 (first)\tbounces\tnew\tpause\t10 of 10\t20.00 %\t0\tno" in done.stdout
     assert "The new rules would have paused 1 of 1 send, more than 5 %." in done.stderr
     assert alerts("backtest", "--rules", "new.toml", "--limit", "100").returncode == 0
     records = [

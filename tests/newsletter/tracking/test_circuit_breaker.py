@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, update
 
+from newsletter.accounts import operator_messages
 from newsletter.accounts.audit import Actor
 from newsletter.db.engine import reading, transaction
+from newsletter.db.orm import table_of
 from newsletter.errors import SettingsError
 from newsletter.provider.events import EventKind
 from newsletter.sending.ledger import sends
@@ -19,7 +22,7 @@ from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.sending.states import SendState
 from newsletter.settings.load import resource
-from newsletter.tracking.circuit_breaker import BreakerRule, check_sends, load_rules
+from newsletter.tracking.circuit_breaker import BreakerRule, check_sends, load_rules, occasions
 from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, make_plan, make_send
 from tests.newsletter.tracking.events.test_ingest import entry, take
@@ -110,6 +113,57 @@ def test_it_opens_above_the_line_and_not_at_it(
     assert opened == (send, row.reason)
     assert (row.state, row.paused_at) == (SendState.PAUSED, NOW)
     assert look(database, bounces) == []
+
+
+def told(database: Engine) -> list[tuple[str, str]]:
+    with reading(database) as session:
+        return [(one.subject, one.detail) for one in operator_messages.latest(session, limit=9)]
+
+
+@pytest.mark.both_databases
+def test_a_rule_that_only_tells_does_so_once_and_pauses_nothing(database: Engine) -> None:
+    people(database, 11)
+    send = under_way(database, batch_size=10)
+    tells = rule(name="many bounces", action="tell")
+    report(database, send, "bounce", [1])
+    assert look(database, tells) == []
+    assert told(database) == []
+    report(database, send, "bounce", [2])
+    for _ in range(2):
+        assert look(database, tells) == []
+    assert stands(database, send).state == SendState.SENDING
+    message = str(send), "20 % of 10 emails bounced (2), above 10 %: look at the list"
+    assert told(database) == [message]
+    # Another rule tells of the same send, and one that pauses still does.
+    other = rule(name="very many", action="tell", above=Decimal("0.15"))
+    ((paused, _),) = look(database, tells, other, rule(name="limit"))
+    assert paused == send
+    assert [subject for subject, _ in told(database)] == [str(send)] * 3
+    assert look(database, tells, other) == []
+    assert len(told(database)) == 3
+
+
+@pytest.mark.both_databases
+def test_a_send_that_has_ended_is_told_of_by_rules_that_tell_and_of_complaints(
+    database: Engine,
+) -> None:
+    people(database, 10)
+    send = under_way(database, batch_size=10)
+    report(database, send, "bounce", [1, 2])
+    report(database, send, "spamreport", [3, 4])
+    with transaction(database) as session:
+        session.execute(update(table_of(Send)).values(finished_at=NOW))
+    tells = rule(name="telling", action="tell")
+    complaints = rule(name="complaints", counts=["spamreport"])
+
+    def names(days: int, *rules: BreakerRule) -> list[object]:
+        with reading(database) as session:
+            found = occasions(session, rules, now=NOW + timedelta(days=days))
+        return [one.occasion for one in found]
+
+    assert names(1, rule(), tells, complaints) == ["telling", "complaints"]
+    assert names(1, rule()) == []
+    assert names(8, tells, complaints) == []
 
 
 def test_the_reason_says_what_happened_and_what_to_do(database: Engine) -> None:

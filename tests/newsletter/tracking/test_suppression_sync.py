@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select
 
+from newsletter.accounts import operator_messages
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
@@ -549,3 +550,31 @@ def test_a_clock_that_stops_does_not_wait_for_a_rate_limit(reconciler, database)
         last, finished = last_runs(session)
     assert last is not None
     assert ("stopped half-way" in last.error, finished) == (True, None)
+
+
+def test_many_differences_are_told_but_not_those_of_the_first_run(
+    reconciler, sandbox, database
+) -> None:
+    def told() -> list[str]:
+        with reading(database) as session:
+            return [one.detail for one in operator_messages.latest(session, limit=9)]
+
+    def list_many(name: str, count: int, at: datetime) -> None:
+        for number in range(count):
+            listed(sandbox, "unsubscribes", f"{name}{number}@example.org", at=at)
+
+    list_many("old", 11, NOW)
+    run(reconciler, NOW + HOUR)
+    list_many("few", 10, NOW + 2 * HOUR)
+    run(reconciler, NOW + 3 * HOUR)
+    list_many("many", 11, NOW + 4 * HOUR)
+    run(reconciler, NOW + 5 * HOUR, dry_run=True)
+    assert told() == []
+    run(reconciler, NOW + 5 * HOUR)
+    run(reconciler, NOW + 6 * HOUR)
+    assert told() == [
+        (
+            "11 addresses were suppressed only at the provider, and 0 were on its lists although "
+            "they opted in again."
+        )
+    ]

@@ -5,7 +5,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
-from newsletter.accounts import audit, passwords, sessions, sign_in_throttle, two_factor, users
+from newsletter.accounts import (
+    audit,
+    notifications,
+    passwords,
+    sessions,
+    sign_in_throttle,
+    two_factor,
+    users,
+)
 from newsletter.accounts.models import Role, SignInStage, User
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
@@ -13,6 +21,8 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import AccountError
 from newsletter.operations import account_emails
+from newsletter.operations import users as user_operations
+from newsletter.scheduling.message_texts import LABELS
 from newsletter.sending.delivery import outbox
 from newsletter.web.console.base import session_cookie
 from newsletter.web.console.base.layout import actor, go, page
@@ -52,6 +62,8 @@ def show_account(
             factor_since=two_factor.since(session, visitor.user_id),
             codes_left=two_factor.recovery_codes_left(session, visitor.user_id),
             factor_required=parts.settings.console.require_second_factor,
+            notifications=notifications.of_user(users.find(session, visitor.user_id)),
+            labels=LABELS,
             problem=problem,
             at=at,
             done=done,
@@ -64,6 +76,30 @@ def change_name(parts: Parts, visitor: Anyone, name: Annotated[str, Form()] = ""
     with transaction(parts.database) as session:
         users.rename(session, visitor.user_id, name)
     return go(f"{_HOME}?done=name")
+
+
+@router.post(f"{_HOME}/notifications")
+def choose_notifications(
+    request: Request,
+    parts: Parts,
+    visitor: Anyone,
+    kinds: Annotated[list[str] | None, Form()] = None,
+    when: Annotated[str, Form()] = "",
+) -> Response:
+    """Choose which messages come by email, and when."""
+    try:
+        with transaction(parts.database) as session:
+            user_operations.choose_notifications(
+                session,
+                users.find(session, visitor.user_id),
+                notifications.parse_kinds(kinds or []),
+                digest=when == "daily",
+                by=actor(request, visitor),
+                now=datetime.now(UTC),
+            )
+    except AccountError as error:
+        return show_account(request, parts, visitor, problem=error, at="notifications")
+    return go(f"{_HOME}?done=notifications")
 
 
 @router.post(f"{_HOME}/password")

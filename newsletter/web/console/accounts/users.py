@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 
-from newsletter.accounts import sessions, two_factor, users
+from newsletter.accounts import notifications, sessions, two_factor, users
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role, User
 from newsletter.accounts.sessions import Visitor
@@ -15,6 +15,7 @@ from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session
 from newsletter.errors import AccountError, UserError
 from newsletter.operations import users as user_operations
+from newsletter.scheduling.message_texts import LABELS
 from newsletter.web.console.accounts.my_account import require_password
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
@@ -105,6 +106,27 @@ def change_role(
         current=current,
         makes_owner=chosen == Role.OWNER,
     )
+
+
+@router.post(f"{_HOME}/{{user_id:int}}/notifications")
+def choose_notifications(
+    user_id: int,
+    request: Request,
+    parts: Parts,
+    visitor: _Owner,
+    *,
+    kinds: Annotated[list[str] | None, Form()] = None,
+    when: Annotated[str, Form()] = "",
+) -> Response:
+    """Choose which messages the user gets by email, and when."""
+
+    def change(session: Session, user: User, by: Actor, now: datetime) -> None:
+        chosen = notifications.parse_kinds(kinds or [])
+        user_operations.choose_notifications(
+            session, user, chosen, digest=when == "daily", by=by, now=now
+        )
+
+    return _change(request, parts, visitor, user_id, change=change, done="notifications")
 
 
 @router.post(f"{_HOME}/{{user_id:int}}/sessions/end")
@@ -245,6 +267,8 @@ def _show(
             user=user,
             sessions=sessions.listing(session, user.id, idle=idle, now=now),
             has_factor=two_factor.has(session, user.id),
+            notifications=notifications.of_user(user),
+            labels=LABELS,
             about=ABOUT,
             done=done,
             problem=problem,

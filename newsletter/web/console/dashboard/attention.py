@@ -12,6 +12,7 @@ from newsletter.sending.queries import send_list
 from newsletter.sending.queries.send_list import SendListEntry
 from newsletter.sending.recovery import known_logs
 from newsletter.sending.states import SendState
+from newsletter.tracking.event_silence import find as event_silence_of
 from newsletter.web.sentences import sentence
 
 #: The clock starts due sends each second. A send that is later than this has no running clock.
@@ -33,11 +34,12 @@ class Item:
     at: datetime | None = None
 
 
-def items(session: Session, *, now: datetime) -> list[Item]:
-    """All problems that do not resolve themselves."""
+def items(session: Session, *, event_silence: timedelta, now: datetime) -> list[Item]:
+    """All problems that do not resolve themselves, and missing events for ``event_silence``."""
     under_way = send_list.active(session, limit=50)
     found = [*_logs(session), *_uncertain(session), *_paused(under_way), *_late(session, now)]
-    return [*found, *_backoffs(session, now), *_schedules(session, now), *_reviews(session)]
+    found += [*_backoffs(session, now), *_silence(session, event_silence, now)]
+    return [*found, *_schedules(session, now), *_reviews(session)]
 
 
 def _logs(session: Session) -> list[Item]:
@@ -115,6 +117,15 @@ def _backoffs(session: Session, now: datetime) -> list[Item]:
         ]
     why = f"{waits.reason}. Next attempt, with a few emails:"
     return [Item("bad", what, why, sends, waits.until)]
+
+
+def _silence(session: Session, limit: timedelta, now: datetime) -> list[Item]:
+    silence = event_silence_of(session, limit=limit, now=now)
+    if silence is None:
+        return []
+    why = f"{silence.emails:,} emails left, and no event has come. The first of them left:"
+    path = "/console/deliverability"
+    return [Item("bad", "The provider reports no events", why, path, silence.since)]
 
 
 def _schedules(session: Session, now: datetime) -> list[Item]:

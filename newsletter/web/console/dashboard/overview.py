@@ -35,7 +35,9 @@ def show(
         return page(
             request,
             "overview.html",
-            items=attention.items(session, now=now),
+            items=attention.items(
+                session, event_silence=parts.settings.tracking.event_silence, now=now
+            ),
             steps=steps(session, parts) if visitor.role.covers(Role.OWNER) else [],
             mailbox=parts.settings.sendgrid.host if parts.is_local else "",
             under_way=send_list.active(session, limit=5),

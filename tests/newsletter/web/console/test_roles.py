@@ -60,6 +60,8 @@ OPERATIONS = {
         POST /console/account/factor/begin
         POST /console/account/factor/remove
         POST /console/account/recovery-codes
+        POST /console/messages/read
+        POST /console/account/notifications
     """,
     Role.APPROVER: """
         GET /console/schedules/new
@@ -91,6 +93,7 @@ OPERATIONS = {
         POST /console/settings/unset
         POST /console/users
         POST /console/users/{user_id:int}/role
+        POST /console/users/{user_id:int}/notifications
         POST /console/users/{user_id:int}/sessions/end
         POST /console/users/{user_id:int}/factor/reset
         POST /console/users/{user_id:int}/invite

@@ -70,6 +70,7 @@ READ: dict[str, list[str]] = {
     "audience_day.day": [f"2026-03-{n:02}" for n in range(1, ROWS + 1)],
     "publication_setting.key": ["site.name", "sender.name", "site.postal_address"],
     "event.kind": ["delivered", "open", "click", "bounce"],
+    "operator_message.kind": ["review_asked", "send_finished", "schedule_failed", "disk_low"],
     "part_count.part": ["day", "domain", "link"],
     "part_count.what": ["delivered", "click", "open"],
     "person_count.what": ["click", "open"],
@@ -150,6 +151,7 @@ def fill(session: Session, parts: Container, payload: str) -> None:
         "schedule.timetable": {},
         "departure_log.read": {payload: 1},
         "send.occasion": {payload: payload},
+        "console_user.notify": ["send_paused", payload],
         "publication_setting.value": payload,
         "variant.placeholders": rendered.placeholders.to_json(),
     }
