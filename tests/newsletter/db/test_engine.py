@@ -11,8 +11,6 @@ import pytest
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
-from newsletter.accounts import notifications, users
-from newsletter.accounts.operator_messages import MessageKind
 from newsletter.container import Container
 from newsletter.db.engine import check_version, open_database, require_current, transaction, upgrade
 from newsletter.db.orm import metadata
@@ -193,30 +191,3 @@ def test_a_new_database_has_a_name_of_its_own_from_the_beginning(tmp_path: Path)
             names.add(connection.scalar(text("SELECT value FROM identity WHERE name = 'database'")))
         engine.dispose()
     assert len(names - {None}) == 2
-
-
-def test_users_of_the_first_release_have_read_the_messages_that_they_got(database: Engine) -> None:
-    with database.begin() as connection:
-        connection.execute(text("DROP TABLE digest_entry"))
-        for column in ("read_up_to", "notify", "digest", "digest_on"):
-            connection.execute(text(f"ALTER TABLE console_user DROP COLUMN {column}"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0100'"))
-        connection.execute(
-            text(
-                "INSERT INTO operator_message (key, kind, subject, detail, created_at) "
-                f"VALUES ('a', 'send_paused', '1', '', {AT}), ('b', 'send_paused', '2', '', {AT})"
-            )
-        )
-        connection.execute(
-            text(
-                "INSERT INTO console_user (email, identity, name, role, password, stamp, "
-                f"created_at) VALUES ('a@example.org', 'a@example.org', '', 'owner', 'x', 1, {AT})"
-            )
-        )
-    upgrade(database)
-    with transaction(database) as session:
-        user = users.by_email(session, "a@example.org")
-        assert user.read_up_to == session.scalar(text("SELECT max(id) FROM operator_message"))
-        assert notifications.of_user(user) == notifications.Notifications(
-            frozenset(MessageKind), digest=False, of_role=True
-        )
