@@ -243,6 +243,9 @@ STORY: Sequence[tuple[str, int]] = (
     ("user remove bob@example.org", 0),
     ("user log", 0),
     ("db prune", 0),
+    ("backup kept", 0),
+    ("restore none", 2),
+    ("db copy --to sqlite:///other.db", 0),
 )
 #: Commands that run until they are told to stop, and what they say once they are ready.
 STAYING = {"serve --port 0": "newsletter is at", "worker": "worker", "sandbox --port 0": "mailbox:"}

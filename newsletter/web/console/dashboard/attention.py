@@ -123,7 +123,8 @@ def _silence(session: Session, limit: timedelta, now: datetime) -> list[Item]:
     silence = event_silence_of(session, limit=limit, now=now)
     if silence is None:
         return []
-    why = f"{silence.emails:,} emails left, and no event has come. The first of them left:"
+    emails = f"{silence.emails:,} email{'' if silence.emails == 1 else 's'}"
+    why = f"{emails} left, and no event has come. The first of them left:"
     path = "/console/deliverability"
     return [Item("bad", "The provider reports no events", why, path, silence.since)]
 

@@ -1,17 +1,20 @@
 """The bell counts what is new to a user; the list of messages marks it, and reading ends it."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from newsletter.accounts import operator_messages
 from newsletter.accounts.models import Role
 from newsletter.accounts.operator_messages import MessageKind, Occasion
 from newsletter.db.engine import transaction
+from newsletter.db.orm import table_of
 from newsletter.scheduling.message_texts import LABELS
+from newsletter.sending.models import Batch
 from tests.newsletter.sending.conftest import make_send
-from tests.newsletter.tracking.test_circuit_breaker import people
+from tests.newsletter.tracking.test_circuit_breaker import people, report, under_way
 from tests.newsletter.web.conftest import Browser, Office
 
 PAGE, READ = "/console/messages", "/console/messages/read"
@@ -94,3 +97,16 @@ def test_every_kind_has_a_label() -> None:
 @pytest.mark.parametrize("after", ["x", "-1", "9" * 18, "0"])
 def test_a_strange_number_is_no_error(office: Office, after: str) -> None:
     assert office.signed_in(Role.VIEWER).get(f"{PAGE}?after={after}").status_code == 200
+
+
+def test_the_overview_shows_a_silence_while_it_lasts(office: Office) -> None:
+    database, browser = office.parts.database, office.signed_in(Role.VIEWER)
+    people(database, 2)
+    send = under_way(database, batch_size=1)
+    ago = datetime.now(UTC) - timedelta(hours=7)
+    with transaction(database) as session:
+        session.execute(update(table_of(Batch)).values(departed_at=ago))
+    assert "1 emails left, and no event has come" not in browser.get("/console/").text
+    assert "1 email left, and no event has come" in browser.get("/console/").text
+    report(database, send, "delivered", [1], timestamp=int(datetime.now(UTC).timestamp()))
+    assert "no event has come" not in browser.get("/console/").text
