@@ -120,6 +120,23 @@ def test_the_first_release_with_data_becomes_this_version(old: Engine) -> None:
     assert len(prepared) == 1
 
 
+def test_users_of_the_first_release_have_read_the_messages_that_they_got(old: Engine) -> None:
+    with old.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO operator_message (key, kind, subject, detail, created_at) "
+                f"VALUES ('a', 'send_paused', '1', '', {AT}), ('b', 'send_paused', '2', '', {AT})"
+            )
+        )
+    upgrade(old)
+    with transaction(old) as session:
+        user = users.by_email(session, "o@example.org")
+        assert user.read_up_to == session.scalar(text("SELECT max(id) FROM operator_message"))
+        assert notifications.of_user(user) == notifications.Notifications(
+            frozenset(MessageKind), digest=False, of_role=True
+        )
+
+
 def test_a_failed_backup_leaves_the_database_as_it_is(old: Engine) -> None:
     def fail(_before: str, _after: str) -> None:
         raise OSError("no space")
