@@ -276,20 +276,3 @@ def test_a_process_ends_when_a_newer_release_has_upgraded_its_database(
     again = command(words, environment=wanted, folder=tmp_path)
     assert again.returncode == 5
     assert "has version 9999" in again.stderr.replace("\n", " ")
-
-
-def test_users_of_the_first_release_have_read_the_messages_that_they_got(old: Engine) -> None:
-    with old.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO operator_message (key, kind, subject, detail, created_at) "
-                f"VALUES ('a', 'send_paused', '1', '', {AT}), ('b', 'send_paused', '2', '', {AT})"
-            )
-        )
-    upgrade(old)
-    with transaction(old) as session:
-        user = users.by_email(session, "o@example.org")
-        assert user.read_up_to == session.scalar(text("SELECT max(id) FROM operator_message"))
-        assert notifications.of_user(user) == notifications.Notifications(
-            frozenset(MessageKind), digest=False, of_role=True
-        )
