@@ -131,7 +131,9 @@ def test_every_time_on_a_page_says_its_zone(
     page = open_office().signed_in(Role.OWNER).get(path)
     assert page.status_code == 200
     shown = re.sub(r"<(script|style|svg)\b.*?</\1>", "", page.text, flags=re.DOTALL)
-    assert zoneless(RULES.sub("", re.sub(r"<[^>]+>", " ", shown))) == []
+    # An address has a port, which is no time.
+    words = re.sub(r"https?://\S+|\d+(?:\.\d+){3}:\d+", "", re.sub(r"<[^>]+>", " ", shown))
+    assert zoneless(RULES.sub("", words)) == []
 
 
 @pytest.mark.slow
