@@ -75,6 +75,7 @@ def test_no_page_and_no_module_makes_sentences_by_itself() -> None:
 def test_only_words_of_ours_are_capitalized_as_a_whole() -> None:
     """Jinja's own filter, which also makes the rest small, is for states, roles and figures."""
     ours = {"state", "one.log.state", "name", "word", "role", "one.role", "visitor.role"}
+    ours |= {"rule.action"}
     for path in (WEB / "pages").rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert set(re.findall(r"([\w.]+)\s*\|\s*capitalize\b", text)) <= ours, path

@@ -19,6 +19,7 @@ from newsletter.numbers import MOST, whole_number
 from newsletter.provider.events import BATCH, ISSUE, MADE, SEND, SUBSCRIBER
 from tests.newsletter.web.conftest import Office
 from tests.newsletter.web.hooks.test_sendgrid_events import PATH, PUBLIC, signed
+from tests.newsletter.web.hostile.faults import is_fault
 
 #: Numbers that a parser, a float, a column or a date stumbles over.
 NUMBERS = [
@@ -109,7 +110,7 @@ def asked(
         except Exception as error:  # noqa: BLE001 (the client hands on what the service raised)
             faults.append(f"{method} {path[:100]} {str(more)[:200]}: {error!r}"[:500])
             return 599
-        if answer.status_code >= 500:
+        if is_fault(path, answer.status_code):
             faults.append(f"{method} {path[:100]} {str(more)[:200]}: {answer.status_code}")
         if "/console/sign-in" in answer.headers.get("location", ""):
             browser.token = office.signed_in(Role.OWNER).token  # it ended its own session
