@@ -176,8 +176,7 @@ def _requests(container: Container) -> list[bytes]:
         container.links,
         worker=Heartbeat(container.database),
         base_url=container.settings.site.base_url,
-        sender_email=container.settings.sender.email,
-        sender_name=container.settings.sender.name,
+        sender=container._sender,
         request_timeout=container.settings.sendgrid.timeout,
     )
     while len(recorder.requests) < _REPLAYED and dispatcher.send_next():

@@ -88,7 +88,7 @@ def serve(
             mailbox.set_webhook_url(f"http://{here}:{bound[1]}/webhooks/sendgrid/events")
             log_format.say(f"mailbox: {mailbox.url} · SANDBOX: emails reach no real inbox")
         else:
-            warn_if_silent(settings)
+            warn_if_silent(settings, log_format.say)
         server.run(sockets=[listening])
         outdated.raise_if_noticed()
 

@@ -237,6 +237,7 @@ STORY: Sequence[tuple[str, int]] = (
     ("user create owner@example.org --role owner", 0),
     ("user create bob@example.org --role viewer", 0),
     ("user list", 0),
+    ("user notify owner@example.org", 0),
     ("user password bob@example.org", 0),
     ("user role bob@example.org editor", 0),
     ("user reset-factor bob@example.org", 0),
