@@ -5,13 +5,17 @@ of its own, and compiled the same statements again, for a quarter of its time. D
 compile alike here: they speak to the same server, or to the same SQLite library.
 """
 
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import LRUCache
 
 _shared: LRUCache[Any, Any] = LRUCache(10_000)
+_connected: WeakSet[Engine] = WeakSet()
+_lock = Lock()
 
 
 def share() -> None:
@@ -23,3 +27,16 @@ def share() -> None:
 
 def _use_shared(connection: Connection) -> None:
     connection.engine._compiled_cache = _shared
+    with _lock:
+        _connected.add(connection.engine)
+
+
+def close_idle() -> None:
+    """Close the pooled connections of all engines: garbage collection would warn of them later.
+
+    An engine that is still used connects again.
+    """
+    with _lock:
+        engines = list(_connected)
+    for engine in engines:
+        engine.dispose()

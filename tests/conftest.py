@@ -107,6 +107,7 @@ def database_url(
         path = tmp_path / "newsletter.db"
         shutil.copy(_templates["sqlite"], path)
         yield f"sqlite:///{path}"
+        compiled_statements.close_idle()
         return
     server = _driven(request.getfixturevalue("_postgres"))
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
@@ -123,6 +124,7 @@ def database_url(
             connection.execute(text("CREATE DATABASE test TEMPLATE template_newsletter"))
     url = server.set(database="test")
     yield url.render_as_string(hide_password=False)
+    compiled_statements.close_idle()
     # A database is emptied in a fiftieth of the time that it takes to make another.
     _templates["emptied"] = "yes" if emptied(admin, url, _templates["postgresql"]) else ""
     admin.dispose()
