@@ -176,7 +176,7 @@ def _requests(container: Container) -> list[bytes]:
         container.links,
         worker=Heartbeat(container.database),
         base_url=container.settings.site.base_url,
-        sender=container._sender,
+        sender=container.sender,
         request_timeout=container.settings.sendgrid.timeout,
     )
     while len(recorder.requests) < _REPLAYED and dispatcher.send_next():

@@ -450,7 +450,8 @@ class Container:
         next_due = partial(due.next_due, grace=self.loaded.sending.uncertain_grace)
         return Wakeups(self.database, next_due)
 
-    def _sender(self) -> SenderIdentity:
+    def sender(self) -> SenderIdentity:
+        """Whose emails these are, by the settings in force."""
         from newsletter.sending.delivery.dispatcher import SenderIdentity
 
         settings = self.settings
@@ -467,7 +468,7 @@ class Container:
             self.links,
             worker=worker,
             base_url=self.loaded.site.base_url,
-            sender=self._sender,
+            sender=self.sender,
             mailbox=self.loaded.inbound.address,
             request_timeout=self.loaded.sendgrid.timeout,
             log_file=self.departure_log,

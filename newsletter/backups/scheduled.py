@@ -5,9 +5,7 @@ nothing. The clock's leader calls this, and another process in the same folder i
 """
 
 import logging
-import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from sqlalchemy import Engine
 from newsletter.accounts import operator_messages
 from newsletter.accounts.operator_messages import MessageKind
 from newsletter.backups.take import latest, take
+from newsletter.db import programs
 from newsletter.db.backup import BackupStoppedError, Stopped
 from newsletter.db.engine import SQLAlchemyError, transaction
 from newsletter.errors import BusyError, MachineError, UserError
@@ -24,8 +23,6 @@ from newsletter.imports.upload_store import UploadStore
 _log = logging.getLogger(__name__)
 #: The longest time until a failed backup is tried again.
 _RETRY = timedelta(hours=1)
-#: Seconds between two looks whether the program should be stopped.
-_POLL = 0.2
 
 
 class ScheduledBackups:
@@ -96,29 +93,11 @@ def run_hook(hook: Sequence[str], backup: Path, stopped: Stopped) -> None:
 
     Raises MachineError if it cannot be started or fails, or was stopped with the service.
     """
-    words = [*hook, str(backup.absolute())]
+    place = f"backup.hook: {hook[0]}"
     try:
-        with subprocess.Popen(  # noqa: S603 (the operator's program)
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        ) as process:
-            while True:
-                with suppress(subprocess.TimeoutExpired):
-                    _, said = process.communicate(timeout=_POLL)
-                    break
-                if stopped():
-                    process.terminate()
+        code, lines = programs.run([*hook, str(backup.absolute())], stopped=stopped)
     except OSError as error:
-        raise MachineError(
-            f"cannot be started: {error.strerror}", place=f"backup.hook: {words[0]}"
-        ) from None
-    if process.returncode:
-        lines = said.strip().splitlines() or ["it printed nothing to stderr"]
-        raise MachineError(
-            f"it ended with exit code {process.returncode}: {lines[-1][:500]}",
-            place=f"backup.hook: {words[0]}",
-        )
+        raise MachineError(f"cannot be started: {error.strerror}", place=place) from None
+    if code:
+        said = lines[-1][:500] if lines else "it printed nothing to stderr"
+        raise MachineError(f"it ended with exit code {code}: {said}", place=place)

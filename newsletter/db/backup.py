@@ -12,14 +12,14 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.engine import URL
 
-from newsletter.db import private_files
+from newsletter.db import private_files, programs
 from newsletter.db.dialect import is_postgresql, with_snapshots
 from newsletter.db.orm import Session
 from newsletter.errors import DatabaseError, MachineError, UserError
@@ -32,8 +32,6 @@ _NOT_COPIED: Final = "procrastinate"
 _PAGES = 2000
 #: Steps of SQLite's machine between two looks whether the check of the copy should be stopped.
 _STEPS = 1_000_000
-#: Seconds between two looks whether a tool should be stopped.
-_POLL = 0.2
 
 
 class BackupStoppedError(UserError):
@@ -262,29 +260,13 @@ def _run(
     if stopped():
         raise _stopped()
     # Other users can see the arguments of a process, but not its environment.
-    environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
-    with subprocess.Popen(  # noqa: S603 (a program of PostgreSQL, without a shell)
-        words,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            while True:
-                with suppress(subprocess.TimeoutExpired):
-                    _, said = process.communicate(timeout=_POLL)
-                    break
-                if stopped():
-                    raise _stopped()
-        finally:
-            if process.poll() is None:
-                process.kill()
-    if process.returncode:
-        lines = said.strip().splitlines() or [f"exit code {process.returncode}"]
-        raise MachineError(f"the program failed: {lines[0]}", place=words[0])
+    environment = {"PGPASSWORD": password} if password else {}
+    code, lines = programs.run(words, environment=environment, stopped=stopped)
+    if code and stopped():
+        raise _stopped()
+    if code:
+        said = lines[0] if lines else f"exit code {code}"
+        raise MachineError(f"the program failed: {said}", place=words[0])
 
 
 def _address(url: URL) -> str:

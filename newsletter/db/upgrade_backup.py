@@ -1,4 +1,7 @@
-"""Makes the backup before an upgrade of the database: one file, without keys and uploads."""
+"""Makes the backup before an upgrade of the database: one file, without keys and uploads.
+
+It reads no tables, unlike newsletter.backups, because their columns are those of another release.
+"""
 
 import shutil
 from datetime import datetime

@@ -75,8 +75,8 @@ class MonitorListener:
     def _answer(self, connection: socket.socket, client: Any) -> None:  # noqa: ANN401 (of the socket module)
         try:
             _Handler(connection, client, self._monitor)  # type: ignore[arg-type]
-        except OSError:
-            pass  # the client disconnected, or was too slow
+        except OSError as error:
+            _log.debug("a client of the monitoring disconnected, or was too slow: %s", error)
         except Exception:  # noqa: BLE001 (the next request may be answered)
             _log.exception("the monitoring could not answer")
         finally:

@@ -29,6 +29,8 @@ _send, _batch, _event = table_of(Send), table_of(Batch), table_of(EventRow)
 _issue = table_of(Issue)
 #: Rows read at a time.
 _SLICE = 10_000
+#: The kinds of events that rules can count.
+_COUNTED = [kind for kind in RECIPIENTS if kind not in {EventKind.OPEN, EventKind.CLICK}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +191,6 @@ def beside_each_other(
         for rule in result.rules
     ]
     return sorted(of_all, key=lambda one: names.index(one[0].name))
-
-
-_COUNTED = [kind for kind in RECIPIENTS if kind not in {EventKind.OPEN, EventKind.CLICK}]
 
 
 def percent(share: float | Decimal) -> str:

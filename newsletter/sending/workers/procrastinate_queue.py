@@ -193,10 +193,11 @@ class DistributedWorkers:
         """Stop fetching jobs; return when the requests under way are finished and settled."""
         if not self._stopping.is_set():
             self._stopping.set()
-            self._loop.call_soon_threadsafe(self._fetching.cancel)
+            # First the thread that calls into the event loop, which then may close.
             self._wakeups.wake_all()
             self._looking.join()
             self._wakeups.leave()
+            self._loop.call_soon_threadsafe(self._fetching.cancel)
         self._thread.join()
         for dispatcher in self._dispatchers:
             _release(dispatcher)

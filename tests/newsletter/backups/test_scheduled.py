@@ -103,6 +103,14 @@ def test_a_program_ends_with_the_service(tmp_path: Path) -> None:
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
+def test_a_program_that_will_not_end_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(MachineError, match="exit code -9"):
+        run_hook(["sh", "-c", "trap '' TERM; sleep 61 & wait; sleep 62"], tmp_path, lambda: True)
+    assert time.monotonic() - began < 60
+
+
 def test_a_failure_is_reported_once_a_day_and_tried_again_within_an_hour(
     scheduled: Callable[..., ScheduledBackups], folder: Path, container: Container
 ) -> None:

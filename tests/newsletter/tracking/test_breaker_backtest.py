@@ -170,9 +170,8 @@ say = "look"
 """
 
 
-@pytest.fixture
-def alerts(run: Run, database: Engine, database_url: str) -> Run:
-    """`newsletter alerts …` beside a send of today to ten, of whom two bounced."""
+def bounced_today(database: Engine) -> int:
+    """A send of today to ten, of whom two bounced."""
     people(database, 10)
     send = under_way(database, batch_size=10)
     settle(database, send, 1, NOW)
@@ -180,6 +179,13 @@ def alerts(run: Run, database: Engine, database_url: str) -> Run:
         session.execute(update(table_of(Send)).values(started_at=datetime.now(UTC)))
     for person in (1, 2):
         receive(database, send, "bounce", person, minute(1))
+    return send
+
+
+@pytest.fixture
+def alerts(run: Run, database: Engine, database_url: str) -> Run:
+    """`newsletter alerts …` beside a send of today with bounces."""
+    bounced_today(database)
     return partial(run, "alerts", NEWSLETTER_DATABASE_URL=database_url)
 
 

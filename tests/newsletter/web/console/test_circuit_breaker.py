@@ -1,38 +1,16 @@
 """The page of the circuit breaker: its rules, and others, judged by past sends."""
 
-from datetime import UTC, datetime
-
-from sqlalchemy import update
-
 from newsletter.accounts.models import Role
-from newsletter.db.engine import transaction
-from newsletter.db.orm import table_of
-from newsletter.sending.models import Send
-from tests.conftest import NOW
-from tests.newsletter.tracking.test_breaker_backtest import OWN, minute, receive, settle
-from tests.newsletter.tracking.test_circuit_breaker import people, under_way
+from tests.newsletter.tracking.test_breaker_backtest import OWN, bounced_today
 from tests.newsletter.web.conftest import Office
 
 PAGE = "/console/deliverability/circuit-breaker"
 
 
-def bounced(office: Office) -> int:
-    """A send of today to ten, of whom two bounced."""
-    database = office.parts.database
-    people(database, 10)
-    send = under_way(database, batch_size=10)
-    settle(database, send, 1, NOW)
-    with transaction(database) as session:
-        session.execute(update(table_of(Send)).values(started_at=datetime.now(UTC)))
-    for person in (1, 2):
-        receive(database, send, "bounce", person, minute(1))
-    return send
-
-
 def test_the_rules_of_now_are_shown_with_what_they_would_have_done(office: Office) -> None:
     viewer = office.signed_in(Role.VIEWER)
     assert "0 sends were judged" in viewer.get(PAGE).text
-    bounced(office)
+    bounced_today(office.parts.database)
     text = viewer.get(PAGE).text
     assert "1 send was judged" in text
     assert "far too many complaints" in text
@@ -43,7 +21,7 @@ def test_the_rules_of_now_are_shown_with_what_they_would_have_done(office: Offic
 
 
 def test_typed_rules_are_compared_and_nothing_is_saved(office: Office) -> None:
-    send, viewer = bounced(office), office.signed_in(Role.EDITOR)
+    send, viewer = bounced_today(office.parts.database), office.signed_in(Role.EDITOR)
     answer = viewer.post(PAGE, rules=OWN.format(name="<b>bounces</b>", above="0.1"))
     assert answer.status_code == 200
     assert "&lt;b&gt;bounces&lt;/b&gt;" in answer.text
