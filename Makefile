@@ -32,7 +32,7 @@ install: $(VENV)/.runtime ## make the virtual environment
 demo: $(VENV)/.runtime ## two real issues to 4,000 local inboxes, and a console (ONCE=1 exits when done)
 	@$(BIN)/newsletter demo $(if $(ONCE),--once)
 
-test: $(VENV)/.dev ## run the quick tests, in about four minutes on two cores
+test: $(VENV)/.dev ## run the quick tests, in about five minutes on two cores
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-all: $(VENV)/.dev ## run every test: slow ones too, and all on SQLite and PostgreSQL
