@@ -13,10 +13,11 @@ from tests.chaos.process import FARTHEST
 from tests.chaos.relay import OUTAGES
 from tests.chaos.world import LATER, TIMEOUT, World
 
+#: Seconds for a few batches to leave, of which answers are lost for the first few only: each
+#: answer that never came doubles the wait for the next probe, up to five minutes.
+_STORMY, _LOSES_ANSWERS = 300, 30
 #: Crashes in one round at most, and people to a crash: what is then still to be sent is
 #: sent in fair weather.
-#: Seconds for a few batches to leave: each answer that never came makes the next probe wait longer.
-_STORMY = 300
 _MOST, _PEOPLE_TO_A_CRASH = 12, 40
 #: From so many people on, outages are as long as they may be.
 _LARGE = 1000
@@ -302,11 +303,14 @@ def _weather(world: World, dice: random.Random, *, doubtful: bool = True) -> Ite
     if own.random() < 0.5:
         world.relay.posted.gate.set()
 
+    ends = time.monotonic() + (_LOSES_ANSWERS if doubtful else 0)
+
     def change() -> None:
         while not over.is_set():
-            world.faults(**(_faults(own) if doubtful else _gentle(own)))
+            loses = time.monotonic() < ends
+            world.faults(**(_faults(own) if loses else _gentle(own)))
             # Whoever is just connecting is cut off, and cannot know what came of it.
-            if doubtful and own.random() < 0.2:
+            if loses and own.random() < 0.2:
                 world.relay.shut()
             if own.random() < 0.4:
                 world.leave(own.sample(range(1, world.plan.people + 1), 3))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -276,3 +277,35 @@ def test_a_process_ends_when_a_newer_release_has_upgraded_its_database(
     again = command(words, environment=wanted, folder=tmp_path)
     assert again.returncode == 5
     assert "has version 9999" in again.stderr.replace("\n", " ")
+
+
+@pytest.mark.both_databases
+def test_a_start_on_the_current_version_waits_for_no_service_that_sends(database: Engine) -> None:
+    """`serve --upgrade` is how containers start; others are at work on the same tables then."""
+    if database.dialect.name == "sqlite":
+        pytest.skip("one process writes at a time")
+    busy = ("send", "batch", "delivery", "event", "subscriber", "console_user")
+    with database.begin() as sending:
+        for table in busy:
+            sending.execute(text(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE"))
+        with ThreadPoolExecutor(1) as pool:
+            before, after = pool.submit(upgrade, database).result(timeout=20)
+    assert before == after
+
+
+@pytest.mark.both_databases
+def test_an_upgrade_puts_back_a_trigger_that_is_missing_or_another(database: Engine) -> None:
+    of_table = "" if database.dialect.name == "sqlite" else " ON batch"
+    with database.begin() as connection:
+        connection.execute(text(f"DROP TRIGGER batch_state{of_table}"))
+        if database.dialect.name == "postgresql":
+            connection.execute(text("COMMENT ON TRIGGER send_state ON send IS 'an older one'"))
+    upgrade(database)
+    with database.connect() as connection:
+        if database.dialect.name == "sqlite":
+            there = text("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        else:
+            there = text("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
+        assert {"send_state", "batch_state", "delivery_state"} <= set(
+            connection.execute(there).scalars()
+        )
