@@ -50,6 +50,7 @@ from newsletter.settings.sections import (
     Templates,
     Tracking,
     Web,
+    Webhooks,
 )
 
 _PREFIX = "NEWSLETTER_"
@@ -96,6 +97,7 @@ class Settings(Section):
     backup: Backups
     web: Web
     metrics: Metrics
+    webhooks: Webhooks
     logging: Logging
     templates: Templates
 

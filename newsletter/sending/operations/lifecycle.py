@@ -14,6 +14,7 @@ from newsletter import durations
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import IssueError, NothingToDoError, SendError
 from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
@@ -108,6 +109,7 @@ def create(
     )
     session.add(send)
     session.flush()
+    sends.report(session, WebhookEvent.SEND_SCHEDULED, send.id, now=now)
     variants: list[tuple[Rendered, int | None]] = [(rendered, None)]
     for other, other_rendered in options.others:
         saved = approval.approved_revision(session, other)
@@ -412,6 +414,11 @@ def _move(
     )
     if moved:
         interventions.record(session, send, target, now=now)
+        if target is SendState.SCHEDULED:
+            sends.report(session, WebhookEvent.SEND_SCHEDULED, send_id, now=now)
+        elif target is SendState.PAUSED and paused_by is not None:
+            reason = str(values.get("reason", ""))
+            sends.report_pause(session, send_id, paused_by, reason=reason, now=now)
     else:
         possible = ", ".join(sorted(SEND_NEXT[SendState(send.state)])) or "nothing more"
         raise SendError(

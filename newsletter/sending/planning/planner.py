@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from newsletter.db.dialect import insert_into
 from newsletter.db.orm import Session, changed, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import SendError
 from newsletter.sending.ab_testing import ABTest, Measure, sample_rank
 from newsletter.sending.ledger import restore_gate, sends
@@ -79,6 +80,7 @@ def plan(
     sends.move_send(
         session, send_id, SendState.SENDING, planned=planned, excluded_counts=excluded_counts
     )
+    sends.report(session, WebhookEvent.SEND_STARTED, send_id, now=now)
     if not planned:
         sends.finish(session, now=now)
     return planned
