@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, literal_column, select, update
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
@@ -218,15 +218,12 @@ def listing(session: Session, *, only: int | None = None) -> list[EndpointState]
     events: dict[int, set[str]] = {}
     for endpoint_id, event in session.execute(select(_chosen)):
         events.setdefault(endpoint_id, set()).add(event)
-    waiting = dict(
-        session.execute(
-            select(_delivery.c.endpoint_id, func.count())
-            .where(_delivery.c.state == WebhookState.PENDING)
-            .group_by(_delivery.c.endpoint_id)
-        )
-        .tuples()
-        .all()
+    counts = session.execute(
+        select(_delivery.c.endpoint_id, func.count())
+        .where(_delivery.c.state == literal_column(f"'{WebhookState.PENDING}'"))
+        .group_by(_delivery.c.endpoint_id)
     )
+    waiting: dict[int, int] = {row[0]: row[1] for row in counts}
     return [
         EndpointState(
             row.id,
