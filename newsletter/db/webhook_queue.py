@@ -34,6 +34,8 @@ class WebhookEvent(StrEnum):
     SEND_STARTED = "send.started"
     SEND_PAUSED = "send.paused"
     SEND_FAILED = "send.failed"
+    SEND_RESUMED = "send.resumed"
+    SEND_CANCELLED = "send.cancelled"
     SEND_FINISHED = "send.finished"
     ISSUE_APPROVED = "issue.approved"
     SUBSCRIBER_CREATED = "subscriber.created"

@@ -39,6 +39,7 @@ from newsletter.db.webhook_queue import (
     WebhookState,
 )
 from newsletter.webhooks.endpoints import WebhookError, host_of
+from subscribers.email_address import without_addresses
 
 _endpoint, _delivery = table_of(WebhookEndpoint), table_of(WebhookDelivery)
 #: A literal, not a parameter, so that the database can use the partial index.
@@ -54,6 +55,8 @@ RETRIES: Final = (
 )
 #: The waits of an endpoint after its first, second … failure in a row, whatever it was sent.
 PAUSES: Final = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 60, 120, 300))
+#: After so many failures in a row, the endpoint was down, and no single delivery was to blame.
+_OUTAGE: Final = 3
 #: An endpoint that accepted nothing for so long is disabled.
 GIVE_UP: Final = timedelta(days=3)
 #: Longer than a request and its commits, so that only a dead process's lease ends.
@@ -192,6 +195,8 @@ def settle(
     if answer.is_success:
         if row.failures:
             _change(session, endpoint, failures=0, failing_since=None)
+        if row.failures >= _OUTAGE:
+            _end_waits(session, endpoint)
         return True
     since = row.failing_since or now
     pause = PAUSES[min(row.failures, len(PAUSES) - 1)]
@@ -292,6 +297,12 @@ def _change(session: Session, endpoint: LeasedEndpoint, **values: object) -> Non
     session.execute(update(_endpoint).where(_held(endpoint)).values(**values))
 
 
+def _end_waits(session: Session, endpoint: LeasedEndpoint) -> None:
+    """Let all that waits follow now, in its first order, because the endpoint works again."""
+    waiting = _delivery.c.endpoint_id == endpoint.id, _PENDING, _delivery.c.attempt > 0
+    session.execute(update(_delivery).where(*waiting).values(not_before=_delivery.c.created_at))
+
+
 def _disable(session: Session, row: Row[Any], reason: str, *, now: datetime) -> None:
     values = {"disabled_at": now, "disabled_reason": reason}
     session.execute(update(_endpoint).where(_endpoint.c.id == row.id).values(values))
@@ -318,5 +329,5 @@ def _body(row: Row[Any], sequence: int) -> bytes:
 
 
 def _stored(text: str) -> str:
-    """The beginning of an answer; PostgreSQL stores no NUL."""
-    return text[:_ANSWER].replace("\0", "�")
+    """The beginning of an answer, without addresses of subscribers; PostgreSQL stores no NUL."""
+    return without_addresses(text[:_ANSWER]).replace("\0", "�")[:_ANSWER]

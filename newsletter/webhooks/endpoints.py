@@ -152,7 +152,9 @@ def send_test(session: Session, endpoint_id: int, *, by: Actor, now: datetime) -
     _require_enabled(session, endpoint_id)
     one = select(_endpoint.c.id.label("endpoint")).where(_endpoint.c.id == endpoint_id)
     webhook_queue.queue(session, TEST_EVENT, {"asked_by": by.name[:320]}, one, now=now)
-    newest = select(func.max(_delivery.c.id)).where(_delivery.c.endpoint_id == endpoint_id)
+    newest = select(func.max(_delivery.c.id)).where(
+        _delivery.c.endpoint_id == endpoint_id, _delivery.c.event == TEST_EVENT
+    )
     number = session.execute(newest).scalar_one()
     _audit(session, by, "webhook endpoint tested", endpoint_id, now=now)
     return int(number)

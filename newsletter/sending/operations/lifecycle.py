@@ -6,7 +6,7 @@ Each operation writes its audit entry in the same transaction.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select, update
 
@@ -35,6 +35,12 @@ from newsletter.sending.states import ENDED, SEND_NEXT, SendState
 from subscribers.models import Segment
 
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
+#: What webhook endpoints are told when an operator moves a send to a state.
+_EVENTS: Final[Mapping[SendState, WebhookEvent]] = {
+    SendState.SCHEDULED: WebhookEvent.SEND_SCHEDULED,
+    SendState.SENDING: WebhookEvent.SEND_RESUMED,
+    SendState.CANCELLED: WebhookEvent.SEND_CANCELLED,
+}
 
 
 class DifferentTextError(SendError):
@@ -414,8 +420,8 @@ def _move(
     )
     if moved:
         interventions.record(session, send, target, now=now)
-        if target is SendState.SCHEDULED:
-            sends.report(session, WebhookEvent.SEND_SCHEDULED, send_id, now=now)
+        if (event := _EVENTS.get(target)) is not None:
+            sends.report(session, event, send_id, now=now)
         elif target is SendState.PAUSED and paused_by is not None:
             reason = str(values.get("reason", ""))
             sends.report_pause(session, send_id, paused_by, reason=reason, now=now)

@@ -44,9 +44,10 @@ def test_a_send_is_scheduled_started_paused_and_finished(
         "send.scheduled",
         "send.started",
         "send.paused",
+        "send.resumed",
         "send.finished",
     ]
-    assert [post.data["sequence"] for post in receiver.posts] == [1, 2, 3, 4, 5]
+    assert [post.data["sequence"] for post in receiver.posts] == [1, 2, 3, 4, 5, 6]
     assert all(post.verified(secret) for post in receiver.posts)
     sent = {post.type: post.data for post in receiver.posts}
     assert sent["send.started"]["send"] == {
@@ -84,6 +85,15 @@ def test_a_send_that_cannot_go_on_is_paused_and_failed_and_operators_are_told(
     assert receiver.posts[0].data["message"]["kind"] == "send_paused"
     assert receiver.posts[0].data["message"]["subject"] == str(send)
     assert receiver.posts[2].data["cause"] == "start"
+
+
+def test_a_cancelled_send_is_reported(database: Engine, five: list[int], hooks: Hooks) -> None:
+    hooks.add("https://public.example/", WebhookEvent.SEND_CANCELLED)
+    send = make_send(database)
+    with transaction(database) as session:
+        lifecycle.cancel(session, send, by=BY, now=NOW)
+    (row,) = hooks.rows()
+    assert (row.event, row.data["send"]["state"]) == ("send.cancelled", "cancelled")
 
 
 def test_a_message_that_was_written_before_is_reported_once(hooks: Hooks) -> None:

@@ -121,6 +121,28 @@ def test_one_bad_delivery_is_given_up_after_all_retries_and_holds_up_no_other(
     assert sum(deliveries.RETRIES, timedelta(0)) >= timedelta(days=3)
 
 
+def test_after_an_outage_everything_follows_at_once_in_its_first_order(
+    hooks: Hooks, receiver: Receiver
+) -> None:
+    number, _ = hooks.add(receiver.url)
+    receiver.answer = 503
+    for _ in range(6):
+        ask(hooks, number)
+    for _ in range(4):
+        with transaction(hooks.database) as session:
+            # The endpoint's rest ends, and the waits of what was tried go on.
+            session.execute(update(_endpoint).values(not_before=datetime.now(UTC)))
+        hooks.send()
+    assert hooks.endpoint(number).failures == 4
+    receiver.answer = 200
+    receiver.posts.clear()
+    with transaction(hooks.database) as session:
+        session.execute(update(_endpoint).values(not_before=datetime.now(UTC)))
+    hooks.send()
+    assert [post.data["sequence"] for post in receiver.posts] == [5, 1, 2, 3, 4, 6]
+    assert {row.state for row in hooks.rows()} == {"delivered"}
+
+
 def test_410_disables_the_endpoint_and_operators_are_told(hooks: Hooks, receiver: Receiver) -> None:
     number, _ = hooks.add(receiver.url)
     ask(hooks, number)
