@@ -14,7 +14,7 @@ from newsletter.db import private_files
 from newsletter.errors import MachineError, SettingsError
 from newsletter.settings import env_file
 from newsletter.settings.kinds import masked_url
-from newsletter.settings.load import FILE, load
+from newsletter.settings.load import FILE, INITIAL, load
 
 #: Where the stand-in for SendGrid listens, and the key that it accepts.
 SANDBOX_HOST: Final = "http://127.0.0.1:8025"
@@ -109,18 +109,21 @@ def require_new(folder: Path, database_url: str = "") -> None:
 
 def _toml(new: NewInstallation) -> str:
     sections: dict[str, Mapping[str, str]] = {
-        "site": {
-            "name": new.name,
-            "base_url": new.base_url,
-            "postal_address": new.postal_address,
-        },
-        "sender": {"name": new.sender_name, "email": new.sender_email},
+        "site": {"base_url": new.base_url},
         "sendgrid": {} if new.api_key else {"host": SANDBOX_HOST},
+        INITIAL: {
+            "site.name": new.name,
+            "site.postal_address": new.postal_address,
+            "sender.name": new.sender_name,
+            "sender.email": new.sender_email,
+        },
     }
     explained = {
         "base_url": "The public address of this service: each link in an email begins with it.",
-        "postal_address": "Most countries require it in every email.",
-        "email": "The From address. SendGrid must have verified it.",
+        "site.name": "The publication begins with these, and its database takes them over. Then "
+        "change them\n# on the page Settings of the console, or with `newsletter settings set`.",
+        "site.postal_address": "Most countries require it in every email.",
+        "sender.email": "The From address. SendGrid must have verified it.",
         "host": "The stand-in for SendGrid, which `newsletter serve --sandbox` runs. For real "
         "email,\n# delete this line, and put SendGrid's API key into .env.",
     }
@@ -133,8 +136,8 @@ def _toml(new: NewInstallation) -> str:
             if value:
                 comment = f"# {explained[key]}\n" if key in explained else ""
                 parts[-1] += f"{comment}{key} = {_quoted(value)}\n"
-    if new.api_key:
-        parts[-1] += _WEBHOOK
+        if new.api_key and section == "sendgrid":
+            parts[-1] += _WEBHOOK
     return "\n".join(parts)
 
 
