@@ -28,10 +28,16 @@ _HEAD: Final = """\
 _ENV_HEAD: Final = """\
 # Keys: keep this file private, and back it up with the database (newsletter db backup).
 """
+_WEBHOOK_KEY: Final = "# The verification key of SendGrid's signed event webhook.\n"
 _WEBHOOK: Final = """\
 # Paste the verification key of SendGrid's signed event webhook here, in quotes. The webhook posts
 # to the path /webhooks/sendgrid/events of this service.
 webhook_public_keys = []
+"""
+_PROXY: Final = """\
+[web]
+# The reverse proxy on this machine that ends TLS. If it is elsewhere, write its network instead.
+trusted_proxies = ["127.0.0.1"]
 """
 
 
@@ -46,6 +52,7 @@ class NewInstallation:
     api_key: str = ""
     postal_address: str = ""
     database_url: str = ""
+    webhook_key: str = ""
 
     def environment(self) -> dict[str, str]:
         """The answers as environment variables, for `load`."""
@@ -57,6 +64,7 @@ class NewInstallation:
             "NEWSLETTER_SENDER__EMAIL": self.sender_email,
             "NEWSLETTER_SENDGRID__HOST": "" if self.api_key else SANDBOX_HOST,
             "NEWSLETTER_SENDGRID__API_KEY": self.api_key or SANDBOX_KEY,
+            "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": self.webhook_key,
             "NEWSLETTER_DATABASE_URL": self.database_url,
         }
         return {name: value for name, value in given.items() if value}
@@ -136,8 +144,13 @@ def _toml(new: NewInstallation) -> str:
             if value:
                 comment = f"# {explained[key]}\n" if key in explained else ""
                 parts[-1] += f"{comment}{key} = {_quoted(value)}\n"
-        if new.api_key and section == "sendgrid":
-            parts[-1] += _WEBHOOK
+        if section == "sendgrid":
+            if new.webhook_key:
+                parts[-1] += f"{_WEBHOOK_KEY}webhook_public_keys = [{_quoted(new.webhook_key)}]\n"
+            elif new.api_key:
+                parts[-1] += _WEBHOOK
+            if new.base_url.startswith("https:"):
+                parts.append(_PROXY)
     return "\n".join(parts)
 
 

@@ -113,6 +113,16 @@ def test_the_key_comes_from_standard_input(tmp_path: Path) -> None:
     assert settings.site.postal_address == "1 Main Street"
 
 
+def test_behind_tls_the_proxy_of_this_machine_is_trusted(tmp_path: Path) -> None:
+    done = with_key(f"{REAL} --webhook-key ' MFkwKey '", "SG.secret", tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = load({"NEWSLETTER_CONFIG": str(tmp_path / "newsletter.toml")})
+    assert [str(one) for one in settings.web.trusted_proxies] == ["127.0.0.1/32"]
+    assert settings.sendgrid.webhook_public_keys == ["MFkwKey"]
+    assert settings.explicit_source("site.name") is None
+    assert settings.site.name == "News"
+
+
 def test_a_password_of_the_database_goes_to_env(tmp_path: Path) -> None:
     url = "postgresql://me:s3cret@host/news"
     done = with_key(f"{REAL} --database {url}", "SG.secret", tmp_path)
