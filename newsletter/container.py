@@ -120,7 +120,9 @@ class Container:
             if self.loaded.initial:
                 from newsletter.settings import publication
 
-                publication.take_over_initial(engine, self.loaded, now=datetime.now(UTC))
+                # What prevents sending stays in the file, where it can be corrected.
+                unfit = {problem.key for problem in readiness.unfit(self.loaded)}
+                publication.take_over_initial(engine, self.loaded, but=unfit, now=datetime.now(UTC))
         except UserError:
             engine.dispose()
             raise

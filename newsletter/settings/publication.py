@@ -8,7 +8,7 @@ default. All other settings belong to the machine and are never in the database.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -85,12 +85,17 @@ def add(session: Session, key: str, value: Value | None, *, by: str, now: dateti
     )
 
 
-def take_over_initial(engine: Engine, loaded: Settings, *, now: datetime) -> None:
+def take_over_initial(
+    engine: Engine, loaded: Settings, *, but: Collection[str], now: datetime
+) -> None:
     """Store the initial values of the file, each unless the setting was ever changed.
+
+    Those of the keys in ``but`` are not stored.
 
     From then on they are those of the publication, also for other machines and after a restore.
     """
-    initial = [key for key in KEYS if key in loaded.initial and value_of(loaded, key) != ""]
+    found = [key for key in KEYS if key in loaded.initial and key not in but]
+    initial = [key for key in found if value_of(loaded, key) != ""]
     with reading(engine) as session:
         if latest(session).keys() >= set(initial):
             return

@@ -320,3 +320,16 @@ def test_processes_that_begin_at_once_take_over_each_value_once(begun: dict[str,
         assert len(publication.history(session, limit=9)) == 3
     for parts in opened:
         parts.database.dispose()
+
+
+def test_an_initial_value_that_prevents_sending_can_be_corrected_in_the_file(
+    begun: dict[str, str], tmp_path: Path
+) -> None:
+    environ = begun | {"NEWSLETTER_SENDGRID__HOST": "https://api.sendgrid.com"}
+    for email, stored in (("desk@example.org", False), ("desk@paper.org", True)):
+        (tmp_path / "newsletter.toml").write_text(INITIAL.replace("desk@paper.org", email))
+        parts = Container(load(environ))
+        assert parts.settings.sender.email == email
+        with reading(parts.database) as session:
+            assert ("sender.email" in publication.latest(session)) is stored
+        parts.database.dispose()
