@@ -117,6 +117,12 @@ class Container:
             if self.loaded.subscribers.address_key.get_secret_value():
                 # Checked here, because a transaction cannot begin inside another.
                 _require_address_key(engine, self.address_key)
+            if self.loaded.initial:
+                from newsletter.settings import publication
+
+                # What prevents sending stays in the file, where it can be corrected.
+                unfit = {problem.key for problem in readiness.unfit(self.loaded)}
+                publication.take_over_initial(engine, self.loaded, but=unfit, now=datetime.now(UTC))
         except UserError:
             engine.dispose()
             raise
@@ -192,9 +198,13 @@ class Container:
     @property
     def publication(self) -> Publication:
         """The values that all issues share."""
+        return self.publication_of(self.settings)
+
+    @staticmethod
+    def publication_of(settings: Settings) -> Publication:
+        """The values that all issues would share with these settings."""
         from newsletter.rendering.rendered import Publication
 
-        settings = self.settings
         site, sender = settings.site, settings.sender
         return Publication(
             name=site.name,
