@@ -14,7 +14,7 @@ import hashlib
 import logging
 import os
 import platform
-import secrets
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,9 +67,9 @@ class TracedSend:
 def is_wanted() -> bool:
     """Whether the standard variables of OpenTelemetry ask for traces."""
     return (
-        any(os.environ.get(name, "").strip() for name in _ENDPOINTS)
-        and os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
-        and os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() != "none"
+        bool(_endpoint()[1])
+        and _variable("OTEL_SDK_DISABLED").lower() != "true"
+        and _variable("OTEL_TRACES_EXPORTER").lower() != "none"
     )
 
 
@@ -100,11 +100,24 @@ def start(database: str) -> None:
         _running = _Running(database)
     except ImportError:
         _log.warning(
-            "no traces are written: OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not "
-            "installed. Install it: pip install 'newsletter[otel]'"
+            "no traces are written: %s is set, but OpenTelemetry is not installed. Install it: "
+            "pip install 'newsletter[otel]'",
+            _endpoint()[0],
         )
+        return
     except Exception as error:  # noqa: BLE001 (a wrong variable must not stop a service)
         _log.warning("no traces are written: %s: %s", type(error).__name__, error)
+        return
+    protocol = _variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or _variable(
+        "OTEL_EXPORTER_OTLP_PROTOCOL"
+    )
+    if protocol not in {"", "http/protobuf"}:
+        _log.warning(
+            "traces are sent by http/protobuf, and not by %s: %s must be the collector's address "
+            "for that, often with port 4318",
+            protocol,
+            _endpoint()[0],
+        )
 
 
 def stop() -> None:
@@ -113,7 +126,8 @@ def stop() -> None:
     running, _running = _running, None
     if running is not None:
         running.stop()
-    _known.clear()
+    with _lock:
+        _known.clear()
 
 
 def on_commit(session: Session, write_spans: Callable[[], None]) -> None:
@@ -175,11 +189,12 @@ def write_root(send: TracedSend, name: str, *, begun: int, attributes: Mapping[s
 
 def remember(sends: Iterable[TracedSend]) -> None:
     """Keep these sends for ``trace_id``."""
-    for send in sends:
-        _known.pop(send.id, None)
-        _known[send.id] = send
-    while len(_known) > _MAX_KNOWN:
-        _known.pop(next(iter(_known)), None)
+    with _lock:
+        for send in sends:
+            _known.pop(send.id, None)
+            _known[send.id] = send
+        while len(_known) > _MAX_KNOWN:
+            del _known[next(iter(_known))]
 
 
 def trace_id(send_id: object) -> str | None:
@@ -196,14 +211,22 @@ def batch_key(number: int, attempt: int) -> str:
 
 
 class BatchTrace:
-    """The span of an attempt to send a batch, from its claim on.
+    """The span of an attempt to send a batch, from its claim on, or from ``begun``.
 
     In a ``with`` block, requests to the provider become its children.
     """
 
-    def __init__(self, send: TracedSend, number: int, attempt: int, *, size: int) -> None:
+    def __init__(
+        self,
+        send: TracedSend,
+        number: int,
+        attempt: int,
+        *,
+        size: int,
+        begun: int | None = None,
+    ) -> None:
         self._send, self._number, self._attempt, self._size = send, number, attempt, size
-        self._begun = now()
+        self._begun = now() if begun is None else begun
         #: The slug of the issue, once it is known.
         self.issue = send.issue
         remember([send] if _running else [])
@@ -356,7 +379,7 @@ class _Ids:
     def generate_span_id(self) -> int:
         """The id of the next span."""
         span: int | None = self._of_thread.ids[1]
-        return span if span is not None else 1 + secrets.randbelow(2**64 - 1)
+        return span if span is not None else random.getrandbits(64) or 1  # noqa: S311 (no secret)
 
     def is_trace_id_random(self) -> bool:
         """A hash is as evenly distributed as a random id, which samplers need."""
@@ -395,11 +418,22 @@ class _Exporter:
         return True
 
 
+def _variable(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def _endpoint() -> tuple[str, str]:
+    """The variable with the collector's address, and the address; empty if there is none."""
+    for name in _ENDPOINTS:
+        if value := _variable(name):
+            return name, value
+    return "", ""
+
+
 def _collector() -> str:
     """The collector's address, without a password or a path."""
-    given = next(filter(None, (os.environ.get(name, "").strip() for name in _ENDPOINTS)), "")
     try:
-        url = urlsplit(given)
+        url = urlsplit(_endpoint()[1])
         port = f":{url.port}" if url.port else ""
     except ValueError:
         return "its address"
@@ -408,9 +442,9 @@ def _collector() -> str:
 
 def _resource() -> dict[str, Value]:
     """What the collector learns of this process, but for what the variables say."""
-    said = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    given = {pair.partition("=")[0].strip() for pair in said.split(",")}
-    if os.environ.get("OTEL_SERVICE_NAME"):
+    pairs = _variable("OTEL_RESOURCE_ATTRIBUTES").split(",")
+    given = {pair.partition("=")[0].strip() for pair in pairs}
+    if _variable("OTEL_SERVICE_NAME"):
         given.add("service.name")
     own: dict[str, Value] = {
         "service.name": "newsletter",
@@ -431,6 +465,7 @@ def _span_id(trace: int, key: str) -> int:
 
 
 _running: _Running | None = None
+_lock = threading.Lock()
 #: Id → send, for log lines, which have only the id.
 _known: dict[int, TracedSend] = {}
 _current: ContextVar[BatchTrace | None] = ContextVar("current_batch", default=None)

@@ -54,11 +54,13 @@ def test_a_process_that_only_sends_loads_nothing_that_renders_checks_or_asks_dns
         [sys.executable, "-c", loads], cwd=ROOT, capture_output=True, text=True, check=True
     )
     heavy = {"mjml", "premailer", "lxml", "dns", "jinja2", "markdown_it", "fastapi"}
+    heavy |= {"opentelemetry"}
     assert heavy & set(done.stdout.split()) == set()
 
 
 #: What each command line may not import: libraries of services that it does not run.
 SERVICES = {"fastapi", "uvicorn", "sendgrid", "apscheduler", "procrastinate", "alembic", "argon2"}
+SERVICES |= {"opentelemetry"}
 RENDERING = {"mjml", "premailer", "lxml", "jinja2", "markdown_it", "dns"}
 LIGHT = {
     "": SERVICES | RENDERING | {"sqlalchemy", "pydantic"},

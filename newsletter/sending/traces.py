@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, select, tuple_
@@ -12,7 +13,7 @@ from newsletter.db.orm import Session, table_of
 from newsletter.issues.models import Issue
 from newsletter.sending.models import Batch, Send
 from newsletter.sending.states import ENDED
-from newsletter.tracing import TracedSend, Value
+from newsletter.tracing import BatchTrace, TracedSend, Value
 
 _send, _batch, _issue = table_of(Send), table_of(Batch), table_of(Issue)
 
@@ -27,6 +28,9 @@ class TracedBatch(NamedTuple):
     send: TracedSend
     number: int
     attempt: int
+    size: int
+    #: When its request left; None if it has not.
+    departed_at: datetime | None
 
 
 def created(session: Session, send: Send, issue: str, *, by: Actor, people: int) -> None:
@@ -79,6 +83,16 @@ def ended(session: Session, send_id: int, *, now: datetime) -> None:
     )
 
 
+def abandoned(session: Session, batches: Collection[tuple[int, int]]) -> None:
+    """Write the spans of batches whose worker ended before the answer came."""
+    if not tracing.is_on():
+        return
+    for one in of_batches(session, batches).values():
+        begun = None if one.departed_at is None else tracing.at(one.departed_at)
+        trace = BatchTrace(one.send, one.number, one.attempt, size=one.size, begun=begun)
+        tracing.on_commit(session, partial(trace.end, "uncertain", failed=True))
+
+
 def unfinished(session: Session) -> list[TracedSend]:
     """The sends that have not ended."""
     rows = session.execute(_SENDS.where(_send.c.state.not_in(ENDED)).order_by(_send.c.id))
@@ -90,12 +104,15 @@ def of_batches(
 ) -> dict[tuple[int, int], TracedBatch]:
     """These (send, number) batches."""
     rows = session.execute(
-        _SENDS.add_columns(_batch.c.number, _batch.c.attempt)
+        _SENDS.add_columns(_batch.c.number, _batch.c.attempt, _batch.c.size, _batch.c.departed_at)
         .join(_batch, _batch.c.send_id == _send.c.id)
         .where(tuple_(_batch.c.send_id, _batch.c.number).in_(sorted(batches)))
     )
     return {
-        (row.id, row.number): TracedBatch(_traced(row), row.number, row.attempt) for row in rows
+        (row.id, row.number): TracedBatch(
+            _traced(row), row.number, row.attempt, row.size, row.departed_at
+        )
+        for row in rows
     }
 
 
