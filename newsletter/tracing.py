@@ -96,13 +96,21 @@ def start(database: str) -> None:
     global _running  # noqa: PLW0603 (the state of this process, as in logging)
     if _running is not None:
         return
+    name, endpoint = _endpoint()
+    if not endpoint.startswith(("http://", "https://")):
+        _log.warning(
+            "no traces are written: %s must begin with http:// or https://, as in "
+            "http://localhost:4318",
+            name,
+        )
+        return
     try:
         _running = _Running(database)
     except ImportError:
         _log.warning(
             "no traces are written: %s is set, but OpenTelemetry is not installed. Install it: "
             "pip install 'newsletter[otel]'",
-            _endpoint()[0],
+            name,
         )
         return
     except Exception as error:  # noqa: BLE001 (a wrong variable must not stop a service)
@@ -116,7 +124,7 @@ def start(database: str) -> None:
             "traces are sent by http/protobuf, and not by %s: %s must be the collector's address "
             "for that, often with port 4318",
             protocol,
-            _endpoint()[0],
+            name,
         )
 
 
@@ -290,8 +298,12 @@ class _Running:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
+        # Until the end of this method, it may warn of variables that are wrong.
+        logging.getLogger("opentelemetry").setLevel(logging.WARNING)
         # It would write the headers, which may have a password, when they are not valid.
         logging.getLogger("opentelemetry.util.re").setLevel(logging.CRITICAL)
+        # It explains a wrong variable by a traceback.
+        logging.getLogger("opentelemetry.sdk.trace.export").addFilter(_without_traceback)
         self._database = database
         self._ids = _Ids()
         self._exporter = _Exporter(OTLPSpanExporter())
@@ -379,7 +391,7 @@ class _Ids:
     def generate_span_id(self) -> int:
         """The id of the next span."""
         span: int | None = self._of_thread.ids[1]
-        return span if span is not None else random.getrandbits(64) or 1  # noqa: S311 (no secret)
+        return span if span is not None else random.getrandbits(64) or 1
 
     def is_trace_id_random(self) -> bool:
         """A hash is as evenly distributed as a random id, which samplers need."""
@@ -416,6 +428,11 @@ class _Exporter:
     def force_flush(self, _timeout_millis: int = 0) -> bool:
         """Nothing is kept here."""
         return True
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    return True
 
 
 def _variable(name: str) -> str:
