@@ -317,7 +317,7 @@ class _Running:
             cast("SpanExporter", self._exporter)
         )
         self._provider.add_span_processor(self._processor)
-        # Not the global provider, which libraries would fill with spans that contain addresses.
+        # Not the global provider, which libraries would fill with spans that contain anything.
         self._tracer: Tracer = self._provider.get_tracer("newsletter", version("newsletter"))
         # _Exporter says it once; the library says it for each try, with tracebacks.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)

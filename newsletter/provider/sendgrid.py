@@ -77,6 +77,7 @@ class SendGridGateway:
         metrics.PROVIDER_REQUESTS.observe(duration, outcome=label)
         if (batch := tracing.current_batch()) is not None:
             status = outcome.status if isinstance(outcome, Refused) else None
+            status = 202 if isinstance(outcome, Accepted) else status
             batch.write_request(self._host, label, begun=begun_at, status=status)
         return outcome
 

@@ -26,6 +26,7 @@ from tests.conftest import add_person
 from tests.newsletter.scheduling.conftest import approve, make_schedule
 from tests.otlp_collector import Span, collector
 
+ROOT = Path(__file__).parents[2]
 NEWSLETTER = Path(sys.executable).with_name("newsletter")
 PEOPLE, BATCH_SIZE = 120, 10
 #: Kinds of spans in OTLP.
@@ -132,12 +133,15 @@ def test_one_trace_tells_a_send_from_its_schedule_to_its_events(
     with collector() as collected, ExitStack() as ends:
         traced["OTEL_EXPORTER_OTLP_ENDPOINT"] = collected.url
         traced["OTEL_EXPORTER_OTLP_HEADERS"] = "x-key=secret"
+        # FastAPI would then write spans of its own.
+        traced["FASTAPI_OTEL_AUTO_CONFIGURE"] = "true"
         serve = Running(tmp_path, traced, "serve", "--port", "0")
         ends.callback(serve.kill)
         serve.until(lambda: "newsletter is at" in serve.said)
         address = re.search(r"newsletter is at (\S+)", serve.said)
         assert address
         sandbox.set_webhook_url(f"{address[1]}/webhooks/sendgrid/events")
+        httpx.get(f"{address[1]}/unsubscribe/some-token?email=a@example.org")
         worker = Running(tmp_path, {**traced, "OTEL_SERVICE_NAME": "mailer"}, "worker")
         ends.callback(worker.kill)
         worker.until(lambda: "Ctrl-C stops it" in worker.said)
@@ -216,7 +220,18 @@ def test_one_trace_tells_a_send_from_its_schedule_to_its_events(
     assert {headers["x-key"] for _, headers, _ in collected.requests} == {"secret"}
     # A single @ may also be a byte of an id.
     assert not any("@" in str([span.name, span.attributes, span.resource]) for span in spans)
-    for secret in (b"@example", b"example.org", b"Zebulon", b"Number first", b"weekly"):
+    page = (ROOT / "docs" / "reference" / "traces.md").read_text()
+    for span in spans:
+        assert f"`{span.name}`" in page
+        assert all(f"`{name}`" in page for name in span.attributes if ".events." not in name)
+    for secret in (
+        b"some-token",
+        b"@example",
+        b"example.org",
+        b"Zebulon",
+        b"Number first",
+        b"weekly",
+    ):
         assert secret not in collected.bytes, secret
 
 
