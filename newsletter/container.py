@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from newsletter import database_identity, readiness
+from newsletter import database_identity, readiness, tracing
 from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import (
     beside,
@@ -520,11 +520,32 @@ class Container:
         """Store and apply events; they are committed when this returns."""
         from newsletter.tracking.events.ingest import ingest
 
-        rules, now = self.thresholds, datetime.now(UTC)
-        return retry_on_deadlock(
+        rules, now, begun = self.thresholds, datetime.now(UTC), tracing.now()
+        done = retry_on_deadlock(
             self.database,
             lambda session: ingest(session, events, now=now, hash_of=self.hash_of, rules=rules),
         )
+        if tracing.is_on():
+            from newsletter.tracking.events import event_traces
+
+            event_traces.record(self.database, done.added, begun=begun)
+        return done
+
+    @contextmanager
+    def writing_traces(self) -> Iterator[None]:
+        """Write traces within the block, if the variables of OpenTelemetry ask for them."""
+        if tracing.is_wanted():
+            from newsletter.sending import traces
+
+            with transaction(self.database) as session:
+                database = database_identity.database_id(session, now=datetime.now(UTC))
+                unfinished = traces.unfinished(session)
+            tracing.start(database)
+            tracing.remember(unfinished)
+        try:
+            yield
+        finally:
+            tracing.stop()
 
     @property
     def thresholds(self) -> Thresholds:

@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, exists, func, select, update
 from newsletter.accounts import operator_messages
 from newsletter.accounts.operator_messages import MessageKind
 from newsletter.db.orm import Session, changed, table_of
+from newsletter.sending import traces
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.reasons import PauseCause, remedy
@@ -120,4 +121,5 @@ def finish(session: Session, *, now: datetime) -> int:
             pause(session, send_id, PauseCause.DEFECT, reason=why, now=now)
         elif move_send(session, send_id, SendState.SENT, finished_at=now, accepted_count=_ACCEPTED):
             archive_queries.publish(session, send_id, now=now)
+            traces.ended(session, send_id, now=now)
     return len(done)
