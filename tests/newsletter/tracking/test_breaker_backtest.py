@@ -17,7 +17,8 @@ from newsletter.sending.models import Batch, Send
 from newsletter.sending.states import SendState
 from newsletter.tracking import event_horizon
 from newsletter.tracking.breaker_backtest import Backtest, backtest
-from newsletter.tracking.circuit_breaker import BreakerRule, check_sends
+from newsletter.tracking.breaker_rules import Rule
+from newsletter.tracking.circuit_breaker import check_sends
 from newsletter.tracking.events.ingest import ingest
 from newsletter.tracking.models import EventHorizon
 from tests.conftest import NOW
@@ -57,7 +58,7 @@ def receive(
         ingest(session, events, now=received, hash_of=hash_of)
 
 
-def judged(database: Engine, *rules: BreakerRule, since: datetime = LONG_AGO) -> Backtest:
+def judged(database: Engine, *rules: Rule, since: datetime = LONG_AGO) -> Backtest:
     with reading(database) as session:
         return backtest(session, rules or [rule()], since=since)
 
@@ -200,7 +201,7 @@ def test_the_command_compares_new_rules_with_those_of_now(alerts: Run, tmp_path:
     assert (
         "bounces\tnow\tpause\t5.00 %\t0\t0\t0\nbounces\tnew\tpause\t10.00 %\t1\t0\t0" in done.stdout
     )
-    assert "1 (first)\tbounces\tnew\tpause\t10 of 10\t20.00 %\t0\tno" in done.stdout
+    assert "1 (first)\tbounces\tnew\tpause\t10 of 10\tall\t20.00 %\t0\tno" in done.stdout
     assert "The new rules would have paused 1 of 1 send, more than 5 %." in done.stderr
     assert alerts("backtest", "--rules", "new.toml", "--limit", "100").returncode == 0
     records = [
@@ -217,7 +218,7 @@ def test_the_command_compares_new_rules_with_those_of_now(alerts: Run, tmp_path:
     ("words", "said"),
     [
         (("--rules", "none.toml"), "none.toml: cannot be read"),
-        (("--rules", "wrong.toml"), "wrong.toml: rule 1 (all): above"),
+        (("--rules", "wrong.toml"), "wrong.toml:6: rule 1 (all): above"),
         (("--rules", "counter.toml"), "'opened' is no kind of event that a rule can count"),
         (("--since", "soon"), "a length of time is written like 30s"),
         (("--limit", "200"), "--limit"),
