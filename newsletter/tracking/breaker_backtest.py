@@ -24,7 +24,7 @@ from newsletter.issues.models import Issue
 from newsletter.provider.events import EventKind
 from newsletter.sending.models import Batch, Send
 from newsletter.sending.states import BatchState
-from newsletter.tracking import event_silence
+from newsletter.tracking import circuit_breaker, event_silence
 from newsletter.tracking.breaker_rules import (
     ACCEPTED,
     CountRule,
@@ -41,6 +41,8 @@ _send, _batch, _event = table_of(Send), table_of(Batch), table_of(EventRow)
 _issue = table_of(Issue)
 #: Rows read at a time.
 _SLICE = 10_000
+#: The most mail domains that a query names; a database takes some tens of thousands of values.
+_MOST_NAMED = 1000
 #: The kinds of events that rules can count.
 _COUNTED = [kind for kind in RECIPIENTS if kind not in {EventKind.OPEN, EventKind.CLICK}]
 
@@ -163,15 +165,16 @@ def _judge_counts(
 ) -> Iterator[tuple[str, Pause]]:
     counts, first = Counter[str](), dict[str, Pause]()
     accepted_in_all = sum(batch.size for batch in batches)
-    domains, open_rules = {""}, list(rules)
-    by_domain = any(rule.by for rule in rules)
-    history = _history(session, send.id, batches, by_domain=by_domain)
+    # Counts only grow: a mail domain that no rule can judge at the end, none could judge before.
+    domains = circuit_breaker.domains_to_judge(session, send.id, rules)
+    history = _history(session, send.id, batches, domains)
+    domains.add("")
+    open_rules = list(rules)
     for at, changes in groupby(history, key=itemgetter(0)):
         had_delivered, changed = counts[EventKind.DELIVERED] > 0, {""}
         for _, what, domain, number in changes:
             counts[at_domain(what, domain)] += number
             changed.add(domain)
-        domains |= changed
         # Before the first delivered email, no mail domain is judged.
         judged = changed if had_delivered else domains
         for rule in open_rules:
@@ -195,17 +198,18 @@ def _judge_counts(
 
 
 def _history(
-    session: Session, send_id: int, batches: Sequence[Row[Any]], *, by_domain: bool
+    session: Session, send_id: int, batches: Sequence[Row[Any]], domains: Collection[str]
 ) -> Iterator[_Change]:
-    """What the counters of a send were increased by, in order of time."""
+    """What the counters of a send and of these mail domains were increased by, in order of time."""
     accepted = (_Change(batch.settled_at, ACCEPTED, "", batch.size) for batch in batches)
-    streams = [accepted, _recipients(session, send_id, by_domain=by_domain)]
-    if by_domain:
-        streams.append(_final_events(session, send_id))
+    judged = frozenset(domains)
+    streams = [accepted, _recipients(session, send_id, judged)]
+    if judged:
+        streams.append(_final_events(session, send_id, judged))
     return heapq.merge(*streams, key=itemgetter(0))
 
 
-def _recipients(session: Session, send_id: int, *, by_domain: bool) -> Iterator[_Change]:
+def _recipients(session: Session, send_id: int, domains: frozenset[str]) -> Iterator[_Change]:
     received = func.min(_event.c.received_at)
     # As the counters do: each recipient once for each kind.
     events = session.execute(
@@ -228,24 +232,31 @@ def _recipients(session: Session, send_id: int, *, by_domain: bool) -> Iterator[
             names.append(RECIPIENTS[kind])
         for name in names:
             yield _Change(at, name, "", 1)
-            if by_domain and domain:
+            if domain in domains:
                 yield _Change(at, name, domain, 1)
 
 
-def _final_events(session: Session, send_id: int) -> Iterator[_Change]:
-    """The final events of each mail domain, and the delivered emails of the whole send."""
+def _final_events(session: Session, send_id: int, domains: frozenset[str]) -> Iterator[_Change]:
+    """The final events of these mail domains, and the first delivered email of the send."""
+    of_send = _event.c.send_id == send_id
+    delivered = of_send & (_event.c.kind == EventKind.DELIVERED)
+    first = session.scalar(select(func.min(_event.c.received_at)).where(delivered))
+    final = of_send & _event.c.kind.in_(FINAL_EVENTS)
+    if len(domains) <= _MOST_NAMED:
+        final &= _event.c.domain.in_(sorted(domains))
+    key = _event.c.received_at, _event.c.kind, _event.c.domain
     events = session.execute(
-        select(_event.c.received_at, _event.c.kind, _event.c.domain, func.count())
-        .where(_event.c.send_id == send_id, _event.c.kind.in_(FINAL_EVENTS))
-        .group_by(_event.c.received_at, _event.c.kind, _event.c.domain)
-        .order_by(_event.c.received_at),
+        select(*key, func.count()).where(final).group_by(*key).order_by(_event.c.received_at),
         execution_options={"yield_per": _SLICE},
     )
     for at, kind, domain, number in events:
-        if kind == EventKind.DELIVERED:
-            yield _Change(at, kind, "", number)
-        if domain:
+        if first is not None and first <= at:
+            yield _Change(first, EventKind.DELIVERED, "", 1)
+            first = None
+        if domain in domains:
             yield _Change(at, kind, domain, number)
+    if first is not None:
+        yield _Change(first, EventKind.DELIVERED, "", 1)
 
 
 def _silent(

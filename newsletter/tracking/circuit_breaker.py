@@ -132,6 +132,14 @@ def occasions(session: Session, rules: Collection[Rule], *, now: datetime) -> li
     return [one for one in found if one is not None]
 
 
+def domains_to_judge(session: Session, send_id: int, rules: Collection[CountRule]) -> set[str]:
+    """The mail domains of a send that have the minimum counts of one of these rules."""
+    counts = _counts(session, [send_id], rules)[send_id]
+    if not counts.get(EventKind.DELIVERED):
+        return set()
+    return {key.partition("@")[2] for key in counts} - {""}
+
+
 def _match(
     session: Session, rule: Rule, row: Row[Any], counts: Mapping[str, int], *, now: datetime
 ) -> Occasion | None:

@@ -431,7 +431,8 @@ def test_each_shipped_rule_matches_what_it_is_for(database: Engine, kind: str) -
 
 
 def by_domain(**changes: Any) -> CountRule:
-    return rule(**{"of": "sent", "by": "domain", "at_least": 2, "after": 4} | changes)
+    plain = {"name": "by domain", "of": "sent", "by": "domain", "at_least": 2, "after": 4}
+    return rule(**plain | changes)
 
 
 def outcomes(database: Engine, send: int, domain: str, delivered: int, bounced: int) -> None:
