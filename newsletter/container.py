@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from newsletter.sending.workers.thread_pool import WorkerPool, Workers
     from newsletter.settings.publication import CurrentSettings
     from newsletter.text_workers import TextWorkers
-    from newsletter.tracking.circuit_breaker import BreakerRule
+    from newsletter.tracking.breaker_rules import Rule
     from newsletter.tracking.events.ingest import IngestReport
     from newsletter.tracking.events.suppression_policy import Thresholds
     from newsletter.tracking.retention.prune import RetentionPolicy
@@ -328,9 +328,9 @@ class Container:
         return Path(own) if own else resource("config") / "alerts.toml"
 
     @cached_property
-    def breaker_rules(self) -> tuple[BreakerRule, ...]:
+    def breaker_rules(self) -> tuple[Rule, ...]:
         """The rules of the circuit breaker."""
-        from newsletter.tracking.circuit_breaker import load_rules
+        from newsletter.tracking.breaker_rules import load_rules
 
         return load_rules(self.breaker_file)
 
