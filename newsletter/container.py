@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from newsletter.tracking.retention.prune import RetentionPolicy
     from newsletter.tracking.suppression_sync import Reconciler
     from newsletter.wakeups import Wakeups
+    from newsletter.webhooks.sender import WebhookSender
 
 
 _log = logging.getLogger(__name__)
@@ -509,6 +511,17 @@ class Container:
         else:
             workers = ThreadPool(self.wakeups, dispatcher, concurrency=threads)
         return WorkerPool(self.database, workers, heartbeat, self.departure_log)
+
+    def webhook_sender(self) -> WebhookSender:
+        """Sends webhooks from this process."""
+        from newsletter.webhooks.sender import WebhookSender
+
+        return WebhookSender(
+            self.database,
+            self.wakeups,
+            allow_hosts=self.loaded.webhooks.allow_hosts,
+            version=version("newsletter"),
+        )
 
     def clock(self) -> Clock:
         """The clock of this process."""

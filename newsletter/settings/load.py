@@ -54,6 +54,7 @@ from newsletter.settings.sections import (
     Templates,
     Tracking,
     Web,
+    Webhooks,
 )
 
 _PREFIX = "NEWSLETTER_"
@@ -102,6 +103,7 @@ class Settings(Section):
     backup: Backups
     web: Web
     metrics: Metrics
+    webhooks: Webhooks
     logging: Logging
     templates: Templates
 

@@ -11,6 +11,7 @@ from newsletter.settings.kinds import (
     Duration,
     FormField,
     Host,
+    HostName,
     Hours,
     Key,
     Lasting,
@@ -224,6 +225,12 @@ class Metrics(Section):
     token: Key
     host: Host
     port: Port
+
+
+class Webhooks(Section):
+    """What is sent to other programs."""
+
+    allow_hosts: Annotated[list[HostName], ListSetting]
 
 
 class Logging(Section):
