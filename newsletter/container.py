@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from newsletter import database_identity, readiness
+from newsletter import database_identity, readiness, tracing
 from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import (
     beside,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from newsletter.sending.workers.thread_pool import WorkerPool, Workers
     from newsletter.settings.publication import CurrentSettings
     from newsletter.text_workers import TextWorkers
-    from newsletter.tracking.circuit_breaker import BreakerRule
+    from newsletter.tracking.breaker_rules import Rule
     from newsletter.tracking.events.ingest import IngestReport
     from newsletter.tracking.events.suppression_policy import Thresholds
     from newsletter.tracking.retention.prune import RetentionPolicy
@@ -119,6 +119,12 @@ class Container:
             if self.loaded.subscribers.address_key.get_secret_value():
                 # Checked here, because a transaction cannot begin inside another.
                 _require_address_key(engine, self.address_key)
+            if self.loaded.initial:
+                from newsletter.settings import publication
+
+                # What prevents sending stays in the file, where it can be corrected.
+                unfit = {problem.key for problem in readiness.unfit(self.loaded)}
+                publication.take_over_initial(engine, self.loaded, but=unfit, now=datetime.now(UTC))
         except UserError:
             engine.dispose()
             raise
@@ -194,9 +200,13 @@ class Container:
     @property
     def publication(self) -> Publication:
         """The values that all issues share."""
+        return self.publication_of(self.settings)
+
+    @staticmethod
+    def publication_of(settings: Settings) -> Publication:
+        """The values that all issues would share with these settings."""
         from newsletter.rendering.rendered import Publication
 
-        settings = self.settings
         site, sender = settings.site, settings.sender
         return Publication(
             name=site.name,
@@ -320,9 +330,9 @@ class Container:
         return Path(own) if own else resource("config") / "alerts.toml"
 
     @cached_property
-    def breaker_rules(self) -> tuple[BreakerRule, ...]:
+    def breaker_rules(self) -> tuple[Rule, ...]:
         """The rules of the circuit breaker."""
-        from newsletter.tracking.circuit_breaker import load_rules
+        from newsletter.tracking.breaker_rules import load_rules
 
         return load_rules(self.breaker_file)
 
@@ -523,11 +533,32 @@ class Container:
         """Store and apply events; they are committed when this returns."""
         from newsletter.tracking.events.ingest import ingest
 
-        rules, now = self.thresholds, datetime.now(UTC)
-        return retry_on_deadlock(
+        rules, now, begun = self.thresholds, datetime.now(UTC), tracing.now()
+        done = retry_on_deadlock(
             self.database,
             lambda session: ingest(session, events, now=now, hash_of=self.hash_of, rules=rules),
         )
+        if tracing.is_on():
+            from newsletter.tracking.events import event_traces
+
+            event_traces.record(self.database, done.added, begun=begun)
+        return done
+
+    @contextmanager
+    def writing_traces(self) -> Iterator[None]:
+        """Write traces within the block, if the variables of OpenTelemetry ask for them."""
+        if tracing.is_wanted():
+            from newsletter.sending import traces
+
+            with transaction(self.database) as session:
+                database = database_identity.database_id(session, now=datetime.now(UTC))
+                unfinished = traces.unfinished(session)
+            tracing.start(database)
+            tracing.remember(unfinished)
+        try:
+            yield
+        finally:
+            tracing.stop()
 
     @property
     def thresholds(self) -> Thresholds:

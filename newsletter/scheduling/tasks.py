@@ -36,7 +36,7 @@ from newsletter.sending.planning.planner import plan
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.recovery import uncertain_batches
 from newsletter.tracking import circuit_breaker, event_silence, list_removal, send_report
-from newsletter.tracking.circuit_breaker import BreakerRule
+from newsletter.tracking.breaker_rules import Rule
 from newsletter.tracking.list_removal import ListRemover
 from newsletter.tracking.retention.prune import RetentionPolicy, prune
 from newsletter.tracking.stats import ab_test_results
@@ -72,7 +72,7 @@ class TaskContext:
     uncertain_policy: str
     keep_network_data: timedelta
     warm_up: WarmUp | None = None
-    breaker_rules: tuple[BreakerRule, ...] = ()
+    breaker_rules: tuple[Rule, ...] = ()
     #: None without an API key.
     reconciler: Reconciler | None = None
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)

@@ -1,6 +1,6 @@
 """The sections of the settings: their keys and types. config/default.toml explains each."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -28,6 +28,22 @@ from newsletter.settings.kinds import (
     Token,
     WebAddress,
     Zone,
+)
+
+#: The settings of the publication, which can be in the database (settings/publication.py).
+PUBLICATION_KEYS: Final = (
+    "site.name",
+    "site.postal_address",
+    "site.language",
+    "site.timezone",
+    "site.logo_url",
+    "sender.name",
+    "sender.email",
+    "sender.reply_to",
+    "tracking.clicks",
+    "tracking.opens",
+    "sending.quiet_hours",
+    "signup.double_opt_in",
 )
 
 

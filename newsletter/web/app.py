@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.container import Container
@@ -43,6 +44,15 @@ SMALL_BODY: Final = 64 * 1024
 #: Fields and files of one form: enough for a list of checkboxes, too few to cost memory.
 _FIELDS: Final = 1000
 _FILES: Final = 4
+#: FastAPI's own spans and logs would have paths with tokens, queries and texts of errors; traces
+#: are written by newsletter.tracing.
+_NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 
 
 def create_app(
@@ -81,6 +91,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         routes=[*_routes().routes],
+        telemetry=_NO_TELEMETRY,
     )
     app.state.container = container
     app.state.monitor = monitor

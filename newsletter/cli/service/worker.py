@@ -52,7 +52,7 @@ def worker(
     _ = container.gateway, container.links, container.address_key
     workers, clock = container.workers(), container.clock()
     webhooks = container.webhook_sender()
-    with stopping() as stop, ExitStack() as running:
+    with stopping() as stop, container.writing_traces(), ExitStack() as running:
         outdated = schema_versions.Outdated(lambda: stop.set(signal.SIGTERM))
         container.wakeups.observers.append(outdated)
         if health_port is not None:

@@ -11,6 +11,7 @@ from newsletter.db import webhook_queue
 from newsletter.db.orm import Session, changed, table_of
 from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.issues.models import Issue
+from newsletter.sending import traces
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.queries import archive as archive_queries
 from newsletter.sending.reasons import PauseCause, is_failure, remedy
@@ -160,5 +161,6 @@ def finish(session: Session, *, now: datetime) -> int:
             pause(session, send_id, PauseCause.DEFECT, reason=why, now=now)
         elif move_send(session, send_id, SendState.SENT, finished_at=now, accepted_count=_ACCEPTED):
             archive_queries.publish(session, send_id, now=now)
+            traces.ended(session, send_id, now=now)
             report(session, WebhookEvent.SEND_FINISHED, send_id, now=now)
     return len(done)

@@ -20,7 +20,7 @@ from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.parsing.issue_file import Draft
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import ab_testing
+from newsletter.sending import ab_testing, traces
 from newsletter.sending.ledger import batches, interventions, provider_backoff, restore_gate, sends
 from newsletter.sending.ledger.reschedule import reschedule
 from newsletter.sending.models import Send
@@ -136,6 +136,7 @@ def create(
         **({"variants": len(variants)} if options.test else {}),
         **({"checks": "errors ignored"} if options.despite_findings else {}),
     )
+    traces.created(session, send, issue.slug, by=by, people=estimated.people)
     return CreatedSend(send.id, estimated.people, estimated.last_at, is_public)
 
 
@@ -272,6 +273,7 @@ def cancel(session: Session, send_id: int, *, by: Actor, now: datetime) -> int:
     _move(session, send_id, SendState.CANCELLED, now=now, reason="cancelled", finished_at=now)
     dropped = batches.drop_pending(session, send_id, now=now, reason="cancelled")
     _audit(session, by, "send cancelled", send_id, now=now)
+    traces.ended(session, send_id, now=now)
     return dropped
 
 
