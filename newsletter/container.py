@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -60,12 +61,13 @@ if TYPE_CHECKING:
     from newsletter.sending.workers.thread_pool import WorkerPool, Workers
     from newsletter.settings.publication import CurrentSettings
     from newsletter.text_workers import TextWorkers
-    from newsletter.tracking.circuit_breaker import BreakerRule
+    from newsletter.tracking.breaker_rules import Rule
     from newsletter.tracking.events.ingest import IngestReport
     from newsletter.tracking.events.suppression_policy import Thresholds
     from newsletter.tracking.retention.prune import RetentionPolicy
     from newsletter.tracking.suppression_sync import Reconciler
     from newsletter.wakeups import Wakeups
+    from newsletter.webhooks.sender import WebhookSender
 
 
 _log = logging.getLogger(__name__)
@@ -117,6 +119,12 @@ class Container:
             if self.loaded.subscribers.address_key.get_secret_value():
                 # Checked here, because a transaction cannot begin inside another.
                 _require_address_key(engine, self.address_key)
+            if self.loaded.initial:
+                from newsletter.settings import publication
+
+                # What prevents sending stays in the file, where it can be corrected.
+                unfit = {problem.key for problem in readiness.unfit(self.loaded)}
+                publication.take_over_initial(engine, self.loaded, but=unfit, now=datetime.now(UTC))
         except UserError:
             engine.dispose()
             raise
@@ -192,9 +200,13 @@ class Container:
     @property
     def publication(self) -> Publication:
         """The values that all issues share."""
+        return self.publication_of(self.settings)
+
+    @staticmethod
+    def publication_of(settings: Settings) -> Publication:
+        """The values that all issues would share with these settings."""
         from newsletter.rendering.rendered import Publication
 
-        settings = self.settings
         site, sender = settings.site, settings.sender
         return Publication(
             name=site.name,
@@ -318,9 +330,9 @@ class Container:
         return Path(own) if own else resource("config") / "alerts.toml"
 
     @cached_property
-    def breaker_rules(self) -> tuple[BreakerRule, ...]:
+    def breaker_rules(self) -> tuple[Rule, ...]:
         """The rules of the circuit breaker."""
-        from newsletter.tracking.circuit_breaker import load_rules
+        from newsletter.tracking.breaker_rules import load_rules
 
         return load_rules(self.breaker_file)
 
@@ -499,6 +511,17 @@ class Container:
         else:
             workers = ThreadPool(self.wakeups, dispatcher, concurrency=threads)
         return WorkerPool(self.database, workers, heartbeat, self.departure_log)
+
+    def webhook_sender(self) -> WebhookSender:
+        """Sends webhooks from this process."""
+        from newsletter.webhooks.sender import WebhookSender
+
+        return WebhookSender(
+            self.database,
+            self.wakeups,
+            allow_hosts=self.loaded.webhooks.allow_hosts,
+            version=version("newsletter"),
+        )
 
     def clock(self) -> Clock:
         """The clock of this process."""

@@ -68,10 +68,12 @@ def create_app(
             yield
             return
         clock, workers, importer = container.clock(), container.workers(), container.import_worker()
+        webhooks = container.webhook_sender()
         monitor.watch(workers, clock)
         workers.start()
         clock.start()
         importer.start()
+        webhooks.start()
         try:
             yield
         finally:
@@ -79,6 +81,7 @@ def create_app(
             # issue that the clock has rendered for a schedule can be rendered again.
             await run_in_threadpool(container.text_workers.stop)
             await run_in_threadpool(importer.stop)
+            await run_in_threadpool(webhooks.stop)
             await run_in_threadpool(clock.stop)
             await run_in_threadpool(workers.stop)
 

@@ -14,7 +14,7 @@ from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.settings.load import load
 from newsletter.tracking.breaker_backtest import Backtest, backtest, beside_each_other, percent
-from newsletter.tracking.circuit_breaker import load_rules
+from newsletter.tracking.breaker_rules import load_rules
 
 app = typer.Typer(help="Try rules of the circuit breaker on past sends.", no_args_is_help=True)
 
@@ -97,14 +97,14 @@ def _print(results: dict[str, Backtest], since: str) -> None:
         else ""
     )
     out.print(f"Judged {_sends(first.sends)} of the last {since}{left_out}.")
-    columns = ["rule", "version", "action", "above", "sends", "emails saved", "in vain"]
+    columns = ["rule", "version", "action", "limit", "sends", "emails saved", "in vain"]
     rows(
         [
             {
                 "rule": rule.name,
                 "version": version,
                 "action": rule.action,
-                "above": percent(rule.above),
+                "limit": rule.limit,
                 "sends": len(pauses),
                 "emails saved": sum(pause.saved for pause in pauses),
                 "in vain": sum(pause.in_vain for pause in pauses),
@@ -122,6 +122,7 @@ def _print(results: dict[str, Backtest], since: str) -> None:
             "version": version,
             "action": rule.action,
             "after": f"{pause.accepted:,} of {pause.accepted_in_all:,}",
+            "mail domain": pause.where,
             "share": percent(pause.share),
             "saved": pause.saved,
             "in vain": "yes" if pause.in_vain else "no",

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from newsletter import tracing
 from newsletter.db.dialect import insert_into
 from newsletter.db.orm import Session, changed, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import SendError
 from newsletter.sending import traces
 from newsletter.sending.ab_testing import ABTest, Measure, sample_rank
@@ -83,6 +84,7 @@ def plan(
         session, send_id, SendState.SENDING, planned=planned, excluded_counts=excluded_counts
     )
     traces.planned(session, send_id, begun=begun, people=planned)
+    sends.report(session, WebhookEvent.SEND_STARTED, send_id, now=now)
     if not planned:
         sends.finish(session, now=now)
     return planned

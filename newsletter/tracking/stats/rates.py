@@ -12,7 +12,7 @@ from newsletter.tracking.stats import counters
 
 #: The final events of an email. A domain's emails are counted by them: deliveries do not store
 #: the domain.
-_FINAL_EVENTS = (EventKind.DELIVERED, EventKind.BOUNCE, EventKind.BLOCKED, EventKind.DROPPED)
+FINAL_EVENTS = (EventKind.DELIVERED, EventKind.BOUNCE, EventKind.BLOCKED, EventKind.DROPPED)
 #: Rates and counters that are unknown where opens, or clicks, are not measured.
 _OF_OPENS = frozenset({"opened", "opens", "open", "machine_open", "clicked_of_openers"})
 _FIGURES = frozenset({"opened", "open", "machine_open", "clicked", "click", "machine_click"})
@@ -108,7 +108,7 @@ def by_domain(session: Session, send_id: int) -> dict[str, Performance]:
 
 def largest_domains(session: Session, send_id: int, *, limit: int) -> dict[str, Performance]:
     """``by_domain`` for the largest domains only, because there may be tens of thousands."""
-    figures = counters.of_parts(session, send_id, "domain", largest=(_FINAL_EVENTS, limit))
+    figures = counters.of_parts(session, send_id, "domain", largest=(FINAL_EVENTS, limit))
     return _domains(figures, tracked_of(send_status.find(session, send_id)))
 
 
@@ -126,7 +126,7 @@ def by_link(session: Session, send_id: int) -> dict[str, dict[str, int]]:
 
 def _domains(by_name: Mapping[str, Mapping[str, int]], tracked: Tracked) -> dict[str, Performance]:
     domains = {
-        domain: Performance(sum(figures.get(one, 0) for one in _FINAL_EVENTS), figures, tracked)
+        domain: Performance(sum(figures.get(one, 0) for one in FINAL_EVENTS), figures, tracked)
         for domain, figures in by_name.items()
     }
     return dict(sorted(domains.items(), key=lambda item: (-item[1].sent, item[0])))

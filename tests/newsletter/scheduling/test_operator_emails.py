@@ -23,7 +23,7 @@ from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.reasons import PauseCause
 from newsletter.sending.states import BatchState
 from newsletter.settings.load import load
-from newsletter.tracking.circuit_breaker import BreakerRule
+from newsletter.tracking.breaker_rules import CountRule
 from tests.newsletter.sending.conftest import five, make_plan, make_send
 from tests.newsletter.tracking.test_circuit_breaker import people, report, under_way
 
@@ -135,7 +135,7 @@ def test_what_only_time_brings_is_posted_by_the_clock_once(container: Container)
         session.execute(update(table_of(Send)).values(finished_at=NOW - timedelta(days=1)))
         session.execute(update(table_of(Batch)).values(departed_at=NOW - timedelta(hours=7)))
     report(container.database, send, "spamreport", range(1, 7), timestamp=1_700_000_000)
-    loose = BreakerRule(
+    loose = CountRule(
         name="complaints",
         counts=["spamreport"],
         of="accepted",

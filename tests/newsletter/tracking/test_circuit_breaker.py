@@ -1,10 +1,8 @@
 """The circuit breaker opens above a rule's share, gives the reason, and starts anew on resume."""
 
-import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,17 +10,18 @@ from sqlalchemy import Engine, event, update
 
 from newsletter.accounts import operator_messages
 from newsletter.accounts.audit import Actor
+from newsletter.accounts.operator_messages import Occasion
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of
-from newsletter.errors import SettingsError
-from newsletter.provider.events import EventKind
 from newsletter.sending.ledger import sends
-from newsletter.sending.models import Send
+from newsletter.sending.models import Batch, Send
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.queries import send_status
 from newsletter.sending.states import SendState
 from newsletter.settings.load import resource
-from newsletter.tracking.circuit_breaker import BreakerRule, check_sends, load_rules, occasions
+from newsletter.tracking import event_silence
+from newsletter.tracking.breaker_rules import CountRule, Rule, SilenceRule, load_rules
+from newsletter.tracking.circuit_breaker import check_sends, occasions
 from tests.conftest import NOW, add_person
 from tests.newsletter.sending.conftest import FakeGateway, dispatcher, make_plan, make_send
 from tests.newsletter.tracking.events.test_ingest import entry, take
@@ -31,7 +30,7 @@ KINDS = ["bounce", "blocked", "dropped", "spamreport", "unsubscribe", "group_uns
 SHIPPED = resource("config") / "alerts.toml"
 
 
-def rule(**changes: Any) -> BreakerRule:
+def rule(**changes: Any) -> CountRule:
     """Above 10 % bounces, from the first event and the first person on."""
     plain = {
         "name": "bounces",
@@ -42,7 +41,7 @@ def rule(**changes: Any) -> BreakerRule:
         "after": 1,
         "say": "look at the list",
     }
-    return BreakerRule.model_validate(plain | changes)
+    return CountRule.model_validate(plain | changes)
 
 
 def people(database: Engine, count: int) -> None:
@@ -72,7 +71,7 @@ def report(
     take(database, *(entry(send, p, kind, nl_issue=str(issue), **more) for p in persons))
 
 
-def look(database: Engine, *rules: BreakerRule) -> list[tuple[int, str]]:
+def look(database: Engine, *rules: Rule) -> list[tuple[int, str]]:
     with transaction(database) as session:
         return check_sends(session, rules or [rule()], now=NOW)
 
@@ -156,7 +155,7 @@ def test_a_send_that_has_ended_is_told_of_by_rules_that_tell_and_of_complaints(
     tells = rule(name="telling", action="tell")
     complaints = rule(name="complaints", counts=["spamreport"])
 
-    def names(days: int, *rules: BreakerRule) -> list[object]:
+    def names(days: int, *rules: Rule) -> list[object]:
         with reading(database) as session:
             found = occasions(session, rules, now=NOW + timedelta(days=days))
         return [one.occasion for one in found]
@@ -417,40 +416,6 @@ def test_a_look_takes_two_queries_and_writes_nothing_while_all_is_well(database:
     assert not [s for s in statements if s.lstrip().startswith(("UPDATE", "INSERT"))]
 
 
-# The file of rules
-
-
-def test_the_shipped_rules_load_and_say_what_to_do() -> None:
-    rules = load_rules(SHIPPED)
-    assert {kind for one in rules for kind in one.counts} == {
-        EventKind.BOUNCE,
-        EventKind.BLOCKED,
-        EventKind.DROPPED,
-        EventKind.SPAM_REPORT,
-    }
-    assert all(one.say and not one.say.endswith(".") for one in rules)
-
-
-def test_the_page_for_operators_has_the_shipped_figures() -> None:
-    path = Path(__file__).parents[3] / "docs" / "guides" / "circuit-breaker.md"
-    page = path.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (.+?) \| `(.+?)` \| (.+?) % \| ([\d,]+) \| ([\d,]+) \|", page, re.M)
-    documented = [
-        (
-            name,
-            kinds,
-            Decimal(above) / 100,
-            int(least.replace(",", "")),
-            int(people.replace(",", "")),
-        )
-        for name, kinds, above, least, people in rows
-    ]
-    assert documented == [
-        (one.name, ", ".join(one.counts), one.above, one.at_least, one.after)
-        for one in load_rules(SHIPPED)
-    ]
-
-
 @pytest.mark.parametrize("kind", ["bounce", "blocked", "dropped", "spamreport"])
 def test_each_shipped_rule_matches_what_it_is_for(database: Engine, kind: str) -> None:
     people(database, 501)
@@ -462,107 +427,192 @@ def test_each_shipped_rule_matches_what_it_is_for(database: Engine, kind: str) -
     assert len(why) <= 1000
 
 
-GOOD = {
-    "name": '"bounces"',
-    "counts": '["bounce"]',
-    "of": '"accepted"',
-    "above": "0.05",
-    "at_least": "20",
-    "after": "500",
-    "say": '"look at the list"',
-}
+# Rules by mail domain
 
 
-def written(**changes: str | None) -> str:
-    """A rule as text; None leaves the field out."""
-    fields = GOOD | changes
-    lines = [f"{key} = {value}" for key, value in fields.items() if value is not None]
-    return "\n".join(["[[rule]]", *lines, ""])
+def by_domain(**changes: Any) -> CountRule:
+    plain = {"name": "by domain", "of": "sent", "by": "domain", "at_least": 2, "after": 4}
+    return rule(**plain | changes)
 
 
-@pytest.mark.parametrize(
-    ("changes", "field", "words"),
-    [
-        ({"abvoe": "0.05", "above": None}, "abvoe", "no such key\nKnown here: name, counts, of"),
-        ({"above": None}, "above", "it is missing\nA share"),
-        ({"above": '"0.05"'}, "above", "a share is a number\nA share"),
-        ({"above": "true"}, "above", "a share is a number\nA share"),
-        ({"above": "0"}, "above", "greater than 0\nA share"),
-        ({"above": "-0.05"}, "above", "greater than 0\nA share"),
-        ({"above": "5"}, "above", "less than or equal to 1\nA share"),
-        ({"above": "nan"}, "above", "finite number\nA share"),
-        ({"above": "inf"}, "above", "finite number\nA share"),
-        ({"at_least": '"20"'}, "at_least", "valid integer\nA whole number of recipients"),
-        ({"at_least": "20.0"}, "at_least", "valid integer\nA whole number of recipients"),
-        ({"at_least": "0"}, "at_least", "greater than or equal to 1\nA whole number"),
-        ({"after": "-1"}, "after", "greater than or equal to 1\nA whole number of recipients"),
-        ({"of": '"delivered"'}, "of", "'accepted'"),
-        ({"counts": '["bounced"]'}, "counts", "'bounced' is no kind of event"),
-        ({"counts": '["open"]'}, "counts", "'open' is no kind of event"),
-        ({"counts": '["bounce", 3]'}, "counts", "3 is no kind of event"),
-        ({"counts": '[["bounce"]]'}, "counts", "is no kind of event"),
-        ({"counts": "[]"}, "counts", "A list of some of: bounce, blocked, dropped, spamreport"),
-        ({"counts": '"bounce"'}, "counts", "valid list\nA list of some of: bounce"),
-        ({"say": '""'}, "say", "at least 1 character"),
-        ({"say": '"a\\nb"'}, "say", "line breaks"),
-        ({"say": f'"{"a" * 501}"'}, "say", "at most 500 characters"),
-    ],
-)
-def test_a_wrong_rule_is_named_with_what_is_allowed(
-    tmp_path: Path, changes: dict[str, str | None], field: str, words: str
-) -> None:
-    file = tmp_path / "alerts.toml"
-    file.write_text(written(name='"first"') + written(**changes), encoding="utf-8")
-    with pytest.raises(SettingsError) as caught:
-        load_rules(file)
-    assert caught.value.place == f"alerts.toml: rule 2 (bounces): {field}"
-    assert caught.value.hint
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "place", "words"),
-    [
-        ("", "alerts.toml: rule", "it is missing\nRules begin with [[rule]]"),
-        ("[[rules]]\n", "alerts.toml: rules", "no such key\nKnown here: rule."),
-        ("rule = 3\n", "alerts.toml: rule", "valid list\nRules begin with [[rule]]"),
-        ("rule = [3]\n", "alerts.toml: rule 1", "Rules begin with [[rule]]"),
-        (written(name=None), "alerts.toml: rule 1: name", "it is missing"),
-        (written(name="7"), "alerts.toml: rule 1 (7): name", "valid string"),
-        (
-            written() + written(name='"drops"') + written(),
-            "alerts.toml: rule 3 (bounces): name",
-            "rule 1 has the same name\nGive each rule",
+def outcomes(database: Engine, send: int, domain: str, delivered: int, bounced: int) -> None:
+    """A post of events for so many people of this mail domain, who have not had any before."""
+    first = {"one.example": 1, "two.example": 31, "three.example": 61}[domain]
+    kinds = ["delivered"] * delivered + ["bounce"] * bounced
+    take(
+        database,
+        *(
+            entry(send, person, kind, email=f"p{person}@{domain}")
+            for person, kind in enumerate(kinds, start=first)
         ),
-    ],
-)
-def test_a_wrong_file_is_explained(tmp_path: Path, text: str, place: str, words: str) -> None:
-    file = tmp_path / "alerts.toml"
-    file.write_text(text, encoding="utf-8")
-    with pytest.raises(SettingsError) as caught:
-        load_rules(file)
-    assert caught.value.place == place
-    assert words in str(caught.value)
+    )
 
 
-@pytest.mark.parametrize("content", [None, b"[[rule\n", b"\xff\xfe", b"a = 1\na = 2\n"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
-    file = tmp_path / "mine.toml"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(SettingsError) as caught:
-        load_rules(file)
-    assert caught.value.place == str(file)
-    assert caught.value.message.startswith("cannot be read: ")
-    assert caught.value.hint
+@pytest.mark.both_databases
+def test_one_mail_domain_is_enough_for_a_rule_by_domain(database: Engine) -> None:
+    people(database, 91)
+    send = under_way(database, batch_size=90)
+    outcomes(database, send, "one.example", 27, 2)
+    outcomes(database, send, "two.example", 8, 2)
+    assert look(database, rule(), by_domain(above=Decimal("0.2"))) == []
+    assert look(database, by_domain(at_least=3)) == []
+    assert look(database, by_domain(after=11)) == []
+    assert look(database, by_domain(domains=["one.example"])) == []
+    assert look(database, by_domain(counts=["blocked", "spamreport"])) == []
+    ((_, why),) = look(database, rule(), by_domain(domains=["two.example"]))
+    assert why == "20 % of 10 emails to two.example bounced (2), above 10 %: look at the list"
+    assert stands(database, send).state == SendState.PAUSED
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError):
-        load_rules(tmp_path)
+@pytest.mark.both_databases
+def test_of_several_mail_domains_the_worst_is_named(database: Engine) -> None:
+    people(database, 91)
+    send = under_way(database, batch_size=90)
+    outcomes(database, send, "one.example", 3, 2)
+    outcomes(database, send, "two.example", 3, 3)
+    assert look(database, by_domain(action="tell", name="tells")) == []
+    assert look(database, by_domain(action="tell", name="tells")) == []
+    ((_, detail),) = told(database)
+    assert detail == (
+        "50 % of 6 emails to two.example bounced (3), above 10 % (and 1 more mail domain): "
+        "look at the list"
+    )
 
 
-def test_no_rule_at_all_has_to_be_said(tmp_path: Path) -> None:
-    file = tmp_path / "alerts.toml"
-    file.write_text("rule = []\n", encoding="utf-8")
-    assert load_rules(file) == ()
+@pytest.mark.both_databases
+def test_after_a_resume_a_mail_domain_starts_anew_too(database: Engine) -> None:
+    people(database, 91)
+    send = under_way(database, batch_size=90)
+    outcomes(database, send, "one.example", 3, 2)
+    outcomes(database, send, "two.example", 10, 1)
+    assert len(look(database, by_domain())) == 1
+    # An answer that comes during the pause is forgiven, too.
+    report(database, send, "bounce", [6], email="p6@one.example")
+    assert look(database, by_domain()) == []
+    resume(database, send)
+    assert look(database, by_domain()) == []
+    take(
+        database,
+        *(
+            entry(send, person, kind, email=f"p{person}@one.example")
+            for person, kind in enumerate(["delivered"] * 4 + ["bounce"] * 2, start=7)
+        ),
+    )
+    ((_, why),) = look(database, by_domain())
+    assert why.startswith(
+        "33.34 % of 6 emails to one.example since the circuit breaker opened bounced (2), above"
+    )
+    resume(database, send)
+    # A mail domain that no rule could judge before keeps all its figures.
+    report(database, send, "bounce", [42, 43], email="p@two.example")
+    ((_, why),) = look(database, by_domain())
+    assert why.startswith("23.08 % of 13 emails to two.example bounced (3), above")
+
+
+def test_without_reports_of_deliveries_no_mail_domain_is_judged(database: Engine) -> None:
+    people(database, 91)
+    send = under_way(database, batch_size=90)
+    outcomes(database, send, "one.example", 0, 5)
+    assert look(database, by_domain()) == []
+    outcomes(database, send, "two.example", 1, 0)
+    assert len(look(database, by_domain())) == 1
+
+
+def test_a_healthy_send_is_not_asked_about_its_mail_domains(database: Engine) -> None:
+    people(database, 91)
+    send = under_way(database, batch_size=90)
+    outcomes(database, send, "one.example", 20, 1)
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        statements.append(statement)
+
+    event.listen(database, "before_cursor_execute", note)
+    assert look(database, by_domain()) == []
+    event.remove(database, "before_cursor_execute", note)
+    assert not [one for one in statements if "variant_counter" in one]
+
+
+# Rules about silence
+
+
+def silence(**changes: Any) -> SilenceRule:
+    plain = {"name": "silent", "silence": "2h", "say": "check the event webhook"}
+    return SilenceRule.model_validate(plain | changes)
+
+
+def departed(database: Engine, send: int, batch: int, at: datetime) -> None:
+    batches = table_of(Batch)
+    this = (batches.c.send_id == send) & (batches.c.number == batch)
+    with transaction(database) as session:
+        session.execute(update(batches).where(this).values(departed_at=at))
+        session.execute(update(table_of(Send)).values(started_at=NOW))
+
+
+def look_at(database: Engine, minutes: int, *rules: Rule) -> list[tuple[int, str]]:
+    with transaction(database) as session:
+        return check_sends(session, rules, now=NOW + timedelta(minutes=minutes))
+
+
+def silent_messages(database: Engine, minutes: int) -> list[Occasion]:
+    """What the setting ``tracking.event_silence`` tells."""
+    with reading(database) as session:
+        at = NOW + timedelta(minutes=minutes)
+        found = event_silence.occasions(session, limit=timedelta(hours=1), now=at)
+        return operator_messages.not_posted(session, found)
+
+
+@pytest.mark.both_databases
+def test_a_silent_webhook_pauses_a_running_send(database: Engine) -> None:
+    people(database, 11)
+    send = under_way(database, batch_size=5)
+    departed(database, send, 1, NOW)
+    assert look_at(database, 119, silence()) == []
+    assert len(silent_messages(database, 119)) == 1
+    ((paused, why),) = look_at(database, 120, rule(), silence())
+    assert (paused, stands(database, send).state) == (send, SendState.PAUSED)
+    assert why == (
+        "5 emails left since 2026-03-27 07:00 UTC. The last event was never: "
+        "check the event webhook"
+    )
+    # The message about the pause is enough.
+    assert silent_messages(database, 125) == []
+    resume(database, send)
+    assert look_at(database, 130, silence()) == []
+    assert look_at(database, 600, silence()) == []
+    # Only emails that left after the resume can show a silence.
+    hand_over(database)
+    departed(database, send, 2, NOW + timedelta(minutes=600))
+    assert look_at(database, 719, silence()) == []
+    assert len(look_at(database, 720, silence())) == 1
+
+
+@pytest.mark.both_databases
+def test_an_event_of_any_send_ends_a_silence(database: Engine) -> None:
+    people(database, 11)
+    send = under_way(database, batch_size=5)
+    departed(database, send, 1, NOW)
+    moment = int((NOW + timedelta(minutes=30)).timestamp())
+    report(database, 0, "delivered", [3], timestamp=moment)
+    assert look_at(database, 300, silence()) == []
+    hand_over(database)
+    departed(database, send, 2, NOW + timedelta(minutes=60))
+    # An unsubscribe by our own link proves nothing.
+    later = int((NOW + timedelta(minutes=90)).timestamp())
+    report(database, send, "unsubscribe", [1], timestamp=later)
+    ((_, why),) = look_at(database, 180, silence())
+    assert why.startswith("5 emails left since 2026-03-27 08:00 UTC. The last event was of 2026-03")
+
+
+@pytest.mark.both_databases
+def test_a_silence_is_told_once_by_the_rule_or_by_the_setting(database: Engine) -> None:
+    people(database, 11)
+    send = under_way(database, batch_size=5)
+    departed(database, send, 1, NOW)
+    tells = silence(action="tell")
+    for _ in range(2):
+        assert look_at(database, 121, tells, silence(name="other", action="tell")) == []
+    assert stands(database, send).state == SendState.SENDING
+    (message,) = told(database)
+    assert message[1].endswith("The last event was never: check the event webhook")
+    assert silent_messages(database, 130) == []

@@ -11,7 +11,7 @@ from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.errors import SettingsError
 from newsletter.tracking.breaker_backtest import backtest, beside_each_other, percent
-from newsletter.tracking.circuit_breaker import parse_rules
+from newsletter.tracking.breaker_rules import parse_rules
 from newsletter.web.console.base.layout import page
 from newsletter.web.console.base.permissions import role
 from newsletter.web.dependencies import Parts
