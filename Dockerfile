@@ -2,8 +2,10 @@
 FROM python:3.11-slim AS build
 WORKDIR /build
 RUN python -m venv /opt/newsletter
-COPY requirements.lock ./
-RUN /opt/newsletter/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+# requirements-otel.lock adds OpenTelemetry (docs/guides/monitor.md).
+ARG REQUIREMENTS=requirements.lock
+COPY requirements.lock requirements-otel.lock ./
+RUN /opt/newsletter/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r "$REQUIREMENTS"
 COPY pyproject.toml README.md LICENSE ./
 COPY newsletter newsletter
 COPY subscribers subscribers

@@ -58,7 +58,9 @@ lock: $(VENV)/.dev ## write the lock files again from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --group build pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+		--custom-compile-command 'make lock' --group build --extra otel -c requirements.lock pyproject.toml -o requirements-otel.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --group dev --extra otel -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

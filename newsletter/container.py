@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from newsletter import database_identity, readiness
+from newsletter import database_identity, readiness, tracing
 from newsletter.db.dialect import is_postgresql
 from newsletter.db.engine import (
     beside,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from newsletter.tracking.retention.prune import RetentionPolicy
     from newsletter.tracking.suppression_sync import Reconciler
     from newsletter.wakeups import Wakeups
+    from newsletter.webhooks.sender import WebhookSender
 
 
 _log = logging.getLogger(__name__)
@@ -117,6 +119,12 @@ class Container:
             if self.loaded.subscribers.address_key.get_secret_value():
                 # Checked here, because a transaction cannot begin inside another.
                 _require_address_key(engine, self.address_key)
+            if self.loaded.initial:
+                from newsletter.settings import publication
+
+                # What prevents sending stays in the file, where it can be corrected.
+                unfit = {problem.key for problem in readiness.unfit(self.loaded)}
+                publication.take_over_initial(engine, self.loaded, but=unfit, now=datetime.now(UTC))
         except UserError:
             engine.dispose()
             raise
@@ -192,9 +200,13 @@ class Container:
     @property
     def publication(self) -> Publication:
         """The values that all issues share."""
+        return self.publication_of(self.settings)
+
+    @staticmethod
+    def publication_of(settings: Settings) -> Publication:
+        """The values that all issues would share with these settings."""
         from newsletter.rendering.rendered import Publication
 
-        settings = self.settings
         site, sender = settings.site, settings.sender
         return Publication(
             name=site.name,
@@ -500,6 +512,17 @@ class Container:
             workers = ThreadPool(self.wakeups, dispatcher, concurrency=threads)
         return WorkerPool(self.database, workers, heartbeat, self.departure_log)
 
+    def webhook_sender(self) -> WebhookSender:
+        """Sends webhooks from this process."""
+        from newsletter.webhooks.sender import WebhookSender
+
+        return WebhookSender(
+            self.database,
+            self.wakeups,
+            allow_hosts=self.loaded.webhooks.allow_hosts,
+            version=version("newsletter"),
+        )
+
     def clock(self) -> Clock:
         """The clock of this process."""
         from newsletter.scheduling.leader_clock import Clock
@@ -510,11 +533,32 @@ class Container:
         """Store and apply events; they are committed when this returns."""
         from newsletter.tracking.events.ingest import ingest
 
-        rules, now = self.thresholds, datetime.now(UTC)
-        return retry_on_deadlock(
+        rules, now, begun = self.thresholds, datetime.now(UTC), tracing.now()
+        done = retry_on_deadlock(
             self.database,
             lambda session: ingest(session, events, now=now, hash_of=self.hash_of, rules=rules),
         )
+        if tracing.is_on():
+            from newsletter.tracking.events import event_traces
+
+            event_traces.record(self.database, done.added, begun=begun)
+        return done
+
+    @contextmanager
+    def writing_traces(self) -> Iterator[None]:
+        """Write traces within the block, if the variables of OpenTelemetry ask for them."""
+        if tracing.is_wanted():
+            from newsletter.sending import traces
+
+            with transaction(self.database) as session:
+                database = database_identity.database_id(session, now=datetime.now(UTC))
+                unfinished = traces.unfinished(session)
+            tracing.start(database)
+            tracing.remember(unfinished)
+        try:
+            yield
+        finally:
+            tracing.stop()
 
     @property
     def thresholds(self) -> Thresholds:

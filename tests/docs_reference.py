@@ -107,6 +107,9 @@ line. This works for `database_url`, `sendgrid.api_key`, `links.keys`, `subscrib
 `inbound.key` and `metrics.token`. A line break at the end does not count, and setting both the
 value and the file is an error.
 
+The table `[initial]` of your TOML file has settings with which the database of a new publication
+begins; the console can change them ([settings](../guides/settings.md#which-value-counts)).
+
 `newsletter settings` prints every value in force and its source. An unknown key or a wrong value
 stops the start, with the key and what is allowed.
 

@@ -14,8 +14,10 @@ from typing import Any, Final
 from sqlalchemy import Row, func, select, update
 
 from newsletter.accounts.models import OperatorMessage, User
+from newsletter.db import webhook_queue
 from newsletter.db.dialect import insert_into
 from newsletter.db.orm import Session, changed, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 
 _message, _user = table_of(OperatorMessage), table_of(User)
 #: New messages are counted up to this number.
@@ -47,6 +49,8 @@ class MessageKind(StrEnum):
     EVENTS_SILENT = "events_silent"
     #: Suppressions differed from the provider's lists; ``subject`` is the number of the run.
     SUPPRESSIONS_DIFFERED = "suppressions_differed"
+    #: A webhook endpoint was disabled because of its answers; ``subject`` is its number.
+    WEBHOOK_DISABLED = "webhook_disabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,12 @@ def post(
         "created_at": now,
     }
     insert = insert_into(session, _message).values(values)
-    session.execute(insert.on_conflict_do_nothing(index_elements=["key"]))
+    if not changed(session, insert.on_conflict_do_nothing(index_elements=["key"])):
+        return
+    message = {name: values[name] for name in ("kind", "subject", "detail")}
+    webhook_queue.report(
+        session, WebhookEvent.OPERATOR_MESSAGE, lambda: {"message": message}, now=now
+    )
 
 
 def post_all(session: Session, occasions: Iterable[Occasion], *, now: datetime) -> None:

@@ -41,7 +41,16 @@ from newsletter.backups.row_checksums import TableChecksum
 from newsletter.backups.sequences import copy_sequences
 from newsletter.backups.table_rows import insert_rows, read_key, slices, write_key
 from newsletter.db.dialect import is_postgresql, with_snapshots
-from newsletter.db.engine import COPYING, check_version, require_current, transaction, upgrade
+from newsletter.db.engine import (
+    COPYING,
+    check_version,
+    is_missing_file,
+    open_database,
+    require_current,
+    sqlite_file,
+    transaction,
+    upgrade,
+)
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import BusyError, DatabaseError
 from newsletter.migrations.tables import metadata
@@ -89,6 +98,27 @@ class CopyReport:
     resumed: int
     #: Indexes of segments that could not be created again, because their names say no attribute.
     lost_indexes: list[str]
+
+
+@contextmanager
+def open_target(url: str) -> Iterator[Engine]:
+    """The database to copy into; a new SQLite file is deleted again if nothing came into it.
+
+    Raises DatabaseError if it cannot be opened.
+    """
+    is_new, file = is_missing_file(url), sqlite_file(url)
+    try:
+        target = open_database(url)
+    except DatabaseError as error:
+        raise DatabaseError(error.message, place="--to", hint=error.hint) from None
+    try:
+        yield target
+    finally:
+        is_empty = is_new and check_version(target) is None
+        target.dispose()
+        if is_empty and file is not None:
+            for suffix in ("", "-wal", "-shm"):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
 
 
 def copy_database(source: Engine, target: Engine, progress: Progress) -> CopyReport:

@@ -11,6 +11,16 @@ from newsletter.checking.parsed_body import PERSONAL, Link
 from newsletter.provider.dns_lookups import is_public_name
 
 _MAILBOX = re.compile(r"[^@\s<>,;:\"]+@[^@\s<>,;:\"]+\.[^@\s<>,;:\".]+")
+#: What may follow these schemes, what is wrong with other text, and the remedy.
+_NOT_WEB = {
+    "mailto": (_MAILBOX, "is not an email address", "Write mailto:editors@example.com."),
+    # RFC 3966, without parameters.
+    "tel": (
+        re.compile(r"\+?[\d().-]{3,30}"),
+        "is not a telephone number",
+        "Write tel:+4930123456, without spaces.",
+    ),
+}
 #: Text that looks like a link but is shown as text.
 _BROKEN_LINK = re.compile(r"\]\(|\]\[")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
@@ -62,18 +72,21 @@ def images(case: CheckContext) -> Iterator[CheckFinding]:
             )
 
 
+def _contact_fault(scheme: str, rest: str) -> tuple[str, str] | None:
+    box = rest.partition("?")[0]
+    pattern, fault, remedy = _NOT_WEB[scheme]
+    return None if PERSONAL in box or pattern.fullmatch(box) else (fault, remedy)
+
+
 def fault(url: str, own: str | None) -> tuple[str, str] | None:
     """What is wrong with an address and the remedy, or None; ``own`` is the publication's host."""
     scheme, colon, rest = url.partition(":")
-    if colon and scheme.lower() == "mailto":
-        box = rest.partition("?")[0]
-        if PERSONAL in box or _MAILBOX.fullmatch(box):
-            return None
-        return "is not an email address", "Write mailto:editors@example.com."
+    if colon and scheme.lower() in _NOT_WEB:
+        return _contact_fault(scheme.lower(), rest)
     if not colon or scheme.lower() not in {"http", "https"}:
         return (
             "is not a web address, so it stays text",
-            "Begin it with https://, http:// or mailto:.",
+            "Begin it with https://, http://, mailto: or tel:.",
         )
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Finds markup that is shown as text: HTML, tables, footnotes, merge tags of other systems.
+"""Finds markup that is shown as text: HTML, broken tables, merge tags of other systems.
 
 It searches text that is not code, with patterns that run in linear time.
 """
@@ -37,7 +37,6 @@ _TABLE: Final = re.compile(
     re.MULTILINE,
 )
 _FOOTNOTE: Final = re.compile(r"\[\^[^\[\]\s]{1,40}\]")
-_STRUCK: Final = re.compile(r"~~(?=[^\s~])[^\n~]{1,500}~~")
 _BARE_URL: Final = re.compile(
     r"(?<![\w/.@-])(?:(?:https?|ftp)://|www\.[^\s.]|tel:[+\d])[^\s<>]*+", re.IGNORECASE
 )
@@ -79,13 +78,19 @@ def _all(case: CheckContext) -> Iterator[CheckFinding]:
     for paragraph in case.body.paragraphs:
         yield from _in_paragraph(paragraph)
     for words in case.body.words:
+        for note in _FOOTNOTE.finditer(words.text):
+            yield CheckFinding(
+                f"{note[0]} is shown as text: there is no such footnote",
+                f"Write a line {note[0]}: …, in the same section or entry.",
+                words.line,
+            )
         if not words.is_in_link:
             for url in _BARE_URL.finditer(words.text):
                 yield CheckFinding(
                     f"{_short(url[0])} is not a link: it is shown as text",
-                    "Write <https://…>, or [text](https://…)."
+                    "Write [text](https://…)."
                     if not url[0].lower().startswith("tel:")
-                    else "Links to web pages and mailboxes only are possible.",
+                    else f"Write [text]({_short(url[0])}).",
                     words.line,
                 )
 
@@ -120,19 +125,11 @@ def _dashed(_text: str) -> tuple[str, str]:
 
 
 def _table(_text: str) -> tuple[str, str]:
-    hint = "Write a list, or link to a page with the table."
-    return "a table of | and - is shown as text: tables are not supported", hint
-
-
-def _footnote(text: str) -> tuple[str, str]:
-    return (
-        f"{text} is shown as text: footnotes are not supported",
-        "Put the note into the text, or into brackets.",
+    hint = (
+        "Give the line of dashes as many columns as the headings, and leave an empty line above "
+        "the table."
     )
-
-
-def _struck(text: str) -> tuple[str, str]:
-    return f"{_short(text)} is shown as text: strikethrough is not supported", "Remove the ~~."
+    return "a table of | and - is shown as text", hint
 
 
 def _merge_tag_texts(text: str) -> tuple[str, str]:
@@ -150,8 +147,6 @@ _PATTERNS: Final = (
     (_TAG, _tag),
     (_DASHED, _dashed),
     (_TABLE, _table),
-    (_FOOTNOTE, _footnote),
-    (_STRUCK, _struck),
     (_MERGE_TAG, _merge_tag_texts),
 )
 

@@ -9,15 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markdown_it import MarkdownIt
 from markdown_it.parser_inline import RuleFuncInlineType
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
-from mdit_py_plugins.attrs import attrs_plugin
 
 from newsletter.issues.parsing import merge_fields
 from newsletter.issues.parsing.issue_file import Draft
-from newsletter.rendering.markdown import PARSER_LIMIT, SIZES
+from newsletter.rendering.markdown import new_parser
 from newsletter.rendering.word_check import DEFINITION, folded
 
 #: Replaces each placeholder in addresses and texts.
@@ -93,8 +91,7 @@ def parse_body(draft: Draft, links: dict[str, str]) -> ParsedBody:
     # A placeholder never spans lines.
     for number, text in enumerate(draft.body.split("\n"), draft.body_line):
         lines.append(merge_fields.replace(text, of, name=draft.name, line=number))
-    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": PARSER_LIMIT})
-    parser.use(attrs_plugin, after=("image",), allowed=SIZES)
+    parser = new_parser()
     # The checks also report links that rendering does not accept.
     parser.validateLink = _any_url  # type: ignore[method-assign]
     ruler = parser.inline.ruler

@@ -58,6 +58,7 @@ COMMANDS = (
         "Lift the suppression of bounced mailboxes that work.",
     ),
     ("segment", "audience.segments", "app", "Save and count segments of subscribers."),
+    ("webhooks", "service.webhooks", "app", "Tell other programs what happens, by webhooks."),
     ("topic", "audience.topics", "app", "Create topics that subscribers opt in to."),
     ("user", "service.users", "app", "Manage the users of the console."),
     (

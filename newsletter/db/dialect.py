@@ -10,6 +10,8 @@ from sqlalchemy import (
     Connection,
     Engine,
     Table,
+    Text,
+    cast,
     collate,
     delete,
     false,
@@ -69,3 +71,10 @@ def joined(session: Session, column: ColumnElement[str], separator: str) -> Colu
     """An aggregate of the column's texts in one text."""
     function = func.string_agg if is_postgresql(session) else func.group_concat
     return function(column, separator)
+
+
+def random_hex(database: Session) -> ColumnElement[str]:
+    """A random text of 32 hexadecimal digits, another one in each row."""
+    if is_postgresql(database):
+        return func.replace(cast(func.gen_random_uuid(), Text), "-", "")
+    return func.lower(func.hex(func.randomblob(16)))

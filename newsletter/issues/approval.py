@@ -14,7 +14,9 @@ from sqlalchemy import Select, func, select
 from newsletter.accounts import audit, operator_messages
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db import webhook_queue
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import IssueError
 from newsletter.issues import store
 from newsletter.issues.models import Issue, Review, Revision
@@ -282,6 +284,17 @@ def _record_step(
             at=now,
         )
     )
+    if step is Step.APPROVED:
+        approved = {
+            "slug": issue.slug,
+            "title": issue.title,
+            "series": issue.series,
+            "revision": revision.number,
+            "approved_by": by.name,
+        }
+        webhook_queue.report(
+            session, WebhookEvent.ISSUE_APPROVED, lambda: {"issue": approved}, now=now
+        )
     session.flush()
 
 

@@ -35,9 +35,9 @@ _LAYOUT = "Change the text, and import it again."
 _EXPECTED_ENTRY = "An entry is written “[title] · organization · Source text”."
 
 #: Characters with a meaning in Markdown anywhere in a line.
-_SPECIAL = re.compile(r"[\\`*_\[\]<>]|&(?=#?\w+;)|\{\{")
+_SPECIAL = re.compile(r"[\\`*_\[\]<>~]|&(?=#?\w+;)|\{\{")
 #: Characters with a meaning only at the start of a paragraph.
-_LEADING = re.compile(r"(?=[#>~=])|(?=[-+](?:\s|-|$))")
+_LEADING = re.compile(r"(?=[#>=:])|(?=[-+](?:\s|-|$))")
 _NUMBERED = re.compile(r"(\d{1,9})([.)])(?=\s|$)")
 
 

@@ -31,6 +31,8 @@ context.configure(
     render_item=plain_types,
     render_as_batch=connection.dialect.name == "sqlite",
     include_name=is_ours,
+    # Alembic believes that SQLite has none, and would commit after each version.
+    transactional_ddl=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -2,6 +2,7 @@
 
 import newsletter.accounts.models
 import newsletter.database_identity
+import newsletter.db.webhook_queue
 import newsletter.imports.models
 import newsletter.issues.models
 import newsletter.scheduling.models
@@ -15,6 +16,7 @@ from newsletter.db.orm import metadata as metadata
 MODELS = (
     newsletter.accounts.models,
     newsletter.database_identity,
+    newsletter.db.webhook_queue,
     newsletter.imports.models,
     newsletter.issues.models,
     newsletter.scheduling.models,

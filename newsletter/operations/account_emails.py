@@ -9,6 +9,7 @@ from newsletter.accounts.models import User
 from newsletter.container import Container
 from newsletter.db.orm import Session
 from newsletter.links import Purpose
+from newsletter.rendering.rendered import Publication
 from newsletter.rendering.transactional import render_transactional
 from newsletter.sending.delivery import outbox
 from newsletter.sending.delivery.outbox import OutgoingEmail
@@ -45,16 +46,17 @@ def invitation(parts: Container, user: User, *, by: str, now: datetime) -> Outgo
     )
 
 
-def welcome(parts: Container) -> OutgoingEmail:
-    """The email to the first owner, which shows that emails arrive."""
+def welcome(parts: Container, publication: Publication) -> OutgoingEmail:
+    """The email to the first owner, which shows that emails of this publication arrive."""
     return _mail(
         parts,
-        f"Emails of {parts.publication.name} arrive",
+        f"Emails of {publication.name} arrive",
         [
-            f"This is the first email of {parts.publication.name}, sent to its first owner.",
+            f"This is the first email of {publication.name}, sent to its first owner.",
             "It came the way that all your emails go.",
         ],
-        ("Open the console", f"{parts.publication.base_url}/console/"),
+        ("Open the console", f"{publication.base_url}/console/"),
+        publication=publication,
     )
 
 
@@ -98,14 +100,20 @@ def password_link(parts: Container, user_id: int, stamp: int, *, expires: dateti
 
 
 def _mail(
-    parts: Container, title: str, paragraphs: list[str], button: tuple[str, str]
+    parts: Container,
+    title: str,
+    paragraphs: list[str],
+    button: tuple[str, str],
+    *,
+    publication: Publication | None = None,
 ) -> OutgoingEmail:
+    publication = publication or parts.publication
     words = render_transactional(
-        parts.publication,
+        publication,
         templates=parts.settings.templates_directory,
         title=title,
         paragraphs=paragraphs,
         button=button,
-        footer=_WHY.format(publication_name=parts.publication.name),
+        footer=_WHY.format(publication_name=publication.name),
     )
     return OutgoingEmail(words.subject, words.html, words.text)

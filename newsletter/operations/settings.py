@@ -71,7 +71,31 @@ def change(
     not touched by the form, and what another has changed since is a conflict. All is saved, or
     nothing: SettingsChangeError has every problem.
     """
-    lock(session, "publication settings")
+    lock(session, publication.LOCK)
+    stored = publication.latest(session)
+    wanted = changes_of(session, parts, values, now=now, base=base)
+    for key, new in wanted.items():
+        publication.add(session, key, new, by=by.name, now=now)
+    for key, new in wanted.items():
+        before = _in_force(parts, stored, key)
+        if new is None:
+            audit.record(session, by, "setting removed", now=now, subject=key, before=before)
+        else:
+            audit.record(
+                session, by, "setting changed", now=now, subject=key, before=before, after=new
+            )
+    return list(wanted)
+
+
+def changes_of(
+    session: Session,
+    parts: Container,
+    values: Mapping[str, Value | None],
+    *,
+    now: datetime,
+    base: int | None = None,
+) -> dict[str, Value | None]:
+    """What ``change`` would store. Raises SettingsChangeError as it does, and changes nothing."""
     stored = publication.latest(session)
     old = stored if base is None else publication.latest(session, until=base)
     problems: dict[str, SettingsError] = {}
@@ -101,17 +125,7 @@ def change(
     }
     if problems or conflicts:
         raise SettingsChangeError(problems, conflicts, frozenset(wanted) | frozenset(problems))
-    for key, new in wanted.items():
-        publication.add(session, key, new, by=by.name, now=now)
-    for key, new in wanted.items():
-        before = _in_force(parts, stored, key)
-        if new is None:
-            audit.record(session, by, "setting removed", now=now, subject=key, before=before)
-        else:
-            audit.record(
-                session, by, "setting changed", now=now, subject=key, before=before, after=new
-            )
-    return list(wanted)
+    return wanted
 
 
 def _in_force(parts: Container, changes: Mapping[str, Change], key: str) -> Value:

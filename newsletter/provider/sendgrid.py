@@ -24,7 +24,7 @@ import sendgrid
 from python_http_client.exceptions import HTTPError
 from sendgrid.helpers.eventwebhook import EventWebhook
 
-from newsletter import metrics
+from newsletter import metrics, tracing
 from newsletter.errors import ProviderError
 from newsletter.numbers import whole_number
 from newsletter.provider import outcomes
@@ -71,10 +71,14 @@ class SendGridGateway:
 
     def send(self, request: MailRequest) -> Outcome:
         """Send the request; faults of the network and the provider are outcomes."""
-        begun = time.perf_counter()
+        begun, begun_at = time.perf_counter(), tracing.now()
         outcome = self._send(request)
-        duration = time.perf_counter() - begun
-        metrics.PROVIDER_REQUESTS.observe(duration, outcome=_LABELS[type(outcome)])
+        duration, label = time.perf_counter() - begun, _LABELS[type(outcome)]
+        metrics.PROVIDER_REQUESTS.observe(duration, outcome=label)
+        if (batch := tracing.current_batch()) is not None:
+            status = outcome.status if isinstance(outcome, Refused) else None
+            status = 202 if isinstance(outcome, Accepted) else status
+            batch.write_request(self._host, label, begun=begun_at, status=status)
         return outcome
 
     def _send(self, request: MailRequest) -> Outcome:

@@ -1,23 +1,30 @@
 """Adapter for markdown-it: parses an issue's Markdown into tokens for HTML and text.
 
-Raw HTML is shown as text. Links to anything but web pages and mailboxes stay text as well. Link
-definitions (``[label]: https://…``) apply to the whole body, although its parts are rendered one
-by one.
+The syntax is CommonMark with GitHub's tables, strikethrough, task lists, bare addresses and
+footnotes (https://github.github.com/gfm), and with definition lists. Raw HTML is shown as text.
+Links to anything but web pages, mailboxes and telephones stay text as well. Link definitions
+(``[label]: https://…``) apply to the whole body, although its parts are rendered one by one.
 """
 
 import re
 from collections.abc import Callable, MutableMapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
 from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from mdit_py_plugins.attrs import attrs_plugin
+from mdit_py_plugins.deflist import deflist_plugin
+from mdit_py_plugins.footnote import footnote_plugin
+from mdit_py_plugins.gfm_autolink import gfm_autolink_plugin
 
 from newsletter.errors import IssueError
 
-_ALLOWED_LINK = re.compile(r"https?://[^/\s]|mailto:[^\s]", re.IGNORECASE)
+_ALLOWED_LINK = re.compile(r"https?://[^/\s]|mailto:[^\s]|tel:[+\d]", re.IGNORECASE)
 #: How deep lists and quotes may be nested; a list and its item count as two levels.
 MOST_NESTED = 40
 #: The parser drops what is deeper than this, so MOST_NESTED has to be less.
@@ -27,8 +34,15 @@ _MOST_INLINE_NESTED = 50
 SIZES = ("width", "height")
 _TAGS = {
     "p", "br", "hr", "h2", "h3", "h4", "ul", "ol", "li", "blockquote", "pre", "code",
-    "em", "strong", "a", "img",
+    "em", "strong", "s", "sup", "a", "img", "dl", "dt", "dd", "span",
+    "table", "thead", "tbody", "tr", "th", "td",
 }  # fmt: skip
+_CLASSES = {
+    "ul": {"tasks"}, "ol": {"tasks", "notes"}, "span": {"label"},
+    "th": {"left", "center", "right"}, "td": {"left", "center", "right"},
+}  # fmt: skip
+#: The boxes of a task list; emails cannot have form elements.
+_DONE, _OPEN = "\N{BALLOT BOX WITH CHECK} ", "\N{BALLOT BOX} "
 _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title", *SIZES}, "ol": {"start"}}
 #: The title of the issue is the h1, so headings of the body begin at h2.
 _HEADINGS = {"h1": "h2", "h2": "h2", "h3": "h3", "h4": "h4", "h5": "h4", "h6": "h4"}
@@ -42,11 +56,10 @@ class Markdown:
 
         Raises IssueError where lists, quotes, emphasis or links are nested too deeply.
         """
-        self._parser = MarkdownIt("commonmark", {"html": False, "maxNesting": PARSER_LIMIT})
-        self._parser.use(attrs_plugin, after=("image",), allowed=SIZES)
+        self._parser = new_parser()
         # markdown-it documents replacing this method as the way to decide on links.
         self._parser.validateLink = _allowed  # type: ignore[method-assign]
-        self._in_url = in_url
+        self._in_url, self._body = in_url, body
         self._name, self._line = name, line
         self._parser.block.ruler.before("code", "depth", self._refuse_depth)
         env: MutableMapping[str, Any] = {}
@@ -60,8 +73,15 @@ class Markdown:
         self._references = env.get("references", {})
 
     def blocks(self, text: str) -> list[Token]:
-        """The tokens of a part of the body."""
-        tokens = self._parser.parse(text, self._env())
+        """The tokens of a part of the body.
+
+        Raises IssueError for a footnote that nothing in this part refers to.
+        """
+        env = self._env()
+        tokens = self._parser.parse(text, env)
+        for name, number in env.get("footnotes", {}).get("refs", {}).items():
+            if number < 0:
+                self._refuse_footnote(f"[^{name.removeprefix(':')}]")
         self._finish(tokens)
         return tokens
 
@@ -78,7 +98,8 @@ class Markdown:
             raw,
             tags=_TAGS,
             attributes=_ATTRIBUTES,
-            url_schemes={"http", "https", "mailto"},
+            allowed_classes=_CLASSES,
+            url_schemes={"http", "https", "mailto", "tel"},
             link_rel=None,
         )
 
@@ -93,6 +114,15 @@ class Markdown:
             )
         return False
 
+    def _refuse_footnote(self, label: str) -> None:
+        above, _, _ = self._body.partition(f"{label}:")
+        raise IssueError(
+            f"nothing refers to the footnote {label} in this part, so nobody would see it",
+            place=f"{self._name}:{self._line + above.count(chr(10))}",
+            hint=f"Write {label} where it belongs. In a digest, a footnote stands in the same "
+            "section or entry.",
+        )
+
     def _env(self) -> MutableMapping[str, Any]:
         return {"references": dict(self._references)}
 
@@ -104,10 +134,105 @@ class Markdown:
                     token.attrs[key] = self._in_url(str(token.attrs[key]))
             # Emails have no syntax highlighting, so drop the language of code.
             token.info = ""
+            _set_class(token)
             if token.type == "image":
                 # The renderer would drop code from the alternative text.
                 token.children = [Token("text", "", 0, content=_plain(token.children or ()))]
             self._finish(token.children or ())
+        _add_boxes(tokens)
+        _add_labels(tokens)
+
+
+def new_parser() -> MarkdownIt:
+    """A parser of this syntax; what it does with links is up to the caller."""
+    parser = MarkdownIt(
+        "commonmark", {"html": False, "tasklists": True, "maxNesting": PARSER_LIMIT}
+    )
+    parser.enable(["table", "strikethrough"])
+    parser.use(attrs_plugin, after=("image",), allowed=SIZES)
+    parser.use(gfm_autolink_plugin).use(footnote_plugin, inline=False).use(deflist_plugin)
+    ruler = parser.inline.ruler
+    for name, rule in zip(ruler.get_active_rules(), ruler.getRules(), strict=True):
+        if name.startswith("gfm_autolink"):
+            ruler.at(name, _keeping_text(rule))
+    # An address that is its own text is shown as it was written.
+    parser.normalizeLinkText = str  # type: ignore[method-assign, assignment]
+    for token, html in _FOOTNOTE_HTML.items():
+        parser.add_render_rule(token, html)
+    return parser
+
+
+def _keeping_text(rule: Callable[[StateInline, bool], bool]) -> Callable[[StateInline, bool], bool]:
+    """The rule of the plugin for bare addresses, without its loss of text.
+
+    It drops the characters before the position although it makes no link of them.
+    """
+
+    def kept(state: StateInline, silent: bool) -> bool:  # noqa: FBT001 (markdown-it calls it so)
+        before = state.pending
+        if rule(state, silent):
+            return True
+        state.pending = before
+        return False
+
+    return kept
+
+
+def _of_footnote(html: str) -> Callable[..., str]:
+    def made(_self: object, tokens: Sequence[Token], index: int, *_: object) -> str:
+        return html.format(number=int(tokens[index].meta.get("id", -1)) + 1)
+
+    return made
+
+
+#: Without links between text and note, because most mail programs do not follow them.
+_FOOTNOTE_HTML = {
+    "footnote_ref": _of_footnote("<sup>{number}</sup>"),
+    "footnote_block_open": _of_footnote('<hr><ol class="notes">\n'),
+    "footnote_block_close": _of_footnote("</ol>\n"),
+    "footnote_open": _of_footnote("<li>"),
+    "footnote_close": _of_footnote("</li>\n"),
+    "footnote_anchor": _of_footnote(""),
+}
+
+
+def _set_class(token: Token) -> None:
+    """Replace classes and styles of the parser by those of body.css."""
+    style = str(token.attrs.pop("style", ""))
+    name = str(token.attrs.pop("class", ""))
+    if style.startswith("text-align:"):
+        token.attrs["class"] = style.removeprefix("text-align:")
+    elif name == "contains-task-list":
+        token.attrs["class"] = "tasks"
+
+
+def _add_boxes(tokens: Sequence[Token]) -> None:
+    """Begin each task with a box in its text."""
+    for token, text in zip(tokens, tokens[2:], strict=False):
+        if token.type == "list_item_open" and "checked" in token.meta:
+            box = _DONE if token.meta.pop("checked") else _OPEN
+            text.children = [Token("text", "", 0, content=box), *(text.children or ())]
+
+
+def _add_labels(tokens: Sequence[Token]) -> None:
+    """Begin each cell with its column's heading, which is shown on phones, where rows are stacked.
+
+    The text part has no such tokens.
+    """
+    headings: list[str] = []
+    column = 0
+    for token, text in pairwise(tokens):
+        if token.type == "table_open":
+            headings = []
+        elif token.type == "tr_open":
+            column = 0
+        elif token.type == "th_open":
+            headings.append(_plain(text.children or ()))
+        elif token.type == "td_open":
+            if headings[column] and text.children:
+                label = f'<span class="label">{escapeHtml(headings[column])}: </span>'
+                text.children = [Token("html_inline", "", 0, content=label), *text.children]
+            column += 1
 
 
 def _plain(tokens: Sequence[Token]) -> str:

@@ -15,6 +15,7 @@ _WIDTH = 72
 #: The least width of text in deeply nested lists.
 _NARROWEST = 24
 RULE = "-" * _WIDTH
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class PlainText:
 
         ``bare`` says that it was written as an address alone; then ``mailto:`` is dropped.
         """
-        shown = url.removeprefix("mailto:")
+        shown = url.removeprefix("mailto:").removeprefix("tel:")
         if label in {url, shown}:
             return shown if bare else label
         number = self.links.setdefault(shown, len(self.links) + 1)
@@ -52,20 +53,25 @@ class PlainText:
 
     def _block(self, node: SyntaxTreeNode, width: int) -> str:
         match node.type:
-            case "paragraph":
+            case "paragraph" | "dt":
                 return wrapped(self._inline(node.children), width)
             case "heading":
                 return heading(self._inline(node.children), "-" if node.tag == "h2" else "")
             case "bullet_list" | "ordered_list":
                 return self._list(node, width)
-            case "blockquote":
-                return _prefixed(self._blocks(node.children, width - 2), "> ")
+            case "blockquote" | "dd":
+                prefix = "> " if node.type == "blockquote" else "    "
+                return _prefixed(self._blocks(node.children, width - len(prefix)), prefix)
             case "fence" | "code_block":
                 return _prefixed(node.content.rstrip("\n"), "    ")
             case "hr":
                 return "* * *"
+            case "table":
+                return self._table(node, width)
+            case "footnote_block":
+                return "\n".join(self._footnote(note, width) for note in node.children)
             case _:
-                return self._blocks(node.children, width)
+                return self._blocks(node.children, width, tight=node.type == "dl")
 
     def _list(self, node: SyntaxTreeNode, width: int) -> str:
         start = int(node.attrs.get("start", 1))
@@ -76,6 +82,37 @@ class PlainText:
             text = self._blocks(item.children, width - len(bullet), tight=tight)
             items.append(bullet + text.replace("\n", "\n" + " " * len(bullet)))
         return _bare("\n".join(items) if tight else "\n\n".join(items))
+
+    def _table(self, node: SyntaxTreeNode, width: int) -> str:
+        """Columns where they fit; otherwise each row as lines of ``heading: value``."""
+        rows = [
+            [" ".join(self._inline(cell.children).split()) for cell in row.children]
+            for part in node.children
+            for row in part.children
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        if sum(widths) + 2 * (len(widths) - 1) <= width:
+            rows.insert(1, ["-" * one for one in widths])
+            return _bare(
+                "\n".join(
+                    "  ".join(cell.ljust(one) for cell, one in zip(row, widths, strict=True))
+                    for row in rows
+                )
+            )
+        headings, *others = rows
+        return "\n\n".join(
+            "\n".join(
+                wrapped(f"{heading}: {cell}" if heading else cell, width)
+                for heading, cell in zip(headings, row, strict=True)
+                if heading or cell
+            )
+            for row in others or [[""] * len(headings)]
+        )
+
+    def _footnote(self, node: SyntaxTreeNode, width: int) -> str:
+        sign = f"{_raised(node.meta['id'])} "
+        text = self._blocks(node.children, width - len(sign))
+        return sign + _bare(text.replace("\n", "\n" + " " * len(sign)))
 
     def _inline(self, nodes: Sequence[SyntaxTreeNode]) -> str:
         return "".join(self._word(node) for node in nodes)
@@ -90,10 +127,11 @@ class PlainText:
                 return "\n"
             case "code_inline":
                 return f"`{node.content}`"
-            case "em":
-                return f"_{self._inline(node.children)}_"
-            case "strong":
-                return f"*{self._inline(node.children)}*"
+            case "em" | "strong" | "s":
+                mark = {"em": "_", "strong": "*", "s": "~~"}[node.type]
+                return f"{mark}{self._inline(node.children)}{mark}"
+            case "footnote_ref":
+                return _raised(node.meta["id"])
             case "link":
                 label, url = self._inline(node.children), str(node.attrs["href"])
                 return self.link(label, url, bare=node.markup == "autolink")
@@ -124,6 +162,11 @@ def wrapped(text: str, width: int = _WIDTH) -> str:
 def joined(*parts: str) -> str:
     """The parts that are not empty, separated by empty lines."""
     return "\n\n".join(part for part in parts if part)
+
+
+def _raised(index: int) -> str:
+    """The number of a footnote, whose index begins at 0, in raised digits."""
+    return str(index + 1).translate(_RAISED)
 
 
 def _is_tight(node: SyntaxTreeNode) -> bool:

@@ -23,22 +23,28 @@ _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Z
 #: ``[label]: https://… "title"``, which is not shown.
 DEFINITION: Final = re.compile(
     r"^[ \t>+*-]*+\[(?P<label>(?:[^\[\]\\]|\\.){1,999}+)\]:[ \t]*+\n?[ \t>]*+"
-    r"<?(?:https?:|mailto:)[^\s<>]*+>?"
+    r"<?(?:https?:|mailto:|tel:)[^\s<>]*+>?"
     r"(?:[ \t]*+\n?[ \t>]*+(?:\"[^\"]{0,999}+\"|'[^']{0,999}+'|\([^()]{0,999}+\))[ \t]*+$)?",
     re.MULTILINE | re.IGNORECASE | re.DOTALL,
 )
 _LABEL: Final = re.compile(r"(?<=\]\[)(?:[^\[\]\\]|\\.){1,999}+(?=\])", re.DOTALL)
 #: Where the address of a link begins.
-_DESTINATION: Final = re.compile(r"\]\(\s*+(?P<angle><?)(?=https?:|mailto:)", re.IGNORECASE)
+_DESTINATION: Final = re.compile(r"\]\(\s*+(?P<angle><?)(?=https?:|mailto:|tel:)", re.IGNORECASE)
 _TITLE: Final = re.compile(
     r"\s++(?P<title>\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|\((?:[^()\\]|\\.)*+\))\s*+\)",
     re.DOTALL,
 )
-_AUTOLINK: Final = re.compile(r"<(?:https?|mailto):[^\s<>]*+>", re.IGNORECASE)
+_AUTOLINK: Final = re.compile(r"<(?:https?|mailto|tel):[^\s<>]*+>", re.IGNORECASE)
 #: ``{width=512}`` after an image.
 _SIZES: Final = re.compile(r"(?<=[)\]])(?:\{[^{}]{0,300}+\})++")
-#: Quotes, bullets and numbers at the start of a line; rendering numbers lists itself.
-_MARKERS: Final = re.compile(r"^(?:[ \t>]++|(?:[-+*]|\d{1,9}[.)])(?=[ \t\n]|$))++", re.MULTILINE)
+#: ``- [x]``, which is shown as a box.
+_TASK: Final = re.compile(r"(?:[-+*]|\d{1,9}[.)])[ \t]++\[[xX]\](?=[ \t\n])")
+#: The text part has the mailbox alone.
+_MAILTO: Final = re.compile(r"(?<![^\W_])mailto:(?=[^\s<>])", re.IGNORECASE)
+#: ``[^label]``, of which a number is shown.
+_FOOTNOTE: Final = re.compile(r"\[\^[^\[\]\s]{1,200}+\]")
+#: Quotes, bullets, numbers and definitions at the start of a line; rendering numbers lists itself.
+_MARKERS: Final = re.compile(r"^(?:[ \t>]++|(?:[-+*:~]|\d{1,9}[.)])(?=[ \t\n]|$))++", re.MULTILINE)
 #: The language of a code block.
 _LANGUAGE: Final = re.compile(r"(?<=```|~~~)[ \t]*+[^\s`]++")
 #: Most characters to search for words that are joined to others.
@@ -73,8 +79,10 @@ def words_of(markdown: str, *, line: int, marks: str) -> list[Word]:
     labels = {folded(found["label"]) for found in DEFINITION.finditer(markdown)}
     text = _LANGUAGE.sub(_blank, DEFINITION.sub(_blank, markdown))
     text = _LABEL.sub(lambda one: _blank(one) if folded(one[0]) in labels else one[0], text)
-    text = _MARKERS.sub(_blank, _SIZES.sub(_blank, text))
+    text = _FOOTNOTE.sub(_blank, _TASK.sub(_blank, _SIZES.sub(_blank, text)))
+    text = _MARKERS.sub(_blank, text)
     text, titles = _without_addresses(_AUTOLINK.sub(_blank, text))
+    text = _MAILTO.sub(_blank, text)
     breaks = [at for at, letter in enumerate(markdown) if letter == "\n"]
     return [
         Word(word.casefold(), line + bisect_right(breaks, at), is_in_text)

@@ -11,6 +11,7 @@ from newsletter.sending.models import Batch, OutboxEmail, Part, ProviderBackoff,
 from newsletter.sending.states import BatchState, SendState
 from newsletter.tracking.models import ListRemoval
 from newsletter.tracking.stats import ab_test_results
+from newsletter.webhooks import deliveries as webhook_deliveries
 
 _send, _batch, _backoff = table_of(Send), table_of(Batch), table_of(ProviderBackoff)
 _outbox, _worker, _removal = table_of(OutboxEmail), table_of(Worker), table_of(ListRemoval)
@@ -28,7 +29,8 @@ def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime |
     work starts at the wakeup every half minute.
     """
     times = [
-        # Work that starts: sends, schedules, batches, single emails, removals from provider lists.
+        # Work that starts: sends, schedules, batches, single emails, removals from provider
+        # lists, webhooks.
         select(func.min(_send.c.scheduled_for)).where(_send.c.state == SendState.SCHEDULED),
         select(func.min(_schedule.c.next_at)).where(_schedule.c.state == ScheduleState.ACTIVE),
         select(func.min(_batch.c.not_before))
@@ -40,6 +42,7 @@ def next_due(session: Session, now: datetime, *, grace: timedelta) -> datetime |
         ),
         select(func.min(_outbox.c.not_before)).where(_outbox.c.state == _PENDING),
         select(func.min(_removal.c.next_at)).where(_removal.c.done_at.is_(None)),
+        webhook_deliveries.next_due(),
         # Waits that end: the backoff after provider errors, and leases.
         select(func.min(_backoff.c.until)).where(_backoff.c.until > now),
         select(func.min(_batch.c.lease_until)).where(_UNDER_WAY),

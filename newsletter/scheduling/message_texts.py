@@ -13,6 +13,7 @@ from newsletter.db.orm import Session, table_of
 from newsletter.issues.models import Issue
 from newsletter.scheduling.models import Schedule
 from newsletter.sending.models import Send
+from newsletter.webhooks import endpoints
 
 _send, _issue, _schedule = table_of(Send), table_of(Issue), table_of(Schedule)
 
@@ -29,6 +30,7 @@ LABELS: Final[Mapping[MessageKind, str]] = {
     MessageKind.DISK_LOW: "A disk has little space",
     MessageKind.EVENTS_SILENT: "The provider reports no events",
     MessageKind.SUPPRESSIONS_DIFFERED: "Suppressions differed from the provider’s lists",
+    MessageKind.WEBHOOK_DISABLED: "A webhook endpoint was disabled",
 }
 
 _OF_SENDS = (
@@ -115,6 +117,14 @@ _TEXTS: Final[Mapping[MessageKind, tuple[str, str, str]]] = {
         ),
         "/console/deliverability",
     ),
+    MessageKind.WEBHOOK_DISABLED: (
+        "Webhook disabled: {name}",
+        (
+            "The webhook endpoint {name} is sent nothing more, and new events are not kept for it. "
+            "Correct the program that answers there, and enable the endpoint again."
+        ),
+        "/console/settings/webhooks/{subject}",
+    ),
 }
 
 
@@ -133,7 +143,7 @@ class MessageText:
 
 
 def texts(session: Session, messages: Sequence[Row[Any]]) -> list[MessageText]:
-    """The texts of these messages, in their order; three queries for any number of them."""
+    """The texts of these messages, in their order; a few queries for any number of them."""
     kinds = [(MessageKind(one.kind), one.subject) for one in messages]
     sends = _names(
         session,
@@ -157,12 +167,20 @@ def texts(session: Session, messages: Sequence[Row[Any]]) -> list[MessageText]:
             if kind is MessageKind.SCHEDULE_FAILED and subject.isdecimal()
         },
     )
+    hooks = [
+        int(subject)
+        for kind, subject in kinds
+        if kind is MessageKind.WEBHOOK_DISABLED and subject.isdecimal()
+    ]
+    endpoint_names = endpoints.names(session, hooks) if hooks else {}
     found = []
     for message, (kind, subject) in zip(messages, kinds, strict=True):
         if kind in _OF_SENDS:
             name = sends.get(subject, f"send {subject}")
         elif kind is MessageKind.REVIEW_ASKED:
             name = issues.get(subject, subject)
+        elif kind is MessageKind.WEBHOOK_DISABLED:
+            name = endpoint_names.get(subject, subject)
         else:
             name = schedules.get(subject, subject)
         title, lead, path = _TEXTS[kind]

@@ -41,6 +41,7 @@ from newsletter.tracking.list_removal import ListRemover
 from newsletter.tracking.retention.prune import RetentionPolicy, prune
 from newsletter.tracking.stats import ab_test_results
 from newsletter.tracking.suppression_sync import Reconciler
+from newsletter.webhooks import deliveries as webhook_deliveries
 from subscribers import rate_limit
 from subscribers.consent import records as consent_records
 from subscribers.directory import growth_history, status_counts
@@ -174,7 +175,7 @@ def recover_abandoned(context: TaskContext) -> None:
 
 
 def delete_expired() -> None:
-    """Delete expired data: rate limits, links, single emails, network data of consent records."""
+    """Delete expired data: rate limits, links, emails, webhooks, network data of consents."""
     context, now = _context[0], datetime.now(UTC)
     with transaction(context.database) as session:
         rate_limit.sweep(session, now=now)
@@ -183,6 +184,7 @@ def delete_expired() -> None:
         operator_messages.sweep(session, before=now - _KEEP_MESSAGES)
         sessions.sweep(session, now=now)
         outbox.delete_old(session, settled_before=now - _KEEP_OUTBOX_EMAILS)
+        webhook_deliveries.delete_old(session, now=now)
         consent_records.erase_network_data(session, before=now - context.keep_network_data)
 
 

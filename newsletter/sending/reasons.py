@@ -68,6 +68,15 @@ _REMEDIES: Final[Mapping[PauseCause, str]] = {
 }
 
 
+#: Pauses that somebody, or a rule, has decided; all others are failures.
+_DECIDED: Final = frozenset({PauseCause.OPERATOR, PauseCause.CIRCUIT_BREAKER, PauseCause.RESTORE})
+
+
+def is_failure(cause: PauseCause) -> bool:
+    """Whether a send that was paused for this cause could not go on."""
+    return cause not in _DECIDED
+
+
 def remedy(cause: str | None) -> str:
     """What an operator can do about a pause; empty while the send is not paused."""
     return "" if cause is None else _REMEDIES[PauseCause(cause)]

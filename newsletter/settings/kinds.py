@@ -136,6 +136,12 @@ def _host(name: str) -> str:
     return name
 
 
+def _allowed_host(name: str) -> str:
+    if not name.isascii() or not _is_host(name):
+        raise ValueError("a host is written like hooks.example.com or 192.0.2.1, without a port")
+    return name.lower()
+
+
 def _one_line(text: str, *, most: int = _MOST_TEXT) -> str:
     if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text[: most + 1]):
         raise ValueError("line breaks and control characters are not allowed here")
@@ -311,6 +317,8 @@ Hours = Annotated[str, AfterValidator(_hours)]
 #: A file or folder of this machine; empty for none.
 PathText = Annotated[str, AfterValidator(_path)]
 DatabaseAddress = Annotated[str, AfterValidator(_database)]
+#: The name of another host, or its address.
+HostName = Annotated[str, AfterValidator(_allowed_host)]
 #: A network address to listen on.
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=65535)]

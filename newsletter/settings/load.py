@@ -6,6 +6,9 @@ invalid value raises SettingsError, which names the source and what is allowed.
 The operator's files are `newsletter.toml` and `.env` in the working directory. NEWSLETTER_CONFIG
 names another TOML file, whose folder then has the `.env`; if it is set but empty, no file is read.
 In the working directory, only files of this user and of root are read.
+
+The table [initial] of the TOML file has settings of the publication with which its database
+begins. Only the defaults yield to them, so that owners can change them in the console.
 """
 
 import json
@@ -30,6 +33,7 @@ from newsletter.errors import SettingsError
 from newsletter.settings import env_file, secret_files
 from newsletter.settings.kinds import DatabaseAddress, masked_url
 from newsletter.settings.sections import (
+    PUBLICATION_KEYS,
     AudienceSection,
     Backups,
     Checks,
@@ -50,6 +54,7 @@ from newsletter.settings.sections import (
     Templates,
     Tracking,
     Web,
+    Webhooks,
 )
 
 _PREFIX = "NEWSLETTER_"
@@ -58,6 +63,8 @@ FILE_VARIABLE = "NEWSLETTER_CONFIG"
 #: The operator's file in the working directory.
 FILE = "newsletter.toml"
 _DEFAULT = "default.toml"
+#: The table of the operator's file with the publication's initial settings.
+INITIAL = "initial"
 _MOST_BYTES = 1_000_000
 _TOML = "It has to be a TOML file like config/production.example.toml."
 #: How a value is written, by the type of pydantic's error.
@@ -96,10 +103,12 @@ class Settings(Section):
     backup: Backups
     web: Web
     metrics: Metrics
+    webhooks: Webhooks
     logging: Logging
     templates: Templates
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+    _initial: frozenset[str] = PrivateAttr(default_factory=frozenset)
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -107,14 +116,19 @@ class Settings(Section):
         return self._sources
 
     def explicit_source(self, key: str) -> str | None:
-        """The file or environment variable that sets it; None where the default applies."""
+        """The file or environment variable that sets it; None for a default or initial value."""
         source = self._sources.get(key, _DEFAULT)
-        return None if source == _DEFAULT else source
+        return None if source == _DEFAULT or key in self._initial else source
 
-    def with_sources(self, sources: dict[str, str]) -> "Settings":
-        """The same settings with their sources."""
+    @property
+    def initial(self) -> frozenset[str]:
+        """The keys of the publication's initial settings that nothing else sets."""
+        return self._initial
+
+    def with_sources(self, sources: dict[str, str], initial: frozenset[str]) -> "Settings":
+        """The same settings with their sources, and which of them are initial ones."""
         result = self.model_copy()
-        result._sources = sources
+        result._sources, result._initial = sources, initial
         return result
 
     @property
@@ -142,17 +156,30 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     file = _operators_file(environ, look=look)
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    initial: set[str] = set()
     for source, values in (
         (_DEFAULT, _built_in()),
         *([] if file is None else _from_files(file)),
         *_from_variables({name: (name, value) for name, value in environ.items()}),
     ):
-        for key, value in _leaves(values):
-            _require_known(key, source)
+        for path, value in _leaves(values):
+            is_initial = path[0] == INITIAL
+            key = path[1:] if is_initial else path
+            place = f"{source} [{INITIAL}]" if is_initial else source
+            if is_initial:
+                _require_of_publication(key, place)
+            _require_known(key, place)
+            dotted = ".".join(key)
+            if not is_initial:
+                initial.discard(dotted)
+            elif dotted in initial or sources.get(dotted) == _DEFAULT:
+                initial.add(dotted)
+            else:
+                continue
             _put(merged, key, value)
-            sources[".".join(key)] = source
+            sources[dotted] = place
     try:
-        return Settings.model_validate(merged).with_sources(sources)
+        return Settings.model_validate(merged).with_sources(sources, frozenset(initial))
     except ValidationError as error:
         raise _explained(error, sources) from None
 
@@ -288,6 +315,16 @@ def _require_known(key: tuple[str, ...], source: str) -> None:
             "this is a section, not a setting",
             place=place,
             hint=f"Known in it: {', '.join(sorted(model.model_fields))}.",
+        )
+
+
+def _require_of_publication(key: tuple[str, ...], source: str) -> None:
+    dotted = ".".join(key)
+    if not any(f"{one}.".startswith(f"{dotted}.") for one in PUBLICATION_KEYS):
+        raise SettingsError(
+            "only settings of the publication have an initial value",
+            place=f"{source}: {dotted}",
+            hint=f"These are: {', '.join(PUBLICATION_KEYS)}.",
         )
 
 

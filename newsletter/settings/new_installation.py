@@ -14,7 +14,7 @@ from newsletter.db import private_files
 from newsletter.errors import MachineError, SettingsError
 from newsletter.settings import env_file
 from newsletter.settings.kinds import masked_url
-from newsletter.settings.load import FILE, load
+from newsletter.settings.load import FILE, INITIAL, load
 
 #: Where the stand-in for SendGrid listens, and the key that it accepts.
 SANDBOX_HOST: Final = "http://127.0.0.1:8025"
@@ -28,10 +28,16 @@ _HEAD: Final = """\
 _ENV_HEAD: Final = """\
 # Keys: keep this file private, and back it up with the database (newsletter db backup).
 """
+_WEBHOOK_KEY: Final = "# The verification key of SendGrid's signed event webhook.\n"
 _WEBHOOK: Final = """\
 # Paste the verification key of SendGrid's signed event webhook here, in quotes. The webhook posts
 # to the path /webhooks/sendgrid/events of this service.
 webhook_public_keys = []
+"""
+_PROXY: Final = """\
+[web]
+# The reverse proxy on this machine that ends TLS. If it is elsewhere, write its network instead.
+trusted_proxies = ["127.0.0.1"]
 """
 
 
@@ -46,6 +52,7 @@ class NewInstallation:
     api_key: str = ""
     postal_address: str = ""
     database_url: str = ""
+    webhook_key: str = ""
 
     def environment(self) -> dict[str, str]:
         """The answers as environment variables, for `load`."""
@@ -57,6 +64,7 @@ class NewInstallation:
             "NEWSLETTER_SENDER__EMAIL": self.sender_email,
             "NEWSLETTER_SENDGRID__HOST": "" if self.api_key else SANDBOX_HOST,
             "NEWSLETTER_SENDGRID__API_KEY": self.api_key or SANDBOX_KEY,
+            "NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS": self.webhook_key,
             "NEWSLETTER_DATABASE_URL": self.database_url,
         }
         return {name: value for name, value in given.items() if value}
@@ -109,18 +117,21 @@ def require_new(folder: Path, database_url: str = "") -> None:
 
 def _toml(new: NewInstallation) -> str:
     sections: dict[str, Mapping[str, str]] = {
-        "site": {
-            "name": new.name,
-            "base_url": new.base_url,
-            "postal_address": new.postal_address,
-        },
-        "sender": {"name": new.sender_name, "email": new.sender_email},
+        "site": {"base_url": new.base_url},
         "sendgrid": {} if new.api_key else {"host": SANDBOX_HOST},
+        INITIAL: {
+            "site.name": new.name,
+            "site.postal_address": new.postal_address,
+            "sender.name": new.sender_name,
+            "sender.email": new.sender_email,
+        },
     }
     explained = {
         "base_url": "The public address of this service: each link in an email begins with it.",
-        "postal_address": "Most countries require it in every email.",
-        "email": "The From address. SendGrid must have verified it.",
+        "site.name": "The publication begins with these, and its database takes them over. Then "
+        "change them\n# on the page Settings of the console, or with `newsletter settings set`.",
+        "site.postal_address": "Most countries require it in every email.",
+        "sender.email": "The From address. SendGrid must have verified it.",
         "host": "The stand-in for SendGrid, which `newsletter serve --sandbox` runs. For real "
         "email,\n# delete this line, and put SendGrid's API key into .env.",
     }
@@ -133,8 +144,13 @@ def _toml(new: NewInstallation) -> str:
             if value:
                 comment = f"# {explained[key]}\n" if key in explained else ""
                 parts[-1] += f"{comment}{key} = {_quoted(value)}\n"
-    if new.api_key:
-        parts[-1] += _WEBHOOK
+        if section == "sendgrid":
+            if new.webhook_key:
+                parts[-1] += f"{_WEBHOOK_KEY}webhook_public_keys = [{_quoted(new.webhook_key)}]\n"
+            elif new.api_key:
+                parts[-1] += _WEBHOOK
+            if new.base_url.startswith("https:"):
+                parts.append(_PROXY)
     return "\n".join(parts)
 
 

@@ -1,13 +1,14 @@
 """The settings of the publication that are kept in the database, with their history.
 
 A file or an environment variable that sets one of them wins over the database; the database wins
-over the default. All other settings belong to the machine and are never in the database.
+over the initial values of the file, which it takes over when it is first opened, and over the
+default. All other settings belong to the machine and are never in the database.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -15,35 +16,36 @@ from typing import Annotated, Any, Final
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Engine, func, inspect, null, select
 
-from newsletter.db.engine import SQLAlchemyError, is_missing_file, open_database, reading
+from newsletter.db.dialect import lock
+from newsletter.db.engine import (
+    SQLAlchemyError,
+    is_missing_file,
+    open_database,
+    reading,
+    transaction,
+)
 from newsletter.db.orm import Session, table_of
 from newsletter.errors import DatabaseError, SettingsError
 from newsletter.settings.load import Origin, Settings, origins
 from newsletter.settings.models import PublicationSetting
+from newsletter.settings.sections import PUBLICATION_KEYS
 
 _log = logging.getLogger(__name__)
 
 #: The settings that can be in the database.
-KEYS: Final = (
-    "site.name",
-    "site.postal_address",
-    "site.language",
-    "site.timezone",
-    "site.logo_url",
-    "sender.name",
-    "sender.email",
-    "sender.reply_to",
-    "tracking.clicks",
-    "tracking.opens",
-    "sending.quiet_hours",
-    "signup.double_opt_in",
-)
+KEYS: Final = PUBLICATION_KEYS
+_REQUIRED: Final = ("site.name", "sender.email")
 #: Where a value of the database comes from.
 SOURCE: Final = "console (database)"
+#: Who has set what the database took over from the file.
+INITIAL: Final = "(initial value)"
 #: Seconds for which a process uses settings without looking into the database.
 _LOOK_INTERVAL = 1.0
 
 Value = bool | str
+
+#: What changes of these settings lock, so that they happen one after the other.
+LOCK: Final = "publication settings"
 
 _row = table_of(PublicationSetting)
 
@@ -83,6 +85,28 @@ def add(session: Session, key: str, value: Value | None, *, by: str, now: dateti
     )
 
 
+def take_over_initial(
+    engine: Engine, loaded: Settings, *, but: Collection[str], now: datetime
+) -> None:
+    """Store the initial values of the file, each unless the setting was ever changed.
+
+    Those of the keys in ``but`` are not stored.
+
+    From then on they are those of the publication, also for other machines and after a restore.
+    """
+    found = [key for key in KEYS if key in loaded.initial and key not in but]
+    initial = [key for key in found if value_of(loaded, key) != ""]
+    with reading(engine) as session:
+        if latest(session).keys() >= set(initial):
+            return
+    with transaction(engine) as session:
+        lock(session, LOCK)
+        known = latest(session)
+        for key in initial:
+            if key not in known:
+                add(session, key, value_of(loaded, key), by=INITIAL, now=now)
+
+
 def require_changeable(loaded: Settings, key: str) -> None:
     """Raise SettingsError unless the setting can be changed in the database of this machine."""
     if key not in KEYS:
@@ -104,6 +128,8 @@ def require_changeable(loaded: Settings, key: str) -> None:
 
 def validated(key: str, value: Value) -> Value:
     """The value as the setting stores it; SettingsError says what is allowed."""
+    if key in _REQUIRED and not str(value).strip():
+        raise SettingsError("this must not be empty", place=key)
     section, _, name = key.partition(".")
     model: Any = Settings.model_fields[section].annotation
     field = model.model_fields[name]

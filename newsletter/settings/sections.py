@@ -1,6 +1,6 @@
 """The sections of the settings: their keys and types. config/default.toml explains each."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +11,7 @@ from newsletter.settings.kinds import (
     Duration,
     FormField,
     Host,
+    HostName,
     Hours,
     Key,
     Lasting,
@@ -27,6 +28,22 @@ from newsletter.settings.kinds import (
     Token,
     WebAddress,
     Zone,
+)
+
+#: The settings of the publication, which can be in the database (settings/publication.py).
+PUBLICATION_KEYS: Final = (
+    "site.name",
+    "site.postal_address",
+    "site.language",
+    "site.timezone",
+    "site.logo_url",
+    "sender.name",
+    "sender.email",
+    "sender.reply_to",
+    "tracking.clicks",
+    "tracking.opens",
+    "sending.quiet_hours",
+    "signup.double_opt_in",
 )
 
 
@@ -208,6 +225,12 @@ class Metrics(Section):
     token: Key
     host: Host
     port: Port
+
+
+class Webhooks(Section):
+    """What is sent to other programs."""
+
+    allow_hosts: Annotated[list[HostName], ListSetting]
 
 
 class Logging(Section):

@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from newsletter.container import Container
@@ -43,6 +44,15 @@ SMALL_BODY: Final = 64 * 1024
 #: Fields and files of one form: enough for a list of checkboxes, too few to cost memory.
 _FIELDS: Final = 1000
 _FILES: Final = 4
+#: FastAPI's own spans and logs would have paths with tokens, queries and texts of errors; traces
+#: are written by newsletter.tracing.
+_NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 
 
 def create_app(
@@ -58,10 +68,12 @@ def create_app(
             yield
             return
         clock, workers, importer = container.clock(), container.workers(), container.import_worker()
+        webhooks = container.webhook_sender()
         monitor.watch(workers, clock)
         workers.start()
         clock.start()
         importer.start()
+        webhooks.start()
         try:
             yield
         finally:
@@ -69,6 +81,7 @@ def create_app(
             # issue that the clock has rendered for a schedule can be rendered again.
             await run_in_threadpool(container.text_workers.stop)
             await run_in_threadpool(importer.stop)
+            await run_in_threadpool(webhooks.stop)
             await run_in_threadpool(clock.stop)
             await run_in_threadpool(workers.stop)
 
@@ -78,6 +91,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         routes=[*_routes().routes],
+        telemetry=_NO_TELEMETRY,
     )
     app.state.container = container
     app.state.monitor = monitor

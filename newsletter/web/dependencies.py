@@ -40,6 +40,14 @@ async def whole_body(request: Request) -> None:
         pass
 
 
+async def _posted_fields(request: Request) -> frozenset[str]:
+    return frozenset(await request.form())
+
+
+#: The names of the fields that a form has. FastAPI takes an empty field for one that is missing.
+PostedFields = Annotated[frozenset[str], Depends(_posted_fields)]
+
+
 def page(request: Request, name: str, *, status: int = 200, **values: object) -> Response:
     """A public page; the template escapes the values."""
     site = _container(request).settings.site

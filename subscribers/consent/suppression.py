@@ -21,8 +21,10 @@ from sqlalchemy import (
     update,
 )
 
+from newsletter.db import webhook_queue
 from newsletter.db.dialect import insert_into
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import UserError
 from subscribers.models import Subscriber, Suppression, SuppressionReason
 
@@ -32,6 +34,13 @@ _subscriber = table_of(Subscriber)
 _STRENGTH = {reason.value: rank for rank, reason in enumerate(SuppressionReason)}
 #: Reasons that the subscriber gave themselves.
 _OWN_CHOICE = (SuppressionReason.UNSUBSCRIBED, SuppressionReason.COMPLAINED)
+
+#: The reasons that webhook endpoints can be told about.
+_EVENTS = {
+    SuppressionReason.BOUNCED: WebhookEvent.SUBSCRIBER_BOUNCED,
+    SuppressionReason.UNSUBSCRIBED: WebhookEvent.SUBSCRIBER_UNSUBSCRIBED,
+    SuppressionReason.COMPLAINED: WebhookEvent.SUBSCRIBER_COMPLAINED,
+}
 
 #: The key of a session's ``info`` that lists its suppressed and lifted addresses, in this order.
 #: Code that runs after the commit reads it.
@@ -160,6 +169,10 @@ def add_with_proofs(
     if reason in _OWN_CHOICE:
         _renew(session, {h: proofs[h].at for h in proofs if h not in written})
     _add_changes(session, [Suppressed(h, reason.value, proofs[h].at) for h in sorted(written)])
+    if written and (event := _EVENTS.get(reason)) is not None:
+        people = select(_subscriber.c.id, _subscriber.c.email)
+        theirs = people.where(_subscriber.c.address_hash.in_(sorted(written)))
+        webhook_queue.report_subscribers(session, event, theirs)
     return len(written)
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
+from newsletter.db import webhook_queue
 from newsletter.db.dialect import insert_into
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import UserError
 from subscribers import field_values
 from subscribers.consent import former_addresses, suppression, topics
@@ -140,6 +142,10 @@ def add(
     topics.choose(session, subscriber_id, details.topics, now=now)
     preferences.record(
         session, subscriber_id, "imported", wording=statement, now=now, source=_SOURCE
+    )
+    one = select(_subscriber.c.id, _subscriber.c.email).where(_subscriber.c.id == subscriber_id)
+    webhook_queue.report_subscribers(
+        session, WebhookEvent.SUBSCRIBER_CREATED, one, now=now, source=_SOURCE
     )
     return int(subscriber_id)
 

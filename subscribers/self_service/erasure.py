@@ -11,7 +11,9 @@ from typing import Any
 
 from sqlalchemy import Row, Table, delete, select
 
+from newsletter.db import webhook_queue
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import UserError
 from subscribers.consent import suppression
 from subscribers.email_address import hash_address, parse
@@ -57,6 +59,9 @@ def erase(session: Session, subscriber_id: int, *, now: datetime) -> None:
     UserError if there is no subscriber with this id.
     """
     row = _row(session, _subscriber, subscriber_id)
+    webhook_queue.forget_subscriber(session, subscriber_id)
+    one = select(_subscriber.c.id, _subscriber.c.email).where(_subscriber.c.id == subscriber_id)
+    webhook_queue.report_subscribers(session, WebhookEvent.SUBSCRIBER_ERASED, one, now=now)
     # Topics, consent and open requests go by cascade; an open signup refers to no subscriber yet.
     session.execute(delete(_subscriber).where(_subscriber.c.id == subscriber_id))
     session.execute(delete(_confirmation).where(_confirmation.c.address_hash == row.address_hash))

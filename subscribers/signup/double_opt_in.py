@@ -11,8 +11,10 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
+from newsletter.db import webhook_queue
 from newsletter.db.dialect import insert_into
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import UserError
 from subscribers import rate_limit
 from subscribers.consent import former_addresses, suppression, topics
@@ -299,6 +301,17 @@ def _add_subscriber(
         )
     ).scalar_one()
     topics.choose(session, subscriber_id, wanted["topics"], now=now)
+    # Without proof one event for everybody, known or new, so that all take equal time.
+    is_new, is_proven = found is None, proof is not None
+    for event, happened in (
+        (WebhookEvent.SUBSCRIBER_CREATED, is_new),
+        (WebhookEvent.SUBSCRIBER_CONFIRMED, is_proven or not is_new),
+    ):
+        if happened:
+            one = select(_subscriber.c.id, _subscriber.c.email)
+            webhook_queue.report_subscribers(
+                session, event, one.where(_subscriber.c.id == subscriber_id), now=now, source=source
+            )
     requested = Act(
         asked.created_at,
         "requested",

@@ -30,8 +30,10 @@ from sqlalchemy import (
     text,
 )
 
+from newsletter.db import webhook_queue
 from newsletter.db.dialect import insert_into, is_postgresql, joined, lock_table
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from subscribers.list_files.status_words import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.models import Consent, FormerAddress, Subscriber, Subscription, Suppression, Topic
 from subscribers.transfer.staging import ACT, PERSON, RowRange, Tables
@@ -240,6 +242,14 @@ class NewRowInserter:
             )
             self._add_consent(session, row_range)
             self._subscribe(session, row_range)
+            webhook_queue.report_subscribers(
+                session,
+                WebhookEvent.SUBSCRIBER_CREATED,
+                select(t.fresh.c.person, t.row.c.email)
+                .join(t.row, t.row.c.n == t.fresh.c.n)
+                .where(t.row.c.n.between(row_range.first, row_range.last)),
+                source=self.source,
+            )
         session.execute(delete(t.fresh))
 
     def _count_mailed(

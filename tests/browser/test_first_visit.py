@@ -1,11 +1,11 @@
-"""The first visit in a browser without JavaScript: from the printed link to the checklist."""
+"""The first visit in a browser without JavaScript: a mistake, then from the link to the list."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from newsletter.db.engine import reading
 from newsletter.operations import first_owner
@@ -35,11 +35,31 @@ def test_the_link_leads_to_the_checklist(service: RunningService) -> None:
     tab.goto(link)
     tab.get_by_label("Email address").fill("me@example.org")
     tab.get_by_label("Your name").fill("Me")
+    tab.get_by_label("Password", exact=True).fill("short")
+    tab.get_by_label("Repeat password").fill("shorter")
+    # This service has the publication's name from the environment.
+    expect(tab.get_by_label("Name", exact=True)).to_be_disabled()
+    expect(tab.get_by_label("Sender name")).to_have_value("My newsletter")
+    tab.get_by_label("Sender name").fill("The Paper")
+    tab.get_by_label("Sender email").fill("desk@paper.org")
+    tab.get_by_role("button", name="Create account").click()
+    assert "Nothing was saved" in tab.get_by_role("alert").inner_text()
+    tab.get_by_role("alert").get_by_role("link", name="Repeat password").click()
+    expect(tab.get_by_label("Repeat password")).to_have_accessible_description(
+        "The two passwords differ."
+    )
+    expect(tab.get_by_label("Sender name")).to_have_value("The Paper")
+    expect(tab.get_by_label("Email address")).to_have_value("me@example.org")
     tab.get_by_label("Password", exact=True).fill(PASSWORD)
     tab.get_by_label("Repeat password").fill(PASSWORD)
     tab.get_by_role("button", name="Create account").click()
     assert tab.url == f"{service.url}/console/"
+    assert "no email leaves this machine" in tab.get_by_role("banner").inner_text()
     steps = tab.get_by_role("region", name="First steps")
+    assert "We sent an email to me@example.org" in steps.get_by_role("status").inner_text()
+    tab.goto(f"{service.url}/console/settings")
+    expect(tab.get_by_label("Sender email")).to_have_value("desk@paper.org")
+    tab.goto(f"{service.url}/console/")
     assert "0 of 5 done" in steps.inner_text()
     assert steps.get_by_role("listitem").count() == 5
     token = tab.context.cookies()

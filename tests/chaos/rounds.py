@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.aftermath import Verdict, put_right
@@ -12,6 +13,7 @@ from tests.chaos.databases import Databases
 from tests.chaos.scenarios import Scenario
 from tests.chaos.world import Plan, World, has_log_file
 
+_OTHER = {"sqlite": "postgresql", "postgresql": "sqlite"}
 _NO_LOG = "skipped: this version keeps no departure log"
 
 
@@ -87,6 +89,7 @@ def run(
                 databases.make(scenario.database, Path(folder)),
                 sized,
                 fork=fork,
+                elsewhere=partial(databases.make, _OTHER[scenario.database], Path(folder)),
             ) as world,
         ):
             row.rounds, row.people = number, row.people + plan.people

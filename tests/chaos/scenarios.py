@@ -129,6 +129,25 @@ def restore_backup(world: World, dice: random.Random, workers: int) -> None:
     world.restore_backup(kept)
 
 
+def move(world: World, dice: random.Random, workers: int) -> None:
+    """Paused in the midst of the send, copied into a database of the other kind by a command that
+    is killed again and again, and resumed there."""
+    assert world.elsewhere is not None
+    _start(world, workers)
+    with _weather(world, dice):
+        world.until(lambda b: len(b.of(BatchState.ACCEPTED)) > 1, seconds=_STORMY, what="it sends")
+        _command(world, "pause")
+        world.until(
+            lambda b: not b.of(BatchState.CLAIMED, BatchState.IN_FLIGHT),
+            seconds=60,
+            what="requests end",
+        )
+        world.end_all()
+    world.move(
+        world.elsewhere(), kill_after=[dice.uniform(0.5, 2.0) for _ in range(dice.randint(1, 4))]
+    )
+
+
 def restore_early(world: World, dice: random.Random, workers: int) -> None:
     """The same with a copy from before the plan, in which the send only stands on the calendar."""
     world.snapshot()
@@ -223,6 +242,8 @@ SCENARIOS = (
     Scenario("restored copy", "postgresql", (2, 3), restore, needs_log_file=True),
     Scenario("restored backup", "sqlite", (1, 1), restore_backup, needs_log_file=True),
     Scenario("restored backup", "postgresql", (2, 3), restore_backup, needs_log_file=True),
+    Scenario("moved", "sqlite", (1, 1), move),
+    Scenario("moved", "postgresql", (2, 3), move),
     Scenario("restored early copy", "sqlite", (1, 1), restore_early, needs_log_file=True),
     Scenario("restored early copy", "postgresql", (2, 3), restore_early, needs_log_file=True),
     Scenario(

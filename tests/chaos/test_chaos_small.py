@@ -13,7 +13,7 @@ from tests.chaos.world import Plan, has_log_file
 SEED = 1
 SMALL = Plan(people=200, batch_size=5)
 #: The others take as long and find what these find; the long run plays them all.
-ALSO = {"kill", "outage", "restored backup", "restored copy without the send"}
+ALSO = {"kill", "outage", "moved", "restored backup", "restored copy without the send"}
 PLAYED = [
     scenario for scenario in SCENARIOS if scenario.database == "sqlite" or scenario.name in ALSO
 ]

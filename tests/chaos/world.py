@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -75,8 +76,18 @@ class Plan:
 class World:
     """Everything of one round; what it started ends with it."""
 
-    def __init__(self, folder: Path, database: Database, plan: Plan, *, fork: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: Database,
+        plan: Plan,
+        *,
+        fork: bool,
+        elsewhere: Callable[[], Database] | None = None,
+    ) -> None:
         self.folder, self.database, self.plan = folder, database, plan
+        #: Makes a database of the other kind.
+        self.elsewhere = elsewhere
         self._launcher = Launcher(folder, fork=fork)
         self.relay = Relay()
         self.relay.posted.address = self._somebody
@@ -340,6 +351,27 @@ class World:
         self.database.erase()
         self.command("restore", backup)
         self.events_were_lost = self.relay.posted.gate.is_set()
+
+    def move(self, target: Database, kill_after: Sequence[float]) -> None:
+        """Copy the database into another kind by the command, killed each time after so many
+        seconds; then work with the copy. No process runs."""
+        target.erase()
+        words = ("db", "copy", "--to", target.url)
+        for seconds in kill_after:
+            copying = self.begin(*words)
+            time.sleep(seconds)
+            if copying.alive:
+                self.kills += 1
+                copying.kill()
+        last = self.begin(*words)
+        # A kill may have come after the last commit.
+        assert last.wait(120) == 0 or "or a copy of it" in last.said, last.said
+        self.at_rest()
+        self.database.close()
+        self._log_file.unfollow()
+        self.database, self.engine = target, open_database(target.url)
+        self._log_file.follow(self.engine)
+        self.environment["NEWSLETTER_DATABASE_URL"] = target.url
 
     def at_rest(self) -> None:
         """Nothing of a process that ended is on the wire or in the database any more."""

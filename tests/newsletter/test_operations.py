@@ -27,6 +27,7 @@ from newsletter.cli.main import application
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import Session, UTCDateTime, metadata, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.issues import approval, store
 from newsletter.issues.parsing.issue_file import parse_issue
 from newsletter.operations import settings as setting_operations
@@ -46,6 +47,7 @@ from newsletter.settings.load import load
 from newsletter.web.app import create_app
 from newsletter.web.console import routes
 from newsletter.web.console.base import session_cookie
+from newsletter.webhooks import endpoints as webhooks
 from subscribers.consent import suppression, topics
 from subscribers.directory import edit
 from subscribers.models import Subscriber, SuppressionReason
@@ -191,6 +193,21 @@ def second_user(_parts: Container, session: Session) -> None:
     )
 
 
+def endpoint(_parts: Container, session: Session) -> None:
+    events = [WebhookEvent.SEND_FINISHED]
+    webhooks.create(session, HOOK, events, by=SETUP, now=datetime.now(UTC), description="Chat")
+
+
+def disabled_endpoint(parts: Container, session: Session) -> None:
+    endpoint(parts, session)
+    webhooks.disable(session, 1, by=SETUP, now=datetime.now(UTC))
+
+
+def webhook_delivery(parts: Container, session: Session) -> None:
+    endpoint(parts, session)
+    webhooks.send_test(session, 1, by=SETUP, now=datetime.now(UTC))
+
+
 def stamp_of_ann(parts: Container) -> str:
     with reading(parts.database) as session:
         return edit.stamp(edit.details_of(session, session.get_one(Subscriber, 1)))
@@ -220,6 +237,7 @@ NEW_SEND = {
     "latest": "",
     "step": "send",
 }
+HOOKS, HOOK = f"{CONSOLE}/settings/webhooks", "https://hooks.example.com/chat"
 SCHEDULE = {
     "name": "weekly",
     "series": "letter",
@@ -504,6 +522,39 @@ OPERATIONS = (
         "user remove", ("new@example.org",), f"{USERS}/{{user_id:int}}/remove", {}, second_user
     ),
     Operation(
+        "webhooks create",
+        (HOOK, "--event", "send.finished", "--event", "send.paused", "--description", "Chat"),
+        HOOKS,
+        {"url": HOOK, "events": ["send.paused", "send.finished"], "description": "Chat"},
+    ),
+    Operation(
+        "webhooks change",
+        ("1", "--event", "*", "--description", "Mail"),
+        f"{HOOKS}/{{endpoint_id:int}}",
+        {"url": HOOK, "events": [one.value for one in WebhookEvent], "description": "Mail"},
+        endpoint,
+    ),
+    Operation("webhooks test", ("1",), f"{HOOKS}/{{endpoint_id:int}}/test", {}, endpoint),
+    Operation("webhooks rotate", ("1",), f"{HOOKS}/{{endpoint_id:int}}/rotate", {}, endpoint),
+    Operation("webhooks disable", ("1",), f"{HOOKS}/{{endpoint_id:int}}/disable", {}, endpoint),
+    Operation(
+        "webhooks enable",
+        ("1",),
+        f"{HOOKS}/{{endpoint_id:int}}/enable",
+        {},
+        disabled_endpoint,
+    ),
+    Operation(
+        "webhooks resend",
+        ("1",),
+        f"{HOOKS}/{{endpoint_id:int}}/deliveries/{{delivery_id:int}}/resend",
+        {},
+        webhook_delivery,
+    ),
+    Operation(
+        "webhooks delete", ("1",), f"{HOOKS}/{{endpoint_id:int}}/delete", {}, webhook_delivery
+    ),
+    Operation(
         "settings set", ("site.name", "Paper"), f"{CONSOLE}/settings", {"site_name": "Paper"}
     ),
     Operation(
@@ -529,7 +580,7 @@ READS = {
     "departures compare", "schedule list", "schedule show", "schedule next", "stats show",
     "stats verify", "subscribers export", "segment count", "segment list", "segment show",
     "topic list", "user list", "user log", "backup", "restore", "db upgrade", "db copy",
-    "alerts backtest",
+    "alerts backtest", "webhooks list", "webhooks deliveries",
 }  # fmt: skip
 #: Operations of the command line alone, and why.
 COMMANDS_ALONE = {
@@ -621,7 +672,7 @@ class Side:
                     column
                     for column in table.columns
                     if not isinstance(column.type, DateTime | UTCDateTime)
-                    and column.name not in _SECRET
+                    and not {column.name, str(column)} & _SECRET
                 ]
                 rows = session.execute(select(*columns).order_by(*table.primary_key)).all()
                 found[table.name] = [[_timeless(value) for value in row] for row in rows]
@@ -636,6 +687,7 @@ _NOT_COMPARED = frozenset(
 _SECRET = {
     *("password", "stamp", "chain", "worker", "html", "text"),
     *("made_by", "actor_id", "author_id", "user_id"),
+    *("secret", "old_secret", "webhook_delivery.message_id"),
 }
 _ACTORS = re.compile(rf"{re.escape(OWNER)}|command line \([^)]*\)|command line")
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*(Z|[+-]\d\d:\d\d)?")

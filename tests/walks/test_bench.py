@@ -11,7 +11,7 @@ from bench.__main__ import BENCHMARKS
 #: Options that make each benchmark small.
 SMALL = {
     "console": ["--people", "2000", "--sends", "3"],
-    "copying": ["--rows", "2000"],
+    "copying": ["--people", "2000", "--sends", "2"],
     "dispatch": ["--people", "2000", "--workers", "1"],
     "events": ["--people", "2000", "--events", "4000"],
     "idle": ["--seconds", "1", "--sends", "1", "--database", "sqlite"],

@@ -147,7 +147,7 @@ def typed(first: str, second: str, folder: Path, **files: str) -> list[str]:
         accepted = read(f"{mailbox}/sandbox/accepted")
         assert read(f"{url}/healthz")
         link = service.wait_for(r"http://\S+/console/setup/\S+")[0]
-        assert "Create the owner" in read(link)
+        assert "Set up your newsletter" in read(link)
     assert "Traceback" not in service.said
     return sorted(json.loads(line)["email"] for line in accepted.splitlines())
 

@@ -24,7 +24,11 @@ def dead_links_of(case: CheckContext) -> Iterator[CheckFinding]:
     links = [
         link
         for link in (*body.links, *body.images)
-        if not (link.is_personal or link.url.lower().startswith("mailto:") or fault(link.url, own))
+        if not (
+            link.is_personal
+            or link.url.lower().startswith(("mailto:", "tel:"))
+            or fault(link.url, own)
+        )
     ]
     urls = list(dict.fromkeys(link.url for link in links))
     if len(urls) > _MOST:

@@ -1,14 +1,15 @@
 """Adapter for httpcore: requests web addresses without reaching private networks.
 
-Authors may be hostile, and so may their links. This module resolves each name itself and connects
-to exactly the address that it checked, so that neither a changed DNS answer nor a redirect leads
-into a private network. It reads no body and sends no credentials.
+Authors may be hostile, and so may their links; webhook endpoints are of other people. This module
+resolves each name itself and connects to exactly the address that it checked, so that neither a
+changed DNS answer nor a redirect leads into a private network. It sends no credentials.
 """
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -37,13 +38,18 @@ class HttpAnswer:
 
 
 class PublicOnly(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses only."""
+    """Connects to public addresses only, and to hosts that are allowed by name."""
 
     def __init__(
-        self, *, inner: httpcore.AsyncNetworkBackend | None = None, resolve: Resolve | None = None
+        self,
+        *,
+        inner: httpcore.AsyncNetworkBackend | None = None,
+        resolve: Resolve | None = None,
+        allow_hosts: Collection[str] = (),
     ) -> None:
         self._inner = inner or httpcore.AnyIOBackend()
         self._resolve = resolve or _resolved
+        self._allow_hosts = allow_hosts
 
     async def connect_tcp(
         self,
@@ -60,7 +66,7 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError("there is no such host") from None
         if not addresses:
             raise httpcore.ConnectError("there is no such host")
-        if not all(is_public(address) for address in addresses):
+        if host not in self._allow_hosts and not all(map(is_public, addresses)):
             raise httpcore.ConnectError("it leads into a private network, so it is not requested")
         return await self._inner.connect_tcp(
             addresses[0], port, timeout, local_address, socket_options
@@ -95,6 +101,68 @@ def ask(
     """
     chosen = backend or (httpcore.AnyIOBackend() if private_networks else PublicOnly())
     return asyncio.run(_ask(urls, patience, at_once, chosen))
+
+
+class Poster:
+    """Posts to addresses that outsiders chose, and keeps the connections open."""
+
+    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
+        self._pool = pool
+
+    async def post(
+        self,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        *,
+        patience: timedelta,
+        read: int,
+    ) -> tuple[HttpAnswer, bytes]:
+        """Post once, for at most ``patience`` in all; redirects are not followed.
+
+        Returns the answer and at most ``read`` bytes of its body.
+        """
+        try:
+            async with asyncio.timeout(patience.total_seconds()):
+                async with self._pool.stream(
+                    "POST", url, headers=headers, content=body
+                ) as response:
+                    return HttpAnswer(response.status), await _beginning(response, read)
+        except TimeoutError:
+            why = f"it did not answer within {patience.total_seconds():g} seconds"
+            return HttpAnswer(None, why), b""
+        except (
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+            httpcore.UnsupportedProtocol,
+        ) as error:
+            return HttpAnswer(None, str(error) or "the connection broke off"), b""
+        except ValueError:
+            return HttpAnswer(None, "it is not a web address"), b""
+
+
+@asynccontextmanager
+async def poster(
+    *, allow_hosts: Collection[str], backend: httpcore.AsyncNetworkBackend | None = None
+) -> AsyncIterator[Poster]:
+    """A Poster for one event loop, which connects to public addresses and allowed hosts."""
+    pool = httpcore.AsyncConnectionPool(
+        ssl_context=ssl.create_default_context(),
+        max_connections=1,
+        network_backend=backend or PublicOnly(allow_hosts=allow_hosts),
+    )
+    async with pool:
+        yield Poster(pool)
+
+
+async def _beginning(response: httpcore.Response, most: int) -> bytes:
+    found = b""
+    async for part in response.aiter_stream():
+        found += part
+        if len(found) >= most:
+            # The rest is not read; the connection is closed.
+            break
+    return found[:most]
 
 
 async def _ask(

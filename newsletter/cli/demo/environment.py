@@ -65,7 +65,7 @@ def demo_environment(*, fixed_ports: bool) -> Iterator[DemoEnvironment]:
                 container = Container(
                     load(_environment(Path(folder), sandbox, service_url)), text_process=True
                 )
-                with _running(container, listening):
+                with container.writing_traces(), _running(container, listening):
                     yield DemoEnvironment(container, sandbox, service_url)
                 container.database.dispose()
 

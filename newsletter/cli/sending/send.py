@@ -149,7 +149,7 @@ def send(
         tracking=TrackingChoice(clicks, opens),
         publication=container.tracked,
     )
-    with stopping() as stop:
+    with stopping() as stop, container.writing_traces():
         with transaction(container.database) as session:
             made = send_lifecycle.create(
                 session,

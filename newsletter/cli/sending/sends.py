@@ -161,7 +161,7 @@ def resolve(
         )
     container = Container(load())
     now, warm_up = datetime.now(UTC), container.warm_up
-    with transaction(container.database) as session:
+    with container.writing_traces(), transaction(container.database) as session:
         send_status.find(session, number)
         if batch is not None:
             uncertain_batches.resolve(
@@ -194,7 +194,11 @@ def pause(number: Number) -> None:
 def resume(number: Number) -> None:
     """Resume a paused send. Its timetable shifts by the length of the pause."""
     container = Container(load())
-    with container.writing_departure_log(), transaction(container.database) as session:
+    with (
+        container.writing_traces(),
+        container.writing_departure_log(),
+        transaction(container.database) as session,
+    ):
         send_lifecycle.resume(
             session, number, by=who(), now=datetime.now(UTC), warm_up=container.warm_up
         )
@@ -206,6 +210,7 @@ def cancel(number: Number) -> None:
     """Cancel a send. Emails already sent cannot be recalled."""
     container = Container(load())
     with (
+        container.writing_traces(),
         container.writing_departure_log(required=False),
         transaction(container.database) as session,
     ):
@@ -219,7 +224,7 @@ def retry(number: Number) -> None:
     container = Container(load())
     _ = container.gateway, container.links
     container.compare_departures()
-    with stopping() as stop:
+    with stopping() as stop, container.writing_traces():
         with (
             container.writing_departure_log(),
             transaction(container.database, snapshot=True) as session,
@@ -250,7 +255,7 @@ def go_on(number: Number) -> None:
     with reading(container.database) as session:
         restore_gate.require_open(session)
         send_lifecycle.require_work(session, number, now=datetime.now(UTC))
-    with stopping() as stop:
+    with stopping() as stop, container.writing_traces():
         status = run_to_rest(container, number, stop)
     summary(container, status)
     exit_by(status)

@@ -73,11 +73,11 @@ def copy(
     if db.is_missing_file(settings.database_url):
         raise DatabaseError("there is no database", place=f"database_url: {settings.database_url}")
     # Imported late: it needs all tables of the program.
-    from newsletter.backups.database_copy import copy_database  # noqa: PLC0415
+    from newsletter.backups.database_copy import copy_database, open_target  # noqa: PLC0415
 
-    source, target = db.open_database(settings.database_url), db.open_database(url)
+    source = db.open_database(settings.database_url)
     try:
-        with progress() as display:
+        with open_target(url) as target, progress() as display:
             task = display.add_task("Copying", said="", total=None)
 
             def show(table: str, done: int, total: int) -> None:
@@ -87,7 +87,6 @@ def copy(
             report = copy_database(source, target, show)
     finally:
         source.dispose()
-        target.dispose()
     if as_json:
         rows([asdict(report)], [], as_json=True, empty="")
         return

@@ -40,6 +40,10 @@ def init(
         bool,
         typer.Option("--sendgrid-key-stdin", help="Read SendGrid's API key from standard input."),
     ] = False,
+    webhook_key: Annotated[
+        str,
+        typer.Option(help="The verification key of SendGrid's signed event webhook."),
+    ] = "",
     database: Annotated[
         str, typer.Option(help="The URL of the database; by default SQLite in data/ beside.")
     ] = "",
@@ -79,7 +83,16 @@ def init(
         asked=bool(key),
     )
     answers.require_complete()
-    new = NewInstallation(site, sender, email, url, key, postal, database)
+    new = NewInstallation(
+        site,
+        sender,
+        email,
+        url,
+        key,
+        postal,
+        database,
+        _valid("NEWSLETTER_SENDGRID__WEBHOOK_PUBLIC_KEYS", webhook_key.strip(), "--webhook-key"),
+    )
     write(folder, new)
     _report(folder, new)
 

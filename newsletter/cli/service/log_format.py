@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import orjson
 
+from newsletter import tracing
 from newsletter.cli.output import err
 from newsletter.cli.service import log_rate_limit
 from subscribers.email_address import without_addresses
@@ -30,6 +31,8 @@ class JsonFormatter(logging.Formatter):
             "thread": record.threadName,
         }
         line |= {name: value for name in _FIELDS if (value := getattr(record, name, None))}
+        if (trace_id := tracing.trace_id(line.get("send"))) is not None:
+            line["trace_id"] = trace_id
         if record.exc_info:
             line["exception"] = without_addresses(self.formatException(record.exc_info))
         return orjson.dumps(line, default=str).decode()

@@ -63,6 +63,7 @@ def serve(
         # Check what the service needs before it listens.
         _ = container.gateway, container.links, container.address_key, container.verifier
         _ = container.database
+        opened.enter_context(container.writing_traces())
         web, metrics = settings.web, settings.metrics
         listening = listen(host or web.host, web.port if port is None else port)
         bound = listening.getsockname()

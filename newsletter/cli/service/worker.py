@@ -51,13 +51,14 @@ def worker(
     # Check what the worker needs before it begins.
     _ = container.gateway, container.links, container.address_key
     workers, clock = container.workers(), container.clock()
-    with stopping() as stop, ExitStack() as running:
+    webhooks = container.webhook_sender()
+    with stopping() as stop, container.writing_traces(), ExitStack() as running:
         outdated = schema_versions.Outdated(lambda: stop.set(signal.SIGTERM))
         container.wakeups.observers.append(outdated)
         if health_port is not None:
             _serve_health(container, workers, clock, port=health_port, running=running)
         # Start the workers before the clock, because they create the job tables that it needs.
-        for part in (workers, clock):
+        for part in (workers, clock, webhooks):
             part.start()
             running.callback(part.stop)
         # Stop this before the clock, which may be waiting for it.

@@ -37,13 +37,27 @@ from newsletter.sending.retry_policy import (
     RejectBatch,
     RejectOne,
     Settled,
+    Split,
+    StopSend,
+    TryAgain,
     Uncertain,
     decide,
 )
+from newsletter.tracing import BatchTrace, TracedSend
 
 _log = logging.getLogger(__name__)
 #: Seconds between two queries of the outbox while it is empty.
 _OUTBOX_INTERVAL = 0.5
+#: The outcome of an attempt in the traces.
+_OUTCOMES: dict[type[Decision], str] = {
+    Settled: "accepted",
+    TryAgain: "requeued",
+    RejectBatch: "rejected",
+    RejectOne: "recipient rejected",
+    Split: "split",
+    StopSend: "paused",
+    Uncertain: "uncertain",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,7 @@ class _Answered:
     batch: ClaimedBatch
     recipients: Sequence[EligibleRecipient]
     decision: Decision
+    trace: BatchTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +187,21 @@ class Dispatcher:
         batch = self._claim(only)
         if batch is None:
             return False
+        send = TracedSend(batch.send_id, batch.made_at)
+        trace = BatchTrace(send, batch.number, batch.attempt, size=batch.size)
+        with trace:
+            self._send_claimed(batch, trace, more)
+        return True
+
+    def _send_claimed(
+        self, batch: ClaimedBatch, trace: BatchTrace, more: Callable[[], bool]
+    ) -> None:
         now = datetime.now(UTC)
         if self._batches.is_late(batch, now=now):
             with transaction(self._database) as session:
                 self._batches.reschedule(session, batch, now=now)
-            return True
+            trace.end("rescheduled")
+            return
         # 2. Read its recipients.
         with reading(self._database) as session:
             variant = self._variants.get(session, batch.variant_id)
@@ -186,24 +211,30 @@ class Dispatcher:
                 now=datetime.now(UTC),
                 with_attributes=variant.placeholders.uses_attributes,
             )
+        trace.issue = variant.send_info.slug
         if not eligible:
             with transaction(self._database) as session:
                 self._batches.skip(session, batch, skipped, now=datetime.now(UTC))
             metrics.RECIPIENTS.add(len(skipped), outcome="skipped")
-            return True
+            trace.end("skipped")
+            return
         # 3. Personalize.
         request = self._personalized(batch, variant, eligible)
         if request is None:
-            return True
+            trace.end("paused", failed=True)
+            return
         # 4. Mark in flight.
         with transaction(self._database) as session:
             now = datetime.now(UTC)
-            if not self._batches.depart(session, batch, skipped, now=now):
-                return True
+            departed = self._batches.depart(session, batch, skipped, now=now)
+        if not departed:
+            trace.end("released")
+            return
         metrics.RECIPIENTS.add(len(skipped), outcome="skipped")
         # 5. Write to the departure log.
         if not self._write_departure(batch, variant, eligible, skipped, now):
-            return True
+            trace.end("paused", failed=True)
+            return
         # 6. Send the request.
         outcome = self._gateway.send(request)
         # 7. Write the answer to the departure log.
@@ -212,9 +243,8 @@ class Dispatcher:
         jitter = random.random()  # noqa: S311
         decision = decide(outcome, attempt=batch.attempt, size=len(eligible), jitter=jitter)
         # 9. Settle.
-        self._answered = _Answered(batch, eligible, decision)
+        self._answered = _Answered(batch, eligible, decision, trace)
         self._settle(more)
-        return True
 
     def _claim(self, only: tuple[int, int] | None) -> ClaimedBatch | None:
         """Claim a batch, or take the one that the last settlement has claimed."""
@@ -326,6 +356,10 @@ class Dispatcher:
                 sends.finish(session, now=now)
         self._answered, self._next = None, claimed
         _count(answered)
+        answered.trace.end(
+            _OUTCOMES[type(answered.decision)],
+            failed=not isinstance(answered.decision, Settled),
+        )
 
 
 def _count(answered: _Answered) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Integer, and_, exists, select, tuple_, upd
 
 from newsletter.db import bulk_rows
 from newsletter.db.orm import Id, Session, changed, table_of
+from newsletter.sending import traces
 from newsletter.sending.ledger import deliveries, sends
 from newsletter.sending.models import Batch, Delivery, Send, Worker
 from newsletter.sending.states import BatchState, SendState, batches_that_may_become
@@ -124,13 +125,15 @@ def recover_abandoned(session: Session, *, now: datetime) -> tuple[int, int]:
         .where(_batch.c.state == BatchState.CLAIMED, abandoned)
         .values(state=BatchState.PENDING, worker=None, lease_until=None),
     )
-    uncertain = changed(
-        session,
+    uncertain = session.execute(
         update(_batch)
         .where(_batch.c.state == BatchState.IN_FLIGHT, abandoned)
-        .values(state=BatchState.UNCERTAIN, detail="the worker ended before the answer came"),
-    )
-    return released, uncertain
+        .values(state=BatchState.UNCERTAIN, detail="the worker ended before the answer came")
+        .returning(_batch.c.send_id, _batch.c.number)
+    ).all()
+    if uncertain:
+        traces.abandoned(session, [(row.send_id, row.number) for row in uncertain])
+    return released, len(uncertain)
 
 
 def resend_uncertain(session: Session, *, departed_before: datetime, now: datetime) -> int:

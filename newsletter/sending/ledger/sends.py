@@ -7,10 +7,14 @@ from sqlalchemy import bindparam, exists, func, select, update
 
 from newsletter.accounts import operator_messages
 from newsletter.accounts.operator_messages import MessageKind
+from newsletter.db import webhook_queue
 from newsletter.db.orm import Session, changed, table_of
+from newsletter.db.webhook_queue import WebhookEvent
+from newsletter.issues.models import Issue
+from newsletter.sending import traces
 from newsletter.sending.models import Batch, Delivery, Send
 from newsletter.sending.queries import archive as archive_queries
-from newsletter.sending.reasons import PauseCause, remedy
+from newsletter.sending.reasons import PauseCause, is_failure, remedy
 from newsletter.sending.states import (
     UNSETTLED,
     DeliveryState,
@@ -19,6 +23,7 @@ from newsletter.sending.states import (
 )
 
 _send, _batch, _delivery = table_of(Send), table_of(Batch), table_of(Delivery)
+_issue = table_of(Issue)
 
 _FINISHED = select(_send.c.id).where(
     _send.c.state == SendState.SENDING,
@@ -95,7 +100,43 @@ def pause(
             occasion=now.isoformat(),
             detail=f"{reason[:1000].rstrip('.')}. {remedy(cause)}",
         )
+        report_pause(session, send_id, cause, reason=reason, now=now)
     return paused
+
+
+def report(
+    session: Session, event: WebhookEvent, send_id: int, *, now: datetime, **more: str
+) -> None:
+    """Report an event of a send to webhook endpoints."""
+
+    def data() -> dict[str, object]:
+        row = session.execute(
+            select(_send, _issue.c.slug, _issue.c.title)
+            .join(_issue, _issue.c.id == _send.c.issue_id)
+            .where(_send.c.id == send_id)
+        ).one()
+        send = {
+            "id": row.id,
+            "issue": row.slug,
+            "title": row.title,
+            "state": row.state,
+            "scheduled_for": row.scheduled_for.isoformat(),
+            "recipients": row.planned,
+            "accepted": row.accepted_count,
+        }
+        return {"send": send, **more}
+
+    webhook_queue.report(session, event, data, now=now)
+
+
+def report_pause(
+    session: Session, send_id: int, cause: PauseCause, *, reason: str, now: datetime
+) -> None:
+    """Report a pause to webhook endpoints, and a failure if the send could not go on."""
+    why = {"cause": cause.value, "reason": reason[:1000], "remedy": remedy(cause)}
+    report(session, WebhookEvent.SEND_PAUSED, send_id, now=now, **why)
+    if is_failure(cause):
+        report(session, WebhookEvent.SEND_FAILED, send_id, now=now, **why)
 
 
 def pause_scheduled(
@@ -120,4 +161,6 @@ def finish(session: Session, *, now: datetime) -> int:
             pause(session, send_id, PauseCause.DEFECT, reason=why, now=now)
         elif move_send(session, send_id, SendState.SENT, finished_at=now, accepted_count=_ACCEPTED):
             archive_queries.publish(session, send_id, now=now)
+            traces.ended(session, send_id, now=now)
+            report(session, WebhookEvent.SEND_FINISHED, send_id, now=now)
     return len(done)

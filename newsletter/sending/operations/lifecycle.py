@@ -6,7 +6,7 @@ Each operation writes its audit entry in the same transaction.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select, update
 
@@ -14,12 +14,13 @@ from newsletter import durations
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import IssueError, NothingToDoError, SendError
 from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.parsing.issue_file import Draft
 from newsletter.rendering.rendered import Rendered
-from newsletter.sending import ab_testing
+from newsletter.sending import ab_testing, traces
 from newsletter.sending.ledger import batches, interventions, provider_backoff, restore_gate, sends
 from newsletter.sending.ledger.reschedule import reschedule
 from newsletter.sending.models import Send
@@ -34,6 +35,12 @@ from newsletter.sending.states import ENDED, SEND_NEXT, SendState
 from subscribers.models import Segment
 
 _send, _issue, _revision = table_of(Send), table_of(Issue), table_of(Revision)
+#: What webhook endpoints are told when an operator moves a send to a state.
+_EVENTS: Final[Mapping[SendState, WebhookEvent]] = {
+    SendState.SCHEDULED: WebhookEvent.SEND_SCHEDULED,
+    SendState.SENDING: WebhookEvent.SEND_RESUMED,
+    SendState.CANCELLED: WebhookEvent.SEND_CANCELLED,
+}
 
 
 class DifferentTextError(SendError):
@@ -108,6 +115,7 @@ def create(
     )
     session.add(send)
     session.flush()
+    sends.report(session, WebhookEvent.SEND_SCHEDULED, send.id, now=now)
     variants: list[tuple[Rendered, int | None]] = [(rendered, None)]
     for other, other_rendered in options.others:
         saved = approval.approved_revision(session, other)
@@ -128,6 +136,7 @@ def create(
         **({"variants": len(variants)} if options.test else {}),
         **({"checks": "errors ignored"} if options.despite_findings else {}),
     )
+    traces.created(session, send, issue.slug, by=by, people=estimated.people)
     return CreatedSend(send.id, estimated.people, estimated.last_at, is_public)
 
 
@@ -264,6 +273,7 @@ def cancel(session: Session, send_id: int, *, by: Actor, now: datetime) -> int:
     _move(session, send_id, SendState.CANCELLED, now=now, reason="cancelled", finished_at=now)
     dropped = batches.drop_pending(session, send_id, now=now, reason="cancelled")
     _audit(session, by, "send cancelled", send_id, now=now)
+    traces.ended(session, send_id, now=now)
     return dropped
 
 
@@ -412,6 +422,11 @@ def _move(
     )
     if moved:
         interventions.record(session, send, target, now=now)
+        if (event := _EVENTS.get(target)) is not None:
+            sends.report(session, event, send_id, now=now)
+        elif target is SendState.PAUSED and paused_by is not None:
+            reason = str(values.get("reason", ""))
+            sends.report_pause(session, send_id, paused_by, reason=reason, now=now)
     else:
         possible = ", ".join(sorted(SEND_NEXT[SendState(send.state)])) or "nothing more"
         raise SendError(

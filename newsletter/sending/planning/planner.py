@@ -24,9 +24,12 @@ from sqlalchemy import (
     update,
 )
 
+from newsletter import tracing
 from newsletter.db.dialect import insert_into
 from newsletter.db.orm import Session, changed, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.errors import SendError
+from newsletter.sending import traces
 from newsletter.sending.ab_testing import ABTest, Measure, sample_rank
 from newsletter.sending.ledger import restore_gate, sends
 from newsletter.sending.ledger.summarize import require_open
@@ -58,6 +61,7 @@ def plan(
     is not compared. Everything happens in the caller's transaction: a crash leaves the send
     scheduled, with nothing planned.
     """
+    begun = tracing.now()
     restore_gate.require_open(session)
     if not sends.move_send(session, send_id, SendState.PLANNING, started_at=now):
         raise SendError("only a scheduled send can be planned", place=f"send {send_id}")
@@ -79,6 +83,8 @@ def plan(
     sends.move_send(
         session, send_id, SendState.SENDING, planned=planned, excluded_counts=excluded_counts
     )
+    traces.planned(session, send_id, begun=begun, people=planned)
+    sends.report(session, WebhookEvent.SEND_STARTED, send_id, now=now)
     if not planned:
         sends.finish(session, now=now)
     return planned
@@ -91,6 +97,7 @@ def plan_missed(
 
     Subscribers who have the issue, or unsubscribed, are not among them.
     """
+    begun = tracing.now()
     restore_gate.require_open(session)
     send = session.execute(select(_send).where(_send.c.id == send_id)).one()
     people, _ = _write(
@@ -104,6 +111,7 @@ def plan_missed(
     )
     if people:
         _count_sizes(session, _batch.c.send_id == send_id)
+        traces.planned(session, send_id, begun=begun, people=people)
     return people
 
 

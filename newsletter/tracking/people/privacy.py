@@ -11,6 +11,7 @@ import orjson
 from sqlalchemy import ColumnElement, and_, delete, select, update
 
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookDelivery
 from newsletter.issues.models import Issue
 from newsletter.sending.models import Delivery, OutboxEmail, Send
 from newsletter.tracking.models import EventRow, SoftBounce
@@ -19,7 +20,7 @@ from subscribers.self_service import erasure
 
 _delivery, _send, _issue = table_of(Delivery), table_of(Send), table_of(Issue)
 _event, _email, _subscriber = table_of(EventRow), table_of(OutboxEmail), table_of(Subscriber)
-_soft = table_of(SoftBounce)
+_soft, _webhook = table_of(SoftBounce), table_of(WebhookDelivery)
 
 
 def is_delivery_to(subscriber_id: int) -> ColumnElement[bool]:
@@ -58,11 +59,16 @@ def data_of(session: Session, subscriber_id: int) -> dict[str, Any]:
         .where(_subscriber.c.id == subscriber_id)
         .order_by(_soft.c.at)
     )
+    told = select(_webhook.c.event, _webhook.c.created_at, _webhook.c.state, _webhook.c.data)
+    webhooks = session.execute(
+        told.where(_webhook.c.subscriber_id == subscriber_id).order_by(_webhook.c.id)
+    )
     more = {
         "soft_bounces": [row._asdict() for row in soft_bounces],
         "issues": [row._asdict() for row in issues],
         "events": [{**row._asdict(), "raw": orjson.loads(row.raw)} for row in events],
         "mails": [row._asdict() for row in emails],
+        "webhooks": [row._asdict() for row in webhooks],
     }
     return erasure.data_of(session, subscriber_id, more=more)
 

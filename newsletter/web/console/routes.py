@@ -28,7 +28,7 @@ from newsletter.web.console.issues import editor as issue_editor
 from newsletter.web.console.issues import preview as issue_preview
 from newsletter.web.console.issues import review as issue_review
 from newsletter.web.console.issues import views as issue_views
-from newsletter.web.console.publication import settings_page
+from newsletter.web.console.publication import settings_page, webhooks_page
 from newsletter.web.console.schedules import calendar as schedule_calendar
 from newsletter.web.console.schedules import form as schedule_form
 from newsletter.web.console.schedules import views as schedule_views
@@ -73,6 +73,7 @@ _PAGES = (
     users,
     audit_log,
     settings_page,
+    webhooks_page,
     bounces,
     topics_page,
     subscriber_list,

@@ -357,4 +357,19 @@ def test_the_command_refuses_what_is_no_database(
     words = ("db", "copy", "--to", "sqlite:///new.db")
     done = command(words, environment=environment, folder=tmp_path)
     assert (done.returncode, "there is no database" in done.stderr) == (5, True)
-    assert list(tmp_path.glob("*.db")) == [] or not (tmp_path / "new.db").exists()
+    assert not [*tmp_path.glob("new.db*"), *tmp_path.glob("nowhere.db*")]
+
+
+def test_a_refused_copy_leaves_no_file(
+    database: Engine, environment: dict[str, str], tmp_path: Path
+) -> None:
+    lock = leadership(database)
+    assert lock.hold()
+    words = ("db", "copy", "--to", f"sqlite:///{tmp_path / 'new.db'}")
+    done = command(words, environment=environment, folder=tmp_path)
+    lock.release()
+    assert "a service runs on the database" in done.stderr
+    assert list(tmp_path.glob("new.db*")) == []
+    words = ("db", "copy", "--to", "sqlite:////proc/new.db")
+    done = command(words, environment=environment, folder=tmp_path)
+    assert done.stderr.startswith("error: --to: the folder cannot be created")

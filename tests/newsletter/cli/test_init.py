@@ -51,15 +51,37 @@ def test_options_make_both_files(init: Init, tmp_path: Path) -> None:
     folder = tmp_path / "my news"
     assert (folder / ".env").stat().st_mode & 0o777 == 0o600
     assert tomllib.loads((folder / "newsletter.toml").read_text()) == {
-        "site": {"name": "News", "base_url": "http://127.0.0.1:8000"},
-        "sender": {"name": "News", "email": "me@example.org"},
+        "site": {"base_url": "http://127.0.0.1:8000"},
         "sendgrid": {"host": "http://127.0.0.1:8025"},
+        "initial": {
+            "site": {"name": "News"},
+            "sender": {"name": "News", "email": "me@example.org"},
+        },
     }
     settings = load({"NEWSLETTER_CONFIG": str(folder / "newsletter.toml")})
     assert settings.sendgrid.api_key.get_secret_value() == "SG.sandbox"
     keys = [settings.links.keys[0], settings.subscribers.address_key]
     assert len({key.get_secret_value() for key in keys}) == 2
     assert all(len(key.get_secret_value()) >= 32 for key in keys)
+
+
+def test_the_publication_begins_with_the_answers_and_can_be_changed(
+    init: Init, tmp_path: Path
+) -> None:
+    assert init(LOCAL).returncode == 0
+    environment = {"PATH": os.environ["PATH"]}
+
+    def settings(words: str = "") -> str:
+        done = command(["settings", *shlex.split(words)], environment=environment, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "site.name\tNews\tnewsletter.toml [initial]" in settings()
+    assert not (tmp_path / "data").exists()
+    settings("set sender.email desk@paper.org")
+    said = settings()
+    assert "sender.email\tdesk@paper.org\tconsole (database)" in said
+    assert "site.name\tNews\tconsole (database), (initial value)" in said
 
 
 def test_a_shell_reads_the_same_values(init: Init, tmp_path: Path) -> None:
@@ -89,6 +111,16 @@ def test_the_key_comes_from_standard_input(tmp_path: Path) -> None:
     assert settings.sendgrid.api_key.get_secret_value() == "SG.secret"
     assert settings.sendgrid.host == "https://api.sendgrid.com"
     assert settings.site.postal_address == "1 Main Street"
+
+
+def test_behind_tls_the_proxy_of_this_machine_is_trusted(tmp_path: Path) -> None:
+    done = with_key(f"{REAL} --webhook-key ' MFkwKey '", "SG.secret", tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = load({"NEWSLETTER_CONFIG": str(tmp_path / "newsletter.toml")})
+    assert [str(one) for one in settings.web.trusted_proxies] == ["127.0.0.1/32"]
+    assert settings.sendgrid.webhook_public_keys == ["MFkwKey"]
+    assert settings.explicit_source("site.name") is None
+    assert settings.site.name == "News"
 
 
 def test_a_password_of_the_database_goes_to_env(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_personal_links_lead_to_public_pages(page: str) -> None:
     for path in ("/unsubscribe", "/preferences", "/view"):
         assert path not in page
     assert '<a href="https://news.example/archive/first"' in page
-    assert page.count("https://news.example/subscribe") == 3
+    assert page.count("https://news.example/subscribe") == 4
 
 
 def test_what_is_for_the_inbox_only_is_left_out(page: str) -> None:

@@ -25,6 +25,39 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
     assert sources["site.language"] == "default.toml"
 
 
+def test_only_defaults_yield_to_initial_values(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[initial]\nsite.name = "A"\nsite.language = "de"\nsender.name = "B"\n'
+        '[site]\nlanguage = "fr"\n'
+    )
+    settings = load({"NEWSLETTER_CONFIG": str(file), "NEWSLETTER_SENDER__NAME": "C"})
+    assert (settings.site.name, settings.site.language, settings.sender.name) == ("A", "fr", "C")
+    assert settings.initial == {"site.name"}
+    assert settings.sources["site.name"] == f"{file} [initial]"
+    assert settings.explicit_source("site.name") is None
+    assert settings.explicit_source("site.language") == str(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ('initial = "x"', "[initial]", "only settings of the publication"),
+        ('[initial]\nsite = "x"', "[initial]: site", "a section, not a setting"),
+        ('[initial]\nsite.base_url = "https://a.org"', "[initial]: site.base_url", "only settings"),
+        ('[initial]\nsite.nam = "x"', "[initial]: site.nam", "only settings"),
+        ('[initial]\nsite.name.x = "x"', "[initial]: site.name.x", "only settings"),
+        ('[initial]\nsender.email = "me"', "[initial]: sender.email", "an address is written"),
+    ],
+)
+def test_a_wrong_initial_value_is_named(tmp_path: Path, text: str, place: str, words: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=words) as caught:
+        load({"NEWSLETTER_CONFIG": str(file)})
+    assert place in str(caught.value.place)
+
+
 def test_secrets_are_masked() -> None:
     secret = "s3cret" * 8
     _, origins = load_with_origins(

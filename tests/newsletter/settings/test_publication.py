@@ -111,7 +111,8 @@ def test_file_and_environment_win_over_the_database(
         ("site.name", "a\nBcc: x", "line breaks"),
         ("site.logo_url", "http://x.example/a.png", "pattern"),
         ("site.language", "deutsch", "pattern"),
-        ("sender.email", "", "at least 3"),
+        ("sender.email", "", "must not be empty"),
+        ("site.name", " ", "must not be empty"),
         ("sender.email", "Me <me@x.example>", "without a name"),
         ("sending.quiet_hours", "at night", "22:00-07:00"),
         ("tracking.clicks", "perhaps", "boolean"),
@@ -250,3 +251,85 @@ def test_settings_are_shown_without_the_database(
     assert done.returncode == 0
     assert "My newsletter" in done.stdout
     assert "Without the settings in the database" in done.stderr
+
+
+INITIAL = """
+[initial]
+site.name = "The Paper"
+sender.name = "Desk"
+sender.email = "desk@paper.org"
+"""
+
+
+@pytest.fixture
+def begun(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The environment with a file that has initial values."""
+    (tmp_path / "newsletter.toml").write_text(INITIAL)
+    return environment | {"NEWSLETTER_CONFIG": str(tmp_path / "newsletter.toml")}
+
+
+def test_the_database_takes_over_initial_values_once(
+    begun: dict[str, str], environment: dict[str, str]
+) -> None:
+    environ = begun | {"NEWSLETTER_SENDER__NAME": "Fixed"}
+    for _ in range(2):
+        parts = Container(load(environ))
+        assert parts.settings.site.name == "The Paper"
+        assert parts.settings.sender.name == "Fixed"
+        with reading(parts.database) as session:
+            history = publication.history(session, limit=9)
+        parts.database.dispose()
+        assert [(one.key, one.set_by) for one in history] == [
+            ("sender.email", publication.INITIAL),
+            ("site.name", publication.INITIAL),
+        ]
+    # Another machine, whose file has none, uses them as well.
+    other = Container(load(environment))
+    assert other.settings.site.name == "The Paper"
+    assert other.settings.sender.email == "desk@paper.org"
+    other.database.dispose()
+
+
+def test_initial_values_are_taken_over_no_second_time(begun: dict[str, str]) -> None:
+    for value in ("Other", None):
+        parts = Container(load(begun))
+        change(parts, {"site.name": value})
+        parts.database.dispose()
+    parts = Container(load(begun))
+    with reading(parts.database) as session:
+        assert publication.latest(session)["site.name"].value is None
+    # What the database does not set comes from the file again.
+    assert parts.settings.site.name == "The Paper"
+    parts.database.dispose()
+
+
+def test_processes_that_begin_at_once_take_over_each_value_once(begun: dict[str, str]) -> None:
+    opened = [Container(load(begun)) for _ in range(4)]
+    barrier = threading.Barrier(len(opened))
+
+    def begin(parts: Container) -> None:
+        barrier.wait()
+        assert parts.settings.site.name == "The Paper"
+
+    threads = [threading.Thread(target=begin, args=(parts,)) for parts in opened]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with reading(opened[0].database) as session:
+        assert len(publication.history(session, limit=9)) == 3
+    for parts in opened:
+        parts.database.dispose()
+
+
+def test_an_initial_value_that_prevents_sending_can_be_corrected_in_the_file(
+    begun: dict[str, str], tmp_path: Path
+) -> None:
+    environ = begun | {"NEWSLETTER_SENDGRID__HOST": "https://api.sendgrid.com"}
+    for email, stored in (("desk@example.org", False), ("desk@paper.org", True)):
+        (tmp_path / "newsletter.toml").write_text(INITIAL.replace("desk@paper.org", email))
+        parts = Container(load(environ))
+        assert parts.settings.sender.email == email
+        with reading(parts.database) as session:
+            assert ("sender.email" in publication.latest(session)) is stored
+        parts.database.dispose()

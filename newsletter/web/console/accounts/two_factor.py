@@ -14,6 +14,7 @@ from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.errors import AccountError
+from newsletter.operations import first_owner
 from newsletter.web.console.accounts.my_account import (
     Anyone,
     email_user,
@@ -120,6 +121,8 @@ def _require_optional(parts: Container) -> None:
 def _show(request: Request, parts: Container, visitor: Visitor, *, problem: str = "") -> Response:
     with reading(parts.database) as session:
         secret = two_factor.pending(session, visitor.user_id)
+        is_new = visitor.stage is SignInStage.ENROL
+        greeting = first_owner.greeting(session, visitor.email) if is_new else None
     if not secret:
         # A user who has set it up in another browser meanwhile can sign in with a code.
         return go("/console/account" if visitor.stage is SignInStage.FULL else "/console/sign-in")
@@ -131,6 +134,7 @@ def _show(request: Request, parts: Container, visitor: Visitor, *, problem: str 
         picture=_picture(uri),
         secret=" ".join(secret[at : at + 4] for at in range(0, len(secret), 4)),
         problem=problem,
+        greeting=greeting,
     )
 
 

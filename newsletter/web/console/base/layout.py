@@ -77,6 +77,8 @@ def page(
         visitor=visitor,
         entries=_entries(request.app, visitor),
         here=request.url.path,
+        # Of the machine's settings, so this costs no query.
+        sandbox=parts.loaded.sendgrid.host if parts.is_local else "",
         moment=partial(_moment, zone=ZoneInfo(parts.settings.site.timezone)),
         csrf=session_cookie.form_token(parts.form_keys, token),
         **values,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.db.engine import reading
+from newsletter.operations import first_owner
 from newsletter.scheduling import schedules
 from newsletter.sending.queries import send_list
 from newsletter.tracking.stats import rates as send_rates
@@ -38,8 +39,8 @@ def show(
             items=attention.items(
                 session, event_silence=parts.settings.tracking.event_silence, now=now
             ),
-            steps=steps(session, parts) if visitor.role.covers(Role.OWNER) else [],
-            mailbox=parts.settings.sendgrid.host if parts.is_local else "",
+            steps=(todo := steps(session, parts) if visitor.role.covers(Role.OWNER) else []),
+            greeting=first_owner.greeting(session, visitor.email) if todo else None,
             under_way=send_list.active(session, limit=5),
             coming=send_list.scheduled(session),
             next_up=schedules.next_up(session),

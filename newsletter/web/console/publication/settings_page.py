@@ -1,6 +1,6 @@
 """The settings: those of the publication can be changed, those of the machine are shown."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -11,14 +11,14 @@ from newsletter.accounts.models import Role
 from newsletter.accounts.sessions import Visitor
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
-from newsletter.errors import SettingsError
+from newsletter.errors import UserError
 from newsletter.operations import settings as operations
 from newsletter.operations.settings import SettingsChangeError, as_text
 from newsletter.settings import publication
 from newsletter.settings.publication import Change, Value
 from newsletter.web.console.base.layout import actor, go, page
 from newsletter.web.console.base.permissions import role
-from newsletter.web.dependencies import Parts
+from newsletter.web.dependencies import Parts, PostedFields
 from newsletter.web.sentences import sentence
 
 router = APIRouter()
@@ -110,7 +110,7 @@ _Text = Annotated[str | None, Form(max_length=2000)]
 
 @dataclass(frozen=True, slots=True)
 class SettingsForm:
-    """What was typed; None for fields that the form did not have."""
+    """What was typed; None for fields that were empty, or that the form did not have."""
 
     site_name: _Text = None
     site_postal_address: _Text = None
@@ -125,10 +125,11 @@ class SettingsForm:
     sending_quiet_hours: _Text = None
     signup_double_opt_in: _Text = None
 
-    def values(self) -> dict[str, str]:
-        """What was typed, by the keys of the settings."""
+    def values(self, posted: Collection[str]) -> dict[str, str]:
+        """What was typed into the fields that were posted, by the keys of the settings."""
         typed = asdict(self)
-        return {key: text for key in publication.KEYS if (text := typed[_name(key)]) is not None}
+        names = {key: _name(key) for key in publication.KEYS}
+        return {key: typed[name] or "" for key, name in names.items() if name in posted}
 
 
 _Version = Annotated[int, Form(ge=0, le=_MOST)]
@@ -145,11 +146,13 @@ def save(
     request: Request,
     parts: Parts,
     visitor: _Owner,
+    *,
     form: Annotated[SettingsForm, Depends()],
+    posted: PostedFields,
     version: _Version = 0,
 ) -> Response:
     """Save what differs from the version that the form was made from."""
-    return _change(request, parts, visitor, form.values(), version)
+    return _change(request, parts, visitor, form.values(posted), version)
 
 
 @router.post(f"{_PATH}/unset")
@@ -216,7 +219,7 @@ def _show(
         kinds={key: isinstance(publication.value_of(settings, key), bool) for key in _LABELS},
         changes={key: one for key, one in changes.items() if one.value is not None},
         explicit={key: source for key in _LABELS if (source := parts.loaded.explicit_source(key))},
-        mistakes=_mistakes(problem, typed or {}),
+        mistakes=mistakes_of(problem, typed or {}),
         machine=[
             one
             for one in publication.all_origins(parts.loaded, changes)
@@ -248,13 +251,13 @@ def _shown(change: Change) -> str:
     )
 
 
-def _mistakes(
+def mistakes_of(
     problem: SettingsChangeError | None, typed: Mapping[str, Value | None]
 ) -> dict[str, str]:
-    """What stands beside the fields."""
+    """What stands beside the fields, by their keys."""
     if problem is None:
         return {}
-    found = {key: _sentence_of(error) for key, error in problem.problems.items()}
+    found = {key: explanation(error) for key, error in problem.problems.items()}
     for key, other in problem.conflicts.items():
         yours = typed.get(key)
         wish = f"you wrote {as_text(yours)}" if yours is not None else "you chose the default"
@@ -266,6 +269,7 @@ def _mistakes(
     return found
 
 
-def _sentence_of(error: SettingsError) -> str:
+def explanation(error: UserError) -> str:
+    """The message and the hint of an error, as sentences."""
     text = sentence(error.message)
     return f"{text} {error.hint}" if error.hint else text

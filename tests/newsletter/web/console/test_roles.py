@@ -91,6 +91,16 @@ OPERATIONS = {
         POST /console/sends/departures
         POST /console/settings
         POST /console/settings/unset
+        GET /console/settings/webhooks
+        POST /console/settings/webhooks
+        GET /console/settings/webhooks/{endpoint_id:int}
+        POST /console/settings/webhooks/{endpoint_id:int}
+        POST /console/settings/webhooks/{endpoint_id:int}/test
+        POST /console/settings/webhooks/{endpoint_id:int}/disable
+        POST /console/settings/webhooks/{endpoint_id:int}/enable
+        POST /console/settings/webhooks/{endpoint_id:int}/rotate
+        POST /console/settings/webhooks/{endpoint_id:int}/deliveries/{delivery_id:int}/resend
+        POST /console/settings/webhooks/{endpoint_id:int}/delete
         POST /console/users
         POST /console/users/{user_id:int}/role
         POST /console/users/{user_id:int}/notifications

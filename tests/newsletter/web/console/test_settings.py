@@ -55,6 +55,17 @@ def test_an_owner_changes_a_setting_and_the_pages_have_it(office: Office) -> Non
     assert "Default" in owner.get(PAGE).text
 
 
+def test_an_empty_field_empties_the_setting_where_that_is_allowed(office: Office) -> None:
+    owner = office.signed_in(Role.OWNER)
+    owner.post(PAGE, **form(owner) | {"sender_reply_to": "editors@example.org"})
+    answer = owner.post(PAGE, **form(owner) | {"sender_reply_to": ""})
+    assert answer.headers["location"] == f"{PAGE}?done=saved"
+    assert office.parts.settings.sender.reply_to == ""
+    answer = owner.post(PAGE, **form(owner) | {"site_name": ""})
+    assert 'id="site.name-mistake">This must not be empty.' in answer.text
+    assert office.parts.settings.site.name == "My newsletter"
+
+
 def test_a_mistake_stands_beside_its_field_and_nothing_is_lost(office: Office) -> None:
     owner = office.signed_in(Role.OWNER)
     wrong = {"site_timezone": "Mars", "sender_name": "Olga"}

@@ -153,6 +153,7 @@ def fill(session: Session, parts: Container, payload: str) -> None:
         "send.occasion": {payload: payload},
         "console_user.notify": ["send_paused", payload],
         "publication_setting.value": payload,
+        "webhook_delivery.data": {"asked_by": payload, payload: payload},
         "variant.placeholders": rendered.placeholders.to_json(),
     }
     for table in Model.metadata.sorted_tables:

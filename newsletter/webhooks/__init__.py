@@ -1,0 +1,1 @@
+"""Outgoing webhooks: endpoints of other programs, and what is sent to them."""
