@@ -1,5 +1,8 @@
 """Tables, footnotes, task lists, definitions, strikethrough and bare addresses, in both parts."""
 
+import subprocess
+import sys
+
 import pytest
 
 from newsletter.errors import IssueError
@@ -125,3 +128,22 @@ def test_other_addresses_stay_text(written: str) -> None:
     assert (
         "href" not in letter(f"See {written} there").html.partition("See")[2].partition("there")[0]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", ["a: ", "mailto:", "ahttps://b ", "(https:///", ")"])
+def test_beginnings_of_addresses_without_end_take_no_time_without_end(unit: str) -> None:
+    code = (
+        "from newsletter.rendering.markdown import new_parser\n"
+        f"new_parser().parse('https://a.example/' + {unit!r} * {190_000 // len(unit)})"
+    )
+    # Each took minutes; it takes a second or two.
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", ["x" * 500, "word " * 100, "a: " * 200])
+def test_a_bare_address_after_much_text_is_a_link_and_no_text_is_lost(words: str) -> None:
+    for address in ("ed@a.example", "mailto:ed@a.example", "https://a.example/x"):
+        html = letter(f"{words.strip()} {address} end").html
+        assert f"{words.strip()} <a href=" in html
+        assert html.count(f">{address}</a> end") == 1
