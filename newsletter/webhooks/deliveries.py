@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     literal_column,
     null,
+    or_,
     select,
     update,
 )
@@ -212,7 +213,8 @@ def settle(
 
 def release(session: Session, endpoint: LeasedEndpoint, *, now: datetime) -> None:
     """End a lease, so that the endpoint's turn comes after that of others."""
-    later = case((_endpoint.c.not_before > now, _endpoint.c.not_before), else_=now)
+    rests = _endpoint.c.not_before.between(now, now + PAUSES[-1])
+    later = case((rests, _endpoint.c.not_before), else_=now)
     _change(session, endpoint, lease="", lease_until=now, not_before=later)
 
 
@@ -279,10 +281,16 @@ def _due(now: datetime) -> Select[Any]:
     waiting = exists().where(_of_endpoint, _delivery.c.not_before <= now)
     return select(_endpoint.c.id).where(
         _endpoint.c.disabled_at.is_(None),
-        _endpoint.c.not_before <= now,
-        _endpoint.c.lease_until <= now,
+        _is_over(_endpoint.c.not_before, now),
+        _is_over(_endpoint.c.lease_until, now),
         waiting,
     )
+
+
+def _is_over(until: ColumnElement[Any], now: datetime) -> ColumnElement[bool]:
+    """Whether a wait of an endpoint is over: also if it is longer than any, because the clock
+    was set back."""
+    return or_(until <= now, until > now + 2 * PAUSES[-1])
 
 
 def _later(one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:

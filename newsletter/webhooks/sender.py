@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -27,6 +27,9 @@ _TURN: Final = 10.0
 #: The longest request, and the most bytes of an answer that are read.
 TIMEOUT: Final = timedelta(seconds=15)
 _READ: Final = 64 * 1024
+#: Seconds that a request under way may take when the process stops, and between looks at that.
+_LAST: Final = 3.0
+_LOOK: Final = 0.25
 #: Seconds to wait after an error of the database.
 _RETRY_DELAY: Final = 2.0
 #: Seconds between two queries for other endpoints while some are posted to.
@@ -54,7 +57,10 @@ class WebhookSender:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop sending; return when the requests under way are answered and stored."""
+        """Stop sending; return when the requests under way are answered and stored.
+
+        A receiver has three more seconds. What it has not answered by then is sent again later.
+        """
         self._stopping.set()
         self._wakeups.wake_all()
         self._thread.join()
@@ -112,7 +118,9 @@ class WebhookSender:
             with transaction(self._database) as session:
                 sent = deliveries.take(session, endpoint, now=datetime.now(UTC))
             while sent is not None:
-                answer = await self._post(client, endpoint, sent)
+                answer = await self._unless_stopped(self._post(client, endpoint, sent))
+                if answer is None:
+                    break
                 may_continue = not self._stopping.is_set() and time.monotonic() < ends
                 with transaction(self._database) as session:
                     now = datetime.now(UTC)
@@ -121,6 +129,18 @@ class WebhookSender:
                     sent = deliveries.take(session, endpoint, now=now) if further else None
         with transaction(self._database) as session:
             deliveries.release(session, endpoint, now=datetime.now(UTC))
+
+    async def _unless_stopped(self, post: Coroutine[None, None, Answer]) -> Answer | None:
+        """The answer; None if the process stops before the receiver answers."""
+        request = asyncio.create_task(post)
+        left = _LAST
+        while not (await asyncio.wait({request}, timeout=_LOOK))[0]:
+            left -= _LOOK if self._stopping.is_set() else 0
+            if left <= 0:
+                request.cancel()
+                await asyncio.wait({request})
+                return None
+        return request.result()
 
     async def _post(self, client: "Poster", endpoint: LeasedEndpoint, sent: NextDelivery) -> Answer:
         headers = signatures.headers(

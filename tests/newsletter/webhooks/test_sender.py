@@ -467,3 +467,38 @@ def test_two_processes_never_post_to_an_endpoint_at_once(
     assert codes == [0, 0]
     assert receiver.most == 1
     assert [post.data["sequence"] for post in receiver.posts] == list(range(1, 201))
+
+
+def test_a_clock_that_was_set_back_silences_no_endpoint(hooks: Hooks, receiver: Receiver) -> None:
+    number, _ = hooks.add(receiver.url)
+    with transaction(hooks.database) as session:
+        ahead = datetime.now(UTC) + timedelta(days=2)
+        session.execute(update(_endpoint).values(not_before=ahead, lease_until=ahead))
+    ask(hooks, number)
+    ask(hooks, number)
+    hooks.send()
+    assert [row.state for row in hooks.rows()] == ["delivered"] * 2
+    assert hooks.endpoint(number).not_before <= datetime.now(UTC)
+
+
+@pytest.mark.slow
+def test_a_receiver_that_does_not_answer_delays_no_stop(hooks: Hooks, receiver: Receiver) -> None:
+    number, _ = hooks.add(receiver.url)
+
+    def no_answer(_handler: object) -> None:
+        receiver.hold.wait(60)
+
+    receiver.answer = no_answer
+    ask(hooks, number)
+    running = hooks.sender()
+    running.start()
+    assert until(lambda: receiver.posts)
+    running.stop()
+    # It has not waited for the whole time limit of a request, which would be a failure.
+    (row,) = hooks.rows()
+    assert (row.state, row.attempt, row.answer) == ("pending", 1, "")
+    assert hooks.endpoint(number).failures == 0
+    receiver.answer = 204
+    hooks.send()
+    assert hooks.rows()[0].state == "delivered"
+    assert len({post.id for post in receiver.posts}) == 1
