@@ -30,6 +30,8 @@ MOST_NESTED = 40
 #: The parser drops what is deeper than this, so MOST_NESTED has to be less.
 PARSER_LIMIT = MOST_NESTED + 10
 _MOST_INLINE_NESTED = 50
+#: Characters of all headings of tables, each counted once for each row of its table.
+_MOST_LABELS = 2_000_000
 #: Attributes allowed in braces after an image: ``![…](…){width=512}``.
 SIZES = ("width", "height")
 _TAGS = {
@@ -75,7 +77,9 @@ class Markdown:
         self._name, self._line = name, line
         self._parser.block.ruler.before("code", "depth", self._refuse_depth)
         env: MutableMapping[str, Any] = {}
-        for token in self._parser.parse(body, env):
+        tokens = self._parser.parse(body, env)
+        self._refuse_labels(tokens)
+        for token in tokens:
             if any(child.level > _MOST_INLINE_NESTED for child in token.children or ()):
                 raise IssueError(
                     "this paragraph is nested too deeply",
@@ -125,6 +129,24 @@ class Markdown:
                 "or - - - is a list in a list: write \\* for a star, and --- alone for a rule.",
             )
         return False
+
+    def _refuse_labels(self, tokens: Sequence[Token]) -> None:
+        """Refuse tables whose headings, repeated in each row, would be a huge email."""
+        headings = written = start = 0
+        for token, text in pairwise(tokens):
+            if token.type == "table_open":
+                headings, start = 0, (token.map or [0])[0]
+            elif token.type == "th_open":
+                headings += len(text.content)
+            elif token.type == "tr_open":
+                written += headings
+                if written > _MOST_LABELS:
+                    raise IssueError(
+                        "the headings of this table are too long for so many rows",
+                        place=f"{self._name}:{self._line + start}",
+                        hint="Each row repeats them, on phones and in the text part. Shorten the "
+                        "headings, or link to a page with the table.",
+                    )
 
     def _refuse_footnote(self, label: str) -> None:
         above, _, _ = self._body.partition(f"{label}:")

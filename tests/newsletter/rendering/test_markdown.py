@@ -56,6 +56,13 @@ def test_a_row_with_too_many_cells_is_refused_at_its_line() -> None:
     assert caught.value.place == "news.md:7"
 
 
+def test_headings_that_would_make_a_huge_email_are_refused() -> None:
+    body = f"Intro\n\n| {'word ' * 20_000} | b |\n|---|---|\n" + "| x | y |\n" * 5000
+    with pytest.raises(IssueError, match="headings of this table are too long") as caught:
+        letter(body)
+    assert caught.value.place == "news.md:7"
+
+
 def test_footnotes_are_numbered_and_stand_at_the_end_of_their_part() -> None:
     body = "One[^b] two[^a] one[^b].\n\n[^a]: The [second](https://a.example).\n[^b]: First.\n"
     html = letter(body).html
