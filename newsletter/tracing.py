@@ -96,6 +96,9 @@ def start(database: str) -> None:
     global _running  # noqa: PLW0603 (the state of this process, as in logging)
     if _running is not None:
         return
+    if not _log.isEnabledFor(logging.WARNING):
+        # Commands show errors only, but whoever has set the variables wants to know.
+        _log.setLevel(logging.WARNING)
     name, endpoint = _endpoint()
     if not endpoint.startswith(("http://", "https://")):
         _log.warning(

@@ -187,7 +187,10 @@ def test_the_steps_of_the_dockerfile_build_a_service_that_is_alive(tmp_path: Pat
     for word, rest in dockerfile():
         if word == "USER":
             break
-        if word == "COPY" and not rest.startswith("--from"):
+        if word == "ARG":
+            argument, _, default = rest.partition("=")
+            environment[argument] = default
+        elif word == "COPY" and not rest.startswith("--from"):
             for name in rest.split()[:-1]:
                 _copy(ROOT / name, build / name)
         elif word == "RUN" and "useradd" not in rest:

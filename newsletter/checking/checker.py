@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from newsletter.checking import audience_checks, envelope_checks, link_checks, markup_checks
+from newsletter.checking import audience_checks, envelope_checks, link_checks
 from newsletter.checking.context import AskDns, CheckContext
 from newsletter.checking.design import client_support, contrast
 from newsletter.checking.finding import CheckFinding, Finding, Level, blocking
@@ -21,6 +21,7 @@ from newsletter.checking.network import dead_links, sender_dns
 from newsletter.checking.parsed_body import ParsedBody, line_of
 from newsletter.checking.planned_send import Plan
 from newsletter.checking.rules import CheckRule, CheckRules
+from newsletter.checking.text import markup_checks, wording_checks
 from newsletter.db.engine import reading
 from newsletter.db.orm import Session
 from newsletter.errors import IssueError, TemplateError, UserError
@@ -42,6 +43,10 @@ CHECKS: Final[Mapping[str, Callable[[CheckContext], Iterator[CheckFinding]]]] = 
     "dead_links": dead_links.dead_links_of,
     "images": link_checks.images,
     "markup": markup_checks.markup,
+    "unfinished": wording_checks.unfinished,
+    "attachment": wording_checks.attachment,
+    "shorteners": wording_checks.shorteners,
+    "spam_phrases": wording_checks.spam_phrases,
     "contrast": contrast.contrast,
     "clients": client_support.clients,
     "placeholders": audience_checks.placeholders,
@@ -54,7 +59,7 @@ CHECKS: Final[Mapping[str, Callable[[CheckContext], Iterator[CheckFinding]]]] = 
 #: Checks that need only the issue: no database, DNS or web.
 ALONE: Final = frozenset(
     {"unsubscribe", "postal_address", "text_part", "subject", "preheader", "size", "links"}
-    | {"images", "markup", "contrast", "clients"}
+    | {"images", "markup", "attachment", "shorteners", "spam_phrases", "contrast", "clients"}
 )
 #: The check id of an issue that cannot be parsed or rendered. It always blocks.
 FILE = "file"

@@ -63,6 +63,18 @@ class Contrast(CheckRule):
     large: _Share
 
 
+class Shorteners(CheckRule):
+    """The hosts that shorten addresses."""
+
+    hosts: list[str]
+
+
+class SpamPhrases(CheckRule):
+    """The phrases of spam; letter case does not matter."""
+
+    phrases: list[str]
+
+
 def _client(word: str) -> str:
     if word not in (names := support().names):
         near = difflib.get_close_matches(word, names, n=3, cutoff=0.3)
@@ -131,6 +143,10 @@ class CheckRules(BaseModel):
     dead_links: DeadLinks
     images: Images
     markup: CheckRule
+    unfinished: CheckRule
+    attachment: CheckRule
+    shorteners: Shorteners
+    spam_phrases: SpamPhrases
     placeholders: CheckRule
     contrast: Contrast
     clients: Clients

@@ -14,7 +14,8 @@ class PauseCause(StrEnum):
 
     #: An operator paused it.
     OPERATOR = "operator"
-    #: Too many bounces, blocks, drops or complaints (newsletter.tracking.circuit_breaker).
+    #: Too many bounces, blocks, drops or complaints, or no events at all
+    #: (newsletter.tracking.circuit_breaker).
     CIRCUIT_BREAKER = "circuit_breaker"
     #: The provider does not accept the API key.
     API_KEY = "api_key"

@@ -15,7 +15,7 @@ from newsletter.db.orm import table_of
 from newsletter.provider.events import Event, parse
 from newsletter.sending.models import Batch, Send
 from newsletter.sending.states import SendState
-from newsletter.tracking import event_horizon
+from newsletter.tracking import breaker_backtest, event_horizon
 from newsletter.tracking.breaker_backtest import Backtest, backtest
 from newsletter.tracking.breaker_rules import Rule
 from newsletter.tracking.circuit_breaker import check_sends
@@ -195,6 +195,20 @@ def test_all_events_of_a_post_are_judged_at_once(database: Engine) -> None:
     for person, kind in enumerate(kinds, start=1):
         receive(database, send, kind, person, minute(2))
     assert judged(database, by_domain()).pauses["by domain"] == []
+
+
+def test_more_mail_domains_than_a_query_names_are_judged_alike(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people(database, 20)
+    send = under_way(database, batch_size=20)
+    settle(database, send, 1, minute(1))
+    for person, kind in enumerate(["delivered", "delivered", "bounce", "bounce"], start=1):
+        receive(database, send, kind, person, minute(person))
+    expected = judged(database, by_domain()).pauses
+    assert [one.at for one in expected["by domain"]] == [minute(4)]
+    monkeypatch.setattr(breaker_backtest, "_MOST_NAMED", 0)
+    assert judged(database, by_domain()).pauses == expected
 
 
 def heard(database: Engine, send: int, person: int, at: int, received: int) -> None:

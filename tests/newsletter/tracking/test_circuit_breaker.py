@@ -533,6 +533,19 @@ def test_a_healthy_send_is_not_asked_about_its_mail_domains(database: Engine) ->
     assert not [one for one in statements if "variant_counter" in one]
 
 
+def test_the_shipped_rule_by_domain_tells_and_pauses_nothing(database: Engine) -> None:
+    people(database, 1501)
+    send = under_way(database, batch_size=1500)
+    # One mail domain refuses 12 %; of the whole send it is 4 %.
+    of_domain = [entry(send, p, "delivered", email=f"p{p}@gmail.com") for p in range(1, 441)]
+    bounced = [entry(send, p, "bounce", email=f"p{p}@gmail.com") for p in range(441, 501)]
+    others = [entry(send, p, "delivered") for p in range(501, 1501)]
+    take(database, *of_domain, *bounced, *others)
+    assert look(database, *load_rules(SHIPPED)) == []
+    ((_, detail),) = told(database)
+    assert detail.startswith("12 % of 500 emails to gmail.com bounced or were blocked (60), above")
+
+
 # Rules about silence
 
 

@@ -1,0 +1,1 @@
+"""Checks of what the text says, and of markup that would be shown as text."""
