@@ -155,16 +155,16 @@ def test_the_command_lists_them_as_table_json_and_csv(
     assert row["times"] == "1"
     assert "Reason" not in text
     code, text, problem = recipients("--link", f"{B}x")
-    assert (code, text) == (1, "")
+    assert (code, text) == (2, "")
     assert "nobody clicked this link" in problem
     for words in ((), ("--opened", "--bounced"), ("--opened", "--csv", "--json")):
         code, text, problem = recipients(*words)
-        assert (code, text) == (1, "")
+        assert (code, text) == (2, "")
         assert "choose one list" in problem
     with transaction(database) as session:
         session.execute(update(_send).values(track_opens=False))
     code, text, problem = recipients("--not-opened", "--csv")
-    assert (code, text) == (1, "")
+    assert (code, text) == (2, "")
     assert "opens were not measured" in problem
 
 
