@@ -1,7 +1,6 @@
 """`newsletter stats`: results of sends, and verification of the stored counters."""
 
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated
@@ -194,24 +193,26 @@ def recipients(
     if action is not RecipientAction.CLICKED:
         columns[-1] = "reason"
     if as_json:
-        stream((asdict(one) for one in people), columns, as_json=True, empty="")
+        records = (_record(one) | {"links": one.links} for one in people)
+        stream(records, columns, as_json=True, empty="")
         return
-    first = list(_records(islice(people, _LINES)))
+    first = [
+        _record(one) | {"email": one.email or "(erased)", "links": " ".join(one.links)}
+        for one in islice(people, _LINES)
+    ]
     rows(first, columns, as_json=False, empty="There are no such recipients.")
     if next(people, None) is not None:
         out.print("… and more: --csv or --json", style="dim")
 
 
-def _records(people: Iterator[ActiveRecipient]) -> Iterator[dict[str, object]]:
-    for one in people:
-        yield {
-            "subscriber": one.id,
-            "email": one.email or "(erased)",
-            "status": one.state or "",
-            "reason": one.reason or "",
-            "times": one.times,
-            "links": " ".join(one.links),
-        }
+def _record(one: ActiveRecipient) -> dict[str, object]:
+    return {
+        "subscriber": one.id,
+        "email": one.email,
+        "status": one.state,
+        "reason": one.reason,
+        "times": one.times,
+    }
 
 
 @app.command("verify")

@@ -148,7 +148,10 @@ def test_the_command_lists_them_as_table_json_and_csv(
     assert code == 0
     assert text.splitlines()[0].split("\t") == ["subscriber", "email", "status", "times", "links"]
     assert f"{A} {B}" in text
-    assert [json.loads(line)["id"] for line in recipients("--not-opened", "--json")[1].splitlines()]
+    assert [
+        json.loads(line)["subscriber"]
+        for line in recipients("--not-opened", "--json")[1].splitlines()
+    ]
     _, text, _ = recipients("--link", B, "--csv")
     (row,) = csv.DictReader(StringIO(text))
     assert row["email"] == "'=cmd@example.org"
