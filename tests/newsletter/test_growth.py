@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from markdown_it.token import Token
 
-from newsletter.checking.markup_checks import _in_paragraph
 from newsletter.checking.parsed_body import parse_body
+from newsletter.checking.text.markup_checks import _in_paragraph
 from newsletter.errors import IssueError
 from newsletter.issues.diff import compare
 from newsletter.issues.digest_import import import_digest
