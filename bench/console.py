@@ -25,6 +25,7 @@ from newsletter.accounts.models import Role, SignInStage
 from newsletter.container import Container
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session, table_of
+from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.issues import approval, store
 from newsletter.issues.models import Issue, Revision
 from newsletter.issues.store import COMMAND_LINE
@@ -34,6 +35,7 @@ from newsletter.settings.load import load
 from newsletter.tracking.models import EventRow, SendCounter, VariantCounter
 from newsletter.web.app import create_app
 from newsletter.web.console.base.session_cookie import form_token
+from newsletter.webhooks import endpoints
 from subscribers.models import AudienceDay, Subscriber
 
 LIMIT = 200.0
@@ -54,6 +56,7 @@ EXAMPLES = {
     "segment_id": "1",
     "schedule_id": "1",
     "job_id": "1",
+    "endpoint_id": "1",
     "token": "x",
 }
 #: Streams, which never end.
@@ -195,6 +198,8 @@ def _history(parts: Container, people: int, sends: int) -> int:
             day = (now - timedelta(days=n)).date().isoformat()
             count = people - 300 * n
             session.add(AudienceDay(day=day, people=count, active=count, counted_at=now))
+        by, url = Actor(None, "operator"), "https://hooks.example.com/"
+        endpoints.create(session, url, [WebhookEvent.SEND_PAUSED], by=by, now=now)
     # The clock and the database would do this in the background.
     tasks.configure_tasks(parts.task_context)
     tasks.count_subscribers()

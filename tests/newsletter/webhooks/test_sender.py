@@ -25,6 +25,15 @@ _endpoint = table_of(WebhookEndpoint)
 pytestmark = pytest.mark.both_databases
 
 
+def serve(environment: dict[str, str], folder: Path) -> "subprocess.Popen[bytes]":
+    """A service in a process of its own, which may post to a receiver."""
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("newsletter"), "serve", "--port", "0"],
+        env={"PATH": os.environ["PATH"], **environment, "NEWSLETTER_WEBHOOKS__ALLOW_HOSTS": HOST},
+        cwd=folder,
+    )
+
+
 def ask(hooks: Hooks, number: int) -> int:
     """Queue a test of an endpoint; the delivery's number."""
     with transaction(hooks.database) as session:
@@ -422,12 +431,7 @@ def test_a_killed_process_sends_again_with_the_same_id(
     receiver.answer = _hang
     number, secret = hooks.add(receiver.url)
     ask(hooks, number)
-    newsletter = Path(sys.executable).with_name("newsletter")
-    process = subprocess.Popen(
-        [newsletter, "serve", "--port", "0"],
-        env={"PATH": os.environ["PATH"], **environment, "NEWSLETTER_WEBHOOKS__ALLOW_HOSTS": HOST},
-        cwd=tmp_path,
-    )
+    process = serve(environment, tmp_path)
     try:
         assert until(lambda: receiver.posts)
     finally:
@@ -444,3 +448,22 @@ def test_a_killed_process_sends_again_with_the_same_id(
     assert first.body == second.body
     assert second.verified(secret)
     assert hooks.rows()[0].state == "delivered"
+
+
+@pytest.mark.slow
+def test_two_processes_never_post_to_an_endpoint_at_once(
+    hooks: Hooks, receiver: Receiver, environment: dict[str, str], tmp_path: Path
+) -> None:
+    number, _ = hooks.add(receiver.url)
+    processes = [serve(environment, tmp_path) for _ in range(2)]
+    try:
+        for _ in range(200):
+            ask(hooks, number)
+        assert until(lambda: {row.state for row in hooks.rows()} == {"delivered"})
+    finally:
+        for process in processes:
+            process.terminate()
+        codes = [process.wait() for process in processes]
+    assert codes == [0, 0]
+    assert receiver.most == 1
+    assert [post.data["sequence"] for post in receiver.posts] == list(range(1, 201))
