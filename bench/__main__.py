@@ -11,6 +11,7 @@ BENCHMARKS = {
     "events": "signed posts of events, against a bare insert of the same rows",
     "idle": "processor time and bytes written of a service with nothing to do, and its awakening",
     "importing": "importing and exporting subscribers, against a bare executemany of the same rows",
+    "recipients": "lists of who opened and clicked in a send of a million deliveries",
     "segments": "counting segments of a million subscribers",
     "signup": "signup requests a second, and the slowest of a hundred",
 }

@@ -59,8 +59,8 @@ EXAMPLES = {
     "endpoint_id": "1",
     "token": "x",
 }
-#: Streams, which never end.
-_ENDLESS = {"/console/sends/{send_id:int}/live"}
+#: Streams, which never end, and a download of a million rows, which bench.recipients measures.
+_ENDLESS = {"/console/sends/{send_id:int}/live", "/console/sends/{send_id:int}/activity.csv"}
 #: Further requests of pages, with a query.
 MORE = (
     "/console/sends?q=letter&phase=over",

@@ -410,7 +410,9 @@ def _start(context: TaskContext, send_id: int, *, now: datetime, late: timedelta
     except restore_gate.NotComparedError:
         raise
     except UserError as error:
-        why = " ".join(f"{error.message}. {error.hint or ''}".split())
+        # Without the excerpt for terminals that the error of a segment has.
+        message = error.message.partition("\n")[0]
+        why = " ".join(f"{message}. {error.hint or ''}".split())
         reason = f"could not start: {why}"
         with transaction(context.database) as session:
             paused = sends.pause_scheduled(

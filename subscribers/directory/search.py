@@ -31,7 +31,6 @@ from subscribers.consent import suppression
 from subscribers.directory.status_counts import SubscriberStatus, has_status
 from subscribers.email_address import hash_address, parse
 from subscribers.models import Subscriber
-from subscribers.segments import parser as segment_parser
 from subscribers.segments import store as segment_store
 
 _subscriber = table_of(Subscriber)
@@ -170,7 +169,7 @@ class _Search:
         self._now = now
         self._conditions = [] if query.status is None else [has_status(query.status, now)]
         if query.rule.strip():
-            self._conditions.append(segment_parser.condition(query.rule, now=now))
+            self._conditions.append(segment_store.condition(session, query.rule, now=now))
 
     def with_address(self, hashed: bytes | None) -> list[Row[Any]]:
         """The subscriber with this address."""

@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from sqlalchemy import ColumnElement, and_, or_, true
+from sqlalchemy import ColumnElement, and_, false, or_, true
 
 from newsletter.errors import SegmentError
 from subscribers.segments.attributes import AttributeField
 from subscribers.segments.fields import Field, MomentField, negation, sampled, subscribed
 from subscribers.segments.operands import ALLOWED, USAGE, ListOperand, Literal, Operand, Operands
+from subscribers.segments.past_issues import PastIssue, PastIssues
 from subscribers.segments.source import Source
 
 _SIGNS: dict[type[ast.cmpop], str] = {
@@ -51,6 +52,9 @@ class Names:
     #: Built-in fields, also those that a function uses: ``clicked_within`` uses
     #: ``last_click_at``.
     fields: frozenset[str] = frozenset()
+    #: Slugs of issues, and links: (slug, address).
+    issues: frozenset[str] = frozenset()
+    links: frozenset[tuple[str, str]] = frozenset()
 
 
 def condition(
@@ -59,20 +63,25 @@ def condition(
     now: datetime,
     known: Collection[str] | None = None,
     topics: Collection[str] | None = None,
+    issues: PastIssues | None = None,
 ) -> ColumnElement[bool]:
     """The condition of being in a segment, for a WHERE over ``subscriber``.
 
     It is TRUE for the subscribers of the segment and FALSE or NULL for others; an empty text
     selects everybody. With ``known`` (names of attributes) and ``topics`` (slugs), any other name
-    is an error; without them, every name is accepted. Raises SegmentError, which points at the
-    place in the text.
+    is an error; without them, every name is accepted. ``issues`` are the past issues that the rule
+    names (``segments.past_issues``); any other one is an error, so a rule that names issues cannot
+    be read without them. Raises SegmentError, which points at the place in the text.
     """
-    return _read(text, now, known, topics)[0]
+    found, used = _read(text, now, known, topics, issues)
+    if used.issues and issues is None:
+        raise TypeError("this rule names issues, so they must be read first: segments.past_issues")
+    return found
 
 
 def names(text: str) -> Names:
     """The names that the rule uses."""
-    return _read(text, datetime.now(UTC), None, None)[1]
+    return _read(text, datetime.now(UTC), None, None, None)[1]
 
 
 def covered_topics(text: str) -> frozenset[str] | None:
@@ -104,27 +113,38 @@ def _covered(node: ast.expr) -> frozenset[str] | None:
 
 
 def _read(
-    text: str, now: datetime, known: Collection[str] | None, topics: Collection[str] | None
+    text: str,
+    now: datetime,
+    known: Collection[str] | None,
+    topics: Collection[str] | None,
+    issues: PastIssues | None,
 ) -> tuple[ColumnElement[bool], Names]:
     if not text.strip():
         return true(), Names(frozenset(), frozenset())
     source = Source(text)
-    reader = _Reader(Operands(source, now.astimezone(UTC), known), topics)
+    reader = _Reader(Operands(source, now.astimezone(UTC), known), topics, issues)
     found = reader.truth(source.tree, wanted=True)
     return found, Names(
         frozenset(reader.operands.used),
         frozenset(reader.topics_used),
         frozenset(reader.operands.fields),
+        frozenset(reader.issues_used),
+        frozenset(reader.links_used),
     )
 
 
 class _Reader:
     """Translates the syntax tree, from the conditions down to their operands."""
 
-    def __init__(self, operands: Operands, topics: Collection[str] | None) -> None:
+    def __init__(
+        self, operands: Operands, topics: Collection[str] | None, issues: PastIssues | None
+    ) -> None:
         self.operands = operands
         self.topics = topics
+        self.issues = issues
         self.topics_used: set[str] = set()
+        self.issues_used: set[str] = set()
+        self.links_used: set[tuple[str, str]] = set()
 
     def truth(self, node: ast.expr, *, wanted: bool) -> ColumnElement[bool]:
         """The condition that ``node`` is true or, without ``wanted``, that it is not.
@@ -264,6 +284,54 @@ class _Reader:
         seeds = [self.operands.text(call, keyword.value) for keyword in call.keywords]
         return sampled(self.operands.percent(call, argument), seeds[0] if seeds else "")
 
+    def received(self, call: ast.Call) -> ColumnElement[bool]:
+        issue = self._issue(call, *self.operands.arguments(call, 1))
+        return issue.received() if issue else false()
+
+    def opened(self, call: ast.Call) -> ColumnElement[bool]:
+        issue = self._issue(call, *self.operands.arguments(call, 1))
+        return issue.did("opened") if issue else false()
+
+    def clicked(self, call: ast.Call) -> ColumnElement[bool]:
+        (argument,) = self.operands.arguments(call, 1, "url")
+        urls = [keyword.value for keyword in call.keywords]
+        issue = self._issue(call, argument)
+        if not urls:
+            return issue.did("clicked") if issue else false()
+        url = self.operands.text(call, urls[0])
+        self.links_used.add((self.operands.text(call, argument), url))
+        if issue is None:
+            return false()
+        if url not in issue.links:
+            raise self.operands.unknown(
+                urls[0],
+                "the issue does not have this link",
+                url,
+                issue.clicked_links,
+                "Write the whole address as in the issue.",
+            )
+        return issue.did("clicked", url)
+
+    def _issue(self, call: ast.Call, argument: ast.expr) -> PastIssue | None:
+        """The issue that an argument names; None while only the names of a rule are read."""
+        assert isinstance(call.func, ast.Name), "only functions called by name are known"
+        slug = self.operands.text(call, argument)
+        self.issues_used.add(slug)
+        if self.issues is None:
+            return None
+        issue = self.issues.by_slug.get(slug)
+        if issue is None:
+            raise self.operands.unknown(
+                argument,
+                f"there is no issue “{slug}”",
+                slug,
+                self.issues.suggestions,
+                "Write the slug of an issue.",
+            )
+        if (refusal := issue.refusals.get(call.func.id)) is not None:
+            raise self.operands.error(argument, refusal.message, refusal.hint)
+        return issue
+
     def _unknown_topic(self, node: ast.expr, slug: str, topics: Collection[str]) -> SegmentError:
         hint = f"There are: {', '.join(sorted(topics)[:20])}." if topics else None
         return self.operands.unknown(node, f"there is no topic “{slug}”", slug, topics, hint)
@@ -279,4 +347,7 @@ _CONDITIONS: dict[str, Callable[[_Reader, ast.Call], ColumnElement[bool]]] = {
     "startswith": lambda reader, call: reader.part(call, "startswith"),
     "endswith": lambda reader, call: reader.part(call, "endswith"),
     "sample": _Reader.sample,
+    "received": _Reader.received,
+    "opened": _Reader.opened,
+    "clicked": _Reader.clicked,
 }

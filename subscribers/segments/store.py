@@ -25,7 +25,9 @@ from newsletter.db.orm import Session, table_of
 from newsletter.errors import SegmentError
 from subscribers.models import Segment, Subscriber, Subscription, Suppression, Topic
 from subscribers.segments import parser as segment_parser
+from subscribers.segments import past_issues
 from subscribers.segments.attributes import index_ddl, index_name
+from subscribers.segments.past_issues import PastIssues
 
 _segment = table_of(Segment)
 _subscriber = table_of(Subscriber)
@@ -67,9 +69,23 @@ def exclusion_reason(
     return case(*conditions, else_=null())
 
 
-def in_any_segment(expressions: Sequence[str], now: datetime) -> ColumnElement[bool]:
-    """The condition of being in at least one of these segments."""
-    return or_(false(), *(segment_parser.condition(text, now=now) for text in expressions))
+def condition(session: Session, text: str, *, now: datetime) -> ColumnElement[bool]:
+    """The condition of being in a segment, for a WHERE over ``subscriber``.
+
+    The names of attributes and topics were checked when the rule was saved. What it asks about
+    past issues is checked each time, because it may be deleted since. Raises SegmentError.
+    """
+    return in_any_segment(session, [text], now)
+
+
+def in_any_segment(
+    session: Session, expressions: Sequence[str], now: datetime
+) -> ColumnElement[bool]:
+    """The condition of being in at least one of these segments; SegmentError as ``condition``."""
+    issues = _past_issues(session, expressions)
+    return or_(
+        false(), *(segment_parser.condition(text, now=now, issues=issues) for text in expressions)
+    )
 
 
 def save(
@@ -111,7 +127,12 @@ def change(
 
 
 def save_count(
-    session: Session, segment_id: int, text: str, counted: tuple[int, int], *, now: datetime
+    session: Session,
+    segment_id: int,
+    text: str,
+    counted: tuple[int, int] | tuple[None, None],
+    *,
+    now: datetime,
 ) -> None:
     """Store what ``count_of`` returned, unless the rule has changed since."""
     session.execute(
@@ -216,15 +237,16 @@ def count_of(session: Session, segment: Segment, *, now: datetime) -> tuple[int,
 
     They may have disappeared since with the last subscriber who had them; the rule is still valid.
     """
-    return _count(session, in_any_segment([segment.expression], now), now)
+    return _count(session, condition(session, segment.expression, now=now), now)
 
 
 def count_stalest(
     session: Session, *, now: datetime, stale: timedelta
-) -> tuple[Segment | None, tuple[int, int] | None]:
+) -> tuple[Segment | None, tuple[int, int] | tuple[None, None] | None]:
     """``count_of`` the segment with the oldest count; None if none is stale.
 
-    A rule that can no longer be parsed counts as (0, 0), so that it is not tried again and again.
+    A rule that cannot be counted any more gets (None, None), so that it is not tried again and
+    again.
     """
     segment = session.scalar(
         select(Segment)
@@ -238,7 +260,7 @@ def count_stalest(
     try:
         return segment, count_of(session, segment, now=now)
     except SegmentError:
-        return segment, (0, 0)
+        return segment, (None, None)
 
 
 def sample(session: Session, text: str, *, now: datetime, limit: int = 20) -> list[Row[Any]]:
@@ -310,7 +332,16 @@ def _known(session: Session, text: str, now: datetime) -> ColumnElement[bool]:
     if known != used:
         known |= _some_attributes(session)
     topics = frozenset(session.scalars(select(_topic.c.slug))) if names.topics else None
-    return segment_parser.condition(text, now=now, known=known, topics=topics)
+    issues = _past_issues(session, [text])
+    return segment_parser.condition(text, now=now, known=known, topics=topics, issues=issues)
+
+
+def _past_issues(session: Session, rules: Sequence[str]) -> PastIssues:
+    """The issues that these rules name."""
+    used = [segment_parser.names(rule) for rule in rules]
+    slugs = frozenset[str]().union(*(one.issues for one in used))
+    links = frozenset[tuple[str, str]]().union(*(one.links for one in used))
+    return past_issues.read(session, slugs, links)
 
 
 def _has_attribute(session: Session, name: str) -> bool:

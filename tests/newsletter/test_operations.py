@@ -585,9 +585,9 @@ READS = {
     "init", "render", "check", "doctor", "serve", "worker", "sandbox", "demo",
     "issue import", "issue list", "issue show", "issue history", "sends show", "sends test",
     "departures compare", "schedule list", "schedule show", "schedule next", "stats show",
-    "stats verify", "subscribers export", "segment count", "segment list", "segment show",
-    "topic list", "user list", "user log", "backup", "restore", "db upgrade", "db copy",
-    "alerts backtest", "webhooks list", "webhooks deliveries",
+    "stats recipients", "stats verify", "subscribers export", "segment count", "segment list",
+    "segment show", "topic list", "user list", "user log", "backup", "restore", "db upgrade",
+    "db copy", "alerts backtest", "webhooks list", "webhooks deliveries",
 }  # fmt: skip
 #: Operations of the command line alone, and why.
 COMMANDS_ALONE = {

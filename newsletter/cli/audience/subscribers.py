@@ -24,7 +24,6 @@ from newsletter.settings.load import load
 from subscribers.directory import edit
 from subscribers.list_files.file_reader import unanswered
 from subscribers.models import Subscriber
-from subscribers.segments import parser as segment_parser
 from subscribers.segments import store as segment_store
 from subscribers.self_service import erasure
 from subscribers.transfer.export import export_people
@@ -256,7 +255,7 @@ def export_file(
         rule = segment_store.find(session, segment).expression if segment else ""
         number = export_people(
             session,
-            segment_parser.condition(rule, now=now),
+            segment_store.condition(session, rule, now=now),
             target,
             form="jsonl" if target.suffix in {".jsonl", ".ndjson"} else "csv",
             progress=progress,

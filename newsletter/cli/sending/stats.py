@@ -1,19 +1,24 @@
 """`newsletter stats`: results of sends, and verification of the stored counters."""
 
+import sys
 from dataclasses import asdict
+from itertools import islice
 from typing import Annotated
 
 import typer
 
-from newsletter.cli.output import err, facts, out, rows
+from newsletter.cli.output import err, facts, out, rows, stream
 from newsletter.cli.service.settings import AsJson
 from newsletter.container import Container
 from newsletter.db.dialect import with_snapshots
 from newsletter.db.engine import reading
+from newsletter.errors import UserError
+from newsletter.sending.queries import send_status
 from newsletter.settings.load import load
-from newsletter.tracking.stats import counters
+from newsletter.tracking.stats import counters, csv_tables, recipient_actions
 from newsletter.tracking.stats import rates as send_rates
 from newsletter.tracking.stats import verify as verify_counters
+from newsletter.tracking.stats.recipient_actions import ActiveRecipient, RecipientAction
 
 app = typer.Typer(help="Show the results of sends, and verify the counters.", no_args_is_help=True)
 
@@ -132,6 +137,82 @@ def show(
         for link, figures in links.items()
     ]
     _table(by_link, ["link", "recipients", "clicks", "by machines"], "No link was clicked yet.")
+
+
+@app.command("recipients")
+def recipients(
+    number: Annotated[int, typer.Argument(metavar="SEND", help="The send's number.")],
+    opened: Annotated[bool, typer.Option("--opened", help="Those who opened.")] = False,
+    clicked: Annotated[bool, typer.Option("--clicked", help="Those who clicked a link.")] = False,
+    link: Annotated[
+        str | None, typer.Option(metavar="URL", help="Those who clicked this link.")
+    ] = None,
+    not_opened: Annotated[
+        bool, typer.Option("--not-opened", help="Those who received it and did not open.")
+    ] = False,
+    bounced: Annotated[bool, typer.Option("--bounced", help="Those whose email bounced.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all of them as CSV.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the recipients who opened, clicked, did not open or bounced.
+
+    Opens and clicks by bots do not count, as in the figures. What the send did not track is an
+    error, not an empty list.
+    """
+    chosen = [
+        action
+        for action, is_chosen in (
+            (RecipientAction.OPENED, opened),
+            (RecipientAction.CLICKED, clicked or link is not None),
+            (RecipientAction.NOT_OPENED, not_opened),
+            (RecipientAction.BOUNCED, bounced),
+        )
+        if is_chosen
+    ]
+    if len(chosen) != 1 or (as_csv and as_json):
+        raise UserError(
+            "choose one list, and one form of it",
+            place="stats recipients",
+            hint="--opened, --clicked, --link URL, --not-opened or --bounced; --csv or --json",
+        )
+    (action,) = chosen
+    database = Container(load()).database
+    with reading(database) as session:
+        send = send_status.find(session, number)
+        if (why_not := recipient_actions.unavailable(session, send, action)) is not None:
+            raise why_not
+        if link is not None:
+            recipient_actions.require_link(session, send, link)
+        session.expunge(send)
+    people = recipient_actions.everyone(database, send, action, link=link or "")
+    if as_csv:
+        for lines in csv_tables.recipients(people):
+            sys.stdout.write(lines)
+        return
+    columns = ["subscriber", "email", "status", "times", "links"]
+    if action is not RecipientAction.CLICKED:
+        columns[-1] = "reason"
+    if as_json:
+        records = (_record(one) | {"links": one.links} for one in people)
+        stream(records, columns, as_json=True, empty="")
+        return
+    first = [
+        _record(one) | {"email": one.email or "(erased)", "links": " ".join(one.links)}
+        for one in islice(people, _LINES)
+    ]
+    rows(first, columns, as_json=False, empty="There are no such recipients.")
+    if next(people, None) is not None:
+        out.print("… and more: --csv or --json", style="dim")
+
+
+def _record(one: ActiveRecipient) -> dict[str, object]:
+    return {
+        "subscriber": one.id,
+        "email": one.email,
+        "status": one.state,
+        "reason": one.reason,
+        "times": one.times,
+    }
 
 
 @app.command("verify")

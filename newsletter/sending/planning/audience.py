@@ -40,13 +40,12 @@ class SendAudience:
     #: If set, recipients of this send are not chosen again.
     not_in_send: int | None = None
 
-    def exclusion_reason(self, now: datetime) -> ColumnElement[str | None]:
+    def exclusion_reason(self, session: Session, now: datetime) -> ColumnElement[str | None]:
         """The SQL expression of why a chosen subscriber is excluded; NULL for a recipient."""
         reasons: list[ColumnElement[Any]] = [segment_store.exclusion_reason(now, self.topics)]
         if self.excluded:
-            reasons.append(
-                case((segment_store.in_any_segment(self.excluded, now), literal(EXCLUDED)))
-            )
+            is_excluded = segment_store.in_any_segment(session, self.excluded, now)
+            reasons.append(case((is_excluded, literal(EXCLUDED))))
         if self.issue_id is not None:
             had_it = exists(
                 select(1).where(
@@ -61,10 +60,10 @@ class SendAudience:
             ]
         return func.coalesce(*reasons) if len(reasons) > 1 else reasons[0]
 
-    def is_chosen(self, now: datetime) -> ColumnElement[bool]:
+    def is_chosen(self, session: Session, now: datetime) -> ColumnElement[bool]:
         """The SQL condition that a subscriber is chosen, as a recipient or excluded."""
         if self.missed_in is None:
-            within = segment_store.in_any_segment(self.segments, now)
+            within = segment_store.in_any_segment(session, self.segments, now)
             return within if self.not_in_send is None else within & ~self._in_send(self.not_in_send)
         return self._in_send(self.missed_in, _delivery.c.state.in_(MISSED))
 
@@ -127,12 +126,12 @@ def count(
     ``split`` counts by time zone. For each of ``conditions``, the recipients that meet it are
     counted as well.
     """
-    reason = audience.exclusion_reason(now).label("reason")
+    reason = audience.exclusion_reason(session, now).label("reason")
     zone = zone_column(split=split).label("zone")
     rows = session.execute(
         select(reason, zone, func.count(), *(func.count().filter(one) for one in conditions))
         .select_from(segment_store.PEOPLE)
-        .where(audience.is_chosen(now))
+        .where(audience.is_chosen(session, now))
         .group_by(reason, zone)
         .order_by(zone, reason)
     ).all()

@@ -156,7 +156,9 @@ def _write(
     counted = count(session, audience, now=now, split=timetable.by_zone)
     total = counted.people
     sizes = test.sizes(total, len(variants)) if test else []
-    people = _select_recipients(audience, now, send.issue_id, sizes, by_zone=timetable.by_zone)
+    people = _select_recipients(
+        session, audience, now, send.issue_id, sizes, by_zone=timetable.by_zone
+    )
     groups = _count_groups(session, people) if test else [(0, zone, n) for zone, n in counted.zones]
     wait = test.wait if test and test.by is not Measure.OPERATOR else timedelta()
     slots = cut_batches(
@@ -211,7 +213,13 @@ def _variants(session: Session, send: Row[Any], *, is_retry: bool) -> list[int]:
 
 
 def _select_recipients(
-    audience: SendAudience, now: datetime, issue_id: int, sizes: Sequence[int], *, by_zone: bool
+    session: Session,
+    audience: SendAudience,
+    now: datetime,
+    issue_id: int,
+    sizes: Sequence[int],
+    *,
+    by_zone: bool,
 ) -> FromClause:
     """Selects the recipients: id, zone and, in an A/B test, its part."""
     columns: list[Any] = [_subscriber.c.id, zone_column(split=by_zone).label("zone")]
@@ -221,7 +229,7 @@ def _select_recipients(
     chosen = (
         select(*columns)
         .select_from(segment_store.PEOPLE)
-        .where(audience.is_chosen(now), audience.exclusion_reason(now).is_(None))
+        .where(audience.is_chosen(session, now), audience.exclusion_reason(session, now).is_(None))
         .subquery("chosen")
     )
     if not sizes:

@@ -33,6 +33,7 @@ from newsletter.web.console.schedules import calendar as schedule_calendar
 from newsletter.web.console.schedules import form as schedule_form
 from newsletter.web.console.schedules import views as schedule_views
 from newsletter.web.console.sends import actions as send_actions
+from newsletter.web.console.sends import activity as send_activity
 from newsletter.web.console.sends import create as send_create
 from newsletter.web.console.sends import live as send_live
 from newsletter.web.console.sends import views as send_views
@@ -58,6 +59,7 @@ _PAGES = (
     send_create,
     departure_logs,
     send_views,
+    send_activity,
     send_live,
     send_actions,
     schedule_views,

@@ -154,7 +154,7 @@ def test_several_segments_are_one_audience(audience: Engine) -> None:
 
         def within(*rules: str) -> list[int]:
             chosen = select(PEOPLE.c.id).select_from(segment_store.PEOPLE)
-            condition = segment_store.in_any_segment(rules, NOW)
+            condition = segment_store.in_any_segment(session, rules, NOW)
             return list(session.scalars(chosen.where(condition).order_by(PEOPLE.c.id)))
 
         assert within() == []
