@@ -59,6 +59,10 @@ class Topic(Model, table=True):
     slug: str = Field(max_length=64, unique=True)
     name: str = Field(max_length=200)
     description: str = Field(default="", max_length=1000)
+    #: Its place among the topics; topics of the same place are ordered by name.
+    position: int = 0
+    #: Whether public pages offer it only to subscribers who chose it already.
+    hidden: bool = False
 
 
 class Subscription(Model, table=True):

@@ -97,6 +97,17 @@ class Terminal:
         """Type a line and Enter."""
         os.write(self._master, f"{line}\n".encode())
 
+    def type_hidden(self, line: str, seconds: float = 60) -> None:
+        """Type a line that is not shown, once the command hides what is typed.
+
+        It discards what was typed before that, also after its question.
+        """
+        deadline = time.monotonic() + seconds
+        while termios.tcgetattr(self._slave)[3] & termios.ECHO:
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.02)
+        self.type(line)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the command."""
         assert self.process.pid is not None

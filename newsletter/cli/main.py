@@ -59,7 +59,7 @@ COMMANDS = (
     ),
     ("segment", "audience.segments", "app", "Save and count segments of subscribers."),
     ("webhooks", "service.webhooks", "app", "Tell other programs what happens, by webhooks."),
-    ("topic", "audience.topics", "app", "Create topics that subscribers opt in to."),
+    ("topic", "audience.topics", "app", "Create and change topics that subscribers opt in to."),
     ("user", "service.users", "app", "Manage the users of the console."),
     (
         "backup",

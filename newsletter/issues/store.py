@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 
 from newsletter.accounts import audit
 from newsletter.accounts.audit import Actor
@@ -218,6 +218,32 @@ def listed(
             | _issue.c.slug.icontains(word, autoescape=True)
         )
     return session.scalars(query.limit(limit).offset(offset)).all()
+
+
+def unsent_on(session: Session, topic: str) -> list[str]:
+    """Slugs of the issues whose latest revision is on this topic and that were never sent."""
+    every = _revision.alias()
+    latest = (
+        select(func.max(every.c.number)).where(every.c.issue_id == _issue.c.id).scalar_subquery()
+    )
+    rows = session.execute(
+        select(_issue.c.slug, _revision.c.source)
+        .join(_revision, _revision.c.issue_id == _issue.c.id)
+        .where(
+            _issue.c.published_at.is_(None),
+            _revision.c.number == latest,
+            _revision.c.source.contains(topic),
+        )
+        .order_by(_issue.c.slug)
+    )
+    return [row.slug for row in rows if topic in _topics_of(row.slug, row.source)]
+
+
+def _topics_of(slug: str, source: str) -> Sequence[str]:
+    try:
+        return draft_from(slug, source).topics
+    except IssueError:  # saved by another release, whose format allowed it
+        return ()
 
 
 def series(session: Session) -> Sequence[str]:

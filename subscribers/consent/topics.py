@@ -20,6 +20,8 @@ from subscribers.models import DroppedTopic, Subscription, Topic
 
 _topic = table_of(Topic)
 _subscription, _dropped = table_of(Subscription), table_of(DroppedTopic)
+#: The order of topics on every page.
+ORDER = (_topic.c.position, _topic.c.name, _topic.c.slug)
 
 
 class TopicError(UserError):
@@ -93,14 +95,74 @@ def save(session: Session, slug: str, *, name: str, description: str = "") -> To
         )
     if session.scalar(select(_topic.c.id).where(_topic.c.slug == slug)) is not None:
         raise TopicError("this topic exists already", place=slug, hint="Choose another slug.")
-    topic = Topic(slug=slug, name=name[:200], description=description[:1000])
+    topic = Topic(
+        slug=slug,
+        name=name[:200],
+        description=description[:1000],
+        position=last_position(session),
+    )
     session.add(topic)
     session.flush()
     return topic
 
 
+def last_position(session: Session) -> int:
+    """The position of a new topic: the last one, or 0 while all topics are ordered by name."""
+    highest = session.scalar(select(func.max(_topic.c.position))) or 0
+    return highest + 1 if highest else 0
+
+
+def find(session: Session, slug: str, *, lock: bool = False) -> Topic:
+    """The topic of this slug; TopicError lists the existing ones."""
+    query = select(Topic).where(_topic.c.slug == slug)
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    # PostgreSQL refuses NUL characters.
+    topic = None if "\0" in slug else session.scalar(query)
+    if topic is None:
+        raise _unknown(matcher(session), slug)
+    return topic
+
+
+def move(session: Session, topic: Topic, place: int) -> bool:
+    """Give a topic this place among all topics, from 1; returns whether it had another.
+
+    A place past the end is the last one. Raises TopicError for a place below 1.
+    """
+    if place < 1:
+        raise TopicError("this is no place among the topics", place=topic.slug, hint="1 is first.")
+    ordered = list(session.scalars(select(Topic).order_by(*ORDER).with_for_update()))
+    target = min(place, len(ordered)) - 1
+    if ordered.index(topic) == target:
+        return False
+    ordered.remove(topic)
+    ordered.insert(target, topic)
+    for number, one in enumerate(ordered, start=1):
+        one.position = number
+    session.flush()
+    return True
+
+
+def delete_topic(session: Session, topic: Topic) -> None:
+    """Delete a topic and its opt-ins. Consent records keep its name."""
+    session.expunge(topic)
+    session.execute(delete(_topic).where(_topic.c.id == topic.id))
+
+
+def chosen_by(session: Session, topic: Topic) -> int:
+    """The number of subscribers who chose a topic."""
+    return (
+        session.scalar(
+            select(func.count())
+            .select_from(_subscription)
+            .where(_subscription.c.topic_id == topic.id)
+        )
+        or 0
+    )
+
+
 def listing(session: Session) -> list[Chosen]:
-    """All topics by slug, each with the number of subscribers who chose it."""
+    """All topics in their order, each with the number of subscribers who chose it."""
     chosen = (
         select(_subscription.c.topic_id, func.count().label("people"))
         .group_by(_subscription.c.topic_id)
@@ -109,21 +171,26 @@ def listing(session: Session) -> list[Chosen]:
     rows = session.execute(
         select(Topic, func.coalesce(chosen.c.people, 0))
         .outerjoin(chosen, chosen.c.topic_id == _topic.c.id)
-        .order_by(_topic.c.slug)
+        .order_by(*ORDER)
     )
     return [Chosen(row[0], row[1]) for row in rows]
 
 
 def offered(session: Session) -> list[Topic]:
-    """All topics by name."""
-    return list(session.scalars(select(Topic).order_by(_topic.c.name, _topic.c.slug)))
+    """All topics in their order."""
+    return list(session.scalars(select(Topic).order_by(*ORDER)))
+
+
+def public(session: Session) -> list[Topic]:
+    """The topics that public pages offer to everyone, in their order."""
+    return list(session.scalars(select(Topic).where(~_topic.c.hidden).order_by(*ORDER)))
 
 
 def names_of(session: Session, subscriber_id: int) -> list[str]:
     """The names of the topics that a subscriber chose."""
     chosen = select(_topic.c.name).join(_subscription, _subscription.c.topic_id == _topic.c.id)
     theirs = chosen.where(_subscription.c.subscriber_id == subscriber_id)
-    return list(session.scalars(theirs.order_by(_topic.c.name, _topic.c.slug)))
+    return list(session.scalars(theirs.order_by(*ORDER)))
 
 
 def require(session: Session, slugs: Iterable[str]) -> None:

@@ -179,6 +179,20 @@ def names(session: Session, *, limit: int = 500) -> Sequence[str]:
     return session.scalars(wanted).all()
 
 
+def using_topic(session: Session, slug: str) -> list[str]:
+    """Names of the segments whose rule asks for this topic, in order."""
+    wanted = select(_segment.c.name, _segment.c.expression).order_by(_segment.c.name)
+    candidates = session.execute(wanted.where(_segment.c.expression.contains("topic"))).all()
+    return [row.name for row in candidates if slug in _topics_of(row.expression)]
+
+
+def _topics_of(expression: str) -> frozenset[str]:
+    try:
+        return segment_parser.names(expression).topics
+    except SegmentError:  # saved by another release, or changed by hand
+        return frozenset()
+
+
 def rows(session: Session, *, limit: int | None = None) -> Sequence[Row[Any]]:
     """The segments by name, with their kept counts."""
     return session.execute(select(_segment).order_by(_segment.c.name).limit(limit)).all()

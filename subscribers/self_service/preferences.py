@@ -98,7 +98,9 @@ def view(session: Session, subscriber_id: int, *, now: datetime) -> Preferences 
             (_subscription.c.topic_id == _topic.c.id)
             & (_subscription.c.subscriber_id == subscriber_id),
         )
-        .order_by(_topic.c.name, _topic.c.slug)
+        # Whoever chose a hidden topic must be able to leave it.
+        .where(~_topic.c.hidden | _subscription.c.since.is_not(None))
+        .order_by(*topics.ORDER)
     )
     paused = person.paused_until
     return Preferences(

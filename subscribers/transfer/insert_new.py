@@ -34,6 +34,7 @@ from newsletter.db import webhook_queue
 from newsletter.db.dialect import insert_into, is_postgresql, joined, lock_table
 from newsletter.db.orm import Session, table_of
 from newsletter.db.webhook_queue import WebhookEvent
+from subscribers.consent import topics
 from subscribers.list_files.status_words import LEAVING, SUBSCRIBED, UNCONFIRMED
 from subscribers.models import Consent, FormerAddress, Subscriber, Subscription, Suppression, Topic
 from subscribers.transfer.staging import ACT, PERSON, RowRange, Tables
@@ -336,8 +337,16 @@ class NewRowInserter:
         self.counts.new_topics |= missing
         if self.apply:
             names = self.topic_names
+            place = topics.last_position(session)
             rows = [
-                {"slug": slug, "name": names.get(slug, slug), "description": ""} for slug in missing
+                {
+                    "slug": slug,
+                    "name": names.get(slug, slug),
+                    "description": "",
+                    "position": place,
+                    "hidden": False,
+                }
+                for slug in missing
             ]
             statement = insert_into(session, _topic).on_conflict_do_nothing()
             session.connection().execute(statement, rows)

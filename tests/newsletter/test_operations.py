@@ -410,6 +410,13 @@ OPERATIONS = (
         {"slug": "sport", "name": "Sport"},
     ),
     Operation(
+        "topic change",
+        ("news", "--name", "Our news", "--place", "1", "--hide"),
+        f"{PEOPLE}/topics/{{slug}}",
+        {"name": "Our news", "place": "1", "hidden": "yes"},
+    ),
+    Operation("topic delete", ("news", "--yes"), f"{PEOPLE}/topics/{{slug}}/delete", {}),
+    Operation(
         "subscribers add",
         ("cid@example.org", "--name", "Cid", "--wording", "At the fair"),
         f"{PEOPLE}/add",

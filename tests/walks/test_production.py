@@ -218,7 +218,7 @@ def install(folder: Path, internet: Internet) -> None:
     environment = {"PATH": os.environ["PATH"]}
     with Terminal(words, environment=environment, folder=folder) as terminal:
         terminal.wait_for("API key")
-        terminal.type(KEY)
+        terminal.type_hidden(KEY)
         assert terminal.end() == 0, terminal.said
         assert KEY not in terminal.said
         assert "Before you send" not in terminal.words

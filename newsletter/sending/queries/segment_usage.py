@@ -1,4 +1,7 @@
-"""Finds the unfinished sends that use a segment. They keep the expression of their creation."""
+"""Finds the unfinished sends that use a segment or a topic.
+
+A send keeps the expressions of its segments and the topics of its issue from its creation.
+"""
 
 from sqlalchemy import select
 
@@ -28,3 +31,11 @@ def unfinished_sends(session: Session, segment: Segment) -> list[int]:
             for one in (*row.segments, *row.excluded)
         )
     ]
+
+
+def unfinished_sends_on(session: Session, slug: str) -> list[int]:
+    """The ids of unfinished sends of an issue on this topic."""
+    rows = session.execute(
+        select(_send.c.id, _send.c.topics).where(_send.c.state.not_in(ENDED)).order_by(_send.c.id)
+    )
+    return [row.id for row in rows if slug in row.topics]

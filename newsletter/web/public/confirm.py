@@ -49,7 +49,7 @@ def confirm(token: str, request: Request, parts: Parts) -> Response:
         return _over(request, error)
     with reading(parts.database) as session:
         chosen = topics.names_of(session, subscriber_id)
-        offers = bool(topics.offered(session))
+        offers = bool(topics.public(session))
     return page(
         request,
         "confirmed.html",

@@ -259,7 +259,7 @@ def _form(
 
 def _topics(parts: Container) -> list[Topic]:
     with reading(parts.database) as session:
-        return topics.offered(session)
+        return topics.public(session)
 
 
 def _shared(request: Request, parts: Container) -> dict[str, str]:

@@ -185,7 +185,7 @@ def test_a_terminal_is_asked_until_the_answers_are_valid(tmp_path: Path) -> None
         terminal.wait_for("Name of the sender [My news]")
         terminal.type("")
         terminal.wait_for("API key")
-        terminal.type("SG.s3cret")
+        terminal.type_hidden("SG.s3cret")
         terminal.wait_for("Public address of the service")
         terminal.type("http://news.paper.org")
         terminal.wait_for("Postal address")
@@ -203,9 +203,10 @@ def test_no_key_on_a_terminal_is_the_sandbox(tmp_path: Path) -> None:
     words = shlex.split("init --name News --sender-email me@example.org")
     environment = {"PATH": os.environ["PATH"]}
     with Terminal(words, environment=environment, folder=tmp_path) as terminal:
-        for question in ("API key", "Public address"):
-            terminal.wait_for(question)
-            terminal.type("")
+        terminal.wait_for("API key")
+        terminal.type_hidden("")
+        terminal.wait_for("Public address")
+        terminal.type("")
         assert terminal.end() == 0, terminal.said
         assert "Postal address" not in terminal.said
         assert terminal.said.endswith("newsletter serve --sandbox\n")

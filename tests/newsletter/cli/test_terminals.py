@@ -179,6 +179,7 @@ STORY: Sequence[tuple[str, int]] = (
     ("db upgrade", 0),
     ("topic create engineering", 0),
     ("topic list", 0),
+    ("topic change engineering --description Tuesdays --place 1", 0),
     ("segment create everybody", 0),
     ("subscribers import people.csv --confirmed --topic engineering", 0),
     ("segment list", 0),
