@@ -16,6 +16,7 @@ SMALL = {
     "events": ["--people", "2000", "--events", "4000"],
     "idle": ["--seconds", "1", "--sends", "1", "--database", "sqlite"],
     "importing": ["--rows", "2000"],
+    "recipients": ["--people", "2000", "--database", "sqlite"],
     "segments": ["--people", "2000"],
     "signup": ["--requests", "100"],
 }
