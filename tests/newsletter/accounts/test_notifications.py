@@ -98,6 +98,7 @@ def test_the_choice_of_another_user_is_in_the_audit_log(office: Office) -> None:
     assert entry.detail == {"messages": "send_finished", "when": "at once"}
 
 
+@pytest.mark.slow
 def test_the_command_chooses_and_shows(container: Container, run: Run, database_url: str) -> None:
     with transaction(container.database) as session:
         add(session, Role.OWNER)

@@ -281,6 +281,7 @@ def test_a_database_is_not_copied_into_itself(database: Engine) -> None:
     again.dispose()
 
 
+@pytest.mark.slow
 def test_nothing_is_copied_while_something_sends(
     database: Engine, target: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +361,7 @@ def test_the_command_refuses_what_is_no_database(
     assert not [*tmp_path.glob("new.db*"), *tmp_path.glob("nowhere.db*")]
 
 
+@pytest.mark.slow
 def test_a_refused_copy_leaves_no_file(
     database: Engine, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def test_files_of_another_database_are_not_mixed_with_it(
     assert nothing_written(empty, uploads)
 
 
+@pytest.mark.slow
 def test_the_commands_and_the_departure_log_that_closes_the_gate(
     container: Container,
     made: Backup,

@@ -54,6 +54,7 @@ def test_against_a_healthy_sandbox_everything_is_ok_and_nothing_is_touched(
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.slow
 def test_a_database_in_use_is_checked_for_disk_space_clock_and_workers(
     run: Run, tmp_path: Path
 ) -> None:

@@ -220,6 +220,7 @@ def test_without_a_database_nothing_is_created(environment: dict[str, str], tmp_
     assert not file.exists()
 
 
+@pytest.mark.slow
 def test_the_command_shows_who_set_it_and_changes_it(
     environment: dict[str, str], database: Engine, tmp_path: Path
 ) -> None:
