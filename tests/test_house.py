@@ -49,7 +49,7 @@ def test_every_adapter_of_the_page_is_held_by_a_contract() -> None:
 
 
 def test_a_process_that_only_sends_loads_nothing_that_renders_checks_or_asks_dns() -> None:
-    loads = "import sys, newsletter.container, newsletter.cli.service.worker; print(*sys.modules)"
+    loads = "import sys, newsletter.container, newsletter.cli.processes.worker; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", loads], cwd=ROOT, capture_output=True, text=True, check=True
     )

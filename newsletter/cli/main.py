@@ -94,19 +94,19 @@ COMMANDS = (
     ),
     (
         "serve",
-        "service.serve",
+        "processes.serve",
         "serve",
         "Run the service: pages, webhooks, the clock and the sending.",
     ),
     (
         "worker",
-        "service.worker",
+        "processes.worker",
         "worker",
         "Run an additional sending worker beside `newsletter serve`.",
     ),
     (
         "sandbox",
-        "service.sandbox",
+        "processes.sandbox",
         "sandbox",
         "Run a local stand-in for SendGrid, with a mailbox for every email.",
     ),

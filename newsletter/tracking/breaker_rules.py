@@ -61,12 +61,13 @@ def _share(number: object) -> Decimal:
 
 
 def _domain(name: object) -> str:
+    wrong = ValueError(f"{name!r} is no mail domain")
+    if not isinstance(name, str) or "@" in name:
+        raise wrong
     try:
-        if isinstance(name, str) and "@" not in name:
-            return email_address.parse(f"a@{name}").domain
+        return email_address.parse(f"a@{name}").domain
     except AddressError:
-        pass
-    raise ValueError(f"{name!r} is no mail domain")
+        raise wrong from None
 
 
 def _silence(text: object) -> timedelta:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from newsletter.accounts import sessions, users
 from newsletter.accounts.models import Role, SignInStage, User
-from newsletter.cli.service.serve import listen
+from newsletter.cli.processes.serve import listen
 from newsletter.container import Container
 from newsletter.db.engine import transaction
 from newsletter.db.orm import table_of

@@ -27,7 +27,7 @@ from sqlalchemy import select
 
 from newsletter.accounts import users
 from newsletter.accounts.models import Role
-from newsletter.cli.service.serve import listen, server_of
+from newsletter.cli.processes.serve import listen, server_of
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of

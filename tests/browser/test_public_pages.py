@@ -17,7 +17,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page
 from sqlalchemy import select
 
-from newsletter.cli.service.serve import listen
+from newsletter.cli.processes.serve import listen
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
 from newsletter.accounts.audit import Actor
-from newsletter.cli.service.serve import listen, server_of
+from newsletter.cli.processes.serve import listen, server_of
 from newsletter.container import Container
 from newsletter.db.engine import reading, transaction
 from newsletter.db.orm import table_of

@@ -457,4 +457,4 @@ def _listens(process: Running) -> bool:
 @cache
 def has_worker() -> bool:
     """Whether this version has a command for processes that only send."""
-    return find_spec("newsletter.cli.service.worker") is not None
+    return find_spec("newsletter.cli.processes.worker") is not None

@@ -341,7 +341,7 @@ def test_nothing_is_loaded_while_it_is_off(environment: dict[str, str]) -> None:
     program = f"""
 import os, sys, threading
 from newsletter import tracing
-from newsletter.cli.service import serve, worker
+from newsletter.cli.processes import serve, worker
 from newsletter.container import Container
 from newsletter.settings.load import load
 container = Container(load())

@@ -14,7 +14,7 @@ from pathlib import Path
 from newsletter.accounts import audit, passwords, users
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
-from newsletter.cli.service.serve import listen, server_of
+from newsletter.cli.processes.serve import listen, server_of
 from newsletter.container import Container
 from newsletter.db.engine import transaction
 from newsletter.db.orm import Session

@@ -1,1 +1,1 @@
-"""Commands that run or set up the service."""
+"""Commands that set up and maintain the service."""

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from newsletter.cli.service.log_rate_limit import Repeats
-from newsletter.cli.service.open_files import BACKLOG, connections_within
+from newsletter.cli.processes.log_rate_limit import Repeats
+from newsletter.cli.processes.open_files import BACKLOG, connections_within
 from newsletter.provider.gateway import NotSent
 from newsletter.provider.sendgrid import SendGridGateway
 from tests.newsletter.provider.test_sendgrid import REQUEST
@@ -27,7 +27,7 @@ def test_the_file_limit_is_raised_to_what_is_allowed() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
 
     program = (
-        "import resource; from newsletter.cli.service.open_files import raise_limit; "
+        "import resource; from newsletter.cli.processes.open_files import raise_limit; "
         "print(raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     done = subprocess.run(
@@ -86,7 +86,7 @@ def test_a_log_that_would_repeat_says_how_often_instead() -> None:
 def test_a_json_log_has_a_line_for_each_message_with_its_ids_and_no_address() -> None:
     program = """
 import logging
-from newsletter.cli.service import log_format
+from newsletter.cli.processes import log_format
 logging.basicConfig(format="%(message)s")
 log_format.install("json")
 log = logging.getLogger("newsletter.sending")

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from newsletter.cli.service.serve import listen, server_of
+from newsletter.cli.processes.serve import listen, server_of
 from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.db.orm import table_of
@@ -326,7 +326,7 @@ def test_thirty_signups_through_one_proxy_do_not_pass_a_limit_of_twenty(
 def test_the_server_reads_no_variable_of_its_own(environment: dict[str, str]) -> None:
     source = (
         "import os; os.environ['FORWARDED_ALLOW_IPS'] = '*'\n"
-        "from newsletter.cli.service.serve import server_of\n"
+        "from newsletter.cli.processes.serve import server_of\n"
         "from newsletter.container import Container\n"
         "from newsletter.settings.load import load\n"
         "config = server_of(Container(load())).config\n"

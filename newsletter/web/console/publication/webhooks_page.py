@@ -1,8 +1,8 @@
 """Webhooks: the endpoints of other programs, what was sent to them, and their secrets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 
@@ -25,6 +25,13 @@ _HOME: Final = "/console/settings/webhooks"
 _ONE: Final = _HOME + "/{endpoint_id:int}"
 #: Deliveries on the page of an endpoint.
 _SHOWN: Final = 50
+
+
+class _Operation(Protocol):
+    """What is done to an endpoint, given by its number."""
+
+    def __call__(self, session: Session, number: int, /, *, by: Actor, now: datetime) -> object: ...
+
 
 _Url = Annotated[str, Form(max_length=3000)]
 _Text = Annotated[str, Form(max_length=1000)]
@@ -86,10 +93,10 @@ def change(
 ) -> Response:
     """Change the address, the description and the events."""
 
-    def act(session: Session, by: Actor, now: datetime) -> None:
+    def operation(session: Session, number: int, *, by: Actor, now: datetime) -> None:
         endpoints.change(
             session,
-            endpoint_id,
+            number,
             by=by,
             now=now,
             url=url,
@@ -98,37 +105,25 @@ def change(
             allow_hosts=parts.settings.webhooks.allow_hosts,
         )
 
-    return _act(request, parts, visitor, endpoint_id, act, done="changed")
+    return _act(request, parts, visitor, endpoint_id, operation, done="changed")
 
 
 @router.post(f"{_ONE}/test")
 def send_test(endpoint_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
     """Send the event ``webhook.test``."""
-
-    def act(session: Session, by: Actor, now: datetime) -> None:
-        endpoints.send_test(session, endpoint_id, by=by, now=now)
-
-    return _act(request, parts, visitor, endpoint_id, act, done="queued")
+    return _act(request, parts, visitor, endpoint_id, endpoints.send_test, done="queued")
 
 
 @router.post(f"{_ONE}/disable")
 def disable(endpoint_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
     """Send nothing more to the endpoint."""
-
-    def act(session: Session, by: Actor, now: datetime) -> None:
-        endpoints.disable(session, endpoint_id, by=by, now=now)
-
-    return _act(request, parts, visitor, endpoint_id, act, done="disabled")
+    return _act(request, parts, visitor, endpoint_id, endpoints.disable, done="disabled")
 
 
 @router.post(f"{_ONE}/enable")
 def enable(endpoint_id: int, request: Request, parts: Parts, visitor: _Owner) -> Response:
     """Send to the endpoint again."""
-
-    def act(session: Session, by: Actor, now: datetime) -> None:
-        endpoints.enable(session, endpoint_id, by=by, now=now)
-
-    return _act(request, parts, visitor, endpoint_id, act, done="enabled")
+    return _act(request, parts, visitor, endpoint_id, endpoints.enable, done="enabled")
 
 
 @router.post(f"{_ONE}/rotate")
@@ -149,12 +144,12 @@ def resend(
 ) -> Response:
     """Send a delivery once more."""
 
-    def act(session: Session, by: Actor, now: datetime) -> None:
-        if deliveries.find(session, delivery_id).endpoint_id != endpoint_id:
+    def operation(session: Session, number: int, *, by: Actor, now: datetime) -> None:
+        if deliveries.find(session, delivery_id).endpoint_id != number:
             raise HTTPException(404)
         deliveries.resend(session, delivery_id, by=by, now=now)
 
-    return _act(request, parts, visitor, endpoint_id, act, done="queued")
+    return _act(request, parts, visitor, endpoint_id, operation, done="queued")
 
 
 @router.post(f"{_ONE}/delete")
@@ -174,13 +169,13 @@ def _act(
     parts: Container,
     visitor: Visitor,
     endpoint_id: int,
-    act: Callable[[Session, Actor, datetime], None],
+    operation: _Operation,
     *,
     done: str,
 ) -> Response:
     try:
         with transaction(parts.database) as session:
-            act(session, actor(request, visitor), datetime.now(UTC))
+            operation(session, endpoint_id, by=actor(request, visitor), now=datetime.now(UTC))
     except UserError as error:
         return _show(request, parts, endpoint_id, problem=error)
     return go(f"{_HOME}/{endpoint_id}?done={done}")

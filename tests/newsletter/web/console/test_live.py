@@ -13,7 +13,7 @@ import uvicorn
 from newsletter.accounts import sessions
 from newsletter.accounts.audit import Actor
 from newsletter.accounts.models import Role
-from newsletter.cli.service.serve import listen
+from newsletter.cli.processes.serve import listen
 from newsletter.db.engine import transaction
 from newsletter.sending.operations import lifecycle as send_lifecycle
 from newsletter.sending.planning.planner import plan

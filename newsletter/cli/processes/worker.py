@@ -9,7 +9,7 @@ import typer
 
 from newsletter.cli import schema_versions
 from newsletter.cli.actor import stopping
-from newsletter.cli.service import log_format, open_files
+from newsletter.cli.processes import log_format, open_files
 from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.sending.queries import send_status

@@ -12,7 +12,7 @@ import uvicorn
 from newsletter.cli import schema_versions
 from newsletter.cli.actor import STOPS
 from newsletter.cli.local_provider import warn_if_silent
-from newsletter.cli.service import log_format, open_files
+from newsletter.cli.processes import log_format, open_files
 from newsletter.container import Container
 from newsletter.db.engine import reading
 from newsletter.errors import MachineError
@@ -52,7 +52,7 @@ def serve(
         log_format.install(settings.logging.format)
         if sandbox:
             # Only here, because a service in production does not load it.
-            from newsletter.cli.service.own_sandbox import own_sandbox  # noqa: PLC0415
+            from newsletter.cli.processes.own_sandbox import own_sandbox  # noqa: PLC0415
 
             mailbox, settings = opened.enter_context(own_sandbox(settings))
         if upgrade:

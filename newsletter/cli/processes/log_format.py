@@ -8,7 +8,7 @@ import orjson
 
 from newsletter import tracing
 from newsletter.cli.output import err
-from newsletter.cli.service import log_rate_limit
+from newsletter.cli.processes import log_rate_limit
 from subscribers.email_address import without_addresses
 
 _log = logging.getLogger(__name__)
