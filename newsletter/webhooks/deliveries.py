@@ -219,8 +219,17 @@ def release(session: Session, endpoint: LeasedEndpoint, *, now: datetime) -> Non
 
 
 def resend(session: Session, delivery_id: int, *, by: Actor, now: datetime) -> int:
-    """Send a delivery once more, with its id and number; returns its endpoint."""
+    """Send a delivery once more, with its id and number; returns its endpoint.
+
+    Raises WebhookError if its body cannot be the same: an erased address is deleted.
+    """
     row = find(session, delivery_id)
+    if row.event == WebhookEvent.SUBSCRIBER_ERASED and row.email is None:
+        raise WebhookError(
+            "the address of the erased subscriber was deleted once this was delivered",
+            place=f"webhook delivery {delivery_id}",
+            hint=f"Tell the other program by hand that subscriber {row.subscriber_id} is erased.",
+        )
     session.execute(
         update(_delivery)
         .where(_delivery.c.id == delivery_id)

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from newsletter.accounts.audit import Actor
 from newsletter.db.engine import transaction
 from newsletter.db.webhook_queue import WebhookEvent
 from newsletter.tracking.events.unsubscribe import unsubscribe
 from newsletter.tracking.people import privacy
+from newsletter.webhooks import deliveries
+from newsletter.webhooks.endpoints import WebhookError
 from subscribers.directory import edit
 from subscribers.directory.edit import Details
 from subscribers.email_address import address_key
@@ -194,3 +197,9 @@ def test_after_an_erasure_nothing_else_is_told_and_the_address_is_not_kept(
     assert post.type == "subscriber.erased"
     assert post.data["subscriber"] == {"id": five[0], "email": "p1@example.org"}
     assert "p1@example.org" not in repr(hooks.rows())
+    erased = hooks.rows()[-1]
+    with (
+        transaction(database) as session,
+        pytest.raises(WebhookError, match="the address of the erased subscriber was deleted"),
+    ):
+        deliveries.resend(session, erased.id, by=Actor(None, "owner"), now=NOW)
